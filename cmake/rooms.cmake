@@ -1,0 +1,86 @@
+# relay_room(name ROOMS ... LIBRARIES ...): a static library of src/<name>/*.cc, and unit_<name>, the
+# test program of tests/unit/<name>/*_test.cc where there are any.
+function(relay_room name)
+  cmake_parse_arguments(ARG "" "FOLDER" "ROOMS;LIBRARIES" ${ARGN})
+  if(NOT ARG_FOLDER)
+    set(ARG_FOLDER ${name})
+  endif()
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${ARG_FOLDER}/*.cc)
+  if(NOT sources)
+    file(WRITE ${CMAKE_BINARY_DIR}/empty_${name}.cc "")
+    set(sources ${CMAKE_BINARY_DIR}/empty_${name}.cc)
+  endif()
+  add_library(relay_${name} STATIC ${sources})
+  target_include_directories(relay_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
+  target_compile_definitions(relay_${name} PRIVATE RELAY_VERSION="${PROJECT_VERSION}")
+  list(TRANSFORM ARG_ROOMS PREPEND relay_)
+  target_link_libraries(relay_${name} PUBLIC ${ARG_ROOMS} ${ARG_LIBRARIES} PRIVATE relay_flags)
+
+  file(GLOB tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/unit/${ARG_FOLDER}/*_test.cc)
+  if(RELAY_TESTS AND tests)
+    add_executable(unit_${name} ${tests})
+    target_link_libraries(unit_${name} PRIVATE relay_${name} relay_flags GTest::gtest_main rapidcheck)
+    target_include_directories(unit_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/unit)
+    add_test(NAME unit_${name} COMMAND unit_${name})
+  endif()
+endfunction()
+
+# relay_backend(name FOLDER folder PKGCONFIG module LIBRARIES ...): a broker. It is a room, and is
+# registered under its name unless RELAY_BACKENDS leaves it out. Its folder offers
+# `void relay::<folder>::register_backend(relay::Registry&)`.
+set_property(GLOBAL PROPERTY relay_backend_folders "")
+set_property(GLOBAL PROPERTY relay_backends_left_out "")
+function(relay_backend name)
+  cmake_parse_arguments(ARG "" "FOLDER;PKGCONFIG" "LIBRARIES" ${ARGN})
+  string(REPLACE "," ";" wanted "${RELAY_BACKENDS}")
+  if(NOT wanted STREQUAL "all" AND NOT name IN_LIST wanted)
+    set_property(GLOBAL APPEND PROPERTY relay_backends_left_out ${name})
+    return()
+  endif()
+  if(ARG_PKGCONFIG)
+    pkg_check_modules(${ARG_PKGCONFIG} REQUIRED IMPORTED_TARGET ${ARG_PKGCONFIG})
+    list(APPEND ARG_LIBRARIES PkgConfig::${ARG_PKGCONFIG})
+  endif()
+  relay_room(${ARG_FOLDER} ROOMS core config pipeline LIBRARIES ${ARG_LIBRARIES})
+  set_property(GLOBAL APPEND PROPERTY relay_backend_folders ${ARG_FOLDER})
+endfunction()
+
+# Generates the registry: one call for each backend that is in, one line for each that was left out.
+function(relay_backends_done)
+  get_property(folders GLOBAL PROPERTY relay_backend_folders)
+  get_property(left_out GLOBAL PROPERTY relay_backends_left_out)
+  set(declarations "")
+  set(calls "")
+  foreach(folder IN LISTS folders)
+    string(APPEND declarations
+           "namespace relay::${folder} { void register_backend(relay::Registry&); }\n")
+    string(APPEND calls "  relay::${folder}::register_backend(registry);\n")
+  endforeach()
+  foreach(name IN LISTS left_out)
+    string(APPEND calls "  registry.leave_out(\"${name}\");\n")
+  endforeach()
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/backends.cc CONTENT
+"#include \"pipeline/registry.h\"
+${declarations}namespace relay {
+void register_backends(Registry& registry) {
+${calls}}
+}  // namespace relay
+")
+  add_library(relay_backends STATIC ${CMAKE_BINARY_DIR}/backends.cc)
+  list(TRANSFORM folders PREPEND relay_)
+  target_link_libraries(relay_backends PUBLIC relay_pipeline ${folders})
+endfunction()
+
+# relay_embed_sql(folder): the database side as strings inside the program.
+function(relay_embed_sql folder)
+  file(GLOB files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.sql)
+  list(SORT files)
+  set(output ${CMAKE_BINARY_DIR}/embedded_sql.cc)
+  add_custom_command(
+    OUTPUT ${output}
+    COMMAND ${CMAKE_COMMAND} "-DFILES=${files}" -DOUTPUT=${output} -P ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
+    DEPENDS ${files} ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
+    VERBATIM)
+  add_library(relay_sql STATIC ${output})
+  target_include_directories(relay_sql PUBLIC ${CMAKE_SOURCE_DIR}/src)
+endfunction()
