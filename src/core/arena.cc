@@ -1,0 +1,34 @@
+#include "core/arena.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace relay {
+
+char* Arena::allocate(std::size_t size) {
+  const std::size_t needed = size + kPadding;
+  used_ += size;
+  if (needed > kChunk / 4) {
+    chunks_.push_back(std::make_unique_for_overwrite<char[]>(needed));
+    return chunks_.back().get();
+  }
+  if (needed > left_) {
+    chunks_.push_back(std::make_unique_for_overwrite<char[]>(kChunk));
+    next_ = chunks_.back().get();
+    left_ = kChunk;
+  }
+  char* place = next_;
+  // The padding of one text may be the next text: only readable bytes are asked for.
+  next_ += size;
+  left_ -= size;
+  return place;
+}
+
+std::string_view Arena::copy(std::string_view text) {
+  if (text.empty()) return {};
+  char* place = allocate(text.size());
+  std::memcpy(place, text.data(), text.size());
+  return {place, text.size()};
+}
+
+}  // namespace relay

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <tl/expected.hpp>
+#include <utility>
+
+namespace relay {
+
+/// Errors by what can be done about them.
+enum class ErrorClass {
+  transient,      ///< try again later, for ever
+  throttled,      ///< try again, not before `retry_after`
+  rejected,       ///< this message is poison; no retry can help
+  misconfigured,  ///< somebody has to change something; the pipeline waits for that
+  fenced,         ///< another instance owns the pipeline now: stop, commit nothing
+  cancelled,      ///< we were asked to stop
+};
+
+std::string_view to_string(ErrorClass);
+
+/// What went wrong, where, and what to do. Never holds a secret.
+struct Error {
+  ErrorClass error_class = ErrorClass::transient;
+  std::string code;     ///< short and stable, such as an SQLSTATE or "no_stream"
+  std::string message;  ///< what happened and where (pipeline, endpoint)
+  std::string remedy;   ///< what the operator can do; may be empty
+  std::chrono::milliseconds retry_after{0};
+
+  /// The same error, told from one floor higher: "opening the sink: connection refused".
+  [[nodiscard]] Error in_context(std::string_view context) const;
+};
+
+/// A value or an Error. Ignoring one is a warning.
+template <class T>
+class [[nodiscard]] Result : public tl::expected<T, Error> {
+ public:
+  using tl::expected<T, Error>::expected;
+};
+
+inline tl::unexpected<Error> fail(Error error) {
+  return tl::unexpected<Error>(std::move(error));
+}
+
+inline tl::unexpected<Error> fail(ErrorClass error_class, std::string code, std::string message,
+                                  std::string remedy = {}) {
+  return fail(Error{error_class, std::move(code), std::move(message), std::move(remedy), {}});
+}
+
+/// An error that several messages share.
+using SharedError = std::shared_ptr<const Error>;
+
+}  // namespace relay

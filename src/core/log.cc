@@ -1,0 +1,236 @@
+#include "core/log.h"
+
+#include <spdlog/logger.h>
+#include <spdlog/pattern_formatter.h>
+#include <spdlog/sinks/stdout_sinks.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+
+#include "core/repeated_failures.h"
+#include "core/text.h"
+
+namespace relay::log {
+namespace {
+
+struct LevelNames {
+  std::string_view word;   // as configured, and in JSON
+  std::string_view label;  // in text, of one width
+  std::string_view colour;
+};
+constexpr std::array<LevelNames, 4> kLevels{{
+    {"debug", "DEBUG", "\x1b[2m"},
+    {"info", "INFO ", "\x1b[32m"},
+    {"warn", "WARN ", "\x1b[33m"},
+    {"error", "ERROR", "\x1b[1;31m"},
+}};
+const LevelNames& names(Level level) {
+  return kLevels[static_cast<std::size_t>(level)];
+}
+
+struct Line {
+  Level level;
+  std::string_view event;
+  std::string_view pipeline;
+  std::string_view message;
+  const Error* error = nullptr;
+};
+
+// One event is one line, whatever a server's error message consists of.
+void append_on_one_line(std::string& out, std::string_view text) {
+  for (const char c : text) {
+    switch (c) {
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += '\t';
+        break;
+      default:
+        if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
+          fmt::format_to(std::back_inserter(out), "\\x{:02x}", static_cast<unsigned char>(c));
+        } else {
+          out += c;
+        }
+    }
+  }
+}
+
+Timestamp wall_clock() {
+  return std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
+}
+
+std::string text_line(const Line& line, bool colour) {
+  std::string out;
+  append_timestamp(out, wall_clock());
+  out += ' ';
+  if (colour) out += names(line.level).colour;
+  out += names(line.level).label;
+  if (colour) out += "\x1b[0m";
+  out += ' ';
+  if (!line.pipeline.empty()) {
+    out += '[';
+    append_on_one_line(out, line.pipeline);
+    out += "] ";
+  }
+  out += line.event;
+  out += ": ";
+  append_on_one_line(out, line.message);
+  if (line.error) {
+    fmt::format_to(std::back_inserter(out), " ({}, {})", to_string(line.error->error_class),
+                   line.error->code);
+    if (!line.error->remedy.empty()) {
+      out += " Remedy: ";
+      append_on_one_line(out, line.error->remedy);
+    }
+  }
+  return out;
+}
+
+void append_member(std::string& out, std::string_view name, std::string_view value) {
+  out += out.empty() ? "{" : ",";
+  append_json_string(out, name);
+  out += ':';
+  append_json_string(out, value);
+}
+
+std::string json_line(const Line& line) {
+  std::string out;
+  append_member(out, "time", format_timestamp(wall_clock()));
+  append_member(out, "level", names(line.level).word);
+  append_member(out, "event", line.event);
+  if (!line.pipeline.empty()) append_member(out, "pipeline", line.pipeline);
+  append_member(out, "message", line.message);
+  if (line.error) {
+    append_member(out, "class", to_string(line.error->error_class));
+    append_member(out, "code", line.error->code);
+    if (!line.error->remedy.empty()) append_member(out, "remedy", line.error->remedy);
+  }
+  out += '}';
+  return out;
+}
+
+// Lines are written by the thread that logs, under the sink's lock, and flushed one by one: what
+// was logged before a crash is in the log. There is little of it, for nothing is logged per
+// message.
+class Logger {
+ public:
+  Logger() : sink_(std::make_shared<spdlog::sinks::stderr_sink_mt>()) {
+    // The line is complete; spdlog's own %v would escape nothing.
+    sink_->set_formatter(std::make_unique<spdlog::pattern_formatter>("%v"));
+  }
+
+  void configure(Format format, Level level) {
+    format_ = format;
+    level_ = level;
+    colour_ = isatty(STDERR_FILENO) == 1;
+  }
+  bool enabled(Level level) const { return level >= level_.load(std::memory_order_relaxed); }
+
+  void write(const Line& line) {
+    if (!enabled(line.level)) return;
+    const std::string text =
+        format_ == Format::json ? json_line(line) : text_line(line, colour_.load());
+    try {
+      sink_->log(spdlog::details::log_msg("relay", spdlog::level::info, text));
+      sink_->flush();
+    } catch (const std::exception&) {
+      // Standard error is gone or full. Losing a line must not stop a pipeline.
+    }
+  }
+
+  RepeatedFailures::Told failed(std::string_view event, std::string_view pipeline,
+                                std::string_view what) {
+    const std::lock_guard lock(mutex_);
+    return failures_.failed(event, pipeline, what, SteadyClock::now());
+  }
+  std::optional<RepeatedFailures::Told> recovered(std::string_view event,
+                                                  std::string_view pipeline) {
+    const std::lock_guard lock(mutex_);
+    return failures_.recovered(event, pipeline, SteadyClock::now());
+  }
+
+ private:
+  std::shared_ptr<spdlog::sinks::stderr_sink_mt> sink_;
+  std::atomic<Format> format_{Format::text};
+  std::atomic<Level> level_{Level::info};
+  std::atomic<bool> colour_{isatty(STDERR_FILENO) == 1};
+  std::mutex mutex_;
+  RepeatedFailures failures_;
+};
+
+// Never destroyed: threads may still log while the program ends.
+Logger& logger() {
+  static Logger& instance = *new Logger();
+  return instance;
+}
+
+Level level_of(ErrorClass error_class) {
+  switch (error_class) {
+    case ErrorClass::misconfigured:
+      return Level::error;
+    case ErrorClass::cancelled:
+      return Level::debug;
+    default:
+      return Level::warn;
+  }
+}
+
+}  // namespace
+
+void configure(Format format, Level level) {
+  logger().configure(format, level);
+}
+
+bool parse_level(std::string_view text, Level& level) {
+  for (std::size_t i = 0; i < kLevels.size(); ++i) {
+    if (text == kLevels[i].word) {
+      level = static_cast<Level>(i);
+      return true;
+    }
+  }
+  return false;
+}
+
+bool enabled(Level level) {
+  return logger().enabled(level);
+}
+
+void write(Level level, std::string_view event, std::string_view pipeline,
+           std::string_view message) {
+  logger().write({level, event, pipeline, message});
+}
+
+void failure(std::string_view event, std::string_view pipeline, const Error& error) {
+  const Level level = level_of(error.error_class);
+  const auto told =
+      logger().failed(event, pipeline, fmt::format("{}\n{}", error.code, error.message));
+  switch (told.verdict) {
+    case RepeatedFailures::Verdict::counted:
+      return;
+    case RepeatedFailures::Verdict::first:
+      logger().write({level, event, pipeline, error.message, &error});
+      return;
+    case RepeatedFailures::Verdict::reminder:
+      const std::string message = fmt::format("{} ({} times in {} s, still failing)", error.message,
+                                              told.times, told.lasting.count());
+      logger().write({level, event, pipeline, message, &error});
+      return;
+  }
+}
+
+void recovered(std::string_view event, std::string_view pipeline) {
+  const auto told = logger().recovered(event, pipeline);
+  if (!told) return;
+  info(event, pipeline, "recovered after {} failure{} in {} s", told->times,
+       told->times == 1 ? "" : "s", told->lasting.count());
+}
+
+}  // namespace relay::log

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <functional>
+#include <stop_token>
+
+namespace relay {
+
+/// A file descriptor that becomes readable when a stop is asked for, to be polled together with a
+/// socket. Lives on the stack of the waiting thread.
+class StopEvent {
+ public:
+  explicit StopEvent(std::stop_token stop);
+  StopEvent(const StopEvent&) = delete;
+  StopEvent& operator=(const StopEvent&) = delete;
+
+  int fd() const { return fd_.value; }
+
+ private:
+  struct Descriptor {
+    int value;
+    ~Descriptor();
+  };
+  struct Signal {
+    int fd;
+    void operator()() const noexcept;
+  };
+  Descriptor fd_;  // before the callback: it is closed only when no callback can run any more
+  std::stop_callback<Signal> callback_;
+};
+
+}  // namespace relay

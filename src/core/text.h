@@ -1,0 +1,25 @@
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "core/record.h"
+
+namespace relay {
+
+/// Appends `text` as a JSON string, quotes included. Bytes that are not UTF-8 become U+FFFD.
+void append_json_string(std::string& out, std::string_view text);
+std::string json_string(std::string_view text);
+
+/// "2026-04-27T10:15:03.412Z": UTC, milliseconds.
+std::string format_timestamp(Timestamp at);
+void append_timestamp(std::string& out, Timestamp at);
+
+/// The candidate that `word` was most likely meant to be, or empty when none is near.
+std::string_view nearest(std::string_view word, std::span<const std::string_view> candidates);
+
+/// "a, b and c".
+std::string join_names(std::span<const std::string_view> names);
+
+}  // namespace relay
