@@ -1,0 +1,156 @@
+-- Dead letters: messages that no retry can deliver, with everything that sending them again takes.
+--
+-- The relay writes them, in the transaction that moves the position past them. While one is
+-- unresolved it is the only one of its message: storing it again raises its attempts. A retry is
+-- asked for here and done by the relay that owns the pipeline; it never moves the position.
+
+create table if not exists pgtrickle.relay_dlq (
+  id                 bigint generated always as identity primary key,
+  relay_group_id     text not null,
+  pipeline           text not null,
+  message_id         text not null,
+  subject            text,
+  key                text,
+  op                 text,
+  payload            bytea,
+  content_type       text,
+  headers            jsonb,
+  outbox_id          bigint,
+  error_class        text,
+  error_code         text,
+  error_message      text,
+  attempts           int not null default 1,
+  first_failed_at    timestamptz not null default clock_timestamp(),
+  last_failed_at     timestamptz not null default clock_timestamp(),
+  retry_requested_at timestamptz,
+  resolved_at        timestamptz,
+  resolution         text
+);
+comment on table pgtrickle.relay_dlq is
+  'Messages that could not be delivered; resolved_at is null while something is left to do';
+
+create unique index if not exists relay_dlq_unresolved
+  on pgtrickle.relay_dlq (relay_group_id, pipeline, message_id) where resolved_at is null;
+create index if not exists relay_dlq_retry_requested
+  on pgtrickle.relay_dlq (pipeline, id)
+  where resolved_at is null and retry_requested_at is not null;
+create index if not exists relay_dlq_pipeline_key
+  on pgtrickle.relay_dlq (relay_group_id, pipeline, key) where resolved_at is null;
+create index if not exists relay_dlq_resolved
+  on pgtrickle.relay_dlq (resolved_at) where resolved_at is not null;
+
+-- Raises a clear error unless there is such a dead letter and it is unresolved.
+create or replace function pgtrickle._require_dead_letter(id bigint) returns void
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  letter record;
+begin
+  select d.id, d.resolved_at, d.resolution into letter
+  from pgtrickle.relay_dlq d where d.id = _require_dead_letter.id;
+  if letter.id is null then
+    raise exception 'there is no dead letter %', coalesce(id::text, '(null)')
+      using errcode = 'undefined_object',
+            hint = 'SELECT * FROM pgtrickle.relay_dlq_list() shows the unresolved ones.';
+  elsif letter.resolved_at is not null then
+    raise exception 'dead letter % is resolved already: % at %', id, letter.resolution,
+        letter.resolved_at
+      using errcode = 'object_not_in_prerequisite_state';
+  end if;
+end $$;
+
+-- Dead letters without their payloads, for looking at.
+create or replace view pgtrickle.relay_dead_letters as
+  select id, relay_group_id, pipeline, message_id, subject, key, op,
+         octet_length(payload) as payload_bytes, content_type, headers, outbox_id, error_class,
+         error_code, error_message, attempts, first_failed_at, last_failed_at, retry_requested_at,
+         resolved_at, resolution
+  from pgtrickle.relay_dlq;
+comment on view pgtrickle.relay_dead_letters is 'Dead letters without their payloads';
+
+-- Unresolved dead letters, the oldest first.
+create or replace function pgtrickle.relay_dlq_list(pipeline text default null,
+                                                    lim int default 100,
+                                                    include_resolved boolean default false)
+returns setof pgtrickle.relay_dead_letters
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select *
+  from pgtrickle.relay_dead_letters d
+  where (relay_dlq_list.pipeline is null or d.pipeline = relay_dlq_list.pipeline)
+    and (include_resolved or d.resolved_at is null)
+  order by d.id
+  limit lim;
+$$;
+comment on function pgtrickle.relay_dlq_list(text, int, boolean) is
+  'Dead letters, the oldest first; unresolved ones only, unless include_resolved';
+
+-- Asks for one dead letter to be sent again.
+create or replace function pgtrickle.relay_dlq_retry(id bigint) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  of_pipeline text;
+begin
+  perform pgtrickle._require_dead_letter(id);
+  update pgtrickle.relay_dlq d set retry_requested_at = clock_timestamp()
+  where d.id = relay_dlq_retry.id and d.resolved_at is null
+  returning d.pipeline into of_pipeline;
+  perform pgtrickle._relay_control_notify(of_pipeline, 'dlq_retry');
+end $$;
+comment on function pgtrickle.relay_dlq_retry(bigint) is
+  'Asks the relay to send one dead letter again';
+
+-- Asks for all unresolved dead letters of a pipeline to be sent again; says how many they are.
+create or replace function pgtrickle.relay_dlq_retry_all(pipeline text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  asked bigint;
+begin
+  update pgtrickle.relay_dlq d set retry_requested_at = clock_timestamp()
+  where d.pipeline = relay_dlq_retry_all.pipeline and d.resolved_at is null;
+  get diagnostics asked = row_count;
+  if asked = 0 then
+    perform pgtrickle._require_relay(pipeline, also_from_files => true);
+  else
+    perform pgtrickle._relay_control_notify(pipeline, 'dlq_retry');
+  end if;
+  return asked;
+end $$;
+comment on function pgtrickle.relay_dlq_retry_all(text) is
+  'Asks the relay to send all unresolved dead letters of a pipeline again; returns how many';
+
+-- Gives a dead letter up: it is never sent.
+create or replace function pgtrickle.relay_dlq_discard(id bigint) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  of_pipeline text;
+begin
+  perform pgtrickle._require_dead_letter(id);
+  update pgtrickle.relay_dlq d
+  set resolved_at = clock_timestamp(), resolution = 'discarded', retry_requested_at = null
+  where d.id = relay_dlq_discard.id and d.resolved_at is null
+  returning d.pipeline into of_pipeline;
+  perform pgtrickle._relay_control_notify(of_pipeline, 'dlq_discard');
+end $$;
+comment on function pgtrickle.relay_dlq_discard(bigint) is 'Gives up one dead letter';
+
+-- Deletes dead letters that were resolved longer ago than that; unresolved ones are never deleted.
+create or replace function pgtrickle.relay_dlq_purge(older_than interval) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  purged bigint;
+begin
+  if older_than is null or older_than < interval '0' then
+    raise exception 'older_than must be an interval that is not negative'
+      using errcode = 'invalid_parameter_value';
+  end if;
+  delete from pgtrickle.relay_dlq d where d.resolved_at <= clock_timestamp() - older_than;
+  get diagnostics purged = row_count;
+  return purged;
+end $$;
+comment on function pgtrickle.relay_dlq_purge(interval) is
+  'Deletes dead letters that were resolved longer ago than that; returns how many';

@@ -1,0 +1,149 @@
+-- Who runs, how each pipeline fares, and what operators ask of a running pipeline: pause, resume,
+-- replay.
+--
+-- Pipelines from configuration files are controlled by name like those of the catalog, once a relay
+-- has reported them.
+
+create table if not exists pgtrickle.relay_instances (
+  relay_group_id   text not null,
+  worker_id        text not null,
+  hostname         text,
+  pid              int,
+  lock_backend_pid int,
+  version          text,
+  started_at       timestamptz not null default clock_timestamp(),
+  heartbeat_at     timestamptz not null default clock_timestamp(),
+  primary key (relay_group_id, worker_id)
+);
+comment on table pgtrickle.relay_instances is 'The relays that run, with their heartbeats';
+
+create table if not exists pgtrickle.relay_pipeline_status (
+  relay_group_id text not null,
+  pipeline       text not null,
+  worker_id      text,
+  state          text not null check (state in ('starting', 'idle', 'running', 'retrying', 'paused',
+                                                'misconfigured', 'stopped', 'standby')),
+  error_class    text,
+  last_error     text,
+  remedy         text,
+  last_change_id bigint,
+  lag            bigint,
+  since          timestamptz not null default clock_timestamp(),
+  updated_at     timestamptz not null default clock_timestamp(),
+  primary key (relay_group_id, pipeline)
+);
+comment on table pgtrickle.relay_pipeline_status is
+  'How each pipeline fares: owner, state since when, last error and its remedy, position and lag';
+
+create table if not exists pgtrickle.relay_pipeline_control (
+  pipeline    text primary key,
+  paused      boolean not null default false,
+  accept_loss boolean not null default false,
+  updated_at  timestamptz not null default clock_timestamp()
+);
+comment on table pgtrickle.relay_pipeline_control is
+  'What operators asked: accept_loss is for one start, and the relay takes it back';
+
+create table if not exists pgtrickle.relay_replays (
+  id           bigint generated always as identity primary key,
+  pipeline     text not null,
+  from_id      bigint not null,
+  to_id        bigint,
+  next_id      bigint not null,
+  number       int not null,
+  requested_at timestamptz not null default clock_timestamp(),
+  finished_at  timestamptz,
+  error        text,
+  unique (pipeline, number)
+);
+comment on table pgtrickle.relay_replays is
+  'Rows that a pipeline sends a second time on request; their message ids end in :r<number>';
+
+create or replace function pgtrickle._set_relay_control(name text, paused boolean,
+                                                        accept_loss boolean) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgtrickle._require_relay(name, also_from_files => true);
+  insert into pgtrickle.relay_pipeline_control as c (pipeline, paused, accept_loss)
+  values (name, paused, accept_loss)
+  on conflict (pipeline) do update
+    set paused = excluded.paused, accept_loss = excluded.accept_loss,
+        updated_at = clock_timestamp();
+  perform pgtrickle._relay_control_notify(name, case when paused then 'pause' else 'resume' end);
+end $$;
+
+create or replace function pgtrickle.pause_relay(name text) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$ select pgtrickle._set_relay_control(name, true, false); $$;
+comment on function pgtrickle.pause_relay(text) is
+  'Pauses a pipeline: it keeps its place, and its rows are kept for it';
+
+create or replace function pgtrickle.resume_relay(name text, accept_loss boolean default false)
+returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$ select pgtrickle._set_relay_control(name, false, coalesce(accept_loss, false)); $$;
+comment on function pgtrickle.resume_relay(text, boolean) is
+  'Lets a paused pipeline go on; with accept_loss also one that found rows gone';
+
+-- Asks for the rows from_id to to_id (default: the newest now) of a pipeline's outbox to be sent
+-- again, under ids of their own. Returns its id in relay_replays, which shows its progress.
+create or replace function pgtrickle.replay_relay(name text, from_id bigint,
+                                                  to_id bigint default null) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  pipeline record;
+  outbox record;
+  newest bigint;
+  replay_id bigint;
+begin
+  perform pgtrickle._require_relay(name, also_from_files => true);
+  if from_id is null or from_id < 1 or to_id < from_id then
+    raise exception 'a replay goes from an id (at least 1) to one that is not smaller; not % to %',
+        coalesce(from_id::text, '(null)'), coalesce(to_id::text, 'the newest')
+      using errcode = 'invalid_parameter_value';
+  end if;
+  select c.direction, c.outbox_name into pipeline
+  from pgtrickle._relay_catalog c where c.name = replay_relay.name;
+  if pipeline.direction is not null then
+    if pipeline.outbox_name is null then
+      raise exception 'pipeline "%" reads no outbox of this database', name
+        using errcode = 'object_not_in_prerequisite_state',
+              hint = 'Only rows of an outbox can be replayed.';
+    end if;
+    -- Locked, so that retention deletes nothing between this look and the replay's being stored.
+    select c.purged_below, c.outbox_sequence, c.outbox_table_name into outbox
+    from pgtrickle.pgt_outbox_config c
+    where c.incarnation = (select r.incarnation
+                           from pgtrickle.relay_resolve_outbox(pipeline.outbox_name) r)
+    for share;
+    if outbox.outbox_table_name is null then
+      raise exception 'pipeline "%" has no outbox: "%" is gone', name, pipeline.outbox_name
+        using errcode = 'undefined_table',
+              hint = format('SELECT pgtrickle.enable_outbox(%L);', pipeline.outbox_name);
+    elsif from_id <= outbox.purged_below then
+      raise exception 'rows up to % of %.% are no longer kept', outbox.purged_below, 'pgtrickle',
+          outbox.outbox_table_name
+        using errcode = 'invalid_parameter_value',
+              hint = format('Replay from %s on.', outbox.purged_below + 1);
+    end if;
+    newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
+    if from_id > newest then
+      raise exception 'the newest row of %.% is %', 'pgtrickle', outbox.outbox_table_name, newest
+        using errcode = 'invalid_parameter_value',
+              hint = 'Replay from that id, or from a smaller one.';
+    end if;
+    to_id := least(to_id, newest);
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('pgtrickle relay ' || name, 0));
+  insert into pgtrickle.relay_replays (pipeline, from_id, to_id, next_id, number)
+  values (name, replay_relay.from_id, replay_relay.to_id, replay_relay.from_id,
+          1 + coalesce((select max(r.number) from pgtrickle.relay_replays r
+                        where r.pipeline = name), 0))
+  returning id into replay_id;
+  perform pgtrickle._relay_control_notify(name, 'replay');
+  return replay_id;
+end $$;
+comment on function pgtrickle.replay_relay(text, bigint, bigint) is
+  'Asks for rows that were sent already to be sent again, under ids of their own';

@@ -1,0 +1,451 @@
+-- Upkeep of the outboxes on ordinary tables: partitions that come and go, tables that were dropped,
+-- triggers that somebody switched off, columns that were renamed; and a full refresh on demand.
+--
+-- Housekeeping calls outbox_capture_upkeep() as pgtrickle_owner, who owns no table of the user's.
+-- What needs the table's owner (new triggers, locks) is then left as it is and said in
+-- pgt_outbox_config.problem, with the remedy; nothing is lost meanwhile, for a partition inherits
+-- the row trigger of its parent. `GRANT <the table's owner> TO pgtrickle_owner` lets housekeeping do
+-- all of it; otherwise the owner calls outbox_capture_upkeep() after having changed partitions.
+
+-- The partitions that are known to have their triggers.
+create table if not exists pgtrickle._outbox_partitions (
+  outbox_number int not null references pgtrickle.pgt_outbox_config on delete cascade,
+  relid         oid not null,
+  place         text not null,
+  primary key (outbox_number, relid)
+);
+
+-- Remembers the partitions of an outbox's table as they are.
+create or replace function pgtrickle._partitions_remember(number int) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from pgtrickle._outbox_partitions k where k.outbox_number = number;
+  insert into pgtrickle._outbox_partitions
+  select number, p.rel, p.place
+  from pgtrickle.pgt_outbox_config c
+  cross join lateral pgtrickle._capture_places(c.stream_table_oid) p
+  where c.outbox_number = number and p.place in ('middle', 'leaf');
+end $$;
+
+-- ---------------------------------------------------------------------------------------------
+-- Rows of a whole relation
+
+-- Writes all rows of a relation as one claim check; the caller has locked it against writers. With
+-- 'FULL' the rows are all that there are. Returns the outbox id, null when there was no row to say.
+create or replace function pgtrickle._capture_relation(number int, rel regclass, op text,
+                                                       tg_op text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
+as $$
+declare
+  outbox pgtrickle.pgt_outbox_config;
+  made bigint;
+  n bigint;
+  keys text;
+begin
+  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  select coalesce('order by ' || string_agg(format('r.j -> %L', k), ', '), '') into keys
+  from unnest(outbox.key_columns) k;
+  execute format(
+    'insert into pgtrickle.%I (tg_op, is_claim_check, payload) values ($1, true, $2) returning id',
+    outbox.outbox_table_name)
+    into made
+    using tg_op, '{"v": 1, "claim_check": true, "refresh_duration_ms": 0}'::jsonb
+      || case when op = 'FULL' then '{"full_refresh": true, "refresh_mode": "FULL"}'
+              else '{"refresh_mode": "DIFFERENTIAL"}' end::jsonb;
+  execute format(
+    'insert into pgtrickle.%I (outbox_id, row_num, row_op, row_data) '
+    'select $1, row_number() over (%s), $2, r.j '
+    'from (select case when pg_column_size(x.*) <= 16777216 then to_jsonb(x.*) '
+    '                  else pgtrickle._capture_huge_row(x.*) end as j from %s x) r',
+    outbox.delta_table_name, keys, pgtrickle._qualified(rel))
+    using made, case op when 'FULL' then 'INSERT' else op end;
+  get diagnostics n = row_count;
+  if n = 0 and op <> 'FULL' then
+    execute format('delete from pgtrickle.%I where id = $1', outbox.outbox_table_name) using made;
+    return null;
+  end if;
+  execute format('update pgtrickle.%I set inserted_count = $2, deleted_count = $3 where id = $1',
+                 outbox.outbox_table_name)
+    using made, case when op = 'DELETE' then 0 else n end, case when op = 'DELETE' then n else 0 end;
+  if outbox.notify then
+    perform pg_notify('pgtrickle_outbox_new', outbox.outbox_table_name);
+  end if;
+  return made;
+exception when insufficient_privilege then
+  raise exception 'the rows of % cannot be recorded in the outbox of "%": %', rel,
+                  outbox.stream_table_name, sqlerrm
+    using errcode = 'insufficient_privilege',
+          hint = format('GRANT SELECT ON %s TO pgtrickle_owner; GRANT USAGE ON SCHEMA %s TO '
+                        'pgtrickle_owner;', rel, (select c.relnamespace::regnamespace
+                                                  from pg_class c where c.oid = rel));
+end $$;
+
+-- Records all rows of the table anew: whoever reads on from there has the table, whatever went
+-- before. Writers wait meanwhile. Returns the outbox id.
+create or replace function pgtrickle.outbox_full_refresh(name text) returns bigint
+language plpgsql
+as $$
+declare
+  outbox pgtrickle.pgt_outbox_config := pgtrickle._outbox_named(name);
+  source regclass := outbox.stream_table_oid;
+  could_read boolean;
+  made bigint;
+begin
+  if outbox.kind <> 'table' then
+    raise exception 'outbox "%" does not record a table', name
+      using errcode = 'wrong_object_type',
+            hint = 'A stream table has refresh_stream_table().';
+  end if;
+  perform pgtrickle._outbox_check_source(source);
+  perform pgtrickle._lock_against_writers(source);
+  could_read := pg_catalog.has_table_privilege('pgtrickle_owner', source, 'SELECT');
+  perform pgtrickle._grant_reading(source);
+  made := pgtrickle._capture_relation(outbox.outbox_number, source, 'FULL', null);
+  if not could_read then
+    execute pg_catalog.format('revoke select on %s from pgtrickle_owner',
+                              pgtrickle._qualified(source));
+  end if;
+  perform pgtrickle._outbox_note(outbox.outbox_number, null);
+  return made;
+end $$;
+comment on function pgtrickle.outbox_full_refresh(text) is
+  'Records all rows of an outbox''s table as a full refresh; writers wait while it reads';
+
+-- ---------------------------------------------------------------------------------------------
+-- Upkeep
+
+-- Says in the catalog what is wrong with an outbox; null: nothing is. True when that is news.
+create or replace function pgtrickle._outbox_note(number int, what text) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update pgtrickle.pgt_outbox_config c set problem = what
+  where c.outbox_number = number and c.problem is distinct from what;
+  return found;
+end $$;
+
+-- Up to how many rows (as the planner estimates) upkeep writes a full refresh by itself.
+create or replace function pgtrickle._upkeep_max_rows() returns bigint
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$ select 1000000::bigint; $$;
+
+create or replace function pgtrickle._estimated_rows(source regclass) returns numeric
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(sum(case when c.reltuples >= 0 then c.reltuples
+                           else pg_relation_size(c.oid) / 40 end), 0)::numeric
+  from pgtrickle._capture_places(source) p
+  join pg_class c on c.oid = p.rel and c.relkind = 'r';
+$$;
+
+-- Writes a full refresh because of `reason`, or, where the table is large, asks for one.
+create or replace function pgtrickle._upkeep_refresh(outbox pgtrickle.pgt_outbox_config,
+                                                     reason text) returns void
+language plpgsql
+as $$
+begin
+  if pgtrickle._estimated_rows(outbox.stream_table_oid) <= pgtrickle._upkeep_max_rows() then
+    perform pgtrickle.outbox_full_refresh(outbox.outbox_table_name);
+  else
+    raise warning 'outbox "%": %', outbox.stream_table_name, reason;
+    perform pgtrickle._outbox_note(outbox.outbox_number, pg_catalog.format(
+      '%s. SELECT pgtrickle.outbox_full_refresh(%L) records all rows anew (writers wait meanwhile)',
+      reason, outbox.outbox_table_name));
+  end if;
+end $$;
+
+-- The outboxes on tables, and what there is to do for them. All quick: it runs every few seconds
+-- over all outboxes, and mostly finds nothing.
+create or replace function pgtrickle._upkeep_findings()
+returns table (number int, gone boolean, partitions boolean, triggers boolean, keys boolean,
+               casts boolean)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with outboxes as (
+    select c, c.outbox_number, c.stream_table_oid, r.relkind, r.oid is null as gone
+    from pgtrickle.pgt_outbox_config c
+    left join pg_class r on r.oid = c.stream_table_oid
+    where c.kind <> 'events'
+  ), partition_changes as (
+    select distinct coalesce(p.outbox_number, k.outbox_number) as outbox_number
+    from (select o.outbox_number, t.relid::oid, o.stream_table_oid as root
+          from outboxes o cross join lateral pg_partition_tree(o.stream_table_oid) t
+          where o.relkind = 'p' and (o.c).kind = 'table' and t.relid <> o.stream_table_oid) p
+    full join pgtrickle._outbox_partitions k using (outbox_number, relid)
+    where p.relid is null or k.relid is null
+  ), wanted as (
+    select o.outbox_number, p.rel, t.trigger_name, t.fires
+    from outboxes o
+    cross join lateral (
+      select o.stream_table_oid as rel,
+             case when o.relkind = 'p' then 'root'
+                  when (select r.relispartition from pg_class r where r.oid = o.stream_table_oid)
+                  then 'part' else 'table' end as place
+      union all
+      select k.relid, k.place from pgtrickle._outbox_partitions k
+      where k.outbox_number = o.outbox_number
+        and exists (select from pg_class r where r.oid = k.relid and r.relispartition)
+    ) p
+    cross join lateral pgtrickle._capture_triggers(o.c, p.place) t
+    where not o.gone and (o.c).kind = 'table'
+  )
+  select o.outbox_number, o.gone,
+         exists (select from partition_changes p where p.outbox_number = o.outbox_number),
+         exists (select from wanted w
+                 where w.outbox_number = o.outbox_number
+                   and not exists (select from pg_trigger t
+                                   where t.tgrelid = w.rel and t.tgname = w.trigger_name
+                                     and t.tgenabled = w.fires)),
+         exists (select from unnest((o.c).key_columns, (o.c).key_attnums) k (name, attnum)
+                 where not exists (select from pg_attribute a
+                                   where a.attrelid = o.stream_table_oid and a.attnum = k.attnum
+                                     and a.attname = k.name)),
+         (o.c).kind = 'table' and not o.gone and exists (
+           select from pg_cast x join pg_proc f on f.oid = x.castfunc
+           where x.casttarget = 'json'::regtype and f.oid >= 16384)
+           and pgtrickle._column_with_json_cast(o.stream_table_oid) is not null
+  from outboxes o;
+$$;
+
+-- A partition was attached, detached or dropped.
+create or replace function pgtrickle._upkeep_partitions(outbox pgtrickle.pgt_outbox_config)
+returns void
+language plpgsql
+as $$
+declare
+  source regclass := outbox.stream_table_oid;
+  p record;
+  reasons text[] := '{}';
+  has_rows boolean;
+begin
+  perform pgtrickle._lock_against_writers(source);
+  -- Gone from the tree. While it still exists its statement triggers went on recording: its rows
+  -- are as the outbox has them, and are deleted now. A row trigger went with the parent.
+  for p in
+    select k.relid, k.place from pgtrickle._outbox_partitions k
+    where k.outbox_number = outbox.outbox_number
+      and k.relid not in (select t.rel from pgtrickle._capture_places(source) t)
+  loop
+    if not exists (select from pg_catalog.pg_class c where c.oid = p.relid) then
+      reasons := reasons || case p.place when 'leaf' then array['a partition was dropped']
+                                         else '{}' end;
+      continue;
+    end if;
+    perform pgtrickle._lock_against_writers(p.relid);
+    if p.place = 'leaf' then
+      if outbox.capture = 'statement'
+         and pgtrickle._estimated_rows(p.relid) <= pgtrickle._upkeep_max_rows() then
+        perform pgtrickle._capture_relation(outbox.outbox_number, p.relid, 'DELETE', 'DELETE');
+      else
+        reasons := reasons || pg_catalog.format('partition %s was detached', p.relid::regclass);
+      end if;
+    end if;
+    perform pgtrickle._capture_detach(outbox.outbox_number, p.relid);
+  end loop;
+
+  -- New in the tree. One that was made as a partition was empty then, and all its rows have been
+  -- recorded since. (Rows of the catalog say so: its columns and its place in the tree were made by
+  -- one command.) One that was attached may have brought rows along.
+  for p in
+    select t.rel, t.place from pgtrickle._capture_places(source) t
+    where t.place <> 'root' and t.rel not in (
+      select k.relid from pgtrickle._outbox_partitions k
+      where k.outbox_number = outbox.outbox_number)
+  loop
+    perform pgtrickle._capture_attach(outbox, p.rel, p.place);
+    if p.place = 'leaf' then
+      perform pgtrickle._grant_reading(p.rel);
+      if not exists (
+        select from pg_catalog.pg_inherits i
+        join pg_catalog.pg_attribute a on a.attrelid = i.inhrelid and a.attname = 'tableoid'
+        where i.inhrelid = p.rel and a.xmin = i.xmin) then
+        execute pg_catalog.format('select exists (select from %s)', pgtrickle._qualified(p.rel))
+          into has_rows;
+        if has_rows then
+          reasons := reasons || pg_catalog.format('partition %s was attached with rows', p.rel);
+        end if;
+      end if;
+    end if;
+  end loop;
+  perform pgtrickle._partitions_remember(outbox.outbox_number);
+  if reasons <> '{}' then
+    perform pgtrickle._upkeep_refresh(outbox, pg_catalog.array_to_string(reasons, ', '));
+  end if;
+end $$;
+
+-- Triggers are missing, switched off, or fire at the wrong time.
+create or replace function pgtrickle._upkeep_triggers(outbox pgtrickle.pgt_outbox_config)
+returns void
+language plpgsql
+as $$
+declare
+  source regclass := outbox.stream_table_oid;
+  place record;
+  missed boolean := false;
+begin
+  perform pgtrickle._lock_against_writers(source);
+  for place in select * from pgtrickle._capture_places(source) loop
+    missed := missed or exists (
+      select from pgtrickle._capture_triggers(outbox, place.place) w
+      left join pg_catalog.pg_trigger t on t.tgrelid = place.rel and t.tgname = w.trigger_name
+      where coalesce(t.tgenabled, 'D') = 'D' or (t.tgenabled = 'R' and w.fires = 'A'));
+    perform pgtrickle._capture_attach(outbox, place.rel, place.place);
+  end loop;
+  if missed then
+    perform pgtrickle._upkeep_refresh(outbox, 'triggers of the outbox had been switched off');
+  end if;
+end $$;
+
+-- A table whose outbox stays until its rows are gone: retention and readers come first.
+create or replace function pgtrickle._upkeep_dropped(outbox pgtrickle.pgt_outbox_config)
+returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  found_rel oid;
+  empty boolean;
+begin
+  -- After a dump and restore the table has another oid, and still our triggers.
+  select t.tgrelid into found_rel
+  from pg_trigger t
+  join pg_class c on c.oid = t.tgrelid
+  join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = outbox.stream_table_schema and c.relname = outbox.stream_table_name
+    and t.tgname = format('!pgtrickle_%s_begin', outbox.outbox_number);
+  if found_rel is not null then
+    update pgtrickle.pgt_outbox_config c
+    set stream_table_oid = found_rel, source_dropped_at = null,
+        outbox_oid = format('pgtrickle.%I', c.outbox_table_name)::regclass
+    where c.outbox_number = outbox.outbox_number;
+    perform pgtrickle._partitions_remember(outbox.outbox_number);
+    return true;
+  end if;
+  if outbox.source_dropped_at is null then
+    update pgtrickle.pgt_outbox_config c
+    set source_dropped_at = clock_timestamp(), stream_table_oid = null
+    where c.outbox_number = outbox.outbox_number;
+    return true;
+  end if;
+  execute format('select not exists (select from pgtrickle.%I)', outbox.outbox_table_name)
+    into empty;
+  if empty then
+    perform pgtrickle._outbox_drop(outbox.outbox_number);
+  end if;
+  return empty;
+end $$;
+
+-- Follows key columns that were renamed; one that was dropped keeps its old name.
+create or replace function pgtrickle._upkeep_keys(outbox pgtrickle.pgt_outbox_config)
+returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update pgtrickle.pgt_outbox_config c
+  set key_columns = k.names
+  from (select array_agg(coalesce(a.attname::text, o.name) order by o.ord) as names
+        from unnest(outbox.key_columns, outbox.key_attnums) with ordinality o (name, attnum, ord)
+        left join pg_attribute a on a.attrelid = outbox.stream_table_oid and a.attnum = o.attnum
+          and not a.attisdropped) k
+  where c.outbox_number = outbox.outbox_number and c.key_columns <> k.names;
+  if found and outbox.kind = 'table' then
+    perform pgtrickle._capture_generate(outbox.outbox_number);
+  end if;
+  return found;
+end $$;
+
+-- Sets right whatever changed about the tables of outboxes since the last time; returns how many
+-- outboxes there was something to do for. What cannot be done is said in their `problem`.
+create or replace function pgtrickle.outbox_capture_upkeep() returns int
+language plpgsql
+as $$
+declare
+  f record;
+  outbox pgtrickle.pgt_outbox_config;
+  changed int := 0;
+  did boolean;
+  no_cast constant text := 'a column type has a cast to json that is not written in C and runs '
+                           'inside the capture trigger: drop the cast';
+begin
+  for f in
+    select u.* from pgtrickle._upkeep_findings() u
+    where u.gone or u.partitions or u.triggers or u.keys or u.casts
+  loop
+    select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = f.number;
+    continue when outbox.outbox_number is null;
+    begin
+      did := false;
+      if f.gone then
+        did := pgtrickle._upkeep_dropped(outbox);
+      else
+        if f.keys then
+          did := pgtrickle._upkeep_keys(outbox);
+        end if;
+        if f.casts and pgtrickle._outbox_note(outbox.outbox_number, no_cast) then
+          did := true;
+        end if;
+        if f.partitions then
+          perform pgtrickle._upkeep_partitions(outbox);
+          did := true;
+        elsif f.triggers then
+          perform pgtrickle._upkeep_triggers(outbox);
+          did := true;
+        end if;
+      end if;
+      changed := changed + did::int;
+    exception
+      when insufficient_privilege then
+        changed := changed + pgtrickle._outbox_note(outbox.outbox_number, pg_catalog.format(
+          'upkeep needs the owner of %s: let it run SELECT pgtrickle.outbox_capture_upkeep(), or '
+          'GRANT %s TO pgtrickle_owner (%s)', outbox.stream_table_oid::regclass,
+          (select c.relowner::regrole from pg_catalog.pg_class c
+           where c.oid = outbox.stream_table_oid), sqlerrm))::int;
+      when lock_not_available then
+        raise notice 'outbox "%" is looked at again next time: %', outbox.stream_table_name, sqlerrm;
+    end;
+  end loop;
+  return changed;
+end $$;
+comment on function pgtrickle.outbox_capture_upkeep() is
+  'Gives new partitions their triggers, follows dropped and renamed tables and columns';
+
+-- ---------------------------------------------------------------------------------------------
+-- Upgrade
+
+-- Writes all trigger functions anew, as this version writes them. Tables are not touched: triggers
+-- that a new version wants otherwise are set right by upkeep.
+create or replace function pgtrickle._rebuild_capture() returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  number int;
+begin
+  for number in select c.outbox_number from pgtrickle.pgt_outbox_config c where c.kind = 'table' loop
+    perform pgtrickle._capture_generate(number);
+  end loop;
+end $$;
+
+do $$
+begin
+  perform pgtrickle._rebuild_capture();
+end $$;
+
+-- What enable_outbox, disable_outbox, outbox_full_refresh and upkeep call with the caller's rights.
+do $$
+declare
+  f regprocedure;
+begin
+  for f in
+    select p.oid from pg_catalog.pg_proc p
+    where p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (array[
+      '_outbox_source', '_outbox_check_source', '_outbox_check_options', '_column_with_json_cast',
+      '_primary_key', '_qualified', '_outbox_named', '_lock_against_writers', '_grant_reading',
+      '_outbox_create', '_outbox_drop', '_outbox_note', '_partitions_remember',
+      '_capture_generate', '_capture_places', '_capture_triggers', '_capture_attach',
+      '_capture_detach', '_capture_relation', '_estimated_rows', '_upkeep_max_rows',
+      '_upkeep_refresh', '_upkeep_findings', '_upkeep_partitions', '_upkeep_triggers',
+      '_upkeep_dropped', '_upkeep_keys'])
+  loop
+    execute pg_catalog.format('grant execute on function %s to pgtrickle_admin', f);
+  end loop;
+end $$;

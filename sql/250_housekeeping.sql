@@ -1,0 +1,171 @@
+-- Housekeeping: what a relay asks for every so often, in short transactions.
+
+-- Where the round through all outboxes stands: behind which one, and whether it left work behind.
+create table if not exists pgtrickle._housekeeping_round (
+  only_one    boolean primary key default true check (only_one),
+  after_table text not null default '',
+  again       boolean not null default false
+);
+insert into pgtrickle._housekeeping_round default values on conflict do nothing;
+
+-- One bounded step of housekeeping; {"more": true} when the next one should follow soon. A step
+-- deletes from one outbox at most and looks at no more than 100, so that it holds few locks, and
+-- not for long; upkeep is done as a round begins. What fails for one outbox is reported in "errors"
+-- and keeps nothing else from being done. "warnings" are readers that will stop holding rows back
+-- within a day; "lost" are rows that were deleted in front of one.
+create or replace function pgtrickle.relay_housekeeping(max_rows int default 10000) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms'
+as $$
+declare
+  report jsonb := '{"more": false, "upkeep": 0, "deleted": 0, "delta_rows": 0, "lost": [], '
+                  '"warnings": [], "errors": []}';
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'housekeeping must run in a READ COMMITTED transaction'
+      using errcode = 'invalid_transaction_state';
+  end if;
+  if not pg_try_advisory_xact_lock(hashtextextended('pgtrickle housekeeping', 0)) then
+    return report || '{"busy": true}';
+  end if;
+  if (select r.after_table = '' from pgtrickle._housekeeping_round r) then
+    report := pgtrickle._upkeep(report);
+    perform pgtrickle._refresh_signs_of_life();
+    perform pgtrickle._prune_relay_records();
+  end if;
+  -- A reader that waits for the writers of an outbox need not wait for us, unless upkeep wrote.
+  if not pgtrickle._wrote_to_an_outbox() then
+    perform pg_advisory_xact_lock_shared(pgtrickle._retention_lock());
+  end if;
+  return pgtrickle._purge_next_outbox(report, greatest(max_rows, 1));
+end $$;
+comment on function pgtrickle.relay_housekeeping(int) is
+  'For the relay: one step of retention and upkeep; "more" in its answer asks for the next soon';
+
+-- Lets capture see to tables that came, went or changed.
+create or replace function pgtrickle._upkeep(report jsonb) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  changed int;
+begin
+  if to_regprocedure('pgtrickle.outbox_capture_upkeep()') is not null then
+    execute 'select pgtrickle.outbox_capture_upkeep()' into changed;
+  end if;
+  return report || jsonb_build_object('upkeep', coalesce(changed, 0));
+exception when others then
+  return pgtrickle._report_error(report, 'capture upkeep', sqlerrm);
+end $$;
+
+-- Goes on with the round until an outbox had something to delete, and puts what it did into report.
+create or replace function pgtrickle._purge_next_outbox(report jsonb, max_rows int) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  round pgtrickle._housekeeping_round;
+  outbox record;
+  done jsonb;
+begin
+  select * into round from pgtrickle._housekeeping_round;
+  for outbox in
+    select c.incarnation, c.outbox_table_name, c.outbox_sequence, c.purged_below,
+           coalesce(l.delta_left, false) as delta_left
+    from pgtrickle.pgt_outbox_config c
+    left join pgtrickle._outbox_looks l on l.incarnation = c.incarnation
+    where c.outbox_table_name > round.after_table
+    order by c.outbox_table_name
+    limit 100
+  loop
+    round.after_table := outbox.outbox_table_name;
+    begin
+      -- Mostly there is nothing: the newest row is gone already, or has never been.
+      continue when not outbox.delta_left
+        and coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0)
+            <= outbox.purged_below;
+      done := pgtrickle._purge_outbox(outbox.incarnation, max_rows, outbox.delta_left);
+      report := jsonb_set(report, '{warnings}', report -> 'warnings' || (done -> 'warnings'));
+      if (done ->> 'deleted')::bigint > 0 or (done ->> 'delta_rows')::bigint > 0 then
+        round.again := round.again or (done ->> 'more')::boolean;
+        report := report || (done - 'warnings')
+          || jsonb_build_object('outbox', outbox.outbox_table_name);
+        exit;
+      end if;
+    exception when others then
+      report := pgtrickle._report_error(report, outbox.outbox_table_name, sqlerrm);
+    end;
+  end loop;
+
+  if exists (select from pgtrickle.pgt_outbox_config c
+             where c.outbox_table_name > round.after_table) then
+    report := report || '{"more": true}';
+  else
+    report := report || jsonb_build_object('more', round.again);
+    round.after_table := '';
+    round.again := false;
+  end if;
+  update pgtrickle._housekeeping_round r
+  set after_table = round.after_table, again = round.again;
+  return report;
+end $$;
+
+create or replace function pgtrickle._report_error(report jsonb, what text, error text)
+returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_set(report, '{errors}',
+                   report -> 'errors' || jsonb_build_object('what', what, 'error', error));
+$$;
+
+-- Whether this transaction holds the lock of a writer on any outbox.
+create or replace function pgtrickle._wrote_to_an_outbox() returns boolean
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select
+    from pg_locks l
+    join pg_class r on r.oid = l.relation
+    join pgtrickle.pgt_outbox_config c on c.outbox_table_name = r.relname
+    where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.mode = 'RowExclusiveLock'
+      and l.database = (select d.oid from pg_database d where d.datname = current_database())
+      and r.relnamespace = 'pgtrickle'::regnamespace);
+$$;
+
+-- Marks, at most every hour, the positions behind which a relay lives: a pipeline that had nothing
+-- to read for long must not look dead once its relay stops for an hour.
+create or replace function pgtrickle._refresh_signs_of_life() returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  update pgtrickle.relay_consumer_offsets o set seen_at = clock_timestamp()
+  where (o.relay_group_id, o.pipeline_id, o.incarnation) in (
+    select p.relay_group_id, p.pipeline_id, p.incarnation
+    from pgtrickle.relay_consumer_offsets p
+    left join pgtrickle._relay_catalog c on c.name = p.pipeline_id
+    left join pgtrickle.relay_pipeline_status s
+      on s.relay_group_id = p.relay_group_id and s.pipeline = p.pipeline_id
+    where p.seen_at < clock_timestamp() - interval '1 hour'
+      and coalesce(c.enabled, s.state <> 'stopped')
+      and exists (select from pgtrickle.relay_instances i
+                  where i.heartbeat_at > clock_timestamp() - interval '10 minutes'
+                    and (i.relay_group_id = p.relay_group_id or c.config ? 'group'
+                         or c.config -> 'source' ? 'group'))
+    for update of p skip locked);
+$$;
+
+-- Forgets what is old: instances, status of pipelines that are not in the catalog and finished
+-- replays after 30 days (but not the last replay of a pipeline, whose number must not come again),
+-- and looks at outboxes that are gone.
+create or replace function pgtrickle._prune_relay_records() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from pgtrickle.relay_instances i
+  where i.heartbeat_at < clock_timestamp() - interval '30 days';
+  delete from pgtrickle.relay_pipeline_status s
+  where s.updated_at < clock_timestamp() - interval '30 days'
+    and not exists (select from pgtrickle._relay_catalog c where c.name = s.pipeline);
+  delete from pgtrickle.relay_replays r
+  where r.finished_at < clock_timestamp() - interval '30 days'
+    and exists (select from pgtrickle.relay_replays n
+                where n.pipeline = r.pipeline and n.number > r.number);
+  delete from pgtrickle._outbox_looks l
+  where not exists (select from pgtrickle.pgt_outbox_config c where c.incarnation = l.incarnation);
+end $$;

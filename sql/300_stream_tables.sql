@@ -1,0 +1,371 @@
+-- Stream tables: how they are kept, and their catalog.
+--
+-- A stream table is an ordinary table that holds the result of a query. It belongs to the role that
+-- created it, and so does everything that runs the query: for each stream table a function
+-- pgtrickle_streams.refresh_<id>, SECURITY DEFINER, made by its creator, with the query in its
+-- body. Nobody else can change it, and the query runs with its creator's privileges.
+--
+-- How that function is called is what keeps a creator from acting with our privileges. Its owner
+-- could make it SECURITY INVOKER at any moment, so pgtrickle_owner never calls it: it calls
+-- pgtrickle_gate.call_as_creator, which belongs to pgtrickle_sandbox, a role that owns and may do
+-- nothing else. A function turned around would find itself running as that role. The gate lives in
+-- a schema that the sandbox itself may not use, so that code running there cannot alter it.
+--
+--   300_stream_tables.sql      this; the catalog and its writers
+--   302_stream_create.sql      create_stream_table, alter_stream_table, drop_stream_table
+--   305_stream_sources.sql     what a query reads, and how a change there is noticed
+--   310_stream_difference.sql  the statement that computes the difference
+--   312_stream_work.sql        what a refresh does as the creator
+--   315_stream_refresh.sql     refresh_stream_table, and the gate between it and the creator
+--   320_stream_schedule.sql    schedules, cron, which stream tables are due
+--   330_stream_alerts.sql      the channels pg_trickle_alert and pgtrickle_refresh
+--   335_stream_grants.sql      who may call what
+
+do $$
+begin
+  if not exists (select from pg_catalog.pg_roles where rolname = 'pgtrickle_sandbox') then
+    begin
+      create role pgtrickle_sandbox nologin;
+    exception when duplicate_object or unique_violation then
+      null;
+    end;
+  end if;
+  if not pg_catalog.pg_has_role(current_user, 'pgtrickle_sandbox', 'USAGE') then
+    begin
+      execute format('grant pgtrickle_sandbox to %I', current_user);
+    exception when insufficient_privilege then
+      raise exception 'role "%" may not become a member of "pgtrickle_sandbox"', current_user
+        using errcode = 'insufficient_privilege',
+              hint = format('Let an administrator run: '
+                            'GRANT pgtrickle_sandbox TO %I WITH ADMIN OPTION;', current_user);
+    end;
+  end if;
+end $$;
+
+create schema if not exists pgtrickle_streams;
+create schema if not exists pgtrickle_gate;
+
+do $$
+declare
+  made name;
+begin
+  foreach made in array array['pgtrickle_streams', 'pgtrickle_gate'] loop
+    if (select nspowner from pg_catalog.pg_namespace where nspname = made)
+       <> 'pgtrickle_owner'::regrole then
+      execute format('alter schema %I owner to pgtrickle_owner', made);
+    end if;
+  end loop;
+end $$;
+
+revoke all on schema pgtrickle_streams, pgtrickle_gate from public;
+grant usage, create on schema pgtrickle_streams to pgtrickle_owner, pgtrickle_admin;
+grant usage on schema pgtrickle_streams to pgtrickle_sandbox;
+grant usage, create on schema pgtrickle_gate to pgtrickle_owner;
+
+comment on schema pgtrickle_streams is
+  'What belongs to the creators of stream tables: their refresh functions and work tables';
+comment on schema pgtrickle_gate is
+  'The one door through which a stream table''s refresh function is called';
+
+-- ---------------------------------------------------------------------------------------------
+-- Catalog
+
+create table if not exists pgtrickle.pgt_stream_tables (
+  pgt_id             bigint generated always as identity primary key,
+  pgt_relid          regclass not null unique,
+  pgt_schema         text not null,
+  pgt_name           text not null,
+  pgt_owner          regrole not null,
+  original_query     text not null,
+  defining_query     text not null,
+  schedule           text,
+  refresh_mode       text not null,
+  key_columns        text[],
+  timezone           text not null,
+  status             text not null default 'ACTIVE',
+  is_populated       boolean not null default false,
+  always_due         boolean not null default false,
+  functions          text[] not null default '{}',
+  fingerprint        text,
+  consecutive_errors int not null default 0,
+  last_error         text,
+  last_refresh_at    timestamptz,
+  last_duration_ms   bigint,
+  data_timestamp     timestamptz,
+  period             interval,
+  next_due_at        timestamptz,
+  dirty_since        timestamptz,
+  stale_alerted_at   timestamptz,
+  pending_writers    text[] not null default '{}',
+  refreshing_xid     xid8,
+  changing_xid       xid8,
+  created_at         timestamptz not null default clock_timestamp(),
+  constraint pgt_stream_tables_mode check (refresh_mode in ('AUTO', 'DIFFERENTIAL', 'FULL')),
+  constraint pgt_stream_tables_status check (status in ('ACTIVE', 'SUSPENDED'))
+) with (fillfactor = 60);
+
+comment on table pgtrickle.pgt_stream_tables is
+  'Stream tables: definition, schedule and state (written by create_stream_table and by refreshes)';
+comment on column pgtrickle.pgt_stream_tables.defining_query is
+  'The query as it runs: every name qualified';
+comment on column pgtrickle.pgt_stream_tables.always_due is
+  'Something that the query reads cannot be watched: refreshed at every due time';
+comment on column pgtrickle.pgt_stream_tables.dirty_since is
+  'When a change was first noticed that the stream table does not show yet';
+comment on column pgtrickle.pgt_stream_tables.pending_writers is
+  'Transactions that were writing to a source when the last refresh looked';
+comment on column pgtrickle.pgt_stream_tables.refreshing_xid is
+  'The transaction that is refreshing the stream table; never visible to another';
+comment on column pgtrickle.pgt_stream_tables.changing_xid is
+  'The transaction that is making or altering the stream table; never visible to another';
+
+create table if not exists pgtrickle.pgt_stream_sources (
+  pgt_id      bigint not null references pgtrickle.pgt_stream_tables on delete cascade,
+  source      regclass not null,
+  members     regclass[] not null,
+  sequence    regclass,
+  tracked     boolean not null,
+  seen        bigint,
+  relfilenode oid,
+  primary key (pgt_id, source)
+) with (fillfactor = 60);
+create index if not exists pgt_stream_sources_source on pgtrickle.pgt_stream_sources (source);
+
+comment on table pgtrickle.pgt_stream_sources is
+  'What each stream table reads: tables with their partitions, and the views in between';
+comment on column pgtrickle.pgt_stream_sources.seen is
+  'The value of the sequence that the last refresh has taken into account';
+
+create table if not exists pgtrickle.pgt_refresh_history (
+  refresh_id     uuid primary key,
+  pgt_id         bigint not null,
+  stream_table   text not null,
+  action         text not null,
+  started_at     timestamptz not null,
+  duration_ms    bigint not null,
+  data_timestamp timestamptz,
+  rows_inserted  bigint not null default 0,
+  rows_updated   bigint not null default 0,
+  rows_deleted   bigint not null default 0,
+  outbox_id      bigint,
+  error          text
+);
+create index if not exists pgt_refresh_history_by_table
+  on pgtrickle.pgt_refresh_history (pgt_id, started_at);
+
+comment on table pgtrickle.pgt_refresh_history is
+  'Refreshes of the last three days: DIFFERENTIAL, FULL, NO_DATA (nothing had changed) or FAILED';
+
+do $$
+begin
+  perform pgtrickle._own_and_grant('pgtrickle.pgt_stream_tables');
+  perform pgtrickle._own_and_grant('pgtrickle.pgt_stream_sources');
+  perform pgtrickle._own_and_grant('pgtrickle.pgt_refresh_history');
+end $$;
+
+-- ---------------------------------------------------------------------------------------------
+-- Names
+
+-- Splits a name as regclass does ('sales', 'app.sales', '"My Sales"'); a single name that is no
+-- SQL identifier ('daily-sales') stands for itself.
+create or replace function pgtrickle._stream_split_name(
+  name text, out schema_name text, out table_name text)
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  parts text[];
+begin
+  begin
+    parts := parse_ident(name);
+  exception when invalid_parameter_value then
+    if name is null or name = '' or name ~ '[."]' then
+      raise exception 'invalid stream table name: %', coalesce(quote_literal(name), 'null')
+        using errcode = 'invalid_name',
+              hint = 'Write name or schema.name, with special characters in double quotes.';
+    end if;
+    parts := array[name];
+  end;
+  if cardinality(parts) > 2 then
+    raise exception 'invalid stream table name: %', quote_literal(name)
+      using errcode = 'invalid_name', hint = 'Write name or schema.name.';
+  end if;
+  table_name := parts[cardinality(parts)];
+  schema_name := case cardinality(parts) when 2 then parts[1] end;
+  if octet_length(table_name) > 63 then
+    raise exception 'stream table name "%" is longer than 63 bytes', table_name
+      using errcode = 'name_too_long';
+  end if;
+end $$;
+
+-- The id of the stream table of that name, null where there is none; an error where the name
+-- stands for several. A stream table is found by the name that its table has now.
+create or replace function pgtrickle._stream_find(name text) returns bigint
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  wanted record;
+  ids bigint[];
+  names text;
+begin
+  wanted := pgtrickle._stream_split_name(name);
+  select array_agg(t.pgt_id), string_agg(format('%I.%I', t.in_schema, t.now_named), ', ')
+  into ids, names
+  from (
+    select s.pgt_id, coalesce(n.nspname, s.pgt_schema) as in_schema,
+           coalesce(c.relname, s.pgt_name) as now_named
+    from pgtrickle.pgt_stream_tables s
+    left join pg_class c on c.oid = s.pgt_relid
+    left join pg_namespace n on n.oid = c.relnamespace
+  ) t
+  where t.now_named = wanted.table_name
+    and (wanted.schema_name is null or t.in_schema = wanted.schema_name);
+  if cardinality(ids) > 1 then
+    raise exception 'stream table name "%" is ambiguous: %', name, names
+      using errcode = 'ambiguous_alias', hint = 'Name its schema too.';
+  end if;
+  return ids[1];
+end $$;
+
+-- The same, where there has to be one.
+create or replace function pgtrickle._stream_id(name text) returns bigint
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  id bigint := pgtrickle._stream_find(name);
+begin
+  if id is null then
+    raise exception 'stream table "%" does not exist', name
+      using errcode = 'undefined_table',
+            hint = 'SELECT pgt_schema, pgt_name FROM pgtrickle.pgt_stream_tables lists them.';
+  end if;
+  return id;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------
+-- The catalog's writers: called by the functions below, which run as their caller
+
+-- Records a table that its creator has just made. The row stays marked as being changed by this
+-- transaction, which is what lets _stream_set_sources fill in the rest.
+create or replace function pgtrickle._stream_register(
+  rel regclass, original_query text, defining_query text, schedule text, refresh_mode text,
+  key_columns text[], timezone text) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+  kind "char";
+  owner_ oid;
+  schema_ text;
+  name_ text;
+  id bigint;
+begin
+  select c.relkind, c.relowner, n.nspname, c.relname into kind, owner_, schema_, name_
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = rel;
+  if kind is distinct from 'r' or schema_ like 'pg\_%' or schema_ like 'pgtrickle%' then
+    raise exception '% cannot be a stream table', rel using errcode = 'wrong_object_type';
+  end if;
+  delete from pgtrickle.pgt_stream_tables s
+  where s.pgt_schema = schema_ and s.pgt_name = name_
+    and not exists (select from pg_class c where c.oid = s.pgt_relid);
+  insert into pgtrickle.pgt_stream_tables
+    (pgt_relid, pgt_schema, pgt_name, pgt_owner, original_query, defining_query, schedule,
+     refresh_mode, key_columns, timezone, period, next_due_at, changing_xid)
+  values
+    (rel, schema_, name_, owner_, original_query, defining_query, schedule,
+     refresh_mode, key_columns, timezone,
+     pgtrickle._schedule_period(schedule, timezone),
+     case when schedule is not null then clock_timestamp() end, pg_current_xact_id())
+  returning pgt_id into id;
+  return id;
+end $$;
+
+-- Marks a stream table as being changed by this transaction, and waits for a refresh to end.
+create or replace function pgtrickle._stream_lock(id bigint) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+  update pgtrickle.pgt_stream_tables set changing_xid = pg_current_xact_id() where pgt_id = id
+$$;
+
+-- Ends what _stream_register or _stream_lock began, and takes over the table's present name.
+create or replace function pgtrickle._stream_unlock(id bigint, populated timestamptz default null)
+returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+  update pgtrickle.pgt_stream_tables s
+  set changing_xid = null,
+      pgt_schema = n.nspname,
+      pgt_name = c.relname,
+      is_populated = is_populated or populated is not null,
+      data_timestamp = coalesce(populated, data_timestamp),
+      last_refresh_at = coalesce(populated, last_refresh_at)
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where s.pgt_id = id and c.oid = s.pgt_relid and s.changing_xid = pg_current_xact_id()
+$$;
+
+-- Is this transaction refreshing the stream table? Code that runs as its creator asks before it
+-- does anything, so that it runs for a refresh and for nobody else.
+create or replace function pgtrickle._stream_is_refreshing(id bigint) returns boolean
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select exists (select from pgtrickle.pgt_stream_tables
+                   where pgt_id = id and refreshing_xid = pg_current_xact_id_if_assigned()));
+end $$;
+
+-- Stores schedule, mode, status and query; null leaves what is there.
+create or replace function pgtrickle._stream_store(
+  id bigint, new_schedule text, new_mode text, new_status text, new_original text,
+  new_definition text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  old pgtrickle.pgt_stream_tables;
+  wanted text;
+begin
+  select * into strict old from pgtrickle.pgt_stream_tables where pgt_id = id for update;
+  wanted := case when new_schedule is null then old.schedule
+                 when new_schedule <> 'manual' then new_schedule end;
+  update pgtrickle.pgt_stream_tables
+  set schedule = wanted,
+      period = pgtrickle._schedule_period(wanted, timezone),
+      next_due_at = case
+        when wanted is null then null
+        when new_schedule is null and new_status is null then next_due_at
+        else pgtrickle._schedule_next(wanted, coalesce(last_refresh_at, created_at), timezone)
+      end,
+      refresh_mode = coalesce(new_mode, refresh_mode),
+      status = coalesce(new_status, status),
+      consecutive_errors = case when new_status = 'ACTIVE' then 0 else consecutive_errors end,
+      original_query = coalesce(new_original, original_query),
+      defining_query = coalesce(new_definition, defining_query),
+      -- Another query: whatever was seen of the sources counts no more.
+      dirty_since = case when new_definition is null then dirty_since
+                         else coalesce(dirty_since, clock_timestamp()) end
+  where pgt_id = id;
+  if new_status = 'ACTIVE' and old.status = 'SUSPENDED' then
+    perform pgtrickle._stream_alert('resumed', id, '{}');
+  end if;
+end $$;
+
+-- Forgets a stream table whose table is gone; returns the sources that no other one reads.
+create or replace function pgtrickle._stream_unregister(id bigint) returns setof regclass
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  orphans regclass[];
+begin
+  if exists (select from pgtrickle.pgt_stream_tables s join pg_class c on c.oid = s.pgt_relid
+             where s.pgt_id = id) then
+    raise exception 'stream table % still exists', id using errcode = 'object_in_use';
+  end if;
+  select array_agg(distinct m) into orphans
+  from pgtrickle.pgt_stream_sources s cross join unnest(s.members) m
+  where s.pgt_id = id and s.tracked
+    and not exists (select from pgtrickle.pgt_stream_sources o
+                    where o.pgt_id <> id and m = any (o.members));
+  delete from pgtrickle.pgt_stream_tables where pgt_id = id;
+  delete from pgtrickle.pgt_refresh_history where pgt_id = id;
+  execute format('drop table if exists pgtrickle.%I', 'pgt_changes_' || id);
+  return query select unnest(orphans);
+end $$;

@@ -1,0 +1,383 @@
+-- The refresh of a stream table.
+--
+--   refresh_stream_table (pgtrickle_owner)      locks, looks at the sources, keeps the books, writes
+--     |                                         the outbox
+--   pgtrickle_gate.call_as_creator (pgtrickle_sandbox)
+--     |
+--   pgtrickle_streams.refresh_<id> (creator)    holds the query
+--     |
+--   _stream_work (as the creator)               computes the difference and applies it
+--
+-- pgtrickle_owner never reads a relation of the creator's: what it needs is handed up as text and
+-- jsonb. (A table could have become a view by now, or have a row security policy, and either runs
+-- code as whoever reads it.)
+
+-- ---------------------------------------------------------------------------------------------
+-- The gate
+
+create or replace function pgtrickle_gate.call_as_creator(id bigint, action text, arg jsonb)
+returns table (op text, ord bigint, row_data jsonb)
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query execute format('select * from pgtrickle_streams.%I($1, $2)', 'refresh_' || id)
+    using action, arg;
+end $$;
+
+do $$
+begin
+  if (select proowner from pg_catalog.pg_proc
+      where oid = 'pgtrickle_gate.call_as_creator(bigint, text, jsonb)'::regprocedure)
+     <> 'pgtrickle_sandbox'::regrole then
+    grant create on schema pgtrickle_gate to pgtrickle_sandbox;
+    alter function pgtrickle_gate.call_as_creator(bigint, text, jsonb) owner to pgtrickle_sandbox;
+    revoke create on schema pgtrickle_gate from pgtrickle_sandbox;
+  end if;
+end $$;
+revoke all on function pgtrickle_gate.call_as_creator(bigint, text, jsonb) from public;
+grant execute on function pgtrickle_gate.call_as_creator(bigint, text, jsonb) to pgtrickle_owner;
+
+-- What code could leave behind in the session to be run later, when nobody's privileges but the
+-- session's are in force: deferrable triggers run at COMMIT. Tables with such triggers that this
+-- transaction has written to.
+create or replace function pgtrickle._deferred_exposure() returns oid[]
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (select from pg_trigger where tgdeferrable and not tgisinternal) then
+    return '{}';
+  end if;
+  return array(
+    select distinct t.tgrelid
+    from pg_trigger t
+    join pg_locks l on l.relation = t.tgrelid and l.pid = pg_backend_pid()
+    where t.tgdeferrable and not t.tgisinternal and l.locktype = 'relation' and l.granted
+      and l.database = (select oid from pg_database where datname = current_database())
+      and l.mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                     'AccessExclusiveLock'));
+end $$;
+
+-- Runs one step as the creator of the stream table, and makes sure that it left no such thing.
+create or replace function pgtrickle._stream_step(
+  st pgtrickle.pgt_stream_tables, action text, arg jsonb)
+returns table (op text, ord bigint, row_data jsonb)
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  exposed oid[] := pgtrickle._deferred_exposure();
+  left_behind text;
+begin
+  if not exists (
+      select from pg_proc p
+      where p.oid = to_regprocedure(
+              format('pgtrickle_streams.%I(text, jsonb)', 'refresh_' || st.pgt_id))
+        and p.proowner = st.pgt_owner) then
+    raise exception 'the refresh function of stream table %.% is gone, or not its creator''s',
+      st.pgt_schema, st.pgt_name
+      using errcode = 'undefined_function',
+            hint = 'Drop the stream table and create it again.';
+  end if;
+  return query select * from pgtrickle_gate.call_as_creator(st.pgt_id, action, arg);
+  left_behind := case
+    when exists (select from unnest(pgtrickle._deferred_exposure()) e where e <> all (exposed))
+      then 'a deferred trigger'
+    when current_setting('search_path') <> 'pg_catalog, pg_temp' then 'another search_path'
+    when exists (select from pg_cursors
+                 where is_holdable and creation_time >= statement_timestamp())
+      then 'a cursor WITH HOLD'
+    when exists (select from pg_prepared_statements
+                 where from_sql and prepare_time >= statement_timestamp())
+      then 'a prepared statement'
+  end;
+  if left_behind is not null then
+    raise exception 'the query of stream table %.%, or a trigger on it, leaves % behind, which would run with the privileges of whoever refreshes it',
+      st.pgt_schema, st.pgt_name, left_behind
+      using errcode = 'insufficient_privilege';
+  end if;
+end $$;
+
+-- ---------------------------------------------------------------------------------------------
+-- The refresh
+
+-- Where the sources stand, taken before the difference is computed: "seen" is each sequence's
+-- value; "writers" are the transactions that hold a writer's lock on a source. A sequence moves
+-- before its transaction commits: what such a writer did may be seen as moved, and not in the
+-- snapshot. So the stream table is due again when one of them has ended.
+create or replace function pgtrickle._stream_look(
+  id bigint, out seen jsonb, out writers text[])
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select coalesce(jsonb_object_agg(s.source::oid::text, pg_sequence_last_value(s.sequence)), '{}')
+  into seen
+  from pgtrickle.pgt_stream_sources s where s.pgt_id = id and s.sequence is not null;
+  -- A statement of its own, after the sequences were read: a lock is released after its
+  -- transaction has become visible.
+  writers := array(select * from pgtrickle._stream_writers(id));
+end $$;
+
+-- The virtual transactions (of prepared transactions too) of others that may have written to a
+-- source and not ended yet.
+create or replace function pgtrickle._stream_writers(id bigint) returns setof text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    select distinct l.virtualtransaction
+    from pg_locks l
+    where l.locktype = 'relation' and l.granted and l.pid is distinct from pg_backend_pid()
+      and l.database = (select oid from pg_database where datname = current_database())
+      and l.mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                     'AccessExclusiveLock')
+      and l.relation in (select m from pgtrickle.pgt_stream_sources s cross join unnest(s.members) m
+                         where s.pgt_id = id);
+end $$;
+
+-- Hands the rows of the difference to the outbox of the stream table; returns the outbox id.
+create or replace function pgtrickle._stream_publish(
+  st pgtrickle.pgt_stream_tables, outbox text, refresh uuid, mode text, pages bigint,
+  started timestamptz) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  named text := format('pgtrickle.%I', 'pgt_changes_' || st.pgt_id);
+  from_page bigint := 0;
+  per_step constant bigint := 4096;
+  outbox_id bigint;
+begin
+  if to_regclass(named) is null then
+    execute format('create unlogged table %s (op text, ord bigint, row_data jsonb)', named);
+  end if;
+  while from_page < pages loop
+    execute format('insert into %s select * from pgtrickle._stream_step($1, $2, $3)', named)
+    using st, 'rows', jsonb_build_object('from', from_page, 'to', from_page + per_step);
+    from_page := from_page + per_step;
+  end loop;
+  outbox_id := pgtrickle._outbox_append(
+    outbox, named::regclass, refresh, mode,
+    (extract(epoch from clock_timestamp() - started) * 1000)::int, mode = 'FULL');
+  perform pgtrickle._stream_empty(named::regclass);
+  perform pgtrickle._stream_step(st, 'done', '{}');
+  return outbox_id;
+end $$;
+
+-- The refresh itself. Everything that it does is undone when it fails.
+create or replace function pgtrickle._stream_refresh(
+  st pgtrickle.pgt_stream_tables, refresh uuid, started timestamptz,
+  out summary jsonb, out action text, out taken_at timestamptz, out outbox_id bigint)
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  looked record;
+  outbox record;
+  mode text := case st.refresh_mode when 'FULL' then 'FULL' else 'DIFFERENTIAL' end;
+  watch_again boolean := pgtrickle._stream_wants_watching(st.pgt_id);
+begin
+  if watch_again then
+    perform pgtrickle._stream_step(st, 'verify', '{}');
+  end if;
+  select o.outbox_table_name, o.key_columns into outbox
+  from pgtrickle.pgt_outbox_config o where o.stream_table_oid = st.pgt_relid;
+
+  looked := pgtrickle._stream_look(st.pgt_id);
+  taken_at := clock_timestamp();
+  select s.row_data into summary
+  from pgtrickle._stream_step(
+    st, case mode when 'FULL' then 'full' else 'apply' end,
+    jsonb_build_object('keep', outbox.outbox_table_name is not null,
+                       'order_by', to_jsonb(outbox.key_columns))) s;
+  action := case when mode = 'FULL' then 'FULL'
+                 when summary @> '{"inserted": 0, "updated": 0, "deleted": 0}' then 'NO_DATA'
+                 else 'DIFFERENTIAL' end;
+  if outbox.outbox_table_name is not null and action <> 'NO_DATA' then
+    outbox_id := pgtrickle._stream_publish(st, outbox.outbox_table_name, refresh, mode,
+                                           (summary ->> 'pages')::bigint, started);
+  end if;
+
+  update pgtrickle.pgt_stream_sources s
+  set seen = (looked.seen ->> s.source::oid::text)::bigint, relfilenode = c.relfilenode
+  from pg_class c
+  where s.pgt_id = st.pgt_id and c.oid = s.source
+    and (s.seen is distinct from (looked.seen ->> s.source::oid::text)::bigint
+         or s.relfilenode is distinct from c.relfilenode);
+  update pgtrickle.pgt_stream_tables s
+  set pending_writers = looked.writers, is_populated = true, data_timestamp = taken_at
+  where s.pgt_id = st.pgt_id;
+  -- Last, because it takes a lock on the sources until the end. It begins with having seen
+  -- nothing, so that what changed since the look is found by the next refresh.
+  if watch_again then
+    perform pgtrickle._stream_step(st, 'watch', '{}');
+  end if;
+end $$;
+
+-- Is what the query reads not what it was, or not watched where it could be?
+create or replace function pgtrickle._stream_wants_watching(id bigint) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select pgtrickle._stream_fingerprint(id) is distinct from t.fingerprint
+        or exists (select from pgtrickle.pgt_stream_sources s
+                   join pg_class c on c.oid = s.source and c.relkind in ('r', 'p')
+                   where s.pgt_id = id
+                     and ((not s.tracked
+                         and (c.relowner = 'pgtrickle_owner'::regrole
+                              or has_table_privilege(t.pgt_owner, s.source, 'TRIGGER')))
+                          or pgtrickle._source_members(s.source) <> s.members))
+    from pgtrickle.pgt_stream_tables t where t.pgt_id = id);
+end $$;
+
+-- Forgets old refreshes of one stream table, a few at a time.
+create or replace function pgtrickle._stream_history_prune(id bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from pgtrickle.pgt_refresh_history h
+  where h.refresh_id in (select o.refresh_id from pgtrickle.pgt_refresh_history o
+                         where o.pgt_id = id and o.started_at < now() - interval '3 days'
+                         order by o.started_at limit 100);
+end $$;
+
+-- Writes history and state after a refresh, and tells who listens.
+create or replace function pgtrickle._stream_succeeded(
+  st pgtrickle.pgt_stream_tables, refresh uuid, started timestamptz, ended timestamptz,
+  done record) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  took bigint := extract(epoch from ended - started) * 1000;
+  inserted bigint := done.summary -> 'inserted';
+  updated bigint := done.summary -> 'updated';
+  deleted bigint := done.summary -> 'deleted';
+begin
+  insert into pgtrickle.pgt_refresh_history
+    (refresh_id, pgt_id, stream_table, action, started_at, duration_ms, data_timestamp,
+     rows_inserted, rows_updated, rows_deleted, outbox_id)
+  values (refresh, st.pgt_id, format('%s.%s', st.pgt_schema, st.pgt_name), done.action, started,
+          took, done.taken_at, inserted, updated, deleted, done.outbox_id);
+  perform pgtrickle._stream_history_prune(st.pgt_id);
+  perform pgtrickle._stream_alert('refresh_completed', st.pgt_id, jsonb_build_object(
+    'action', done.action,
+    'rows_inserted', inserted + updated,
+    'rows_deleted', deleted + updated,
+    'duration_ms', took,
+    'changes', jsonb_build_object(
+      'inserted', inserted, 'updated', updated, 'deleted', deleted,
+      'affected_pks', done.summary -> 'keys',
+      'truncated', st.key_columns is not null and done.action <> 'NO_DATA'
+                   and jsonb_array_length(done.summary -> 'keys') < inserted + updated + deleted),
+    'data_timestamp', done.taken_at));
+  if done.action = 'FULL' then
+    perform pgtrickle._stream_full_refresh_notice(st.pgt_id, inserted);
+  end if;
+  update pgtrickle.pgt_stream_tables s
+  set refreshing_xid = null, consecutive_errors = 0, last_error = null, dirty_since = null,
+      stale_alerted_at = null, last_refresh_at = started, last_duration_ms = took,
+      next_due_at = pgtrickle._stream_next_due(s.schedule, s.timezone, started, ended)
+  where s.pgt_id = st.pgt_id;
+  return jsonb_build_object('stream_table', format('%I.%I', st.pgt_schema, st.pgt_name),
+                            'action', done.action, 'inserted', inserted, 'updated', updated,
+                            'deleted', deleted, 'duration_ms', took);
+end $$;
+
+-- The same after a refresh that failed. Three in a row suspend the stream table; one that lost a
+-- race for a lock does not count.
+create or replace function pgtrickle._stream_failed(
+  st pgtrickle.pgt_stream_tables, refresh uuid, started timestamptz, ended timestamptz,
+  state text, message text) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  took bigint := extract(epoch from ended - started) * 1000;
+  counts boolean := state not in ('55P03', '40P01', '40001');
+  errors int := st.consecutive_errors + counts::int;
+  suspend boolean := counts and errors >= 3;
+begin
+  insert into pgtrickle.pgt_refresh_history
+    (refresh_id, pgt_id, stream_table, action, started_at, duration_ms, error)
+  values (refresh, st.pgt_id, format('%s.%s', st.pgt_schema, st.pgt_name), 'FAILED', started,
+          took, message);
+  perform pgtrickle._stream_history_prune(st.pgt_id);
+  perform pgtrickle._stream_alert('refresh_failed', st.pgt_id, jsonb_build_object(
+    'action', case st.refresh_mode when 'FULL' then 'FULL' else 'DIFFERENTIAL' end,
+    'error', message));
+  if suspend then
+    perform pgtrickle._stream_alert('auto_suspended', st.pgt_id,
+                                    jsonb_build_object('consecutive_errors', errors));
+  end if;
+  update pgtrickle.pgt_stream_tables s
+  set refreshing_xid = null, consecutive_errors = errors, last_error = message,
+      dirty_since = coalesce(dirty_since, started),
+      status = case when suspend then 'SUSPENDED' else status end,
+      next_due_at = pgtrickle._stream_next_due(s.schedule, s.timezone, started, ended)
+  where s.pgt_id = st.pgt_id;
+  raise warning 'refresh of stream table %.% failed: %', st.pgt_schema, st.pgt_name, message;
+  return jsonb_build_object('stream_table', format('%I.%I', st.pgt_schema, st.pgt_name),
+                            'action', 'FAILED', 'error', message, 'consecutive_errors', errors,
+                            'suspended', suspend);
+end $$;
+
+create or replace function pgtrickle.refresh_stream_table(name text) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  id bigint;
+  st pgtrickle.pgt_stream_tables;
+  refresh uuid := gen_random_uuid();
+  started timestamptz;
+  done record;
+  state text;
+  message text;
+begin
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception 'a stream table is refreshed in a READ COMMITTED transaction, not in %',
+      upper(current_setting('transaction_isolation'))
+      using errcode = 'active_sql_transaction',
+            hint = 'An older snapshot would undo what later refreshes have stored.';
+  end if;
+  id := pgtrickle._stream_id(name);
+  update pgtrickle.pgt_stream_tables s set refreshing_xid = pg_current_xact_id()
+  where s.pgt_id = id and s.refreshing_xid is distinct from pg_current_xact_id()
+  returning * into st;
+  if not found then
+    raise exception 'stream table "%" is being refreshed by this very transaction', name
+      using errcode = 'object_in_use';
+  end if;
+  if st.status = 'SUSPENDED' then
+    raise exception 'stream table "%" is suspended%', name,
+      coalesce(', after ' || st.consecutive_errors || ' failures: ' || st.last_error, '')
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = format('SELECT pgtrickle.alter_stream_table(%L, resume => true) resumes it.',
+                          name);
+  end if;
+  if not exists (select from pg_class c where c.oid = st.pgt_relid) then
+    raise exception 'the table of stream table %.% has been dropped', st.pgt_schema, st.pgt_name
+      using errcode = 'undefined_table',
+            hint = format('SELECT pgtrickle.drop_stream_table(%L) removes what is left of it.',
+                          name);
+  end if;
+  started := clock_timestamp();
+  -- Renamed by hand?
+  select n.nspname, c.relname into strict st.pgt_schema, st.pgt_name
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = st.pgt_relid;
+  update pgtrickle.pgt_stream_tables s set pgt_schema = st.pgt_schema, pgt_name = st.pgt_name
+  where s.pgt_id = id and (s.pgt_schema, s.pgt_name) <> (st.pgt_schema, st.pgt_name);
+  if st.fingerprint is not null and pgtrickle._stream_fingerprint(id) <> st.fingerprint then
+    perform pgtrickle._stream_alert('reinitialize_needed', id, '{}');
+  end if;
+
+  begin
+    select * into done from pgtrickle._stream_refresh(st, refresh, started);
+  exception when others or query_canceled then
+    get stacked diagnostics state = returned_sqlstate, message = message_text;
+  end;
+  if state is not null then
+    return pgtrickle._stream_failed(st, refresh, started, clock_timestamp(), state, message);
+  end if;
+  return pgtrickle._stream_succeeded(st, refresh, started, clock_timestamp(), done);
+end $$;
+
+comment on function pgtrickle.refresh_stream_table(text) is
+  'Refreshes a stream table now, in this transaction. A refresh that fails undoes what it did, is '
+  'recorded, warned of and returned as {"action": "FAILED", "error": ...}; three in a row suspend '
+  'the stream table.';

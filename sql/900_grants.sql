@@ -1,0 +1,119 @@
+-- Who owns what and who may do what. The last file: it looks at everything that the others made.
+--
+--   pgtrickle_owner      owns all of it, and nothing else; nobody logs in as it
+--   pgtrickle_relay      the daemon: reads the catalog and the outboxes, writes positions (by
+--                        functions only), status, dead letters; changes no pipeline, no outbox row
+--   pgtrickle_publisher  publish()
+--   pgtrickle_admin      calls every function that users call, and may do what those two may
+--   pgtrickle_observer   owns one function, which shows how long a writer has been open
+--
+-- A function whose name begins with _ is called by other functions; no role is given it here, but
+-- administrators those that their own calls reach with their own rights.
+
+-- The observer gets its one function, and sees the start of other sessions' transactions where the
+-- installing role may allow that; elsewhere the age of open writers is not shown, and nothing else
+-- changes.
+grant usage, create on schema pgtrickle to pgtrickle_observer;
+
+do $$
+begin
+  if (select p.proowner from pg_catalog.pg_proc p
+      where p.oid = 'pgtrickle.relay_open_writers(regclass)'::regprocedure)
+     <> 'pgtrickle_observer'::regrole then
+    alter function pgtrickle.relay_open_writers(regclass) owner to pgtrickle_observer;
+  end if;
+  if not pg_catalog.pg_has_role('pgtrickle_observer', 'pg_read_all_stats', 'USAGE') then
+    begin
+      grant pg_read_all_stats to pgtrickle_observer;
+    exception when insufficient_privilege then
+      raise notice 'pg_read_all_stats cannot be granted: the age of open writers will not be shown';
+    end;
+  end if;
+end $$;
+
+revoke create on schema pgtrickle from pgtrickle_observer;
+
+-- Ownership, and nothing for everybody. What an extension owns stays as it is.
+do $$
+declare
+  r record;
+begin
+  for r in
+    select c.oid::regclass as name, c.relkind, c.relowner
+    from pg_catalog.pg_class c
+    where c.relnamespace = 'pgtrickle'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
+      and not exists (select from pg_catalog.pg_depend d
+                      where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid
+                        and d.deptype = 'e')
+    order by c.oid
+  loop
+    perform pgtrickle._own_and_grant(r.name);
+  end loop;
+
+  for r in
+    select p.oid::regprocedure as name, p.proowner, p.proname
+    from pg_catalog.pg_proc p
+    where p.pronamespace = 'pgtrickle'::regnamespace
+      and not exists (select from pg_catalog.pg_depend d
+                      where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid
+                        and d.deptype = 'e')
+    order by p.oid
+  loop
+    if r.proowner not in ('pgtrickle_owner'::regrole, 'pgtrickle_observer'::regrole) then
+      execute format('alter routine %s owner to pgtrickle_owner', r.name);
+    end if;
+    execute format('revoke all on routine %s from public', r.name);
+    if r.proname not like '\_%' then
+      execute format('grant execute on routine %s to pgtrickle_admin', r.name);
+    end if;
+  end loop;
+
+  for r in
+    select t.oid::regtype as name
+    from pg_catalog.pg_type t
+    left join pg_catalog.pg_class c on c.oid = t.typrelid
+    where t.typnamespace = 'pgtrickle'::regnamespace and t.typowner <> 'pgtrickle_owner'::regrole
+      and (t.typtype in ('e', 'd') or c.relkind = 'c')
+      and not exists (select from pg_catalog.pg_depend d
+                      where d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid
+                        and d.deptype = 'e')
+  loop
+    execute format('alter type %s owner to pgtrickle_owner', r.name);
+  end loop;
+end $$;
+
+-- Functions by name, all their forms, where they are there.
+do $$
+declare
+  r record;
+begin
+  for r in
+    select g.role, p.oid::regprocedure as name
+    from (values
+      ('pgtrickle_publisher', array['publish']),
+      ('pgtrickle_relay', array[
+        'relay_claim_position', 'relay_commit_position', 'relay_rewind_position',
+        'relay_resolve_outbox', 'relay_open_writers', 'outbox_status', 'outbox_rows',
+        'outbox_rows_consumed', 'relay_housekeeping', 'stream_tables_due', 'refresh_stream_table',
+        'list_relay_configs', 'get_relay_config', 'enable_relay', 'disable_relay', 'pause_relay',
+        'resume_relay', 'replay_relay', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_retry_all',
+        'relay_dlq_discard', 'relay_dlq_purge']),
+      ('pgtrickle_admin', array[
+        '_check_relay', '_relay_outbox_name', '_ensure_outbox', '_try_regclass',
+        '_set_outbox_retention', '_store_relay']),
+      ('pgtrickle_owner', array['relay_open_writers'])) as g (role, names)
+    join pg_catalog.pg_proc p
+      on p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (g.names)
+  loop
+    execute format('grant execute on function %s to %I', r.name, r.role);
+  end loop;
+end $$;
+
+-- What the daemon writes by itself. Positions and outboxes are not among it.
+grant select, insert, update, delete
+  on pgtrickle.relay_instances, pgtrickle.relay_pipeline_status to pgtrickle_relay;
+grant select, insert, update on pgtrickle.relay_dlq to pgtrickle_relay;
+grant update on pgtrickle.relay_pipeline_control, pgtrickle.relay_replays to pgtrickle_relay;
+
+grant pgtrickle_relay, pgtrickle_publisher to pgtrickle_admin;
+grant execute on function pgtrickle._retention_lock() to pgtrickle_observer;
