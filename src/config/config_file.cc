@@ -1,0 +1,142 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "config/pipeline_config.h"
+#include "config/pipeline_reader.h"
+#include "config/settings_fields.h"
+#include "core/text.h"
+
+namespace relay::config {
+namespace {
+
+// Several problems as one error.
+Error combined(std::vector<Error> problems) {
+  Error all = std::move(problems.front());
+  for (std::size_t i = 1; i < problems.size(); ++i) {
+    all.message += fmt::format("; {}", problems[i].message);
+    if (problems[i].remedy.empty()) continue;
+    all.remedy += all.remedy.empty() ? problems[i].remedy : fmt::format(" {}", problems[i].remedy);
+  }
+  return all;
+}
+
+// The rules of the catalog.
+std::string_view wrong_with_name(std::string_view name) {
+  if (name.empty()) return "a pipeline's name must not be empty";
+  if (name.size() > 200) return "a pipeline's name may have 200 characters";
+  if (name.front() == ' ' || name.back() == ' ') return "a pipeline's name has blanks at an end";
+  const bool control = std::any_of(name.begin(), name.end(), [](char c) {
+    return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
+  });
+  return control ? "a pipeline's name has control characters" : std::string_view();
+}
+
+void read_name(const Node& node, PipelineConfig& config) {
+  const Node* name = node.find("name");
+  Error error;
+  if (!name || name->is_null()) {
+    error = problem(config.place, "missing_option", "the pipeline has no name",
+                    "Give it one: name = \"...\".");
+  } else if (!name->text()) {
+    error = problem(name->place(), "wrong_type", "a pipeline's name must be a text",
+                    "Put it into quotes.");
+  } else if (const auto wrong = wrong_with_name(*name->text()); !wrong.empty()) {
+    error = problem(name->place(), "not_allowed", wrong);
+  } else {
+    config.name = *name->text();
+    return;
+  }
+  config.name = fmt::format("unnamed pipeline at {}", config.place);
+  config.problems.push_back(std::move(error));
+}
+
+void read_enabled(const Node& node, PipelineConfig& config) {
+  const Node* enabled = node.find("enabled");
+  if (!enabled || enabled->is_null()) return;
+  static constexpr std::array kEnabled = {Field{.name = "enabled", .type = FieldType::boolean}};
+  Checked checked = check({{"enabled", *enabled}}, kEnabled, config.place);
+  config.enabled = !checked.values.has("enabled") || checked.values.boolean("enabled");
+  std::move(checked.problems.begin(), checked.problems.end(), std::back_inserter(config.problems));
+}
+
+PipelineConfig read_one(const Node& node) {
+  PipelineConfig config;
+  config.place = node.place();
+  std::vector<Error> told_by_read_pipeline;
+  const Node resolved = resolve_references(node, true, told_by_read_pipeline);
+  read_name(resolved, config);
+  read_enabled(resolved, config);
+  read_pipeline(config, node, Written::in_file);
+  return config;
+}
+
+// Which of two pipelines of one name is meant cannot be known: neither may run.
+void add(std::vector<PipelineConfig>& pipelines, PipelineConfig config) {
+  const auto same =
+      std::find_if(pipelines.begin(), pipelines.end(),
+                   [&](const PipelineConfig& other) { return other.name == config.name; });
+  if (same == pipelines.end()) {
+    pipelines.push_back(std::move(config));
+    return;
+  }
+  same->problems.push_back(problem(
+      config.place, "conflict",
+      fmt::format("there is another pipeline {} at {}", json_string(config.name), same->place),
+      "Give each pipeline its own name."));
+}
+
+Result<std::vector<PipelineConfig>> read_pipelines(const Node& node) {
+  const auto refuse = [&](std::string_view place) {
+    return fail(problem(place, "wrong_type", "pipeline must be a list of tables",
+                        "Begin each pipeline with [[pipeline]]."));
+  };
+  if (!node.array()) return refuse(node.place());
+  std::vector<PipelineConfig> pipelines;
+  for (const Node& element : *node.array()) {
+    if (!element.object()) return refuse(element.place());
+    add(pipelines, read_one(element));
+  }
+  return pipelines;
+}
+
+Result<Node::Object> read_global(const Node& node) {
+  if (!node.object()) {
+    return fail(
+        problem(node.place(), "wrong_type", "global must be a table", "Begin it with [global]."));
+  }
+  std::vector<Error> problems;
+  const Node resolved = resolve_references(node, true, problems);
+  Checked checked = check(*resolved.object(), file_settings_fields(), node.place());
+  std::move(checked.problems.begin(), checked.problems.end(), std::back_inserter(problems));
+  if (!problems.empty()) return fail(combined(std::move(problems)));
+  return *resolved.object();
+}
+
+}  // namespace
+
+Result<FileConfig> parse_config_file(std::string_view text, std::string_view file) {
+  const auto root = parse_toml(text, file);
+  if (!root) return fail(root.error());
+  FileConfig config;
+  for (const auto& [key, node] : *root->object()) {
+    if (key == "global") {
+      auto global = read_global(node);
+      if (!global) return fail(global.error());
+      config.global = std::move(*global);
+    } else if (key == "pipeline") {
+      auto pipelines = read_pipelines(node);
+      if (!pipelines) return fail(pipelines.error());
+      config.pipelines = std::move(*pipelines);
+    } else {
+      return fail(problem(node.place(), "unknown_option",
+                          fmt::format("there is no {} in this file",
+                                      json_string(std::string_view(key).substr(0, 64))),
+                          "Known are [global] and [[pipeline]]."));
+    }
+  }
+  return config;
+}
+
+}  // namespace relay::config

@@ -1,0 +1,191 @@
+#include "config/fields.h"
+
+#include <fmt/format.h>
+
+#include <cassert>
+
+#include "config/convert.h"
+#include "core/text.h"
+
+namespace relay::config {
+namespace {
+
+bool is_named(const Field& field, std::string_view name) {
+  if (field.name == name) return true;
+  for (const std::string_view alias : split_names(field.aliases)) {
+    if (alias == name) return true;
+  }
+  return false;
+}
+
+const Field* find_field(FieldTable table, std::string_view name) {
+  for (const Field& field : table) {
+    if (is_named(field, name)) return &field;
+  }
+  return nullptr;
+}
+
+Error unknown_option(std::string_view key, const Node& node, FieldTable table) {
+  std::vector<std::string_view> names;
+  std::vector<std::string_view> candidates;
+  for (const Field& field : table) {
+    names.push_back(field.name);
+    candidates.push_back(field.name);
+    for (const std::string_view alias : split_names(field.aliases)) candidates.push_back(alias);
+  }
+  const std::string_view near = nearest(key, candidates);
+  std::string remedy;
+  if (!near.empty()) remedy = fmt::format("Did you mean \"{}\"? ", near);
+  remedy += names.empty() ? "There are no options here."
+                          : fmt::format("Known here: {}.", fmt::join(names, ", "));
+  return problem(node.place(), "unknown_option",
+                 fmt::format("there is no option {}", json_string(key.substr(0, 64))),
+                 std::move(remedy));
+}
+
+Error two_values(std::string_view key, const Node& node, std::string_view other_key,
+                 const Node& other) {
+  return problem(node.place(), "conflict",
+                 fmt::format("\"{}\" says something else than \"{}\" ({}); both mean the same", key,
+                             other_key, other.place()),
+                 "Give one of them.");
+}
+
+Error missing(const Field& field, std::string_view place) {
+  return problem(place, "missing_option", fmt::format("\"{}\" is missing", field.name),
+                 field.meaning.empty() ? std::string() : fmt::format("Set it: {}.", field.meaning));
+}
+
+}  // namespace
+
+Checked check(const Node::Object& object, FieldTable table, std::string_view place) {
+  Checked checked;
+  checked.values.bind(table);
+  struct Given {
+    std::string_view key;
+    const Node* node;
+  };
+  std::map<const Field*, Given> given;
+  for (const auto& [key, node] : object) {
+    const Field* field = find_field(table, key);
+    if (!field) {
+      checked.problems.push_back(unknown_option(key, node, table));
+      continue;
+    }
+    if (node.is_null()) continue;
+    const auto [known, is_new] = given.try_emplace(field, Given{key, &node});
+    if (!is_new) {
+      if (known->second.node->to_json() != node.to_json()) {
+        checked.problems.push_back(two_values(key, node, known->second.key, *known->second.node));
+      }
+      continue;
+    }
+    const auto converted = convert(*field, node);
+    if (!converted) {
+      checked.problems.push_back(converted.error());
+    } else {
+      checked.values.set(*field, node);
+    }
+  }
+  for (const Field& field : table) {
+    if (!field.required) continue;
+    const auto found = given.find(&field);
+    const bool empty =
+        found != given.end() && found->second.node->text() && found->second.node->text()->empty();
+    if (found == given.end() || empty) {
+      checked.problems.push_back(missing(field, empty ? found->second.node->place() : place));
+    }
+  }
+  return checked;
+}
+
+void Values::set(const Field& field, Node node) {
+  auto converted = convert(field, node);
+  assert(converted.has_value());
+  if (!converted) return;
+  converted->set_place(node.place());
+  nodes_.insert_or_assign(std::string(field.name), std::move(*converted));
+}
+
+const Field& Values::field(std::string_view name) const {
+  for (const Field& candidate : table_) {
+    if (candidate.name == name) return candidate;
+  }
+  assert(!"the table has no option of this name");
+  static constexpr Field kNone{};
+  return kNone;
+}
+
+const Node* Values::find(std::string_view name) const {
+  const auto found = nodes_.find(name);
+  return found == nodes_.end() ? nullptr : &found->second;
+}
+
+Node Values::get(std::string_view name, [[maybe_unused]] FieldType type) const {
+  const Field& wanted = field(name);
+  assert(wanted.type == type || (type == FieldType::text && wanted.type == FieldType::choice));
+  if (const Node* node = find(name)) return *node;
+  if (wanted.default_text.empty()) return {};
+  Node node(std::string(wanted.default_text), {});
+  node.set_origin(Node::Origin::outside);
+  const auto converted = convert(wanted, node);
+  assert(converted.has_value());
+  return converted ? *converted : Node();
+}
+
+bool Values::has(std::string_view name) const {
+  return find(field(name).name) != nullptr;
+}
+
+std::string Values::text(std::string_view name) const {
+  const Node node = get(name, FieldType::text);
+  return node.text() ? *node.text() : std::string();
+}
+
+std::int64_t Values::integer(std::string_view name) const {
+  const Node node = get(name, FieldType::integer);
+  return node.integer() ? *node.integer() : 0;
+}
+
+double Values::number(std::string_view name) const {
+  const Node node = get(name, FieldType::number);
+  return node.number() ? *node.number() : 0;
+}
+
+bool Values::boolean(std::string_view name) const {
+  const Node node = get(name, FieldType::boolean);
+  return node.boolean() && *node.boolean();
+}
+
+std::chrono::milliseconds Values::duration(std::string_view name) const {
+  const Node node = get(name, FieldType::duration);
+  return std::chrono::milliseconds(node.integer() ? *node.integer() : 0);
+}
+
+std::int64_t Values::bytes(std::string_view name) const {
+  const Node node = get(name, FieldType::bytes);
+  return node.integer() ? *node.integer() : 0;
+}
+
+std::vector<std::string> Values::list(std::string_view name) const {
+  std::vector<std::string> out;
+  const Node node = get(name, FieldType::list);
+  if (!node.array()) return out;
+  for (const Node& element : *node.array()) out.push_back(*element.text());
+  return out;
+}
+
+std::map<std::string, std::string> Values::map(std::string_view name) const {
+  std::map<std::string, std::string> out;
+  const Node node = get(name, FieldType::map);
+  if (!node.object()) return out;
+  for (const auto& [key, value] : *node.object()) out.emplace(key, *value.text());
+  return out;
+}
+
+std::string Values::place(std::string_view name) const {
+  const Node* node = find(name);
+  return node ? node->place() : std::string();
+}
+
+}  // namespace relay::config

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/tree.h"
+#include "core/error.h"
+
+namespace relay::config {
+
+enum class FieldType {
+  text,
+  integer,
+  number,
+  boolean,
+  duration,  ///< "500ms", "10s", "5m", "1h", or a number of seconds
+  bytes,     ///< "8MiB", "256KB", or a number of bytes
+  choice,    ///< one of `choices`
+  list,      ///< an array of text; a single text is a list of one
+  map,       ///< an object of text
+};
+
+/// One option: everything that validation, `--help` and the documentation say of it.
+struct Field {
+  std::string_view name;
+  FieldType type = FieldType::text;
+  std::string_view default_text = {};  ///< as one would write it; empty: none
+  std::string_view meaning = {};
+  bool required = false;
+  bool secret = false;
+  std::string_view choices = {};  ///< "memory,file"
+  std::string_view aliases = {};  ///< other spellings, comma-separated
+  double min = 0;                 ///< for integer, number, duration (seconds) and bytes
+  double max = 1e18;
+};
+
+using FieldTable = std::span<const Field>;
+
+/// Options that were checked against a table. Getters take a field's name; asking for a name or a
+/// type that the table does not have is a bug of ours (assert).
+class Values {
+ public:
+  bool has(std::string_view name) const;  ///< set by the user, not by default
+  std::string text(std::string_view name) const;
+  std::int64_t integer(std::string_view name) const;
+  double number(std::string_view name) const;
+  bool boolean(std::string_view name) const;
+  std::chrono::milliseconds duration(std::string_view name) const;
+  std::int64_t bytes(std::string_view name) const;
+  std::vector<std::string> list(std::string_view name) const;
+  std::map<std::string, std::string> map(std::string_view name) const;
+  /// Where the user wrote it, or empty.
+  std::string place(std::string_view name) const;
+
+  /// For a value that fits its field (assert); the table outlives these values.
+  void set(const Field& field, Node node);
+  void bind(FieldTable table) { table_ = table; }
+
+ private:
+  FieldTable table_;
+  std::map<std::string, Node, std::less<>> nodes_;
+  const Node* find(std::string_view name) const;
+  Node get(std::string_view name, FieldType type) const;
+  const Field& field(std::string_view name) const;
+};
+
+/// Checks `object` against `table` (null counts as not given): unknown keys (with the nearest known
+/// name), wrong types, values out of range, missing ones, one option under two spellings with
+/// different values. All problems are reported, each with its place; `values` holds what is good.
+struct Checked {
+  Values values;
+  std::vector<Error> problems;
+};
+Checked check(const Node::Object& object, FieldTable table, std::string_view place);
+
+/// Single values, as fields read them. Misconfigured on a wrong form.
+Result<std::chrono::milliseconds> parse_duration(std::string_view text);
+Result<std::int64_t> parse_bytes(std::string_view text);
+
+}  // namespace relay::config

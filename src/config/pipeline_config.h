@@ -1,0 +1,78 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/fields.h"
+#include "config/tree.h"
+#include "core/error.h"
+
+namespace relay::config {
+
+/// The options that any pipeline has, whatever its source and sink.
+struct PipelineOptions {
+  std::string start = "earliest";  ///< earliest, latest, or an id
+  std::int64_t batch_size = 1000;
+  std::int64_t batch_bytes = 8 << 20;
+  std::optional<std::int64_t> max_in_flight;
+  std::chrono::milliseconds retry_min{100};
+  std::chrono::milliseconds retry_max{30000};
+  std::string on_reject = "dlq";  ///< dlq, park_key, stop, skip
+  std::int64_t max_record_bytes = 32 << 20;
+  std::optional<std::string> id_prefix;  ///< instead of the pipeline's name
+  std::string message = "delta";         ///< delta, row
+  std::int64_t delta_max_rows = 1000;
+  std::string wire_format = "native";  ///< native, debezium, cloudevents
+  std::optional<std::string> subject_template;
+  std::optional<std::string> key_template;
+  std::map<std::string, std::string> headers;
+  std::optional<std::string> filter;
+  std::vector<std::string> columns;      ///< empty: all
+  std::string ordering = "key";          ///< key, none
+  std::string full_refresh = "forward";  ///< forward, skip
+  bool event_envelope = false;
+  double rate_limit = 0;  ///< messages a second; 0: none
+};
+
+/// The table behind PipelineOptions (names as in OPERATIONS: `start`, `batch_size`, ...). `retry`
+/// is an object {min, max}; `retry_min` and `retry_max` are its flat spellings.
+FieldTable pipeline_fields();
+
+/// A pipeline as its author wrote it, sorted into parts. Backend options are still unchecked: which
+/// table they must fit is for the registry to say.
+struct PipelineConfig {
+  std::string name;
+  std::string direction;  ///< forward, reverse, bridge
+  bool enabled = true;
+  std::string source_type;  ///< "outbox" for an outbox of the relay's own database
+  Node::Object source;      ///< its options, without `type`
+  std::string sink_type;
+  Node::Object sink;
+  PipelineOptions options;
+  std::string place;  ///< "relay.toml:9:1" or "pipeline orders-to-nats"
+  std::string
+      fingerprint;  ///< differs when anything of the above differs; holds no secret (a hash)
+  std::vector<Error> problems;  ///< not empty: the pipeline must not run
+};
+
+/// From the SQL catalog: flat form ({"stream_table", "sink_type", "nats_url", ...}), nested form
+/// ({"source": {...}, "sink": {...}}) or a mix. A flat key `<backend>_x` is option x of the sink or
+/// source of that type (hyphens in the type are underscores); `inbox_table` and `inbox_name` belong
+/// to the pg-inbox sink; `stream_table`, `outbox` and `group` to the outbox source.
+PipelineConfig pipeline_from_json(std::string_view name, std::string_view direction, bool enabled,
+                                  std::string_view json);
+
+/// A TOML file: the values of [global], and the pipelines of [[pipeline]]. Only a file that cannot
+/// be parsed, or whose [global] is wrong, is an error as a whole.
+struct FileConfig {
+  Node::Object global;
+  std::vector<PipelineConfig> pipelines;
+};
+Result<FileConfig> parse_config_file(std::string_view text, std::string_view file);
+
+}  // namespace relay::config

@@ -1,0 +1,228 @@
+#include "config/pipeline_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+namespace relay::config {
+namespace {
+
+constexpr double kGigabyte = 1073741824.0;
+
+constexpr std::array kFields = {
+    Field{.name = "start",
+          .default_text = "earliest",
+          .meaning = "where a pipeline without a position begins: earliest, latest, or an id"},
+    Field{.name = "batch_size",
+          .type = FieldType::integer,
+          .default_text = "1000",
+          .meaning = "records that are read, delivered and settled together",
+          .min = 1,
+          .max = 1e6},
+    Field{.name = "batch_bytes",
+          .type = FieldType::bytes,
+          .default_text = "8MiB",
+          .meaning = "bytes that are read, delivered and settled together",
+          .min = 1,
+          .max = kGigabyte},
+    Field{.name = "max_in_flight",
+          .type = FieldType::integer,
+          .meaning = "messages sent and not yet acknowledged; the default is the sink's",
+          .min = 1,
+          .max = 1e6},
+    Field{.name = "retry_min",
+          .type = FieldType::duration,
+          .default_text = "100ms",
+          .meaning = "the first wait after a transient failure; also retry = {min, max}",
+          .min = 0.001,
+          .max = 86400},
+    Field{.name = "retry_max",
+          .type = FieldType::duration,
+          .default_text = "30s",
+          .meaning = "the longest wait between two tries",
+          .min = 0.001,
+          .max = 86400},
+    Field{.name = "on_reject",
+          .type = FieldType::choice,
+          .default_text = "dlq",
+          .meaning = "what becomes of a message that no retry can deliver: into the dead letters "
+                     "(dlq), the same with all later ones of its key (park_key), stop the "
+                     "pipeline, or skip it",
+          .choices = "dlq,park_key,stop,skip"},
+    Field{.name = "max_record_bytes",
+          .type = FieldType::bytes,
+          .default_text = "32MiB",
+          .meaning = "a larger record is set aside with an error and never fetched",
+          .min = 1,
+          .max = kGigabyte},
+    Field{.name = "id_prefix",
+          .meaning = "begins each message id; the default is the pipeline's name"},
+    Field{.name = "message",
+          .type = FieldType::choice,
+          .default_text = "delta",
+          .meaning = "one message a delta, or one a row",
+          .choices = "delta,row"},
+    Field{.name = "delta_max_rows",
+          .type = FieldType::integer,
+          .default_text = "1000",
+          .meaning = "a delta of more rows is cut into several messages",
+          .min = 1,
+          .max = 1e6},
+    Field{.name = "wire_format",
+          .type = FieldType::choice,
+          .default_text = "native",
+          .meaning = "the envelope of messages",
+          .choices = "native,debezium,cloudevents"},
+    Field{.name = "subject_template",
+          .meaning = "subject, topic, key or URL of messages; the default is the sink's"},
+    Field{.name = "key_template",
+          .meaning = "ordering key of messages; the default is the row's key in row mode and the "
+                     "stream table in delta mode"},
+    Field{.name = "headers",
+          .type = FieldType::map,
+          .meaning = "headers that are added to each message; values may be templates"},
+    Field{.name = "filter",
+          .meaning = "condition on row columns, such as amount > 1000 and region in ('eu','us')"},
+    Field{.name = "columns",
+          .type = FieldType::list,
+          .meaning = "columns that are sent; the default is all"},
+    Field{.name = "ordering",
+          .type = FieldType::choice,
+          .default_text = "key",
+          .meaning = "whether messages of one key keep their order",
+          .choices = "key,none"},
+    Field{.name = "full_refresh",
+          .type = FieldType::choice,
+          .default_text = "forward",
+          .meaning = "what becomes of full refreshes",
+          .choices = "forward,skip"},
+    Field{.name = "event_envelope",
+          .type = FieldType::boolean,
+          .default_text = "false",
+          .meaning = "send an event as {id, type, key, payload} where the sink has no headers"},
+    Field{.name = "rate_limit",
+          .type = FieldType::number,
+          .default_text = "0",
+          .meaning = "messages a second at most; 0: no limit",
+          .max = 1e9},
+};
+
+// retry = {min, max} as retry_min and retry_max.
+void unfold_retry(Node::Object& object, std::vector<Error>& problems) {
+  const auto found = std::find_if(object.begin(), object.end(),
+                                  [](const auto& member) { return member.first == "retry"; });
+  if (found == object.end()) return;
+  const Node retry = std::move(found->second);
+  object.erase(found);
+  if (retry.is_null()) return;
+  if (!retry.object()) {
+    problems.push_back(problem(retry.place(), "wrong_type", "retry must be an object",
+                               "Write {min = \"100ms\", max = \"30s\"}."));
+    return;
+  }
+  for (const auto& [key, node] : *retry.object()) {
+    if (key == "min" || key == "max") {
+      merge_member(object, "retry_" + key, node, problems);
+    } else {
+      problems.push_back(problem(node.place(), "unknown_option",
+                                 fmt::format("there is no option \"{}\" in retry", key),
+                                 "Known here: min, max."));
+    }
+  }
+}
+
+// `start` is an id, written as a number or as a text, or a word.
+void normalise_start(Node::Object& object, std::vector<Error>& problems) {
+  for (auto& [key, node] : object) {
+    if (key != "start" || node.is_null()) continue;
+    if (node.integer() && *node.integer() >= 0) {
+      node = Node(fmt::format("{}", *node.integer()), node.place());
+      return;
+    }
+    const std::string* text = node.text();
+    const bool is_id = text && !text->empty() && text->size() <= 18 &&
+                       text->find_first_not_of("0123456789") == std::string::npos;
+    if (is_id || (text && (*text == "earliest" || *text == "latest"))) return;
+    problems.push_back(problem(node.place(), "not_allowed",
+                               "start must be earliest, latest, or the id to begin with"));
+    node = Node();
+    return;
+  }
+}
+
+std::optional<std::string> given_text(const Values& values, std::string_view name) {
+  if (!values.has(name)) return std::nullopt;
+  return values.text(name);
+}
+
+PipelineOptions from_values(const Values& values) {
+  PipelineOptions options;
+  options.start = values.text("start");
+  options.batch_size = values.integer("batch_size");
+  options.batch_bytes = values.bytes("batch_bytes");
+  if (values.has("max_in_flight")) options.max_in_flight = values.integer("max_in_flight");
+  options.retry_min = values.duration("retry_min");
+  options.retry_max = values.duration("retry_max");
+  options.on_reject = values.text("on_reject");
+  options.max_record_bytes = values.bytes("max_record_bytes");
+  options.id_prefix = given_text(values, "id_prefix");
+  options.message = values.text("message");
+  options.delta_max_rows = values.integer("delta_max_rows");
+  options.wire_format = values.text("wire_format");
+  options.subject_template = given_text(values, "subject_template");
+  options.key_template = given_text(values, "key_template");
+  options.headers = values.map("headers");
+  options.filter = given_text(values, "filter");
+  options.columns = values.list("columns");
+  options.ordering = values.text("ordering");
+  options.full_refresh = values.text("full_refresh");
+  options.event_envelope = values.boolean("event_envelope");
+  options.rate_limit = values.number("rate_limit");
+  return options;
+}
+
+}  // namespace
+
+FieldTable pipeline_fields() {
+  return kFields;
+}
+
+bool is_pipeline_option(std::string_view key) {
+  return key == "retry" || std::any_of(kFields.begin(), kFields.end(),
+                                       [&](const Field& field) { return field.name == key; });
+}
+
+void merge_member(Node::Object& object, std::string_view key, Node node,
+                  std::vector<Error>& problems) {
+  const auto known = std::find_if(object.begin(), object.end(),
+                                  [&](const auto& member) { return member.first == key; });
+  if (known == object.end()) {
+    object.emplace_back(std::string(key), std::move(node));
+  } else if (known->second.is_null()) {
+    known->second = std::move(node);
+  } else if (!node.is_null() && known->second.to_json() != node.to_json()) {
+    problems.push_back(
+        problem(node.place(), "conflict",
+                fmt::format("{} says something else than at {}", key, known->second.place()),
+                "Give it once."));
+  }
+}
+
+PipelineOptions read_pipeline_options(Node::Object object, std::string_view place,
+                                      std::vector<Error>& problems) {
+  unfold_retry(object, problems);
+  normalise_start(object, problems);
+  Checked checked = check(object, kFields, place);
+  std::move(checked.problems.begin(), checked.problems.end(), std::back_inserter(problems));
+  PipelineOptions options = from_values(checked.values);
+  if (options.retry_min > options.retry_max) {
+    const std::string at = checked.values.place("retry_min");
+    problems.push_back(problem(at.empty() ? checked.values.place("retry_max") : at, "out_of_range",
+                               fmt::format("retry_min ({}ms) is more than retry_max ({}ms)",
+                                           options.retry_min.count(), options.retry_max.count())));
+  }
+  return options;
+}
+
+}  // namespace relay::config

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "config/pipeline_config.h"
+
+namespace relay::config {
+
+/// Checks the options that any pipeline has. `object` is as the user wrote it; `retry` may be an
+/// object {min, max}, and `start` a number.
+PipelineOptions read_pipeline_options(Node::Object object, std::string_view place,
+                                      std::vector<Error>& problems);
+
+/// True for a name of pipeline_fields(), an alias of one, or `retry`.
+bool is_pipeline_option(std::string_view key);
+
+/// Puts `node` into `object` as `key`. A member of that name that says something else is a problem.
+void merge_member(Node::Object& object, std::string_view key, Node node,
+                  std::vector<Error>& problems);
+
+}  // namespace relay::config

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/fields.h"
+#include "core/error.h"
+
+namespace relay::config {
+
+/// What the program as a whole is told: by flag, environment, file ([global]) or default, in that
+/// order of precedence. An unset flag overrides nothing.
+struct Settings {
+  std::string postgres_url;
+  std::string metrics_addr = "0.0.0.0:9090";
+  std::string log_format = "text";
+  std::string log_level = "info";
+  std::string relay_group_id = "default";
+  std::string config_file;
+  std::string admin_token;
+  std::chrono::milliseconds drain_timeout{30000};
+  std::chrono::milliseconds discovery_interval{1000};
+  std::chrono::milliseconds lease_timeout{5000};
+  std::string ha_mode = "shared";  ///< shared, leader
+  std::int64_t pool_size = 8;
+};
+
+/// One row a setting: the name in TOML, its flag, its environment variable, default and meaning.
+struct Setting {
+  Field field;                   ///< name as in [global]; aliases such as metrics_bind, ha_group
+  std::string_view flag;         ///< "--postgres-url"
+  std::string_view environment;  ///< "PGTRICKLE_RELAY_POSTGRES_URL"
+};
+std::span<const Setting> settings_table();
+
+/// Merges the layers. `flags`: Setting::flag -> text, only those that were given. An empty
+/// environment variable counts as not set. `file`: [global]. That no database is named is for the
+/// command to complain about, for some need none.
+struct CheckedSettings {
+  Settings settings;
+  std::vector<Error> problems;
+};
+CheckedSettings merge_settings(
+    const std::map<std::string, std::string>& flags,
+    const std::function<std::optional<std::string>(std::string_view)>& env,
+    const Node::Object& file);
+
+}  // namespace relay::config
