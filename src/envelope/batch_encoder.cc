@@ -1,0 +1,376 @@
+#include "envelope/batch_encoder.h"
+
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "core/text.h"
+#include "envelope/message_id.h"
+
+namespace relay::envelope {
+namespace {
+
+constexpr std::string_view kJson = "application/json";
+constexpr std::size_t kKeptBuffer = 1u << 20;
+constexpr std::string_view kDeltaOp = "delta";
+
+bool is_empty_array(std::string_view json) {
+  return json.empty() || json == "[]";
+}
+
+bool is_json(std::string_view content_type) {
+  return content_type.empty() || content_type.starts_with(kJson) ||
+         content_type.find("+json") != std::string_view::npos;
+}
+
+void append_text_or_null(std::string& out, std::string_view text) {
+  if (text.empty()) {
+    out.append("null");
+  } else {
+    append_json_string(out, text);
+  }
+}
+
+void append_base64(std::string& out, std::string_view bytes) {
+  // In blocks, for the library counts in int and ends each call with a NUL.
+  constexpr std::size_t kBlock = 3 * 1024;
+  unsigned char encoded[kBlock / 3 * 4 + 1];
+  for (std::size_t i = 0; i < bytes.size(); i += kBlock) {
+    const std::string_view block = bytes.substr(i, kBlock);
+    const int length =
+        EVP_EncodeBlock(encoded, reinterpret_cast<const unsigned char*>(block.data()),
+                        static_cast<int>(block.size()));
+    out.append(reinterpret_cast<const char*>(encoded), static_cast<std::size_t>(length));
+  }
+}
+
+}  // namespace
+
+MessageBatch BatchEncoder::encode(RecordBatch records) {
+  Output output(std::move(records));
+  output_ = &output;
+  router_.start(output);
+  table_json_.clear();
+  append_json_string(table_json_, output.shape().name);
+  for (std::size_t i = 0; i < output.records().records.size(); ++i) encode_record(i);
+  output_ = nullptr;
+  // One huge delta must not keep its memory for ever.
+  if (body_.capacity() > kKeptBuffer) body_ = std::string();
+  return output.finish();
+}
+
+void BatchEncoder::encode_record(std::size_t index) {
+  const Record& record = output_->records().records[index];
+  now_ = Current{index, &record, {}, 0, 0, true};
+  now_.facts.stream_table = table_json_;
+  now_.facts.sequence = record.outbox_id != 0 ? record.outbox_id : record.id;
+  now_.facts.at = record.created_at;
+  // A record that is not an outbox's row may be one of several at its place.
+  now_.first_ordinal = record.outbox_id != 0 ? 0 : record.row;
+  const bool headers_readable = router_.begin(record);
+  if (record.refused) return refuse_record(record.refused);
+  if (!headers_readable) return refuse_record(malformed("the headers are no JSON object"));
+  if (const auto* delta = std::get_if<Delta>(&record.content)) {
+    encode_delta(*delta);
+  } else if (const auto* change = std::get_if<RowChange>(&record.content)) {
+    encode_row_change(*change);
+  } else {
+    encode_event(std::get<Event>(record.content));
+  }
+}
+
+SharedError BatchEncoder::malformed(std::string_view what) {
+  return router_.refusal("malformed", what, "look at the record in its outbox or broker");
+}
+
+void BatchEncoder::encode_delta(const Delta& delta) {
+  if (delta.full_refresh && plan_.options.skip_full_refresh) return;
+  now_.facts.refresh_mode = delta.refresh_mode;
+  now_.facts.refresh_duration_ms = delta.refresh_duration_ms;
+  now_.facts.full_refresh = delta.full_refresh;
+  now_.first_ordinal = delta.first_ordinal;
+  now_.part = delta.part;
+  now_.final = delta.final;
+  if (!has_rows(delta)) {
+    if (delta.full_refresh) emit_state_without_rows();
+    return;
+  }
+  rows_.clear();
+  if (goes_whole(delta)) {
+    bool readable = true;
+    const std::string_view op = op_of_whole(delta, readable);
+    if (readable) return encode_whole(delta, op, nullptr);
+  }
+  rows_.clear();
+  const bool deleted_readable = router_.reader().slice_array(delta.deleted, rows_);
+  const std::size_t deleted = rows_.size();
+  if (!deleted_readable || !router_.reader().slice_array(delta.inserted, rows_)) {
+    return encode_whole(delta, kDeltaOp, malformed("the delta is no list of rows"));
+  }
+  router_.delta(rows_, deleted, delta.full_refresh);
+  // A part keeps its place in the whole: it is not cut again.
+  emit_changes(delta.part > 0 ? std::numeric_limits<std::int64_t>::max()
+                              : plan_.options.delta_max_rows);
+}
+
+bool BatchEncoder::has_rows(const Delta& delta) const {
+  return !is_empty_array(delta.inserted) || !is_empty_array(delta.deleted);
+}
+
+// Whether the raw arrays can be spliced as they are, without a look at their rows.
+bool BatchEncoder::goes_whole(const Delta& delta) const {
+  if (plan_.row_mode || plan_.varies_by_row || plan_.varies_by_op || plan_.filter ||
+      !plan_.options.columns.empty()) {
+    return false;
+  }
+  return delta.part > 0 ||
+         delta.inserted_count + delta.deleted_count <= plan_.options.delta_max_rows;
+}
+
+std::string_view BatchEncoder::op_of_whole(const Delta& delta, bool& readable) {
+  if (delta.full_refresh) return to_string(Op::refresh);
+  if (is_empty_array(delta.deleted)) return to_string(Op::insert);
+  if (is_empty_array(delta.inserted)) return to_string(Op::remove);
+  // Only a delta that consists of updates is one.
+  const bool may_be = delta.inserted_count == delta.deleted_count;
+  if (!may_be || output_->shape().key_columns.empty()) return kDeltaOp;
+  readable = router_.reader().slice_array(delta.deleted, rows_);
+  const std::size_t deleted = rows_.size();
+  readable = readable && router_.reader().slice_array(delta.inserted, rows_);
+  const bool updates = readable && router_.all_updates(rows_, deleted);
+  return updates ? to_string(Op::update) : kDeltaOp;
+}
+
+void BatchEncoder::encode_whole(const Delta& delta, std::string_view op,
+                                const SharedError& refused) {
+  Route route;
+  if (refused) {
+    route = {{}, output_->shape().name, {}, refused};
+  } else {
+    route = router_.route(op, output_->shape().name, {}, false);
+  }
+  const std::int64_t rows = delta.inserted_count + delta.deleted_count;
+  const OrdinalRange range{now_.first_ordinal, now_.first_ordinal + rows - 1};
+  Message& message = add(route, make_id('d', route.subject, range), op);
+  body_.clear();
+  if (plan_.format->delta != nullptr) {
+    plan_.format->delta(body_, {now_.facts,
+                                message.id,
+                                {delta.inserted, nullptr, {}},
+                                {delta.deleted, nullptr, {}},
+                                rows,
+                                now_.part,
+                                now_.final});
+  } else {
+    body_.append(delta.deleted).append(delta.inserted);
+  }
+  message.body = output_->keep(body_);
+}
+
+void BatchEncoder::encode_row_change(const RowChange& change) {
+  if (change.op == RowChange::Op::refresh) {
+    if (plan_.options.skip_full_refresh) return;
+    now_.facts.full_refresh = true;
+    if (change.new_row.empty() && change.old_row.empty()) return emit_state_without_rows();
+  }
+  rows_.clear();
+  Change one{static_cast<Op>(change.op), kNoRow, kNoRow, 0, false};
+  bool readable = true;
+  for (const bool old : {true, false}) {
+    const std::string_view text = old ? change.old_row : change.new_row;
+    if (text.empty()) continue;
+    (old ? one.old_row : one.new_row) = static_cast<std::uint32_t>(rows_.size());
+    readable = readable && router_.reader().slice_object(text, rows_);
+  }
+  if (!readable) return refuse_record(malformed("the row is no JSON object"));
+  router_.change(rows_, one);
+  emit_changes(std::numeric_limits<std::int64_t>::max());
+}
+
+void BatchEncoder::emit_changes(std::int64_t max_rows) {
+  const std::span<const Change> changes = router_.changes();
+  if (changes.empty()) {
+    // A new state of which the filter leaves nothing is a new state all the same.
+    const bool wanted = now_.part <= 1 || (!plan_.varies_by_row && !plan_.row_mode);
+    if (now_.facts.full_refresh && wanted) emit_state_without_rows();
+  } else if (plan_.row_mode) {
+    for (const Change& change : changes) emit_row(change);
+  } else {
+    splitter_.split(changes, router_.routes(), max_rows);
+    for (const Piece& piece : splitter_.pieces()) emit_piece(piece);
+  }
+}
+
+OrdinalRange BatchEncoder::ordinals(const Change& change) const {
+  return {now_.first_ordinal + change.first_row(), now_.first_ordinal + change.last_row()};
+}
+
+void BatchEncoder::emit_piece(const Piece& piece) {
+  const std::span<const Change> changes = router_.changes();
+  const std::span<const std::uint32_t> members = splitter_.changes(piece);
+  const Change& first = changes[members.front()];
+  inserted_.clear();
+  deleted_.clear();
+  OrdinalRange range = ordinals(first);
+  bool one_op = true;
+  for (const std::uint32_t index : members) {
+    const Change& change = changes[index];
+    if (change.old_row != kNoRow) deleted_.push_back(change.old_row);
+    if (change.new_row != kNoRow) inserted_.push_back(change.new_row);
+    range.first = std::min(range.first, ordinals(change).first);
+    range.last = std::max(range.last, ordinals(change).last);
+    one_op = one_op && change.op == first.op;
+  }
+  std::sort(inserted_.begin(), inserted_.end());
+  std::sort(deleted_.begin(), deleted_.end());
+
+  const Route& route = router_.at(first.route);
+  const RowPrinter rows = printer();
+  const bool cut = piece.part > 0;
+  Message& message =
+      add(route, make_id('d', route.subject, range), one_op ? to_string(first.op) : kDeltaOp);
+  body_.clear();
+  plan_.format->delta(body_, {now_.facts,
+                              message.id,
+                              {{}, &rows, inserted_},
+                              {{}, &rows, deleted_},
+                              static_cast<std::int64_t>(inserted_.size() + deleted_.size()),
+                              cut ? piece.part : now_.part,
+                              cut ? piece.final : now_.final});
+  message.body = output_->keep(body_);
+}
+
+void BatchEncoder::emit_row(const Change& change) {
+  const Route& route = router_.at(change.route);
+  const RowPrinter rows = printer();
+  Message& message =
+      add(route, make_id('r', route.subject, ordinals(change)), to_string(change.op));
+  body_.clear();
+  plan_.format->row(body_, {now_.facts, message.id, change, rows});
+  message.body = output_->keep(body_);
+}
+
+// TRUNCATE, or a refresh that left nothing: whoever follows must learn that what was is no more.
+void BatchEncoder::emit_state_without_rows() {
+  const std::string_view op = to_string(Op::refresh);
+  const Route route = router_.route(op, output_->shape().name, {}, false);
+  const OrdinalRange range{now_.first_ordinal, now_.first_ordinal - 1};
+  const std::string_view id = make_id(plan_.row_mode ? 'r' : 'd', route.subject, range);
+  Message& message = add(route, id, op);
+  body_.clear();
+  if (plan_.row_mode) {
+    const RowPrinter rows = printer();
+    const Change change{Op::refresh, kNoRow, kNoRow, 0, false};
+    plan_.format->row(body_, {now_.facts, id, change, rows});
+  } else {
+    plan_.format->delta(body_, {now_.facts, id, {}, {}, 0, now_.part, now_.final});
+  }
+  message.body = output_->keep(body_);
+}
+
+void BatchEncoder::encode_event(const Event& event) {
+  rows_.clear();
+  RowView row;
+  if (plan_.has_columns || plan_.filter) {
+    if (!router_.reader().slice_object(event.payload, rows_)) {
+      return refuse_record(
+          malformed("the event is no JSON object, but filter or templates ask "
+                    "for columns of it"));
+    }
+    row = {&rows_, 0};
+  }
+  std::string why;
+  if (plan_.filter &&
+      plan_.filter->test(row, router_.reader(), true, why) != Filter::Answer::pass) {
+    return;
+  }
+  const Route route = router_.route(event.type, event.key, row, true);
+  if (route.refused) return refuse_record(route.refused);
+  std::string_view id;
+  if (event.id.empty()) {
+    id = make_id('e', route.subject, {now_.first_ordinal, now_.first_ordinal});
+  } else {
+    id_.assign(event.id).append(output_->records().id_suffix);
+    id = output_->keep(id_);
+  }
+  Message& message = add(route, id, event.type);
+  message.body = event.payload;
+  message.content_type = event.content_type;
+  if (plan_.options.event_envelope) {
+    append_event_envelope(event, id);
+    message.body = output_->keep(body_);
+    message.content_type = kJson;
+  }
+}
+
+void BatchEncoder::append_event_envelope(const Event& event, std::string_view id) {
+  body_.assign("{\"id\":");
+  append_json_string(body_, id);
+  body_.append(",\"type\":");
+  append_text_or_null(body_, event.type);
+  body_.append(",\"key\":");
+  append_text_or_null(body_, event.key);
+  body_.append(",\"payload\":");
+  if (is_json(event.content_type) && router_.reader().valid(event.payload)) {
+    body_.append(event.payload);
+  } else {
+    body_.append("{\"raw_base64\":\"");
+    append_base64(body_, event.payload);
+    body_.append("\",\"content_type\":");
+    append_json_string(body_, event.content_type);
+    body_.push_back('}');
+  }
+  body_.push_back('}');
+}
+
+void BatchEncoder::refuse_record(const SharedError& why) {
+  const Record& record = *now_.record;
+  if (const auto* delta = std::get_if<Delta>(&record.content); delta != nullptr) {
+    now_.facts.full_refresh = delta->full_refresh;
+    now_.first_ordinal = delta->first_ordinal;
+    if (has_rows(*delta)) return encode_whole(*delta, kDeltaOp, why);
+  }
+  const Route route{{}, output_->shape().name, {}, why};
+  const OrdinalRange range{now_.first_ordinal, now_.first_ordinal};
+  const auto* event = std::get_if<Event>(&record.content);
+  std::string_view id = event != nullptr ? event->id : std::string_view();
+  id = id.empty() ? make_id('x', route.subject, range)
+                  : output_->keep(id_.assign(id).append(output_->records().id_suffix));
+  Message& message = add(route, id, event != nullptr ? event->type : kDeltaOp);
+  if (event != nullptr) {
+    message.body = event->payload;
+    message.content_type = event->content_type;
+    message.key = event->key;
+  } else if (const auto* change = std::get_if<RowChange>(&record.content); change != nullptr) {
+    message.op = to_string(static_cast<Op>(change->op));
+    message.body = change->new_row.empty() ? change->old_row : change->new_row;
+  }
+}
+
+std::string_view BatchEncoder::make_id(char mode, std::string_view subject, OrdinalRange rows) {
+  id_.clear();
+  append_message_id(id_, plan_.options.id_prefix, *now_.record, mode, subject, rows);
+  id_.append(output_->records().id_suffix);
+  return output_->keep(id_);
+}
+
+Message& BatchEncoder::add(const Route& route, std::string_view id, std::string_view op) {
+  Message& message = output_->add(now_.index);
+  message.id = id;
+  message.subject = route.subject;
+  message.key = route.key;
+  message.headers = route.headers;
+  message.op = op;
+  message.content_type = plan_.format->content_type;
+  message.full_refresh = now_.facts.full_refresh;
+  message.refused = route.refused;
+  return message;
+}
+
+RowPrinter BatchEncoder::printer() const {
+  return {&rows_, plan_.options.columns, output_->shape().key_columns};
+}
+
+}  // namespace relay::envelope

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/message.h"
+#include "core/record.h"
+#include "envelope/changes.h"
+#include "envelope/format.h"
+#include "envelope/message_id.h"
+#include "envelope/output.h"
+#include "envelope/plan.h"
+#include "envelope/router.h"
+
+namespace relay::envelope {
+
+/// Makes a batch's messages. Keeps its buffers from batch to batch.
+class BatchEncoder {
+ public:
+  explicit BatchEncoder(const Plan& plan) : plan_(plan), router_(plan) {}
+
+  MessageBatch encode(RecordBatch records);
+
+ private:
+  // What is encoded just now.
+  struct Current {
+    std::size_t index = 0;
+    const Record* record = nullptr;
+    RecordFacts facts;
+    std::int64_t first_ordinal = 0;
+    int part = 0;
+    bool final = true;
+  };
+
+  void encode_record(std::size_t index);
+  void encode_delta(const Delta& delta);
+  void encode_whole(const Delta& delta, std::string_view op, const SharedError& refused);
+  void encode_row_change(const RowChange& change);
+  void encode_event(const Event& event);
+  void append_event_envelope(const Event& event, std::string_view id);
+  void emit_changes(std::int64_t max_rows);
+  void emit_piece(const Piece& piece);
+  void emit_row(const Change& change);
+  void emit_state_without_rows();
+  void refuse_record(const SharedError& why);
+
+  bool goes_whole(const Delta& delta) const;
+  bool has_rows(const Delta& delta) const;
+  std::string_view op_of_whole(const Delta& delta, bool& readable);
+  OrdinalRange ordinals(const Change& change) const;
+  std::string_view make_id(char mode, std::string_view subject, OrdinalRange rows);
+  Message& add(const Route& route, std::string_view id, std::string_view op);
+  RowPrinter printer() const;
+  SharedError malformed(std::string_view what);
+
+  const Plan& plan_;
+  Router router_;
+  Rows rows_;
+  Output* output_ = nullptr;
+  Current now_;
+  DeltaSplitter splitter_;
+  std::vector<std::uint32_t> inserted_;
+  std::vector<std::uint32_t> deleted_;
+  std::string table_json_;
+  std::string id_;
+  std::string body_;
+};
+
+}  // namespace relay::envelope

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "envelope/encoder.h"
+#include "envelope/filter.h"
+#include "envelope/format.h"
+#include "envelope/template.h"
+
+namespace relay::envelope {
+
+/// Encoder options, checked and compiled. Never changes afterwards.
+struct Plan {
+  struct HeaderTemplate {
+    std::string name;
+    Template value;
+  };
+
+  EncoderOptions options;
+  const Format* format = nullptr;
+  bool row_mode = false;
+  Template subject;
+  std::optional<Template> key;
+  std::vector<HeaderTemplate> headers;
+  std::optional<Filter> filter;
+
+  bool uses_key = false;       ///< some template asks for {key}
+  bool has_columns = false;    ///< some template asks for a column
+  bool varies_by_row = false;  ///< rows of one delta can go different ways
+  bool varies_by_op = false;   ///< so can inserts, updates and deletes
+
+  /// Misconfigured: says which option, where in it, and what is allowed.
+  static Result<Plan> make(EncoderOptions options);
+};
+
+/// Names that every message's own headers have; none of them may come from elsewhere.
+bool is_reserved_header(std::string_view name);
+/// Header names are equal whatever their case.
+bool same_header(std::string_view a, std::string_view b);
+
+}  // namespace relay::envelope
