@@ -1,0 +1,198 @@
+#include "pipeline/metrics.h"
+
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <array>
+#include <sstream>
+
+namespace relay {
+
+namespace {
+
+using prometheus::BuildCounter;
+using prometheus::BuildGauge;
+using prometheus::BuildHistogram;
+using prometheus::Family;
+
+const std::vector<double> kSeconds = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
+                                      0.2,    0.5,   1,     2,     5,    10,   30,   60};
+const std::vector<double> kSizes = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000};
+
+std::size_t bucket_of(const std::vector<double>& bounds, double value) {
+  return static_cast<std::size_t>(std::lower_bound(bounds.begin(), bounds.end(), value) -
+                                  bounds.begin());
+}
+
+double seconds(auto duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+
+}  // namespace
+
+struct Metrics::Families {
+  explicit Families(prometheus::Registry& registry)
+      : delivered(
+            counter(registry, "messages_delivered_total", "Messages acknowledged by the sink")),
+        received(counter(registry, "messages_received_total", "Records read from the source")),
+        bytes(counter(registry, "bytes_total", "Bytes of message bodies delivered")),
+        errors(counter(registry, "delivery_errors_total",
+                       "Deliveries that failed, retried or not, one for each message")),
+        duplicates(counter(registry, "duplicates_total", "Messages that the broker had already")),
+        rejected(counter(registry, "rejected_total", "Messages that no retry can deliver")),
+        retries(counter(registry, "retries_total", "Times that a delivery was tried again")),
+        lag(gauge(registry, "consumer_lag", "Records that wait to be delivered")),
+        dead_letters(gauge(registry, "dlq_messages", "Unresolved dead letters")),
+        state(gauge(registry, "pipeline_state",
+                    "0 starting, 1 idle, 2 running, 3 retrying, 4 paused, 5 misconfigured, "
+                    "6 stopped, 7 standby")),
+        owned(gauge(registry, "owned", "1 where this instance owns the pipeline")),
+        position(gauge(registry, "position", "Last settled id of the source")),
+        oldest_open_writer(
+            gauge(registry, "oldest_open_writer_seconds",
+                  "Age of the oldest open transaction that holds back the reading, 0 for none")),
+        source_connected(gauge(registry, "source_connected", "1 while the source answers")),
+        sink_connected(gauge(registry, "sink_connected", "1 while the sink is connected")),
+        duration(histogram(registry, "delivery_duration_seconds",
+                           "Time from handing a message to the sink to its acknowledgement")),
+        end_to_end(histogram(registry, "end_to_end_seconds",
+                             "Time from the change being written to its acknowledgement")),
+        batch_size(histogram(registry, "batch_size", "Records in a batch")),
+        pool_connections(gauge(registry, "pool_connections", "Open sessions of the pool")),
+        build_info(gauge(registry, "build_info", "1, with the version as a label")) {}
+
+  static std::string name(std::string_view suffix) {
+    return "pgtrickle_relay_" + std::string(suffix);
+  }
+  static Family<prometheus::Counter>& counter(prometheus::Registry& registry,
+                                              std::string_view suffix, const char* help) {
+    return BuildCounter().Name(name(suffix)).Help(help).Register(registry);
+  }
+  static Family<prometheus::Gauge>& gauge(prometheus::Registry& registry, std::string_view suffix,
+                                          const char* help) {
+    return BuildGauge().Name(name(suffix)).Help(help).Register(registry);
+  }
+  static Family<prometheus::Histogram>& histogram(prometheus::Registry& registry,
+                                                  std::string_view suffix, const char* help) {
+    return BuildHistogram().Name(name(suffix)).Help(help).Register(registry);
+  }
+
+  Family<prometheus::Counter>&delivered, &received, &bytes, &errors, &duplicates, &rejected,
+      &retries;
+  Family<prometheus::Gauge>&lag, &dead_letters, &state, &owned, &position, &oldest_open_writer,
+      &source_connected, &sink_connected;
+  Family<prometheus::Histogram>&duration, &end_to_end, &batch_size;
+  Family<prometheus::Gauge>&pool_connections, &build_info;
+};
+
+PipelineMetrics::PipelineMetrics(Metrics& metrics, const std::string& pipeline)
+    : delivered(metrics.families_->delivered.Add({{"pipeline", pipeline}})),
+      received(metrics.families_->received.Add({{"pipeline", pipeline}})),
+      bytes(metrics.families_->bytes.Add({{"pipeline", pipeline}})),
+      errors(metrics.families_->errors.Add({{"pipeline", pipeline}})),
+      duplicates(metrics.families_->duplicates.Add({{"pipeline", pipeline}})),
+      rejected(metrics.families_->rejected.Add({{"pipeline", pipeline}})),
+      retries(metrics.families_->retries.Add({{"pipeline", pipeline}})),
+      lag(metrics.families_->lag.Add({{"pipeline", pipeline}})),
+      dead_letters(metrics.families_->dead_letters.Add({{"pipeline", pipeline}})),
+      state(metrics.families_->state.Add({{"pipeline", pipeline}})),
+      owned(metrics.families_->owned.Add({{"pipeline", pipeline}})),
+      position(metrics.families_->position.Add({{"pipeline", pipeline}})),
+      oldest_open_writer(metrics.families_->oldest_open_writer.Add({{"pipeline", pipeline}})),
+      source_connected(metrics.families_->source_connected.Add({{"pipeline", pipeline}})),
+      sink_connected(metrics.families_->sink_connected.Add({{"pipeline", pipeline}})),
+      duration_(metrics.families_->duration.Add({{"pipeline", pipeline}}, kSeconds)),
+      end_to_end_(metrics.families_->end_to_end.Add({{"pipeline", pipeline}}, kSeconds)),
+      batch_size_(metrics.families_->batch_size.Add({{"pipeline", pipeline}}, kSizes)) {}
+
+void PipelineMetrics::observe_delivery(std::span<const Message> messages,
+                                       std::chrono::nanoseconds took, Timestamp now) {
+  if (messages.empty()) return;
+  const auto count = static_cast<double>(messages.size());
+  std::vector<double> durations(kSeconds.size() + 1, 0.0);
+  durations[bucket_of(kSeconds, seconds(took))] = count;
+  duration_.ObserveMultiple(durations, seconds(took) * count);
+
+  std::vector<double> ages(kSeconds.size() + 1, 0.0);
+  double sum = 0;
+  std::size_t size = 0;
+  for (const Message& message : messages) {
+    const double age = std::max(0.0, seconds(now - message.created_at));
+    ages[bucket_of(kSeconds, age)] += 1;
+    sum += age;
+    size += message.body.size();
+  }
+  end_to_end_.ObserveMultiple(ages, sum);
+  bytes.Increment(static_cast<double>(size));
+}
+
+void PipelineMetrics::observe_batch(std::size_t records) {
+  received.Increment(static_cast<double>(records));
+  batch_size_.Observe(static_cast<double>(records));
+}
+
+PipelineMetrics::Quantiles PipelineMetrics::end_to_end_quantiles() const {
+  const auto histogram = end_to_end_.Collect().histogram;
+  const auto within = [&](double share) -> std::string {
+    const double wanted = share * static_cast<double>(histogram.sample_count);
+    for (const auto& bucket : histogram.bucket) {
+      if (histogram.sample_count == 0 || static_cast<double>(bucket.cumulative_count) < wanted) {
+        continue;
+      }
+      if (bucket.upper_bound > kSeconds.back()) break;
+      return bucket.upper_bound < 1 ? fmt::format("{:g} ms", bucket.upper_bound * 1000)
+                                    : fmt::format("{:g} s", bucket.upper_bound);
+    }
+    return histogram.sample_count == 0 ? "nothing was delivered" : "more than a minute";
+  };
+  return {within(0.5), within(0.99)};
+}
+
+Metrics::~Metrics() = default;
+
+Metrics::Metrics() : families_(std::make_unique<Families>(registry_)) {
+  families_->build_info.Add({{"version", RELAY_VERSION}}).Set(1);
+}
+
+std::shared_ptr<PipelineMetrics> Metrics::pipeline(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  auto& metrics = pipelines_[name];
+  if (!metrics) metrics.reset(new PipelineMetrics(*this, name));
+  return metrics;
+}
+
+void Metrics::drop(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  const auto found = pipelines_.find(name);
+  if (found == pipelines_.end()) return;
+  PipelineMetrics& metrics = *found->second;
+  families_->delivered.Remove(&metrics.delivered);
+  families_->received.Remove(&metrics.received);
+  families_->bytes.Remove(&metrics.bytes);
+  families_->errors.Remove(&metrics.errors);
+  families_->duplicates.Remove(&metrics.duplicates);
+  families_->rejected.Remove(&metrics.rejected);
+  families_->retries.Remove(&metrics.retries);
+  families_->lag.Remove(&metrics.lag);
+  families_->dead_letters.Remove(&metrics.dead_letters);
+  families_->state.Remove(&metrics.state);
+  families_->owned.Remove(&metrics.owned);
+  families_->position.Remove(&metrics.position);
+  families_->oldest_open_writer.Remove(&metrics.oldest_open_writer);
+  families_->source_connected.Remove(&metrics.source_connected);
+  families_->sink_connected.Remove(&metrics.sink_connected);
+  families_->duration.Remove(&metrics.duration_);
+  families_->end_to_end.Remove(&metrics.end_to_end_);
+  families_->batch_size.Remove(&metrics.batch_size_);
+  pipelines_.erase(found);
+}
+
+prometheus::Gauge& Metrics::pool_connections() {
+  return families_->pool_connections.Add({});
+}
+
+std::string Metrics::text() const {
+  return prometheus::TextSerializer().Serialize(registry_.Collect());
+}
+
+}  // namespace relay

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <prometheus/counter.h>
+#include <prometheus/family.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/message.h"
+
+namespace relay {
+
+/// The numbers of one pipeline. Any thread may count.
+class PipelineMetrics {
+ public:
+  prometheus::Counter& delivered;
+  prometheus::Counter& received;
+  prometheus::Counter& bytes;
+  prometheus::Counter& errors;
+  prometheus::Counter& duplicates;
+  prometheus::Counter& rejected;
+  prometheus::Counter& retries;
+  prometheus::Gauge& lag;
+  prometheus::Gauge& dead_letters;
+  prometheus::Gauge& state;
+  prometheus::Gauge& owned;
+  prometheus::Gauge& position;
+  prometheus::Gauge& oldest_open_writer;
+  prometheus::Gauge& source_connected;
+  prometheus::Gauge& sink_connected;
+
+  /// A delivery of `messages` that took `took` and was acknowledged at `now`.
+  void observe_delivery(std::span<const Message> messages, std::chrono::nanoseconds took,
+                        Timestamp now);
+  void observe_batch(std::size_t records);
+
+  /// Bounds of the time from the change being written to its acknowledgement, as text ("2 ms").
+  struct Quantiles {
+    std::string median;
+    std::string p99;
+  };
+  Quantiles end_to_end_quantiles() const;
+
+ private:
+  friend class Metrics;
+  PipelineMetrics(class Metrics& metrics, const std::string& pipeline);
+  prometheus::Histogram& duration_;
+  prometheus::Histogram& end_to_end_;
+  prometheus::Histogram& batch_size_;
+};
+
+/// All metrics of the process, under the names that OPERATIONS promises. Any thread.
+class Metrics {
+ public:
+  Metrics();
+  ~Metrics();
+
+  /// The numbers of a pipeline; the same ones each time. They exist at 0 from the first call.
+  std::shared_ptr<PipelineMetrics> pipeline(const std::string& name);
+  /// Ends a pipeline's series: it was deleted, and nobody holds its numbers any more.
+  void drop(const std::string& name);
+
+  prometheus::Gauge& pool_connections();
+  /// The text that Prometheus scrapes.
+  std::string text() const;
+
+ private:
+  friend class PipelineMetrics;
+  using Labels = std::map<std::string, std::string>;
+  prometheus::Registry registry_;
+  struct Families;
+  std::unique_ptr<Families> families_;
+  std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<PipelineMetrics>> pipelines_;
+};
+
+}  // namespace relay

@@ -1,0 +1,241 @@
+#include "pipeline/pipeline.h"
+
+#include <array>
+#include <functional>
+#include <random>
+
+#include "core/log.h"
+
+namespace relay {
+
+using std::chrono::milliseconds;
+
+namespace {
+
+/// How soon a misconfigured pipeline looks again whether the cause, outside, has gone.
+constexpr milliseconds kMisconfiguredMin{1000};
+constexpr milliseconds kMisconfiguredMax{30000};
+
+}  // namespace
+
+std::string_view to_string(PipelineState state) {
+  static constexpr std::array<std::string_view, 8> kNames = {
+      "starting", "idle", "running", "retrying", "paused", "misconfigured", "stopped", "standby"};
+  return kNames[static_cast<std::size_t>(state)];
+}
+
+Pipeline::Pipeline(PipelineSpec spec, std::unique_ptr<Source> source,
+                   std::unique_ptr<envelope::Encoder> encoder, std::unique_ptr<Sink> sink,
+                   std::unique_ptr<DeadLetterQueue> dead_letters,
+                   std::shared_ptr<PipelineMetrics> metrics, PipelineHooks hooks)
+    : spec_(std::move(spec)),
+      source_(std::move(source)),
+      encoder_(std::move(encoder)),
+      sink_(std::move(sink)),
+      dead_letters_(std::move(dead_letters)),
+      metrics_(std::move(metrics)),
+      hooks_(std::move(hooks)),
+      queue_(spec_.limits.bytes),
+      since_(std::chrono::system_clock::now()),
+      last_progress_(since_) {}
+
+Pipeline::~Pipeline() {
+  request_stop();
+  join(Deadline::after(milliseconds(0)));
+}
+
+void Pipeline::start() {
+  const std::lock_guard one_at_a_time(life_);
+  {
+    const std::lock_guard lock(mutex_);
+    const bool alive = !reader_done_ || !sender_done_;
+    if (stopping_ || (alive && !asleep_)) return;
+  }
+  // The threads of a former life have ended or are about to: they fell asleep.
+  if (reader_.joinable()) reader_.join();
+  if (sender_.joinable()) sender_.join();
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) return;
+    reader_done_ = sender_done_ = false;
+    asleep_ = false;
+    note_state_locked();
+  }
+  reader_ = std::jthread([this](std::stop_token stop) { run_reader(stop); });
+  sender_ = std::jthread([this](std::stop_token stop) { run_sender(stop); });
+}
+
+void Pipeline::wake() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!asleep_) return;
+  }
+  start();
+}
+
+void Pipeline::request_stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  // The reader gives up at once; the sender finishes what is in flight (see join).
+  const std::lock_guard no_start(life_);
+  reader_.request_stop();
+  changed_.notify_all();
+}
+
+void Pipeline::join(Deadline drain) {
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait_until(lock, drain.at(), [this] { return reader_done_ && sender_done_; });
+  }
+  sender_.request_stop();
+  if (reader_.joinable()) reader_.join();
+  if (sender_.joinable()) sender_.join();
+}
+
+void Pipeline::set_paused(bool paused) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (paused_ == paused && (paused || !halted_)) return;
+    paused_ = paused;
+    if (!paused) halted_ = false;
+    note_state_locked();
+  }
+  changed_.notify_all();
+}
+
+void Pipeline::replay(ReplayRequest request) {
+  {
+    const std::lock_guard lock(mutex_);
+    replays_.push_back(std::move(request));
+  }
+  changed_.notify_all();
+  wake();
+}
+
+void Pipeline::dead_letters_changed() {
+  {
+    const std::lock_guard lock(mutex_);
+    retry_letters_ = true;
+  }
+  changed_.notify_all();
+  wake();
+}
+
+void Pipeline::nudge() {
+  {
+    const std::lock_guard lock(mutex_);
+    ++nudges_;
+  }
+  changed_.notify_all();
+}
+
+bool Pipeline::ended() const {
+  const std::lock_guard lock(mutex_);
+  return reader_done_ && sender_done_;
+}
+
+PipelineReport Pipeline::report() const {
+  const std::lock_guard lock(mutex_);
+  PipelineReport report;
+  report.state = state_locked();
+  for (const auto& trouble : trouble_) {
+    if (trouble) report.error = trouble;
+  }
+  report.since = since_;
+  report.last_progress = last_progress_;
+  report.position = position_;
+  report.lag = lag_;
+  report.has_work = in_flight_ > 0 || (lag_ && *lag_ > 0);
+  report.asleep = asleep_;
+  report.fenced = fenced_;
+  return report;
+}
+
+PipelineState Pipeline::state_locked() const {
+  if (fenced_) return PipelineState::standby;
+  if (halted_) return PipelineState::stopped;
+  for (const auto& trouble : trouble_) {
+    if (trouble && trouble->error_class == ErrorClass::misconfigured) {
+      return PipelineState::misconfigured;
+    }
+  }
+  if (trouble_[0] || trouble_[1]) return PipelineState::retrying;
+  if (paused_) return PipelineState::paused;
+  if (asleep_) return PipelineState::idle;
+  if (!source_open_ || !sink_open_) return PipelineState::starting;
+  return in_flight_ > 0 ? PipelineState::running : PipelineState::idle;
+}
+
+void Pipeline::note_state_locked() {
+  const PipelineState now = state_locked();
+  if (now == state_) return;
+  const auto settled = [](PipelineState state) {
+    return state == PipelineState::idle || state == PipelineState::running;
+  };
+  // Idle and running alternate with each batch: that is one state to whoever asks "since when".
+  if (!(settled(now) && settled(state_))) since_ = std::chrono::system_clock::now();
+  state_ = now;
+  metrics_->state.Set(static_cast<double>(now));
+}
+
+void Pipeline::set_progress() {
+  last_progress_ = std::chrono::system_clock::now();
+}
+
+Backoff Pipeline::backoff() const {
+  return Backoff(spec_.retry_min, spec_.retry_max, std::random_device{}());
+}
+
+bool Pipeline::wait_for(milliseconds time, std::stop_token stop) {
+  std::unique_lock lock(mutex_);
+  const auto before = nudges_;
+  changed_.wait_for(lock, stop, time, [&] { return stopping_ || nudges_ != before; });
+  return !stopping_ && !stop.stop_requested();
+}
+
+bool Pipeline::in_trouble(Side side, std::string_view event, const Error& error, Backoff& backoff,
+                          std::stop_token stop) {
+  if (error.error_class == ErrorClass::cancelled || stop.stop_requested()) return false;
+  if (error.error_class == ErrorClass::fenced) {
+    enter_fenced(error);
+    return false;
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    trouble_[static_cast<int>(side)] = error;
+    note_state_locked();
+  }
+  log::failure(event, spec_.name, error);
+  const bool wait_long = error.error_class == ErrorClass::misconfigured;
+  milliseconds delay = backoff.next(error.retry_after);
+  if (wait_long) {
+    delay = std::min(kMisconfiguredMax, kMisconfiguredMin * (1 << std::min(backoff.attempts(), 5)));
+  }
+  return wait_for(delay, stop);
+}
+
+void Pipeline::clear_trouble(Side side, std::string_view event) {
+  bool had;
+  {
+    const std::lock_guard lock(mutex_);
+    had = trouble_[static_cast<int>(side)].has_value();
+    trouble_[static_cast<int>(side)].reset();
+    note_state_locked();
+  }
+  if (had) log::recovered(event, spec_.name);
+}
+
+void Pipeline::enter_fenced(const Error& error) {
+  log::warn("fenced", spec_.name, "{}", error.message);
+  {
+    const std::lock_guard lock(mutex_);
+    fenced_ = true;
+    stopping_ = true;
+    note_state_locked();
+  }
+  changed_.notify_all();
+}
+
+}  // namespace relay

@@ -1,0 +1,159 @@
+// The reader side of Pipeline: reads and encodes.
+#include <exception>
+
+#include "core/log.h"
+#include "pipeline/pipeline.h"
+
+namespace relay {
+
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr milliseconds kReadWait{1000};
+constexpr std::string_view kSourceTrouble = "source_failed";
+
+Error unexpected(std::string_view where, const std::exception& exception) {
+  return Error{ErrorClass::transient,
+               "internal",
+               fmt::format("{}: {}", where, exception.what()),
+               "this is a defect of the relay: please report it with this line",
+               {}};
+}
+
+}  // namespace
+
+void Pipeline::run_reader(std::stop_token stop) {
+  Backoff pause = backoff();
+  bool again = true;
+  while (again) {
+    try {
+      read_loop(stop);
+      again = false;
+    } catch (const std::exception& exception) {
+      again =
+          in_trouble(Side::reader, kSourceTrouble, unexpected("reading", exception), pause, stop);
+    }
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    reader_done_ = true;
+  }
+  changed_.notify_all();
+}
+
+bool Pipeline::open_source(std::stop_token stop) {
+  Backoff pause = backoff();
+  while (!stop.stop_requested()) {
+    const auto opened = source_->open(stop);
+    if (opened) {
+      metrics_->source_connected.Set(1);
+      {
+        const std::lock_guard lock(mutex_);
+        source_open_ = true;
+      }
+      clear_trouble(Side::reader, kSourceTrouble);
+      hooks_.source_opened();
+      return true;
+    }
+    metrics_->source_connected.Set(0);
+    if (!in_trouble(Side::reader, kSourceTrouble, opened.error(), pause, stop)) return false;
+  }
+  return false;
+}
+
+void Pipeline::read_loop(std::stop_token stop) {
+  if (!open_source(stop)) return;
+  Backoff pause = backoff();
+  auto busy_at = SteadyClock::now();
+  bool had_work = false;
+  while (!stop.stop_requested()) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, stop,
+                    [this] { return stopping_ || (!paused_ && !halted_ && queue_.has_room()); });
+      if (stopping_ || stop.stop_requested()) return;
+    }
+    if (!read_replays(stop)) return;
+    auto batch = source_->read(spec_.limits, Deadline::after(kReadWait), stop);
+    if (!batch) {
+      metrics_->source_connected.Set(0);
+      if (!in_trouble(Side::reader, kSourceTrouble, batch.error(), pause, stop)) return;
+      continue;
+    }
+    if (pause.attempts() > 0) {
+      pause.reset();
+      metrics_->source_connected.Set(1);
+      clear_trouble(Side::reader, kSourceTrouble);
+    }
+    const auto lag = source_->lag();
+    {
+      const std::lock_guard lock(mutex_);
+      lag_ = lag;
+      // Nothing waits: that is progress too.
+      if (in_flight_ == 0 && lag_.value_or(0) == 0) set_progress();
+    }
+    if (lag) metrics_->lag.Set(static_cast<double>(*lag));
+    if (!batch->empty()) {
+      metrics_->observe_batch(batch->records.size());
+      if (!enqueue(encoder_->encode(std::move(*batch)), stop)) return;
+      busy_at = SteadyClock::now();
+      had_work = true;
+    } else if (!had_work || SteadyClock::now() - busy_at >= spec_.sleep_after) {
+      if (fall_asleep()) return;
+    }
+  }
+}
+
+bool Pipeline::read_replays(std::stop_token stop) {
+  std::optional<ReplayRequest> request;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!replays_.empty()) request = replays_.front();
+  }
+  if (!request) return true;
+  Backoff pause = backoff();
+  while (true) {
+    auto batch = source_->read_range(request->from, request->to,
+                                     fmt::format(":r{}", request->number), spec_.limits, stop);
+    if (!batch && batch.error().error_class != ErrorClass::misconfigured) {
+      if (!in_trouble(Side::reader, kSourceTrouble, batch.error(), pause, stop)) return false;
+      continue;
+    }
+    if (pause.attempts() > 0) clear_trouble(Side::reader, kSourceTrouble);
+    if (!batch || batch->empty()) {
+      hooks_.replay_finished(*request, batch ? std::nullopt : std::optional<Error>(batch.error()));
+      const std::lock_guard lock(mutex_);
+      replays_.pop_front();
+      return true;
+    }
+    if (!enqueue(encoder_->encode(std::move(*batch)), stop)) return false;
+  }
+}
+
+bool Pipeline::enqueue(MessageBatch batch, std::stop_token stop) {
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, stop, [this] { return stopping_ || queue_.has_room(); });
+    if (stopping_ || stop.stop_requested()) return false;
+    queue_.push(std::move(batch));
+    ++in_flight_;
+    note_state_locked();
+  }
+  changed_.notify_all();
+  return true;
+}
+
+bool Pipeline::fall_asleep() {
+  if (!spec_.may_sleep) return false;
+  const std::lock_guard lock(mutex_);
+  if (in_flight_ > 0 || !sink_open_ || paused_ || halted_ || retry_letters_ || !replays_.empty() ||
+      trouble_[0] || trouble_[1] || lag_.value_or(0) > 0) {
+    return false;
+  }
+  asleep_ = true;
+  note_state_locked();
+  return true;
+}
+
+}  // namespace relay

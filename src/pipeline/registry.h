@@ -1,0 +1,75 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/fields.h"
+#include "pipeline/sink.h"
+#include "pipeline/source.h"
+
+namespace relay {
+
+/// What a backend may need to know beside its own options.
+struct BackendContext {
+  std::string pipeline;
+  std::string worker_id;
+};
+
+/// How a subject that rows render to is made legal for a broker, reversibly. Appends to `out`.
+/// Called for the values that are put into a template, not for the template's own text.
+using SubjectEscape = void (*)(std::string& out, std::string_view value);
+
+/// A kind of sink, as its folder offers it.
+struct SinkType {
+  std::string name;                  ///< "nats"
+  std::vector<std::string> aliases;  ///< {"http"} for webhook
+  config::FieldTable options;
+  std::string subject_option;      ///< this sink's own name of `subject_template`, or empty
+  SubjectEscape escape = nullptr;  ///< nullptr: any text is legal
+  /// Checks what single options cannot say, and makes the sink; does not connect.
+  std::function<Result<std::unique_ptr<Sink>>(const config::Values&, const BackendContext&)> make;
+  /// The subject template that the options imply where neither `subject_template` nor
+  /// `subject_option` is set ("{stream_table}" unless given). May be empty.
+  std::function<Result<std::string>(const config::Values&)> default_subject;
+};
+
+/// A kind of source that is not the relay's own database.
+struct SourceType {
+  std::string name;
+  std::vector<std::string> aliases;
+  config::FieldTable options;
+  std::function<Result<std::unique_ptr<Source>>(const config::Values&, const BackendContext&)> make;
+};
+
+/// The backends of this program. Filled once at start, then only read.
+class Registry {
+ public:
+  void add(SinkType type);
+  void add(SourceType type);
+  /// Records that a backend exists but was left out of this build.
+  void leave_out(std::string name);
+
+  /// By name or alias; null when there is none.
+  const SinkType* sink(std::string_view name) const;
+  const SourceType* source(std::string_view name) const;
+  /// Why `sink(name)` or `source(name)` is null: left out at build time (and how to get it), or not
+  /// known (and what is known). Class misconfigured.
+  Error missing_sink(std::string_view name) const;
+  Error missing_source(std::string_view name) const;
+  std::span<const SinkType> sinks() const { return sinks_; }
+  std::span<const SourceType> sources() const { return sources_; }
+
+ private:
+  std::vector<SinkType> sinks_;
+  std::vector<SourceType> sources_;
+  std::vector<std::string> left_out_;
+};
+
+/// Generated from the build's list of backends.
+void register_backends(Registry& registry);
+
+}  // namespace relay

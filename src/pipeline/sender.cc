@@ -1,0 +1,393 @@
+// The sender side of Pipeline: delivers and settles.
+#include <algorithm>
+#include <exception>
+
+#include "core/log.h"
+#include "pipeline/pipeline.h"
+
+namespace relay {
+
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr milliseconds kDeliveryTimeout{30000};
+constexpr milliseconds kFlushAfter{50};
+constexpr milliseconds kLeaseCheck{10};
+constexpr std::size_t kRetriesAtOnce = 100;
+constexpr std::string_view kSinkTrouble = "sink_failed";
+
+Timestamp now() {
+  return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
+}
+
+Position position_of(const Record& record) {
+  return Position{record.id, record.row, std::string(record.mark)};
+}
+
+SharedError parked_error(std::string_view key) {
+  return std::make_shared<Error>(
+      Error{ErrorClass::rejected,
+            "parked",
+            fmt::format("an earlier message with the key {} is in the dead letters", key),
+            "retry or discard the earlier dead letter first: this one follows it",
+            {}});
+}
+
+}  // namespace
+
+void Pipeline::run_sender(std::stop_token stop) {
+  Backoff pause = backoff();
+  bool again = true;
+  while (again) {
+    try {
+      send_loop(stop);
+      again = false;
+    } catch (const std::exception& exception) {
+      const Error error{ErrorClass::transient,
+                        "internal",
+                        fmt::format("delivering: {}", exception.what()),
+                        "this is a defect of the relay: please report it with this line",
+                        {}};
+      again = in_trouble(Side::sender, kSinkTrouble, error, pause, stop);
+      // What was in flight is lost to this thread, not to the source: it reads it again.
+      if (again) enter_fenced(error);
+    }
+  }
+  sink_->close();
+  std::unique_lock lock(mutex_);
+  metrics_->sink_connected.Set(0);
+  sink_open_ = false;
+  changed_.wait(lock, [this] { return reader_done_; });
+  lock.unlock();
+  flush_position();
+  source_->close();
+  metrics_->source_connected.Set(0);
+  lock.lock();
+  queue_.clear();
+  in_flight_ = 0;
+  source_open_ = false;
+  sender_done_ = true;
+  note_state_locked();
+  lock.unlock();
+  changed_.notify_all();
+}
+
+bool Pipeline::open_sink(std::stop_token stop) {
+  Backoff pause = backoff();
+  while (true) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (sink_open_) return true;
+      if (stopping_) return false;
+    }
+    const auto opened = sink_->open(stop);
+    if (opened) {
+      metrics_->sink_connected.Set(1);
+      {
+        const std::lock_guard lock(mutex_);
+        sink_open_ = true;
+      }
+      clear_trouble(Side::sender, kSinkTrouble);
+      return true;
+    }
+    metrics_->errors.Increment();
+    if (!in_trouble(Side::sender, kSinkTrouble, opened.error(), pause, stop)) return false;
+  }
+}
+
+void Pipeline::send_loop(std::stop_token stop) {
+  while (open_sink(stop)) {
+    std::optional<MessageBatch> batch;
+    bool look_for_retries = false;
+    {
+      std::unique_lock lock(mutex_);
+      const auto ready = [this] {
+        return stopping_ || asleep_ ||
+               (!paused_ && !halted_ && (!queue_.empty() || retry_letters_));
+      };
+      if (position_due_) {
+        changed_.wait_for(lock, stop, kFlushAfter, ready);
+      } else {
+        changed_.wait(lock, stop, ready);
+      }
+      if (stopping_ || asleep_ || stop.stop_requested()) return;
+      if (paused_ || halted_) continue;
+      look_for_retries = retry_letters_;
+      retry_letters_ = false;
+      if (!look_for_retries) batch = queue_.pop();
+    }
+    changed_.notify_all();
+    if (look_for_retries) {
+      retry_dead_letters(stop);
+    } else if (batch) {
+      deliver_batch(std::move(*batch), stop);
+    } else {
+      flush_position();
+    }
+  }
+}
+
+void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
+  Settlement settlement(batch.messages, batch.records.records.size(),
+                        spec_.on_reject == OnReject::stop);
+  Backoff pause = backoff();
+  bool going = true;
+  while (going && !settlement.done()) {
+    park(batch, settlement);
+    going = settlement.done() || (open_sink(stop) && deliver_round(batch, settlement, pause, stop));
+    going = acknowledge(batch, settlement, stop) && going;
+  }
+  if (going) acknowledge(batch, settlement, stop);
+  {
+    const std::lock_guard lock(mutex_);
+    if (in_flight_ > 0) --in_flight_;
+    note_state_locked();
+  }
+  changed_.notify_all();
+}
+
+void Pipeline::park(const MessageBatch& batch, Settlement& settlement) {
+  if (spec_.on_reject != OnReject::park_key || parked_.empty()) return;
+  const std::vector<std::size_t> pending = settlement.pending();
+  for (const std::size_t index : pending) {
+    const std::string key(batch.messages[index].key);
+    if (parked_.contains(key)) settlement.reject(index, parked_error(key));
+  }
+}
+
+/// The next pending messages to send, in order; without copying where the whole batch is pending.
+std::span<const Message> Pipeline::sendable(const MessageBatch& batch, const Settlement& settlement,
+                                            std::vector<Message>& copies, std::stop_token stop) {
+  const auto& pending = settlement.pending();
+  std::size_t count = allowance(pending.size(), stop);
+  // Nothing is sent past a message that cannot be sent and must not be passed.
+  for (std::size_t i = 0; i < count; ++i) {
+    if (batch.messages[pending[i]].refused) count = i;
+  }
+  if (count == batch.messages.size()) return batch.messages;
+  copies.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) copies.push_back(batch.messages[pending[i]]);
+  return copies;
+}
+
+/// Sends what is pending once. False: the pipeline is to stop.
+bool Pipeline::deliver_round(const MessageBatch& batch, Settlement& settlement, Backoff& pause,
+                             std::stop_token stop) {
+  while (!hooks_.lease_valid()) {
+    if (!wait_for(kLeaseCheck, stop)) return false;
+  }
+  const SharedError& refused = batch.messages[settlement.pending().front()].refused;
+  if (refused) return halt(*refused, stop);
+  std::vector<Message> copies;
+  const auto messages = sendable(batch, settlement, copies, stop);
+  if (messages.empty()) return false;
+
+  const auto began = SteadyClock::now();
+  const auto outcomes = sink_->deliver(messages, Deadline::after(kDeliveryTimeout), stop);
+  const auto took = SteadyClock::now() - began;
+
+  SharedError trouble;
+  SharedError rejection;
+  std::vector<Message> settled;
+  settled.reserve(outcomes.size());
+  std::size_t failed = 0;
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    const Outcome& outcome = outcomes[i];
+    if (outcome.kind == Outcome::Kind::unknown || outcome.kind == Outcome::Kind::rejected) {
+      SharedError& first = outcome.kind == Outcome::Kind::unknown ? trouble : rejection;
+      if (!first) first = outcome.error;
+      ++failed;
+      if (outcome.kind == Outcome::Kind::rejected) parked_.emplace(messages[i].key);
+    } else {
+      if (outcome.kind == Outcome::Kind::duplicate) metrics_->duplicates.Increment();
+      settled.push_back(messages[i]);
+    }
+  }
+  settlement.record(outcomes);
+  metrics_->delivered.Increment(static_cast<double>(settled.size()));
+  metrics_->errors.Increment(static_cast<double>(failed));
+  metrics_->observe_delivery(settled, took, now());
+  if (trouble) return recover(*trouble, !settled.empty(), pause, stop);
+  if (rejection && spec_.on_reject == OnReject::stop) return halt(*rejection, stop);
+  clear_trouble(Side::sender, kSinkTrouble);
+  return true;
+}
+
+/// After an unknown outcome: waits, with a fresh connection where the old one may be the cause.
+bool Pipeline::recover(const Error& error, bool progressed, Backoff& pause, std::stop_token stop) {
+  metrics_->retries.Increment();
+  if (progressed) pause.reset();
+  if (error.error_class != ErrorClass::throttled) close_sink();
+  return in_trouble(Side::sender, kSinkTrouble, error, pause, stop);
+}
+
+void Pipeline::close_sink() {
+  sink_->close();
+  metrics_->sink_connected.Set(0);
+  const std::lock_guard lock(mutex_);
+  sink_open_ = false;
+}
+
+/// `on_reject = stop`: waits until somebody resumes the pipeline, then the message is sent again.
+bool Pipeline::halt(const Error& error, std::stop_token stop) {
+  log::failure("stopped", spec_.name, error);
+  std::unique_lock lock(mutex_);
+  trouble_[static_cast<int>(Side::sender)] = error;
+  halted_ = true;
+  note_state_locked();
+  changed_.wait(lock, stop, [this] { return stopping_ || !halted_; });
+  trouble_[static_cast<int>(Side::sender)].reset();
+  note_state_locked();
+  return !stopping_ && !stop.stop_requested();
+}
+
+/// Moves the position behind what is settled. False: the pipeline is to stop.
+bool Pipeline::acknowledge(const MessageBatch& batch, Settlement& settlement,
+                           std::stop_token stop) {
+  const auto progress = settlement.progress();
+  std::vector<DeadLetter> letters;
+  for (const std::size_t index : progress.rejected) {
+    const Error& error = *settlement.error(index);
+    metrics_->rejected.Increment();
+    if (spec_.on_reject == OnReject::skip) {
+      log::warn("skipped", spec_.name, "message {}: {}", batch.messages[index].id, error.message);
+    } else {
+      letters.push_back(DeadLetter::from(batch.messages[index], error));
+    }
+  }
+  if (!letters.empty()) {
+    log::failure("dead_letter", spec_.name, letters.front().error);
+    metrics_->dead_letters.Increment(static_cast<double>(letters.size()));
+  }
+  const bool replay = batch.records.is_replay();
+  if (replay || progress.records == 0) {
+    if (letters.empty()) return true;
+    // Nothing to pass with: the letters are stored on their own, at the position that stands.
+    const auto store = [&] { return dead_letters_->store(letters); };
+    return insist(store, stop);
+  }
+  const Position position = position_of(batch.records.records[progress.records - 1]);
+  if (!commit(position, letters, stop)) return false;
+  const std::lock_guard lock(mutex_);
+  position_ = position;
+  set_progress();
+  return true;
+}
+
+/// Tries until it succeeds: nothing goes on while dead letters or a position cannot be written.
+bool Pipeline::insist(const std::function<Result<void>()>& operation, std::stop_token stop) {
+  Backoff pause = backoff();
+  while (true) {
+    const auto done = operation();
+    if (done) {
+      if (pause.attempts() > 0) clear_trouble(Side::sender, kSinkTrouble);
+      return true;
+    }
+    if (!in_trouble(Side::sender, kSinkTrouble, done.error(), pause, stop)) return false;
+  }
+}
+
+bool Pipeline::commit(const Position& position, std::span<const DeadLetter> letters,
+                      std::stop_token stop) {
+  std::span<const DeadLetter> with_position = letters;
+  if (!letters.empty() && !source_->keeps_dead_letters()) {
+    if (!insist([&] { return dead_letters_->store(letters); }, stop)) return false;
+    with_position = {};
+  }
+  if (!insist([&] { return source_->acknowledge(position, with_position); }, stop)) return false;
+  position_due_ = true;
+  metrics_->position.Set(static_cast<double>(position.id));
+  return true;
+}
+
+void Pipeline::flush_position() {
+  if (!position_due_) return;
+  position_due_ = false;
+  Position position;
+  {
+    const std::lock_guard lock(mutex_);
+    if (fenced_) return;
+    position = position_;
+  }
+  // A failure costs a second delivery at worst: the next acknowledgement writes the same again.
+  const auto flushed = source_->acknowledge(position, {});
+  if (!flushed) log::failure("position_not_written", spec_.name, flushed.error());
+  if (!flushed && flushed.error().error_class == ErrorClass::fenced) enter_fenced(flushed.error());
+}
+
+void Pipeline::retry_dead_letters(std::stop_token stop) {
+  Backoff pause = backoff();
+  bool more = true;
+  while (more) {
+    if (!open_sink(stop)) return;
+    const auto sent = retry_some(stop);
+    if (sent) {
+      more = *sent;
+      if (pause.attempts() > 0) clear_trouble(Side::sender, kSinkTrouble);
+    } else if (!in_trouble(Side::sender, kSinkTrouble, sent.error(), pause, stop)) {
+      return;
+    }
+  }
+  if (spec_.on_reject == OnReject::park_key) {
+    insist(
+        [this]() -> Result<void> {
+          auto keys = dead_letters_->parked_keys();
+          if (!keys) return fail(keys.error());
+          parked_ = std::move(*keys);
+          return {};
+        },
+        stop);
+  }
+}
+
+/// Sends some of the dead letters that somebody wants sent again. True: there may be more.
+Result<bool> Pipeline::retry_some(std::stop_token stop) {
+  const auto letters = dead_letters_->take_retries(kRetriesAtOnce);
+  if (!letters) return fail(letters.error());
+  if (letters->empty()) return false;
+  std::vector<std::vector<Header>> headers(letters->size());
+  std::vector<Message> messages;
+  for (std::size_t i = 0; i < letters->size(); ++i) {
+    messages.push_back((*letters)[i].to_message(headers[i]));
+  }
+  const auto outcomes = sink_->deliver(messages, Deadline::after(kDeliveryTimeout), stop);
+  SharedError trouble;
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    const std::int64_t id = (*letters)[i].dlq_id;
+    Result<void> noted;
+    if (outcomes[i].kind == Outcome::Kind::rejected) {
+      noted = dead_letters_->failed_again(id, *outcomes[i].error);
+    } else if (outcomes[i].kind == Outcome::Kind::unknown) {
+      trouble = outcomes[i].error;
+    } else {
+      metrics_->delivered.Increment();
+      metrics_->dead_letters.Decrement();
+      noted = dead_letters_->resolve(id);
+    }
+    if (!noted) return fail(noted.error());
+  }
+  if (trouble) {
+    close_sink();
+    return fail(*trouble);
+  }
+  return letters->size() == kRetriesAtOnce;
+}
+
+/// How many of `wanted` messages the rate limit lets pass now; waits until it is at least one.
+std::size_t Pipeline::allowance(std::size_t wanted, std::stop_token stop) {
+  if (spec_.rate_limit <= 0) return wanted;
+  const auto present = SteadyClock::now();
+  if (next_send_ > present) {
+    if (!wait_for(std::chrono::ceil<milliseconds>(next_send_ - present), stop)) return 0;
+  }
+  constexpr double kSlice = 0.05;  // seconds of the rate that go out at once
+  const auto slice = static_cast<std::size_t>(std::max(1.0, spec_.rate_limit * kSlice));
+  const std::size_t count = std::min(wanted, slice);
+  const auto cost = std::chrono::duration<double>(static_cast<double>(count) / spec_.rate_limit);
+  next_send_ = std::max(next_send_, SteadyClock::now()) +
+               std::chrono::duration_cast<SteadyClock::duration>(cost);
+  return count;
+}
+
+}  // namespace relay

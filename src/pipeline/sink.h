@@ -1,0 +1,30 @@
+#pragma once
+
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "core/deadline.h"
+#include "core/error.h"
+#include "core/message.h"
+
+namespace relay {
+
+/// Where messages go. One thread at a time, the same one from `open` to `close`.
+class Sink {
+ public:
+  virtual ~Sink() = default;
+
+  /// Connects. Transient: the broker is away. Misconfigured: it refuses us, or a stream is missing.
+  virtual Result<void> open(std::stop_token) = 0;
+
+  /// Sends the messages, in order for each key, and returns one outcome a message, in their order.
+  /// Free to pipeline inside; never returns before each outcome is known, the deadline has passed
+  /// or a stop was asked for (what is not known then is `unknown`). Reconnects by itself within the
+  /// deadline where the protocol makes that safe; else says `unknown`, and is closed and opened.
+  virtual std::vector<Outcome> deliver(std::span<const Message>, Deadline, std::stop_token) = 0;
+
+  virtual void close() = 0;
+};
+
+}  // namespace relay
