@@ -1,0 +1,164 @@
+// How a Connection comes to be.
+#include <poll.h>
+
+#include <array>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "core/log.h"
+#include "postgres/connection.h"
+
+namespace relay::postgres {
+
+namespace {
+
+struct ConninfoDeleter {
+  void operator()(PQconninfoOption* options) const { PQconninfoFree(options); }
+};
+
+/// What the URL says, with nothing added. Never logged: it holds the password.
+std::map<std::string, std::string> parse_url(const std::string& url) {
+  const std::unique_ptr<PQconninfoOption, ConninfoDeleter> options(
+      PQconninfoParse(url.c_str(), nullptr));
+  std::map<std::string, std::string> values;
+  for (const PQconninfoOption* option = options.get();
+       option != nullptr && option->keyword != nullptr; ++option) {
+    if (option->val != nullptr) values[option->keyword] = option->val;
+  }
+  return values;
+}
+
+std::string describe_endpoint(const std::map<std::string, std::string>& values) {
+  const auto value = [&](const char* key, std::string_view fallback) {
+    const auto found = values.find(key);
+    return found == values.end() ? std::string(fallback) : found->second;
+  };
+  const std::string host = value("host", value("hostaddr", "local socket"));
+  return fmt::format("{}:{}/{}", host, value("port", "5432"), value("dbname", value("user", "")));
+}
+
+void log_notice(void* endpoint, const char* message) {
+  std::string_view text(message);
+  while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
+  log::debug("postgres_notice", "", "{}: {}", *static_cast<const std::string*>(endpoint), text);
+}
+
+/// libpq tells why a connection was refused in prose only, in the server's language. With verbose
+/// messages the SQLSTATE stands in it: "FATAL:  28P01: password authentication failed".
+struct Refusal {
+  std::string state;
+  std::string text;
+};
+
+bool is_sqlstate(std::string_view text) {
+  return text.size() == 5 &&
+         text.find_first_not_of("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") == std::string_view::npos;
+}
+
+Refusal explain(std::string_view message) {
+  Refusal refusal;
+  while (!message.empty()) {
+    const auto end = message.find('\n');
+    std::string_view line = message.substr(0, end);
+    message.remove_prefix(end == std::string_view::npos ? message.size() : end + 1);
+    const auto mark = line.find(":  ");
+    std::string cleaned(line);
+    if (mark != std::string_view::npos) {
+      const std::string_view rest = line.substr(mark + 3);
+      if (rest.size() > 7 && is_sqlstate(rest.substr(0, 5)) && rest.substr(5, 2) == ": ") {
+        refusal.state = rest.substr(0, 5);
+        cleaned = fmt::format("{}: {}", line.substr(0, mark), rest.substr(7));
+      } else if (line.find(".c:") != std::string_view::npos) {
+        continue;  // the place in the server's source
+      }
+    }
+    if (cleaned.empty()) continue;
+    if (!refusal.text.empty()) refusal.text += "; ";
+    refusal.text += cleaned;
+  }
+  return refusal;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Connection>> Connection::open(const Options& options, std::stop_token stop) {
+  const auto values = parse_url(options.url);
+  if (values.empty() && !options.url.empty()) {
+    // libpq's own words may quote a part of the URL, and so the password.
+    return fail(ErrorClass::misconfigured, "postgres_url", "the PostgreSQL URL cannot be read",
+                "it has the form postgres://user:password@host:port/database?sslmode=...");
+  }
+  std::unique_ptr<Connection> connection(new Connection);
+  connection->endpoint_ = describe_endpoint(values);
+  const Deadline deadline = Deadline::after(options.connect_timeout);
+  if (auto done = connection->connect(options, deadline, stop); !done) return fail(done.error());
+  if (auto done = connection->configure(options, deadline, stop); !done) return fail(done.error());
+  return connection;
+}
+
+Result<void> Connection::connect(const Options& options, Deadline deadline, std::stop_token stop) {
+  // What stands before the URL is a default that the URL may change; what stands behind it holds.
+  // tcp_user_timeout bounds the SYN as well, so that a dead first host of several is left in time.
+  const std::string user_timeout = options.keepalive ? "5000" : "10000";
+  const std::pair<const char*, std::string> settings[] = {
+      {"keepalives", "1"},
+      {"keepalives_idle", options.keepalive ? "2" : "10"},
+      {"keepalives_interval", options.keepalive ? "1" : "3"},
+      {"keepalives_count", "3"},
+      {"tcp_user_timeout", user_timeout},
+      {"dbname", options.url},
+      {"application_name", options.application_name},
+      {"client_encoding", "UTF8"},
+  };
+  std::vector<const char*> keys;
+  std::vector<const char*> texts;
+  for (const auto& [key, text] : settings) {
+    keys.push_back(key);
+    texts.push_back(text.c_str());
+  }
+  keys.push_back(nullptr);
+  texts.push_back(nullptr);
+  handle_.reset(PQconnectStartParams(keys.data(), texts.data(), 1));
+  if (!handle_) throw std::bad_alloc();
+  PQsetErrorVerbosity(handle_.get(), PQERRORS_VERBOSE);
+  PQsetNoticeProcessor(handle_.get(), log_notice, &endpoint_);
+
+  PostgresPollingStatusType state = PGRES_POLLING_WRITING;
+  while (PQstatus(handle_.get()) != CONNECTION_BAD && state != PGRES_POLLING_OK &&
+         state != PGRES_POLLING_FAILED) {
+    const short events = state == PGRES_POLLING_WRITING ? POLLOUT : POLLIN;
+    if (auto ready = wait(events, deadline, stop); !ready) {
+      return fail(ready.error().in_context("connecting"));
+    }
+    state = PQconnectPoll(handle_.get());
+  }
+  if (PQstatus(handle_.get()) != CONNECTION_OK) {
+    const Refusal refusal = explain(PQerrorMessage(handle_.get()));
+    broken_ = true;
+    Error error = error_of_state(
+        refusal.state, fmt::format("connecting to PostgreSQL at {}: {}", endpoint_, refusal.text));
+    return fail(std::move(error));
+  }
+  PQsetErrorVerbosity(handle_.get(), PQERRORS_DEFAULT);
+  PQsetnonblocking(handle_.get(), 1);
+  return {};
+}
+
+Result<void> Connection::configure(const Options& options, Deadline deadline,
+                                   std::stop_token stop) {
+  // A generic plan of a keyset read, made while the table was small, would be a sequential scan for
+  // ever: each execution is planned for its own parameters.
+  std::string sql = fmt::format(
+      "set datestyle to 'ISO'; set timezone to 'UTC'; set bytea_output to 'hex';"
+      "set plan_cache_mode to 'force_custom_plan'; set statement_timeout to {};",
+      options.statement_timeout.count());
+  if (options.keepalive) {
+    sql +=
+        "set tcp_keepalives_idle to 2; set tcp_keepalives_interval to 1;"
+        "set tcp_keepalives_count to 3; set tcp_user_timeout to 5000;";
+  }
+  return script(sql, deadline, stop);
+}
+
+}  // namespace relay::postgres

@@ -1,0 +1,375 @@
+#include "postgres/connection.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <condition_variable>
+#include <mutex>
+#include <new>
+#include <thread>
+
+#include "core/stop_event.h"
+
+namespace relay::postgres {
+
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr std::size_t kPreparedStatements = 64;
+constexpr milliseconds kSendTimeout{10000};
+constexpr milliseconds kCancelTimeout{1000};
+
+enum class Ready { yes, timed_out, stopped };
+
+Ready poll_socket(int socket, short events, Deadline deadline, std::stop_token stop) {
+  if (stop.stop_requested()) return Ready::stopped;
+  std::optional<StopEvent> stopped;
+  if (stop.stop_possible()) stopped.emplace(stop);
+  // A negative descriptor is not looked at.
+  pollfd fds[] = {{socket, events, 0}, {stopped ? stopped->fd() : -1, POLLIN, 0}};
+  while (true) {
+    const int count = ::poll(fds, 2, static_cast<int>(deadline.left().count()));
+    if (count < 0 && errno != EINTR) return Ready::yes;  // libpq finds out what it is
+    if (count > 0) return fds[0].revents != 0 ? Ready::yes : Ready::stopped;
+    if (count == 0 && deadline.passed()) return Ready::timed_out;
+  }
+}
+
+struct CancelDeleter {
+  void operator()(PGcancel* cancel) const { PQfreeCancel(cancel); }
+};
+
+/// Asks the server to end what it does. False: it did not answer in time. PQcancel opens a
+/// connection of its own and blocks without a limit, so it has a thread that may be left behind.
+bool cancel(PGconn* handle, Deadline deadline) {
+  struct Attempt {
+    std::mutex mutex;
+    std::condition_variable ended;
+    bool done = false;
+    bool sent = false;
+  };
+  std::shared_ptr<PGcancel> request(PQgetCancel(handle), CancelDeleter{});
+  if (!request) return false;
+  auto attempt = std::make_shared<Attempt>();
+  std::thread([request, attempt] {
+    char why[256];
+    const bool sent = PQcancel(request.get(), why, sizeof why) == 1;
+    const std::lock_guard lock(attempt->mutex);
+    attempt->done = true;
+    attempt->sent = sent;
+    attempt->ended.notify_all();
+  }).detach();
+  std::unique_lock lock(attempt->mutex);
+  const auto until = deadline.earlier(Deadline::after(kCancelTimeout));
+  attempt->ended.wait_until(lock, until.at(), [&] { return attempt->done; });
+  return attempt->sent;
+}
+
+std::int64_t to_integer(std::string_view text) {
+  std::int64_t value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+bool is_error(const PGresult* result) {
+  const ExecStatusType status = PQresultStatus(result);
+  return status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE;
+}
+
+/// The statement has to be prepared anew: what it gives was changed by DDL, or somebody (a pooler)
+/// discarded it.
+bool is_stale(const Error& error) {
+  return error.code == "26000" ||
+         (error.code == "0A000" && error.message.find("cached plan") != std::string::npos);
+}
+
+}  // namespace
+
+std::int64_t Rows::integer(int row, int column) const {
+  return to_integer(text(row, column));
+}
+
+bool Rows::boolean(int row, int column) const {
+  return text(row, column) == "t";
+}
+
+std::int64_t Rows::affected() const {
+  return result_ ? to_integer(PQcmdTuples(result_.get())) : 0;
+}
+
+Connection::~Connection() {
+  // Closing alone would let the server work on until it has something to send.
+  if (handle_ && !broken_ && PQtransactionStatus(handle_.get()) == PQTRANS_ACTIVE) {
+    cancel(handle_.get(), Deadline::after(kCancelTimeout));
+  }
+}
+
+bool Connection::ok() const {
+  return handle_ && !broken_ && PQstatus(handle_.get()) == CONNECTION_OK;
+}
+
+bool Connection::still_there() {
+  if (!ok()) return false;
+  pollfd fd{PQsocket(handle_.get()), POLLIN, 0};
+  if (::poll(&fd, 1, 0) == 0) return true;
+  return PQconsumeInput(handle_.get()) == 1 && PQstatus(handle_.get()) == CONNECTION_OK;
+}
+
+bool Connection::in_transaction() const {
+  return PQtransactionStatus(handle_.get()) != PQTRANS_IDLE;
+}
+
+int Connection::backend_pid() const {
+  return PQbackendPID(handle_.get());
+}
+
+int Connection::server_version() const {
+  return PQserverVersion(handle_.get());
+}
+
+std::string Connection::quote_literal(std::string_view text) {
+  char* quoted = PQescapeLiteral(handle_.get(), text.data(), text.size());
+  if (quoted == nullptr) return "NULL";
+  std::string result(quoted);
+  PQfreemem(quoted);
+  return result;
+}
+
+std::string Connection::quote_identifier(std::string_view name) {
+  std::string quoted = "\"";
+  for (const char c : name) {
+    if (c == '"') quoted += '"';
+    quoted += c;
+  }
+  return quoted + '"';
+}
+
+Error Connection::connection_error(std::string_view doing) {
+  broken_ = true;
+  streaming_ = false;
+  std::string text = PQerrorMessage(handle_.get());
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return Error{ErrorClass::transient,
+               "connection",
+               fmt::format("{} PostgreSQL at {}: {}", doing, endpoint_, text),
+               "",
+               {}};
+}
+
+/// Ends an operation that nobody waits for any longer. What its answer would have been is not
+/// known, so the session ends with it.
+Error Connection::give_up(ErrorClass error_class, std::string_view code, std::string_view why) {
+  const bool established = !broken_ && PQstatus(handle_.get()) == CONNECTION_OK;
+  if (established && PQtransactionStatus(handle_.get()) == PQTRANS_ACTIVE) {
+    cancel(handle_.get(), Deadline::after(kCancelTimeout));
+  }
+  broken_ = true;
+  streaming_ = false;
+  return Error{
+      error_class, std::string(code), fmt::format("PostgreSQL at {}: {}", endpoint_, why), "", {}};
+}
+
+Result<void> Connection::wait(short events, Deadline deadline, std::stop_token stop) {
+  switch (poll_socket(PQsocket(handle_.get()), events, deadline, std::move(stop))) {
+    case Ready::yes:
+      break;
+    case Ready::timed_out:
+      return fail(give_up(ErrorClass::transient, "timeout", "no answer in time"));
+    case Ready::stopped:
+      return fail(give_up(ErrorClass::cancelled, "stopped", "stopped while waiting"));
+  }
+  return {};
+}
+
+Result<void> Connection::flush(Deadline deadline, std::stop_token stop) {
+  while (true) {
+    const int left = PQflush(handle_.get());
+    if (left < 0) return fail(connection_error("sending to"));
+    if (left == 0) return {};
+    // The server may have to send before it can take more.
+    if (auto ready = wait(POLLIN | POLLOUT, deadline, stop); !ready) return ready;
+    if (PQconsumeInput(handle_.get()) == 0) return fail(connection_error("sending to"));
+  }
+}
+
+Result<PgResult> Connection::take_result(Deadline deadline, std::stop_token stop) {
+  while (PQisBusy(handle_.get()) != 0) {
+    // The socket does not block: what is there already is taken without asking poll first.
+    if (PQconsumeInput(handle_.get()) == 0) return fail(connection_error("reading from"));
+    if (PQisBusy(handle_.get()) == 0) break;
+    if (auto ready = wait(POLLIN, deadline, stop); !ready) return fail(ready.error());
+  }
+  return PgResult(PQgetResult(handle_.get()));
+}
+
+/// Takes all results of what was sent, and gives the last one, or the first error.
+Result<Rows> Connection::finish(Deadline deadline, std::stop_token stop) {
+  PgResult last;
+  std::optional<Error> error;
+  while (true) {
+    auto result = take_result(deadline, stop);
+    if (!result) return fail(result.error());
+    if (!*result) break;
+    const ExecStatusType status = PQresultStatus(result->get());
+    if (is_error(result->get()) && !error) error = error_of(result->get(), endpoint_);
+    if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
+      return fail(
+          give_up(ErrorClass::misconfigured, "copy", "COPY is not a statement to run here"));
+    }
+    last = std::move(*result);
+  }
+  if (PQstatus(handle_.get()) != CONNECTION_OK) {
+    // The session ended under the statement: whatever the reason, a new one may succeed.
+    Error lost = connection_error("running a statement on");
+    if (error) lost.message = error->message;
+    return fail(std::move(lost));
+  }
+  if (error) return fail(std::move(*error));
+  return Rows(std::move(last));
+}
+
+Result<void> Connection::script(std::string_view sql, Deadline deadline, std::stop_token stop) {
+  if (PQsendQuery(handle_.get(), std::string(sql).c_str()) == 0) {
+    return fail(connection_error("sending to"));
+  }
+  if (auto sent = flush(deadline, stop); !sent) return sent;
+  auto rows = finish(deadline, stop);
+  if (!rows) return fail(rows.error());
+  return {};
+}
+
+Result<void> Connection::forget_oldest(Deadline deadline, std::stop_token stop) {
+  // In a failed transaction nothing can be deallocated: it waits for the next time.
+  if (prepared_.size() < kPreparedStatements ||
+      PQtransactionStatus(handle_.get()) == PQTRANS_INERROR) {
+    return {};
+  }
+  const auto oldest =
+      std::min_element(prepared_.begin(), prepared_.end(),
+                       [](const Prepared& a, const Prepared& b) { return a.used < b.used; });
+  const std::string sql = "deallocate " + oldest->name;
+  prepared_.erase(oldest);
+  return script(sql, deadline, stop);
+}
+
+Result<std::string> Connection::prepare(std::string_view sql, Deadline deadline,
+                                        std::stop_token stop) {
+  ++uses_;
+  for (Prepared& statement : prepared_) {
+    if (statement.sql == sql) {
+      statement.used = uses_;
+      return statement.name;
+    }
+  }
+  if (auto room = forget_oldest(deadline, stop); !room) return fail(room.error());
+  Prepared statement{std::string(sql), fmt::format("relay_{}", uses_), uses_};
+  if (PQsendPrepare(handle_.get(), statement.name.c_str(), statement.sql.c_str(), 0, nullptr) ==
+      0) {
+    return fail(connection_error("sending to"));
+  }
+  if (auto sent = flush(deadline, stop); !sent) return fail(sent.error());
+  if (auto done = finish(deadline, stop); !done) return fail(done.error());
+  prepared_.push_back(std::move(statement));
+  return prepared_.back().name;
+}
+
+bool Connection::forget(std::string_view sql) {
+  return std::erase_if(prepared_, [&](const Prepared& one) { return one.sql == sql; }) > 0;
+}
+
+Result<void> Connection::send(const std::string& name, std::span<const Param> params,
+                              Format format) {
+  std::vector<const char*> values;
+  values.reserve(params.size());
+  for (const Param& param : params) values.push_back(param ? param->c_str() : nullptr);
+  if (PQsendQueryPrepared(handle_.get(), name.c_str(), static_cast<int>(values.size()),
+                          values.data(), nullptr, nullptr, static_cast<int>(format)) == 0) {
+    return fail(connection_error("sending to"));
+  }
+  return {};
+}
+
+Result<Rows> Connection::run_once(std::string_view sql, std::span<const Param> params,
+                                  Deadline deadline, std::stop_token stop) {
+  const auto name = prepare(sql, deadline, stop);
+  if (!name) return fail(name.error());
+  if (auto sent = send(*name, params, Format::text); !sent) return fail(sent.error());
+  if (auto sent = flush(deadline, stop); !sent) return fail(sent.error());
+  return finish(deadline, stop);
+}
+
+Result<Rows> Connection::query(std::string_view sql, std::span<const Param> params,
+                               Deadline deadline, std::stop_token stop) {
+  auto rows = run_once(sql, params, deadline, stop);
+  if (!rows && is_stale(rows.error()) && forget(sql) && !in_transaction()) {
+    return run_once(sql, params, deadline, stop);
+  }
+  return rows;
+}
+
+Result<void> Connection::start(std::string_view sql, std::span<const Param> params, Format format) {
+  const Deadline deadline = Deadline::after(kSendTimeout);
+  const auto name = prepare(sql, deadline, {});
+  if (!name) return fail(name.error());
+  if (auto sent = send(*name, params, format); !sent) return sent;
+  PQsetSingleRowMode(handle_.get());
+  streaming_ = true;
+  return flush(deadline, {});
+}
+
+Result<PgResult> Connection::next_row(Deadline deadline, std::stop_token stop) {
+  if (!streaming_) return PgResult();
+  auto result = take_result(deadline, stop);
+  if (!result) return result;
+  if (*result && PQresultStatus(result->get()) == PGRES_SINGLE_TUPLE) return result;
+  streaming_ = false;
+  std::optional<Error> error;
+  if (*result && is_error(result->get())) error = error_of(result->get(), endpoint_);
+  auto end = finish(deadline, stop);
+  if (!end) return fail(error && ok() ? *error : end.error());
+  if (error) {
+    // Prepared anew when the caller tries again.
+    if (is_stale(*error)) {
+      prepared_.clear();
+      broken_ = true;
+      error->error_class = ErrorClass::transient;
+    }
+    return fail(std::move(*error));
+  }
+  return PgResult();
+}
+
+void Connection::abandon(Deadline deadline) {
+  if (!streaming_) return;
+  streaming_ = false;
+  if (!cancel(handle_.get(), deadline)) {
+    broken_ = true;
+    return;
+  }
+  // Rows that were under way, then either the statement's end or the word that it was cancelled.
+  // PQcancel returns when the signal has been sent, so that it cannot hit a later statement: a
+  // backend that waits for a command drops it (ProcessInterrupts, tcop/postgres.c).
+  [[maybe_unused]] const auto end = finish(deadline, {});
+}
+
+Result<std::vector<Connection::Notification>> Connection::notifications(Deadline deadline,
+                                                                        std::stop_token stop) {
+  std::vector<Notification> found;
+  while (true) {
+    if (PQconsumeInput(handle_.get()) == 0 || PQstatus(handle_.get()) != CONNECTION_OK) {
+      return fail(connection_error("listening to"));
+    }
+    while (PGnotify* notification = PQnotifies(handle_.get())) {
+      found.push_back({notification->relname, notification->extra});
+      PQfreemem(notification);
+    }
+    if (!found.empty()) return found;
+    if (poll_socket(PQsocket(handle_.get()), POLLIN, deadline, stop) != Ready::yes) return found;
+  }
+}
+
+}  // namespace relay::postgres

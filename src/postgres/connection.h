@@ -1,0 +1,157 @@
+#pragma once
+
+#include <libpq-fe.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/deadline.h"
+#include "core/error.h"
+
+namespace relay::postgres {
+
+struct ResultDeleter {
+  void operator()(PGresult* result) const { PQclear(result); }
+};
+using PgResult = std::unique_ptr<PGresult, ResultDeleter>;
+
+/// A parameter in text form; nothing is NULL.
+using Param = std::optional<std::string>;
+
+/// The rows that a statement gave. Fields are text, valid as long as this object.
+class Rows {
+ public:
+  Rows() = default;
+  explicit Rows(PgResult result) : result_(std::move(result)) {}
+
+  int size() const { return result_ ? PQntuples(result_.get()) : 0; }
+  bool empty() const { return size() == 0; }
+  bool is_null(int row, int column) const { return PQgetisnull(result_.get(), row, column) != 0; }
+  std::string_view text(int row, int column) const {
+    return {PQgetvalue(result_.get(), row, column),
+            static_cast<std::size_t>(PQgetlength(result_.get(), row, column))};
+  }
+  std::int64_t integer(int row, int column) const;  ///< 0 for NULL
+  bool boolean(int row, int column) const;          ///< false for NULL
+  std::int64_t affected() const;
+  PGresult* get() const { return result_.get(); }
+
+ private:
+  PgResult result_;
+};
+
+/// One session. One thread at a time. Every wait ends at the deadline or at a stop; an operation
+/// that was given up is cancelled on the server and leaves the connection broken (`ok()` is false).
+/// SQLSTATEs become classes: connection and server trouble, serialisation, deadlock, locks are
+/// transient; wrong password, missing database, missing privilege, missing object are
+/// misconfigured; data errors are rejected.
+class Connection {
+ public:
+  struct Options {
+    std::string url;               ///< URI or key=value, as libpq takes it
+    std::string application_name;  ///< shown in pg_stat_activity
+    std::chrono::milliseconds connect_timeout{10000};
+    /// Server-side limit for one statement; 0: none.
+    std::chrono::milliseconds statement_timeout{0};
+    /// Dedicated sessions (locks, LISTEN): short TCP keepalives and tcp_user_timeout, both sides.
+    bool keepalive = false;
+  };
+
+  static Result<std::unique_ptr<Connection>> open(const Options&, std::stop_token);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  /// One statement with parameters (prepared once per session by its text), or, without any
+  /// parameter and `simple`, several statements as one script.
+  Result<Rows> query(std::string_view sql, std::span<const Param> params, Deadline,
+                     std::stop_token);
+  Result<Rows> query(std::string_view sql, std::initializer_list<Param> params, Deadline deadline,
+                     std::stop_token stop) {
+    return query(sql, std::span<const Param>(params.begin(), params.size()), deadline, stop);
+  }
+  Result<void> script(std::string_view sql, Deadline, std::stop_token);
+
+  /// Sends a statement whose rows are taken one by one with `next_row`, in binary form if asked.
+  /// Nothing else may run until that has returned null or an error.
+  enum class Format { text = 0, binary = 1 };
+  Result<void> start(std::string_view sql, std::span<const Param> params,
+                     Format format = Format::text);
+  /// The next row (a PGresult of one tuple), null at the end. After `abandon`, the rest is dropped.
+  Result<PgResult> next_row(Deadline, std::stop_token);
+  /// Cancels a started statement and drops its rows. The connection stays usable where it can.
+  void abandon(Deadline);
+  /// A started statement has not been read to its end.
+  bool streaming() const { return streaming_; }
+
+  /// Notifications that arrived, waiting for the first one until the deadline.
+  struct Notification {
+    std::string channel;
+    std::string payload;
+  };
+  Result<std::vector<Notification>> notifications(Deadline, std::stop_token);
+
+  bool ok() const;
+  /// Nothing was heard from the server since it was last used that would end the session. Does not
+  /// ask the server.
+  bool still_there();
+  /// Inside a transaction, or a statement is under way.
+  bool in_transaction() const;
+  int backend_pid() const;
+  int server_version() const;  ///< 150018
+  std::string quote_literal(std::string_view text);
+  std::string quote_identifier(std::string_view name);
+  /// "host:port/database", without user and password: for messages.
+  const std::string& endpoint() const { return endpoint_; }
+  PGconn* handle() const { return handle_.get(); }
+
+ private:
+  struct Closer {
+    void operator()(PGconn* handle) const { PQfinish(handle); }
+  };
+  struct Prepared {
+    std::string sql;
+    std::string name;
+    std::uint64_t used;
+  };
+  std::unique_ptr<PGconn, Closer> handle_;
+  std::string endpoint_;
+  std::vector<Prepared> prepared_;
+  std::uint64_t uses_ = 0;
+  bool broken_ = false;
+  bool streaming_ = false;
+
+  Connection() = default;
+  Result<void> connect(const Options& options, Deadline, std::stop_token);
+  Result<void> configure(const Options& options, Deadline, std::stop_token);
+  Result<void> wait(short events, Deadline, std::stop_token);
+  Result<void> flush(Deadline, std::stop_token);
+  Result<PgResult> take_result(Deadline, std::stop_token);
+  Result<Rows> finish(Deadline, std::stop_token);
+  Result<std::string> prepare(std::string_view sql, Deadline, std::stop_token);
+  Result<void> forget_oldest(Deadline, std::stop_token);
+  Result<void> send(const std::string& name, std::span<const Param> params, Format format);
+  Result<Rows> run_once(std::string_view sql, std::span<const Param> params, Deadline,
+                        std::stop_token);
+  bool forget(std::string_view sql);
+  Error give_up(ErrorClass error_class, std::string_view code, std::string_view why);
+  Error connection_error(std::string_view doing);
+};
+
+/// The error that an SQLSTATE stands for (empty: the connection itself failed, which is transient).
+Error error_of_state(std::string_view state, std::string message);
+
+/// A failed statement as an Error: class by SQLSTATE, code = SQLSTATE, message with detail and
+/// hint.
+Error error_of(const PGresult* result, std::string_view endpoint);
+
+}  // namespace relay::postgres

@@ -1,0 +1,142 @@
+#include "postgres/pool.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace relay::postgres {
+
+Lease& Lease::operator=(Lease&& other) noexcept {
+  if (this != &other) {
+    release();
+    pool_ = std::exchange(other.pool_, nullptr);
+    connection_ = std::move(other.connection_);
+  }
+  return *this;
+}
+
+Lease::~Lease() {
+  release();
+}
+
+void Lease::release() {
+  if (connection_) pool_->give_back(std::move(connection_));
+}
+
+Pool::Pool(Connection::Options options, std::size_t size)
+    : options_(std::move(options)), size_(std::max<std::size_t>(size, 1)) {}
+
+Pool::~Pool() = default;
+
+Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop) {
+  std::unique_lock lock(mutex_);
+  const char place = 0;
+  const void* const ticket = &place;
+  waiting_.push_back(ticket);
+  if (idle_.empty() && open_ >= size_) {
+    lock.unlock();
+    ask_keepers({});
+    lock.lock();
+  }
+  const auto my_turn = [&] {
+    return waiting_.front() == ticket && (!idle_.empty() || open_ < size_);
+  };
+  const bool granted = changed_.wait_until(lock, stop, deadline.at(), my_turn);
+  std::erase(waiting_, ticket);
+  // Whoever is next may find room as well.
+  changed_.notify_all();
+  if (!granted) {
+    if (stop.stop_requested()) {
+      return fail(ErrorClass::cancelled, "stopped", "stopped while waiting for a connection");
+    }
+    return fail(ErrorClass::transient, "pool_exhausted",
+                fmt::format("none of the {} connections of the pool became free in time", size_),
+                "a larger pool, or fewer pipelines on one instance");
+  }
+  if (auto connection = take_idle()) return Lease(this, std::move(connection));
+  ++open_;
+  lock.unlock();
+  auto options = options_;
+  options.connect_timeout = std::min(options.connect_timeout, deadline.left());
+  auto opened = Connection::open(options, stop);
+  if (opened) return Lease(this, std::move(*opened));
+  lock.lock();
+  --open_;
+  changed_.notify_all();
+  return fail(opened.error());
+}
+
+/// The connection that was used last, of those that are still there.
+std::unique_ptr<Connection> Pool::take_idle() {
+  while (!idle_.empty()) {
+    auto connection = std::move(idle_.back().connection);
+    idle_.pop_back();
+    if (connection->still_there()) return connection;
+    --open_;
+    ++lost_;
+  }
+  return nullptr;
+}
+
+void Pool::give_back(std::unique_ptr<Connection> connection) {
+  const bool lost = !connection->ok();
+  if (lost || connection->in_transaction()) connection.reset();
+  {
+    const std::lock_guard lock(mutex_);
+    if (lost) ++lost_;
+    if (connection) {
+      idle_.push_back({std::move(connection), SteadyClock::now()});
+    } else {
+      --open_;
+    }
+  }
+  changed_.notify_all();
+}
+
+void Pool::add_keeper(Keeper* keeper) {
+  const std::lock_guard lock(keepers_mutex_);
+  keepers_.push_back(keeper);
+}
+
+void Pool::remove_keeper(Keeper* keeper) {
+  const std::lock_guard lock(keepers_mutex_);
+  std::erase(keepers_, keeper);
+}
+
+void Pool::ask_keepers(std::chrono::milliseconds unused) {
+  const std::lock_guard lock(keepers_mutex_);
+  for (Keeper* keeper : keepers_) keeper->give_back(unused);
+}
+
+std::uint64_t Pool::lost_sessions() const {
+  const std::lock_guard lock(mutex_);
+  return lost_;
+}
+
+bool Pool::contended() const {
+  const std::lock_guard lock(mutex_);
+  return !waiting_.empty();
+}
+
+std::size_t Pool::open_connections() const {
+  const std::lock_guard lock(mutex_);
+  return open_;
+}
+
+void Pool::trim(std::chrono::milliseconds idle) {
+  // A statement that nobody reads on keeps the server from cleaning up.
+  constexpr std::chrono::seconds kKept{1};
+  ask_keepers(kKept);
+  std::vector<Idle> closing;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto before = SteadyClock::now() - idle;
+    const auto unused = std::stable_partition(idle_.begin(), idle_.end(),
+                                              [&](const Idle& one) { return one.since > before; });
+    std::move(unused, idle_.end(), std::back_inserter(closing));
+    idle_.erase(unused, idle_.end());
+    open_ -= closing.size();
+  }
+  changed_.notify_all();
+}
+
+}  // namespace relay::postgres

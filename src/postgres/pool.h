@@ -1,0 +1,95 @@
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <vector>
+
+#include "postgres/connection.h"
+
+namespace relay::postgres {
+
+class Pool;
+
+/// A connection borrowed for one operation; goes back when this ends. A broken one, or one left
+/// inside a transaction, is closed instead.
+class Lease {
+ public:
+  Lease() = default;
+  Lease(Lease&&) noexcept = default;
+  Lease& operator=(Lease&& other) noexcept;
+  ~Lease();
+
+  Connection* operator->() const { return connection_.get(); }
+  Connection& operator*() const { return *connection_; }
+  explicit operator bool() const { return connection_ != nullptr; }
+  void release();
+
+ private:
+  friend class Pool;
+  Lease(Pool* pool, std::unique_ptr<Connection> connection)
+      : pool_(pool), connection_(std::move(connection)) {}
+  Pool* pool_ = nullptr;
+  std::unique_ptr<Connection> connection_;
+};
+
+/// Somebody who may keep a connection between two operations, for speed.
+class Keeper {
+ public:
+  virtual ~Keeper() = default;
+  /// Gives back a connection that has been kept, unused, for longer than `unused`. Called by any
+  /// thread, at any time between `Pool::add_keeper` and `Pool::remove_keeper`.
+  virtual void give_back(std::chrono::milliseconds unused) = 0;
+};
+
+/// At most `size` sessions, opened when first needed, lent first come first served, closed after a
+/// minute without use. Any thread. Outlives its leases.
+class Pool {
+ public:
+  Pool(Connection::Options options, std::size_t size);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  Result<Lease> borrow(Deadline, std::stop_token);
+  /// True while somebody waits: whoever holds a connection for speed gives it back now.
+  bool contended() const;
+  std::size_t open_connections() const;
+  /// How many sessions ended otherwise than by being closed here. Where this number has changed,
+  /// the server may be another one than before, or one that was restored.
+  std::uint64_t lost_sessions() const;
+  /// Those who keep connections are asked for them when somebody waits, and by `trim`.
+  void add_keeper(Keeper* keeper);
+  void remove_keeper(Keeper* keeper);
+  /// Closes sessions that nobody used for `idle`.
+  void trim(std::chrono::milliseconds idle);
+  const Connection::Options& options() const { return options_; }
+
+ private:
+  friend class Lease;
+  void give_back(std::unique_ptr<Connection> connection);
+  std::unique_ptr<Connection> take_idle();
+  void ask_keepers(std::chrono::milliseconds unused);
+
+  struct Idle {
+    std::unique_ptr<Connection> connection;
+    SteadyClock::time_point since;
+  };
+  const Connection::Options options_;
+  const std::size_t size_;
+  mutable std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::vector<Idle> idle_;
+  std::deque<const void*> waiting_;
+  std::size_t open_ = 0;
+  std::uint64_t lost_ = 0;
+  std::mutex keepers_mutex_;
+  std::vector<Keeper*> keepers_;
+};
+
+}  // namespace relay::postgres
