@@ -1,0 +1,77 @@
+#include "outbox/look.h"
+
+#include <charconv>
+#include <string>
+
+namespace relay::outbox {
+
+namespace {
+
+// One call of pg_lock_status(), so that all of it is of one moment. Exactly ROW EXCLUSIVE: whoever
+// inserts holds it, and autovacuum, which must not stall us, holds another. A prepared transaction
+// has no pid, and its virtual id is not unique and changes with a restart of the server; its xid,
+// which it holds a lock on as well, is and does not. Retention (housekeeping) holds the table's
+// lock too, but deletes only, and says so by an advisory lock.
+constexpr std::string_view kHolders =
+    "with locks as materialized ("
+    "  select l.locktype, l.database, l.relation, l.virtualtransaction, l.pid, l.transactionid,"
+    "    l.mode, (l.classid::bigint << 32) | l.objid::bigint as advisory, l.objsubid"
+    "  from pg_catalog.pg_locks l"
+    "  where l.granted and l.locktype in ('relation', 'transactionid', 'advisory'))"
+    "select coalesce(x.transactionid::text, h.virtualtransaction), coalesce(h.pid, 0) "
+    "from locks h left join locks x on h.pid is null and x.pid is null"
+    "  and x.locktype = 'transactionid' and x.virtualtransaction = h.virtualtransaction"
+    "  and x.mode = 'ExclusiveLock' "
+    "where h.locktype = 'relation' and h.relation = $1::oid and h.mode = 'RowExclusiveLock'"
+    "  and h.database = (select d.oid from pg_catalog.pg_database d"
+    "                    where d.datname = current_database())"
+    "  and not exists (select from locks r where r.locktype = 'advisory' and r.pid = h.pid"
+    "                  and r.objsubid = 1"
+    "                  and r.advisory = hashtextextended('pgtrickle retention', 0))";
+
+constexpr std::string_view kOldestWriter =
+    "select coalesce(w.pid, 0), "
+    "coalesce(extract(epoch from clock_timestamp() - w.started_at)::float8, -1) "
+    "from pgtrickle.relay_open_writers($1::oid::regclass) w "
+    "order by w.started_at nulls last limit 1";
+
+}  // namespace
+
+Result<Tip> read_tip(postgres::Connection& connection, const OutboxInfo& outbox,
+                     std::int64_t beyond, Deadline deadline, std::stop_token stop) {
+  const std::string sql = fmt::format(
+      "select coalesce(pg_sequence_last_value($1::regclass), 0), "
+      "(select o.id from {} o where o.id > $2::bigint order by o.id limit 1)",
+      qualified(outbox.table));
+  const auto rows =
+      connection.query(sql, {outbox.sequence, std::to_string(beyond)}, deadline, std::move(stop));
+  if (!rows) return fail(explain_missing_schema(rows.error()));
+  return Tip{rows->integer(0, 0), rows->integer(0, 1)};
+}
+
+Result<std::vector<Holder>> read_holders(postgres::Connection& connection, const OutboxInfo& outbox,
+                                         Deadline deadline, std::stop_token stop) {
+  const auto rows = connection.query(kHolders, {outbox.oid}, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  std::vector<Holder> holders;
+  holders.reserve(static_cast<std::size_t>(rows->size()));
+  for (int row = 0; row < rows->size(); ++row) {
+    const int pid = static_cast<int>(rows->integer(row, 1));
+    holders.push_back({std::string(rows->text(row, 0)), pid == 0, pid});
+  }
+  return holders;
+}
+
+Result<OpenWriter> read_oldest_writer(postgres::Connection& connection, const OutboxInfo& outbox,
+                                      Deadline deadline, std::stop_token stop) {
+  const auto rows = connection.query(kOldestWriter, {outbox.oid}, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  OpenWriter writer;
+  if (rows->empty()) return writer;
+  writer.pid = static_cast<int>(rows->integer(0, 0));
+  const std::string_view seconds = rows->text(0, 1);
+  std::from_chars(seconds.data(), seconds.data() + seconds.size(), writer.seconds);
+  return writer;
+}
+
+}  // namespace relay::outbox

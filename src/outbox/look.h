@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <stop_token>
+#include <vector>
+
+#include "core/deadline.h"
+#include "core/error.h"
+#include "outbox/horizon.h"
+#include "outbox/outbox_info.h"
+#include "postgres/connection.h"
+
+namespace relay::outbox {
+
+/// The newest id that was drawn, and the first row beyond an id that is visible (0: none).
+struct Tip {
+  std::int64_t sequence = 0;
+  std::int64_t first = 0;
+};
+
+Result<Tip> read_tip(postgres::Connection& connection, const OutboxInfo& outbox,
+                     std::int64_t beyond, Deadline deadline, std::stop_token stop);
+
+/// The transactions that may have drawn ids and not ended. To be asked after the sequence was read,
+/// in a statement of its own: whoever drew an id up to there is then among them.
+Result<std::vector<Holder>> read_holders(postgres::Connection& connection, const OutboxInfo& outbox,
+                                         Deadline deadline, std::stop_token stop);
+
+/// The writer that has been open longest. Its age is -1 where it may not be seen.
+struct OpenWriter {
+  int pid = 0;  ///< 0: prepared, or none
+  double seconds = 0;
+};
+Result<OpenWriter> read_oldest_writer(postgres::Connection& connection, const OutboxInfo& outbox,
+                                      Deadline deadline, std::stop_token stop);
+
+}  // namespace relay::outbox

@@ -1,0 +1,97 @@
+#include "outbox/outbox_info.h"
+
+#include <array>
+#include <utility>
+
+namespace relay::outbox {
+
+namespace {
+
+constexpr std::string_view kResolve =
+    "select outbox_table_name, coalesce(delta_table_name, ''), outbox_sequence, "
+    "format('pgtrickle.%I', outbox_table_name)::regclass::oid, incarnation, kind = 'events', "
+    "stream_table_name, coalesce(key_columns, '{}') "
+    "from pgtrickle.relay_resolve_outbox($1)";
+
+constexpr std::string_view kSequence =
+    "select pg_is_in_recovery(), seqcache, seqincrement, seqcycle "
+    "from pg_catalog.pg_sequence where seqrelid = $1::regclass";
+
+Error misconfigured(std::string code, std::string message, std::string remedy) {
+  return Error{
+      ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
+}
+
+}  // namespace
+
+std::string qualified(const std::string& table) {
+  std::string quoted = "pgtrickle.\"";
+  for (const char c : table) {
+    if (c == '"') quoted += '"';
+    quoted += c;
+  }
+  return quoted + '"';
+}
+
+Error explain_missing_schema(Error error) {
+  if (error.code == "3F000" || error.code == "42P01" || error.code == "42883") {
+    error.remedy = "run `pgtrickle-relay init` against this database";
+  }
+  return error;
+}
+
+Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::string& name,
+                                  Deadline deadline, std::stop_token stop) {
+  const auto found = connection.query(kResolve, {name}, deadline, stop);
+  if (!found) return fail(explain_missing_schema(found.error()));
+  if (found->empty()) {
+    return fail(misconfigured(
+        "outbox_missing", fmt::format("{}: there is no outbox \"{}\"", connection.endpoint(), name),
+        fmt::format("SELECT pgtrickle.enable_outbox({});", connection.quote_literal(name))));
+  }
+  OutboxInfo outbox;
+  outbox.table = found->text(0, 0);
+  outbox.delta_table = found->text(0, 1);
+  outbox.sequence = found->text(0, 2);
+  outbox.oid = found->text(0, 3);
+  outbox.incarnation = found->text(0, 4);
+  outbox.events = found->boolean(0, 5);
+
+  TableShape shape;
+  shape.name = found->text(0, 6);
+  const auto keys = connection.query(
+      "select k from unnest($1::text[]) with ordinality u(k, n) "
+      "order by n",
+      {std::string(found->text(0, 7))}, deadline, stop);
+  if (!keys) return fail(keys.error());
+  for (int i = 0; i < keys->size(); ++i) shape.key_columns.emplace_back(keys->text(i, 0));
+  outbox.shape = std::make_shared<const TableShape>(std::move(shape));
+  return outbox;
+}
+
+Result<void> check_outbox(postgres::Connection& connection, const OutboxInfo& outbox,
+                          Deadline deadline, std::stop_token stop) {
+  const auto sequence = connection.query(kSequence, {outbox.sequence}, deadline, stop);
+  if (!sequence) return fail(explain_missing_schema(sequence.error()));
+  if (sequence->empty()) {
+    return fail(
+        misconfigured("outbox_sequence",
+                      fmt::format("outbox {} has no sequence {}", outbox.table, outbox.sequence),
+                      "disable the outbox and enable it again"));
+  }
+  if (sequence->boolean(0, 0)) {
+    return fail(misconfigured("standby", fmt::format("{} is a standby", connection.endpoint()),
+                              "point the relay at the primary; with several hosts in the URL, add "
+                              "target_session_attrs=read-write"));
+  }
+  if (sequence->integer(0, 1) != 1 || sequence->integer(0, 2) != 1 || sequence->boolean(0, 3)) {
+    return fail(misconfigured(
+        "outbox_sequence",
+        fmt::format("the ids of outbox {} are not drawn one by one: rows could be skipped",
+                    outbox.table),
+        fmt::format("ALTER SEQUENCE {} CACHE 1 INCREMENT 1 NO CYCLE;", outbox.sequence)));
+  }
+  return {};
+}
+
+}  // namespace relay::outbox

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <stop_token>
+#include <string>
+
+#include "core/deadline.h"
+#include "core/error.h"
+#include "core/record.h"
+#include "postgres/connection.h"
+
+namespace relay::outbox {
+
+/// What the catalog says of an outbox.
+struct OutboxInfo {
+  std::string table;        ///< in the schema pgtrickle, not quoted
+  std::string delta_table;  ///< the same; empty: it has no claim checks
+  std::string sequence;     ///< to be used as regclass
+  std::string oid;          ///< of the outbox table
+  std::string incarnation;
+  bool events = false;  ///< payloads are an application's events, not deltas
+  std::shared_ptr<const TableShape> shape;
+};
+
+/// Finds an outbox by any name that a user may give it. Misconfigured: there is none, or the
+/// database side is not installed.
+Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::string& name,
+                                  Deadline deadline, std::stop_token stop);
+
+/// What reading without skipping stands on: not a standby; ids drawn one by one, by inserts only.
+Result<void> check_outbox(postgres::Connection& connection, const OutboxInfo& outbox,
+                          Deadline deadline, std::stop_token stop);
+
+/// The same error, with the way to install the database side where that is what is missing.
+Error explain_missing_schema(Error error);
+
+/// pgtrickle."name"
+std::string qualified(const std::string& table);
+
+}  // namespace relay::outbox

@@ -1,0 +1,263 @@
+#include "outbox/outbox_source.h"
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <utility>
+
+#include "core/log.h"
+#include "outbox/outbox_info.h"
+#include "outbox/outbox_reader.h"
+#include "outbox/position_keeper.h"
+#include "outbox/positions.h"
+
+namespace relay::outbox {
+
+namespace {
+
+constexpr std::chrono::seconds kBorrowTimeout{30};
+constexpr std::chrono::seconds kStatementTimeout{30};
+constexpr std::chrono::seconds kCountEvery{1};
+
+/// Counts the outbox rows that were handed out and are not settled. Any thread.
+class Underway {
+ public:
+  void add(const RecordBatch& batch) {
+    const auto whole = std::count_if(batch.records.begin(), batch.records.end(),
+                                     [](const Record& record) { return record.row == 0; });
+    const Record& last = batch.records.back();
+    const std::lock_guard lock(mutex_);
+    batches_.push_back({last.id, last.row, whole});
+    rows_ += whole;
+  }
+  void settle(const Position& position) {
+    const std::lock_guard lock(mutex_);
+    while (!batches_.empty() &&
+           !(position < Position{batches_.front().id, batches_.front().row, {}})) {
+      rows_ -= batches_.front().rows;
+      batches_.pop_front();
+    }
+  }
+  void clear() {
+    const std::lock_guard lock(mutex_);
+    batches_.clear();
+    rows_ = 0;
+  }
+  std::int64_t rows() const {
+    const std::lock_guard lock(mutex_);
+    return rows_;
+  }
+
+ private:
+  struct Batch {
+    std::int64_t id;
+    std::int64_t row;
+    std::int64_t rows;
+  };
+  mutable std::mutex mutex_;
+  std::deque<Batch> batches_;
+  std::int64_t rows_ = 0;
+};
+
+}  // namespace
+
+struct OutboxSource::Impl {
+  Impl(OutboxOptions source_options, postgres::Pool& source_pool, std::shared_ptr<Wake> source_wake)
+      : options(std::move(source_options)),
+        pool(source_pool),
+        wake(std::move(source_wake)),
+        key{options.group, options.pipeline},
+        keeper(pool, key) {}
+
+  const OutboxOptions options;
+  postgres::Pool& pool;
+  const std::shared_ptr<Wake> wake;
+  const PositionKey key;
+  PositionKeeper keeper;
+  Underway underway;
+
+  // Of the reader thread.
+  bool open_again = false;
+  std::map<std::string, OutboxReader::Range> ranges;  // by the suffix of their ids
+  std::int64_t beyond = 0;
+  SteadyClock::time_point counted_at{};
+  std::stop_token stop;
+
+  mutable std::mutex mutex;
+  std::shared_ptr<OutboxReader> reader;  // guarded; used by the reader thread
+  OutboxInfo outbox;                     // guarded
+
+  Result<void> open(std::stop_token token);
+  Result<Ownership> claim(postgres::Connection& connection, const OutboxInfo& found,
+                          Deadline deadline, std::stop_token token);
+  Result<Position> accept_loss(postgres::Connection& connection, const OutboxInfo& found,
+                               const Ownership& ownership, const PositionFacts& facts,
+                               const Error& loss, Deadline deadline, std::stop_token token);
+  std::int64_t count_beyond();
+};
+
+Result<void> OutboxSource::Impl::open(std::stop_token token) {
+  stop = token;
+  auto lease = pool.borrow(Deadline::after(kBorrowTimeout), token);
+  if (!lease) return fail(lease.error());
+  postgres::Connection& connection = **lease;
+  const Deadline deadline = Deadline::after(kStatementTimeout);
+  auto found = resolve_outbox(connection, options.outbox, deadline, token);
+  if (!found) return fail(found.error());
+  if (auto checked = check_outbox(connection, *found, deadline, token); !checked) return checked;
+  auto ownership = claim(connection, *found, deadline, token);
+  if (!ownership) return fail(ownership.error());
+  log::debug("outbox_opened", options.pipeline, "reading {} behind {} (row {})", found->table,
+             ownership->position.id, ownership->position.row);
+  auto fresh =
+      std::make_shared<OutboxReader>(pool, wake, *found, key, options, ownership->position);
+  keeper.begin(*found, *ownership);
+  underway.clear();
+  ranges.clear();
+  counted_at = {};
+  const std::lock_guard lock(mutex);
+  reader = std::move(fresh);
+  outbox = std::move(*found);
+  return {};
+}
+
+/// Takes ownership of a position from which reading can go on.
+Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
+                                            const OutboxInfo& found, Deadline deadline,
+                                            std::stop_token token) {
+  auto ownership =
+      claim_position(connection, found, key, options.worker_id, options.start, deadline, token);
+  if (!ownership || ownership->is_new) return ownership;
+  const auto facts = look_at_position(connection, found, key, ownership->position, deadline, token);
+  if (!facts) return fail(facts.error());
+  const auto loss = judge_position(ownership->position, *facts, found.table, options.pipeline);
+  if (!loss) return ownership;
+  auto position =
+      accept_loss(connection, found, *ownership, *facts, *loss, deadline, std::move(token));
+  if (!position) return fail(position.error());
+  ownership->position = std::move(*position);
+  return ownership;
+}
+
+/// Goes on where the outbox begins now, if the operator said so. From a rewound outbox everything
+/// that it holds is delivered: which of it was, nobody can tell.
+Result<Position> OutboxSource::Impl::accept_loss(postgres::Connection& connection,
+                                                 const OutboxInfo& found,
+                                                 const Ownership& ownership,
+                                                 const PositionFacts& facts, const Error& loss,
+                                                 Deadline deadline, std::stop_token token) {
+  if (!facts.outbox_exists) return fail(loss);
+  const auto accepted = take_accepted_loss(connection, options.pipeline, deadline, token);
+  if (!accepted) return fail(accepted.error());
+  if (!*accepted) return fail(loss);
+  log::warn("loss_accepted", options.pipeline, "{}; going on behind {}", loss.message,
+            facts.purged_below);
+  Position position{facts.purged_below, 0, {}};
+  auto set = rewind_position(connection, found, key, ownership.token, position, deadline,
+                             std::move(token));
+  if (!set) return fail(set.error());
+  return position;
+}
+
+std::int64_t OutboxSource::Impl::count_beyond() {
+  const auto now = SteadyClock::now();
+  if (counted_at != SteadyClock::time_point{} && now - counted_at < kCountEvery) return beyond;
+  counted_at = now;
+  // A number to look at: a failure shows elsewhere.
+  if (const auto counted = reader->rows_beyond(stop)) beyond = *counted;
+  return beyond;
+}
+
+OutboxSource::OutboxSource(OutboxOptions options, postgres::Pool& pool, std::shared_ptr<Wake> wake)
+    : impl_(std::make_unique<Impl>(std::move(options), pool, std::move(wake))) {}
+
+OutboxSource::~OutboxSource() = default;
+
+Result<void> OutboxSource::open(std::stop_token stop) {
+  auto opened = impl_->open(std::move(stop));
+  if (!opened) return fail(opened.error().in_context("opening the outbox"));
+  impl_->open_again = false;
+  return {};
+}
+
+Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadline,
+                                       std::stop_token stop) {
+  if (impl_->open_again || !impl_->reader) {
+    // Somebody has mended what was wrong, or not yet.
+    if (auto opened = open(stop); !opened) return fail(opened.error());
+  }
+  auto batch = impl_->reader->read(limits, deadline, stop);
+  if (!batch) {
+    impl_->open_again = batch.error().error_class == ErrorClass::misconfigured;
+    return fail(batch.error().in_context("reading the outbox"));
+  }
+  if (!batch->empty()) {
+    impl_->beyond =
+        std::max<std::int64_t>(0, impl_->beyond - static_cast<std::int64_t>(batch->records.size()));
+    impl_->underway.add(*batch);
+  }
+  return batch;
+}
+
+Result<void> OutboxSource::acknowledge(const Position& settled,
+                                       std::span<const DeadLetter> letters) {
+  auto written = impl_->keeper.settle(settled, letters);
+  if (!written) return fail(written.error().in_context("writing the position"));
+  impl_->underway.settle(settled);
+  return {};
+}
+
+std::optional<std::int64_t> OutboxSource::lag() {
+  if (!impl_->reader) return std::nullopt;
+  return impl_->underway.rows() + (impl_->reader->more_to_come() ? impl_->count_beyond() : 0);
+}
+
+void OutboxSource::close() {
+  const auto flushed = impl_->keeper.flush();
+  if (!flushed) log::failure("position_not_written", impl_->options.pipeline, flushed.error());
+  impl_->underway.clear();
+  const std::lock_guard lock(impl_->mutex);
+  impl_->reader.reset();
+}
+
+Result<RecordBatch> OutboxSource::read_range(std::int64_t from, std::int64_t to,
+                                             const std::string& suffix, const ReadLimits& limits,
+                                             std::stop_token stop) {
+  if (!impl_->reader) {
+    if (auto opened = open(stop); !opened) return fail(opened.error());
+  }
+  auto [range, is_new] = impl_->ranges.try_emplace(suffix);
+  if (is_new) {
+    range->second.from = from;
+    range->second.to = to;
+    range->second.done = from - 1;
+  }
+  auto batch = impl_->reader->read_range(range->second, limits, std::move(stop));
+  if (!batch) return fail(batch.error().in_context("reading the outbox again"));
+  batch->id_suffix = suffix;
+  if (batch->empty()) impl_->ranges.erase(range);
+  return batch;
+}
+
+OutboxStatus OutboxSource::status() const {
+  OutboxStatus status;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    if (impl_->reader) status = impl_->reader->status();
+  }
+  status.position = impl_->keeper.settled().id;
+  return status;
+}
+
+std::string OutboxSource::outbox_table() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->outbox.table;
+}
+
+std::string OutboxSource::sequence() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->outbox.sequence;
+}
+
+}  // namespace relay::outbox

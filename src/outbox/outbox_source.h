@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "outbox/wake.h"
+#include "pipeline/source.h"
+#include "postgres/pool.h"
+
+namespace relay::outbox {
+
+/// What an outbox source needs to be told.
+struct OutboxOptions {
+  std::string outbox;  ///< as the user names it: stream table, table, or application outbox
+  std::string group;   ///< relay group: each group has its own positions
+  std::string pipeline;
+  std::string worker_id;
+  std::string start = "earliest";
+  std::int64_t max_record_bytes = 32 << 20;
+  std::int64_t delta_max_rows = 1000;  ///< where a claim check is cut
+  /// False: only looks. `open` takes no ownership and reads from `start`; `acknowledge` does
+  /// nothing.
+  bool owns = true;
+};
+
+/// Numbers that status, metrics and health show. Taken from any thread.
+struct OutboxStatus {
+  std::int64_t position = 0;
+  std::int64_t sequence = 0;              ///< the outbox's newest drawn id that was seen
+  double oldest_open_writer_seconds = 0;  ///< 0: none holds the reader back
+  int oldest_open_writer_pid = 0;
+};
+
+/// Reads an outbox without ever skipping a row (docs: reading without skipping), from the position
+/// that it takes ownership of in `open`. Borrows a connection from the pool for each operation.
+class OutboxSource final : public Source {
+ public:
+  OutboxSource(OutboxOptions options, postgres::Pool& pool, std::shared_ptr<Wake> wake);
+  ~OutboxSource() override;
+
+  Result<void> open(std::stop_token) override;
+  Result<RecordBatch> read(const ReadLimits&, Deadline, std::stop_token) override;
+  Result<void> acknowledge(const Position&, std::span<const DeadLetter>) override;
+  bool keeps_dead_letters() const override { return true; }
+  std::optional<std::int64_t> lag() override;
+  void close() override;
+
+  /// Reads `from`..`to` once more beside the normal reading, with `suffix` for the ids; the
+  /// position is not moved. Called by the reader thread. Empty when the range is done.
+  Result<RecordBatch> read_range(std::int64_t from, std::int64_t to, const std::string& suffix,
+                                 const ReadLimits&, std::stop_token);
+
+  OutboxStatus status() const;
+  /// Valid after `open`: the names that the sweep watches and that NOTIFY carries.
+  std::string outbox_table() const;
+  std::string sequence() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace relay::outbox

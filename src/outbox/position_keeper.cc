@@ -1,0 +1,97 @@
+#include "outbox/position_keeper.h"
+
+#include <utility>
+
+#include "outbox/dead_letters.h"
+
+namespace relay::outbox {
+
+namespace {
+
+constexpr std::chrono::milliseconds kWriteEvery{50};
+constexpr std::chrono::seconds kTimeout{10};
+
+/// A dead letter and the position that passes it commit together, durably. After an error the
+/// transaction is left open, and the pool closes the session.
+Result<void> write_together(postgres::Connection& connection, const OutboxInfo& outbox,
+                            const PositionKey& key, const std::string& token,
+                            const Position& position, std::span<const DeadLetter> letters,
+                            Deadline deadline) {
+  auto done = connection.script("begin; set local synchronous_commit to on", deadline, {});
+  if (!done) return done;
+  done = store_dead_letters(connection, key.group, key.pipeline, letters, deadline, {});
+  if (!done) return done;
+  done = commit_position(connection, outbox, key, token, position, deadline, {});
+  if (!done) return done;
+  return connection.script("commit", deadline, {});
+}
+
+}  // namespace
+
+void PositionKeeper::begin(OutboxInfo outbox, Ownership ownership) {
+  const std::lock_guard lock(mutex_);
+  outbox_ = std::move(outbox);
+  token_ = std::move(ownership.token);
+  settled_ = std::move(ownership.position);
+  due_ = false;
+  fenced_.reset();
+}
+
+Result<void> PositionKeeper::settle(const Position& position, std::span<const DeadLetter> letters) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (fenced_) return fail(*fenced_);
+    const bool again = position == settled_;
+    if (!again) due_ = true;
+    settled_ = position;
+    const bool wait = !again && SteadyClock::now() - written_at_ < kWriteEvery;
+    if (letters.empty() && (wait || !due_)) return {};
+  }
+  return write(position, letters);
+}
+
+Result<void> PositionKeeper::flush() {
+  Position position;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!due_ || fenced_) return {};
+    position = settled_;
+  }
+  return write(position, {});
+}
+
+Result<void> PositionKeeper::write(const Position& position, std::span<const DeadLetter> letters) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  OutboxInfo outbox;
+  std::string token;
+  {
+    const std::lock_guard lock(mutex_);
+    outbox = outbox_;
+    token = token_;
+  }
+  auto lease = pool_.borrow(deadline, {});
+  if (!lease) return fail(lease.error());
+  auto written = letters.empty()
+                     ? commit_position(**lease, outbox, key_, token, position, deadline, {})
+                     : write_together(**lease, outbox, key_, token, position, letters, deadline);
+  const std::lock_guard lock(mutex_);
+  if (written) {
+    due_ = false;
+    written_at_ = SteadyClock::now();
+  } else if (written.error().error_class == ErrorClass::fenced) {
+    fenced_ = written.error();
+  }
+  return written;
+}
+
+Position PositionKeeper::settled() const {
+  const std::lock_guard lock(mutex_);
+  return settled_;
+}
+
+std::string PositionKeeper::token() const {
+  const std::lock_guard lock(mutex_);
+  return token_;
+}
+
+}  // namespace relay::outbox

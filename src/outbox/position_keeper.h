@@ -1,0 +1,50 @@
+#pragma once
+
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+
+#include "core/deadline.h"
+#include "core/error.h"
+#include "core/record.h"
+#include "outbox/outbox_info.h"
+#include "outbox/positions.h"
+#include "pipeline/dead_letter.h"
+#include "postgres/pool.h"
+
+namespace relay::outbox {
+
+/// Writes how far a pipeline is settled: at once with dead letters, in their transaction; otherwise
+/// at most every 50 ms. Any thread; `settle` and `flush` one at a time.
+class PositionKeeper {
+ public:
+  PositionKeeper(postgres::Pool& pool, PositionKey key) : pool_(pool), key_(std::move(key)) {}
+
+  /// From now on positions in this outbox are written, under this ownership.
+  void begin(OutboxInfo outbox, Ownership ownership);
+
+  /// The same position again, without dead letters, writes what is due. Fenced: another instance
+  /// owns the pipeline, or the outbox is another one; that stays so until `begin`.
+  Result<void> settle(const Position& position, std::span<const DeadLetter> letters);
+  Result<void> flush();
+
+  /// The position that was given last.
+  Position settled() const;
+  std::string token() const;
+
+ private:
+  Result<void> write(const Position& position, std::span<const DeadLetter> letters);
+  postgres::Pool& pool_;
+  const PositionKey key_;
+  mutable std::mutex mutex_;
+  OutboxInfo outbox_;
+  std::string token_;
+  Position settled_;
+  bool due_ = false;
+  std::optional<Error> fenced_;
+  SteadyClock::time_point written_at_{};
+};
+
+}  // namespace relay::outbox

@@ -1,0 +1,219 @@
+#include "outbox/row_decoder.h"
+
+#include <endian.h>
+
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "outbox/payload_decoder.h"
+
+namespace relay::outbox {
+
+namespace {
+
+// https://www.postgresql.org/docs/current/datatype-datetime.html: timestamps count from 2000.
+constexpr std::int64_t kMicrosecondsTo2000 = 946684800000000;
+constexpr std::size_t kUuidBytes = 16;
+constexpr char kJsonbVersion = 1;
+
+/// A jsonb value, or NULL where its text may be longer than the limit. No compression of a column
+/// shrinks it more than 255 times, so the cheap test nearly always decides.
+std::string limited(std::string_view column, std::int64_t limit) {
+  return fmt::format(
+      "case when pg_column_size({0}) * 255::bigint <= {1} then {0} "
+      "when octet_length({0}::text) <= {1} then {0} end",
+      column, limit);
+}
+
+/// Walks over a composite value in binary form (record_send in utils/adt/rowtypes.c): the number of
+/// columns, then type, length (-1: NULL) and bytes of each.
+class Fields {
+ public:
+  Fields(const PGresult* result)
+      : left_(PQgetvalue(result, 0, 0), static_cast<std::size_t>(PQgetlength(result, 0, 0))) {
+    count_ = integer<std::uint32_t>();
+  }
+
+  std::uint32_t count() const { return count_; }
+  bool ok() const { return ok_; }
+
+  /// The next column's bytes.
+  std::optional<std::string_view> next() {
+    integer<std::uint32_t>();  // its type
+    const auto size = static_cast<std::int32_t>(integer<std::uint32_t>());
+    if (size < 0 || !ok_) return std::nullopt;
+    if (static_cast<std::size_t>(size) > left_.size()) {
+      ok_ = false;
+      return std::nullopt;
+    }
+    const std::string_view bytes = left_.substr(0, static_cast<std::size_t>(size));
+    left_.remove_prefix(bytes.size());
+    return bytes;
+  }
+  std::int64_t next_integer() {
+    const auto bytes = next();
+    std::uint64_t value = 0;
+    if (bytes && bytes->size() == sizeof value) std::memcpy(&value, bytes->data(), sizeof value);
+    return static_cast<std::int64_t>(be64toh(value));
+  }
+  bool next_boolean() {
+    const auto bytes = next();
+    return bytes && !bytes->empty() && bytes->front() != 0;
+  }
+  /// The text of a jsonb value: behind one byte with the version of the format.
+  std::optional<std::string_view> next_jsonb() {
+    const auto bytes = next();
+    if (!bytes) return std::nullopt;
+    if (bytes->empty() || bytes->front() != kJsonbVersion) {
+      ok_ = false;
+      return std::nullopt;
+    }
+    return bytes->substr(1);
+  }
+
+ private:
+  template <class T>
+  T integer() {
+    T value = 0;
+    if (left_.size() < sizeof value) {
+      ok_ = false;
+      return 0;
+    }
+    std::memcpy(&value, left_.data(), sizeof value);
+    left_.remove_prefix(sizeof value);
+    return static_cast<T>(be32toh(value));
+  }
+
+  std::string_view left_;
+  std::uint32_t count_ = 0;
+  bool ok_ = true;
+};
+
+/// "f81d4fae-7dec-11d0-a765-00a0c91e6bf6" of 16 bytes.
+std::string_view uuid_text(std::optional<std::string_view> bytes, Arena& arena) {
+  if (!bytes || bytes->size() != kUuidBytes) return {};
+  constexpr std::size_t kLength = 36;
+  constexpr char kHex[] = "0123456789abcdef";
+  char* const text = arena.allocate(kLength);
+  char* next = text;
+  for (std::size_t i = 0; i < kUuidBytes; ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) *next++ = '-';
+    const auto byte = static_cast<unsigned char>((*bytes)[i]);
+    *next++ = kHex[byte >> 4];
+    *next++ = kHex[byte & 15];
+  }
+  return {text, kLength};
+}
+
+Timestamp timestamp(std::int64_t microseconds) {
+  constexpr std::int64_t kInfinity = INT64_MAX - kMicrosecondsTo2000;
+  if (microseconds >= kInfinity || microseconds == INT64_MIN) return Timestamp{};
+  return Timestamp(std::chrono::microseconds(microseconds + kMicrosecondsTo2000));
+}
+
+tl::unexpected<Error> not_understood(std::string_view what) {
+  return fail(ErrorClass::misconfigured, "row_format",
+              fmt::format("{} has a form that this relay does not know", what),
+              "run `pgtrickle-relay init` of this version, or use the relay that fits the schema");
+}
+
+void take_payload(std::string_view text, OutboxRow& row) {
+  Delta& delta = std::get<Delta>(row.record.content);
+  auto payload = decode_payload(text);
+  if (!payload) {
+    row.record.refused = std::make_shared<const Error>(std::move(payload.error()));
+    return;
+  }
+  delta.inserted = payload->inserted;
+  delta.deleted = payload->deleted;
+  delta.refresh_mode = payload->refresh_mode;
+  delta.refresh_duration_ms = payload->refresh_duration_ms;
+  delta.full_refresh = payload->full_refresh;
+  row.claim_check = row.claim_check || payload->claim_check;
+}
+
+std::string rows_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {
+  return fmt::format(
+      "select row(o.id, o.pgt_id, o.refresh_id, o.created_at, coalesce(o.is_claim_check, false), "
+      "o.inserted_count::bigint, o.deleted_count::bigint, o.payload is not null, {}, o.headers{}) "
+      "from {} o where o.id > $1::bigint and o.id <= $2::bigint order by o.id limit $3::bigint",
+      limited("o.payload", max_record_bytes),
+      outbox.events ? ", o.event_type::text, o.event_key::text" : "", qualified(outbox.table));
+}
+
+std::string delta_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {
+  if (outbox.delta_table.empty()) return {};
+  return fmt::format(
+      "select row(d.row_num::bigint, d.row_op = 'INSERT', {}) from {} d "
+      "where d.outbox_id = $1::bigint and d.row_num > $2::bigint "
+      "order by d.row_num limit $3::bigint",
+      limited("d.row_data", max_record_bytes), qualified(outbox.delta_table));
+}
+
+}  // namespace
+
+SharedError record_too_large(std::int64_t max_record_bytes) {
+  return std::make_shared<const Error>(
+      Error{ErrorClass::rejected,
+            "record_too_large",
+            fmt::format("the row is larger than max_record_bytes ({} bytes) and was not fetched",
+                        max_record_bytes),
+            "raise max_record_bytes of this pipeline, then replay the row",
+            {}});
+}
+
+RowDecoder::RowDecoder(const OutboxInfo& outbox, std::int64_t max_record_bytes)
+    : outbox_(outbox),
+      max_record_bytes_(max_record_bytes),
+      rows_sql_(outbox::rows_sql(outbox, max_record_bytes)),
+      delta_sql_(outbox::delta_sql(outbox, max_record_bytes)) {}
+
+Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) const {
+  Fields fields(result);
+  OutboxRow row;
+  Record& record = row.record;
+  record.id = record.outbox_id = fields.next_integer();
+  record.pgt_id = record.mark = uuid_text(fields.next(), arena);
+  record.refresh_id = uuid_text(fields.next(), arena);
+  record.created_at = timestamp(fields.next_integer());
+  row.claim_check = fields.next_boolean() && !outbox_.events;
+  Delta delta;
+  delta.inserted_count = fields.next_integer();
+  delta.deleted_count = fields.next_integer();
+  const bool has_payload = fields.next_boolean();
+  const auto payload = fields.next_jsonb();
+  const auto headers = fields.next_jsonb();
+  if (headers && *headers != "null") record.headers = arena.copy(*headers);
+  const std::string_view text = payload ? arena.copy(*payload) : std::string_view();
+  row.bytes = text.size() + record.headers.size();
+
+  if (has_payload && !payload) record.refused = record_too_large(max_record_bytes_);
+  if (outbox_.events) {
+    Event event;
+    event.payload = text.empty() ? std::string_view("null") : text;
+    if (const auto type = fields.next()) event.type = arena.copy(*type);
+    if (const auto key = fields.next()) event.key = arena.copy(*key);
+    record.content = event;
+  } else {
+    record.content = delta;
+    if (!record.refused) take_payload(text, row);
+    if (record.refused) row.claim_check = false;
+  }
+  if (!fields.ok()) return not_understood(fmt::format("outbox {}", outbox_.table));
+  return row;
+}
+
+Result<DeltaRow> RowDecoder::decode_delta_row(const PGresult* result) const {
+  Fields fields(result);
+  DeltaRow row;
+  row.number = fields.next_integer();
+  row.inserted = fields.next_boolean();
+  const auto data = fields.next_jsonb();
+  if (data) row.data = *data;
+  if (!fields.ok()) return not_understood(fmt::format("claim checks of {}", outbox_.table));
+  return row;
+}
+
+}  // namespace relay::outbox
