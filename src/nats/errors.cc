@@ -1,0 +1,173 @@
+#include "nats/errors.h"
+
+#include <nats/nats.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace relay::nats {
+
+namespace {
+
+Error make(ErrorClass error_class, std::string code, std::string message, std::string remedy = {}) {
+  return {error_class, std::move(code), std::move(message), std::move(remedy), {}};
+}
+
+bool contains(std::string_view text, std::string_view part) {
+  return std::ranges::search(text, part, [](char a, char b) {
+           return std::tolower(static_cast<unsigned char>(a)) == b;
+         }).begin() != text.end();
+}
+
+/// The library's words without the place in its source that they begin with.
+std::string_view words(int status, std::string_view detail) {
+  if (detail.starts_with('(')) {
+    if (const auto end = detail.find("): "); end != std::string_view::npos) {
+      detail.remove_prefix(end + 3);
+    }
+  }
+  return detail.empty() ? std::string_view(natsStatus_GetText(static_cast<natsStatus>(status)))
+                        : detail;
+}
+
+bool is_about_trust(std::string_view detail) {
+  return contains(detail, "certificate") || contains(detail, "hostname mismatch") ||
+         contains(detail, "ip address mismatch") || contains(detail, "verify");
+}
+
+Error tls_error(std::string_view said, std::string_view address) {
+  if (is_about_trust(said)) {
+    return make(ErrorClass::misconfigured, "tls_verification",
+                fmt::format("the certificate of {} is not trusted: {}", address, said),
+                "set tls_ca to the authority that signed it, and use the name that it is for");
+  }
+  return make(ErrorClass::transient, "tls_handshake",
+              fmt::format("TLS with {} failed: {}", address, said),
+              "if this stays, the server may ask for a client certificate (tls_cert, tls_key), or "
+              "not speak TLS");
+}
+
+/// What a stream says of one message, by its code.
+struct Refusal {
+  int code;
+  ErrorClass error_class;
+  std::string_view name;
+  std::string_view remedy;
+};
+
+constexpr std::array kRefusals = {
+    Refusal{10054, ErrorClass::rejected, "too_large",
+            "raise the stream's max_msg_size, or send less"},
+    Refusal{10097, ErrorClass::rejected, "headers_too_large", "send fewer or shorter headers"},
+    Refusal{10060, ErrorClass::misconfigured, "other_stream",
+            "another stream takes this subject: correct stream, or the streams' subjects"},
+    Refusal{10077, ErrorClass::transient, "stream_full",
+            "make room in the stream, or raise its limits"},
+    Refusal{10023, ErrorClass::transient, "no_resources", "the server has no resources left"},
+    Refusal{10028, ErrorClass::transient, "no_memory", "raise the server's JetStream memory"},
+    Refusal{10047, ErrorClass::transient, "no_storage", "raise the server's JetStream storage"},
+    Refusal{10109, ErrorClass::misconfigured, "stream_sealed", "the stream is sealed: use another"},
+};
+
+}  // namespace
+
+Error connect_error(int status, std::string_view detail, std::string_view address) {
+  const auto said = words(status, detail);
+  switch (status) {
+    case NATS_CONNECTION_AUTH_FAILED:
+    case NATS_NOT_PERMITTED:
+      return make(ErrorClass::misconfigured, "authentication",
+                  fmt::format("{} refuses the credentials: {}", address, said),
+                  "correct user and password, token or credentials_file");
+    case NATS_SECURE_CONNECTION_REQUIRED:
+      return make(ErrorClass::misconfigured, "tls_required", fmt::format("{} wants TLS", address),
+                  "use tls:// in url, or set tls");
+    case NATS_SECURE_CONNECTION_WANTED:
+      return make(ErrorClass::misconfigured, "tls_not_offered",
+                  fmt::format("{} does not speak TLS", address),
+                  "use nats:// in url and no tls option, or turn TLS on at the server");
+    case NATS_SSL_ERROR:
+      return tls_error(said, address);
+    case NATS_INVALID_ARG:
+    case NATS_ADDRESS_MISSING:
+      return make(ErrorClass::misconfigured, "bad_option",
+                  fmt::format("connecting to {}: {}", address, said), "correct the sink's options");
+    default:
+      return make(ErrorClass::transient, "cannot_connect",
+                  fmt::format("cannot connect to NATS at {}: {}", address, said),
+                  "check that the server runs and that this machine reaches it");
+  }
+}
+
+Error connection_lost(int status, std::string_view detail, std::string_view address) {
+  if (status == NATS_CONNECTION_AUTH_FAILED) return connect_error(status, detail, address);
+  return make(
+      ErrorClass::transient, "connection_lost",
+      fmt::format("the connection to NATS at {} ended: {}", address, words(status, detail)));
+}
+
+Error refusal(int status, int code, std::string_view text, std::string_view subject) {
+  if (status == NATS_NO_RESPONDERS) {
+    return make(ErrorClass::misconfigured, "no_stream",
+                fmt::format("no JetStream stream takes the subject '{}'", subject),
+                "make a stream over that subject, or set create_stream");
+  }
+  if (status == NATS_TIMEOUT) {
+    return make(ErrorClass::transient, "ack_timeout",
+                fmt::format("no acknowledgement in time for subject '{}'", subject));
+  }
+  const auto known = std::ranges::find(kRefusals, code, &Refusal::code);
+  const auto message = fmt::format("the stream refuses a message on '{}': {} ({})", subject,
+                                   words(status, text), code);
+  if (known == kRefusals.end()) return make(ErrorClass::transient, "refused", message);
+  return make(known->error_class, std::string(known->name), message, std::string(known->remedy));
+}
+
+Error not_permitted(std::string_view detail, std::string_view address) {
+  return make(ErrorClass::misconfigured, "not_permitted",
+              fmt::format("{} does not allow this user what the relay needs: {}", address,
+                          words(NATS_NOT_PERMITTED, detail)),
+              "allow the user to publish to the pipeline's subjects and to subscribe to _INBOX.>");
+}
+
+Error publish_error(int status, std::string_view detail, std::string_view address) {
+  const auto said = words(status, detail);
+  if (status == NATS_MAX_PAYLOAD) {
+    return make(ErrorClass::rejected, "too_large",
+                fmt::format("larger than {} takes: {}", address, said),
+                "raise the server's max_payload, or lower delta_max_rows");
+  }
+  if (status == NATS_INVALID_SUBJECT) {
+    return make(ErrorClass::rejected, "illegal_subject", fmt::format("illegal subject: {}", said));
+  }
+  return connection_lost(status, detail, address);
+}
+
+Error stream_error(int status, int code, std::string_view detail, std::string_view stream,
+                   std::string_view address) {
+  const auto said = words(status, detail);
+  if (status == NATS_NOT_FOUND || code == JSStreamNotFoundErr) {
+    return make(ErrorClass::misconfigured, "no_stream",
+                fmt::format("{} has no stream '{}'", address, stream),
+                "make it, correct stream, or set create_stream");
+  }
+  if (status == NATS_NO_RESPONDERS || code == JSNotEnabledErr ||
+      code == JSNotEnabledForAccountErr) {
+    return make(ErrorClass::misconfigured, "no_jetstream",
+                fmt::format("{} does not offer JetStream to this user", address),
+                "turn JetStream on for the server and the user's account");
+  }
+  if (status == NATS_TIMEOUT || status == NATS_CONNECTION_CLOSED || status == NATS_IO_ERROR ||
+      status == NATS_CONNECTION_DISCONNECTED || code == JSClusterNotAvailErr ||
+      code == JSClusterNotLeaderErr || code == JSInsufficientResourcesErr) {
+    return make(ErrorClass::transient, "stream_unavailable",
+                fmt::format("stream '{}' at {}: {}", stream, address, said),
+                "if this stays, the user may lack permission on $JS.API.STREAM.>");
+  }
+  return make(ErrorClass::misconfigured, "stream_refused",
+              fmt::format("stream '{}' at {}: {}", stream, address, said),
+              "correct the stream's name, subjects and limits");
+}
+
+}  // namespace relay::nats

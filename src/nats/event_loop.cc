@@ -1,0 +1,91 @@
+#include "nats/event_loop.h"
+
+#include <nats/nats.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cstdint>
+
+namespace relay::nats {
+
+/// The adapter that cnats asks for (natsOptions_SetEventLoop).
+struct LoopCallbacks {
+  static natsStatus attach(void** user_data, void* loop, natsConnection* connection,
+                           natsSock socket) {
+    auto* self = static_cast<EventLoop*>(loop);
+    *user_data = self;
+    self->connection_ = connection;
+    self->wants_read_ = true;
+    self->socket_ = socket;
+    self->wake();
+    return NATS_OK;
+  }
+  static natsStatus read(void* user_data, bool add) {
+    auto* self = static_cast<EventLoop*>(user_data);
+    self->wants_read_ = add;
+    self->wake();
+    return NATS_OK;
+  }
+  static natsStatus write(void* user_data, bool add) {
+    auto* self = static_cast<EventLoop*>(user_data);
+    self->wants_write_ = add;
+    if (add && !self->held_) self->wake();
+    return NATS_OK;
+  }
+  static natsStatus detach(void* user_data) {
+    auto* self = static_cast<EventLoop*>(user_data);
+    self->socket_ = -1;
+    self->wake();
+    return NATS_OK;
+  }
+};
+
+EventLoop::EventLoop()
+    : wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+      thread_([this](std::stop_token stop) { run(std::move(stop)); }) {}
+
+EventLoop::~EventLoop() {
+  thread_.request_stop();
+  wake();
+  thread_.join();
+  ::close(wake_fd_);
+}
+
+int EventLoop::attach_to(__natsOptions* options) {
+  return natsOptions_SetEventLoop(options, this, &LoopCallbacks::attach, &LoopCallbacks::read,
+                                  &LoopCallbacks::write, &LoopCallbacks::detach);
+}
+
+void EventLoop::release() {
+  held_ = false;
+  if (wants_write_) wake();
+}
+
+void EventLoop::wake() const {
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(wake_fd_, &one, sizeof one);
+}
+
+void EventLoop::run(std::stop_token stop) {
+  while (!stop.stop_requested()) {
+    const int socket = socket_;
+    const int events = (wants_read_ ? POLLIN : 0) | (wants_write_ ? POLLOUT : 0);
+    pollfd waits[2] = {{wake_fd_, POLLIN, 0},
+                       {events != 0 ? socket : -1, static_cast<short>(events), 0}};
+    if (::poll(waits, 2, -1) < 0) continue;
+    if (waits[0].revents != 0) {
+      std::uint64_t ignored;
+      [[maybe_unused]] const ssize_t got = ::read(wake_fd_, &ignored, sizeof ignored);
+    }
+    // The connection may have been closed meanwhile: both calls notice that themselves.
+    if ((waits[1].revents & (POLLIN | POLLERR | POLLHUP | POLLNVAL)) != 0 && socket_ >= 0) {
+      natsConnection_ProcessReadEvent(connection_);
+    }
+    if ((waits[1].revents & POLLOUT) != 0 && socket_ >= 0) {
+      natsConnection_ProcessWriteEvent(connection_);
+    }
+  }
+}
+
+}  // namespace relay::nats

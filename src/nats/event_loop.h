@@ -1,0 +1,45 @@
+#pragma once
+
+#include <atomic>
+#include <thread>
+
+struct __natsConnection;
+struct __natsOptions;
+
+namespace relay::nats {
+
+/// Serves the socket of one cnats connection from a thread of its own, in place of the library's
+/// reader and flusher. So no call of ours ever blocks in a write to a server that takes nothing:
+/// what is published is buffered, and this thread sends it when the socket allows.
+///
+/// Made before the connection, destroyed after it was closed and before it is destroyed.
+class EventLoop {
+ public:
+  EventLoop();
+  ~EventLoop();
+  EventLoop(const EventLoop&) = delete;
+  EventLoop& operator=(const EventLoop&) = delete;
+
+  /// Makes the connections of these options use this loop. A cnats status.
+  int attach_to(__natsOptions* options);
+
+  /// Between `hold` and `release` what is published only gathers: many messages make one write.
+  void hold() { held_ = true; }
+  void release();
+
+ private:
+  friend struct LoopCallbacks;
+
+  void run(std::stop_token stop);
+  void wake() const;
+
+  int wake_fd_;
+  std::atomic<__natsConnection*> connection_ = nullptr;
+  std::atomic<int> socket_ = -1;
+  std::atomic<bool> wants_read_ = false;
+  std::atomic<bool> wants_write_ = false;
+  std::atomic<bool> held_ = false;
+  std::jthread thread_;
+};
+
+}  // namespace relay::nats

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/deadline.h"
+#include "core/message.h"
+
+namespace relay::nats {
+
+/// What is under way on one connection, and what became of it. The sending thread writes down what
+/// it sends and waits; the library's threads only record what they are told and signal. What is
+/// told late, of a delivery that has ended, is ignored. Any thread.
+class Ledger {
+ public:
+  /// Names a message under way: an address that the library keeps until it has told.
+  using Handle = const void*;
+
+  // The sending thread ----------------------------------------------------------------------
+
+  /// Begins a delivery of that many messages. With `list_finished`, `take_finished` says which
+  /// ended.
+  void begin(std::size_t messages, bool list_finished);
+  /// Ends it: the outcome of each message that has one.
+  std::vector<std::optional<Outcome>> end();
+
+  /// Before a message is handed to the library.
+  void sending(Handle handle, std::size_t message, std::size_t bytes);
+  /// The library did not take it after all.
+  void not_sent(Handle handle);
+  void settle(std::size_t message, Outcome outcome);
+
+  struct State {
+    std::size_t in_flight = 0;
+    std::size_t bytes_in_flight = 0;
+    SharedError failure;  ///< sending more is no use: the connection or an acknowledgement says so
+    bool broken = false;  ///< it was the connection
+    SteadyClock::time_point oldest_sent{};  ///< of what is in flight
+  };
+  State state();
+  /// Waits until at most `wanted` messages are in flight, a failure, `until`, or a stop.
+  State wait(std::size_t wanted, SteadyClock::time_point until, std::stop_token stop);
+  /// Messages that came to a good end since the last call.
+  std::vector<std::size_t> take_finished();
+  /// The stream that answered first on this connection; empty: none yet.
+  std::string stream();
+
+  // The library's threads -------------------------------------------------------------------
+
+  void told(Handle handle, Outcome outcome, std::string_view stream);
+  /// The connection is of no use any more.
+  void broke(SharedError error);
+  /// The server said that it refuses something, without saying which message.
+  void refused(SharedError error);
+
+ private:
+  struct Entry {
+    std::size_t message;
+    std::size_t bytes;
+  };
+  void close_entry(std::size_t message, Outcome outcome);
+  void note(SharedError error);
+  State state_locked();
+
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::unordered_map<Handle, Entry> in_flight_;
+  std::size_t bytes_ = 0;
+  std::size_t wake_at_ = 0;  // tell the waiting thread when no more than these are in flight
+  std::vector<std::optional<Outcome>> outcomes_;
+  std::vector<std::size_t> finished_;
+  bool list_finished_ = false;
+  struct Sent {
+    std::size_t message;
+    SteadyClock::time_point at;
+  };
+  std::vector<Sent> sent_;  // in order of sending
+  std::size_t oldest_ = 0;  // of sent_: those before have an outcome
+  SharedError failure_;
+  bool broken_ = false;
+  std::string stream_;
+};
+
+}  // namespace relay::nats

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/fields.h"
+#include "core/error.h"
+
+namespace relay::nats {
+
+/// Where a server is. Credentials are taken out of the URL, so that `address` may be shown.
+struct Endpoint {
+  std::string host;
+  std::string address;  ///< "host:port"
+  bool tls = false;
+  std::string user;
+  std::string password;
+  std::string token;
+};
+
+/// "nats://", "tls://" or no scheme; credentials before an @ are percent-decoded; the port is 4222
+/// unless given. Several are separated by commas. Misconfigured: anything else.
+Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls);
+
+/// How many messages of one key may be under way.
+enum class KeyOrder {
+  automatic,  ///< as the stream needs it: `one` where it is replicated or refuses when full
+  one,
+  pipelined,
+};
+
+/// The options of the sink, checked.
+struct Options {
+  std::vector<Endpoint> endpoints;
+  std::string stream;
+  bool create_stream = false;
+  std::vector<std::string> stream_subjects;
+  std::string credentials_file;
+  std::string tls_ca;
+  std::string tls_cert;
+  std::string tls_key;
+  bool tls = false;
+  bool tls_verify = true;
+  std::size_t max_in_flight = 4000;
+  std::chrono::milliseconds ack_timeout{5000};
+  std::chrono::milliseconds connect_timeout{5000};
+  std::chrono::milliseconds operation_timeout{5000};
+  KeyOrder key_order = KeyOrder::automatic;
+  std::string pipeline;  ///< whose sink this is: the connection's name, and for the log
+};
+
+config::FieldTable sink_fields();
+
+/// Checks what single options cannot say.
+Result<Options> parse_options(const config::Values& values);
+
+/// The subject template that `subject` implies: "orders.>" is "orders.{stream_table}", absent is
+/// "{stream_table}". Misconfigured: any other wildcard.
+Result<std::string> default_subject(const config::Values& values);
+Result<std::string> subject_template_of(std::string_view subject);
+
+}  // namespace relay::nats

@@ -1,0 +1,95 @@
+#include "nats/options.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "config/tree.h"
+
+namespace relay::nats {
+namespace {
+
+using config::Node;
+
+config::Checked checked(std::string_view json) {
+  const auto node = config::parse_json(json, "test");
+  EXPECT_TRUE(node) << json;
+  return config::check(*node->object(), sink_fields(), "test");
+}
+
+Result<Options> parsed(std::string_view json) {
+  const auto result = checked(json);
+  EXPECT_TRUE(result.problems.empty()) << result.problems.front().message;
+  return parse_options(result.values);
+}
+
+std::string code_of(std::string_view json) {
+  const auto result = parsed(json);
+  if (result) return "";
+  EXPECT_EQ(result.error().error_class, ErrorClass::misconfigured);
+  return result.error().code;
+}
+
+TEST(NatsOptions, HaveTheDocumentedDefaults) {
+  const auto options = parsed("{}");
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->endpoints.at(0).address, "localhost:4222");
+  EXPECT_EQ(options->max_in_flight, 4000u);
+  EXPECT_EQ(options->ack_timeout, std::chrono::seconds(5));
+  EXPECT_FALSE(options->create_stream);
+  EXPECT_TRUE(options->tls_verify);
+  EXPECT_FALSE(options->tls);
+  EXPECT_EQ(options->key_order, KeyOrder::automatic);
+}
+
+TEST(NatsOptions, AreAllRead) {
+  const auto options = parsed(
+      R"({"url": "nats://a,tls://b", "stream": "S", "subject": "orders.>", "create_stream": true,
+          "user": "u", "password": "p", "credentials_file": "c", "tls_ca": "ca", "tls_cert": "x",
+          "tls_key": "y", "tls_verify": false, "max_in_flight": 7, "ack_timeout": "250ms",
+          "connect_timeout": "1s", "operation_timeout": "2s", "key_order": "one"})");
+  ASSERT_TRUE(options);
+  EXPECT_EQ(options->endpoints.size(), 2u);
+  EXPECT_EQ(options->endpoints[1].user, "u");
+  EXPECT_EQ(options->endpoints[0].password, "p");
+  EXPECT_EQ(options->stream, "S");
+  EXPECT_EQ(options->stream_subjects, std::vector<std::string>{"orders.>"});
+  EXPECT_EQ(options->credentials_file, "c");
+  EXPECT_EQ(options->tls_ca, "ca");
+  EXPECT_EQ(options->tls_cert, "x");
+  EXPECT_EQ(options->tls_key, "y");
+  EXPECT_TRUE(options->tls);
+  EXPECT_FALSE(options->tls_verify);
+  EXPECT_EQ(options->max_in_flight, 7u);
+  EXPECT_EQ(options->ack_timeout, std::chrono::milliseconds(250));
+  EXPECT_EQ(options->connect_timeout, std::chrono::seconds(1));
+  EXPECT_EQ(options->operation_timeout, std::chrono::seconds(2));
+  EXPECT_EQ(options->key_order, KeyOrder::one);
+}
+
+TEST(NatsOptions, ContradictionsAreConfigurationErrors) {
+  EXPECT_EQ(code_of(R"({"subject": "orders.*"})"), "wildcard_subject");
+  EXPECT_EQ(code_of(R"({"stream": "a.b"})"), "bad_stream_name");
+  EXPECT_EQ(code_of(R"({"create_stream": true, "subject": "a"})"), "no_stream_name");
+  EXPECT_EQ(code_of(R"({"create_stream": true, "stream": "S"})"), "no_stream_subjects");
+  EXPECT_EQ(code_of(R"({"tls_cert": "x"})"), "half_a_certificate");
+  EXPECT_EQ(code_of(R"({"user": "u", "token": "t"})"), "two_credentials");
+  EXPECT_EQ(code_of(R"({"url": "http://x"})"), "bad_url");
+}
+
+TEST(NatsOptions, TheStreamThatIsMadeTakesWhatTheSubjectCanBecome) {
+  const auto made = parsed(R"({"stream": "S", "create_stream": true, "subject": "o.{op}"})");
+  EXPECT_EQ(made->stream_subjects, std::vector<std::string>{"o.*"});
+  const auto told =
+      parsed(R"({"stream": "S", "create_stream": true, "stream_subjects": ["a.>", "b"]})");
+  EXPECT_EQ(told->stream_subjects, (std::vector<std::string>{"a.>", "b"}));
+}
+
+TEST(NatsOptions, SubjectImpliesTheTemplate) {
+  EXPECT_EQ(*default_subject(checked(R"({"subject": "orders.>"})").values),
+            "orders.{stream_table}");
+  EXPECT_EQ(*default_subject(checked("{}").values), "{stream_table}");
+}
+
+}  // namespace
+}  // namespace relay::nats
