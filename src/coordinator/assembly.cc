@@ -1,0 +1,255 @@
+#include "coordinator/assembly.h"
+
+#include <map>
+
+#include "core/text.h"
+#include "outbox/dead_letters.h"
+
+namespace relay::coordinator {
+
+namespace {
+
+using config::Field;
+using config::FieldType;
+using config::PipelineConfig;
+
+constexpr std::string_view kOutbox = "outbox";
+
+constexpr Field kOutboxFields[] = {
+    {.name = "stream_table",
+     .meaning = "the table or stream table whose outbox is read",
+     .aliases = "table"},
+    {.name = "outbox", .meaning = "the application outbox that is read"},
+    {.name = "group",
+     .meaning = "consumer group to read through, for readers that share an outbox"},
+};
+
+/// The options of both ends of a pipeline, checked.
+struct Ends {
+  const SinkType* sink = nullptr;
+  const SourceType* source = nullptr;  ///< null: an outbox of the relay's own database
+  config::Values sink_values;
+  config::Values source_values;
+  std::string outbox;
+  std::vector<Error> problems;
+
+  void add(std::vector<Error> more) {
+    problems.insert(problems.end(), std::make_move_iterator(more.begin()),
+                    std::make_move_iterator(more.end()));
+  }
+};
+
+void check_source(const PipelineConfig& config, const Registry& registry, Ends& ends) {
+  const bool outbox = config.source_type == kOutbox;
+  if (!outbox) {
+    ends.source = registry.source(config.source_type);
+    if (!ends.source) {
+      if (!config.source_type.empty()) {
+        ends.problems.push_back(registry.missing_source(config.source_type));
+      }
+      return;
+    }
+  }
+  const config::FieldTable table =
+      outbox ? config::FieldTable(kOutboxFields) : ends.source->options;
+  auto checked = config::check(config.source, table, config.place + ", source");
+  ends.source_values = std::move(checked.values);
+  ends.add(std::move(checked.problems));
+  if (!outbox) return;
+  for (const std::string_view name : {"stream_table", "outbox"}) {
+    if (ends.source_values.has(name)) ends.outbox = ends.source_values.text(name);
+  }
+  if (ends.outbox.empty() && ends.problems.empty()) {
+    ends.problems.push_back({ErrorClass::misconfigured,
+                             "missing_key",
+                             config.place + ": the source names neither stream_table nor outbox",
+                             "add \"stream_table\": the table whose outbox is to be read",
+                             {}});
+  }
+}
+
+void check_sink(const PipelineConfig& config, const Registry& registry, Ends& ends) {
+  ends.sink = registry.sink(config.sink_type);
+  if (!ends.sink) {
+    if (!config.sink_type.empty()) ends.problems.push_back(registry.missing_sink(config.sink_type));
+    return;
+  }
+  auto checked = config::check(config.sink, ends.sink->options, config.place + ", sink");
+  ends.sink_values = std::move(checked.values);
+  ends.add(std::move(checked.problems));
+}
+
+/// The subject template: the pipeline's own, the sink's own spelling of it, or what its options
+/// imply.
+Result<std::string> subject_template(const PipelineConfig& config, const Ends& ends) {
+  const std::string& own = ends.sink->subject_option;
+  std::string from_sink;
+  if (!own.empty() && ends.sink_values.has(own)) from_sink = ends.sink_values.text(own);
+  if (!from_sink.empty() && config.options.subject_template) {
+    if (*config.options.subject_template != from_sink) {
+      return fail(ErrorClass::misconfigured, "two_values",
+                  fmt::format("{}: subject_template and {} differ", config.place, own),
+                  "give one of them");
+    }
+  }
+  if (config.options.subject_template) return *config.options.subject_template;
+  if (!from_sink.empty()) return from_sink;
+  if (ends.sink->default_subject) return ends.sink->default_subject(ends.sink_values);
+  return std::string("{stream_table}");
+}
+
+Result<std::unique_ptr<envelope::Encoder>> make_encoder(const PipelineConfig& config,
+                                                        const Ends& ends) {
+  const auto subject = subject_template(config, ends);
+  if (!subject) return fail(subject.error());
+  const config::PipelineOptions& options = config.options;
+  envelope::EncoderOptions encoder;
+  encoder.id_prefix = options.id_prefix.value_or(config.name);
+  encoder.row_mode = options.message == "row";
+  encoder.delta_max_rows = options.delta_max_rows;
+  encoder.wire_format = options.wire_format;
+  encoder.subject_template = *subject;
+  encoder.key_template = options.key_template;
+  encoder.headers = options.headers;
+  encoder.filter = options.filter;
+  encoder.columns = options.columns;
+  encoder.skip_full_refresh = options.full_refresh == "skip";
+  encoder.event_envelope = options.event_envelope;
+  encoder.escape = ends.sink->escape;
+  auto made = envelope::Encoder::make(std::move(encoder));
+  if (!made) return fail(made.error().in_context(config.place));
+  return made;
+}
+
+OnReject on_reject(const std::string& text) {
+  static const std::map<std::string, OnReject, std::less<>> kPolicies = {
+      {"dlq", OnReject::dead_letter},
+      {"park_key", OnReject::park_key},
+      {"stop", OnReject::stop},
+      {"skip", OnReject::skip}};
+  const auto found = kPolicies.find(text);
+  return found == kPolicies.end() ? OnReject::dead_letter : found->second;
+}
+
+PipelineSpec spec_of(const PipelineConfig& config) {
+  PipelineSpec spec;
+  spec.name = config.name;
+  spec.limits.records = static_cast<std::size_t>(config.options.batch_size);
+  spec.limits.bytes = static_cast<std::size_t>(config.options.batch_bytes);
+  spec.retry_min = config.options.retry_min;
+  spec.retry_max = config.options.retry_max;
+  spec.on_reject = on_reject(config.options.on_reject);
+  spec.rate_limit = config.options.rate_limit;
+  spec.may_sleep = config.source_type == kOutbox;
+  return spec;
+}
+
+outbox::OutboxOptions outbox_options(const PipelineConfig& config, const Ends& ends) {
+  outbox::OutboxOptions options;
+  options.outbox = ends.outbox;
+  options.pipeline = config.name;
+  options.start = config.options.start;
+  options.max_record_bytes = config.options.max_record_bytes;
+  options.delta_max_rows = config.options.delta_max_rows;
+  return options;
+}
+
+Ends check_ends(const PipelineConfig& config, const Registry& registry) {
+  Ends ends;
+  ends.problems = config.problems;
+  check_source(config, registry, ends);
+  check_sink(config, registry, ends);
+  return ends;
+}
+
+/// Several problems as one error, so that nobody has to find them one after another.
+Error combined(const std::vector<Error>& problems) {
+  Error error = problems.front();
+  for (std::size_t i = 1; i < problems.size(); ++i) {
+    error.message += "; " + problems[i].message;
+    if (!problems[i].remedy.empty() && error.remedy.find(problems[i].remedy) == std::string::npos) {
+      error.remedy += (error.remedy.empty() ? "" : "; ") + problems[i].remedy;
+    }
+  }
+  return error;
+}
+
+}  // namespace
+
+std::vector<Error> problems_of(const PipelineConfig& config, const Registry& registry) {
+  Ends ends = check_ends(config, registry);
+  if (ends.sink) {
+    const auto encoder = make_encoder(config, ends);
+    if (!encoder) ends.problems.push_back(encoder.error());
+  }
+  return ends.problems;
+}
+
+Result<Assembled> assemble(const PipelineConfig& config, const Workshop& workshop,
+                           PipelineHooks hooks) {
+  Ends ends = check_ends(config, workshop.registry);
+  if (!ends.problems.empty()) return fail(combined(ends.problems));
+  auto encoder = make_encoder(config, ends);
+  if (!encoder) return fail(encoder.error());
+
+  const BackendContext context{config.name, workshop.worker_id};
+  auto sink = ends.sink->make(ends.sink_values, context);
+  if (!sink) return fail(sink.error().in_context(config.place));
+
+  Assembled assembled;
+  std::unique_ptr<Source> source;
+  if (ends.source) {
+    auto made = ends.source->make(ends.source_values, context);
+    if (!made) return fail(made.error().in_context(config.place));
+    source = std::move(*made);
+  } else {
+    assembled.wake = std::make_shared<outbox::Wake>();
+    outbox::OutboxOptions options = outbox_options(config, ends);
+    options.group =
+        ends.source_values.has("group") ? ends.source_values.text("group") : workshop.group;
+    options.worker_id = workshop.worker_id;
+    auto made =
+        std::make_unique<outbox::OutboxSource>(std::move(options), workshop.pool, assembled.wake);
+    assembled.outbox = made.get();
+    source = std::move(made);
+  }
+  auto letters =
+      std::make_unique<outbox::DeadLetterTable>(workshop.pool, workshop.group, config.name);
+  assembled.pipeline = std::make_unique<Pipeline>(
+      spec_of(config), std::move(source), std::move(*encoder), std::move(*sink), std::move(letters),
+      workshop.metrics.pipeline(config.name), std::move(hooks));
+  return assembled;
+}
+
+Result<Tail> assemble_tail(const PipelineConfig& config, const Registry& registry,
+                           postgres::Pool& pool, const std::string& start) {
+  Ends ends = check_ends(config, registry);
+  if (!ends.problems.empty()) return fail(combined(ends.problems));
+  if (ends.source) {
+    return fail(ErrorClass::misconfigured, "no_tail",
+                fmt::format("{}: only pipelines that read an outbox can be watched", config.place),
+                "look into the broker with its own tools");
+  }
+  auto encoder = make_encoder(config, ends);
+  if (!encoder) return fail(encoder.error());
+  outbox::OutboxOptions options = outbox_options(config, ends);
+  options.start = start;
+  options.owns = false;
+  return Tail{std::make_unique<outbox::OutboxSource>(std::move(options), pool,
+                                                     std::make_shared<outbox::Wake>()),
+              std::move(*encoder)};
+}
+
+Result<std::unique_ptr<Sink>> make_sink(const PipelineConfig& config, const Registry& registry) {
+  Ends ends = check_ends(config, registry);
+  if (!ends.problems.empty()) return fail(combined(ends.problems));
+  return ends.sink->make(ends.sink_values, {config.name, "check"});
+}
+
+std::string outbox_of(const PipelineConfig& config) {
+  Ends ends;
+  check_source(config, Registry(), ends);
+  return ends.outbox;
+}
+
+}  // namespace relay::coordinator

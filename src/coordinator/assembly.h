@@ -1,0 +1,55 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "config/pipeline_config.h"
+#include "core/error.h"
+#include "outbox/outbox_source.h"
+#include "pipeline/pipeline.h"
+#include "pipeline/registry.h"
+#include "postgres/pool.h"
+
+namespace relay::coordinator {
+
+/// What every pipeline of this process is made with.
+struct Workshop {
+  const Registry& registry;
+  postgres::Pool& pool;
+  Metrics& metrics;
+  std::string group;
+  std::string worker_id;
+};
+
+/// A pipeline, and what the sweep needs where its source is an outbox.
+struct Assembled {
+  std::unique_ptr<Pipeline> pipeline;
+  outbox::OutboxSource* outbox = nullptr;  ///< part of the pipeline; null for other sources
+  std::shared_ptr<outbox::Wake> wake;
+};
+
+/// Makes a pipeline of its configuration: looks up its backends, checks their options, compiles
+/// templates and filter. Connects to nothing. Every problem of the configuration is in the error.
+Result<Assembled> assemble(const config::PipelineConfig& config, const Workshop& workshop,
+                           PipelineHooks hooks);
+
+/// What printing a pipeline's messages takes: a source that owns nothing and moves no position.
+struct Tail {
+  std::unique_ptr<Source> source;
+  std::unique_ptr<envelope::Encoder> encoder;
+};
+Result<Tail> assemble_tail(const config::PipelineConfig& config, const Registry& registry,
+                           postgres::Pool& pool, const std::string& start);
+
+/// The sink alone, to see whether it answers.
+Result<std::unique_ptr<Sink>> make_sink(const config::PipelineConfig& config,
+                                        const Registry& registry);
+
+/// The outbox that a pipeline reads, as its configuration names it; empty for other sources.
+std::string outbox_of(const config::PipelineConfig& config);
+
+/// All problems that `assemble` would find, one by one.
+std::vector<Error> problems_of(const config::PipelineConfig& config, const Registry& registry);
+
+}  // namespace relay::coordinator

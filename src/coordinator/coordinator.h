@@ -1,0 +1,140 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "config/pipeline_config.h"
+#include "config/settings.h"
+#include "coordinator/assembly.h"
+#include "coordinator/housekeeper.h"
+#include "coordinator/lock_session.h"
+#include "coordinator/status.h"
+#include "coordinator/sweep.h"
+#include "pipeline/registry.h"
+#include "postgres/pool.h"
+
+namespace relay::coordinator {
+
+/// Reads the configuration file anew; none: there is no file.
+using FileLoader = std::function<Result<std::vector<config::PipelineConfig>>()>;
+
+/// Owns pipelines and keeps them as the configuration wants them: takes and hands over their
+/// advisory locks, starts, stops and remakes exactly those that changed, and writes down how they
+/// do. One control thread; public functions from any other.
+class Coordinator {
+ public:
+  Coordinator(config::Settings settings, const Registry& registry, Metrics& metrics,
+              FileLoader load_file);
+  ~Coordinator();
+
+  void start();
+  /// Ends all pipelines within the drain timeout (less, when `abort` is called), commits, releases.
+  void stop();
+  /// Gives up what is still in flight: it will be sent again.
+  void abort();
+  /// Reads the configuration file again (SIGHUP).
+  void reload();
+
+  Snapshot snapshot() const;
+  postgres::Pool& pool() { return pool_; }
+
+ private:
+  /// A pipeline of the configuration, owned or not.
+  struct Entry {
+    config::PipelineConfig config;
+    std::int64_t key = 0;
+    bool owned = false;
+    bool removed = false;  ///< not in the configuration any more
+    bool release = false;  ///< to be handed over when its pipeline has ended
+    bool watched = false;  ///< by the sweep
+    Control control;
+    std::optional<Error> problem;  ///< why there is no pipeline although we own it
+    std::chrono::system_clock::time_point problem_since{};
+    SteadyClock::time_point try_again{};
+    Assembled assembled;
+    bool stopping = false;
+    Deadline drain = Deadline::never();
+    std::string written_status;  ///< what was last written to the database
+  };
+  using Table = std::map<std::string, std::unique_ptr<Entry>>;
+
+  void run(std::stop_token stop);
+  Result<void> session(std::stop_token stop);
+  Result<void> tick(std::stop_token stop);
+  Result<void> beat(std::stop_token stop);
+  Result<void> refresh_catalog(std::stop_token stop);
+  Result<void> refresh_controls(std::stop_token stop);
+  Result<void> refresh_numbers(std::stop_token stop);
+  Result<void> balance(std::stop_token stop);
+  Result<void> finish_replays(std::stop_token stop);
+  Result<void> write_statuses(std::stop_token stop);
+  Result<void> settle_stopped(std::stop_token stop);
+  void apply(std::vector<config::PipelineConfig> wanted);
+  std::vector<config::PipelineConfig> merge(std::vector<config::PipelineConfig> from_sql) const;
+  void make(Entry& entry);
+  void begin_stop(Entry& entry);
+  void run_pipelines();
+  bool starting_is_crowded() const;
+  void stop_all(Deadline drain);
+  void lose_everything(const Error& error);
+  PipelineHooks hooks();
+  PipelineStatus status_of(const Entry& entry) const;
+  void wait_for_change(std::stop_token stop);
+  void poke();
+
+  const config::Settings settings_;
+  const Registry& registry_;
+  Metrics& metrics_;
+  const FileLoader load_file_;
+  const std::string worker_id_;
+  const SteadyClock::time_point started_;
+  postgres::Pool pool_;
+  Workshop workshop_;
+  std::unique_ptr<LockSession> session_;
+  std::unique_ptr<Sweep> sweep_;
+  std::unique_ptr<Housekeeper> housekeeper_;
+
+  // Of the control thread alone.
+  std::string catalog_version_;
+  std::vector<config::PipelineConfig> from_sql_;
+  std::vector<config::PipelineConfig> from_file_;
+  std::size_t live_instances_ = 1;
+  bool leader_ = false;
+  bool on_duty_ = false;  ///< holds the lock of the housekeeping
+  SteadyClock::time_point next_beat_{};
+  SteadyClock::time_point next_look_{};
+  SteadyClock::time_point next_numbers_{};
+  SteadyClock::time_point next_status_{};
+
+  std::atomic<SteadyClock::rep> lease_until_{0};
+
+  mutable std::mutex mutex_;
+  std::condition_variable_any changed_;
+  Table table_;  // changed by the control thread only, under mutex_
+  bool reload_ = false;
+  bool catalog_changed_ = true;
+  bool controls_changed_ = true;
+  bool database_connected_ = false;
+  bool catalog_read_ = false;
+  bool stopping_ = false;
+  bool aborted_ = false;
+  std::optional<Error> database_error_;
+
+  // What the hooks touch: apart from mutex_, which is held while pipelines are joined.
+  std::atomic<bool> poked_{false};
+  std::mutex finished_mutex_;
+  std::deque<std::pair<std::int64_t, std::string>> finished_replays_;
+
+  std::jthread thread_;
+};
+
+}  // namespace relay::coordinator

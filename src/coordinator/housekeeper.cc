@@ -1,0 +1,144 @@
+#include "coordinator/housekeeper.h"
+
+#include <algorithm>
+#include <exception>
+#include <functional>
+
+#include "core/log.h"
+
+namespace relay::coordinator {
+
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr int kRefreshers = 2;
+constexpr milliseconds kRefreshEvery{100};
+constexpr milliseconds kUpkeepEvery{10000};
+constexpr milliseconds kAfterTrouble{2000};
+constexpr milliseconds kBorrowTimeout{5000};
+constexpr milliseconds kStatementTimeout{60000};
+/// A refresh takes as long as its query takes.
+constexpr milliseconds kRefreshTimeout{std::chrono::hours(1)};
+
+}  // namespace
+
+Housekeeper::Housekeeper(postgres::Pool& pool) : pool_(pool) {
+  for (int i = 0; i < kRefreshers; ++i) {
+    threads_.emplace_back([this](std::stop_token stop) { run_refreshes(stop); });
+  }
+  threads_.emplace_back([this](std::stop_token stop) { run_upkeep(stop); });
+}
+
+Housekeeper::~Housekeeper() {
+  for (auto& thread : threads_) thread.request_stop();
+  threads_.clear();
+}
+
+bool Housekeeper::pause(milliseconds time, std::stop_token stop) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, stop, time, [] { return false; });
+  return !stop.stop_requested();
+}
+
+bool Housekeeper::claim(const std::string& table) {
+  const std::lock_guard lock(mutex_);
+  if (std::find(refreshing_.begin(), refreshing_.end(), table) != refreshing_.end()) return false;
+  refreshing_.push_back(table);
+  return true;
+}
+
+void Housekeeper::let_go(const std::string& table) {
+  const std::lock_guard lock(mutex_);
+  std::erase(refreshing_, table);
+}
+
+void Housekeeper::run_refreshes(std::stop_token stop) {
+  milliseconds wait = kRefreshEvery;
+  while (pause(wait, stop)) {
+    wait = kRefreshEvery;
+    if (!on_duty_) continue;
+    Result<void> done;
+    try {
+      done = refresh_due(stop);
+    } catch (const std::exception& exception) {
+      done = fail(ErrorClass::transient, "internal", exception.what());
+    }
+    if (done) {
+      log::recovered("stream_tables", "");
+    } else if (done.error().error_class != ErrorClass::cancelled) {
+      log::failure("stream_tables", "", done.error());
+      wait = kAfterTrouble;
+    }
+  }
+}
+
+Result<void> Housekeeper::refresh_due(std::stop_token stop) {
+  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
+  if (!lease) return fail(lease.error());
+  const auto due = (*lease)->query("select name from pgtrickle.stream_tables_due()", {},
+                                   Deadline::after(kStatementTimeout), stop);
+  if (!due) return fail(due.error());
+  for (int row = 0; row < due->size() && !stop.stop_requested(); ++row) {
+    const std::string name(due->text(row, 0));
+    if (!claim(name)) continue;
+    const auto refreshed = (*lease)->query("select pgtrickle.refresh_stream_table($1)", {name},
+                                           Deadline::after(kRefreshTimeout), stop);
+    let_go(name);
+    // A failure is in the table's history and suspends it after three: the others go on.
+    if (!refreshed) {
+      log::failure("refresh_failed", name, refreshed.error());
+      if (!(*lease)->ok()) return fail(refreshed.error());
+    } else {
+      log::recovered("refresh_failed", name);
+    }
+  }
+  return {};
+}
+
+void Housekeeper::run_upkeep(std::stop_token stop) {
+  milliseconds wait{0};
+  while (pause(wait, stop)) {
+    wait = milliseconds(500);
+    if (!on_duty_) continue;
+    Result<bool> done;
+    try {
+      done = upkeep(stop);
+    } catch (const std::exception& exception) {
+      done = fail(ErrorClass::transient, "internal", exception.what());
+    }
+    if (done) {
+      log::recovered("housekeeping", "");
+      if (!*done) wait = kUpkeepEvery;
+    } else if (done.error().error_class != ErrorClass::cancelled) {
+      log::failure("housekeeping", "", done.error());
+      wait = kUpkeepEvery;
+    }
+  }
+}
+
+/// One batch. True: there is more to do at once.
+Result<bool> Housekeeper::upkeep(std::stop_token stop) {
+  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
+  if (!lease) return fail(lease.error());
+  const auto done = (*lease)->query(
+      "select coalesce((j ->> 'more')::boolean, false), nullif(j -> 'lost', '[]'), "
+      "nullif(j -> 'warnings', '[]'), nullif(j -> 'errors', '[]') "
+      "from pgtrickle.relay_housekeeping() j",
+      {}, Deadline::after(kStatementTimeout), stop);
+  if (!done) return fail(done.error());
+  pool_.trim(std::chrono::minutes(1));
+  for (const int column : {1, 2, 3}) {
+    if (done->is_null(0, column)) continue;
+    static constexpr std::string_view kEvents[] = {"", "rows_lost", "retention", "upkeep_failed"};
+    log::failure(kEvents[column], "",
+                 Error{ErrorClass::misconfigured,
+                       std::string(kEvents[column]),
+                       std::string(done->text(0, column)),
+                       "pgtrickle.outbox_status(name) says who holds rows back",
+                       {}});
+  }
+  return done->boolean(0, 0);
+}
+
+}  // namespace relay::coordinator

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "postgres/pool.h"
+
+namespace relay::coordinator {
+
+/// Keeps the database side in order while this instance is on duty: refreshes stream tables that
+/// are due (each in its own transaction, two at a time, so that a slow one holds up no other for
+/// long), and runs retention and upkeep in small batches. Own threads.
+class Housekeeper {
+ public:
+  explicit Housekeeper(postgres::Pool& pool);
+  ~Housekeeper();
+
+  /// One instance of all is on duty (the coordinator decides by an advisory lock).
+  void set_on_duty(bool on_duty) { on_duty_ = on_duty; }
+
+ private:
+  void run_refreshes(std::stop_token stop);
+  void run_upkeep(std::stop_token stop);
+  Result<void> refresh_due(std::stop_token stop);
+  Result<bool> upkeep(std::stop_token stop);
+  bool claim(const std::string& table);
+  void let_go(const std::string& table);
+  bool pause(std::chrono::milliseconds time, std::stop_token stop);
+
+  postgres::Pool& pool_;
+  std::atomic<bool> on_duty_ = false;
+  std::mutex mutex_;
+  std::condition_variable_any changed_;
+  std::vector<std::string> refreshing_;
+  std::vector<std::jthread> threads_;
+};
+
+}  // namespace relay::coordinator

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "pipeline/pipeline.h"
+
+namespace relay::coordinator {
+
+/// How one pipeline does, as health, console and the catalog's status table show it.
+struct PipelineStatus {
+  std::string name;
+  std::string direction;
+  std::string source_type;
+  std::string sink_type;
+  bool enabled = true;
+  bool owned = false;  ///< by this instance
+  PipelineReport report;
+  double oldest_open_writer_seconds = 0;
+  int oldest_open_writer_pid = 0;
+};
+
+/// How the instance does.
+struct Snapshot {
+  std::vector<PipelineStatus> pipelines;  ///< enabled ones, by name
+  std::chrono::seconds uptime{0};
+  bool database_connected = false;
+  bool catalog_read = false;  ///< once, since the start
+  std::optional<Error> database_error;
+  std::string worker_id;
+  std::string group;
+  bool stopping = false;
+};
+
+/// A pipeline that is in trouble: it has an error, or work and no progress for a while.
+bool in_trouble(const PipelineStatus& status, std::chrono::system_clock::time_point now);
+
+}  // namespace relay::coordinator
