@@ -1,0 +1,88 @@
+#include "admin/health.h"
+
+#include <algorithm>
+
+#include "core/text.h"
+
+namespace relay::admin {
+
+using coordinator::PipelineStatus;
+using coordinator::Snapshot;
+using TimePoint = std::chrono::system_clock::time_point;
+
+namespace {
+
+std::string time_json(TimePoint at) {
+  if (at == TimePoint{}) return "null";
+  return json_string(format_timestamp(std::chrono::time_point_cast<std::chrono::microseconds>(at)));
+}
+
+std::string error_json(const std::optional<Error>& error) {
+  if (!error) return "null";
+  return fmt::format(R"({{"class":{},"code":{},"message":{},"remedy":{}}})",
+                     json_string(to_string(error->error_class)), json_string(error->code),
+                     json_string(error->message), json_string(error->remedy));
+}
+
+}  // namespace
+
+std::string_view to_string(Health health) {
+  switch (health) {
+    case Health::healthy:
+      return "healthy";
+    case Health::degraded:
+      return "degraded";
+    case Health::unhealthy:
+      return "unhealthy";
+  }
+  return "unhealthy";
+}
+
+Health health_of(const Snapshot& snapshot, TimePoint now) {
+  if (!snapshot.database_connected || !snapshot.catalog_read || snapshot.database_error) {
+    return Health::unhealthy;
+  }
+  const bool trouble =
+      std::any_of(snapshot.pipelines.begin(), snapshot.pipelines.end(),
+                  [&](const auto& pipeline) { return coordinator::in_trouble(pipeline, now); });
+  return trouble ? Health::degraded : Health::healthy;
+}
+
+std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
+  const PipelineReport& report = status.report;
+  std::string out = fmt::format(
+      R"({{"name":{},"state":{},"owner":{},"healthy":{},"source":{},"sink":{},"position":{},"lag":{},)"
+      R"("since":{},"last_progress_at":{},"last_error":{})",
+      json_string(status.name), json_string(to_string(report.state)), status.owned,
+      !coordinator::in_trouble(status, now), json_string(status.source_type),
+      json_string(status.sink_type), report.position.id,
+      report.lag ? std::to_string(*report.lag) : "null", time_json(report.since),
+      time_json(report.last_progress), error_json(report.error));
+  if (status.oldest_open_writer_seconds > 0) {
+    out += fmt::format(R"(,"held_back_by":{{"pid":{},"seconds":{:.1f}}})",
+                       status.oldest_open_writer_pid, status.oldest_open_writer_seconds);
+  }
+  return out + "}";
+}
+
+std::string health_json(const Snapshot& snapshot, TimePoint now) {
+  const auto owned = std::count_if(snapshot.pipelines.begin(), snapshot.pipelines.end(),
+                                   [](const auto& pipeline) { return pipeline.owned; });
+  std::string out = fmt::format(
+      R"({{"status":{},"pipelines_owned":{},"uptime_seconds":{},"instance":{},"group":{},"pipelines":[)",
+      json_string(to_string(health_of(snapshot, now))), owned, snapshot.uptime.count(),
+      json_string(snapshot.worker_id), json_string(snapshot.group));
+  bool first = true;
+  for (const PipelineStatus& pipeline : snapshot.pipelines) {
+    if (!first) out += ',';
+    first = false;
+    out += pipeline_json(pipeline, now);
+  }
+  out += ']';
+  if (snapshot.database_error) {
+    out += ",\"database_error\":" + error_json(snapshot.database_error);
+  }
+  return out + "}";
+}
+
+}  // namespace relay::admin

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "coordinator/status.h"
+
+namespace relay::admin {
+
+enum class Health { healthy, degraded, unhealthy };
+std::string_view to_string(Health health);
+
+/// What a snapshot means: unhealthy without the database or its schema, degraded while some
+/// pipeline is in trouble, healthy otherwise (a standby is healthy). Pure.
+Health health_of(const coordinator::Snapshot& snapshot, std::chrono::system_clock::time_point now);
+
+/// The body of GET /health.
+std::string health_json(const coordinator::Snapshot& snapshot,
+                        std::chrono::system_clock::time_point now);
+
+/// One pipeline, as in /health and GET /api/pipelines.
+std::string pipeline_json(const coordinator::PipelineStatus& status,
+                          std::chrono::system_clock::time_point now);
+
+}  // namespace relay::admin

@@ -1,0 +1,185 @@
+#include <cstdio>
+
+#include "cli/commands.h"
+#include "cli/embedded_sql.h"
+#include "coordinator/assembly.h"
+#include "core/deadline.h"
+#include "core/text.h"
+
+namespace relay::cli {
+
+namespace {
+
+using config::PipelineConfig;
+using postgres::Connection;
+
+constexpr std::chrono::seconds kTimeout{15};
+
+/// What `check` found: each finding belongs to a pipeline, or to none.
+class Findings {
+ public:
+  void good(std::string_view pipeline, std::string text) {
+    add(pipeline, std::move(text), nullptr);
+  }
+  void bad(std::string_view pipeline, const Error& error) {
+    ++problems_;
+    add(pipeline, error.message, &error);
+  }
+  int problems() const { return problems_; }
+
+  void print(bool as_json) const {
+    if (as_json) {
+      fmt::print("{{\"ok\":{},\"problems\":{},\"findings\":[{}]}}\n", problems_ == 0, problems_,
+                 json_);
+    } else {
+      fmt::print("{}", text_);
+      fmt::print("{}\n", problems_ == 0
+                             ? "all good"
+                             : fmt::format("{} problem{}", problems_, problems_ == 1 ? "" : "s"));
+    }
+  }
+
+ private:
+  void add(std::string_view pipeline, std::string text, const Error* error) {
+    const std::string where = pipeline.empty() ? "" : fmt::format("{}: ", pipeline);
+    text_ += fmt::format("{} {}{}\n", error ? "PROBLEM" : "ok     ", where, text);
+    if (error && !error->remedy.empty())
+      text_ += fmt::format("        remedy: {}\n", error->remedy);
+    if (!json_.empty()) json_ += ',';
+    json_ += fmt::format(R"({{"ok":{},"pipeline":{},"message":{},"remedy":{}}})", !error,
+                         json_string(pipeline), json_string(text),
+                         json_string(error ? error->remedy : ""));
+  }
+
+  int problems_ = 0;
+  std::string text_;
+  std::string json_;
+};
+
+/// Is the database side there, and the one of this program?
+bool check_schema(Connection& connection, Findings& findings) {
+  const auto files = connection.query("select count(*) from pgtrickle.relay_schema_history", {},
+                                      Deadline::after(kTimeout), {});
+  if (!files) {
+    Error error = files.error();
+    error.remedy = "run: pgtrickle-relay init --postgres-url ...";
+    findings.bad("", error);
+    return false;
+  }
+  const auto count = static_cast<std::size_t>(files->integer(0, 0));
+  if (count < embedded_sql().size()) {
+    findings.bad("",
+                 {ErrorClass::misconfigured,
+                  "old_schema",
+                  fmt::format("the database side has {} of {} files", count, embedded_sql().size()),
+                  "upgrade it: pgtrickle-relay init",
+                  {}});
+  } else {
+    findings.good("", "the database side is installed");
+  }
+  return true;
+}
+
+void check_privileges(Connection& connection, Findings& findings) {
+  const auto rows =
+      connection.query("select current_user, pg_has_role(current_user, 'pgtrickle_relay', 'usage')",
+                       {}, Deadline::after(kTimeout), {});
+  if (!rows) {
+    findings.bad("", rows.error());
+  } else if (!rows->boolean(0, 1)) {
+    findings.bad("", {ErrorClass::misconfigured,
+                      "privileges",
+                      fmt::format("the role {} lacks what the relay needs", rows->text(0, 0)),
+                      fmt::format("grant pgtrickle_relay to {}", rows->text(0, 0)),
+                      {}});
+  } else {
+    findings.good("", fmt::format("the role {} has what the relay needs", rows->text(0, 0)));
+  }
+}
+
+std::vector<PipelineConfig> configured(Connection& connection, const Context& context,
+                                       Findings& findings) {
+  std::vector<PipelineConfig> all = context.file_pipelines;
+  const auto rows = connection.query(
+      "select name, direction, enabled, config::text from pgtrickle.relay_pipelines order by name",
+      {}, Deadline::after(kTimeout), {});
+  if (!rows) {
+    findings.bad("", rows.error());
+    return all;
+  }
+  for (int row = 0; row < rows->size(); ++row) {
+    all.push_back(config::pipeline_from_json(rows->text(row, 0), rows->text(row, 1),
+                                             rows->boolean(row, 2), rows->text(row, 3)));
+  }
+  return all;
+}
+
+void check_outbox(Connection& connection, const std::string& pipeline, const std::string& outbox,
+                  Findings& findings) {
+  const auto rows =
+      connection.query("select outbox_table_name from pgtrickle.relay_resolve_outbox($1)", {outbox},
+                       Deadline::after(kTimeout), {});
+  if (!rows) {
+    findings.bad(pipeline, rows.error());
+  } else if (rows->empty()) {
+    findings.bad(pipeline, {ErrorClass::misconfigured,
+                            "no_outbox",
+                            fmt::format("{} has no outbox", outbox),
+                            fmt::format("select pgtrickle.enable_outbox('{}')", outbox),
+                            {}});
+  } else {
+    findings.good(pipeline, fmt::format("reads pgtrickle.{}", rows->text(0, 0)));
+  }
+}
+
+void check_pipeline(const PipelineConfig& config, const Context& context, Connection& connection,
+                    Findings& findings) {
+  const auto problems = coordinator::problems_of(config, context.registry);
+  for (const Error& problem : problems) findings.bad(config.name, problem);
+  if (!problems.empty()) return;
+  const std::string outbox = coordinator::outbox_of(config);
+  if (!outbox.empty()) check_outbox(connection, config.name, outbox, findings);
+  auto sink = coordinator::make_sink(config, context.registry);
+  if (!sink) {
+    findings.bad(config.name, sink.error());
+    return;
+  }
+  if (config.sink_type == "stdout" || config.sink_type == "file") {
+    // Opening a file would create it: the running relay's business.
+    findings.good(config.name, fmt::format("writes to {}", config.sink_type));
+    return;
+  }
+  if (const auto opened = (*sink)->open({}); !opened) {
+    findings.bad(config.name, opened.error());
+  } else {
+    findings.good(config.name, fmt::format("{} answers", config.sink_type));
+  }
+  (*sink)->close();
+}
+
+}  // namespace
+
+int check(const Context& context) {
+  Findings findings;
+  auto connection = connect(context);
+  if (!connection) {
+    findings.bad("", connection.error());
+    for (const auto& pipeline : context.file_pipelines) {
+      for (const Error& problem : coordinator::problems_of(pipeline, context.registry)) {
+        findings.bad(pipeline.name, problem);
+      }
+    }
+  } else {
+    findings.good("", fmt::format("{} answers", (*connection)->endpoint()));
+    if (check_schema(**connection, findings)) {
+      check_privileges(**connection, findings);
+      for (const auto& pipeline : configured(**connection, context, findings)) {
+        check_pipeline(pipeline, context, **connection, findings);
+      }
+    }
+  }
+  findings.print(context.json);
+  return findings.problems() == 0 ? kOk : kInvalidConfiguration;
+}
+
+}  // namespace relay::cli

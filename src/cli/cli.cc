@@ -1,0 +1,202 @@
+#include "cli/cli.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "cli/commands.h"
+#include "cli/config_file.h"
+#include "core/log.h"
+
+namespace relay::cli {
+
+namespace {
+
+constexpr std::string_view kAbout =
+    "Carries committed changes out of PostgreSQL to message systems, and messages back.";
+
+/// The words of the command line before they mean anything.
+struct Words {
+  std::map<std::string, std::string> flags;  // by flag, only those that were given
+  bool json = false;
+  bool dry_run = false;
+  PipelineArguments pipelines;
+  DlqArguments dlq;
+  QuickstartArguments quickstart;
+  std::string tail_pipeline;
+  std::optional<std::int64_t> tail_from;
+  std::int64_t tail_count = 0;
+};
+
+void add_settings(CLI::App& app, Words& words) {
+  for (const config::Setting& setting : config::settings_table()) {
+    std::string help(setting.field.meaning);
+    if (!setting.field.default_text.empty()) {
+      help += fmt::format(" (default {})", setting.field.default_text);
+    }
+    help += fmt::format(" [env {}]", setting.environment);
+    const std::string flag(setting.flag);
+    app.add_option_function<std::string>(
+           flag, [&words, flag](const std::string& text) { words.flags[flag] = text; }, help)
+        ->group("Settings");
+  }
+}
+
+void add_pipeline_commands(CLI::App& app, Words& words) {
+  CLI::App* pipelines =
+      app.add_subcommand("pipelines", "list | show | enable | disable | pause | resume | replay");
+  pipelines->require_subcommand(0, 1);
+  const auto named = [&](const std::string& name, const std::string& help) {
+    CLI::App* command = pipelines->add_subcommand(name, help);
+    command->add_option("name", words.pipelines.name, "name of the pipeline")->required();
+    command->callback([&words, name] { words.pipelines.action = name; });
+    return command;
+  };
+  pipelines->add_subcommand("list", "all pipelines and how they do");
+  named("show", "one pipeline: configuration and state");
+  named("enable", "lets it run");
+  named("disable", "stops it and keeps its position");
+  named("pause", "stops delivering until it is resumed");
+  named("resume", "goes on after a pause, a stop, or lost rows")
+      ->add_flag("--accept-loss", words.pipelines.accept_loss,
+                 "go on although rows behind its position are gone");
+  CLI::App* replay = named("replay", "sends a range of ids once more, beside the normal flow");
+  replay->add_option("--from", words.pipelines.from, "first id")->required();
+  replay->add_option("--to", words.pipelines.to, "last id (default: the newest)");
+
+  // `resume` is also a command of its own: error messages name it.
+  CLI::App* resume = app.add_subcommand("resume", "the same as `pipelines resume`");
+  resume->add_option("name", words.pipelines.name, "name of the pipeline")->required();
+  resume->add_flag("--accept-loss", words.pipelines.accept_loss,
+                   "go on although rows behind its position are gone");
+}
+
+void add_dlq_commands(CLI::App& app, Words& words) {
+  CLI::App* dlq = app.add_subcommand("dlq", "dead letters: list | show | retry | discard | purge");
+  dlq->require_subcommand(0, 1);
+  CLI::App* list = dlq->add_subcommand("list", "unresolved dead letters");
+  list->add_option("pipeline", words.dlq.pipeline, "only of this pipeline");
+  list->add_option("--limit", words.dlq.limit, "how many")->capture_default_str();
+  CLI::App* show = dlq->add_subcommand("show", "one dead letter with its payload");
+  show->add_option("id", words.dlq.id, "its id")->required();
+  CLI::App* retry = dlq->add_subcommand("retry", "sends one again, or all of a pipeline");
+  retry->add_option("id", words.dlq.id, "its id");
+  retry->add_option("--all", words.dlq.pipeline, "all of this pipeline");
+  CLI::App* discard = dlq->add_subcommand("discard", "resolves one without sending it");
+  discard->add_option("id", words.dlq.id, "its id")->required();
+  CLI::App* purge = dlq->add_subcommand("purge", "deletes resolved dead letters");
+  purge->add_option("--older-than", words.dlq.older_than, "age, as a PostgreSQL interval")
+      ->capture_default_str();
+  for (CLI::App* command : {list, show, retry, discard, purge}) {
+    command->callback([&words, command] { words.dlq.action = command->get_name(); });
+  }
+}
+
+void add_commands(CLI::App& app, Words& words) {
+  app.add_subcommand("run", "run the relay (what it does without a command)");
+  app.add_subcommand("init", "install or upgrade the database side")
+      ->add_flag("--dry-run", words.dry_run, "print the SQL and change nothing");
+  app.add_subcommand("check", "validate configuration, connectivity, privileges and sinks");
+  add_pipeline_commands(app, words);
+  add_dlq_commands(app, words);
+  CLI::App* tail = app.add_subcommand("tail", "print a pipeline's messages live");
+  tail->add_option("name", words.tail_pipeline, "name of the pipeline")->required();
+  tail->add_option("--from", words.tail_from, "begin at this id instead of at what comes next");
+  tail->add_option("--count", words.tail_count, "end after so many messages (0: never)");
+  app.add_subcommand("status", "one screen of what runs where");
+  app.add_subcommand("options", "print every option that there is, as a Markdown page");
+  CLI::App* quick = app.add_subcommand(
+      "quickstart", "a throw-away PostgreSQL with live changes: nothing to configure");
+  quick->add_option("--rate", words.quickstart.rate, "orders a second")->capture_default_str();
+  quick->add_option("--duration", words.quickstart.duration, "seconds (0: until interrupted)");
+  quick->add_option("--directory", words.quickstart.directory,
+                    "where the server's data goes (default: a temporary directory)");
+}
+
+/// Settings and file pipelines. Returns an exit code, or kOk.
+int load(Context& context, const Words& words) {
+  context.json = words.json;
+  const auto environment = [](std::string_view name) -> std::optional<std::string> {
+    const char* value = std::getenv(std::string(name).c_str());
+    return value && *value ? std::optional<std::string>(value) : std::nullopt;
+  };
+  std::string file;
+  if (const auto given = words.flags.find("--config"); given != words.flags.end()) {
+    file = given->second;
+  } else if (const auto named = environment("PGTRICKLE_RELAY_CONFIG")) {
+    file = *named;
+  }
+  config::Node::Object global;
+  if (!file.empty()) {
+    auto loaded = load_config_file(file);
+    if (!loaded) {
+      print_error(loaded.error());
+      return kInvalidConfiguration;
+    }
+    global = std::move(loaded->global);
+    context.file_pipelines = std::move(loaded->pipelines);
+  }
+  auto merged = config::merge_settings(words.flags, environment, global);
+  for (const Error& problem : merged.problems) print_error(problem);
+  if (!merged.problems.empty()) return kInvalidConfiguration;
+  context.settings = std::move(merged.settings);
+  context.settings.config_file = file;
+  return kOk;
+}
+
+int dispatch(const CLI::App& app, Context& context, Words& words) {
+  const auto given = app.get_subcommands();
+  const std::string command = given.empty() ? "run" : given.front()->get_name();
+  if (command == "quickstart") return quickstart(context, words.quickstart);
+  if (command == "options") return print_options(context);
+  if (command == "init" && words.dry_run) return init_database(context, true);
+  if (context.settings.postgres_url.empty()) {
+    print_error({ErrorClass::misconfigured,
+                 "missing_setting",
+                 "no database is named",
+                 "give --postgres-url, PGTRICKLE_RELAY_POSTGRES_URL, or postgres_url in the "
+                 "[global] part of --config FILE",
+                 {}});
+    return kUsage;
+  }
+  if (command == "run") return run_relay(context);
+  if (command == "init") return init_database(context, false);
+  if (command == "check") return check(context);
+  if (command == "pipelines") return pipelines(context, words.pipelines);
+  if (command == "dlq") return dead_letters(context, words.dlq);
+  if (command == "tail") {
+    return tail(context, words.tail_pipeline, words.tail_from, words.tail_count);
+  }
+  if (command == "resume") {
+    words.pipelines.action = "resume";
+    return pipelines(context, words.pipelines);
+  }
+  return status(context);
+}
+
+}  // namespace
+
+int run_program(int argc, char** argv) {
+  CLI::App app(std::string(kAbout), "pgtrickle-relay");
+  app.set_version_flag("--version", "pgtrickle-relay " RELAY_VERSION);
+  app.fallthrough();
+  app.require_subcommand(0, 1);
+  Words words;
+  app.add_flag("--json", words.json, "print JSON");
+  add_settings(app, words);
+  add_commands(app, words);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? kOk : kUsage;
+  }
+  Context context;
+  register_backends(context.registry);
+  if (const int code = load(context, words); code != kOk) return code;
+  return dispatch(app, context, words);
+}
+
+}  // namespace relay::cli

@@ -1,0 +1,26 @@
+#include "cli/context.h"
+
+#include <cstdio>
+
+#include "core/deadline.h"
+
+namespace relay::cli {
+
+void print_error(const Error& error) {
+  fmt::print(stderr, "error: {}\n", error.message);
+  if (!error.remedy.empty()) fmt::print(stderr, "  remedy: {}\n", error.remedy);
+}
+
+int failed(const Error& error) {
+  print_error(error);
+  return kFailed;
+}
+
+Result<std::unique_ptr<postgres::Connection>> connect(const Context& context) {
+  postgres::Connection::Options options;
+  options.url = context.settings.postgres_url;
+  options.application_name = "pgtrickle-relay command";
+  return postgres::Connection::open(options, {});
+}
+
+}  // namespace relay::cli

@@ -1,0 +1,82 @@
+#include <openssl/evp.h>
+
+#include <array>
+#include <cstdio>
+
+#include "cli/commands.h"
+#include "cli/embedded_sql.h"
+#include "core/deadline.h"
+
+namespace relay::cli {
+
+namespace {
+
+using postgres::Connection;
+
+/// One `init` at a time in a database.
+constexpr std::string_view kBegin =
+    "begin; select pg_advisory_xact_lock(hashtextextended('pgtrickle-relay init', 0))";
+constexpr std::chrono::minutes kTimeout{10};
+/// The layout that this program installs. Raised when an older daemon could not work with it.
+constexpr int kSchemaVersion = 1;
+
+std::string checksum(std::string_view text) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned int size = 0;
+  EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr);
+  std::string hex;
+  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
+  return hex;
+}
+
+int print_sql() {
+  for (const SqlFile& file : embedded_sql()) {
+    fmt::print("-- {}\n{}\n", file.name, file.text);
+  }
+  return kOk;
+}
+
+/// Runs all files; true where anything was new.
+Result<int> install(Connection& connection) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  if (auto begun = connection.script(kBegin, deadline, {}); !begun) return fail(begun.error());
+  int changed = 0;
+  for (const SqlFile& file : embedded_sql()) {
+    if (auto run = connection.script(file.text, deadline, {}); !run) {
+      return fail(run.error().in_context(file.name));
+    }
+    const auto noted = connection.query(
+        "insert into pgtrickle.relay_schema_history as h (file, checksum, version, installed_at) "
+        "values ($1, $2, $3::int, clock_timestamp()) on conflict (file) do update set "
+        "checksum = excluded.checksum, version = excluded.version, "
+        "installed_at = excluded.installed_at where h.checksum <> excluded.checksum",
+        {std::string(file.name), checksum(file.text), std::to_string(kSchemaVersion)}, deadline,
+        {});
+    if (!noted) return fail(noted.error());
+    changed += static_cast<int>(noted->affected());
+  }
+  if (auto done = connection.script("commit", deadline, {}); !done) return fail(done.error());
+  return changed;
+}
+
+}  // namespace
+
+int init_database(const Context& context, bool dry_run) {
+  if (dry_run) return print_sql();
+  auto connection = connect(context);
+  if (!connection) return failed(connection.error());
+  const auto changed = install(**connection);
+  if (!changed) return failed(changed.error());
+  const std::string endpoint = (*connection)->endpoint();
+  if (context.json) {
+    fmt::print("{{\"changed_files\":{}}}\n", *changed);
+  } else if (*changed == 0) {
+    fmt::print("{}: the database side is up to date\n", endpoint);
+  } else {
+    fmt::print("{}: installed ({} of {} files were new or changed)\n", endpoint, *changed,
+               embedded_sql().size());
+  }
+  return kOk;
+}
+
+}  // namespace relay::cli

@@ -1,0 +1,87 @@
+#include <cstdio>
+
+#include "cli/commands.h"
+#include "config/pipeline_config.h"
+
+namespace relay::cli {
+
+namespace {
+
+using config::Field;
+using config::FieldType;
+
+std::string_view type_name(FieldType type) {
+  switch (type) {
+    case FieldType::text:
+      return "text";
+    case FieldType::integer:
+      return "integer";
+    case FieldType::number:
+      return "number";
+    case FieldType::boolean:
+      return "boolean";
+    case FieldType::duration:
+      return "duration";
+    case FieldType::bytes:
+      return "bytes";
+    case FieldType::choice:
+      return "choice";
+    case FieldType::list:
+      return "list of text";
+    case FieldType::map:
+      return "object of text";
+  }
+  return "text";
+}
+
+std::string code(std::string_view text) {
+  return text.empty() ? std::string() : fmt::format("`{}`", text);
+}
+
+void print_field(const Field& field) {
+  std::string name = code(field.name);
+  if (!field.aliases.empty()) name += fmt::format(" (also {})", code(field.aliases));
+  std::string type(type_name(field.type));
+  if (field.type == FieldType::choice) type = fmt::format("one of {}", field.choices);
+  std::string fallback = field.required ? "required" : code(field.default_text);
+  fmt::print("| {} | {} | {} | {}{} |\n", name, type, fallback, field.meaning,
+             field.secret ? " (secret: give a reference)" : "");
+}
+
+void print_table(std::string_view title, config::FieldTable fields) {
+  fmt::print("\n## {}\n\n| option | type | default | meaning |\n|---|---|---|---|\n", title);
+  for (const Field& field : fields) print_field(field);
+}
+
+void print_settings() {
+  fmt::print(
+      "\n## Settings\n\nA flag wins over the environment, that over `[global]` in the file.\n\n"
+      "| `[global]` | flag | environment | default | meaning |\n|---|---|---|---|---|\n");
+  for (const config::Setting& setting : config::settings_table()) {
+    std::string name = code(setting.field.name);
+    if (!setting.field.aliases.empty()) {
+      name += fmt::format(" (also {})", code(setting.field.aliases));
+    }
+    fmt::print("| {} | {} | {} | {} | {} |\n", name, code(setting.flag), code(setting.environment),
+               code(setting.field.default_text), setting.field.meaning);
+  }
+}
+
+}  // namespace
+
+int print_options(const Context& context) {
+  fmt::print(
+      "# All options\n\nThis page is what `pgtrickle-relay options` prints: the tables by which the "
+      "program checks its configuration.\n");
+  print_settings();
+  print_table("Options of any pipeline", config::pipeline_fields());
+  for (const SinkType& sink : context.registry.sinks()) {
+    print_table(fmt::format("Sink `{}`", sink.name), sink.options);
+  }
+  for (const SourceType& source : context.registry.sources()) {
+    print_table(fmt::format("Source `{}`", source.name), source.options);
+  }
+  return kOk;
+}
+
+}  // namespace relay::cli

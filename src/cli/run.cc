@@ -1,0 +1,90 @@
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+
+#include "admin/routes.h"
+#include "cli/commands.h"
+#include "cli/config_file.h"
+#include "coordinator/coordinator.h"
+#include "core/log.h"
+
+namespace relay::cli {
+
+namespace {
+
+/// The signals that steer the program, blocked in all threads and taken by `next_signal`.
+sigset_t steering_signals() {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signal);
+  return set;
+}
+
+int next_signal(const sigset_t& set) {
+  int signal = 0;
+  sigwait(&set, &signal);
+  return signal;
+}
+
+coordinator::FileLoader file_loader(const Context& context) {
+  if (context.settings.config_file.empty()) return nullptr;
+  const std::string path = context.settings.config_file;
+  return [path]() -> Result<std::vector<config::PipelineConfig>> {
+    auto loaded = load_config_file(path);
+    if (!loaded) return fail(loaded.error());
+    return std::move(loaded->pipelines);
+  };
+}
+
+bool configure_log(const config::Settings& settings) {
+  log::Level level = log::Level::info;
+  if (!log::parse_level(settings.log_level, level)) return false;
+  log::configure(settings.log_format == "json" ? log::Format::json : log::Format::text, level);
+  return true;
+}
+
+/// Ends everything; a second signal ends at once.
+void shut_down(coordinator::Coordinator& coordinator, const sigset_t& signals) {
+  log::info("stopping", "", "finishing what is in flight; a second signal ends at once");
+  std::jthread watchdog([&signals](std::stop_token stop) {
+    const timespec slice{0, 50'000'000};
+    while (!stop.stop_requested()) {
+      const int signal = sigtimedwait(&signals, nullptr, &slice);
+      if (signal == SIGTERM || signal == SIGINT) ::_exit(130);
+    }
+  });
+  coordinator.stop();
+}
+
+}  // namespace
+
+int run_relay(Context& context) {
+  if (!configure_log(context.settings)) return kUsage;
+  ::signal(SIGPIPE, SIG_IGN);
+  const sigset_t signals = steering_signals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+
+  Metrics metrics;
+  coordinator::Coordinator coordinator(context.settings, context.registry, metrics,
+                                       file_loader(context));
+  auto server = admin::serve(context.settings.metrics_addr, coordinator, metrics);
+  if (!server) return failed(server.error());
+  log::info("started", "", "version {}, metrics and health on port {}, group {}", RELAY_VERSION,
+            (*server)->port(), context.settings.relay_group_id);
+  coordinator.start();
+  while (true) {
+    const int signal = next_signal(signals);
+    if (signal != SIGHUP) break;
+    log::info("reload", "", "reading the configuration file again");
+    coordinator.reload();
+  }
+  shut_down(coordinator, signals);
+  (*server)->stop();
+  log::info("stopped", "", "all pipelines ended, positions written");
+  return kOk;
+}
+
+}  // namespace relay::cli

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+
+#include "core/error.h"
+
+namespace relay::cli {
+
+/// A PostgreSQL server of our own in a directory of its own, on loopback and a free port, that ends
+/// and is deleted with this object. Never another's server: it is ended by its process id.
+class ThrowawayPostgres {
+ public:
+  /// `directory` empty: a temporary one. As root the server runs as the user `postgres`.
+  static Result<std::unique_ptr<ThrowawayPostgres>> start(const std::string& directory);
+  ~ThrowawayPostgres();
+  ThrowawayPostgres(const ThrowawayPostgres&) = delete;
+  ThrowawayPostgres& operator=(const ThrowawayPostgres&) = delete;
+
+  const std::string& url() const { return url_; }
+
+ private:
+  ThrowawayPostgres() = default;
+
+  std::string directory_;
+  std::string url_;
+  pid_t pid_ = -1;
+};
+
+}  // namespace relay::cli
