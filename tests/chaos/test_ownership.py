@@ -1,0 +1,140 @@
+"""Several relays, one database: each pipeline has one owner, and always one."""
+
+import time
+
+import pytest
+
+import workload
+from history import History, assert_kept
+from nemesis import terminate_lock_session
+from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, position,
+                               positions_gone_back, set_outbox, to_file, to_nats, wait_settled,
+                               watch_positions)
+from support.relay import Relay
+from support.waiting import eventually, holds_for
+
+
+def owned(relay):
+    return relay.health()[1]["pipelines_owned"]
+
+
+def shares(relays):
+    return [owned(relay) for relay in relays]
+
+
+@pytest.fixture
+def pipelines(db, tmp_path):
+    """Six pipelines over one table, each into its own file: {name: Lines}."""
+    make_table(db)
+    files = {f"p{number}": Lines(tmp_path / f"p{number}.jsonl") for number in range(6)}
+    for name, lines in files.items():
+        set_outbox(db, name, to_file("orders", lines.path))
+    return files
+
+
+def test_two_relays_share_the_pipelines_evenly_and_deliver_each_row_once(db, pipelines, relay_bin):
+    with Relay(db.relay_dsn) as one:
+        eventually(lambda: owned(one) == 6, 10)
+        insert_rows(db, "orders", 1, 20)
+        with Relay(db.relay_dsn) as two:
+            eventually(lambda: shares([one, two]) == [3, 3], 15 * SLOW_FACTOR,
+                       message=lambda: f"{shares([one, two])}\n{one.log(40)}\n{two.log(40)}")
+            insert_rows(db, "orders", 21, 20)
+            for lines in pipelines.values():
+                lines.wait_rows(range(1, 41))
+        # A graceful stop hands over at once, not after a lease has run out.
+        begin = time.monotonic()
+        eventually(lambda: owned(one) == 6, 10)
+        assert time.monotonic() - begin < 3 * SLOW_FACTOR
+        insert_rows(db, "orders", 41, 5)
+        for lines in pipelines.values():
+            lines.wait_rows(range(1, 46))
+
+
+def test_kill_9_of_an_owner_is_made_good_within_seconds(db, pipelines, relay_bin):
+    one, two = Relay(db.relay_dsn), Relay(db.relay_dsn)
+    with one, two:
+        eventually(lambda: shares([one, two]) == [3, 3], 15 * SLOW_FACTOR)
+        insert_rows(db, "orders", 1, 10)
+        for lines in pipelines.values():
+            lines.wait_rows(range(1, 11))
+        one.kill9()
+        begin = time.monotonic()
+        insert_rows(db, "orders", 11, 1)
+        for lines in pipelines.values():
+            lines.wait_rows(range(1, 12))
+        takeover = time.monotonic() - begin
+        print(f"takeover after kill -9: {takeover:.2f} s")
+        assert takeover < 2 * SLOW_FACTOR + 1
+
+
+def test_a_frozen_owner_is_replaced_and_sends_and_commits_nothing_when_it_thaws(
+        db, nats, relay_bin, tmp_path):
+    workload.make_counters(db, keys=50)
+    watch_positions(db)
+    lines = Lines(tmp_path / "out.jsonl")
+    set_outbox(db, "frozen", to_file(workload.TABLE, lines.path, message="row", batch_size=20))
+    history = History("frozen", 1)
+    with Relay(db.relay_dsn, ha_mode="leader") as one:
+        one.wait_state("frozen", "running", "idle")
+        with Relay(db.relay_dsn, ha_mode="leader") as two:
+            two.wait_up()
+            with workload.Writers(db.dsn, history, count=2, keys=50, seed=1):
+                eventually(lambda: len(lines.messages()) > 100, 20 * SLOW_FACTOR)
+                one.freeze()
+                frozen_at = time.monotonic()
+                before = len(lines.messages())
+                eventually(lambda: len(lines.messages()) > before + 50, 30 * SLOW_FACTOR,
+                           message=lambda: two.log(60))
+                print(f"takeover from a frozen owner: {time.monotonic() - frozen_at:.1f} s")
+            wait_settled(db, "frozen", workload.TABLE)
+            settled, count = position(db, "frozen"), len(lines.messages())
+            one.thaw()
+            eventually(lambda: owned(one) == 0 and owned(two) == 1, 20 * SLOW_FACTOR)
+            # At most the one delivery that was under way when it froze may still come out.
+            assert len(lines.messages()) <= count + 20
+            count = len(lines.messages())
+            holds_for(lambda: len(lines.messages()) == count
+                      and position(db, "frozen") == settled, 1)
+    assert positions_gone_back(db) == []
+    assert_kept(workload.final_versions(db), lines.messages(), duplicates_allowed=40)
+
+
+def test_losing_the_lock_session_stops_the_pipeline_and_takes_it_again(db, pipelines, relay_bin):
+    with Relay(db.relay_dsn) as one:
+        insert_rows(db, "orders", 1, 5)
+        for lines in pipelines.values():
+            lines.wait_rows(range(1, 6))
+        assert terminate_lock_session(db) == 1, "the locks are held by one dedicated session"
+        insert_rows(db, "orders", 6, 5)
+        eventually(lambda: owned(one) == 6, 15 * SLOW_FACTOR)
+        for lines in pipelines.values():
+            lines.wait_rows(range(1, 11))
+
+
+def test_different_groups_deliver_every_pipeline_independently(db, nats, relay_bin, tmp_path):
+    make_table(db)
+    with nats.client() as client:
+        client.create_stream("both", "relay.>", duplicate_window=0.1)
+    set_outbox(db, "rows", to_nats("orders", nats, "relay.rows"))
+    with Relay(db.relay_dsn, relay_group_id="one"), Relay(db.relay_dsn, relay_group_id="two"):
+        insert_rows(db, "orders", 1, 3)
+        for group in ("one", "two"):
+            wait_settled(db, "rows", "orders", group=group)
+    groups = {row[0] for row in db.execute(
+        "select relay_group_id from pgtrickle.relay_consumer_offsets where pipeline_id = 'rows'")}
+    assert groups == {"one", "two"}
+
+
+def test_leader_mode_keeps_all_pipelines_on_one_and_a_standby_is_healthy(db, pipelines, relay_bin):
+    with Relay(db.relay_dsn, ha_mode="leader") as one:
+        eventually(lambda: owned(one) == 6, 10)
+        with Relay(db.relay_dsn, ha_mode="leader") as two:
+            status = two.wait_healthy()
+            assert status["pipelines_owned"] == 0
+            holds_for(lambda: shares([one, two]) == [6, 0], 2.5, interval=0.1)
+            one.kill9()
+            eventually(lambda: owned(two) == 6, 5 * SLOW_FACTOR)
+            insert_rows(db, "orders", 1, 3)
+            for lines in pipelines.values():
+                lines.wait_rows(range(1, 4))

@@ -1,0 +1,1 @@
+"""What the end-to-end and chaos tests stand on: servers, clients, the relay as a process."""

@@ -1,0 +1,128 @@
+"""The fixtures that all end-to-end and chaos tests share."""
+
+import os
+import shutil
+
+import pytest
+
+from . import relay as relay_process
+from .nats_server import NatsServer
+from .postgres import PostgresServer, install_from_files, postgres_bin_directory
+from .relay import Relay, relay_binary, run_command
+
+
+def need(present, what):
+    """Skips the test where something cannot be had (REQUIRE_ALL=1 turns skips into failures)."""
+    if not present:
+        pytest.skip(f"{what} is not here")
+
+
+def install(dsn):
+    """The real `init` where there is a binary, else the files of sql/ (RELAY_INIT=files too)."""
+    if relay_binary() and os.environ.get("RELAY_INIT") != "files":
+        done = run_command("init", "--postgres-url", dsn)
+        assert done.returncode == 0, f"init failed:\n{done.stdout}{done.stderr}"
+    else:
+        install_from_files(dsn)
+
+
+@pytest.fixture(scope="session")
+def pg_server():
+    """One PostgreSQL for the whole session; tests that stop or kill it use `own_pg_server`."""
+    need(postgres_bin_directory(), "a PostgreSQL server (postgresql)")
+    server = PostgresServer().start()
+    try:
+        server.make_template(install)
+        yield server
+    finally:
+        server.stop_immediate()
+
+
+@pytest.fixture
+def db(pg_server):
+    """A fresh database with the relay's schema."""
+    database = pg_server.create_database()
+    yield database
+    relay_process.end_all_quietly()
+    database.drop()
+
+
+@pytest.fixture
+def empty_db(pg_server):
+    """A fresh database without the relay's schema."""
+    database = pg_server.create_database(template="template0")
+    yield database
+    relay_process.end_all_quietly()
+    database.drop()
+
+
+@pytest.fixture
+def own_pg_server():
+    """A PostgreSQL of the test's own, to stop, kill and restart."""
+    need(postgres_bin_directory(), "a PostgreSQL server (postgresql)")
+    server = PostgresServer("own-pg").start()
+    try:
+        server.make_template(install)
+        yield server
+    finally:
+        relay_process.end_all_quietly()
+        server.stop_immediate()
+
+
+@pytest.fixture
+def own_db(own_pg_server):
+    return own_pg_server.create_database()
+
+
+@pytest.fixture
+def nats():
+    """A NATS server with JetStream of the test's own."""
+    need(shutil.which("nats-server"), "nats-server")
+    server = NatsServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def relay_bin():
+    """Skips where the relay is not built."""
+    need(relay_binary(), "the relay's binary (RELAY_BIN or build/<preset>/pgtrickle-relay)")
+    return relay_binary()
+
+
+@pytest.fixture
+def relay(relay_bin, db):
+    """A relay on `db` as its unprivileged role, not yet started: `with relay:` or relay.start()."""
+    process = Relay(db.relay_dsn)
+    yield process
+    if process.running:
+        process.stop()
+
+
+@pytest.fixture
+def start_relay(relay_bin):
+    """Starts relays: start_relay(dsn, *arguments, **options) -> Relay."""
+    def start(*arguments, **options):
+        return Relay(*arguments, **options).start()
+    return start
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.when == "call" and report.failed:
+        for argv, log in relay_process.stories():
+            report.sections.append((f"log of {argv}", log))
+    skipped_on_purpose = hasattr(report, "wasxfail")
+    if report.skipped and os.environ.get("REQUIRE_ALL") == "1" and not skipped_on_purpose:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"REQUIRE_ALL=1 allows no skip: {reason}"
+
+
+@pytest.fixture(autouse=True)
+def _no_relay_outlives_its_test():
+    relay_process.forget()
+    yield
+    relay_process.end_all_quietly()

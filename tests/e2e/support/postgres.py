@@ -1,0 +1,250 @@
+"""A throw-away PostgreSQL server, and fresh databases with the relay's schema in them."""
+
+import glob
+import os
+import re
+import signal
+import subprocess
+import time
+
+import psycopg
+
+from .processes import Process, free_port, temporary_directory
+from .waiting import eventually
+
+REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
+SUPERUSER = "postgres"
+PASSWORD = "s3cret-for-tests"
+RELAY_ROLE = "relay_daemon"
+TEMPLATE = "relay_template"
+
+
+def postgres_bin_directory():
+    """PG_BIN, or the newest server that is installed; None where there is none."""
+    if os.environ.get("PG_BIN"):
+        return os.environ["PG_BIN"]
+    found = glob.glob("/usr/lib/postgresql/*/bin/postgres")
+    if not found:
+        return None
+    newest = max(found, key=lambda path: int(re.search(r"postgresql/(\d+)", path).group(1)))
+    return os.path.dirname(newest)
+
+
+class PostgresServer:
+    """PostgreSQL on loopback in its own directory, run as user `postgres` when we are root."""
+
+    def __init__(self, label="pg", settings=None):
+        self.bin = postgres_bin_directory()
+        assert self.bin, "no PostgreSQL server is installed"
+        self._user = SUPERUSER if os.geteuid() == 0 else None
+        self.directory = temporary_directory(label, self._user)
+        self.data = os.path.join(self.directory, "data")
+        self.sockets = self.directory
+        self.port = free_port()
+        self.log_path = os.path.join(self.directory, "server.log")
+        self.process = None
+        self._database_number = 0
+        self._initialise(settings or {})
+
+    def _initialise(self, settings):
+        password_file = os.path.join(self.directory, "password")
+        with open(password_file, "w") as out:
+            out.write(PASSWORD + "\n")
+        os.chmod(password_file, 0o644)
+        argv = [f"{self.bin}/initdb", "-D", self.data, "-U", SUPERUSER, "--encoding=UTF8",
+                "--locale=C.UTF-8", "--auth-host=scram-sha-256", "--auth-local=trust",
+                f"--pwfile={password_file}", "--no-sync"]
+        options = {}
+        if self._user:
+            options = {"user": self._user, "group": self._user, "extra_groups": []}
+        done = subprocess.run(argv, capture_output=True, text=True, cwd=self.directory, **options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        values = {
+            "listen_addresses": "'127.0.0.1'",
+            "port": self.port,
+            "unix_socket_directories": f"'{self.sockets}'",
+            "wal_level": "logical",
+            "max_prepared_transactions": 50,
+            "max_connections": 100,
+            "max_wal_senders": 10,
+            "max_replication_slots": 10,
+            "shared_buffers": "'128MB'",
+            "max_wal_size": "'1GB'",
+            "log_min_messages": "warning",
+            "log_line_prefix": "'%m [%p] %q%u@%d %a '",
+            **settings,
+        }
+        with open(os.path.join(self.data, "postgresql.conf"), "a") as conf:
+            for name, value in values.items():
+                conf.write(f"{name} = {value}\n")
+
+    # Life and death ------------------------------------------------------------------------
+
+    def start(self, deadline=60):
+        log = open(self.log_path, "ab")
+        end = time.monotonic() + deadline
+        while True:
+            self.process = Process([f"{self.bin}/postgres", "-D", self.data], stdout=log,
+                                   stderr=log, user=self._user, cwd=self.directory)
+            try:
+                eventually(lambda: self._accepts() or not self.process.running,
+                           deadline=max(1.0, end - time.monotonic()), message=self.log)
+            except AssertionError:
+                self.process.kill9()
+                raise
+            if self.process.running:
+                break
+            # After kill -9 the old children may still hold the shared memory for a moment.
+            assert time.monotonic() < end, f"PostgreSQL does not start:\n{self.log()}"
+            time.sleep(0.1)
+        log.close()
+        return self
+
+    def _accepts(self):
+        try:
+            psycopg.connect(self.dsn("postgres"), connect_timeout=2).close()
+            return True
+        except psycopg.OperationalError:
+            return False
+
+    def _end(self, number, deadline):
+        if self.process is None:
+            return
+        self.process.thaw()
+        self.process.signal(number)
+        try:
+            self.process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            self.process.signal(signal.SIGQUIT)
+            self.process.wait(30)
+        self.process = None
+
+    def stop(self):
+        """Fast shutdown: sessions are ended, a checkpoint is written."""
+        self._end(signal.SIGINT, 60)
+
+    def stop_immediate(self):
+        """Immediate shutdown: as a crash; the next start recovers from the WAL."""
+        self._end(signal.SIGQUIT, 30)
+
+    def kill9(self):
+        """kill -9 of the postmaster; its children notice and end."""
+        self.process.kill9()
+        self.process = None
+
+    def restart(self, mode="fast"):
+        {"fast": self.stop, "immediate": self.stop_immediate, "kill9": self.kill9}[mode]()
+        self.start()
+
+    def log(self):
+        try:
+            with open(self.log_path, errors="replace") as log:
+                return log.read()[-8000:]
+        except OSError:
+            return ""
+
+    # Connections ---------------------------------------------------------------------------
+
+    def dsn(self, database, user=SUPERUSER, password=PASSWORD, host="127.0.0.1", port=None):
+        return f"postgresql://{user}:{password}@{host}:{port or self.port}/{database}"
+
+    def connect(self, database="postgres", autocommit=True, **options):
+        return psycopg.connect(self.dsn(database), autocommit=autocommit, **options)
+
+    @property
+    def version(self):
+        with self.connect() as connection:
+            return connection.info.server_version // 10000
+
+    # Databases -----------------------------------------------------------------------------
+
+    def make_template(self, install):
+        """Creates the template database, `install(dsn)`s into it, and adds the login roles."""
+        with self.connect() as connection:
+            connection.execute(f"create database {TEMPLATE}")
+        install(self.dsn(TEMPLATE))
+        with self.connect() as connection:
+            connection.execute(
+                f"create role {RELAY_ROLE} login password '{PASSWORD}' in role pgtrickle_relay")
+
+    def create_database(self, template=TEMPLATE):
+        self._database_number += 1
+        name = f"t{self._database_number}"
+        with self.connect() as connection:
+            connection.execute(f"create database {name} template {template}")
+        return Database(self, name)
+
+
+class Database:
+    """One database of a server."""
+
+    def __init__(self, server, name):
+        self.server = server
+        self.name = name
+        self._connection = None
+
+    @property
+    def dsn(self):
+        """As superuser."""
+        return self.server.dsn(self.name)
+
+    @property
+    def relay_dsn(self):
+        """As the login role that may do what the daemon needs, and no more."""
+        return self.server.dsn(self.name, user=RELAY_ROLE)
+
+    def connect(self, autocommit=True, user=SUPERUSER, **options):
+        """A new connection; the caller closes it (or uses it as a context manager)."""
+        return psycopg.connect(self.server.dsn(self.name, user=user), autocommit=autocommit,
+                               **options)
+
+    def login(self, name, *member_of):
+        """Creates (once in the cluster) a login role; returns its dsn for this database."""
+        with self.connect() as connection:
+            known = connection.execute("select 1 from pg_roles where rolname = %s",
+                                       (name,)).fetchone()
+            if not known:
+                connection.execute(f"create role {name} login password '{PASSWORD}'")
+            for role in member_of:
+                connection.execute(f"grant {role} to {name}")
+        return self.server.dsn(self.name, user=name)
+
+    def execute(self, statement, parameters=None):
+        """Runs a statement as superuser, committed at once; its rows, or [] where it has none."""
+        if self._connection is None or self._connection.closed or self._connection.broken:
+            self._connection = self.connect()
+        cursor = self._connection.execute(statement, parameters)
+        return cursor.fetchall() if cursor.description else []
+
+    def one(self, statement, parameters=None):
+        """The first column of the first row, or None."""
+        rows = self.execute(statement, parameters)
+        return rows[0][0] if rows else None
+
+    def drop(self):
+        self.close()
+        if self.server.process is None:
+            return
+        with self.server.connect() as connection:
+            connection.execute(f"drop database if exists {self.name} with (force)")
+
+    def close(self):
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def install_from_files(dsn):
+    """Installs the database side from sql/*.sql, in name order, in one transaction."""
+    files = sorted(glob.glob(os.path.join(REPOSITORY, "sql", "*.sql")))
+    assert files, "there are no sql/*.sql files"
+    with psycopg.connect(dsn) as connection:
+        for path in files:
+            with open(path) as source:
+                try:
+                    connection.execute(source.read())
+                except psycopg.Error as error:
+                    where = getattr(error.diag, "statement_position", None)
+                    raise AssertionError(
+                        f"{os.path.basename(path)} does not install: {error} "
+                        f"(position {where}; context: {error.diag.context})") from error

@@ -1,0 +1,394 @@
+"""The commands: what they print, with and without --json, and how they exit."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, position, set_outbox,
+                               status_row, to_file, to_nats, wait_settled)
+from support.nats_server import NatsServer
+from support.processes import Process, free_port
+from support.relay import Relay, clean_environment, relay_binary, run_command
+from support.waiting import eventually
+
+OK, FAILED, USAGE, INVALID = 0, 1, 2, 3
+COMMANDS = ["run", "quickstart", "init", "check", "pipelines", "dlq", "tail", "status"]
+
+pytestmark = pytest.mark.usefixtures("relay_bin")
+
+
+def command(db, *arguments, **options):
+    return run_command(*arguments, "--postgres-url", db.relay_dsn, **options)
+
+
+def parsed(db, *arguments):
+    done = command(db, *arguments, "--json")
+    assert done.returncode == OK, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def lines(db, tmp_path):
+    make_table(db)
+    lines = Lines(tmp_path / "rows.jsonl")
+    set_outbox(db, "rows", to_file("orders", lines.path))
+    return lines
+
+
+# Help and usage ----------------------------------------------------------------------------
+
+
+def test_help_names_every_command_flag_variable_and_default():
+    done = run_command("--help")
+    assert done.returncode == OK
+    for name in COMMANDS:
+        assert name in done.stdout, name
+    help_of_run = done.stdout + run_command("run", "--help").stdout
+    for flag, variable, default in [
+            ("--postgres-url", "PGTRICKLE_RELAY_POSTGRES_URL", ""),
+            ("--metrics-addr", "PGTRICKLE_RELAY_METRICS_ADDR", "0.0.0.0:9090"),
+            ("--log-format", "PGTRICKLE_RELAY_LOG_FORMAT", "text"),
+            ("--log-level", "PGTRICKLE_RELAY_LOG_LEVEL", "info"),
+            ("--relay-group-id", "PGTRICKLE_RELAY_GROUP_ID", "default"),
+            ("--config", "PGTRICKLE_RELAY_CONFIG", ""),
+            ("--admin-token", "PGTRICKLE_RELAY_ADMIN_TOKEN", ""),
+            ("--drain-timeout", "PGTRICKLE_RELAY_DRAIN_TIMEOUT", "30s"),
+            ("--discovery-interval", "PGTRICKLE_RELAY_DISCOVERY_INTERVAL", "1s"),
+            ("--ha-mode", "PGTRICKLE_RELAY_HA_MODE", "shared")]:
+        for text in (flag, variable, default):
+            assert text in help_of_run, text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name):
+    done = run_command(name, "--help")
+    assert done.returncode == OK and done.stdout.strip()
+
+
+def test_version_is_printed():
+    done = run_command("--version")
+    assert done.returncode == OK and re.search(r"\d+\.\d+\.\d+", done.stdout)
+
+
+@pytest.mark.parametrize("arguments", [["--no-such-flag"], ["no-such-command"],
+                                       ["pipelines", "no-such-verb"], ["pipelines", "pause"],
+                                       ["run", "--log-format", "xml"]])
+def test_wrong_usage_exits_with_2_and_says_what_is_wrong(arguments):
+    done = run_command(*arguments, timeout=20)
+    assert done.returncode == USAGE, done.stdout + done.stderr
+    assert done.stderr.strip()
+
+
+def test_run_without_an_address_names_flag_and_variable():
+    done = run_command("run", timeout=20)
+    assert done.returncode in (USAGE, INVALID)
+    assert "--postgres-url" in done.stderr and "PGTRICKLE_RELAY_POSTGRES_URL" in done.stderr
+
+
+def test_a_file_that_cannot_be_parsed_is_refused_with_line_and_column(db, tmp_path):
+    path = tmp_path / "relay.toml"
+    path.write_text("[global]\nmetrics_bind = \n")
+    done = command(db, "run", "--config", path, timeout=20)
+    assert done.returncode == INVALID
+    assert "relay.toml:2" in done.stderr
+
+
+def test_an_unset_flag_overrides_nothing_and_a_set_one_beats_environment_and_file(db, tmp_path):
+    in_file, in_environment, in_flag = free_port(), free_port(), free_port()
+    path = tmp_path / "relay.toml"
+    path.write_text(f'[global]\npostgres_url = "{db.relay_dsn}"\n'
+                    f'metrics_bind = "127.0.0.1:{in_file}"\n')
+    for env, flag, port in [({}, None, in_file),
+                            ({"PGTRICKLE_RELAY_METRICS_ADDR": f"127.0.0.1:{in_environment}"}, None,
+                             in_environment),
+                            ({"PGTRICKLE_RELAY_METRICS_ADDR": f"127.0.0.1:{in_environment}"},
+                             f"127.0.0.1:{in_flag}", in_flag)]:
+        with Relay(None, "--config", path, env=env, metrics_port=port, metrics_addr=flag) as relay:
+            relay.wait_healthy()
+
+
+def test_every_setting_can_come_from_the_environment_alone(db):
+    port = free_port()
+    env = {"PGTRICKLE_RELAY_POSTGRES_URL": db.relay_dsn,
+           "PGTRICKLE_RELAY_METRICS_ADDR": f"127.0.0.1:{port}",
+           "PGTRICKLE_RELAY_LOG_FORMAT": "json", "PGTRICKLE_RELAY_LOG_LEVEL": "debug",
+           "PGTRICKLE_RELAY_GROUP_ID": "from-environment"}
+    with Relay(None, env=env, metrics_port=port, metrics_addr=None) as relay:
+        relay.wait_healthy()
+        assert all(json.loads(line) for line in relay.log_lines)
+        assert eventually(lambda: db.one("select relay_group_id from pgtrickle.relay_instances")) \
+            == "from-environment"
+
+
+# init --------------------------------------------------------------------------------------
+
+
+def test_init_installs_again_and_again_and_dry_run_changes_nothing(empty_db):
+    dry = run_command("init", "--dry-run", "--postgres-url", empty_db.dsn)
+    assert dry.returncode == OK and "create" in dry.stdout.lower()
+    assert empty_db.one("select to_regnamespace('pgtrickle')") is None
+    for _ in range(2):
+        done = run_command("init", "--postgres-url", empty_db.dsn)
+        assert done.returncode == OK, done.stdout + done.stderr
+    assert empty_db.one("select count(*) from pgtrickle.relay_schema_history") > 0
+
+
+def test_two_inits_at_the_same_time_both_succeed(empty_db):
+    argv = [relay_binary(), "init", "--postgres-url", empty_db.dsn]
+    both = [subprocess.Popen(argv, env=clean_environment(), stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    for process in both:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == OK, output
+
+
+def test_init_without_the_right_to_install_says_so(empty_db):
+    dsn = empty_db.login("nobody_special")
+    done = run_command("init", "--postgres-url", dsn)
+    assert done.returncode == FAILED and done.stderr.strip()
+    assert empty_db.one("select to_regnamespace('pgtrickle')") is None
+
+
+def test_a_database_that_is_away_exits_with_1_and_names_the_endpoint():
+    port = free_port()
+    for arguments in (["init"], ["check"], ["pipelines", "list"], ["status"]):
+        done = run_command(*arguments, "--postgres-url",
+                           f"postgresql://x:hidden@127.0.0.1:{port}/y")
+        assert done.returncode == FAILED, arguments
+        assert str(port) in done.stderr + done.stdout, arguments
+        assert "hidden" not in done.stderr + done.stdout
+
+
+# check -------------------------------------------------------------------------------------
+
+
+def test_check_is_content_with_what_is_right(db, lines):
+    done = command(db, "check")
+    assert done.returncode == OK, done.stdout + done.stderr
+
+
+def test_check_names_every_problem_at_once_with_its_remedy(db, lines):
+    nobody = free_port()
+    server = NatsServer(user="relay", password="right").start()
+    try:
+        set_outbox(db, "wrong-password", to_nats("orders", server, sink={"password": "wr0ng-one"}))
+        set_outbox(db, "unreachable", {"stream_table": "orders", "subject_template": "x", "sink": {
+            "type": "nats", "url": f"nats://127.0.0.1:{nobody}"}})
+        set_outbox(db, "bad-template", to_nats("orders", server, "relay.{nonsense}"))
+        done = command(db, "check")
+        text = done.stdout + done.stderr
+        assert done.returncode in (FAILED, INVALID)
+        for word in ("wrong-password", "unreachable", str(nobody), "bad-template", "nonsense"):
+            assert word in text, f"{word} is not in:\n{text}"
+        assert "wr0ng-one" not in text
+        report = command(db, "check", "--json")
+        assert "bad-template" in json.dumps(json.loads(report.stdout))
+    finally:
+        server.stop()
+
+
+def test_check_names_init_where_the_schema_is_missing(empty_db):
+    done = run_command("check", "--postgres-url", empty_db.dsn)
+    assert done.returncode != OK
+    assert "pgtrickle-relay init" in done.stdout + done.stderr
+
+
+# pipelines ---------------------------------------------------------------------------------
+
+
+def test_pipelines_list_and_show(db, lines):
+    listed = command(db, "pipelines", "list")
+    assert listed.returncode == OK and "rows" in listed.stdout
+    assert "rows" in json.dumps(parsed(db, "pipelines", "list"))
+    shown = command(db, "pipelines", "show", "rows")
+    assert shown.returncode == OK and "orders" in shown.stdout
+    assert "orders" in json.dumps(parsed(db, "pipelines", "show", "rows"))
+    unknown = command(db, "pipelines", "show", "no-such")
+    assert unknown.returncode == FAILED and "no-such" in unknown.stderr
+
+
+def as_admin(db):
+    """Changing pipelines is an administrator's right, which the daemon's role need not have."""
+    return db.login("relay_operator", "pgtrickle_admin")
+
+
+def test_pipelines_disable_enable_pause_resume_and_replay(db, lines):
+    admin = as_admin(db)
+
+    def do(*arguments):
+        done = run_command("pipelines", *arguments, "--postgres-url", admin)
+        assert done.returncode == OK, done.stdout + done.stderr
+
+    with Relay(db.relay_dsn) as relay:
+        insert_rows(db, "orders", 1, 3)
+        lines.wait_rows([1, 2, 3])
+        do("pause", "rows")
+        relay.wait_state("rows", "paused")
+        insert_rows(db, "orders", 4)
+        do("resume", "rows")
+        lines.wait_rows([1, 2, 3, 4])
+        wait_settled(db, "rows", "orders")
+        before = position(db, "rows")
+        first = lines.messages()[0]["sequence"]
+        do("replay", "rows", "--from", first, "--to", first + 1)
+        lines.wait_rows([1, 2, 3, 4, 1, 2])
+        assert position(db, "rows") == before
+        do("disable", "rows")
+        assert db.one("select enabled from pgtrickle.relay_outbox_config") is False
+        do("enable", "rows")
+        insert_rows(db, "orders", 5)
+        lines.wait_rows([1, 2, 3, 4, 1, 2, 5])
+
+
+# dlq ---------------------------------------------------------------------------------------
+
+
+def test_dlq_list_show_retry_and_discard(db):
+    admin = as_admin(db)
+    make_table(db)
+    server = NatsServer(max_payload=4096).start()
+    try:
+        with server.client() as client:
+            client.create_stream("s", "relay.>")
+        set_outbox(db, "rows", to_nats("orders", server, "relay.rows", message="row"))
+        db.execute("insert into orders values (1, repeat('a', 9000), 1), (2, repeat('b', 9000), 2)")
+        with Relay(db.relay_dsn):
+            eventually(lambda: db.one("select count(*) from pgtrickle.relay_dlq") == 2)
+
+            def do(*arguments):
+                done = run_command("dlq", *arguments, "--postgres-url", admin)
+                assert done.returncode == OK, done.stdout + done.stderr
+                return done.stdout
+            first, second = [row[0] for row in db.execute(
+                "select id from pgtrickle.relay_dlq order by id")]
+            assert "rows" in do("list")
+            assert len(json.loads(do("list", "--json"))) == 2
+            assert "relay.rows" in do("show", first)
+            attempts = db.one("select attempts from pgtrickle.relay_dlq where id = %s", (first,))
+            do("retry", first)
+            eventually(lambda: db.one("select attempts from pgtrickle.relay_dlq where id = %s",
+                                      (first,)) > attempts)
+            do("discard", second)
+            assert db.one("select resolved_at is not null from pgtrickle.relay_dlq where id = %s",
+                          (second,))
+    finally:
+        server.stop()
+
+
+# tail and status ---------------------------------------------------------------------------
+
+
+def test_tail_prints_a_pipelines_messages_live_and_moves_no_position(db, lines, tmp_path):
+    db.execute("select pgtrickle.pause_relay('rows')")
+    with Relay(db.relay_dsn) as relay, open(tmp_path / "tail", "wb") as out, \
+            open(tmp_path / "errors", "wb") as errors:
+        relay.wait_state("rows", "paused")
+        before = position(db, "rows")
+        tail = Process([relay_binary(), "tail", "rows", "--json", "--postgres-url", db.relay_dsn],
+                       env=clean_environment(), stdout=out, stderr=errors)
+        identity = 0
+
+        def shown():
+            nonlocal identity
+            identity += 1
+            insert_rows(db, "orders", identity)
+            return Lines(tmp_path / "tail").messages()
+        eventually(shown, 15 * SLOW_FACTOR, interval=0.1,
+                   message=lambda: (tmp_path / "errors").read_text())
+        tail.signal(2)
+        assert tail.wait(10) in (OK, 130, -2)
+        assert position(db, "rows") == before
+
+
+def test_status_shows_what_runs_where(db, lines):
+    with Relay(db.relay_dsn) as relay:
+        insert_rows(db, "orders", 1)
+        lines.wait_rows([1])
+        relay.wait_healthy(pipelines=1)
+        eventually(lambda: status_row(db, "rows"))
+        done = command(db, "status")
+        assert done.returncode == OK and "rows" in done.stdout
+        assert "\x1b[" not in done.stdout, "no colour where nobody looks"
+        assert "rows" in json.dumps(parsed(db, "status"))
+
+
+# The API -----------------------------------------------------------------------------------
+
+
+def test_the_api_reads_for_all_and_changes_only_with_the_token(db, lines):
+    with Relay(db.relay_dsn, admin_token="t0ken") as relay:
+        relay.wait_healthy(pipelines=1)
+        assert "rows" in relay.get("/api/pipelines")[1]
+        assert relay.get("/api/pipelines/rows")[0] == 200
+        assert relay.get("/api/pipelines/no-such")[0] == 404
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            assert relay.get("/api/pipelines/rows/pause", method="POST", headers=headers)[0] == 401
+        allowed = {"Authorization": "Bearer t0ken"}
+        paused = relay.get("/api/pipelines/rows/pause", method="POST", headers=allowed)
+        assert paused[0] // 100 == 2, paused
+        relay.wait_state("rows", "paused")
+        resumed = relay.get("/api/pipelines/rows/resume", method="POST", headers=allowed)
+        assert resumed[0] // 100 == 2, resumed
+        insert_rows(db, "orders", 1)
+        lines.wait_rows([1])
+    with Relay(db.relay_dsn) as relay:
+        relay.wait_healthy()
+        assert relay.get("/api/pipelines/rows/pause", method="POST")[0] in (401, 403)
+
+
+# quickstart --------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(120)
+def test_quickstart_shows_live_deltas_and_leaves_nothing_behind(tmp_path):
+    with open(tmp_path / "out", "wb") as out, open(tmp_path / "errors", "wb") as errors:
+        port = free_port()
+        quickstart = Process([relay_binary(), "quickstart", "--metrics-addr", f"127.0.0.1:{port}"],
+                             env=clean_environment(), stdout=out, stderr=errors)
+        eventually(lambda: "revenue_by_region" in (tmp_path / "out").read_text(), 60,
+                   message=lambda: (tmp_path / "errors").read_text())
+        quickstart.signal(2)
+        assert quickstart.wait(30) == OK
+
+
+# TOML --------------------------------------------------------------------------------------
+
+
+def test_an_invalid_pipeline_in_a_file_stops_alone_and_sighup_repairs_it(db, tmp_path):
+    make_table(db)
+    good, bad = Lines(tmp_path / "good.jsonl"), Lines(tmp_path / "bad.jsonl")
+    path = tmp_path / "relay.toml"
+
+    def write(option):
+        source = '{ type = "outbox", stream_table = "orders" }'
+        path.write_text(f'[global]\npostgres_url = "{db.relay_dsn}"\n'
+                        f'[[pipeline]]\nname = "good"\nsource = {source}\n'
+                        f'sink = {{ type = "file", path = "{good.path}" }}\n'
+                        f'[[pipeline]]\nname = "bad"\nsource = {source}\n'
+                        f'sink = {{ type = "file", {option} = "{bad.path}" }}\n')
+    write("paht")
+    with Relay(None, "--config", path) as relay:
+        broken = relay.wait_state("bad", "misconfigured")
+        assert "paht" in broken["last_error"] and "path" in broken["last_error"].replace("paht", "")
+        insert_rows(db, "orders", 1)
+        good.wait_rows([1])
+        path.write_text("this is [ not TOML")
+        relay.process.signal(1)
+        eventually(lambda: "relay.toml:1" in relay.log())
+        insert_rows(db, "orders", 2)
+        good.wait_rows([1, 2])  # a file that cannot be parsed changes nothing
+        write("path")
+        relay.process.signal(1)
+        bad.wait_rows([1, 2])
+        relay.wait_healthy(pipelines=2)
+
+
+def test_a_name_that_stands_in_the_file_and_in_sql_is_an_error_of_that_name(db, lines, tmp_path):
+    path = tmp_path / "relay.toml"
+    path.write_text(f'[global]\npostgres_url = "{db.relay_dsn}"\n[[pipeline]]\nname = "rows"\n'
+                    f'source = {{ type = "outbox", stream_table = "orders" }}\n'
+                    f'sink = {{ type = "file", path = "{tmp_path}/other.jsonl" }}\n')
+    with Relay(None, "--config", path) as relay:
+        eventually(lambda: "rows" in relay.log() and relay.health()[1]["status"] != "healthy")

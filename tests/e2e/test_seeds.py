@@ -1,0 +1,361 @@
+"""The examples of the public documents (../seeds) run as they stand."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from support.pipelines import insert_rows, make_table, status_row, wait_settled
+from support.processes import Process, free_port
+from support.relay import Relay, clean_environment, get, relay_binary
+from support.waiting import eventually
+
+SEEDS = pathlib.Path(__file__).parent.parent / "seeds"
+
+
+def example(name, **values):
+    """The text of an example with what REPLACED allows replaced, and nothing else."""
+    text = (SEEDS / name).read_text()
+    for written, key in REPLACED:
+        if key in values:
+            text = text.replace(written, values[key])
+    return text
+
+
+# Host, port and credentials: all that may be replaced.
+REPLACED = [
+    ("postgres://user:pass@localhost/mydb", "postgres_url"),
+    ("postgres://relay:password@localhost:5432/mydb", "postgres_url"),
+    ("nats://localhost:4222", "nats_url"),
+    ("0.0.0.0:9090", "metrics_addr"),
+    ("http://localhost:9090", "metrics_url"),
+]
+
+
+def run_sql(db, text):
+    """Runs an example's statements as an administrator; the rows of the last one."""
+    with db.connect() as connection:
+        cursor = connection.execute(text)
+        rows = cursor.fetchall()
+        while cursor.nextset():
+            rows = cursor.fetchall()
+        return rows
+
+
+def run_shell(text, folder, env=None):
+    """An example of the shell, with our binary in PATH, as a Relay-like process and its log."""
+    env = clean_environment({"PATH": f"{os.path.dirname(relay_binary())}:{os.environ['PATH']}",
+                             **(env or {})})
+    # `exec` hands the signals that we send to the program itself.
+    return Process(["bash", "-c", "exec " + text], env=env, cwd=folder,
+                   stdout=open(folder / "stdout", "wb"), stderr=open(folder / "stderr", "wb"))
+
+
+class AtPort:
+    """Health and metrics of a relay that a shell example has started."""
+
+    def __init__(self, port, folder):
+        self.port, self._folder = port, folder
+        self.metrics_url = f"http://127.0.0.1:{port}"
+
+    def health(self):
+        return json.loads(get(self.port, "/health")[1])
+
+    def pipeline(self, name):
+        return next((p for p in self.health()["pipelines"] if p["name"] == name), None)
+
+    def log(self):
+        return (self._folder / "stderr").read_text()
+
+
+def stop(process):
+    process.signal(15)
+    assert process.wait(40) == 0
+
+
+@pytest.fixture
+def revenue(db, relay_bin):
+    """The stream tables of the first document: revenue_by_region, order_view and fraud_alerts."""
+    db.execute("""
+        create table orders (id bigint primary key, region text, day date, amount numeric(12,2));
+        select pgtrickle.create_stream_table('revenue_by_region',
+          'select region, day, sum(amount) as revenue, count(*) as order_count
+             from orders group by region, day', schedule => '200ms',
+          key_columns => array['region', 'day']);
+        select pgtrickle.create_stream_table('order_view', 'select id, region, amount from orders',
+          schedule => '200ms', key_columns => array['id']);
+        select pgtrickle.create_stream_table('fraud_alerts',
+          'select id, amount from orders where amount > 1000000', schedule => '200ms',
+          key_columns => array['id']);
+        """)
+
+
+def nats_rows(client, stream, subject=None):
+    return [(m.subject, m.json) for m in client.messages(stream, subject)]
+
+
+# The first document ------------------------------------------------------------------------
+
+
+def test_the_file_runs_by_its_command_and_what_is_not_built_fails_alone(
+        db, nats, revenue, tmp_path):
+    port = free_port()
+    at = AtPort(port, tmp_path)
+    run_sql(db, example("000/enable_outbox.sql"))
+    (tmp_path / "relay.toml").write_text(example(
+        "000/relay.toml", postgres_url=db.relay_dsn, nats_url=nats.url,
+        metrics_addr=f"127.0.0.1:{port}"))
+    with nats.client() as client:
+        client.create_stream("orders", "orders.>")
+        process = run_shell(example("000/run.sh"), tmp_path)
+        try:
+            eventually(lambda: get(port, "/health/ready")[0] == 200, 15, message=at.log)
+            db.execute("insert into orders values (1, 'europe', '2026-04-27', 99.50)")
+            eventually(lambda: client.count("orders") == 1, 20, message=at.log)
+            (subject, message), = nats_rows(client, "orders")
+            assert subject == "orders.order_view"
+            assert message["delta"]["inserted"] == [{"id": 1, "region": "europe", "amount": 99.5}]
+            for name, backend in (("revenue-to-kafka", "kafka"), ("alerts-to-webhook", "webhook")):
+                entry = at.pipeline(name)
+                if entry["state"] in ("idle", "running", "retrying"):
+                    continue  # that backend is built by now; nobody listens at its address
+                assert entry["state"] == "misconfigured" and backend in entry["last_error"], entry
+                assert backend in status_row(db, name)["last_error"]
+                assert status_row(db, name)["remedy"]
+            assert at.pipeline("orders-to-nats")["state"] in ("idle", "running")
+        finally:
+            stop(process)
+
+
+def test_a_delta_has_the_envelope_that_is_shown(db, nats, revenue, tmp_path):
+    shown = json.loads((SEEDS / "000/envelope.json").read_text())
+    db.execute("insert into orders values (1, 'europe', '2026-04-27', 149800)")
+    db.execute("select pgtrickle.refresh_stream_table('revenue_by_region')")
+    run_sql(db, example("000/enable_outbox.sql"))
+    (tmp_path / "relay.toml").write_text(
+        f'[global]\npostgres_url = "{db.relay_dsn}"\n'
+        + example("000/subject_routing.toml", nats_url=nats.url))
+    with nats.client() as client:
+        client.create_stream("revenue", "revenue.>")
+        with Relay(None, "--config", tmp_path / "relay.toml") as relay:
+            relay.wait_healthy(pipelines=1)
+            db.execute("insert into orders values (2, 'europe', '2026-04-27', 400.50)")
+            eventually(lambda: client.count("revenue") >= 1, 20, message=relay.log)
+        message = client.messages("revenue")[-1]
+    body = message.json
+    assert set(body) == set(shown)
+    assert set(body["delta"]) == set(shown["delta"])
+    assert set(shown["metadata"]) <= set(body["metadata"])
+    assert body["stream_table"] == "revenue_by_region"
+    assert isinstance(body["sequence"], int)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["timestamp"])
+    for side in ("inserted", "deleted"):
+        assert [set(row) for row in body["delta"][side]] == [set(shown["delta"][side][0])]
+    assert body["delta"]["deleted"] == [
+        {"region": "europe", "day": "2026-04-27", "revenue": 149800.00, "order_count": 1}]
+    assert body["delta"]["inserted"] == [
+        {"region": "europe", "day": "2026-04-27", "revenue": 150200.50, "order_count": 2}]
+    assert b"150200.50" in message.data, "numbers as PostgreSQL writes them"
+    assert body["metadata"]["refresh_mode"] == "DIFFERENTIAL"
+    assert body["metadata"]["refresh_duration_ms"] >= 0
+    assert body["metadata"]["delta_rows"] == 2
+
+
+def test_each_region_goes_to_its_own_subject_with_only_its_rows(db, nats, revenue, tmp_path):
+    run_sql(db, example("000/enable_outbox.sql"))
+    (tmp_path / "relay.toml").write_text(
+        f'[global]\npostgres_url = "{db.relay_dsn}"\n'
+        + example("000/subject_routing.toml", nats_url=nats.url))
+    with nats.client() as client:
+        client.create_stream("revenue", "revenue.>")
+        with Relay(None, "--config", tmp_path / "relay.toml") as relay:
+            db.execute("insert into orders values (1, 'europe', '2026-04-27', 1),"
+                       " (2, 'asia', '2026-04-27', 2)")
+            eventually(lambda: client.count("revenue") == 2, 20, message=relay.log)
+        rows = dict(nats_rows(client, "revenue"))
+    assert set(rows) == {"revenue.europe", "revenue.asia"}
+    for region in ("europe", "asia"):
+        assert [row["region"] for row in rows[f"revenue.{region}"]["delta"]["inserted"]] == [region]
+
+
+def test_instances_of_the_group_in_the_file_stand_in_for_each_other(db, nats, revenue, tmp_path):
+    # The example's [global] alone: the address comes from the environment.
+    (tmp_path / "relay.toml").write_text(
+        example("000/high_availability.toml") + example("000/subject_routing.toml",
+                                                        nats_url=nats.url))
+    env = {"PGTRICKLE_RELAY_POSTGRES_URL": db.relay_dsn}
+    run_sql(db, example("000/enable_outbox.sql"))
+    with nats.client() as client:
+        client.create_stream("revenue", "revenue.>")
+        first = Relay(None, "--config", tmp_path / "relay.toml", env=env)
+        second = Relay(None, "--config", tmp_path / "relay.toml", env=env)
+        with first, second:
+            eventually(lambda: sorted(r.health()[1]["pipelines_owned"] for r in (first, second))
+                       == [0, 1], 20)
+            assert {row[0] for row in db.execute(
+                "select relay_group_id from pgtrickle.relay_instances")} == {"relay-primary"}
+            db.execute("insert into orders values (1, 'europe', '2026-04-27', 1)")
+            eventually(lambda: client.count("revenue") == 1, 20)
+            leader = first if first.health()[1]["pipelines_owned"] else second
+            leader.kill9()
+            db.execute("insert into orders values (2, 'asia', '2026-04-27', 1)")
+            eventually(lambda: client.count("revenue") == 2, 20)
+        assert [subject for subject, _ in nats_rows(client, "revenue")] \
+            == ["revenue.europe", "revenue.asia"]
+
+
+def test_an_inbox_pipeline_of_a_later_broker_fails_alone_and_clearly(db, nats, revenue, tmp_path):
+    port = free_port()
+    (tmp_path / "relay.toml").write_text(
+        f'[global]\npostgres_url = "{db.relay_dsn}"\n' + example("000/inbox.toml")
+        + example("000/subject_routing.toml", nats_url=nats.url))
+    with nats.client() as client:
+        client.create_stream("revenue", "revenue.>")
+        with Relay(None, "--config", tmp_path / "relay.toml", metrics_port=port) as relay:
+            entry = eventually(lambda: relay.pipeline("payments-from-kafka"))
+            if entry["state"] == "misconfigured":
+                assert "kafka" in entry["last_error"]
+            db.execute("insert into orders values (1, 'europe', '2026-04-27', 1)")
+            eventually(lambda: client.count("revenue") == 1, 20, message=relay.log)
+
+
+def test_the_metrics_that_are_shown_exist_under_exactly_these_names_and_labels(
+        db, nats, revenue, tmp_path):
+    with nats.client() as client:
+        client.create_stream("revenue", "revenue.>")
+    (tmp_path / "relay.toml").write_text(
+        f'[global]\npostgres_url = "{db.relay_dsn}"\n'
+        + example("000/subject_routing.toml", nats_url=nats.url))
+    shown = [line.rsplit(" ", 1)[0].replace("revenue-to-kafka", "regional-revenue")
+             for line in (SEEDS / "000/metrics.txt").read_text().splitlines()
+             if line and not line.startswith("#")]
+    assert len(shown) == 4
+    with Relay(None, "--config", tmp_path / "relay.toml") as relay:
+        relay.wait_healthy(pipelines=1)
+        page = relay.metrics().text.splitlines()
+        for series in shown:
+            assert any(line.startswith(series + " ") for line in page), series
+
+
+# The second document -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def orders_stream(db, relay_bin):
+    db.execute("""
+        create table orders (id bigint primary key, total numeric);
+        select pgtrickle.create_stream_table('orders_stream', 'select id, total from orders',
+          schedule => '100ms', key_columns => array['id'])""")
+
+
+def test_the_forward_pipeline_is_registered_run_and_managed_by_the_sql_that_is_shown(
+        db, nats, orders_stream, tmp_path):
+    port = free_port()
+    at = AtPort(port, tmp_path)
+    with nats.client() as client:
+        client.create_stream("pgtrickle", "pgtrickle.>")
+        run_sql(db, example("001/forward.sql", nats_url=nats.url))
+        process = run_shell(example("001/run.sh", postgres_url=db.relay_dsn,
+                                    metrics_addr=f"127.0.0.1:{port}"), tmp_path)
+        try:
+            eventually(lambda: at.health()["pipelines_owned"] == 1, 15, message=at.log)
+            for number, (statement, op) in enumerate((
+                    ("insert into orders values (1, 10)", "insert"),
+                    ("update orders set total = 11", "update"),
+                    ("delete from orders", "delete")), start=1):
+                db.execute(statement)
+                eventually(lambda: client.count("pgtrickle") == number, 20, message=at.log)
+                assert client.messages("pgtrickle")[-1].subject == f"pgtrickle.orders_stream.{op}"
+
+            told = subprocess.run(
+                ["bash", "-c", example("001/health.sh", metrics_url=at.metrics_url)],
+                capture_output=True, text=True)
+            health = json.loads(told.stdout)
+            assert health["status"] == "healthy" and health["pipelines_owned"] == 1
+            assert isinstance(health["uptime_seconds"], int)
+
+            assert {row[0] for row in db.execute(
+                "select relay_group_id from pgtrickle.relay_instances")} == {"dc1-relay"}
+            for line in at.log().splitlines():
+                json.loads(line)
+
+            # list, disable, delete
+            assert db.execute("select name, enabled from pgtrickle.list_relay_configs()") \
+                == [("orders-to-nats", True)]
+            run_sql(db, example("001/manage.sql"))
+            eventually(lambda: at.pipeline("orders-to-nats") is None)
+            assert db.execute("select * from pgtrickle.list_relay_configs()") == []
+            assert at.health()["pipelines_owned"] == 0
+        finally:
+            stop(process)
+
+
+def test_the_reverse_pipeline_is_registered_by_the_sql_that_is_shown_and_harms_nobody(
+        db, nats, orders_stream):
+    with nats.client() as client:
+        client.create_stream("pgtrickle", "pgtrickle.>")
+        client.create_stream("commands", "commands.>")
+        run_sql(db, example("001/forward.sql", nats_url=nats.url))
+        run_sql(db, example("001/reverse.sql", nats_url=nats.url))
+        assert sorted(row[0] for row in db.execute(
+            "select name from pgtrickle.list_relay_configs()")) \
+            == ["nats-to-orders-inbox", "orders-to-nats"]
+        with Relay(db.relay_dsn) as relay:
+            entry = eventually(lambda: relay.pipeline("nats-to-orders-inbox"))
+            if entry["state"] == "misconfigured":
+                assert entry["last_error"]
+                assert eventually(lambda: status_row(db, "nats-to-orders-inbox"))["remedy"]
+            db.execute("insert into orders values (1, 10)")
+            eventually(lambda: client.count("pgtrickle") == 1, 20, message=relay.log)
+
+
+def test_every_environment_variable_and_flag_of_the_table_is_known_with_its_default(db, relay_bin):
+    table = (SEEDS / "001/environment.md").read_text()
+    rows = re.findall(r"^(PGTRICKLE_\w+) \|\n(--[a-z-]+) \|\n(\S+) \|", table, re.MULTILINE)
+    assert len(rows) == 5
+    shown = subprocess.run([relay_binary(), "run", "--help"], capture_output=True, text=True).stdout
+    for variable, flag, default in rows:
+        assert variable in shown and flag in shown, variable
+        assert default == "(required)" or default in shown, default
+
+
+@pytest.mark.parametrize("variable", ["{stream_table}", "{op}", "{outbox_id}", "{refresh_id}"])
+def test_every_template_variable_of_the_table_renders(db, nats, relay, variable):
+    assert variable in (SEEDS / "001/templates.md").read_text()
+    db.execute("create table base (id bigint primary key);"
+               "select pgtrickle.create_stream_table('orders', 'select id from base',"
+               " schedule => null, key_columns => array['id'])")
+    config = {"stream_table": "orders", "sink_type": "nats", "nats_url": nats.url,
+              "nats_stream": "pgtrickle", "subject_template": f"pgtrickle.{variable}"}
+    db.execute("select pgtrickle.set_relay_outbox('p', config => %s::jsonb)", (json.dumps(config),))
+    db.execute("select pgtrickle.enable_relay('p')")
+    with nats.client() as client:
+        client.create_stream("pgtrickle", "pgtrickle.>")
+        with relay:
+            db.execute("insert into base values (1)")
+            db.execute("select pgtrickle.refresh_stream_table('orders')")
+            eventually(lambda: client.count("pgtrickle") == 1, message=relay.log)
+        message = client.messages("pgtrickle")[0]
+    outbox = db.one("select outbox_table_name from pgtrickle.pgt_outbox_config")
+    outbox_id, refresh_id = db.execute(f"select id, refresh_id from pgtrickle.{outbox}")[0]
+    assert message.subject == "pgtrickle." + {
+        "{stream_table}": "orders", "{op}": "insert", "{outbox_id}": str(outbox_id),
+        "{refresh_id}": str(refresh_id)}[variable]
+
+
+def test_the_example_of_a_rendered_subject(db, nats, relay):
+    make_table(db)
+    with nats.client() as client:
+        client.create_stream("pgtrickle", "pgtrickle.>")
+        config = {"stream_table": "orders", "sink_type": "nats", "nats_url": nats.url,
+                  "subject_template": "pgtrickle.{stream_table}.{op}"}
+        db.execute("select pgtrickle.set_relay_outbox('p', config => %s::jsonb)",
+                   (json.dumps(config),))
+        db.execute("select pgtrickle.enable_relay('p')")
+        with relay:
+            insert_rows(db, "orders", 1)
+            wait_settled(db, "p", "orders")
+        assert client.messages("pgtrickle")[0].subject == "pgtrickle.orders.insert"

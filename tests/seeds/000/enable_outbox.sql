@@ -1,0 +1,1 @@
+SELECT pgtrickle.enable_outbox('revenue_by_region');

@@ -1,0 +1,1 @@
+pgtrickle-relay --config relay.toml
