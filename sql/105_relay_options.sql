@@ -142,7 +142,7 @@ as $$
   from (select regexp_match(value #>> '{}', '^\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*$', 'i')
        ) p (part)
   where jsonb_typeof(value) in ('number', 'string')
-    and coalesce(part[2], '') !~* '^[kmgt]?i$|^i';
+    and coalesce(part[2], '') !~* '^[kmgt]i?$|^i';
 $$;
 
 -- What is wrong with the value of an option; null where nothing is.

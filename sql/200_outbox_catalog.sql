@@ -4,8 +4,10 @@
 --   205_outbox_rows.sql      what is written into an outbox, and how it is read back
 --   210_outbox_capture.sql   the trigger functions that watch an ordinary table
 --   212_outbox_order.sql     the order of what nested statements wrote
+--   213_outbox_triggers.sql  the triggers that a table has
 --   215_outbox_enable.sql    enable_outbox, disable_outbox
---   217_outbox_upkeep.sql    partitions that come and go, dropped tables, full refresh
+--   216_outbox_refresh.sql   outbox_full_refresh
+--   217_outbox_upkeep.sql    partitions that come and go, dropped tables, upgrade
 --   220_outbox_events.sql    create_outbox, publish
 --
 -- For whoever writes a difference into an outbox in its own transaction (stream tables):

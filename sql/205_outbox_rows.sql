@@ -43,13 +43,16 @@ begin
     execute format(
       'insert into pgtrickle.%I (refresh_id, inserted_count, deleted_count, payload) '
       'select $1, $2, $3, $4 || jsonb_build_object('
-      '  ''inserted'', coalesce(jsonb_agg(row_data order by ord) filter (where op = ''INSERT''), ''[]''), '
-      '  ''deleted'', coalesce(jsonb_agg(row_data order by ord) filter (where op = ''DELETE''), ''[]'')) '
+      '  ''inserted'', coalesce(jsonb_agg(row_data order by ord) '
+      '                         filter (where op = ''INSERT''), ''[]''), '
+      '  ''deleted'', coalesce(jsonb_agg(row_data order by ord) '
+      '                        filter (where op = ''DELETE''), ''[]'')) '
       'from %s returning id', outbox_table, changes)
       into made using refresh_id, inserted, deleted, payload;
   else
     execute format(
-      'insert into pgtrickle.%I (refresh_id, inserted_count, deleted_count, is_claim_check, payload) '
+      'insert into pgtrickle.%I (refresh_id, inserted_count, deleted_count, is_claim_check, '
+      '                          payload) '
       'values ($1, $2, $3, true, $4) returning id', outbox_table)
       into made using refresh_id, inserted, deleted, payload || '{"claim_check": true}';
     execute format(

@@ -13,28 +13,44 @@
 --     truncate
 --
 -- A statement gives one outbox row for each operation, from the transition tables. `row` is there
--- for changes that come without a statement: the apply workers of logical replication, and rows
--- that a partitioned table's statement puts into partitions which have no triggers yet. `begin`
--- leaves a mark (212_outbox_order.sql) by which `row` knows that the statement will record the row.
+-- for changes that come without a statement: the apply workers of logical replication (and all
+-- else under session_replication_role = replica, where the statement triggers are silent), and rows
+-- of partitions that have no statement triggers yet. `begin` and `end` are about order
+-- (212_outbox_order.sql), and on partitioned tables about what the statement itself will record.
 --
 -- Thresholds count rows and the bytes of the rows as jsonb in memory: a jsonb value ends at 256 MB,
 -- and the application's statement must not fail there.
 
--- Puts values into a text with {names}.
+-- Puts values into a text with {names}; what looks like a name within a value stays as it is.
 create or replace function pgtrickle._fill(template text, vars jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(t.text_before || coalesce(vars ->> m.found[1], ''), '' order by t.ord)
+  from regexp_split_to_table(template, '\{[a-z_]+\}') with ordinality t (text_before, ord)
+  left join regexp_matches(template, '\{([a-z_]+)\}', 'g') with ordinality m (found, ord)
+    using (ord);
+$$;
+
+-- The expression for a payload with these expressions for its parts.
+create or replace function pgtrickle._capture_payload(parts jsonb) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  filled text := template;
-  v record;
+  expression text := '''{"v": 1, "inserted": [], "deleted": [], "refresh_mode": "DIFFERENTIAL", '
+                     '"refresh_duration_ms": 0}''::jsonb';
+  part record;
 begin
-  for v in select * from jsonb_each_text(vars) loop
-    filled := replace(filled, '{' || v.key || '}', v.value);
+  for part in select * from jsonb_each_text(parts) loop
+    expression := format('jsonb_set(%s, ''{%s}'', %s)', expression, part.key, part.value);
   end loop;
-  return filled;
+  return expression;
 end $$;
 
 -- What the bodies of an outbox's functions have in common.
+--
+-- Partitions inherit the row trigger, and it must leave alone the rows of statements on the parent.
+-- So statements on a partitioned table say that they run: a stack of trigger depths, in a setting
+-- of the transaction. (A foreign key's cascade begins one deeper than it ends.)
 create or replace function pgtrickle._capture_names(outbox pgtrickle.pgt_outbox_config)
 returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -43,12 +59,40 @@ as $$
     'number', outbox.outbox_number,
     'outbox', format('pgtrickle.%I', outbox.outbox_table_name),
     'delta', format('pgtrickle.%I', outbox.delta_table_name),
-    'mark', format('%L', 'pgtrickle_capture.s' || outbox.outbox_number),
-    'truncate_mark', format('%L', 'pgtrickle_capture.t' || outbox.outbox_number),
+    'noted', quote_literal('pgtrickle_capture.s' || outbox.outbox_number),
+    'claim_check', quote_literal('{"v": 1, "claim_check": true, "refresh_mode": "DIFFERENTIAL", '
+                                 '"refresh_duration_ms": 0}'),
+    'truncate_mark', quote_literal('pgtrickle_capture.t' || outbox.outbox_number),
     'notify', case when outbox.notify
                    then format('perform pg_notify(''pgtrickle_outbox_new'', %L);',
                                outbox.outbox_table_name)
-                   else '' end);
+                   else '' end,
+    'enter', case when p.partitioned then format(
+      'caller := pg_catalog.set_config(%1$L, pg_catalog.concat('
+      'pg_catalog.current_setting(%1$L, true), pg_catalog.pg_trigger_depth(), '';''), true);',
+      p.running) else '' end,
+    'leave', case when p.partitioned then format(
+      'perform set_config(%1$L, regexp_replace(current_setting(%1$L, true), ''[0-9]+;$'', ''''), '
+      'true);', p.running) else '' end,
+    'skip', case when outbox.capture = 'statement' then concat(
+      'if current_setting(''session_replication_role'') <> ''replica''',
+      case when p.partitioned then format(
+        ' and coalesce(substring(current_setting(%L, true) from ''([0-9]+);$'')::int, 0) '
+        '>= pg_trigger_depth()', p.running) end,
+      ' then return null; end if;') else '' end)
+  from (select outbox.capture = 'statement' and exists (
+                 select from pg_class c
+                 where c.oid = outbox.stream_table_oid and c.relkind = 'p') as partitioned,
+               'pgtrickle_capture.p' || outbox.outbox_number as running) p;
+$$;
+
+-- The expression for one row as jsonb. What is beyond a megabyte, compressed, may be more than
+-- jsonb holds.
+create or replace function pgtrickle._row_json(whole text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select format('case when pg_column_size(%1$s) <= 1000000 then to_jsonb(%1$s) '
+                'else pgtrickle._capture_huge_row(%1$s) end', whole);
 $$;
 
 -- One row as jsonb, whatever its size: where jsonb cannot hold it, columns beyond a megabyte are
@@ -60,46 +104,111 @@ begin
   return to_jsonb(whole);
 exception when program_limit_exceeded then
   return (
-    select jsonb_object_agg(c.key, case when octet_length(c.value::text) <= 1048576
-                                        then c.value::jsonb end)
-           || jsonb_build_object('__pgtrickle_omitted', jsonb_agg(c.key) filter (
-                where octet_length(c.value::text) > 1048576))
-    from json_each(row_to_json(whole)) c);
+    select jsonb_object_agg(c.key, case when not c.is_huge then c.value::jsonb end)
+           || jsonb_build_object('__pgtrickle_omitted', jsonb_agg(c.key) filter (where c.is_huge))
+    from (select j.key, j.value, octet_length(j.value::text) > 1048576 as is_huge
+          from json_each(row_to_json(whole)) j offset 0) c);
 end $$;
 
--- The body of an AFTER STATEMENT trigger. `parts` are its transition tables: {"inserted": name of
--- the table of new rows, "deleted": name of the table of old rows}, either or both.
+-- The pieces of SQL that record a statement. `parts` are its transition tables: {"inserted": name
+-- of the table of new rows, "deleted": name of the table of old rows}, either or both.
 --
--- First comes the usual statement, a few rows and not nested: one INSERT. A row that is large on
--- disk, or any row beyond the hundredth, leaves it writing nothing; then rows are counted and
--- measured before anything is built.
+-- one_row and few_rows write nothing where there are more rows, or where one is so large that with
+-- decompression (255 times at most) too much could be built: `size` measures first.
+create or replace function pgtrickle._capture_statement_sql(
+  outbox pgtrickle.pgt_outbox_config, tg_op text, parts jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with part as (
+    select k.kind, parts ->> k.kind as source, k.ord, o.few, o.bytes
+    from (values ('inserted', 1), ('deleted', 2)) k (kind, ord)
+    cross join (select least(50, outbox.inline_threshold_rows) as few,
+                       outbox.inline_threshold_bytes as bytes) o
+    where parts ? k.kind
+  ), counts as (
+    select string_agg(case when parts ? k then '1' else '0' end, ', ' order by n) as one,
+           string_agg(case when parts ? k then format('cardinality(s.%I)', k) else '0' end, ', '
+                      order by n) as several,
+           string_agg(case when parts ? k then 'total' else '0' end, ', ' order by n) as total
+    from (values ('inserted', 1), ('deleted', 2)) v (k, n)
+  ), pieces as (
+    select
+      string_agg(format('%I as %I', source, kind), ', ' order by ord) as one_from,
+      string_agg(format('pg_column_size(%I.*)', kind), ' + ' order by ord) as one_size,
+      string_agg(format('array(select case when pg_column_size(x.*) <= 16384 '
+                        'then to_jsonb(x.*) end from %I x limit %s) as %I', source, few + 1, kind),
+                 ', ' order by ord) as few_arrays,
+      string_agg(format('cardinality(s.%I) between 1 and %s and array_position(s.%I, null) is null',
+                        kind, few, kind), ' and ' order by ord) as few_conditions,
+      string_agg(format('pg_column_size(s.%I)', kind), ' + ' order by ord) as few_size,
+      string_agg(format('array(select %s from %I x) as %I', pgtrickle._row_json('x.*'), source,
+                        kind), ', ' order by ord) as all_arrays,
+      string_agg(format('(select sum(pg_column_size(%s)) from %I x)', pgtrickle._row_json('x.*'),
+                        source), ' + ' order by ord) as size,
+      string_agg(format('select %L, %s from %I x',
+                        case kind when 'inserted' then 'INSERT' else 'DELETE' end,
+                        pgtrickle._row_json('x.*'), source),
+                 ' union all ' order by ord) as delta_rows,
+      min(source) as transition,
+      min(bytes) as bytes
+    from part
+  ), payload as (
+    select pgtrickle._capture_payload(jsonb_object_agg(
+             kind, format('jsonb_build_array(to_jsonb(%I.*))', kind))) as one,
+           pgtrickle._capture_payload(jsonb_object_agg(
+             kind, format('to_jsonb(s.%I)', kind))) as several
+    from part
+  )
+  select jsonb_build_object(
+    'one_row', format(
+      'select %s, %L, %s from %s where not exists (select from %I offset 1) and %s <= %s',
+      c.one, tg_op, y.one, p.one_from, p.transition, p.one_size, least(16384, p.bytes / 255)),
+    'few_rows', format('select %s, %L, %s from (select %s offset 0) s where %s and %s <= %s',
+                       c.several, tg_op, y.several, p.few_arrays, p.few_conditions, p.few_size,
+                       p.bytes),
+    'all_rows', format('select %s, %L, %s from (select %s offset 0) s', c.several, tg_op,
+                       y.several, p.all_arrays),
+    'size', p.size,
+    'transition', quote_ident(p.transition),
+    'claim_counts', c.total,
+    'delta_rows', format('select * from (%s) d (row_op, row_data)', p.delta_rows),
+    -- From the jsonb: a key column that was renamed meanwhile must not break a statement.
+    'order', 'order by ' || (select coalesce(string_agg(format('r.row_data -> %L', k), ', '
+                                                        order by n) || ', ', '')
+                             from unnest(outbox.key_columns) with ordinality o (k, n))
+             || 'r.row_op',
+    'op', quote_literal(tg_op),
+    'max_rows', outbox.inline_threshold_rows,
+    'max_bytes', p.bytes)
+  from pieces p, counts c, payload y;
+$$;
+
+-- The body of an AFTER STATEMENT trigger. Most statements have one row and are not nested: for them
+-- it is one INSERT with as little in it as can be.
 create or replace function pgtrickle._capture_statement_body(
   outbox pgtrickle.pgt_outbox_config, tg_op text, parts jsonb) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language sql stable set search_path = pg_catalog, pg_temp
 as $$
+  select pgtrickle._fill($body$
 declare
-  few constant int := least(100, outbox.inline_threshold_rows);
-  body text := $body$
-declare
-  marks text := current_setting({mark}, true);
+  noted text := current_setting({noted}, true);
   written bigint;
   total bigint;
   bytes bigint;
 begin
-  if marks = {own_mark} then
+  if pg_trigger_depth() = 1 and (noted = '' or noted is null) then
     insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
-    {few_rows};
+    {one_row};
     if found then
       {notify}
-      marks := set_config({mark}, '', true);
+      {leave}
       return null;
     end if;
-  else
-    insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
-    {few_rows}
-    returning id into written;
   end if;
 
+  insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
+  {few_rows}
+  returning id into written;
   if written is null then
     select count(*) into total from (select from {transition} limit {max_rows} + 1) r;
     if total between 1 and {max_rows} then
@@ -112,8 +221,7 @@ begin
     elsif total > 0 then
       select count(*) into total from {transition};
       insert into {outbox} (inserted_count, deleted_count, tg_op, is_claim_check, payload)
-      values ({claim_counts}, {op}, true,
-              '{"v": 1, "claim_check": true, "refresh_mode": "DIFFERENTIAL", "refresh_duration_ms": 0}')
+      values ({claim_counts}, {op}, true, {claim_check})
       returning id into written;
       insert into {delta} (outbox_id, row_num, row_op, row_data)
       select written, row_number() over ({order}), r.row_op, r.row_data
@@ -124,97 +232,33 @@ begin
   if written is not null then
     {notify}
   end if;
-  if position(':' in marks) = 0 and right(marks, 3) = {own_mark} then
-    marks := set_config({mark}, left(marks, -3), true);
-  else
-    perform pgtrickle._capture_settle({number}, {own_op}, written);
+  {leave}
+  if pg_trigger_depth() > 1 or noted <> '' then
+    perform pgtrickle._capture_settle({number}, written);
   end if;
   return null;
-end $body$;
-  kind text;
-  source text;
-  counts text := '';
-  payload text := '''{"v": 1, "inserted": [], "deleted": [], "refresh_mode": "DIFFERENTIAL", '
-                  '"refresh_duration_ms": 0}''::jsonb';
-  few_arrays text[] := '{}';
-  all_arrays text[] := '{}';
-  few_conditions text[] := '{}';
-  few_sizes text[] := '{}';
-  sizes text[] := '{}';
-  delta_rows text[] := '{}';
-  order_by text := '';
-begin
-  foreach kind in array array['inserted', 'deleted'] loop
-    source := parts ->> kind;
-    if source is null then
-      counts := counts || '0, ';
-      continue;
-    end if;
-    counts := counts || format('cardinality(s.%I), ', kind);
-    payload := format('jsonb_set(%s, ''{%s}'', to_jsonb(s.%I))', payload, kind, kind);
-    -- A row of half a megabyte on disk is at most a few megabytes as jsonb; a hundred fit memory.
-    few_arrays := few_arrays || format(
-      'array(select case when pg_column_size(x.*) <= 500000 then to_jsonb(x.*) end '
-      'from %I x limit %s) as %I', source, few + 1, kind);
-    few_conditions := few_conditions || format(
-      'cardinality(s.%I) between 1 and %s and array_position(s.%I, null) is null', kind, few, kind);
-    few_sizes := few_sizes || format('pg_column_size(s.%I)', kind);
-    all_arrays := all_arrays || format('array(select to_jsonb(x.*) from %I x) as %I', source, kind);
-    sizes := sizes || format(
-      '(select sum(case when pg_column_size(x.*) <= 16777216 then pg_column_size(to_jsonb(x.*)) '
-      'else 1000000000 end) from %I x)', source);
-    delta_rows := delta_rows || format(
-      'select %L, case when pg_column_size(x.*) <= 16777216 then to_jsonb(x.*) '
-      'else pgtrickle._capture_huge_row(x.*) end from %I x',
-      case kind when 'inserted' then 'INSERT' else 'DELETE' end, source);
-  end loop;
-  -- Key columns are taken from the jsonb: a column renamed meanwhile must not break a statement.
-  select coalesce(string_agg(format('r.row_data -> %L', k), ', ') || ', ', '') into order_by
-  from unnest(outbox.key_columns) k;
+end $body$, pgtrickle._capture_statement_sql(outbox, tg_op, parts)
+            || pgtrickle._capture_names(outbox));
+$$;
 
-  return pgtrickle._fill(body, jsonb_build_object(
-    'few_rows', format(
-      'select %s%L, %s from (select %s offset 0) s where %s and %s <= %s', counts, tg_op, payload,
-      array_to_string(few_arrays, ', '), array_to_string(few_conditions, ' and '),
-      array_to_string(few_sizes, ' + '), outbox.inline_threshold_bytes),
-    'all_rows', format('select %s%L, %s from (select %s offset 0) s', counts, tg_op, payload,
-                       array_to_string(all_arrays, ', ')),
-    'size', array_to_string(sizes, ' + '),
-    'transition', format('%I', coalesce(parts ->> 'inserted', parts ->> 'deleted')),
-    'claim_counts', case when parts ? 'inserted' then 'total' else '0' end || ', '
-                    || case when parts ? 'deleted' then 'total' else '0' end,
-    'delta_rows', format('select * from (%s) d (row_op, row_data)',
-                         array_to_string(delta_rows, ' union all ')),
-    'order', case when order_by = '' and cardinality(delta_rows) = 1 then ''
-                  else 'order by ' || order_by || 'r.row_op' end,
-    'op', quote_literal(tg_op),
-    'own_op', quote_literal(lower(left(tg_op, 1))),
-    'own_mark', quote_literal(lower(left(tg_op, 1)) || '1;'),
-    'max_rows', outbox.inline_threshold_rows,
-    'max_bytes', outbox.inline_threshold_bytes) || pgtrickle._capture_names(outbox));
-end $$;
-
--- The body of the AFTER ROW trigger: one outbox row. Captured statements record their rows
--- themselves, except where capture is 'row'.
+-- The body of the AFTER ROW trigger: one outbox row. Where statements are recorded it leaves their
+-- rows to them.
 create or replace function pgtrickle._capture_row_body(outbox pgtrickle.pgt_outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 declare
-  marks text := current_setting({mark}, true);
   inserted jsonb[] := '{}';
   deleted jsonb[] := '{}';
   written bigint;
 begin
   {skip}
   if tg_op <> 'INSERT' then
-    deleted := array[case when pg_column_size(old) <= 16777216 then to_jsonb(old)
-                          else pgtrickle._capture_huge_row(old) end];
+    deleted := array[{old_json}];
   end if;
   if tg_op <> 'DELETE' then
-    inserted := array[case when pg_column_size(new) <= 16777216 then to_jsonb(new)
-                           else pgtrickle._capture_huge_row(new) end];
+    inserted := array[{new_json}];
   end if;
 
   if pg_column_size(inserted) + pg_column_size(deleted) <= {max_bytes} then
@@ -226,7 +270,7 @@ begin
   else
     insert into {outbox} (inserted_count, deleted_count, tg_op, is_claim_check, payload)
     values (cardinality(inserted), cardinality(deleted), tg_op, true,
-            '{"v": 1, "claim_check": true, "refresh_mode": "DIFFERENTIAL", "refresh_duration_ms": 0}')
+            {claim_check})
     returning id into written;
     insert into {delta} (outbox_id, row_num, row_op, row_data)
     select written, row_number() over (order by r.row_op), r.row_op, r.row_data
@@ -234,18 +278,15 @@ begin
          r (row_op, row_data);
   end if;
   {notify}
-  if marks <> '' then
+  if pg_trigger_depth() > 1 then
     perform pgtrickle._capture_adopt({number}, written);
   end if;
   return null;
 end $body$,
-    jsonb_build_object(
-      'max_bytes', outbox.inline_threshold_bytes,
-      'skip', case when outbox.capture = 'statement' then $skip$
-  -- The last mark is the innermost: its statement is at this depth, or a foreign key's cascade.
-  if marks <> '' and substring(marks from '([0-9]+)[^;]*;$')::int >= pg_trigger_depth() then
-    return null;
-  end if;$skip$ else '' end) || pgtrickle._capture_names(outbox));
+    jsonb_build_object('max_bytes', outbox.inline_threshold_bytes,
+                       'old_json', pgtrickle._row_json('old'),
+                       'new_json', pgtrickle._row_json('new'))
+    || pgtrickle._capture_names(outbox));
 $$;
 
 -- The body of the TRUNCATE triggers. Argument 'whole': the table is empty now, said by a full

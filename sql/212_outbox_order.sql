@@ -7,41 +7,60 @@
 -- ends, and is recorded, before the one that set it off, though it works on rows that the outer one
 -- has just written.
 --
--- So statements leave marks while they run, in a setting of the transaction, pgtrickle_capture.s<n>
--- (a rollback to a savepoint restores it): a stack, one entry a running statement and operation,
---   <i|u|d><trigger depth>[:<tag>/<first id>];
--- A nested statement tags its outbox row (refresh_id, which tables do not use) for the level
--- outside of it. When the last operation of a level has been recorded, the rows tagged for it are
--- written again behind it, with new ids. That is right whatever the triggers do: the outer
--- statement can only have changed row versions that the nested ones had not yet touched, and at
--- that moment all the rows are locked by this transaction. Where nothing is nested, a mark costs a
--- few microseconds. Nothing outside can be harmed by a forged setting: tags are random, and rows
--- that are committed have none.
+-- So what a nested statement recorded is written again, with new ids, behind the statement around
+-- it when that one is recorded. That is right whatever the triggers do: the outer statement can
+-- only have changed row versions that the nested ones had not touched, and at that moment all the
+-- rows are locked by this transaction. It is done from the first nested row on that needs it: one
+-- that deletes a row which the outer statement inserted, or inserts a key which that one deleted.
+-- The others stay where they are, so that whoever applies deltas by key is right too (a trigger
+-- BEFORE INSERT that deletes the row with the same key has done so before).
 --
--- A function with side effects on the table called in the middle of a statement on it
--- (INSERT ... SELECT f(x)) has the same trigger depth and counts as its neighbour: recorded first.
+-- How it is known what is nested in what: by trigger depth. A statement that is recorded at depth 2
+-- or more (1 is a statement of the client's) notes its outbox row under its depth: the row gets a
+-- random tag (refresh_id, which tables do not use otherwise), and the transaction's setting
+-- pgtrickle_capture.s<number of the outbox> (a rollback to a savepoint restores it) says
+--   {"<depth>": ["<tag>", <first id>], ...}|<depth>|<depth>...
+-- A statement that begins at depth d finishes what was noted deeper: that belonged to an earlier
+-- statement at d. It is noted under d from now on, and forgotten at depth 1. (The beginning only
+-- appends |d; whoever reads the setting next does the work.) A statement recorded at depth d looks
+-- at what is noted deeper than d, and leaves it noted there, for an INSERT ... ON CONFLICT or a
+-- MERGE is recorded in several parts. Where nothing is nested the setting stays empty
+-- and all this costs two microseconds.
+--
+-- A forged setting harms nobody else: only rows whose random tag it knows, and that were written
+-- since the transaction began, are written again, unchanged.
+--
+-- A function called in the middle of a statement on the table (INSERT ... SELECT f(x)) which itself
+-- writes to the table has the statement's depth and counts as a neighbour: recorded first.
 
--- The body of the BEFORE STATEMENT trigger.
+-- The body of the BEFORE STATEMENT trigger. It runs with the rights of whoever writes.
 create or replace function pgtrickle._capture_begin_body(outbox pgtrickle.pgt_outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 declare
-  marks text := pg_catalog.current_setting({mark}, true);
-  depth int := pg_catalog.pg_trigger_depth();
+  noted text := pg_catalog.current_setting({noted}, true);
+  depth int;
   caller text;
 begin
-  if depth > 1 then
-    -- A foreign key's cascade is recorded together with the statement that set it off.
-    get diagnostics caller = pg_context;
-    if pg_catalog.regexp_match(pg_catalog.split_part(caller, e'\n', 2),
-         '(DELETE FROM|UPDATE) (ONLY )?".*\$[0-9]+ OPERATOR\(pg_catalog\.') is not null then
-      depth := depth - 1;
+  {enter}
+  if noted <> '' then
+    depth := pg_catalog.pg_trigger_depth();
+    if depth > 1 then
+      -- A foreign key's cascade is recorded at the end of the statement that set it off.
+      get diagnostics caller = pg_context;
+      if pg_catalog.regexp_match(pg_catalog.split_part(caller, e'\n', 2),
+           '(DELETE FROM|UPDATE) (ONLY )?".*\$[0-9]+ OPERATOR\(pg_catalog\.') is not null then
+        depth := depth - 1;
+      end if;
+    end if;
+    if depth = 1 then
+      noted := pg_catalog.set_config({noted}, '', true);
+    elsif pg_catalog.split_part(noted, '|', -1) <> depth::pg_catalog.text then
+      noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
     end if;
   end if;
-  marks := pg_catalog.set_config({mark}, pg_catalog.concat(
-    marks, pg_catalog.lower(pg_catalog."left"(tg_op, 1)), depth, ';'), true);
   return null;
 end $body$, pgtrickle._capture_names(outbox));
 $$;
@@ -52,156 +71,189 @@ returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
-declare
-  marks text := current_setting({mark}, true);
 begin
-  if position(':' in marks) = 0 and right(marks, 3) = lower(left(tg_op, 1)) || '1;' then
-    marks := set_config({mark}, left(marks, -3), true);
-  else
-    perform pgtrickle._capture_settle({number}, lower(left(tg_op, 1)), null);
+  if current_setting({noted}, true) <> '' then
+    perform pgtrickle._capture_settle({number}, null);
   end if;
   return null;
 end $body$, pgtrickle._capture_names(outbox));
 $$;
 
--- The depth of a mark, and its tag.
-create or replace function pgtrickle._mark_depth(mark text) returns int
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$ select substring(mark from '^[iud](\d+)')::int; $$;
-
-create or replace function pgtrickle._mark_tag(mark text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$ select substring(mark from ':(.*)$'); $$;
-
--- The marks of an outbox's running statements, outermost first.
-create or replace function pgtrickle._marks_read(number int) returns text[]
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select string_to_array(rtrim(coalesce(current_setting('pgtrickle_capture.s' || number, true), ''),
-                               ';'), ';');
-$$;
-
-create or replace function pgtrickle._marks_write(number int, marks text[]) returns void
-language plpgsql set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform set_config('pgtrickle_capture.s' || number,
-                     array_to_string(marks, ';') || case when marks <> '{}' then ';' else '' end,
-                     true);
-end $$;
-
--- Which mark of the level around `depth` holds its tag, or is to hold it; null at the outermost.
-create or replace function pgtrickle._mark_around(marks text[], depth int) returns int
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-  with outer_marks as (
-    select i, marks[i] as mark, pgtrickle._mark_depth(marks[i]) as at
-    from generate_subscripts(marks, 1) i
-    where pgtrickle._mark_depth(marks[i]) < depth
-  )
-  select o.i from outer_marks o
-  where o.at = (select l.at from outer_marks l order by l.i desc limit 1)
-  order by pgtrickle._mark_tag(o.mark) is null, o.i desc
-  limit 1;
-$$;
-
--- Tags the outbox rows `ids` for the level around `depth`; returns the marks as they are then.
-create or replace function pgtrickle._capture_tag(outbox_table text, marks text[], depth int,
-                                                  ids bigint[]) returns text[]
+-- Gives rows that are noted under some depths one tag. Returns the note: tag and first id.
+create or replace function pgtrickle._notes_join(outbox_table text, notes jsonb, first_depth int)
+returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  around int := pgtrickle._mark_around(marks, depth);
-  tag text;
+  tags uuid[];
+  first_id bigint;
 begin
-  if around is null or coalesce(cardinality(ids), 0) = 0 then
-    return marks;
+  select array_agg((n.value ->> 0)::uuid order by n.key::int), min((n.value ->> 1)::bigint)
+  into tags, first_id
+  from jsonb_each(notes) n where n.key::int >= first_depth;
+  if cardinality(tags) > 1 then
+    execute format('update pgtrickle.%I set refresh_id = $1 where refresh_id = any ($2) '
+                   'and id >= $3 and created_at >= transaction_timestamp()', outbox_table)
+      using tags[1], tags[2:], first_id;
   end if;
-  tag := pgtrickle._mark_tag(marks[around]);
-  if tag is null then
-    tag := gen_random_uuid() || '/' || ids[1];
-    marks[around] := marks[around] || ':' || tag;
-  end if;
-  execute format('update pgtrickle.%I set refresh_id = $1 where id = any ($2)', outbox_table)
-    using split_part(tag, '/', 1)::uuid, ids;
-  return marks;
+  return jsonb_build_array(tags[1], first_id);
 end $$;
 
--- Writes the rows with a tag again, behind everything written so far, in their order; returns
--- their new ids. They keep what they say, pgt_id included.
-create or replace function pgtrickle._capture_move(outbox_table text, delta_table text, tag text)
-returns bigint[]
+-- The notes of this transaction, brought up to date: without what deeper statements had noted
+-- before a statement began.
+create or replace function pgtrickle._notes_read(outbox pgtrickle.pgt_outbox_config) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  ids bigint[];
+  parts text[] := string_to_array(
+    current_setting('pgtrickle_capture.s' || outbox.outbox_number, true), '|');
+  notes jsonb := coalesce(nullif(parts[1], ''), '{}');
+  depth int;
+  joined jsonb;
+begin
+  foreach depth in array coalesce(parts[2:], '{}')::int[] loop
+    if exists (select from jsonb_object_keys(notes) k where k::int > depth) then
+      joined := pgtrickle._notes_join(outbox.outbox_table_name, notes, depth);
+      select coalesce(jsonb_object_agg(n.key, n.value), '{}') into notes
+      from jsonb_each(notes) n where n.key::int < depth;
+      notes := notes || jsonb_build_object(depth::text, joined);
+    end if;
+  end loop;
+  return notes;
+end $$;
+
+create or replace function pgtrickle._notes_write(outbox pgtrickle.pgt_outbox_config, notes jsonb)
+returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('pgtrickle_capture.s' || outbox.outbox_number,
+                     case when notes = '{}' then '' else notes::text end, true);
+end $$;
+
+-- Notes an outbox row under the depth at which it was recorded, unless that is the outermost.
+create or replace function pgtrickle._notes_add(outbox pgtrickle.pgt_outbox_config, notes jsonb,
+                                                written bigint) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  depth text := pg_trigger_depth();
+  note jsonb := coalesce(notes -> depth, jsonb_build_array(gen_random_uuid(), written));
+begin
+  if depth = '1' or written is null then
+    return notes;
+  end if;
+  execute format('update pgtrickle.%I set refresh_id = $1 where id = $2', outbox.outbox_table_name)
+    using (note ->> 0)::uuid, written;
+  return notes || jsonb_build_object(depth, note);
+end $$;
+
+-- The first of the noted rows that must come behind a row recorded after it: behind `written`, or
+-- where rows are recorded one by one (null) behind any that is not noted so deep.
+create or replace function pgtrickle._capture_misplaced(outbox pgtrickle.pgt_outbox_config,
+                                                        note jsonb, written bigint) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off
+as $$
+declare
+  misplaced bigint;
+begin
+  execute format($sql$
+    with entries as (
+      select o.id, o.is_claim_check, o.payload, o.refresh_id is not distinct from $1 as nested
+      from pgtrickle.%1$I o
+      where o.id >= $2 and o.created_at >= transaction_timestamp()
+        and (o.refresh_id = $1 or $3 is null or o.id = $3)
+    ), changes as (
+      select e.id, e.nested, c.op, c.r,
+             (select jsonb_agg(c.r -> k) from unnest($4::text[]) k) as key
+      from entries e
+      cross join lateral (
+        select 'DELETE', jsonb_array_elements(e.payload -> 'deleted') where not e.is_claim_check
+        union all
+        select 'INSERT', jsonb_array_elements(e.payload -> 'inserted') where not e.is_claim_check
+        union all
+        select d.row_op, d.row_data from pgtrickle.%2$I d
+        where e.is_claim_check and d.outbox_id = e.id) c (op, r)
+    ), nested as (
+      select * from changes where nested
+    ), around as (
+      select * from changes where not nested
+    )
+    select least(
+      (select min(n.id) from nested n join around a on n.r = a.r
+       where n.op = 'DELETE' and a.op = 'INSERT' and n.id < a.id),
+      (select min(n.id) from nested n join around a on n.key = a.key
+       where n.op = 'INSERT' and a.op = 'DELETE' and n.id < a.id))$sql$,
+    outbox.outbox_table_name, outbox.delta_table_name)
+    into misplaced
+    using (note ->> 0)::uuid, (note ->> 1)::bigint, written, outbox.key_columns;
+  return misplaced;
+end $$;
+
+-- Writes noted rows again, those from an id on, behind everything written so far, in their order.
+-- They keep what they say, pgt_id included.
+create or replace function pgtrickle._capture_move(outbox pgtrickle.pgt_outbox_config, note jsonb,
+                                                   from_id bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
 begin
   execute format($sql$
     with gone as (
-      delete from pgtrickle.%1$I where refresh_id = $1 and id >= $2 returning *
+      delete from pgtrickle.%1$I
+      where refresh_id = $1 and id >= $2 and created_at >= transaction_timestamp()
+      returning *
     ), again as (
-      insert into pgtrickle.%1$I (pgt_id, created_at, inserted_count, deleted_count, is_claim_check,
-                                  tg_op, payload, headers)
-      select pgt_id, created_at, inserted_count, deleted_count, is_claim_check, tg_op, payload,
-             headers
+      insert into pgtrickle.%1$I (pgt_id, refresh_id, created_at, inserted_count, deleted_count,
+                                  is_claim_check, tg_op, payload, headers)
+      select pgt_id, refresh_id, created_at, inserted_count, deleted_count, is_claim_check, tg_op,
+             payload, headers
       from gone order by id
       returning id, pgt_id
-    ), rows_too as (
-      update pgtrickle.%2$I d set outbox_id = again.id
-      from gone join again using (pgt_id)
-      where gone.is_claim_check and d.outbox_id = gone.id
     )
-    select array_agg(id order by id) from again$sql$, outbox_table, delta_table)
-    into ids using split_part(tag, '/', 1)::uuid, split_part(tag, '/', 2)::bigint;
-  return ids;
+    update pgtrickle.%2$I d set outbox_id = again.id
+    from gone join again using (pgt_id)
+    where gone.is_claim_check and d.outbox_id = gone.id$sql$,
+    outbox.outbox_table_name, outbox.delta_table_name)
+    using (note ->> 0)::uuid, from_id;
 end $$;
 
--- A statement's operation has been recorded (as `written`; null: nothing was): takes its mark away,
--- and when it was the last of its level, brings what was nested in the level behind it.
-create or replace function pgtrickle._capture_settle(number int, op text, written bigint)
-returns void
+-- A statement, or a part of one, has been recorded as `written` (null: it had no rows): brings what
+-- was nested in it behind it.
+create or replace function pgtrickle._capture_settle(number int, written bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
+  depth constant int := pg_trigger_depth();
   outbox pgtrickle.pgt_outbox_config;
-  marks text[] := pgtrickle._marks_read(number);
-  mine int := (select max(i) from generate_subscripts(marks, 1) i where left(marks[i], 1) = op);
-  neighbour int;
-  depth int;
-  tag text;
+  notes jsonb;
+  nested jsonb;
+  misplaced bigint;
 begin
-  if mine is null then
-    return;
-  end if;
   select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  depth := pgtrickle._mark_depth(marks[mine]);
-  tag := pgtrickle._mark_tag(marks[mine]);
-  marks := marks[:mine - 1] || marks[mine + 1:];
-  if written is not null then
-    marks := pgtrickle._capture_tag(outbox.outbox_table_name, marks, depth, array[written]);
-  end if;
-  if tag is not null then
-    neighbour := (select max(i) from generate_subscripts(marks, 1) i
-                  where pgtrickle._mark_depth(marks[i]) = depth);
-    if neighbour is not null then
-      marks[neighbour] := marks[neighbour] || ':' || tag;
-    else
-      marks := pgtrickle._capture_tag(
-        outbox.outbox_table_name, marks, depth,
-        pgtrickle._capture_move(outbox.outbox_table_name, outbox.delta_table_name, tag));
+  notes := pgtrickle._notes_read(outbox);
+  if exists (select from jsonb_object_keys(notes) k where k::int > depth) then
+    nested := pgtrickle._notes_join(outbox.outbox_table_name, notes, depth + 1);
+    if written is not null or outbox.capture = 'row' then
+      misplaced := pgtrickle._capture_misplaced(outbox, nested, written);
     end if;
+    if misplaced is not null then
+      perform pgtrickle._capture_move(outbox, nested, misplaced);
+    end if;
+    select coalesce(jsonb_object_agg(n.key, n.value), '{}') into notes
+    from jsonb_each(notes) n where n.key::int <= depth;
+    notes := notes || jsonb_build_object((depth + 1)::text, nested);
   end if;
-  perform pgtrickle._marks_write(number, marks);
+  perform pgtrickle._notes_write(outbox, pgtrickle._notes_add(outbox, notes, written));
 end $$;
 
--- A row has been recorded by itself, as `written`: belongs to the level around, if there is one.
+-- One row has been recorded by itself, as `written`, inside another statement.
 create or replace function pgtrickle._capture_adopt(number int, written bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  marks text[] := pgtrickle._marks_read(number);
+  outbox pgtrickle.pgt_outbox_config;
 begin
-  perform pgtrickle._marks_write(number, pgtrickle._capture_tag(
-    (select c.outbox_table_name from pgtrickle.pgt_outbox_config c where c.outbox_number = number),
-    marks, pg_trigger_depth(), array[written]));
+  select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  perform pgtrickle._notes_write(
+    outbox, pgtrickle._notes_add(outbox, pgtrickle._notes_read(outbox), written));
 end $$;

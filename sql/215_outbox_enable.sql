@@ -76,7 +76,7 @@ begin
   if rel.relkind not in ('r', 'p') then
     raise exception '% is not a table', source
       using errcode = 'wrong_object_type',
-            hint = 'An outbox records the changes of a table, a partitioned table or a stream table.';
+            hint = 'An outbox records the changes of a table or a stream table.';
   elsif rel.relpersistence = 't' then
     raise exception '% is a temporary table', source using errcode = 'wrong_object_type';
   elsif rel.relnamespace in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
@@ -99,18 +99,19 @@ begin
     raise exception 'column % of % has a type with a cast to json that is not written in C',
                     casting, source
       using errcode = 'feature_not_supported',
-            hint = 'That cast would run inside the outbox''s trigger. Drop it, or use another type.';
+            hint = 'It would run inside the outbox''s trigger. Drop it, or use another type.';
   end if;
 end $$;
 
 -- Locks a table, and with it all its partitions, against writers. Waits for a tenth of a second at
--- a time, so that one open writer does not make all others queue behind us, for up to 30 s.
-create or replace function pgtrickle._lock_against_writers(source regclass) returns void
+-- a time, so that one open writer does not make all others queue behind us.
+create or replace function pgtrickle._lock_against_writers(
+  source regclass, patience interval default '30 seconds') returns void
 language plpgsql
 as $$
 declare
   before constant text := pg_catalog.current_setting('lock_timeout');
-  until constant timestamptz := pg_catalog.clock_timestamp() + interval '30 seconds';
+  until constant timestamptz := pg_catalog.clock_timestamp() + patience;
   ignored text;
 begin
   loop
@@ -135,128 +136,6 @@ begin
     end if;
     perform pg_catalog.pg_sleep(0.05 + pg_catalog.random() * 0.15);
   end loop;
-end $$;
-
-create or replace function pgtrickle._qualified(rel regclass) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select format('%I.%I', n.nspname, c.relname)
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = rel;
-$$;
-
--- ---------------------------------------------------------------------------------------------
--- Triggers
-
--- The triggers that a relation has for an outbox, and when each fires (as pg_trigger.tgenabled
--- says: A always, R in replicas only, which is where rows come without a statement). `place` is
--- table, root, middle or leaf (of a partition tree), or part (a partition with its own outbox).
---
--- Their names begin with ! so that ours come before the user's, whose triggers may write again.
--- A row trigger on a partitioned table is inherited by each partition from the moment it exists,
--- so that no change of a new partition is missed; where the partition has statement triggers of
--- its own, the row trigger has nothing left to do.
-create or replace function pgtrickle._capture_triggers(outbox pgtrickle.pgt_outbox_config,
-                                                       place text)
-returns table (what text, trigger_name text, fires "char", inherited boolean, definition text)
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select t.what, format('!pgtrickle_%s_%s', outbox.outbox_number, t.what), t.fires, t.inherited,
-         t.definition || format(' execute function pgtrickle.%I(%s)',
-           '_capture_' || outbox.outbox_number || '_' || case when t.what like 'truncat%'
-                                                              then 'truncate' else t.what end,
-           t.argument)
-  from (values
-    ('begin', 'A'::"char", false, true, '',
-     'before insert or update or delete on %s for each statement'),
-    ('insert', 'A', false, outbox.capture = 'statement', '',
-     'after insert on %s referencing new table as new_rows for each statement'),
-    ('update', 'A', false, outbox.capture = 'statement', '',
-     'after update on %s referencing old table as old_rows new table as new_rows '
-     'for each statement'),
-    ('delete', 'A', false, outbox.capture = 'statement', '',
-     'after delete on %s referencing old table as old_rows for each statement'),
-    ('end', 'A', false, outbox.capture = 'row', '',
-     'after insert or update or delete on %s for each statement'),
-    ('row', case when outbox.capture = 'statement' and place in ('table', 'leaf')
-                 then 'R' else 'A' end::"char",
-     place in ('leaf', 'middle'), true, '',
-     'after insert or update or delete on %s for each row'),
-    ('truncating', 'A', false, place = 'root', quote_literal('whole'),
-     'before truncate on %s for each statement'),
-    ('truncate', 'A', false, place in ('table', 'root', 'part'), quote_literal('whole'),
-     'after truncate on %s for each statement'),
-    ('truncate', 'A', false, place = 'leaf', quote_literal('part'),
-     'before truncate on %s for each statement')
-  ) as t (what, fires, inherited, wanted, argument, definition)
-  where t.wanted;
-$$;
-
--- Attaches the triggers of an outbox to one relation, or sets right those that are there.
-create or replace function pgtrickle._capture_attach(outbox pgtrickle.pgt_outbox_config,
-                                                     rel regclass, place text) returns void
-language plpgsql
-as $$
-declare
-  t record;
-begin
-  for t in select * from pgtrickle._capture_triggers(outbox, place) loop
-    if not t.inherited then
-      execute pg_catalog.format('create or replace trigger %I ', t.trigger_name)
-        || pg_catalog.format(t.definition, pgtrickle._qualified(rel));
-    end if;
-    execute pg_catalog.format('alter table %s enable %s trigger %I', pgtrickle._qualified(rel),
-                              case t.fires when 'R' then 'replica' else 'always' end,
-                              t.trigger_name);
-  end loop;
-end $$;
-
--- Takes the triggers of an outbox from one relation.
-create or replace function pgtrickle._capture_detach(number int, rel regclass) returns void
-language plpgsql
-as $$
-declare
-  name text;
-begin
-  for name in
-    select t.tgname from pg_catalog.pg_trigger t
-    where t.tgrelid = rel and t.tgparentid = 0
-      and pg_catalog.starts_with(t.tgname, pg_catalog.format('!pgtrickle_%s_', number))
-  loop
-    execute pg_catalog.format('drop trigger %I on %s', name, pgtrickle._qualified(rel));
-  end loop;
-end $$;
-
--- Where each relation of a source stands.
-create or replace function pgtrickle._capture_places(source regclass)
-returns table (rel regclass, place text)
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select p.relid, case when p.relid = source then 'root' when p.isleaf then 'leaf'
-                       else 'middle' end
-  from pg_partition_tree(source) p
-  join pg_class c on c.oid = source and c.relkind = 'p'
-  union all
-  select c.oid, case when c.relispartition then 'part' else 'table' end
-  from pg_class c where c.oid = source and c.relkind = 'r';
-$$;
-
--- Lets pgtrickle_owner read a table: the rows of a partition before a TRUNCATE removes them.
-create or replace function pgtrickle._grant_reading(rel regclass) returns void
-language plpgsql
-as $$
-declare
-  schema_oid oid := (select c.relnamespace from pg_catalog.pg_class c where c.oid = rel);
-begin
-  execute pg_catalog.format('grant select on %s to pgtrickle_owner', pgtrickle._qualified(rel));
-  if not pg_catalog.has_schema_privilege('pgtrickle_owner', schema_oid, 'USAGE') then
-    execute pg_catalog.format('grant usage on schema %s to pgtrickle_owner',
-                              schema_oid::pg_catalog.regnamespace);
-    if not pg_catalog.has_schema_privilege('pgtrickle_owner', schema_oid, 'USAGE') then
-      raise warning 'TRUNCATE of a single partition of % will fail until somebody runs: '
-                    'GRANT USAGE ON SCHEMA % TO pgtrickle_owner', rel,
-                    schema_oid::pg_catalog.regnamespace;
-    end if;
-  end if;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
@@ -293,6 +172,10 @@ begin
     keys := coalesce(keys, key_columns);
   end if;
   keys := coalesce(keys, pgtrickle._primary_key(source));
+  if kind = 'stream_table' and how <> 'auto' then
+    raise exception '% is a stream table: its refresh writes the outbox', source
+      using errcode = 'invalid_parameter_value', hint = 'Leave capture out.';
+  end if;
   how := case when kind = 'stream_table' then 'refresh'
               when how <> 'auto' then how
               when exists (select from pg_catalog.pg_class c
@@ -300,6 +183,10 @@ begin
               else 'statement' end;
 
   if kind = 'table' then
+    if exists (select from pg_catalog.pg_class c
+               where c.oid = source and c.relpersistence = 'u') then
+      raise warning '% is unlogged: a crash empties it, and no outbox can say so', source;
+    end if;
     perform pgtrickle._lock_against_writers(source);
   end if;
   made := pgtrickle._outbox_create(
@@ -352,7 +239,8 @@ begin
   elsif coalesce(capture, '') not in ('auto', 'statement', 'row') then
     raise exception 'capture must be ''auto'', ''statement'' or ''row'''
       using errcode = 'invalid_parameter_value';
-  elsif capture = 'statement' and (select c.relispartition from pg_class c where c.oid = source) then
+  elsif capture = 'statement' and exists (select from pg_class c
+                                          where c.oid = source and c.relispartition) then
     raise exception '% is a partition: statements on its parent fire no statement triggers here',
                     source
       using errcode = 'invalid_parameter_value', hint = 'Use capture => ''auto'' or ''row''.';

@@ -1,11 +1,11 @@
 -- Upkeep of the outboxes on ordinary tables: partitions that come and go, tables that were dropped,
--- triggers that somebody switched off, columns that were renamed; and a full refresh on demand.
+-- triggers that somebody switched off, columns that were renamed.
 --
 -- Housekeeping calls outbox_capture_upkeep() as pgtrickle_owner, who owns no table of the user's.
 -- What needs the table's owner (new triggers, locks) is then left as it is and said in
 -- pgt_outbox_config.problem, with the remedy; nothing is lost meanwhile, for a partition inherits
--- the row trigger of its parent. `GRANT <the table's owner> TO pgtrickle_owner` lets housekeeping do
--- all of it; otherwise the owner calls outbox_capture_upkeep() after having changed partitions.
+-- the row trigger of its parent. `GRANT <the table's owner> TO pgtrickle_owner` lets housekeeping
+-- do all of it; otherwise the owner calls outbox_capture_upkeep() after having changed partitions.
 
 -- The partitions that are known to have their triggers.
 create table if not exists pgtrickle._outbox_partitions (
@@ -29,101 +29,7 @@ begin
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
--- Rows of a whole relation
-
--- Writes all rows of a relation as one claim check; the caller has locked it against writers. With
--- 'FULL' the rows are all that there are. Returns the outbox id, null when there was no row to say.
-create or replace function pgtrickle._capture_relation(number int, rel regclass, op text,
-                                                       tg_op text) returns bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
-as $$
-declare
-  outbox pgtrickle.pgt_outbox_config;
-  made bigint;
-  n bigint;
-  keys text;
-begin
-  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  select coalesce('order by ' || string_agg(format('r.j -> %L', k), ', '), '') into keys
-  from unnest(outbox.key_columns) k;
-  execute format(
-    'insert into pgtrickle.%I (tg_op, is_claim_check, payload) values ($1, true, $2) returning id',
-    outbox.outbox_table_name)
-    into made
-    using tg_op, '{"v": 1, "claim_check": true, "refresh_duration_ms": 0}'::jsonb
-      || case when op = 'FULL' then '{"full_refresh": true, "refresh_mode": "FULL"}'
-              else '{"refresh_mode": "DIFFERENTIAL"}' end::jsonb;
-  execute format(
-    'insert into pgtrickle.%I (outbox_id, row_num, row_op, row_data) '
-    'select $1, row_number() over (%s), $2, r.j '
-    'from (select case when pg_column_size(x.*) <= 16777216 then to_jsonb(x.*) '
-    '                  else pgtrickle._capture_huge_row(x.*) end as j from %s x) r',
-    outbox.delta_table_name, keys, pgtrickle._qualified(rel))
-    using made, case op when 'FULL' then 'INSERT' else op end;
-  get diagnostics n = row_count;
-  if n = 0 and op <> 'FULL' then
-    execute format('delete from pgtrickle.%I where id = $1', outbox.outbox_table_name) using made;
-    return null;
-  end if;
-  execute format('update pgtrickle.%I set inserted_count = $2, deleted_count = $3 where id = $1',
-                 outbox.outbox_table_name)
-    using made, case when op = 'DELETE' then 0 else n end, case when op = 'DELETE' then n else 0 end;
-  if outbox.notify then
-    perform pg_notify('pgtrickle_outbox_new', outbox.outbox_table_name);
-  end if;
-  return made;
-exception when insufficient_privilege then
-  raise exception 'the rows of % cannot be recorded in the outbox of "%": %', rel,
-                  outbox.stream_table_name, sqlerrm
-    using errcode = 'insufficient_privilege',
-          hint = format('GRANT SELECT ON %s TO pgtrickle_owner; GRANT USAGE ON SCHEMA %s TO '
-                        'pgtrickle_owner;', rel, (select c.relnamespace::regnamespace
-                                                  from pg_class c where c.oid = rel));
-end $$;
-
--- Records all rows of the table anew: whoever reads on from there has the table, whatever went
--- before. Writers wait meanwhile. Returns the outbox id.
-create or replace function pgtrickle.outbox_full_refresh(name text) returns bigint
-language plpgsql
-as $$
-declare
-  outbox pgtrickle.pgt_outbox_config := pgtrickle._outbox_named(name);
-  source regclass := outbox.stream_table_oid;
-  could_read boolean;
-  made bigint;
-begin
-  if outbox.kind <> 'table' then
-    raise exception 'outbox "%" does not record a table', name
-      using errcode = 'wrong_object_type',
-            hint = 'A stream table has refresh_stream_table().';
-  end if;
-  perform pgtrickle._outbox_check_source(source);
-  perform pgtrickle._lock_against_writers(source);
-  could_read := pg_catalog.has_table_privilege('pgtrickle_owner', source, 'SELECT');
-  perform pgtrickle._grant_reading(source);
-  made := pgtrickle._capture_relation(outbox.outbox_number, source, 'FULL', null);
-  if not could_read then
-    execute pg_catalog.format('revoke select on %s from pgtrickle_owner',
-                              pgtrickle._qualified(source));
-  end if;
-  perform pgtrickle._outbox_note(outbox.outbox_number, null);
-  return made;
-end $$;
-comment on function pgtrickle.outbox_full_refresh(text) is
-  'Records all rows of an outbox''s table as a full refresh; writers wait while it reads';
-
--- ---------------------------------------------------------------------------------------------
 -- Upkeep
-
--- Says in the catalog what is wrong with an outbox; null: nothing is. True when that is news.
-create or replace function pgtrickle._outbox_note(number int, what text) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-begin
-  update pgtrickle.pgt_outbox_config c set problem = what
-  where c.outbox_number = number and c.problem is distinct from what;
-  return found;
-end $$;
 
 -- Up to how many rows (as the planner estimates) upkeep writes a full refresh by itself.
 create or replace function pgtrickle._upkeep_max_rows() returns bigint
@@ -163,9 +69,16 @@ returns table (number int, gone boolean, partitions boolean, triggers boolean, k
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with outboxes as (
+    -- After a restore the oid may be another table's: the table is the one that has our triggers,
+    -- or at least the name.
     select c, c.outbox_number, c.stream_table_oid, r.relkind, r.oid is null as gone
     from pgtrickle.pgt_outbox_config c
+    left join pg_namespace n on n.nspname = c.stream_table_schema
     left join pg_class r on r.oid = c.stream_table_oid
+      and (c.kind = 'stream_table' or (r.relname = c.stream_table_name and r.relnamespace = n.oid)
+           or exists (select from pg_trigger t
+                      where t.tgrelid = r.oid
+                        and t.tgname = format('!pgtrickle_%s_begin', c.outbox_number)))
     where c.kind <> 'events'
   ), partition_changes as (
     select distinct coalesce(p.outbox_number, k.outbox_number) as outbox_number
@@ -219,7 +132,7 @@ declare
   reasons text[] := '{}';
   has_rows boolean;
 begin
-  perform pgtrickle._lock_against_writers(source);
+  perform pgtrickle._lock_against_writers(source, '1 second');
   -- Gone from the tree. While it still exists its statement triggers went on recording: its rows
   -- are as the outbox has them, and are deleted now. A row trigger went with the parent.
   for p in
@@ -232,7 +145,7 @@ begin
                                          else '{}' end;
       continue;
     end if;
-    perform pgtrickle._lock_against_writers(p.relid);
+    perform pgtrickle._lock_against_writers(p.relid, '1 second');
     if p.place = 'leaf' then
       if outbox.capture = 'statement'
          and pgtrickle._estimated_rows(p.relid) <= pgtrickle._upkeep_max_rows() then
@@ -284,12 +197,15 @@ declare
   place record;
   missed boolean := false;
 begin
-  perform pgtrickle._lock_against_writers(source);
+  perform pgtrickle._lock_against_writers(source, '1 second');
   for place in select * from pgtrickle._capture_places(source) loop
     missed := missed or exists (
       select from pgtrickle._capture_triggers(outbox, place.place) w
       left join pg_catalog.pg_trigger t on t.tgrelid = place.rel and t.tgname = w.trigger_name
-      where coalesce(t.tgenabled, 'D') = 'D' or (t.tgenabled = 'R' and w.fires = 'A'));
+      where coalesce(t.tgenabled, 'D') = 'D' or (t.tgenabled = 'R' and w.fires <> 'R')
+         or (w.what = 'row' and t.tgenabled = 'O'
+             and exists (select from pg_catalog.pg_subscription_rel s
+                         where s.srrelid = place.rel)));
     perform pgtrickle._capture_attach(outbox, place.rel, place.place);
   end loop;
   if missed then
@@ -391,6 +307,11 @@ begin
           perform pgtrickle._upkeep_triggers(outbox);
           did := true;
         end if;
+        if outbox.problem like 'upkeep needs %' and outbox.problem = (
+          select c.problem from pgtrickle.pgt_outbox_config c
+          where c.outbox_number = f.number) then
+          perform pgtrickle._outbox_note(f.number, null);
+        end if;
       end if;
       changed := changed + did::int;
     exception
@@ -401,7 +322,8 @@ begin
           (select c.relowner::regrole from pg_catalog.pg_class c
            where c.oid = outbox.stream_table_oid), sqlerrm))::int;
       when lock_not_available then
-        raise notice 'outbox "%" is looked at again next time: %', outbox.stream_table_name, sqlerrm;
+        raise notice 'outbox "%" is looked at again next time: %', outbox.stream_table_name,
+          sqlerrm;
     end;
   end loop;
   return changed;
@@ -420,7 +342,9 @@ as $$
 declare
   number int;
 begin
-  for number in select c.outbox_number from pgtrickle.pgt_outbox_config c where c.kind = 'table' loop
+  for number in
+    select c.outbox_number from pgtrickle.pgt_outbox_config c where c.kind = 'table'
+  loop
     perform pgtrickle._capture_generate(number);
   end loop;
 end $$;

@@ -39,7 +39,7 @@ begin
   if not found then
     target := pgtrickle._outbox_named(publish.outbox);
     if target.kind <> 'events' then
-      raise exception 'outbox "%" records the changes of a table; events cannot be published into it',
+      raise exception 'outbox "%" records the changes of a table: no event can be published there',
                       publish.outbox
         using errcode = 'wrong_object_type',
               hint = 'pgtrickle.create_outbox() makes an outbox for events.';

@@ -108,7 +108,8 @@ begin
       from pgtrickle.pgt_stream_tables t
       cross join unnest(t.functions) as f
       -- Not to_regprocedure(): it asks for USAGE on the schema.
-      left join (pg_proc p join pg_namespace n on n.oid = p.pronamespace and n.nspname <> 'pg_catalog')
+      left join (pg_proc p
+                 join pg_namespace n on n.oid = p.pronamespace and n.nspname <> 'pg_catalog')
         on f = format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes))
       where t.pgt_id = id
     ) as parts(part));
@@ -276,13 +277,14 @@ begin
     exception
       when lock_not_available or deadlock_detected then
         if clock_timestamp() - waited_since >= patience then
-          raise notice '% is in use: it is watched as soon as its writers leave a gap, and stream tables over it are refreshed at every due time until then', source;
+          raise notice '% is in use and not watched yet', source
+            using detail = 'Until it is, stream tables over it are refreshed at every due time.';
           return false;
         end if;
         perform pg_sleep(0.02 + random() * 0.1);
       when insufficient_privilege or wrong_object_type then
-        raise notice '% cannot be watched (%): stream tables over it are refreshed at every due time',
-          source, sqlerrm;
+        raise notice '% cannot be watched: %', source, sqlerrm
+          using detail = 'Stream tables over it are refreshed at every due time.';
         return false;
     end;
   end loop;

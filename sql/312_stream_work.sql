@@ -112,7 +112,7 @@ begin
   if written <> counts.deleted + counts.updated + counts.inserted then
     raise exception 'the difference could not be written to % as it was computed', rel
       using errcode = 'triggered_data_change_violation',
-            hint = 'Look for a BEFORE trigger on it that returns NULL, or for rows written past its guard.';
+            hint = 'Look for a BEFORE trigger that returns NULL, or rows written past the guard.';
   end if;
 end $$;
 
@@ -125,7 +125,8 @@ declare
   key text;
   listed jsonb;
 begin
-  select case when count(*) > 1 then format('jsonb_build_array(%s)', string_agg(l.c, ', ' order by l.key))
+  select case when count(*) > 1
+              then format('jsonb_build_array(%s)', string_agg(l.c, ', ' order by l.key))
               else min(l.c) end
   into key
   from (select r.key, format('to_jsonb(c%s)', r.i) as c from pgtrickle._stream_layout_rows(layout) r
@@ -171,7 +172,7 @@ begin
                  'from %s', work) into counts;
   if counts.repeated > 0 then
     execute format('delete from %s where op <> ''X''', work);
-    raise exception 'key_columns (%) do not tell the rows of the query apart: % appears more than once',
+    raise exception 'key_columns (%) do not tell the rows of the query apart: % is there twice',
       (select string_agg(name, ', ' order by key) from pgtrickle._stream_layout_rows(layout)
        where key is not null),
       pgtrickle._stream_affected_keys(id, layout, 1) -> 0

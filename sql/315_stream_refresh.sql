@@ -1,7 +1,7 @@
 -- The refresh of a stream table.
 --
---   refresh_stream_table (pgtrickle_owner)      locks, looks at the sources, keeps the books, writes
---     |                                         the outbox
+--   refresh_stream_table (pgtrickle_owner)      locks, looks at the sources, keeps the books,
+--     |                                         writes the outbox
 --   pgtrickle_gate.call_as_creator (pgtrickle_sandbox)
 --     |
 --   pgtrickle_streams.refresh_<id> (creator)    holds the query
@@ -90,9 +90,10 @@ begin
       then 'a prepared statement'
   end;
   if left_behind is not null then
-    raise exception 'the query of stream table %.%, or a trigger on it, leaves % behind, which would run with the privileges of whoever refreshes it',
+    raise exception 'the query of stream table %.%, or a trigger on it, leaves % behind',
       st.pgt_schema, st.pgt_name, left_behind
-      using errcode = 'insufficient_privilege';
+      using errcode = 'insufficient_privilege',
+            detail = 'It would take effect with the privileges of whoever refreshes it.';
   end if;
 end $$;
 

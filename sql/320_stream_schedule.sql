@@ -141,7 +141,7 @@ begin
   else
     raise exception 'cannot read schedule %', quote_literal(schedule)
       using errcode = 'invalid_parameter_value',
-            hint = 'Use an interval (500ms, 2s, 5m, 1h), a cron expression of 5 fields, or null to refresh by hand.';
+            hint = 'Use an interval (500ms, 2s, 5m, 1h), a cron expression, or null: by hand.';
   end if;
 end $$;
 

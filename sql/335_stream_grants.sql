@@ -14,15 +14,14 @@ begin
         '_stream_unlock', '_stream_is_refreshing', '_stream_store', '_stream_unregister',
         '_stream_check_mode', '_stream_probe', '_stream_columns', '_stream_make_function',
         '_stream_make_diff', '_stream_guard', '_stream_make_key', '_stream_create',
-        '_stream_alter_query', '_stream_alter',
-        '_stream_discover', '_source_members', '_source_changed', '_source_sequence',
-        '_source_sequences_sweep', '_source_trigger', '_source_trigger_on_ours', '_source_watch', '_stream_set_sources',
-        '_stream_track', '_stream_untrack',
-        '_told_apart_by', '_stream_layout', '_stream_layout_rows', '_stream_key_is_certain', '_stream_diff_statement',
-        '_stream_triggers_off', '_stream_place_duplicates', '_stream_empty', '_stream_write', '_stream_apply',
-        '_stream_affected_keys', '_stream_differential', '_stream_rewrite',
-        '_stream_verify', '_stream_work',
-        '_cron_field', '_cron_parse', '_schedule_interval', '_schedule_check'])
+        '_stream_alter_query', '_stream_alter', '_stream_discover', '_source_members',
+        '_source_changed', '_source_sequence', '_source_sequences_sweep', '_source_trigger',
+        '_source_trigger_on_ours', '_source_watch', '_stream_set_sources', '_stream_track',
+        '_stream_untrack', '_told_apart_by', '_stream_layout', '_stream_layout_rows',
+        '_stream_key_is_certain', '_stream_diff_statement', '_stream_triggers_off',
+        '_stream_place_duplicates', '_stream_empty', '_stream_write', '_stream_apply',
+        '_stream_affected_keys', '_stream_differential', '_stream_rewrite', '_stream_verify',
+        '_stream_work', '_cron_field', '_cron_parse', '_schedule_interval', '_schedule_check'])
   loop
     execute format('grant execute on function %s to pgtrickle_admin', r.name);
   end loop;

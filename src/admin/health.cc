@@ -17,11 +17,12 @@ std::string time_json(TimePoint at) {
   return json_string(format_timestamp(std::chrono::time_point_cast<std::chrono::microseconds>(at)));
 }
 
+/// The error, under the names of the columns of pgtrickle.relay_pipeline_status.
 std::string error_json(const std::optional<Error>& error) {
-  if (!error) return "null";
-  return fmt::format(R"({{"class":{},"code":{},"message":{},"remedy":{}}})",
-                     json_string(to_string(error->error_class)), json_string(error->code),
-                     json_string(error->message), json_string(error->remedy));
+  if (!error) return R"("last_error":null)";
+  return fmt::format(R"("last_error":{},"error_class":{},"error_code":{},"remedy":{})",
+                     json_string(error->message), json_string(to_string(error->error_class)),
+                     json_string(error->code), json_string(error->remedy));
 }
 
 }  // namespace
@@ -52,7 +53,7 @@ std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
   const PipelineReport& report = status.report;
   std::string out = fmt::format(
       R"({{"name":{},"state":{},"owner":{},"healthy":{},"source":{},"sink":{},"position":{},"lag":{},)"
-      R"("since":{},"last_progress_at":{},"last_error":{})",
+      R"("since":{},"last_progress_at":{},{})",
       json_string(status.name), json_string(to_string(report.state)), status.owned,
       !coordinator::in_trouble(status, now), json_string(status.source_type),
       json_string(status.sink_type), report.position.id,
@@ -80,7 +81,7 @@ std::string health_json(const Snapshot& snapshot, TimePoint now) {
   }
   out += ']';
   if (snapshot.database_error) {
-    out += ",\"database_error\":" + error_json(snapshot.database_error);
+    out += ',' + error_json(snapshot.database_error);
   }
   return out + "}";
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "admin/api.h"
 #include "admin/health.h"
 #include "core/text.h"
 
@@ -13,30 +14,17 @@ using coordinator::Snapshot;
 
 namespace {
 
-constexpr std::string_view kJson = "application/json";
 constexpr std::string_view kPipelines = "/api/pipelines";
-
-HttpResponse json(int status, std::string body) {
-  HttpResponse response;
-  response.status = status;
-  response.content_type = kJson;
-  response.body = std::move(body) + "\n";
-  return response;
-}
-
-HttpResponse problem(int status, std::string_view text) {
-  return json(status, fmt::format(R"({{"error":{}}})", json_string(text)));
-}
 
 HttpResponse health(const Snapshot& snapshot) {
   const auto now = std::chrono::system_clock::now();
   const int status = health_of(snapshot, now) == Health::unhealthy ? 503 : 200;
-  return json(status, health_json(snapshot, now));
+  return json_response(status, health_json(snapshot, now));
 }
 
 HttpResponse ready(const Snapshot& snapshot) {
   const bool is_ready = snapshot.database_connected && snapshot.catalog_read && !snapshot.stopping;
-  return json(is_ready ? 200 : 503, fmt::format(R"({{"ready":{}}})", is_ready));
+  return json_response(is_ready ? 200 : 503, fmt::format(R"({{"ready":{}}})", is_ready));
 }
 
 HttpResponse drained(const Snapshot& snapshot) {
@@ -46,26 +34,24 @@ HttpResponse drained(const Snapshot& snapshot) {
                (pipeline.report.has_work || pipeline.report.state == PipelineState::starting);
       });
   const bool is_drained = !waits && snapshot.catalog_read;
-  return json(is_drained ? 200 : 202, fmt::format(R"({{"drained":{}}})", is_drained));
+  return json_response(is_drained ? 200 : 202, fmt::format(R"({{"drained":{}}})", is_drained));
 }
 
 HttpResponse pipelines(const Snapshot& snapshot, std::string_view name) {
   const auto now = std::chrono::system_clock::now();
   std::string list;
   for (const auto& pipeline : snapshot.pipelines) {
-    if (pipeline.name == name) return json(200, pipeline_json(pipeline, now));
+    if (pipeline.name == name) return json_response(200, pipeline_json(pipeline, now));
     if (!list.empty()) list += ',';
     list += pipeline_json(pipeline, now);
   }
-  if (!name.empty()) return problem(404, fmt::format("there is no pipeline {}", name));
-  return json(200, "[" + list + "]");
+  if (!name.empty()) return problem_response(404, fmt::format("there is no pipeline {}", name));
+  return json_response(200, "[" + list + "]");
 }
 
-HttpResponse answer(const HttpRequest& request, const Coordinator& coordinator,
-                    const Metrics& metrics) {
-  if (request.method != "GET" && request.method != "HEAD") {
-    return problem(405, "only GET and HEAD are answered here");
-  }
+/// What can be read. Metrics and /health/live answer whatever the coordinator is busy with.
+HttpResponse read(const HttpRequest& request, const Coordinator& coordinator,
+                  const Metrics& metrics, Api& api) {
   const std::string& path = request.path;
   if (path == "/metrics") {
     HttpResponse response;
@@ -73,25 +59,38 @@ HttpResponse answer(const HttpRequest& request, const Coordinator& coordinator,
     response.body = metrics.text();
     return response;
   }
-  if (path == "/health/live") return json(200, R"({"live":true})");
+  if (path == "/health/live") return json_response(200, R"({"live":true})");
   if (path == "/health") return health(coordinator.snapshot());
   if (path == "/health/ready") return ready(coordinator.snapshot());
   if (path == "/health/drained") return drained(coordinator.snapshot());
+  if (path == "/api/dlq") return api.dead_letters(request);
   if (path == kPipelines) return pipelines(coordinator.snapshot(), {});
   if (path.starts_with(std::string(kPipelines) + "/")) {
     return pipelines(coordinator.snapshot(), std::string_view(path).substr(kPipelines.size() + 1));
   }
-  return problem(404,
-                 "known are /metrics, /health, /health/live, /health/ready, /health/drained "
-                 "and /api/pipelines");
+  return problem_response(404, "there is nothing here",
+                          "known are /metrics, /health, /health/live, /health/ready, "
+                          "/health/drained, /api/pipelines and /api/dlq");
+}
+
+HttpResponse answer(const HttpRequest& request, const Coordinator& coordinator,
+                    const Metrics& metrics, Api& api) {
+  if (request.method == "GET" || request.method == "HEAD") {
+    return read(request, coordinator, metrics, api);
+  }
+  if (request.method == "POST" && request.path.starts_with("/api/")) return api.change(request);
+  HttpResponse response = problem_response(405, "only GET and HEAD are answered here");
+  response.headers.emplace_back("Allow", "GET, HEAD");
+  return response;
 }
 
 }  // namespace
 
-Result<std::unique_ptr<HttpServer>> serve(const std::string& address,
-                                          const Coordinator& coordinator, const Metrics& metrics) {
-  return HttpServer::start(address, [&coordinator, &metrics](const HttpRequest& request) {
-    return answer(request, coordinator, metrics);
+Result<std::unique_ptr<HttpServer>> serve(const std::string& address, Coordinator& coordinator,
+                                          const Metrics& metrics, std::string admin_token) {
+  auto api = std::make_shared<Api>(coordinator.pool(), std::move(admin_token));
+  return HttpServer::start(address, [&coordinator, &metrics, api](const HttpRequest& request) {
+    return answer(request, coordinator, metrics, *api);
   });
 }
 

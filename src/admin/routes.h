@@ -8,10 +8,11 @@
 
 namespace relay::admin {
 
-/// Serves /metrics, /health, /health/live, /health/ready, /health/drained and /api/pipelines on
-/// `address`. The server must be stopped before the coordinator ends.
+/// Serves /metrics, /health and its sisters, /api/pipelines and /api/dlq on `address`; changes are
+/// for those who send `admin_token`, and for nobody where it is empty. The server must be stopped
+/// before the coordinator ends.
 Result<std::unique_ptr<HttpServer>> serve(const std::string& address,
-                                          const coordinator::Coordinator& coordinator,
-                                          const Metrics& metrics);
+                                          coordinator::Coordinator& coordinator,
+                                          const Metrics& metrics, std::string admin_token);
 
 }  // namespace relay::admin

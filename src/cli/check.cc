@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <set>
 
 #include "cli/commands.h"
 #include "cli/embedded_sql.h"
@@ -23,9 +24,14 @@ class Findings {
   }
   void bad(std::string_view pipeline, const Error& error) {
     ++problems_;
+    configuration_ = configuration_ || error.error_class == ErrorClass::misconfigured;
     add(pipeline, error.message, &error);
   }
-  int problems() const { return problems_; }
+  /// Something is wrong that waiting does not mend.
+  int exit_code() const {
+    if (problems_ == 0) return kOk;
+    return configuration_ ? kInvalidConfiguration : kFailed;
+  }
 
   void print(bool as_json) const {
     if (as_json) {
@@ -52,6 +58,7 @@ class Findings {
   }
 
   int problems_ = 0;
+  bool configuration_ = false;
   std::string text_;
   std::string json_;
 };
@@ -157,6 +164,14 @@ void check_pipeline(const PipelineConfig& config, const Context& context, Connec
   (*sink)->close();
 }
 
+Error name_taken(const PipelineConfig& config) {
+  return {ErrorClass::misconfigured,
+          "name_taken",
+          fmt::format("{}: another pipeline has this name too", config.place),
+          "rename one of the two, or delete it",
+          {}};
+}
+
 }  // namespace
 
 int check(const Context& context) {
@@ -173,13 +188,15 @@ int check(const Context& context) {
     findings.good("", fmt::format("{} answers", (*connection)->endpoint()));
     if (check_schema(**connection, findings)) {
       check_privileges(**connection, findings);
+      std::set<std::string> names;
       for (const auto& pipeline : configured(**connection, context, findings)) {
+        if (!names.insert(pipeline.name).second) findings.bad(pipeline.name, name_taken(pipeline));
         check_pipeline(pipeline, context, **connection, findings);
       }
     }
   }
   findings.print(context.json);
-  return findings.problems() == 0 ? kOk : kInvalidConfiguration;
+  return findings.exit_code();
 }
 
 }  // namespace relay::cli

@@ -95,7 +95,7 @@ void add_dlq_commands(CLI::App& app, Words& words) {
 }
 
 void add_commands(CLI::App& app, Words& words) {
-  app.add_subcommand("run", "run the relay (what it does without a command)");
+  add_settings(*app.add_subcommand("run", "run the relay (what it does without a command)"), words);
   app.add_subcommand("init", "install or upgrade the database side")
       ->add_flag("--dry-run", words.dry_run, "print the SQL and change nothing");
   app.add_subcommand("check", "validate configuration, connectivity, privileges and sinks");
@@ -113,6 +113,12 @@ void add_commands(CLI::App& app, Words& words) {
   quick->add_option("--duration", words.quickstart.duration, "seconds (0: until interrupted)");
   quick->add_option("--directory", words.quickstart.directory,
                     "where the server's data goes (default: a temporary directory)");
+  for (CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (command->get_name() == "run") continue;
+    command->footer(
+        "The settings of `pgtrickle-relay --help`, such as --postgres-url, and --json belong here "
+        "too.");
+  }
 }
 
 /// Settings and file pipelines. Returns an exit code, or kOk.
@@ -137,6 +143,12 @@ int load(Context& context, const Words& words) {
     }
     global = std::move(loaded->global);
     context.file_pipelines = std::move(loaded->pipelines);
+  }
+  const auto nothing = [](std::string_view) -> std::optional<std::string> { return std::nullopt; };
+  if (const auto flags = config::merge_settings(words.flags, nothing, {});
+      !flags.problems.empty()) {
+    for (const Error& problem : flags.problems) print_error(problem);
+    return kUsage;
   }
   auto merged = config::merge_settings(words.flags, environment, global);
   for (const Error& problem : merged.problems) print_error(problem);

@@ -61,6 +61,12 @@ Result<int> install(Connection& connection) {
 
 }  // namespace
 
+Result<int> install_database_side(const Context& context) {
+  auto connection = connect(context);
+  if (!connection) return fail(connection.error());
+  return install(**connection);
+}
+
 int init_database(const Context& context, bool dry_run) {
   if (dry_run) return print_sql();
   auto connection = connect(context);

@@ -2,6 +2,7 @@
 
 #include "cli/commands.h"
 #include "config/pipeline_config.h"
+#include "coordinator/assembly.h"
 
 namespace relay::cli {
 
@@ -71,10 +72,11 @@ void print_settings() {
 
 int print_options(const Context& context) {
   fmt::print(
-      "# All options\n\nThis page is what `pgtrickle-relay options` prints: the tables by which the "
-      "program checks its configuration.\n");
+      "# All options\n\nThis page is what `pgtrickle-relay options` prints: the tables by which "
+      "the program checks its configuration.\n");
   print_settings();
   print_table("Options of any pipeline", config::pipeline_fields());
+  print_table("Source `outbox`", coordinator::outbox_source_fields());
   for (const SinkType& sink : context.registry.sinks()) {
     print_table(fmt::format("Sink `{}`", sink.name), sink.options);
   }

@@ -1,5 +1,6 @@
 #include <signal.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -92,6 +93,15 @@ Result<void> prepare(const ThrowawayPostgres& server) {
   return (*connection)->script(kDemo, Deadline::after(kTimeout), {});
 }
 
+/// One of these signals has come already, and will be found by whoever waits for it.
+bool interrupted(const sigset_t& signals) {
+  sigset_t pending;
+  sigpending(&pending);
+  return std::ranges::any_of(std::initializer_list{SIGTERM, SIGINT}, [&](int signal) {
+    return sigismember(&signals, signal) == 1 && sigismember(&pending, signal) == 1;
+  });
+}
+
 void wait_for_end(double duration, const sigset_t& signals) {
   if (duration <= 0) {
     int signal = 0;
@@ -133,13 +143,20 @@ int quickstart(Context& context, const QuickstartArguments& arguments) {
   auto server = ThrowawayPostgres::start(arguments.directory);
   if (!server) return failed(server.error());
   context.settings.postgres_url = (*server)->url();
-  context.settings.metrics_addr = "127.0.0.1:0";
-  if (const int code = init_database(context, false); code != kOk) return code;
+  if (context.settings.metrics_addr == config::Settings().metrics_addr) {
+    context.settings.metrics_addr = "127.0.0.1:0";  // of this machine alone, beside a real relay
+  }
+  if (interrupted(signals)) return kOk;
+  if (const auto installed = install_database_side(context); !installed) {
+    return failed(installed.error());
+  }
   if (const auto prepared = prepare(**server); !prepared) return failed(prepared.error());
+  if (interrupted(signals)) return kOk;
 
   Metrics metrics;
   coordinator::Coordinator coordinator(context.settings, context.registry, metrics, nullptr);
-  auto admin = admin::serve(context.settings.metrics_addr, coordinator, metrics);
+  auto admin = admin::serve(context.settings.metrics_addr, coordinator, metrics,
+                            context.settings.admin_token);
   if (!admin) return failed(admin.error());
   fmt::print(stderr,
              "look around:  psql {}\n"

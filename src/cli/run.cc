@@ -63,14 +63,17 @@ void shut_down(coordinator::Coordinator& coordinator, const sigset_t& signals) {
 
 int run_relay(Context& context) {
   if (!configure_log(context.settings)) return kUsage;
+  // What they would tell is an error of the write that caused them.
   ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
   const sigset_t signals = steering_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   Metrics metrics;
   coordinator::Coordinator coordinator(context.settings, context.registry, metrics,
                                        file_loader(context));
-  auto server = admin::serve(context.settings.metrics_addr, coordinator, metrics);
+  auto server = admin::serve(context.settings.metrics_addr, coordinator, metrics,
+                             context.settings.admin_token);
   if (!server) return failed(server.error());
   log::info("started", "", "version {}, metrics and health on port {}, group {}", RELAY_VERSION,
             (*server)->port(), context.settings.relay_group_id);

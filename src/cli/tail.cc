@@ -10,6 +10,7 @@ namespace relay::cli {
 namespace {
 
 constexpr std::chrono::seconds kTimeout{15};
+constexpr std::chrono::milliseconds kLookEvery{100};
 
 /// The pipeline's configuration, from the database or the file.
 Result<config::PipelineConfig> find_pipeline(const Context& context, const std::string& name) {
@@ -62,9 +63,12 @@ int tail(const Context& context, const std::string& pipeline, std::optional<std:
   if (const auto opened = watching->source->open({}); !opened) return failed(opened.error());
   std::int64_t printed = 0;
   while (count == 0 || printed < count) {
-    auto batch = watching->source->read({}, Deadline::after(std::chrono::seconds(1)), {});
+    auto batch = watching->source->read({}, Deadline::after(kLookEvery), {});
     if (!batch) return failed(batch.error());
-    if (batch->empty()) continue;
+    if (batch->empty()) {
+      watching->wake->poke();  // nobody sweeps the outbox for us
+      continue;
+    }
     const MessageBatch messages = watching->encoder->encode(std::move(*batch));
     for (const Message& message : messages.messages) {
       if (count > 0 && printed == count) break;

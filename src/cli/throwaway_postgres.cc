@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <pwd.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <vector>
 
 #include "core/deadline.h"
@@ -95,6 +97,7 @@ pid_t spawn(const std::vector<std::string>& arguments, const std::string& log) {
                ::setuid(user->pw_uid) != 0)) {
     ::_exit(126);
   }
+  ::prctl(PR_SET_PDEATHSIG, SIGINT);  // behind setuid, which would clear it
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -105,6 +108,16 @@ pid_t spawn(const std::vector<std::string>& arguments, const std::string& log) {
   ::dup2(fd, STDERR_FILENO);
   ::execv(argv[0], argv.data());
   ::_exit(127);
+}
+
+/// What a program said last, for an error: its log goes with the directory.
+std::string last_line(const std::string& log) {
+  std::ifstream file(log);
+  std::string last;
+  for (std::string line; std::getline(file, line);) {
+    if (!line.empty()) last = std::move(line);
+  }
+  return last;
 }
 
 bool succeeded(pid_t pid) {
@@ -148,13 +161,15 @@ Result<std::unique_ptr<ThrowawayPostgres>> ThrowawayPostgres::start(const std::s
   if (!succeeded(spawn({programs + "/initdb", "-D", data, "-U", "postgres", "-A", "trust",
                         "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"},
                        log))) {
-    return fail(ErrorClass::misconfigured, "initdb", fmt::format("initdb failed in {}", *made),
-                "see server.log there; as root, the user postgres must exist");
+    return fail(ErrorClass::misconfigured, "initdb",
+                fmt::format("initdb failed in {}: {}", *made, last_line(log)),
+                "as root, the user postgres must exist and be able to enter that directory; name "
+                "another one with --directory");
   }
   const int port = free_port();
   server->pid_ = spawn({programs + "/postgres", "-D", data, "-p", std::to_string(port), "-c",
-                        "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + *made,
-                        "-c", "fsync=off", "-c", "max_connections=50"},
+                        "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c",
+                        "fsync=off", "-c", "max_connections=50"},
                        log);
   server->url_ = fmt::format("postgresql://postgres@127.0.0.1:{}/postgres", port);
   postgres::Connection::Options options;
@@ -163,6 +178,11 @@ Result<std::unique_ptr<ThrowawayPostgres>> ThrowawayPostgres::start(const std::s
   while (true) {
     auto connection = postgres::Connection::open(options, {});
     if (connection) return server;
+    if (::waitpid(server->pid_, nullptr, WNOHANG) == server->pid_) {
+      server->pid_ = 0;
+      return fail(ErrorClass::transient, "postgres",
+                  fmt::format("the server in {} ended: {}", *made, last_line(log)));
+    }
     if (deadline.passed()) return fail(connection.error());
     ::usleep(50'000);
   }

@@ -23,7 +23,7 @@ enum class FieldType {
   bytes,     ///< "8MiB", "256KB", or a number of bytes
   choice,    ///< one of `choices`
   list,      ///< an array of text; a single text is a list of one
-  map,       ///< an object of text
+  map,       ///< an object of text; numbers and booleans in it are taken as text
 };
 
 /// One option: everything that validation, `--help` and the documentation say of it.

@@ -43,13 +43,15 @@ struct PipelineOptions {
 /// is an object {min, max}; `retry_min` and `retry_max` are its flat spellings.
 FieldTable pipeline_fields();
 
-/// A pipeline as its author wrote it, sorted into parts. Backend options are still unchecked: which
-/// table they must fit is for the registry to say.
+/// A pipeline as its author wrote it, sorted into parts, with references resolved. Backend options
+/// are still unchecked: which table they must fit is for the registry to say. `subject_template`,
+/// `key_template` and `headers` of a sink are in `options` and not in `sink`; a sink's
+/// `max_in_flight` is in both; `start` of an outbox is in `options`.
 struct PipelineConfig {
   std::string name;
   std::string direction;  ///< forward, reverse, bridge
   bool enabled = true;
-  std::string source_type;  ///< "outbox" for an outbox of the relay's own database
+  std::string source_type;  ///< not an alias; "outbox" for an outbox of the relay's own database
   Node::Object source;      ///< its options, without `type`
   std::string sink_type;
   Node::Object sink;
@@ -63,12 +65,15 @@ struct PipelineConfig {
 /// From the SQL catalog: flat form ({"stream_table", "sink_type", "nats_url", ...}), nested form
 /// ({"source": {...}, "sink": {...}}) or a mix. A flat key `<backend>_x` is option x of the sink or
 /// source of that type (hyphens in the type are underscores); `inbox_table` and `inbox_name` belong
-/// to the pg-inbox sink; `stream_table`, `outbox` and `group` to the outbox source.
+/// to the pg-inbox sink; `stream_table`, `outbox` and `group` to the outbox source; `path`,
+/// `format` and the like to stdout, stdin and file, whose prefixes stand for each other. A prefix
+/// that fits both ends is a problem. `direction` may be empty: it then follows from the types.
 PipelineConfig pipeline_from_json(std::string_view name, std::string_view direction, bool enabled,
                                   std::string_view json);
 
 /// A TOML file: the values of [global], and the pipelines of [[pipeline]]. Only a file that cannot
-/// be parsed, or whose [global] is wrong, is an error as a whole.
+/// be parsed, whose [global] is wrong or that holds anything else, is an error as a whole. Two
+/// pipelines of one name become one with a problem.
 struct FileConfig {
   Node::Object global;
   std::vector<PipelineConfig> pipelines;

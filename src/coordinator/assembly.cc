@@ -1,5 +1,6 @@
 #include "coordinator/assembly.h"
 
+#include <algorithm>
 #include <map>
 
 #include "core/text.h"
@@ -14,6 +15,7 @@ using config::FieldType;
 using config::PipelineConfig;
 
 constexpr std::string_view kOutbox = "outbox";
+constexpr std::string_view kMaxInFlight = "max_in_flight";
 
 constexpr Field kOutboxFields[] = {
     {.name = "stream_table",
@@ -74,7 +76,15 @@ void check_sink(const PipelineConfig& config, const Registry& registry, Ends& en
     if (!config.sink_type.empty()) ends.problems.push_back(registry.missing_sink(config.sink_type));
     return;
   }
-  auto checked = config::check(config.sink, ends.sink->options, config.place + ", sink");
+  config::Node::Object options = config.sink;
+  const auto& table = ends.sink->options;
+  // `max_in_flight` may stand beside the sink as well as in it.
+  const bool takes_it = std::any_of(table.begin(), table.end(),
+                                    [](const Field& f) { return f.name == kMaxInFlight; });
+  if (config.options.max_in_flight && takes_it && !config::find_member(options, kMaxInFlight)) {
+    options.emplace_back(kMaxInFlight, config::Node(*config.options.max_in_flight, config.place));
+  }
+  auto checked = config::check(options, table, config.place + ", sink");
   ends.sink_values = std::move(checked.values);
   ends.add(std::move(checked.problems));
 }
@@ -235,15 +245,19 @@ Result<Tail> assemble_tail(const PipelineConfig& config, const Registry& registr
   outbox::OutboxOptions options = outbox_options(config, ends);
   options.start = start;
   options.owns = false;
-  return Tail{std::make_unique<outbox::OutboxSource>(std::move(options), pool,
-                                                     std::make_shared<outbox::Wake>()),
-              std::move(*encoder)};
+  auto wake = std::make_shared<outbox::Wake>();
+  return Tail{std::make_unique<outbox::OutboxSource>(std::move(options), pool, wake),
+              std::move(*encoder), wake};
 }
 
 Result<std::unique_ptr<Sink>> make_sink(const PipelineConfig& config, const Registry& registry) {
   Ends ends = check_ends(config, registry);
   if (!ends.problems.empty()) return fail(combined(ends.problems));
   return ends.sink->make(ends.sink_values, {config.name, "check"});
+}
+
+config::FieldTable outbox_source_fields() {
+  return kOutboxFields;
 }
 
 std::string outbox_of(const PipelineConfig& config) {

@@ -38,6 +38,7 @@ Result<Assembled> assemble(const config::PipelineConfig& config, const Workshop&
 struct Tail {
   std::unique_ptr<Source> source;
   std::unique_ptr<envelope::Encoder> encoder;
+  std::shared_ptr<outbox::Wake> wake;  ///< to be poked for the source to look at once
 };
 Result<Tail> assemble_tail(const config::PipelineConfig& config, const Registry& registry,
                            postgres::Pool& pool, const std::string& start);
@@ -45,6 +46,9 @@ Result<Tail> assemble_tail(const config::PipelineConfig& config, const Registry&
 /// The sink alone, to see whether it answers.
 Result<std::unique_ptr<Sink>> make_sink(const config::PipelineConfig& config,
                                         const Registry& registry);
+
+/// What a source of type `outbox` can be told.
+config::FieldTable outbox_source_fields();
 
 /// The outbox that a pipeline reads, as its configuration names it; empty for other sources.
 std::string outbox_of(const config::PipelineConfig& config);

@@ -6,8 +6,9 @@
 #include <array>
 #include <exception>
 #include <random>
-#include <set>
+#include <utility>
 
+#include "config/tree.h"
 #include "coordinator/share.h"
 #include "core/log.h"
 
@@ -21,6 +22,8 @@ namespace {
 
 constexpr milliseconds kNumbersEvery{5000};
 constexpr milliseconds kProblemRetry{30000};
+/// Sessions of the pool that nobody used for so long are closed.
+constexpr std::chrono::minutes kUnusedSessions{1};
 /// How many pipelines may be on their way up at once, and how long one counts as such: a thousand
 /// that start together do not make a thousand connections.
 constexpr int kStartingAtOnce = 16;
@@ -49,6 +52,17 @@ Error schema_hint(Error error) {
     error.remedy = "install the database side first: pgtrickle-relay init --postgres-url ...";
   }
   return error;
+}
+
+/// The pipeline of which somebody asked something, where a notification says that.
+std::optional<std::string> asked_pipeline(const std::string& payload) {
+  const auto tree = config::parse_json(payload, "notification");
+  if (!tree) return std::nullopt;
+  const config::Node* event = tree->find("event");
+  const config::Node* name = tree->find("name");
+  if (!event || !event->text() || *event->text() != "control") return std::nullopt;
+  if (!name || !name->text()) return std::nullopt;
+  return *name->text();
 }
 
 }  // namespace
@@ -139,6 +153,10 @@ void Coordinator::run(std::stop_token stop) {
     if (stop.stop_requested()) break;
     if (ended) continue;
     const Error error = schema_hint(ended.error());
+    {
+      const std::lock_guard lock(mutex_);
+      if (database_connected_) pause.reset();
+    }
     log::failure("database", "", error);
     lose_everything(error);
     std::unique_lock lock(mutex_);
@@ -154,7 +172,9 @@ Result<void> Coordinator::session(std::stop_token stop) {
   if (!opened) return fail(opened.error());
   session_ =
       std::make_unique<LockSession>(std::move(*opened), settings_.relay_group_id, worker_id_);
-  if (const auto listening = session_->listen(stop); !listening) return listening;
+  // From here on a stop interrupts no statement: that would end the session, and the locks with it,
+  // while pipelines still finish their work.
+  if (const auto listening = session_->listen({}); !listening) return listening;
   next_beat_ = next_look_ = next_numbers_ = {};
   catalog_version_.clear();
   leader_ = false;
@@ -163,8 +183,8 @@ Result<void> Coordinator::session(std::stop_token stop) {
     catalog_changed_ = controls_changed_ = true;
   }
   while (!stop.stop_requested()) {
-    const auto done = tick(stop);
-    if (!done && (!session_->ok() || stop.stop_requested())) return done;
+    const auto done = tick({});
+    if (!done && !session_->ok()) return done;
     {
       const std::lock_guard lock(mutex_);
       database_connected_ = true;
@@ -175,7 +195,7 @@ Result<void> Coordinator::session(std::stop_token stop) {
     } else {
       log::failure("database", "", schema_hint(done.error()));
     }
-    wait_for_change(stop);
+    if (const auto waited = wait_for_change(stop); !waited) return waited;
   }
   return {};
 }
@@ -207,22 +227,27 @@ Result<void> Coordinator::tick(std::stop_token stop) {
   return write_statuses(stop);
 }
 
-void Coordinator::wait_for_change(std::stop_token stop) {
+Result<void> Coordinator::wait_for_change(std::stop_token stop) {
   // The session's socket is where news arrive; pokes from other threads are seen within the slice.
   constexpr milliseconds kSlice{20};
   const auto until = std::min(next_beat_, next_look_);
   while (!stop.stop_requested() && SteadyClock::now() < until) {
-    if (poked_.exchange(false)) return;
+    if (poked_.exchange(false)) return {};
     const auto heard = session_->wait(Deadline::after(kSlice), stop);
-    if (!heard) return;
+    if (!heard) return fail(heard.error());
     if (heard->empty()) continue;
     const std::lock_guard lock(mutex_);
     for (const std::string& payload : *heard) {
-      const bool control = payload.find("\"control\"") != std::string::npos;
-      (control ? controls_changed_ : catalog_changed_) = true;
+      if (auto pipeline = asked_pipeline(payload)) {
+        asked_.insert(std::move(*pipeline));
+        controls_changed_ = true;
+      } else {
+        catalog_changed_ = true;
+      }
     }
-    return;
+    return {};
   }
+  return {};
 }
 
 Result<void> Coordinator::beat(std::stop_token stop) {
@@ -230,16 +255,17 @@ Result<void> Coordinator::beat(std::stop_token stop) {
   const auto others = session_->heartbeat(settings_.lease_timeout, stop);
   if (!others) return fail(others.error());
   lease_until_ = (before + settings_.lease_timeout).time_since_epoch().count();
-  live_instances_ = 1;
+  std::size_t live = 1;
   for (const Instance& other : *others) {
-    if (!other.stale) {
-      ++live_instances_;
-      continue;
-    }
-    log::warn("takeover", "", "instance {} has not been heard of for {} ms: its session is ended",
-              other.worker_id, settings_.lease_timeout.count());
+    // One whose session is gone holds nothing: it has ended, or comes back with a new one.
+    if (!other.stale && other.present) ++live;
+    if (!other.stale) continue;
+    log::warn("takeover", "", "instance {} has not been heard of for {} ms{}", other.worker_id,
+              settings_.lease_timeout.count(), other.present ? ": its session is ended" : "");
     if (const auto evicted = session_->evict(other, stop); !evicted) return evicted;
   }
+  if (live != live_instances_) next_look_ = {};
+  live_instances_ = live;
   if (!on_duty_) {
     const std::array<std::int64_t, 1> duty = {lock_key("", "housekeeping")};
     const auto taken = session_->take(duty, 1, stop);
@@ -284,18 +310,26 @@ Result<void> Coordinator::refresh_catalog(std::stop_token stop) {
   return {};
 }
 
-/// Pipelines of catalog and file. A name that both use belongs to the catalog.
+/// Pipelines of catalog and file. A name that both use is an error of that name: which of the two
+/// is meant, nobody can tell.
 std::vector<PipelineConfig> Coordinator::merge(std::vector<PipelineConfig> from_sql) const {
-  std::set<std::string> names;
-  for (const auto& pipeline : from_sql) names.insert(pipeline.name);
+  std::map<std::string, std::size_t> by_name;
+  for (std::size_t i = 0; i < from_sql.size(); ++i) by_name.emplace(from_sql[i].name, i);
   for (const auto& pipeline : from_file_) {
-    if (names.insert(pipeline.name).second) {
+    const auto [found, is_new] = by_name.emplace(pipeline.name, from_sql.size());
+    if (is_new) {
       from_sql.push_back(pipeline);
-    } else {
-      log::warn("configuration", pipeline.name,
-                "{}: a pipeline of this name is configured in the database too; that one runs",
-                pipeline.place);
+      continue;
     }
+    PipelineConfig& other = from_sql[found->second];
+    other.problems.push_back({ErrorClass::misconfigured,
+                              "name_taken",
+                              fmt::format("{}: the name {} is that of another pipeline too ({})",
+                                          pipeline.place, pipeline.name, other.place),
+                              "rename one of the two, or delete it",
+                              {}});
+    other.fingerprint += pipeline.fingerprint;
+    other.enabled = true;
   }
   std::erase_if(from_sql, [](const PipelineConfig& pipeline) { return !pipeline.enabled; });
   return from_sql;
@@ -337,27 +371,43 @@ void Coordinator::begin_stop(Entry& entry) {
   entry.assembled.pipeline->request_stop();
 }
 
+/// Waits for pipelines that were asked to end. Not under the mutex: others want to know meanwhile
+/// how things stand.
+void Coordinator::end(std::vector<Assembled> pipelines) {
+  for (Assembled& assembled : pipelines) assembled.pipeline->give_up();
+  for (Assembled& assembled : pipelines) {
+    assembled.pipeline->join(Deadline::after(milliseconds(0)));
+    sweep_->forget(*assembled.pipeline);
+  }
+}
+
 /// Takes leave of pipelines that have ended: removed ones and those handed over give up their lock.
 Result<void> Coordinator::settle_stopped(std::stop_token stop) {
-  std::vector<std::int64_t> to_release;
-  std::vector<PipelineStatus> ended;
+  std::vector<Assembled> ending;
   {
     const std::lock_guard lock(mutex_);
-    for (auto it = table_.begin(); it != table_.end();) {
-      Entry& entry = *it->second;
-      Pipeline* pipeline = entry.assembled.pipeline.get();
+    for (auto& [name, item] : table_) {
+      Entry& entry = *item;
+      const Pipeline* pipeline = entry.assembled.pipeline.get();
       if (pipeline && !entry.stopping && pipeline->report().fenced) {
         log::warn("fenced", entry.config.name, "another instance owns this pipeline now");
         entry.release = true;
         begin_stop(entry);
       }
       if (pipeline && entry.stopping && (pipeline->ended() || entry.drain.passed())) {
-        pipeline->join(Deadline::after(milliseconds(0)));
-        sweep_->forget(*pipeline);
-        entry.assembled = {};
+        ending.push_back(std::exchange(entry.assembled, {}));
         entry.stopping = false;
-        pipeline = nullptr;
       }
+    }
+  }
+  end(std::move(ending));
+  std::vector<std::int64_t> to_release;
+  std::vector<PipelineStatus> ended;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto it = table_.begin(); it != table_.end();) {
+      Entry& entry = *it->second;
+      const Pipeline* pipeline = entry.assembled.pipeline.get();
       const bool leave = entry.removed || entry.release;
       if (leave && !pipeline && entry.owned) {
         if (entry.removed) {
@@ -368,9 +418,10 @@ Result<void> Coordinator::settle_stopped(std::stop_token stop) {
         to_release.push_back(entry.key);
         entry.owned = entry.release = false;
         entry.problem.reset();
-        metrics_.pipeline(entry.config.name)->owned.Set(0);
-        metrics_.pipeline(entry.config.name)
-            ->state.Set(static_cast<double>(PipelineState::standby));
+        const auto metrics = metrics_.pipeline(entry.config.name);
+        metrics->owned.Set(0);
+        metrics->lag.Set(0);
+        metrics->state.Set(static_cast<double>(PipelineState::standby));
       }
       if (entry.removed && !pipeline) {
         log::info("pipeline_removed", it->first, "it is disabled or deleted");
@@ -381,11 +432,10 @@ Result<void> Coordinator::settle_stopped(std::stop_token stop) {
       }
     }
   }
-  if (const auto written = session_->write_status(ended, stop); !written) return written;
   for (const std::int64_t key : to_release) {
     if (const auto released = session_->release(key, stop); !released) return released;
   }
-  return {};
+  return session_->write_status(ended, stop);
 }
 
 /// Takes locks up to this instance's share, and hands over what is beyond it.
@@ -449,19 +499,23 @@ Result<void> Coordinator::refresh_controls(std::stop_token stop) {
       now.paused = now.paused || control.paused;
       now.replays.insert(now.replays.end(), control.replays.begin(), control.replays.end());
     }
+    const bool asked = asked_.contains(name);
     if (entry->assembled.pipeline && !entry->stopping) {
       Pipeline& pipeline = *entry->assembled.pipeline;
-      pipeline.set_paused(now.paused);
+      if (asked || now.paused != entry->control.paused) pipeline.set_paused(now.paused);
       for (const ReplayRequest& replay : now.replays) {
         const bool known = std::any_of(entry->control.replays.begin(), entry->control.replays.end(),
                                        [&](const auto& other) { return other.id == replay.id; });
         if (!known) pipeline.replay(replay);
       }
-      pipeline.dead_letters_changed();
-      pipeline.nudge();
+      if (asked) {
+        pipeline.dead_letters_changed();
+        pipeline.nudge();
+      }
     }
     entry->control = std::move(now);
   }
+  asked_.clear();
   return {};
 }
 
@@ -490,15 +544,18 @@ void Coordinator::run_pipelines() {
       make(*entry);
       ++started;
     }
-    if (assembled.outbox && !entry->watched && !assembled.outbox->sequence().empty()) {
-      sweep_->watch(*assembled.pipeline, assembled.outbox->sequence(), assembled.wake);
-      entry->watched = true;
-    }
+    if (!assembled.pipeline) continue;
+    assembled.pipeline->attend();
+    if (!assembled.outbox) continue;
+    std::string sequence = assembled.outbox->sequence();
+    if (sequence == entry->watched) continue;
+    sweep_->watch(*assembled.pipeline, sequence, assembled.wake);
+    entry->watched = std::move(sequence);
   }
 }
 
 void Coordinator::make(Entry& entry) {
-  entry.watched = false;
+  entry.watched.clear();
   auto assembled = assemble(entry.config, workshop_, hooks());
   if (!assembled) {
     if (!entry.problem) entry.problem_since = std::chrono::system_clock::now();
@@ -553,6 +610,7 @@ Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
       metrics->oldest_open_writer.Set(entry->assembled.outbox->status().oldest_open_writer_seconds);
     }
   }
+  pool_.trim(kUnusedSessions);
   metrics_.pool_connections().Set(static_cast<double>(pool_.open_connections()));
   return {};
 }
@@ -608,23 +666,23 @@ void Coordinator::lose_everything(const Error& error) {
   lease_until_ = 0;
   housekeeper_->set_on_duty(false);
   on_duty_ = false;
-  const std::lock_guard lock(mutex_);
-  database_connected_ = false;
-  database_error_ = error;
-  for (auto& [name, entry] : table_) {
-    if (entry->assembled.pipeline) entry->assembled.pipeline->request_stop();
-  }
-  for (auto& [name, entry] : table_) {
-    if (entry->assembled.pipeline) {
-      entry->assembled.pipeline->join(Deadline::after(milliseconds(0)));
-      sweep_->forget(*entry->assembled.pipeline);
-      entry->assembled = {};
-    }
-    entry->owned = entry->stopping = entry->release = false;
-    entry->written_status.clear();
-    metrics_.pipeline(name)->owned.Set(0);
-  }
   session_.reset();
+  std::vector<Assembled> ending;
+  {
+    const std::lock_guard lock(mutex_);
+    database_connected_ = false;
+    database_error_ = error;
+    for (auto& [name, entry] : table_) {
+      if (entry->assembled.pipeline) {
+        entry->assembled.pipeline->request_stop();
+        ending.push_back(std::exchange(entry->assembled, {}));
+      }
+      entry->owned = entry->stopping = entry->release = false;
+      entry->written_status.clear();
+      metrics_.pipeline(name)->owned.Set(0);
+    }
+  }
+  end(std::move(ending));
 }
 
 void Coordinator::stop_all(Deadline drain) {
@@ -651,13 +709,12 @@ void Coordinator::stop_all(Deadline drain) {
       lock.lock();
     }
   }
+  std::vector<Assembled> ending;
   for (auto& [name, entry] : table_) {
-    if (!entry->assembled.pipeline) continue;
-    entry->assembled.pipeline->join(Deadline::after(milliseconds(0)));
-    sweep_->forget(*entry->assembled.pipeline);
-    entry->assembled = {};
+    if (entry->assembled.pipeline) ending.push_back(std::exchange(entry->assembled, {}));
   }
   lock.unlock();
+  end(std::move(ending));
   if (!session_ || !session_->ok()) return;
   const auto gone = session_->sign_off({});
   if (!gone) log::failure("database", "", gone.error());

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -55,7 +56,7 @@ class Coordinator {
     bool owned = false;
     bool removed = false;  ///< not in the configuration any more
     bool release = false;  ///< to be handed over when its pipeline has ended
-    bool watched = false;  ///< by the sweep
+    std::string watched;   ///< the sequence that the sweep watches for it
     Control control;
     std::optional<Error> problem;  ///< why there is no pipeline although we own it
     std::chrono::system_clock::time_point problem_since{};
@@ -88,7 +89,8 @@ class Coordinator {
   void lose_everything(const Error& error);
   PipelineHooks hooks();
   PipelineStatus status_of(const Entry& entry) const;
-  void wait_for_change(std::stop_token stop);
+  Result<void> wait_for_change(std::stop_token stop);
+  void end(std::vector<Assembled> pipelines);
   void poke();
 
   const config::Settings settings_;
@@ -109,7 +111,8 @@ class Coordinator {
   std::vector<config::PipelineConfig> from_file_;
   std::size_t live_instances_ = 1;
   bool leader_ = false;
-  bool on_duty_ = false;  ///< holds the lock of the housekeeping
+  bool on_duty_ = false;         ///< holds the lock of the housekeeping
+  std::set<std::string> asked_;  ///< pipelines of which somebody asked something
   SteadyClock::time_point next_beat_{};
   SteadyClock::time_point next_look_{};
   SteadyClock::time_point next_numbers_{};

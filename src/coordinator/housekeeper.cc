@@ -82,18 +82,36 @@ Result<void> Housekeeper::refresh_due(std::stop_token stop) {
   for (int row = 0; row < due->size() && !stop.stop_requested(); ++row) {
     const std::string name(due->text(row, 0));
     if (!claim(name)) continue;
-    const auto refreshed = (*lease)->query("select pgtrickle.refresh_stream_table($1)", {name},
-                                           Deadline::after(kRefreshTimeout), stop);
+    const auto refreshed = refresh(**lease, name, stop);
     let_go(name);
-    // A failure is in the table's history and suspends it after three: the others go on.
-    if (!refreshed) {
-      log::failure("refresh_failed", name, refreshed.error());
-      if (!(*lease)->ok()) return fail(refreshed.error());
-    } else {
-      log::recovered("refresh_failed", name);
-    }
+    if (!refreshed) return fail(refreshed.error());
   }
   return {};
+}
+
+/// A query that fails is in the table's history and suspends it after three times: the others go
+/// on.
+Result<void> Housekeeper::refresh(postgres::Connection& connection, const std::string& name,
+                                  std::stop_token stop) {
+  const auto refreshed = connection.query(
+      "select j ->> 'action' = 'FAILED', j ->> 'error' "
+      "from pgtrickle.refresh_stream_table($1) j",
+      {name}, Deadline::after(kRefreshTimeout), stop);
+  if (!refreshed && !connection.ok()) return fail(refreshed.error());
+  if (!refreshed) {
+    log::failure("refresh_failed", name, refreshed.error());
+  } else if (refreshed->boolean(0, 0)) {
+    log::failure("refresh_failed", name,
+                 Error{ErrorClass::misconfigured,
+                       "refresh_failed",
+                       std::string(refreshed->text(0, 1)),
+                       "mend the query or its tables; pgtrickle.pgt_refresh_history has the story",
+                       {}});
+  } else {
+    log::recovered("refresh_failed", name);
+  }
+  // The query is its creator's: nothing that it did to the session may reach the next one.
+  return connection.renew(pool_.options(), Deadline::after(kStatementTimeout), stop);
 }
 
 void Housekeeper::run_upkeep(std::stop_token stop) {
@@ -127,7 +145,6 @@ Result<bool> Housekeeper::upkeep(std::stop_token stop) {
       "from pgtrickle.relay_housekeeping() j",
       {}, Deadline::after(kStatementTimeout), stop);
   if (!done) return fail(done.error());
-  pool_.trim(std::chrono::minutes(1));
   for (const int column : {1, 2, 3}) {
     if (done->is_null(0, column)) continue;
     static constexpr std::string_view kEvents[] = {"", "rows_lost", "retention", "upkeep_failed"};

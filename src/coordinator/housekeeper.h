@@ -26,6 +26,8 @@ class Housekeeper {
   void run_refreshes(std::stop_token stop);
   void run_upkeep(std::stop_token stop);
   Result<void> refresh_due(std::stop_token stop);
+  Result<void> refresh(postgres::Connection& connection, const std::string& name,
+                       std::stop_token stop);
   Result<bool> upkeep(std::stop_token stop);
   bool claim(const std::string& table);
   void let_go(const std::string& table);

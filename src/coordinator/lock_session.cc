@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "postgres/array.h"
+
 namespace relay::coordinator {
 
 using postgres::Param;
@@ -17,25 +19,6 @@ std::string host_name() {
   std::array<char, 256> name{};
   if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown";
   return name.data();
-}
-
-/// A PostgreSQL array literal of texts.
-std::string array_of(const std::vector<Param>& texts) {
-  std::string out = "{";
-  for (const Param& text : texts) {
-    if (out.size() > 1) out += ',';
-    if (!text) {
-      out += "NULL";
-      continue;
-    }
-    out += '"';
-    for (const char c : *text) {
-      if (c == '"' || c == '\\') out += '\\';
-      out += c;
-    }
-    out += '"';
-  }
-  return out + '}';
 }
 
 }  // namespace
@@ -74,14 +57,16 @@ Result<std::vector<Instance>> LockSession::heartbeat(std::chrono::milliseconds l
       {group_, worker_id_, host_name(), std::to_string(::getpid()), RELAY_VERSION}, stop);
   if (!beat) return fail(beat.error());
   const auto rows = query(
-      "select worker_id, coalesce(lock_backend_pid, 0), "
-      "heartbeat_at < clock_timestamp() - make_interval(secs => $3::float8 / 1000) "
-      "from pgtrickle.relay_instances where relay_group_id = $1 and worker_id <> $2",
-      {group_, worker_id_, std::to_string(lease.count())}, stop);
+      "select i.worker_id, coalesce(i.lock_backend_pid, 0), "
+      "i.heartbeat_at < clock_timestamp() - make_interval(secs => $3::float8 / 1000), "
+      "exists (select from pg_stat_activity a where a.pid = i.lock_backend_pid "
+      "and a.application_name = $4) "
+      "from pgtrickle.relay_instances i where i.relay_group_id = $1 and i.worker_id <> $2",
+      {group_, worker_id_, std::to_string(lease.count()), std::string(kApplicationName)}, stop);
   if (!rows) return fail(rows.error());
   std::vector<Instance> others;
   for (int row = 0; row < rows->size(); ++row) {
-    others.push_back({std::string(rows->text(row, 0)), rows->boolean(row, 2),
+    others.push_back({std::string(rows->text(row, 0)), rows->boolean(row, 2), rows->boolean(row, 3),
                       static_cast<int>(rows->integer(row, 1))});
   }
   return others;
@@ -106,7 +91,7 @@ Result<void> LockSession::evict(const Instance& instance, std::stop_token stop) 
 Result<void> LockSession::sign_off(std::stop_token stop) {
   const auto gone = query(
       "with gone as (delete from pgtrickle.relay_instances where relay_group_id = $1 "
-      "and worker_id = $2) select pg_notify('pgtrickle_relay_config', "
+      "and worker_id = $2) select pg_advisory_unlock_all(), pg_notify('pgtrickle_relay_config', "
       "'{\"event\":\"released\"}')",
       {group_, worker_id_}, stop);
   if (!gone) return fail(gone.error());
@@ -236,9 +221,10 @@ Result<void> LockSession::write_status(std::span<const PipelineStatus> statuses,
       "last_error = excluded.last_error, remedy = excluded.remedy, "
       "last_change_id = excluded.last_change_id, lag = excluded.lag, since = excluded.since, "
       "updated_at = excluded.updated_at",
-      {group_, worker_id_, array_of(columns[0]), array_of(columns[1]), array_of(columns[2]),
-       array_of(columns[3]), array_of(columns[4]), array_of(columns[5]), array_of(columns[6]),
-       array_of(columns[7])},
+      {group_, worker_id_, postgres::text_array(columns[0]), postgres::text_array(columns[1]),
+       postgres::text_array(columns[2]), postgres::text_array(columns[3]),
+       postgres::text_array(columns[4]), postgres::text_array(columns[5]),
+       postgres::text_array(columns[6]), postgres::text_array(columns[7])},
       stop);
   if (!written) return fail(written.error());
   return {};

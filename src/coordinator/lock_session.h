@@ -31,7 +31,8 @@ struct Control {
 /// Another instance of the group.
 struct Instance {
   std::string worker_id;
-  bool stale = false;  ///< its heartbeat is older than the lease
+  bool stale = false;    ///< its heartbeat is older than the lease
+  bool present = false;  ///< its lock session is there: only then it can own anything
   int lock_backend_pid = 0;
 };
 

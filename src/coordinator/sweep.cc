@@ -1,35 +1,64 @@
 #include "coordinator/sweep.h"
 
-#include <algorithm>
 #include <condition_variable>
 #include <exception>
 #include <random>
+#include <utility>
 
 #include "core/backoff.h"
 #include "core/log.h"
+#include "postgres/array.h"
 
 namespace relay::coordinator {
 
 using postgres::Connection;
-using postgres::Rows;
 using std::chrono::milliseconds;
 
 namespace {
 
 constexpr milliseconds kOperationTimeout{5000};
+/// How often a sequence that is not there is looked for.
+constexpr milliseconds kResolveEvery{1000};
+constexpr std::int64_t kGone = -1;
 
-/// What a sequence's value and a dropped or forbidden sequence give, without an error that would
-/// stop the watch over all others.
+/// The sequences that stand elsewhere than known. One that was dropped, or that we may not see,
+/// gives no error that would stop the watch over all others.
 constexpr std::string_view kLook =
-    "select c.oid, pg_sequence_last_value(c.oid) from unnest($1::oid[]) s(oid) "
-    "join pg_class c on c.oid = s.oid and c.relkind = 'S' "
-    "where has_sequence_privilege(c.oid, 'usage') or has_sequence_privilege(c.oid, 'select')";
+    "select q.oid, q.value from (select s.oid, s.known, "
+    "case when has_sequence_privilege(s.oid, 'usage') or has_sequence_privilege(s.oid, 'select') "
+    "then coalesce(pg_sequence_last_value(s.oid), 0) "
+    "when has_sequence_privilege(s.oid, 'usage') is null then -1 else s.known end as value "
+    "from unnest($1::oid[], $2::bigint[]) s(oid, known) offset 0) q where q.value <> q.known";
 
-milliseconds interval_after(SteadyClock::duration quiet) {
-  if (quiet < std::chrono::seconds(1)) return milliseconds(1);
-  if (quiet < std::chrono::minutes(1)) return milliseconds(5);
-  return milliseconds(25);
+/// Those that a drop, or another change of the table, keeps locked.
+constexpr std::string_view kLocked =
+    "select l.relation::bigint from pg_locks l where l.locktype = 'relation' "
+    "and l.mode = 'AccessExclusiveLock' and l.relation = any($1::oid[])";
+
+/// Looking at a sequence takes a lock on it. One that somebody holds must not keep us from the
+/// others.
+constexpr std::string_view kSetUp = "set lock_timeout to 50; listen pgtrickle_outbox_new";
+
+bool is_about_one(const Error& error) {
+  return error.code == "55P03" ||  // lock_not_available
+         error.code == "XX000";    // dropped while we waited for its lock
 }
+
+constexpr std::string_view kResolve =
+    "select n, coalesce(to_regclass(n)::oid::bigint, 0) from unnest($1::text[]) n";
+
+class SleepingPipeline final : public Watcher {
+ public:
+  SleepingPipeline(Pipeline& pipeline, std::shared_ptr<outbox::Wake> wake)
+      : pipeline_(pipeline), wake_(std::move(wake)) {}
+  void moved(std::int64_t last_value) override { wake_->announce(last_value); }
+  bool asleep() const override { return pipeline_.asleep(); }
+  void wake() override { pipeline_.wake(); }
+
+ private:
+  Pipeline& pipeline_;
+  const std::shared_ptr<outbox::Wake> wake_;
+};
 
 }  // namespace
 
@@ -41,46 +70,38 @@ Sweep::~Sweep() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Sweep::watch(Pipeline& pipeline, std::string sequence, std::shared_ptr<outbox::Wake> wake) {
+void Sweep::watch(Pipeline& pipeline, const std::string& sequence,
+                  std::shared_ptr<outbox::Wake> wake) {
   const std::lock_guard lock(mutex_);
-  auto& watched = watched_[sequence];
-  if (watched.last_value > 0) wake->announce(watched.last_value);
-  watched.watchers.push_back({&pipeline, std::move(wake), 0});
-  if (watched.oid == 0) unresolved_.push_back(std::move(sequence));
+  auto& watcher = watchers_[&pipeline];
+  if (watcher) list_.remove(*watcher);
+  watcher = std::make_shared<SleepingPipeline>(pipeline, std::move(wake));
+  list_.add(sequence, watcher);
+  news_ = true;
 }
 
 void Sweep::forget(const Pipeline& pipeline) {
   const std::lock_guard lock(mutex_);
-  for (auto it = watched_.begin(); it != watched_.end();) {
-    std::erase_if(it->second.watchers,
-                  [&](const Watcher& watcher) { return watcher.pipeline == &pipeline; });
-    it = it->second.watchers.empty() ? watched_.erase(it) : std::next(it);
-  }
-  oids_.clear();
-}
-
-bool Sweep::watches(const Pipeline& pipeline) const {
-  const std::lock_guard lock(mutex_);
-  for (const auto& [sequence, watched] : watched_) {
-    for (const Watcher& watcher : watched.watchers) {
-      if (watcher.pipeline == &pipeline) return true;
-    }
-  }
-  return false;
+  const auto found = watchers_.find(&pipeline);
+  if (found == watchers_.end()) return;
+  list_.remove(*found->second);
+  watchers_.erase(found);
 }
 
 void Sweep::run(std::stop_token stop) {
   Backoff pause(milliseconds(100), milliseconds(2000), std::random_device{}());
   while (!stop.stop_requested()) {
     Result<void> ended;
+    const auto began = SteadyClock::now();
     try {
       ended = session(stop);
     } catch (const std::exception& exception) {
       ended = fail(ErrorClass::transient, "internal", exception.what());
     }
     if (ended || stop.stop_requested()) return;
-    // Readers look for themselves once a second meanwhile: nothing waits for ever.
+    // Readers that are awake look for themselves once a second meanwhile.
     log::failure("sweep_failed", "", ended.error());
+    if (SteadyClock::now() - began > std::chrono::seconds(10)) pause.reset();
     std::mutex idle;
     std::unique_lock lock(idle);
     std::condition_variable_any().wait_for(lock, stop, pause.next(milliseconds(50)),
@@ -92,91 +113,93 @@ Result<void> Sweep::session(std::stop_token stop) {
   auto opened = Connection::open(options_, stop);
   if (!opened) return fail(opened.error());
   Connection& connection = **opened;
-  const auto listening =
-      connection.script("listen pgtrickle_outbox_new", Deadline::after(kOperationTimeout), stop);
+  const auto listening = connection.script(kSetUp, Deadline::after(kOperationTimeout), stop);
   if (!listening) return listening;
   log::recovered("sweep_failed", "");
   {
     const std::lock_guard lock(mutex_);
-    unresolved_.clear();
-    for (auto& [sequence, watched] : watched_) unresolved_.push_back(sequence);
-    oids_.clear();
+    list_.unresolve_all();
   }
   auto moved_at = SteadyClock::now();
+  SteadyClock::time_point resolve_at{};
   while (!stop.stop_requested()) {
-    if (const auto resolved = resolve_new(connection, stop); !resolved) return resolved;
+    const auto now = SteadyClock::now();
+    bool news;
+    {
+      const std::lock_guard lock(mutex_);
+      news = std::exchange(news_, false);
+    }
+    if (news || now >= resolve_at) {
+      resolve_at = now + kResolveEvery;
+      if (const auto resolved = resolve(connection, stop); !resolved) return resolved;
+    }
     const auto moved = look(connection, stop);
     if (!moved) return fail(moved.error());
-    if (*moved) moved_at = SteadyClock::now();
-    const auto pause = interval_after(SteadyClock::now() - moved_at);
-    const auto heard = connection.notifications(Deadline::after(pause), stop);
+    if (*moved) moved_at = now;
+    const auto heard =
+        connection.notifications(Deadline::after(pause_between_looks(now - moved_at)), stop);
     if (!heard && heard.error().error_class != ErrorClass::cancelled) return fail(heard.error());
   }
   return {};
 }
 
-Result<void> Sweep::resolve_new(Connection& connection, std::stop_token stop) {
-  std::vector<std::string> names;
+Result<void> Sweep::resolve(Connection& connection, std::stop_token stop) {
+  std::vector<postgres::Param> names;
   {
     const std::lock_guard lock(mutex_);
-    if (unresolved_.empty()) return {};
-    names.swap(unresolved_);
+    for (std::string& name : list_.unresolved()) names.emplace_back(std::move(name));
   }
-  for (const std::string& name : names) {
-    const auto rows = connection.query("select coalesce(to_regclass($1)::oid::bigint, 0)", {name},
-                                       Deadline::after(kOperationTimeout), stop);
-    if (!rows) return fail(rows.error());
-    const std::lock_guard lock(mutex_);
-    const auto found = watched_.find(name);
-    if (found != watched_.end()) found->second.oid = rows->integer(0, 0);
-    oids_.clear();
+  if (names.empty()) return {};
+  const auto rows = connection.query(kResolve, {postgres::text_array(names)},
+                                     Deadline::after(kOperationTimeout), stop);
+  if (!rows) return fail(rows.error());
+  const std::lock_guard lock(mutex_);
+  for (int row = 0; row < rows->size(); ++row) {
+    list_.resolve(std::string(rows->text(row, 0)), rows->integer(row, 1));
   }
   return {};
 }
 
-std::string Sweep::oids() {
+Result<void> Sweep::set_aside(Connection& connection, const WatchList::Question& question,
+                              std::stop_token stop) {
+  const auto locked =
+      connection.query(kLocked, {question.oids}, Deadline::after(kOperationTimeout), stop);
+  if (!locked) return fail(locked.error());
   const std::lock_guard lock(mutex_);
-  if (!oids_.empty()) return oids_;
-  by_oid_.clear();
-  oids_ = "{";
-  for (auto& [sequence, watched] : watched_) {
-    if (watched.oid == 0) continue;
-    by_oid_[watched.oid] = &watched;
-    if (oids_.size() > 1) oids_ += ',';
-    oids_ += std::to_string(watched.oid);
-  }
-  oids_ += '}';
-  return oids_;
+  for (int row = 0; row < locked->size(); ++row) list_.set_aside(locked->integer(row, 0));
+  return {};
 }
 
+/// True: something moved.
 Result<bool> Sweep::look(Connection& connection, std::stop_token stop) {
-  const std::string oids = this->oids();
-  if (oids.size() == 2) return false;
-  const auto rows = connection.query(kLook, {oids}, Deadline::after(kOperationTimeout), stop);
-  if (!rows) return fail(rows.error());
-  bool moved = false;
-  for (int row = 0; row < rows->size(); ++row) {
-    moved = announce(rows->integer(row, 0), rows->integer(row, 1)) || moved;
+  WatchList::Question question;
+  {
+    const std::lock_guard lock(mutex_);
+    if (list_.nothing_to_ask()) {
+      list_.wake_sleepers();
+      return false;
+    }
+    question = list_.question();
   }
-  return moved;
-}
-
-bool Sweep::announce(std::int64_t oid, std::int64_t last_value) {
+  const auto rows = connection.query(kLook, {question.oids, question.known},
+                                     Deadline::after(kOperationTimeout), stop);
+  if (!rows && connection.ok() && is_about_one(rows.error())) {
+    if (const auto done = set_aside(connection, question, stop); !done) return fail(done.error());
+    return false;
+  }
+  if (!rows) return fail(rows.error());
   const std::lock_guard lock(mutex_);
-  const auto found = oids_.empty() ? by_oid_.end() : by_oid_.find(oid);
-  if (found == by_oid_.end()) return false;
-  Watched& watched = *found->second;
-  const bool moved = watched.last_value != last_value;
-  watched.last_value = last_value;
-  for (Watcher& watcher : watched.watchers) {
-    if (moved) watcher.wake->announce(last_value);
-    // A pipeline may fall asleep in the moment of the announcement: so this looks each time.
-    if (last_value > watcher.woken_for && watcher.pipeline->asleep()) {
-      watcher.woken_for = last_value;
-      watcher.pipeline->wake();
+  for (int row = 0; row < rows->size(); ++row) {
+    const std::int64_t oid = rows->integer(row, 0);
+    const std::int64_t value = rows->integer(row, 1);
+    if (value == kGone) {
+      list_.gone(oid);
+    } else {
+      list_.saw(oid, value);
     }
   }
-  return moved;
+  list_.wake_sleepers();
+  return !rows->empty();
 }
 
 }  // namespace relay::coordinator

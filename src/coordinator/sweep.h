@@ -1,13 +1,12 @@
 #pragma once
 
-#include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
-#include <vector>
 
+#include "coordinator/watch_list.h"
 #include "outbox/wake.h"
 #include "pipeline/pipeline.h"
 #include "postgres/connection.h"
@@ -23,36 +22,24 @@ class Sweep {
   explicit Sweep(postgres::Connection::Options options);
   ~Sweep();
 
-  /// Watches `sequence` for a pipeline. Any thread. A pipeline must be forgotten before it ends.
-  void watch(Pipeline& pipeline, std::string sequence, std::shared_ptr<outbox::Wake> wake);
+  /// Watches `sequence` for a pipeline, in place of what was watched for it. Any thread. A pipeline
+  /// must be forgotten before it ends.
+  void watch(Pipeline& pipeline, const std::string& sequence, std::shared_ptr<outbox::Wake> wake);
   void forget(const Pipeline& pipeline);
-  bool watches(const Pipeline& pipeline) const;
 
  private:
-  struct Watcher {
-    Pipeline* pipeline;
-    std::shared_ptr<outbox::Wake> wake;
-    std::int64_t woken_for = 0;  ///< the value for which it was last woken from sleep
-  };
-  struct Watched {
-    std::int64_t oid = 0;
-    std::int64_t last_value = 0;
-    std::vector<Watcher> watchers;
-  };
-
   void run(std::stop_token stop);
   Result<void> session(std::stop_token stop);
-  Result<void> resolve_new(postgres::Connection& connection, std::stop_token stop);
-  std::string oids();
+  Result<void> resolve(postgres::Connection& connection, std::stop_token stop);
+  Result<void> set_aside(postgres::Connection& connection, const WatchList::Question& question,
+                         std::stop_token stop);
   Result<bool> look(postgres::Connection& connection, std::stop_token stop);
-  bool announce(std::int64_t oid, std::int64_t last_value);
 
   const postgres::Connection::Options options_;
-  mutable std::mutex mutex_;
-  std::map<std::string, Watched> watched_;  // by sequence
-  std::vector<std::string> unresolved_;
-  std::map<std::int64_t, Watched*> by_oid_;  // of `oids_`
-  std::string oids_;                         // the query's parameter; empty: to be made anew
+  std::mutex mutex_;
+  WatchList list_;  // guarded, as is what follows
+  std::map<const Pipeline*, std::shared_ptr<Watcher>> watchers_;
+  bool news_ = false;  // a sequence is to be resolved at once
   std::jthread thread_;
 };
 

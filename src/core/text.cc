@@ -56,16 +56,18 @@ std::size_t utf8_length(std::string_view text, std::size_t i) {
   return length;
 }
 
-void append_digits(std::string& out, unsigned value, std::size_t width) {
-  std::array<char, 10> digits{};
-  std::size_t start = digits.size();
-  do {
-    digits[--start] = static_cast<char>('0' + value % 10);
+// The last `width` decimal digits of `value`.
+char* write_digits(char* to, unsigned value, int width) {
+  for (int i = width - 1; i >= 0; --i) {
+    to[i] = static_cast<char>('0' + value % 10);
     value /= 10;
-  } while (value != 0);
-  const std::size_t length = digits.size() - start;
-  if (length < width) out.append(width - length, '0');
-  out.append(&digits[start], length);
+  }
+  return to + width;
+}
+
+char* write_with(char* to, char separator, unsigned value, int width) {
+  *to = separator;
+  return write_digits(to + 1, value, width);
 }
 
 // Upper and lower case, '-' and '_' are what people mix up without meaning another name.
@@ -147,23 +149,21 @@ void append_timestamp(std::string& out, Timestamp at) {
   const year_month_day date(day);
   const auto time = static_cast<unsigned>(floor<milliseconds>(at - day).count());
   const int year = static_cast<int>(date.year());
+  const auto size = static_cast<unsigned>(year < 0 ? -year : year);
+  std::array<char, 32> text;
+  char* end = text.data();
   // ISO 8601: a year outside 0000..9999 carries its sign.
-  if (year < 0) out.push_back('-');
-  if (year > 9999) out.push_back('+');
-  append_digits(out, static_cast<unsigned>(year < 0 ? -year : year), 4);
-  out.push_back('-');
-  append_digits(out, static_cast<unsigned>(date.month()), 2);
-  out.push_back('-');
-  append_digits(out, static_cast<unsigned>(date.day()), 2);
-  out.push_back('T');
-  append_digits(out, time / 3'600'000, 2);
-  out.push_back(':');
-  append_digits(out, time / 60'000 % 60, 2);
-  out.push_back(':');
-  append_digits(out, time / 1'000 % 60, 2);
-  out.push_back('.');
-  append_digits(out, time % 1'000, 3);
-  out.push_back('Z');
+  if (year < 0) *end++ = '-';
+  if (year > 9999) *end++ = '+';
+  end = write_digits(end, size, size > 9999 ? 5 : 4);  // the calendar ends with the year 32767
+  end = write_with(end, '-', static_cast<unsigned>(date.month()), 2);
+  end = write_with(end, '-', static_cast<unsigned>(date.day()), 2);
+  end = write_with(end, 'T', time / 3'600'000, 2);
+  end = write_with(end, ':', time / 60'000 % 60, 2);
+  end = write_with(end, ':', time / 1'000 % 60, 2);
+  end = write_with(end, '.', time % 1'000, 3);
+  *end++ = 'Z';
+  out.append(text.data(), static_cast<std::size_t>(end - text.data()));
 }
 
 std::string format_timestamp(Timestamp at) {

@@ -16,8 +16,17 @@ constexpr std::string_view kJson = "application/json";
 constexpr std::size_t kKeptBuffer = 1u << 20;
 constexpr std::string_view kDeltaOp = "delta";
 
+static_assert(static_cast<Op>(RowChange::Op::insert) == Op::insert &&
+              static_cast<Op>(RowChange::Op::update) == Op::update &&
+              static_cast<Op>(RowChange::Op::remove) == Op::remove &&
+              static_cast<Op>(RowChange::Op::refresh) == Op::refresh);
+
 bool is_empty_array(std::string_view json) {
-  return json.empty() || json == "[]";
+  return json.empty() || json == "[]" || json == "null";
+}
+
+std::string_view array_or_empty(std::string_view json) {
+  return is_empty_array(json) ? std::string_view() : json;
 }
 
 bool is_json(std::string_view content_type) {
@@ -104,9 +113,9 @@ void BatchEncoder::encode_delta(const Delta& delta) {
     if (readable) return encode_whole(delta, op, nullptr);
   }
   rows_.clear();
-  const bool deleted_readable = router_.reader().slice_array(delta.deleted, rows_);
+  const bool deleted_readable = router_.reader().slice_array(array_or_empty(delta.deleted), rows_);
   const std::size_t deleted = rows_.size();
-  if (!deleted_readable || !router_.reader().slice_array(delta.inserted, rows_)) {
+  if (!deleted_readable || !router_.reader().slice_array(array_or_empty(delta.inserted), rows_)) {
     return encode_whole(delta, kDeltaOp, malformed("the delta is no list of rows"));
   }
   router_.delta(rows_, deleted, delta.full_refresh);
@@ -136,9 +145,9 @@ std::string_view BatchEncoder::op_of_whole(const Delta& delta, bool& readable) {
   // Only a delta that consists of updates is one.
   const bool may_be = delta.inserted_count == delta.deleted_count;
   if (!may_be || output_->shape().key_columns.empty()) return kDeltaOp;
-  readable = router_.reader().slice_array(delta.deleted, rows_);
+  readable = router_.reader().slice_array(array_or_empty(delta.deleted), rows_);
   const std::size_t deleted = rows_.size();
-  readable = readable && router_.reader().slice_array(delta.inserted, rows_);
+  readable = readable && router_.reader().slice_array(array_or_empty(delta.inserted), rows_);
   const bool updates = readable && router_.all_updates(rows_, deleted);
   return updates ? to_string(Op::update) : kDeltaOp;
 }
@@ -158,8 +167,8 @@ void BatchEncoder::encode_whole(const Delta& delta, std::string_view op,
   if (plan_.format->delta != nullptr) {
     plan_.format->delta(body_, {now_.facts,
                                 message.id,
-                                {delta.inserted, nullptr, {}},
-                                {delta.deleted, nullptr, {}},
+                                {array_or_empty(delta.inserted), nullptr, {}},
+                                {array_or_empty(delta.deleted), nullptr, {}},
                                 rows,
                                 now_.part,
                                 now_.final});

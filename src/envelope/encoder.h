@@ -14,19 +14,28 @@
 
 namespace relay::envelope {
 
-/// How records become messages.
+/// How records become messages. Templates are those of template.h, the filter that of filter.h.
 struct EncoderOptions {
   std::string id_prefix;  ///< begins each id: the pipeline's name unless configured otherwise
   bool row_mode = false;  ///< one message a row instead of one a delta
+  /// A delta of more rows is cut into several messages; the two rows of an update stay together.
   std::int64_t delta_max_rows = 1000;
   std::string wire_format = "native";
+  /// A delta is split by what its rows render to. An update whose old and new row render different
+  /// subjects (or keys, with `key_template`) becomes a delete there and, after it, an insert here.
   std::string subject_template = "{stream_table}";
+  /// Without it: in row mode the row's primary key (one column: its value as text; several: a JSON
+  /// array; no known key: the stream table), in delta mode the stream table, of an event its key.
   std::optional<std::string> key_template;
-  std::map<std::string, std::string> headers;  ///< values may be templates
+  std::map<std::string, std::string> headers;  ///< values are templates
+  /// Judges each row by itself, so that what is sent is the change of the table "WHERE filter": an
+  /// update of which only the new row fits is an insert, one of which only the old row fits a
+  /// delete. A row that lacks a column of the filter, or has one of another type, is refused, not
+  /// left out. Of an event it asks the payload, where what is missing is NULL.
   std::optional<std::string> filter;
-  std::vector<std::string> columns;  ///< empty: all
+  std::vector<std::string> columns;  ///< of rows; key columns are always kept. Empty: all
   bool skip_full_refresh = false;
-  bool event_envelope = false;
+  bool event_envelope = false;  ///< {"id","type","key","payload"} around an event's payload
   /// Makes a value that goes into a subject legal there (pipeline/registry.h); null: as it is.
   void (*escape)(std::string& out, std::string_view value) = nullptr;
 };
@@ -34,8 +43,10 @@ struct EncoderOptions {
 /// Turns records into messages: slices raw JSON and splices it into the envelope, never parsing a
 /// payload into a tree, so that numbers of any precision pass through byte for byte. Deterministic:
 /// the same record gives the same messages with the same ids, however batches are cut. One thread
-/// at a time. What cannot be sent becomes a message with `refused` set, so that it is set aside and
-/// its neighbours go on.
+/// at a time. What cannot be sent becomes a message with `refused` set (its body shows the rows,
+/// its subject is empty), so that it is set aside and its neighbours go on. A record of which the
+/// filter leaves nothing gives no message, unless it is a full refresh: that the state is empty now
+/// must be told. A full refresh without rows renders each column as NULL.
 class Encoder {
  public:
   /// Misconfigured: a template or the filter does not compile; the message says where and why.

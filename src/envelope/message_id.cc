@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cstddef>
 
 namespace relay::envelope {
@@ -9,27 +10,32 @@ namespace {
 
 constexpr std::string_view kHexDigits = "0123456789abcdef";
 
-// FNV-1a. Written out here because ids must stay the same from build to build for ever.
+// FNV-1a with a mixing step at the end. Written out here because ids must stay the same from build
+// to build for ever.
 class Hash {
  public:
   void add(std::string_view bytes) {
     for (const char c : bytes) step(static_cast<unsigned char>(c));
   }
-  void add(std::int64_t number) {
-    const auto bits = static_cast<std::uint64_t>(number);
-    for (int shift = 0; shift < 64; shift += 8) step(bits >> shift & 0xFF);
+  void add(std::int64_t number) { step(static_cast<std::uint64_t>(number)); }
+  void step(std::uint64_t word) { value_ = (value_ ^ word) * 0x100000001B3u; }
+  std::uint64_t value() const {
+    const std::uint64_t mixed = (value_ ^ (value_ >> 33)) * 0xFF51AFD7ED558CCDu;
+    return mixed ^ (mixed >> 33);
   }
-  void step(std::uint64_t byte) { value_ = (value_ ^ byte) * 0x100000001B3u; }
-  std::uint64_t value() const { return value_ ^ (value_ >> 32); }
 
  private:
   std::uint64_t value_ = 0xCBF29CE484222325u;
 };
 
-void append_hex(std::string& out, std::uint64_t value, int digits) {
-  for (int shift = (digits - 1) * 4; shift >= 0; shift -= 4) {
-    out.push_back(kHexDigits[value >> shift & 0xF]);
+template <int kDigits>
+void append_hex(std::string& out, std::uint64_t value) {
+  std::array<char, kDigits> digits;
+  for (int i = kDigits - 1; i >= 0; --i) {
+    digits[static_cast<std::size_t>(i)] = kHexDigits[value & 0xF];
+    value >>= 4;
   }
+  out.append(digits.data(), digits.size());
 }
 
 void append_number(std::string& out, std::int64_t number) {
@@ -45,7 +51,7 @@ void append_incarnation(std::string& out, const Record& record) {
   }
   Hash hash;
   hash.add(record.pgt_id.empty() ? record.mark : record.pgt_id);
-  append_hex(out, record.pgt_id.empty() && record.mark.empty() ? 0 : hash.value() & 0xFFFFFFFF, 8);
+  append_hex<8>(out, record.pgt_id.empty() && record.mark.empty() ? 0 : hash.value());
 }
 
 }  // namespace
@@ -68,7 +74,7 @@ void append_message_id(std::string& out, std::string_view prefix, const Record& 
   hash.step(0);
   hash.add(rows.first);
   hash.add(rows.last);
-  append_hex(out, (hash.value() ^ (hash.value() >> 16)) & 0xFFFF, 4);
+  append_hex<4>(out, hash.value());
 }
 
 }  // namespace relay::envelope

@@ -115,6 +115,8 @@ Result<std::unique_ptr<Output>> open_stream(int fd, std::string name) {
     own = Descriptor(::open(fmt::format("/proc/self/fd/{}", fd).c_str(),
                             O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
   }
+  // A larger pipe lets the reader take more at a time. Where it is refused, the usual one serves.
+  if (S_ISFIFO(status.st_mode)) ::fcntl(fd, F_SETPIPE_SZ, 1 << 20);
   const int used = own ? own.get() : fd;
   return std::make_unique<StreamOutput>(std::move(own), used, std::move(name));
 }

@@ -14,11 +14,6 @@ namespace relay::nats {
 
 namespace {
 
-struct FreeMessage {
-  void operator()(natsMsg* message) const { natsMsg_Destroy(message); }
-};
-using OwnedMessage = std::unique_ptr<natsMsg, FreeMessage>;
-
 std::string_view last_error() {
   const char* text = nats_GetLastError(nullptr);
   return text == nullptr ? std::string_view() : std::string_view(text);
@@ -30,14 +25,6 @@ std::string last_error_of(natsConnection* connection, natsStatus& status) {
   return text == nullptr ? std::string() : std::string(text);
 }
 
-std::string address_of(natsConnection* connection) {
-  char url[256] = {};
-  if (natsConnection_GetConnectedUrl(connection, url, sizeof url) != NATS_OK) return "the server";
-  const std::string_view text(url);
-  const auto scheme = text.find("://");
-  return std::string(scheme == std::string_view::npos ? text : text.substr(scheme + 3));
-}
-
 std::uintptr_t id_of(void* closure) {
   return reinterpret_cast<std::uintptr_t>(closure);
 }
@@ -46,7 +33,7 @@ std::uintptr_t id_of(void* closure) {
 
 void on_acknowledgement(jsCtx*, natsMsg* message, jsPubAck* ack, jsPubAckErr* refused,
                         void* closure) {
-  const OwnedMessage owned(message);
+  const std::unique_ptr<natsMsg, decltype(&natsMsg_Destroy)> owned(message, &natsMsg_Destroy);
   const auto ledger = find_ledger(id_of(closure));
   if (!ledger) return;
   if (refused == nullptr && ack != nullptr) {
@@ -69,8 +56,7 @@ void on_closed(natsConnection* connection, void* closure) {
   natsStatus status = NATS_OK;
   const std::string detail = last_error_of(connection, status);
   if (status == NATS_OK) status = NATS_CONNECTION_CLOSED;
-  ledger->broke(
-      std::make_shared<const Error>(connection_lost(status, detail, address_of(connection))));
+  ledger->broke(std::make_shared<const Error>(connection_lost(status, detail, ledger->peer())));
 }
 
 void on_error(natsConnection* connection, natsSubscription*, natsStatus status, void* closure) {
@@ -79,7 +65,7 @@ void on_error(natsConnection* connection, natsSubscription*, natsStatus status, 
   if (!ledger) return;
   natsStatus ignored = NATS_OK;
   const std::string detail = last_error_of(connection, ignored);
-  ledger->refused(std::make_shared<const Error>(not_permitted(detail, address_of(connection))));
+  ledger->refused(std::make_shared<const Error>(not_permitted(detail, ledger->peer())));
 }
 
 /// The connect's own failures are returned; without this handler the library prints them.
@@ -123,12 +109,15 @@ void Connection::Free::operator()(natsConnection* connection) const {
 void Connection::Free::operator()(jsCtx* context) const {
   jsCtx_Destroy(context);
 }
+void Connection::Free::operator()(natsMsg* message) const {
+  natsMsg_Destroy(message);
+}
 
 Connection::Connection(const Options& options, const Endpoint& endpoint)
     : address_(endpoint.address),
       expected_stream_(options.stream),
       operation_timeout_(options.operation_timeout),
-      ledger_(std::make_shared<Ledger>()),
+      ledger_(std::make_shared<Ledger>(endpoint.address)),
       callback_id_(register_ledger(ledger_)),
       loop_(std::make_unique<EventLoop>()) {}
 
@@ -223,7 +212,7 @@ bool Connection::closed() const {
 
 namespace {
 
-Error rejected(std::string code, std::string message, std::string remedy = {}) {
+Error rejected(std::string code, std::string message, std::string remedy) {
   return {ErrorClass::rejected, std::move(code), std::move(message), std::move(remedy), {}};
 }
 
@@ -250,7 +239,8 @@ class HeaderWriter {
     if (!reserved_allowed && is_reserved(name))
       problem = "names that begin with Nats- are reserved";
     if (!problem.empty()) {
-      error_ = rejected("bad_header", fmt::format("header '{}': {}", name, problem));
+      error_ = rejected("bad_header", fmt::format("header '{}': {}", name, problem),
+                        "correct headers, or what the outbox row brings");
       return;
     }
     scratch_.assign(name).push_back('\0');
@@ -275,7 +265,7 @@ class HeaderWriter {
 
 }  // namespace
 
-Result<void> Connection::publish(const Message& message, std::size_t index) {
+Result<void> Connection::add(const Message& message, std::size_t index) {
   if (const auto problem = subject_problem(message.subject); !problem.empty()) {
     return fail(rejected("illegal_subject",
                          fmt::format("subject '{}': {}", message.subject.substr(0, 200), problem),
@@ -287,7 +277,7 @@ Result<void> Connection::publish(const Message& message, std::size_t index) {
                      static_cast<int>(message.body.size())) != NATS_OK) {
     throw std::bad_alloc();
   }
-  OwnedMessage owned(raw);
+  Owned<natsMsg> owned(raw);
   HeaderWriter headers(raw, scratch_);
   headers.add_checked("Nats-Msg-Id", message.id, true);
   if (!expected_stream_.empty()) headers.add("Nats-Expected-Stream", expected_stream_);
@@ -304,13 +294,29 @@ Result<void> Connection::publish(const Message& message, std::size_t index) {
                          "raise the server's max_payload, or lower delta_max_rows"));
   }
 
-  ledger_->sending(raw, index, bytes);
-  natsMsg* given = owned.release();
-  const natsStatus status = js_PublishMsgAsync(context_.get(), &given, nullptr);
-  if (status == NATS_OK) return {};
-  owned.reset(given);
-  ledger_->not_sent(raw);
-  return fail(publish_error(status, last_error(), address_));
+  ready_.push_back({raw, index, bytes});
+  ready_messages_.push_back(std::move(owned));
+  return {};
+}
+
+Result<void> Connection::send() {
+  ledger_->sending(ready_);
+  loop_->hold();
+  Result<void> sent;
+  std::size_t next = 0;
+  for (; next < ready_.size(); ++next) {
+    natsMsg* message = ready_messages_[next].release();
+    const natsStatus status = js_PublishMsgAsync(context_.get(), &message, nullptr);
+    if (status == NATS_OK) continue;
+    ready_messages_[next].reset(message);  // the library did not take it
+    sent = fail(publish_error(status, last_error(), address_));
+    break;
+  }
+  loop_->release();
+  if (!sent) ledger_->not_sent(std::span(ready_).subspan(next));
+  ready_.clear();
+  ready_messages_.clear();
+  return sent;
 }
 
 Result<StreamFacts> Connection::stream_facts(const std::string& stream) {

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/error.h"
 #include "core/message.h"
@@ -16,6 +17,7 @@
 #include "nats/options.h"
 
 struct __jsCtx;
+struct __natsMsg;
 struct __natsOptions;
 
 namespace relay::nats {
@@ -43,12 +45,10 @@ class Connection {
   bool closed() const;
   const std::string& address() const { return address_; }
 
-  /// Gives a message to the library, which buffers it; the ledger will be told. An error of class
-  /// rejected: the message cannot be sent. Never blocks.
-  Result<void> publish(const Message& message, std::size_t index);
-  /// Gathers what is published from now on, until `send` sends it.
-  void gather() { loop_->hold(); }
-  void send() { loop_->release(); }
+  /// Makes a message ready to be sent. An error, of class rejected: it cannot be sent.
+  Result<void> add(const Message& message, std::size_t index);
+  /// Gives what was added to the library, which buffers it; the ledger will be told. Never blocks.
+  Result<void> send();
 
   /// Asks the server; blocks for at most `operation_timeout`.
   Result<StreamFacts> stream_facts(const std::string& stream);
@@ -59,6 +59,7 @@ class Connection {
     void operator()(__natsOptions* options) const;
     void operator()(__natsConnection* connection) const;
     void operator()(__jsCtx* context) const;
+    void operator()(__natsMsg* message) const;
   };
   template <class T>
   using Owned = std::unique_ptr<T, Free>;
@@ -73,6 +74,8 @@ class Connection {
   std::shared_ptr<Ledger> ledger_;
   std::uintptr_t callback_id_;
   std::size_t max_payload_ = 0;
+  std::vector<Ledger::Sending> ready_;
+  std::vector<Owned<__natsMsg>> ready_messages_;
   std::string scratch_;  // for texts that the library wants with a NUL behind them
   std::unique_ptr<EventLoop> loop_;
   Owned<__natsConnection> connection_;

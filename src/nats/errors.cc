@@ -115,12 +115,15 @@ Error refusal(int status, int code, std::string_view text, std::string_view subj
   }
   if (status == NATS_TIMEOUT) {
     return make(ErrorClass::transient, "ack_timeout",
-                fmt::format("no acknowledgement in time for subject '{}'", subject));
+                fmt::format("no acknowledgement in time for subject '{}'", subject),
+                "if this stays, look at the server's load and disk");
   }
   const auto known = std::ranges::find(kRefusals, code, &Refusal::code);
   const auto message = fmt::format("the stream refuses a message on '{}': {} ({})", subject,
                                    words(status, text), code);
-  if (known == kRefusals.end()) return make(ErrorClass::transient, "refused", message);
+  if (known == kRefusals.end()) {
+    return make(ErrorClass::transient, "refused", message, "look at the stream and at the server");
+  }
   return make(known->error_class, std::string(known->name), message, std::string(known->remedy));
 }
 
@@ -139,7 +142,8 @@ Error publish_error(int status, std::string_view detail, std::string_view addres
                 "raise the server's max_payload, or lower delta_max_rows");
   }
   if (status == NATS_INVALID_SUBJECT) {
-    return make(ErrorClass::rejected, "illegal_subject", fmt::format("illegal subject: {}", said));
+    return make(ErrorClass::rejected, "illegal_subject", fmt::format("illegal subject: {}", said),
+                "correct the subject template, or the values that it is made of");
   }
   return connection_lost(status, detail, address);
 }

@@ -25,21 +25,23 @@ std::vector<std::optional<Outcome>> Ledger::end() {
   return std::exchange(outcomes_, {});
 }
 
-void Ledger::sending(Handle handle, std::size_t message, std::size_t bytes) {
+void Ledger::sending(std::span<const Sending> messages) {
   const auto now = SteadyClock::now();
   const std::lock_guard lock(mutex_);
-  in_flight_.emplace(handle, Entry{message, bytes});
-  bytes_ += bytes;
-  sent_.push_back({message, now});
+  for (const auto& [handle, message, bytes] : messages) {
+    in_flight_.emplace(handle, Entry{message, bytes});
+    bytes_ += bytes;
+    sent_.push_back({message, now});
+  }
 }
 
-void Ledger::not_sent(Handle handle) {
+void Ledger::not_sent(std::span<const Sending> messages) {
   const std::lock_guard lock(mutex_);
-  const auto entry = in_flight_.find(handle);
-  if (entry == in_flight_.end()) return;
-  bytes_ -= entry->second.bytes;
-  in_flight_.erase(entry);
-  sent_.pop_back();
+  for (const auto& [handle, message, bytes] : messages) {
+    if (in_flight_.erase(handle) == 0) continue;
+    bytes_ -= bytes;
+    sent_.pop_back();
+  }
 }
 
 void Ledger::settle(std::size_t message, Outcome outcome) {

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/deadline.h"
@@ -25,6 +27,10 @@ class Ledger {
   /// Names a message under way: an address that the library keeps until it has told.
   using Handle = const void*;
 
+  /// `peer`: the server's address, for messages.
+  explicit Ledger(std::string peer) : peer_(std::move(peer)) {}
+  const std::string& peer() const { return peer_; }
+
   // The sending thread ----------------------------------------------------------------------
 
   /// Begins a delivery of that many messages. With `list_finished`, `take_finished` says which
@@ -33,10 +39,15 @@ class Ledger {
   /// Ends it: the outcome of each message that has one.
   std::vector<std::optional<Outcome>> end();
 
-  /// Before a message is handed to the library.
-  void sending(Handle handle, std::size_t message, std::size_t bytes);
-  /// The library did not take it after all.
-  void not_sent(Handle handle);
+  struct Sending {
+    Handle handle;
+    std::size_t message;
+    std::size_t bytes;
+  };
+  /// Before messages are handed to the library.
+  void sending(std::span<const Sending> messages);
+  /// The library did not take these, the last ones, after all.
+  void not_sent(std::span<const Sending> messages);
   void settle(std::size_t message, Outcome outcome);
 
   struct State {
@@ -71,6 +82,7 @@ class Ledger {
   void note(SharedError error);
   State state_locked();
 
+  const std::string peer_;
   std::mutex mutex_;
   std::condition_variable_any changed_;
   std::unordered_map<Handle, Entry> in_flight_;

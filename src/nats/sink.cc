@@ -43,11 +43,7 @@ class NatsSink::Delivery {
   SharedError run(std::span<Outcome> outcomes) {
     ledger_.begin(messages_.size(), one_of_a_key_);
     while (!ended()) {
-      if (!state_.failure) {
-        connection_.gather();
-        fill();
-        connection_.send();
-      }
+      if (!state_.failure) fill();
       wait();
     }
     auto known = ledger_.end();
@@ -72,7 +68,8 @@ class NatsSink::Delivery {
                                "if this stays, look at the server's load and disk"));
     } else if (deadline_.passed()) {
       cause_ = shared(error(ErrorClass::transient, "deadline",
-                            fmt::format("NATS at {} is too slow", connection_.address())));
+                            fmt::format("NATS at {} is too slow", connection_.address()),
+                            "nothing is lost: the relay goes on"));
     } else {
       return state_.in_flight == 0 && (exhausted_ || state_.failure != nullptr);
     }
@@ -86,39 +83,44 @@ class NatsSink::Delivery {
     return cause_ ? cause_ : state_.failure;
   }
 
-  /// Publishes as many as may be under way.
+  /// Sends as many as may be under way.
   void fill() {
-    while (state_.in_flight < options_.max_in_flight &&
-           (state_.in_flight == 0 || state_.bytes_in_flight < kMaxBytesInFlight)) {
-      const std::ptrdiff_t next = gate_.next();
-      if (next < 0) {
-        exhausted_ = state_.in_flight == 0 || !one_of_a_key_;
+    while (!state_.failure && !exhausted_ && has_room()) {
+      const std::size_t gathered = gather();
+      if (gathered == 0) return;
+      if (auto sent = connection_.send(); !sent) {
+        ledger_.broke(shared(std::move(sent.error())));
         return;
       }
-      if (!publish(static_cast<std::size_t>(next))) return;
-      if (++gathered_ % kGatherMessages == 0) {
-        connection_.send();
-        connection_.gather();
-      }
-      // The true figures can only be lower: they are asked for again when these are at the limit.
-      ++state_.in_flight;
-      state_.bytes_in_flight += messages_[static_cast<std::size_t>(next)].body.size();
-      if (state_.in_flight >= options_.max_in_flight) state_ = ledger_.state();
-      if (state_.failure) return;
+      // The true figures can only be lower: they are asked for again at the limit.
+      if (!has_room()) state_ = ledger_.state();
     }
   }
 
-  bool publish(std::size_t index) {
-    const auto published = connection_.publish(messages_[index], index);
-    if (published) return true;
-    const auto reason = shared(published.error());
-    if (reason->error_class == ErrorClass::rejected) {
-      ledger_.settle(index, Outcome::rejected(reason));
-      gate_.finished(index);
-      return true;
+  bool has_room() const {
+    return state_.in_flight < options_.max_in_flight &&
+           (state_.in_flight == 0 || state_.bytes_in_flight < kMaxBytesInFlight);
+  }
+
+  /// Makes some messages ready; how many.
+  std::size_t gather() {
+    std::size_t gathered = 0;
+    while (gathered < kGatherMessages && has_room()) {
+      const std::ptrdiff_t next = gate_.next();
+      if (next < 0) {
+        exhausted_ = !one_of_a_key_ || state_.in_flight == 0;
+        break;
+      }
+      const auto index = static_cast<std::size_t>(next);
+      if (auto added = connection_.add(messages_[index], index); !added) {
+        ledger_.settle(index, Outcome::rejected(shared(std::move(added.error()))));
+        continue;
+      }
+      ++gathered;
+      ++state_.in_flight;
+      state_.bytes_in_flight += messages_[index].body.size();
     }
-    ledger_.broke(reason);
-    return false;
+    return gathered;
   }
 
   void wait() {
@@ -143,7 +145,6 @@ class NatsSink::Delivery {
   Deadline deadline_;
   std::stop_token stop_;
   Ledger::State state_;
-  std::size_t gathered_ = 0;
   bool exhausted_ = false;  // every message was published, or settled
   SharedError given_up_;
   SharedError cause_;

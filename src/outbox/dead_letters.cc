@@ -29,12 +29,16 @@ constexpr std::string_view kStore =
     "error_code = excluded.error_code, error_message = excluded.error_message, "
     "last_failed_at = clock_timestamp(), retry_requested_at = null";
 
+// Not more than fits in memory at once, but one always.
 constexpr std::string_view kTake =
     "select id, message_id, coalesce(subject, ''), coalesce(key, ''), coalesce(op, ''), "
     "encode(payload, 'hex'), coalesce(content_type, ''), coalesce(outbox_id, 0), attempts, "
     "coalesce(error_class, ''), coalesce(error_code, ''), coalesce(error_message, '') "
-    "from pgtrickle.relay_dlq where relay_group_id = $1 and pipeline = $2 "
-    "and resolved_at is null and retry_requested_at is not null order by id limit $3";
+    "from pgtrickle.relay_dlq where id in (select id from "
+    "(select id, row_number() over w as number, sum(octet_length(payload)) over w as bytes from "
+    "(select id, payload from pgtrickle.relay_dlq where relay_group_id = $1 and pipeline = $2 "
+    "and resolved_at is null and retry_requested_at is not null order by id limit $3) asked "
+    "window w as (order by id)) summed where number = 1 or bytes <= 8388608) order by id";
 
 constexpr std::string_view kTakeHeaders =
     "select d.id, h.key, coalesce(h.value, '') from pgtrickle.relay_dlq d, "

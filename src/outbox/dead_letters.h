@@ -27,6 +27,8 @@ class DeadLetterTable final : public DeadLetterQueue {
   DeadLetterTable(postgres::Pool& pool, std::string group, std::string pipeline);
 
   Result<void> store(std::span<const DeadLetter> letters) override;
+  /// May be fewer than `limit` although there are more: those of 8 MiB together, one at least. None
+  /// left: it is empty.
   Result<std::vector<DeadLetter>> take_retries(std::size_t limit) override;
   Result<void> resolve(std::int64_t dlq_id) override;
   Result<void> failed_again(std::int64_t dlq_id, const Error& error) override;

@@ -120,6 +120,11 @@ Result<void> OutboxReader::verify(Connection& connection, std::stop_token stop) 
     if (error->code == "outbox_rewound") error->error_class = ErrorClass::fenced;
     return fail(std::move(*error));
   }
+  if (!last_.mark.empty() && !facts->mark && facts->purged_below < last_.id) {
+    return fail(ErrorClass::fenced, "outbox_rewound",
+                fmt::format("row {} of outbox {}, which was read, is no longer there", last_.id,
+                            outbox_.table));
+  }
   horizon_ = Horizon(claim_ ? claim_->outbox_id() : last_.id);
   fetch_now_ = true;
   blocked_ = false;

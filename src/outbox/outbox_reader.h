@@ -91,8 +91,8 @@ class OutboxReader final : private postgres::Keeper {
   bool take_row(OutboxRow& row, const ReadLimits& limits, Page& page, RecordBatch& batch);
   void leave(postgres::Connection& connection, const Page& page);
   void conclude(Page& page);
-  Result<bool> range_claim(Range& range, postgres::Connection& connection,
-                           const ReadLimits& limits, RecordBatch& batch, std::stop_token stop);
+  Result<bool> range_claim(Range& range, postgres::Connection& connection, const ReadLimits& limits,
+                           RecordBatch& batch, std::stop_token stop);
   Result<bool> range_page(Range& range, postgres::Connection& connection, const ReadLimits& limits,
                           RecordBatch& batch, std::stop_token stop);
   Result<RecordBatch> read_claim(const ReadLimits& limits, std::stop_token stop);

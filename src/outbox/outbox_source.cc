@@ -1,6 +1,7 @@
 #include "outbox/outbox_source.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -91,6 +92,8 @@ struct OutboxSource::Impl {
   Result<void> open(std::stop_token token);
   Result<Ownership> claim(postgres::Connection& connection, const OutboxInfo& found,
                           Deadline deadline, std::stop_token token);
+  Result<Ownership> look_on(postgres::Connection& connection, const OutboxInfo& found,
+                            Deadline deadline, std::stop_token token);
   Result<Position> accept_loss(postgres::Connection& connection, const OutboxInfo& found,
                                const Ownership& ownership, const PositionFacts& facts,
                                const Error& loss, Deadline deadline, std::stop_token token);
@@ -106,7 +109,8 @@ Result<void> OutboxSource::Impl::open(std::stop_token token) {
   auto found = resolve_outbox(connection, options.outbox, deadline, token);
   if (!found) return fail(found.error());
   if (auto checked = check_outbox(connection, *found, deadline, token); !checked) return checked;
-  auto ownership = claim(connection, *found, deadline, token);
+  auto ownership = options.owns ? claim(connection, *found, deadline, token)
+                                : look_on(connection, *found, deadline, token);
   if (!ownership) return fail(ownership.error());
   log::debug("outbox_opened", options.pipeline, "reading {} behind {} (row {})", found->table,
              ownership->position.id, ownership->position.row);
@@ -132,11 +136,34 @@ Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
   const auto facts = look_at_position(connection, found, key, ownership->position, deadline, token);
   if (!facts) return fail(facts.error());
   const auto loss = judge_position(ownership->position, *facts, found.table, options.pipeline);
-  if (!loss) return ownership;
+  if (!loss) {
+    // An operator's word that nothing needed does not count for a later loss.
+    const auto spent = take_accepted_loss(connection, options.pipeline, deadline, token);
+    if (!spent) return fail(spent.error());
+    // A row that somebody deleted long ago is not missed later.
+    if (!facts->mark) ownership->position.mark.clear();
+    return ownership;
+  }
   auto position =
       accept_loss(connection, found, *ownership, *facts, *loss, deadline, std::move(token));
   if (!position) return fail(position.error());
   ownership->position = std::move(*position);
+  return ownership;
+}
+
+/// Where somebody begins who owns nothing: as `start` says, among the rows that there are.
+Result<Ownership> OutboxSource::Impl::look_on(postgres::Connection& connection,
+                                              const OutboxInfo& found, Deadline deadline,
+                                              std::stop_token token) {
+  const auto facts = look_at_position(connection, found, key, {}, deadline, std::move(token));
+  if (!facts) return fail(facts.error());
+  Ownership ownership;
+  if (options.start == "latest") {
+    ownership.position.id = facts->sequence;
+  } else if (options.start != "earliest") {
+    ownership.position.id = std::strtoll(options.start.c_str(), nullptr, 10) - 1;
+  }
+  ownership.position.id = std::max(ownership.position.id, facts->purged_below);
   return ownership;
 }
 
@@ -202,6 +229,7 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
 
 Result<void> OutboxSource::acknowledge(const Position& settled,
                                        std::span<const DeadLetter> letters) {
+  if (!impl_->options.owns) return {};
   auto written = impl_->keeper.settle(settled, letters);
   if (!written) return fail(written.error().in_context("writing the position"));
   impl_->underway.settle(settled);
@@ -211,6 +239,11 @@ Result<void> OutboxSource::acknowledge(const Position& settled,
 std::optional<std::int64_t> OutboxSource::lag() {
   if (!impl_->reader) return std::nullopt;
   return impl_->underway.rows() + (impl_->reader->more_to_come() ? impl_->count_beyond() : 0);
+}
+
+bool OutboxSource::more_to_come() const {
+  // An id that was drawn by a transaction which has not ended.
+  return impl_->reader && impl_->reader->more_to_come();
 }
 
 void OutboxSource::close() {

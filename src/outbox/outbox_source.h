@@ -45,6 +45,7 @@ class OutboxSource final : public Source {
   Result<void> acknowledge(const Position&, std::span<const DeadLetter>) override;
   bool keeps_dead_letters() const override { return true; }
   std::optional<std::int64_t> lag() override;
+  bool more_to_come() const override;
   void close() override;
 
   /// Reads `from`..`to` once more beside the normal reading, with `suffix` for the ids; the

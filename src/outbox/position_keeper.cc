@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kWriteEvery{50};
 constexpr std::chrono::seconds kTimeout{10};
+constexpr std::chrono::seconds kFlushTimeout{2};
 
 /// A dead letter and the position that passes it commit together, durably. After an error the
 /// transaction is left open, and the pool closes the session.
@@ -47,7 +48,7 @@ Result<void> PositionKeeper::settle(const Position& position, std::span<const De
     const bool wait = !again && SteadyClock::now() - written_at_ < kWriteEvery;
     if (letters.empty() && (wait || !due_)) return {};
   }
-  return write(position, letters);
+  return write(position, letters, Deadline::after(kTimeout));
 }
 
 Result<void> PositionKeeper::flush() {
@@ -57,11 +58,11 @@ Result<void> PositionKeeper::flush() {
     if (!due_ || fenced_) return {};
     position = settled_;
   }
-  return write(position, {});
+  return write(position, {}, Deadline::after(kFlushTimeout));
 }
 
-Result<void> PositionKeeper::write(const Position& position, std::span<const DeadLetter> letters) {
-  const Deadline deadline = Deadline::after(kTimeout);
+Result<void> PositionKeeper::write(const Position& position, std::span<const DeadLetter> letters,
+                                   Deadline deadline) {
   OutboxInfo outbox;
   std::string token;
   {

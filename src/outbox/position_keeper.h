@@ -28,6 +28,7 @@ class PositionKeeper {
   /// The same position again, without dead letters, writes what is due. Fenced: another instance
   /// owns the pipeline, or the outbox is another one; that stays so until `begin`.
   Result<void> settle(const Position& position, std::span<const DeadLetter> letters);
+  /// Writes what is due, within a moment: for whoever is about to end.
   Result<void> flush();
 
   /// The position that was given last.
@@ -35,7 +36,8 @@ class PositionKeeper {
   std::string token() const;
 
  private:
-  Result<void> write(const Position& position, std::span<const DeadLetter> letters);
+  Result<void> write(const Position& position, std::span<const DeadLetter> letters,
+                     Deadline deadline);
   postgres::Pool& pool_;
   const PositionKey key_;
   mutable std::mutex mutex_;

@@ -49,16 +49,17 @@ void Pipeline::start() {
   {
     const std::lock_guard lock(mutex_);
     const bool alive = !reader_done_ || !sender_done_;
-    if (stopping_ || (alive && !asleep_)) return;
+    if (stopping_ || alive) return;
   }
-  // The threads of a former life have ended or are about to: they fell asleep.
+  // The threads of a former life have ended: they fell asleep.
   if (reader_.joinable()) reader_.join();
   if (sender_.joinable()) sender_.join();
   {
     const std::lock_guard lock(mutex_);
     if (stopping_) return;
     reader_done_ = sender_done_ = false;
-    asleep_ = false;
+    asleep_ = rests_ = false;
+    set_progress();
     note_state_locked();
   }
   reader_ = std::jthread([this](std::stop_token stop) { run_reader(stop); });
@@ -66,9 +67,13 @@ void Pipeline::start() {
 }
 
 void Pipeline::wake() {
+  if (asleep()) start();
+}
+
+void Pipeline::attend() {
   {
     const std::lock_guard lock(mutex_);
-    if (!asleep_) return;
+    if (!rests_ || (!retry_letters_ && replays_.empty())) return;
   }
   start();
 }
@@ -84,12 +89,17 @@ void Pipeline::request_stop() {
   changed_.notify_all();
 }
 
+void Pipeline::give_up() {
+  const std::lock_guard no_start(life_);
+  sender_.request_stop();
+}
+
 void Pipeline::join(Deadline drain) {
   {
     std::unique_lock lock(mutex_);
     changed_.wait_until(lock, drain.at(), [this] { return reader_done_ && sender_done_; });
   }
-  sender_.request_stop();
+  give_up();
   if (reader_.joinable()) reader_.join();
   if (sender_.joinable()) sender_.join();
 }
@@ -100,6 +110,7 @@ void Pipeline::set_paused(bool paused) {
     if (paused_ == paused && (paused || !halted_)) return;
     paused_ = paused;
     if (!paused) halted_ = false;
+    set_progress();
     note_state_locked();
   }
   changed_.notify_all();
@@ -111,7 +122,7 @@ void Pipeline::replay(ReplayRequest request) {
     replays_.push_back(std::move(request));
   }
   changed_.notify_all();
-  wake();
+  attend();
 }
 
 void Pipeline::dead_letters_changed() {
@@ -120,7 +131,7 @@ void Pipeline::dead_letters_changed() {
     retry_letters_ = true;
   }
   changed_.notify_all();
-  wake();
+  attend();
 }
 
 void Pipeline::nudge() {

@@ -105,10 +105,15 @@ class Pipeline {
 
   /// Starts the threads where none run.
   void start();
-  /// New work was announced: like `start`, for a pipeline that sleeps.
+  /// New work was announced: starts the threads of a pipeline that sleeps. Does not wait: one that
+  /// is only about to sleep is left alone, and is to be woken again.
   void wake();
+  /// Wakes a sleeping pipeline for which something was asked while it fell asleep.
+  void attend();
   /// Asks for the end: reading stops, the batch in flight is finished, the rest is abandoned.
   void request_stop();
+  /// After `request_stop`: abandons what is in flight (it will be sent again).
+  void give_up();
   /// True when no thread runs any more after `request_stop`, or none was started.
   bool ended() const;
   /// Waits for the end; what is not finished by the deadline is given up (it will be sent again).
@@ -123,7 +128,8 @@ class Pipeline {
   void nudge();
 
   PipelineReport report() const;
-  bool asleep() const { return asleep_.load(); }
+  /// The threads have ended because there was nothing to do.
+  bool asleep() const { return rests_.load(); }
   const std::string& name() const { return spec_.name; }
   Source& source() { return *source_; }
 
@@ -144,6 +150,7 @@ class Pipeline {
   void deliver_batch(MessageBatch batch, std::stop_token stop);
   bool deliver_round(const MessageBatch& batch, Settlement& settlement, Backoff& pause,
                      std::stop_token stop);
+  std::size_t sent_together(const MessageBatch& batch, const Settlement& settlement) const;
   std::span<const Message> sendable(const MessageBatch& batch, const Settlement& settlement,
                                     std::vector<Message>& copies, std::stop_token stop);
   bool halt(const Error& error, std::stop_token stop);
@@ -186,7 +193,8 @@ class Pipeline {
   bool fenced_ = false;
   bool reader_done_ = true;
   bool sender_done_ = true;
-  std::atomic<bool> asleep_ = false;  // written under mutex_
+  bool asleep_ = false;              // nothing to do: the threads are to end
+  std::atomic<bool> rests_ = false;  // and have ended; written under mutex_
   std::uint64_t nudges_ = 0;
   bool source_open_ = false;
   bool sink_open_ = false;

@@ -145,7 +145,7 @@ bool Pipeline::enqueue(MessageBatch batch, std::stop_token stop) {
 }
 
 bool Pipeline::fall_asleep() {
-  if (!spec_.may_sleep) return false;
+  if (!spec_.may_sleep || source_->more_to_come()) return false;
   const std::lock_guard lock(mutex_);
   if (in_flight_ > 0 || !sink_open_ || paused_ || halted_ || retry_letters_ || !replays_.empty() ||
       trouble_[0] || trouble_[1] || lag_.value_or(0) > 0) {

@@ -60,7 +60,8 @@ void Pipeline::run_sender(std::stop_token stop) {
   sink_open_ = false;
   changed_.wait(lock, [this] { return reader_done_; });
   lock.unlock();
-  flush_position();
+  // Given up: what is not written yet is delivered again.
+  if (!stop.stop_requested()) flush_position();
   source_->close();
   metrics_->source_connected.Set(0);
   lock.lock();
@@ -68,6 +69,7 @@ void Pipeline::run_sender(std::stop_token stop) {
   in_flight_ = 0;
   source_open_ = false;
   sender_done_ = true;
+  rests_ = asleep_;
   note_state_locked();
   lock.unlock();
   changed_.notify_all();
@@ -88,7 +90,8 @@ bool Pipeline::open_sink(std::stop_token stop) {
         const std::lock_guard lock(mutex_);
         sink_open_ = true;
       }
-      clear_trouble(Side::sender, kSinkTrouble);
+      // What a delivery has failed by, the next one shows to be gone.
+      if (pause.attempts() > 0) clear_trouble(Side::sender, kSinkTrouble);
       return true;
     }
     metrics_->errors.Increment();
@@ -147,24 +150,44 @@ void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
   changed_.notify_all();
 }
 
+/// Sets messages aside that follow a rejected one of their key, up to the first that may be sent.
 void Pipeline::park(const MessageBatch& batch, Settlement& settlement) {
-  if (spec_.on_reject != OnReject::park_key || parked_.empty()) return;
-  const std::vector<std::size_t> pending = settlement.pending();
-  for (const std::size_t index : pending) {
-    const std::string key(batch.messages[index].key);
-    if (parked_.contains(key)) settlement.reject(index, parked_error(key));
+  if (spec_.on_reject != OnReject::park_key) return;
+  for (std::size_t index = 0; index < batch.messages.size(); ++index) {
+    const Message& message = batch.messages[index];
+    const std::string key(message.key);
+    if (message.refused) {
+      parked_.insert(key);
+    } else if (!settlement.done() && settlement.pending().front() == index) {
+      if (!parked_.contains(key)) return;
+      settlement.reject(index, parked_error(key));
+    }
   }
+}
+
+/// How many pending messages, from the first, the sink may have at once: where a rejected one holds
+/// others back, these wait until it is known how it fared.
+std::size_t Pipeline::sent_together(const MessageBatch& batch, const Settlement& settlement) const {
+  const auto& pending = settlement.pending();
+  if (spec_.on_reject == OnReject::stop) return std::min<std::size_t>(1, pending.size());
+  if (spec_.on_reject != OnReject::park_key) return pending.size();
+  std::set<std::string_view> keys;
+  std::size_t count = 0;
+  for (std::size_t index = pending.front(); index < batch.messages.size(); ++index) {
+    const Message& message = batch.messages[index];
+    const bool is_pending = count < pending.size() && pending[count] == index;
+    if (!is_pending && !message.refused) continue;
+    if (parked_.contains(std::string(message.key)) || !keys.insert(message.key).second) break;
+    if (is_pending) ++count;
+  }
+  return count;
 }
 
 /// The next pending messages to send, in order; without copying where the whole batch is pending.
 std::span<const Message> Pipeline::sendable(const MessageBatch& batch, const Settlement& settlement,
                                             std::vector<Message>& copies, std::stop_token stop) {
   const auto& pending = settlement.pending();
-  std::size_t count = allowance(pending.size(), stop);
-  // Nothing is sent past a message that cannot be sent and must not be passed.
-  for (std::size_t i = 0; i < count; ++i) {
-    if (batch.messages[pending[i]].refused) count = i;
-  }
+  std::size_t count = allowance(sent_together(batch, settlement), stop);
   if (count == batch.messages.size()) return batch.messages;
   copies.reserve(count);
   for (std::size_t i = 0; i < count; ++i) copies.push_back(batch.messages[pending[i]]);

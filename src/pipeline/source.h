@@ -53,6 +53,11 @@ class Source {
   /// Records still to come, where the source can tell.
   virtual std::optional<std::int64_t> lag() = 0;
 
+  /// Something is on its way that `lag` may not count yet: the source is not to be closed for lack
+  /// of work. Reader thread.
+  virtual bool more_to_come() const { return false; }
+
+  /// Writes what `acknowledge` has left due, within a moment, and lets go of what it holds.
   virtual void close() = 0;
 };
 

@@ -73,7 +73,8 @@ Refusal explain(std::string_view message) {
         continue;  // the place in the server's source
       }
     }
-    if (cleaned.empty()) continue;
+    // libpq's advice is indented.
+    if (cleaned.empty() || cleaned.front() == '\t') continue;
     if (!refusal.text.empty()) refusal.text += "; ";
     refusal.text += cleaned;
   }
@@ -140,9 +141,15 @@ Result<void> Connection::connect(const Options& options, Deadline deadline, std:
         refusal.state, fmt::format("connecting to PostgreSQL at {}: {}", endpoint_, refusal.text));
     return fail(std::move(error));
   }
-  PQsetErrorVerbosity(handle_.get(), PQERRORS_DEFAULT);
+  PQsetErrorVerbosity(handle_.get(), PQERRORS_TERSE);
   PQsetnonblocking(handle_.get(), 1);
   return {};
+}
+
+Result<void> Connection::renew(const Options& options, Deadline deadline, std::stop_token stop) {
+  prepared_.clear();
+  if (auto discarded = script("discard all", deadline, stop); !discarded) return discarded;
+  return configure(options, deadline, std::move(stop));
 }
 
 Result<void> Connection::configure(const Options& options, Deadline deadline,

@@ -150,9 +150,9 @@ std::string Connection::quote_identifier(std::string_view name) {
 Error Connection::connection_error(std::string_view doing) {
   broken_ = true;
   streaming_ = false;
-  std::string text = PQerrorMessage(handle_.get());
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  std::replace(text.begin(), text.end(), '\n', ' ');
+  // The first line says what happened, those that follow what may be the reason.
+  std::string_view text = PQerrorMessage(handle_.get());
+  text = text.substr(0, text.find('\n'));
   return Error{ErrorClass::transient,
                "connection",
                fmt::format("{} PostgreSQL at {}: {}", doing, endpoint_, text),

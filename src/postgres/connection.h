@@ -81,6 +81,10 @@ class Connection {
   }
   Result<void> script(std::string_view sql, Deadline, std::stop_token);
 
+  /// Makes the session as new: forgets what code that is not ours may have left in it (settings,
+  /// prepared statements, LISTEN). `options` are those that it was opened with.
+  Result<void> renew(const Options& options, Deadline, std::stop_token);
+
   /// Sends a statement whose rows are taken one by one with `next_row`, in binary form if asked.
   /// Nothing else may run until that has returned null or an error.
   enum class Format { text = 0, binary = 1 };

@@ -80,7 +80,24 @@ def test_faults_of_relay_and_broker_lose_nothing_and_duplicate_nothing(db, nats,
                 link.restore()
             return fault
 
+        def change_configuration(chance):
+            config["batch_size"] = chance.choice((1, 7, 100, 1000))
+            set_outbox(db, "rows", config)
+
+        def pause(chance):
+            db.execute("select pgtrickle.pause_relay('rows')")
+            time.sleep(chance.uniform(0, 1))
+            db.execute("select pgtrickle.resume_relay('rows')")
+
+        def disable(chance):
+            db.execute("select pgtrickle.disable_relay('rows')")
+            time.sleep(chance.uniform(0, 1))
+            db.execute("select pgtrickle.enable_relay('rows')")
+
         faults = [
+            ("a changed configuration", change_configuration),
+            ("pause and resume", pause),
+            ("disable and enable", disable),
             ("kill -9 of the relay", kill_relay),
             ("restart of the relay", restart_relay),
             ("freeze of the relay", freeze_relay),

@@ -1,5 +1,6 @@
 """Several relays, one database: each pipeline has one owner, and always one."""
 
+import os
 import time
 
 import pytest
@@ -7,11 +8,14 @@ import pytest
 import workload
 from history import History, assert_kept
 from nemesis import terminate_lock_session
-from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, position,
+from support.pipelines import (LONG, SLOW_FACTOR, Lines, insert_rows, make_table, position,
                                positions_gone_back, set_outbox, to_file, to_nats, wait_settled,
                                watch_positions)
 from support.relay import Relay
 from support.waiting import eventually, holds_for
+
+
+KILLS = int(os.environ.get("KILLS", "50" if LONG else "5"))
 
 
 def owned(relay):
@@ -51,53 +55,67 @@ def test_two_relays_share_the_pipelines_evenly_and_deliver_each_row_once(db, pip
             lines.wait_rows(range(1, 46))
 
 
+@pytest.mark.alone
+@pytest.mark.timeout(900)
 def test_kill_9_of_an_owner_is_made_good_within_seconds(db, pipelines, relay_bin):
-    one, two = Relay(db.relay_dsn), Relay(db.relay_dsn)
-    with one, two:
-        eventually(lambda: shares([one, two]) == [3, 3], 15 * SLOW_FACTOR)
-        insert_rows(db, "orders", 1, 10)
-        for lines in pipelines.values():
-            lines.wait_rows(range(1, 11))
-        one.kill9()
-        begin = time.monotonic()
-        insert_rows(db, "orders", 11, 1)
-        for lines in pipelines.values():
-            lines.wait_rows(range(1, 12))
-        takeover = time.monotonic() - begin
-        print(f"takeover after kill -9: {takeover:.2f} s")
-        assert takeover < 2 * SLOW_FACTOR + 1
+    relays, takeovers, rows = [Relay(db.relay_dsn), Relay(db.relay_dsn)], [], 0
+    with relays[0], relays[1]:
+        for turn in range(KILLS):
+            eventually(lambda: shares(relays) == [3, 3], 20 * SLOW_FACTOR,
+                       message=lambda: f"{shares(relays)}\n{relays[0].log(20)}\n{relays[1].log(20)}")
+            insert_rows(db, "orders", rows + 1, 3)
+            rows += 3
+            for name, lines in pipelines.items():
+                lines.wait_rows(range(1, rows + 1))
+                wait_settled(db, name, "orders")
+            victim = relays[turn % 2]
+            victim.kill9()
+            begin = time.monotonic()
+            insert_rows(db, "orders", rows + 1, 1)
+            rows += 1
+            for lines in pipelines.values():
+                lines.wait_rows(range(1, rows + 1))
+            takeovers.append(time.monotonic() - begin)
+            victim.start().wait_up()
+    print(f"{KILLS} takeovers after kill -9: median {sorted(takeovers)[KILLS // 2]:.2f} s, "
+          f"longest {max(takeovers):.2f} s")
+    assert max(takeovers) < 2 * SLOW_FACTOR + 1
 
 
 def test_a_frozen_owner_is_replaced_and_sends_and_commits_nothing_when_it_thaws(
-        db, nats, relay_bin, tmp_path):
+        db, nats, relay_bin):
     workload.make_counters(db, keys=50)
     watch_positions(db)
-    lines = Lines(tmp_path / "out.jsonl")
-    set_outbox(db, "frozen", to_file(workload.TABLE, lines.path, message="row", batch_size=20))
     history = History("frozen", 1)
-    with Relay(db.relay_dsn, ha_mode="leader") as one:
-        one.wait_state("frozen", "running", "idle")
-        with Relay(db.relay_dsn, ha_mode="leader") as two:
-            two.wait_up()
-            with workload.Writers(db.dsn, history, count=2, keys=50, seed=1):
-                eventually(lambda: len(lines.messages()) > 100, 20 * SLOW_FACTOR)
-                one.freeze()
-                frozen_at = time.monotonic()
-                before = len(lines.messages())
-                eventually(lambda: len(lines.messages()) > before + 50, 30 * SLOW_FACTOR,
-                           message=lambda: two.log(60))
-                print(f"takeover from a frozen owner: {time.monotonic() - frozen_at:.1f} s")
-            wait_settled(db, "frozen", workload.TABLE)
-            settled, count = position(db, "frozen"), len(lines.messages())
-            one.thaw()
-            eventually(lambda: owned(one) == 0 and owned(two) == 1, 20 * SLOW_FACTOR)
-            # At most the one delivery that was under way when it froze may still come out.
-            assert len(lines.messages()) <= count + 20
-            count = len(lines.messages())
-            holds_for(lambda: len(lines.messages()) == count
-                      and position(db, "frozen") == settled, 1)
+    with nats.client() as client:
+        # The broker hardly deduplicates: what is sent twice is seen twice.
+        client.create_stream("s", "relay.>", duplicate_window=0.1)
+        set_outbox(db, "frozen",
+                   to_nats(workload.TABLE, nats, "relay.x", message="row", batch_size=20))
+        with Relay(db.relay_dsn, ha_mode="leader") as one:
+            one.wait_state("frozen", "running", "idle")
+            with Relay(db.relay_dsn, ha_mode="leader") as two:
+                two.wait_up()
+                with workload.Writers(db.dsn, history, count=2, keys=50, seed=1):
+                    eventually(lambda: client.count("s") > 100, 20 * SLOW_FACTOR)
+                    one.freeze()
+                    frozen_at = time.monotonic()
+                    before = client.count("s")
+                    eventually(lambda: client.count("s") > before + 50, 30 * SLOW_FACTOR,
+                               message=lambda: two.log(60))
+                    print(f"takeover from a frozen owner: {time.monotonic() - frozen_at:.1f} s")
+                wait_settled(db, "frozen", workload.TABLE)
+                settled, count = position(db, "frozen"), client.count("s")
+                one.thaw()
+                eventually(lambda: owned(one) == 0 and owned(two) == 1, 20 * SLOW_FACTOR)
+                # At most the one delivery that was under way when it froze may still come out.
+                assert client.count("s") <= count + 20
+                count = client.count("s")
+                holds_for(lambda: client.count("s") == count
+                          and position(db, "frozen") == settled, 1)
+        messages = [message.json for message in client.messages("s")]
     assert positions_gone_back(db) == []
-    assert_kept(workload.final_versions(db), lines.messages(), duplicates_allowed=40)
+    assert_kept(workload.final_versions(db), messages, duplicates_allowed=40)
 
 
 def test_losing_the_lock_session_stops_the_pipeline_and_takes_it_again(db, pipelines, relay_bin):

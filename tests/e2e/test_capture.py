@@ -405,12 +405,36 @@ def test_one_large_row_and_many_small_ones_are_measured_too(db):
 
 def test_a_statement_beyond_what_jsonb_holds_does_not_fail(db):
     db.execute("create table huge (id int primary key, body text)")
+    db.execute("alter table huge alter body set compression lz4")
     db.execute("select pgtrickle.enable_outbox('huge')")
-    db.execute("insert into huge select n, repeat(md5(n::text), 1000000) "
+    db.execute("insert into huge select n, repeat(n::text, 32000000) "
                "from generate_series(1, 9) n")
     assert [row[2:5] for row in Replay(db, "huge").entries()] == [(9, 0, True)]
     assert db.one("select sum(length(row_data ->> 'body')) "
                   "from pgtrickle.outbox_delta_rows_huge") == 9 * 32_000_000
+
+
+def test_rows_that_are_small_only_when_compressed_are_measured_in_full(db):
+    db.execute("create table dense (id int primary key, body text, n int default 0)")
+    db.execute("alter table dense alter body set compression lz4")
+    db.execute("insert into dense select n, repeat('x', 3000000) from generate_series(1, 30) n")
+    db.execute("select pgtrickle.enable_outbox('dense')")
+    db.execute("select pgtrickle.outbox_full_refresh('dense')")
+    db.execute("update dense set n = 1")
+    db.execute("update dense set n = 2 where id = 1")
+    db.execute("delete from dense where id = 2")
+    replay = Replay(db, "dense")
+    assert [row[4] for row in replay.entries()] == [True] * 4
+    replay.check()
+
+
+def test_a_value_beyond_what_jsonb_holds_is_left_out_and_named(db):
+    db.execute("create table vast (id int primary key, body text, n int)")
+    db.execute("alter table vast alter body set compression lz4")
+    db.execute("select pgtrickle.enable_outbox('vast')")
+    db.execute("insert into vast values (1, repeat('x', 270000000), 5)")
+    assert db.one("select payload -> 'inserted' from pgtrickle.outbox_vast") == [
+        {"id": 1, "n": 5, "body": None, "__pgtrickle_omitted": ["body"]}]
 
 
 def test_a_claim_check_survives_a_renamed_key_column(db, orders):
@@ -491,7 +515,55 @@ def test_user_triggers_that_write_to_the_same_table_are_recorded_in_their_order(
     db.execute("update items set pos = pos where id % 2 = 0")
     replay = Replay(db, "items")
     replay.check()
-    assert db.one("select count(*) from pgtrickle.outbox_items where refresh_id is not null") == 0
+
+
+def replay_by_key(db, table, key):
+    """As a consumer that keeps the last row of each key, and forgets a key when it is deleted.
+
+    An update is recognised by its key, as a row with that key among deleted and inserted ones.
+    """
+    replay = Replay(db, table)
+    have = {}
+    for _, _, _, _, _, payload in replay.entries():
+        inserted = {row[key]: row for row in payload["inserted"]}
+        for row in payload["deleted"]:
+            if row[key] not in inserted:
+                have.pop(row[key], None)
+        have.update(inserted)
+    return have
+
+
+BY_KEY_TRIGGERS = {
+    "replaces a row before": ("before insert", """
+        delete from items where id = new.id; return new;"""),
+    "closes the previous version before": ("before insert", """
+        update items set pos = -pos where list = new.list and pos > 0 and id <> new.id;
+        return new;"""),
+    "gives a freed key away": ("after update", """
+        if old.id <> new.id and pg_trigger_depth() = 1 then
+          insert into items values (old.id, -1, 0); end if;
+        return null;"""),
+}
+
+
+@pytest.mark.parametrize("capture", ["auto", "row"])
+@pytest.mark.parametrize("kind", BY_KEY_TRIGGERS)
+def test_a_consumer_that_applies_rows_by_key_is_right_too(db, kind, capture):
+    db.execute("create table items (id int primary key, list int, pos int)")
+    db.execute("select pgtrickle.enable_outbox('items', capture => %s)", (capture,))
+    when, body = BY_KEY_TRIGGERS[kind]
+    db.execute(f"""create function meddle() returns trigger language plpgsql as $$ begin
+        {body} end $$;
+        create trigger meddle {when} on items for each row execute function meddle()""")
+    db.execute("insert into items values (1, 0, 1)")
+    db.execute("insert into items values (2, 0, 2), (3, 0, 3), (4, 0, 4)")
+    if kind == "replaces a row before":
+        db.execute("insert into items values (1, 0, 5), (7, 1, 5)")
+        db.execute("insert into items values (7, 0, 6), (8, 1, 7), (2, 2, 2)")
+    db.execute("update items set id = id + 10 where id in (1, 3)")
+    Replay(db, "items").check()
+    rows = db.execute("select to_jsonb(x.*) from items x")
+    assert replay_by_key(db, "items", "id") == {row["id"]: row for row, in rows}
 
 
 def test_nested_writes_keep_their_order_among_concurrent_writers(db):
@@ -526,6 +598,42 @@ def test_a_failed_nested_write_leaves_the_order_intact(db):
         return null; end $$;
         create trigger risky after insert on items for each row execute function risky()""")
     db.execute("insert into items values (1, 0, 1), (2, 0, 2), (3, 0, 3)")
+    Replay(db, "items").check()
+
+
+WRITES_BEFORE = {
+    "another table's trigger": "insert into source values (1)",
+    "its own trigger": "insert into items values (1, 100), (5, 5)",
+}
+
+
+@pytest.mark.parametrize("then", ["update", "cascade"])
+@pytest.mark.parametrize("first", WRITES_BEFORE)
+def test_what_triggers_wrote_in_earlier_statements_stays_before_later_ones(db, first, then):
+    db.execute("""create table source (id int);
+        create table parents (id int primary key); insert into parents values (1);
+        create table items (id int primary key, n int,
+                            parent int default 1 references parents on update cascade)""")
+    db.execute("select pgtrickle.enable_outbox('items')")
+    db.execute("""create function feed() returns trigger language plpgsql as $$ begin
+          insert into items values (new.id, 1); return null; end $$;
+        create trigger feed after insert on source for each row execute function feed();
+        create function again() returns trigger language plpgsql as $$ begin
+          if new.n = 100 then update items set n = 101 where id = new.id; end if;
+          return null; end $$;
+        create trigger again after insert on items for each row execute function again()""")
+    later = {"update": "update items set n = n + 1",
+             "cascade": "update parents set id = id + 1"}[then]
+    with db.connect() as connection:
+        connection.execute("begin")
+        connection.execute(WRITES_BEFORE[first])
+        connection.execute(later)
+        connection.execute("select 1")
+        connection.execute(later)
+        connection.execute("commit")
+    Replay(db, "items").check()
+    db.execute("delete from items; delete from parents; insert into parents values (1)")
+    db.execute(f"do $$ begin {WRITES_BEFORE[first]}; {later}; {later}; end $$")
     Replay(db, "items").check()
 
 
@@ -576,19 +684,23 @@ def test_row_capture_gives_one_outbox_row_a_row(db):
     replay.check()
 
 
-@pytest.mark.parametrize("role", ["replica", "origin"])
-@pytest.mark.parametrize("states", ["as made", "all enabled by hand"])
-def test_every_change_is_recorded_once_whatever_the_replication_role(db, orders, role, states):
-    if states != "as made":
+@pytest.mark.parametrize("role, ops", [
+    ("origin", ["INSERT", "UPDATE", "DELETE"]),
+    ("replica", ["INSERT", "INSERT", "UPDATE", "UPDATE", "DELETE"])])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_each_change_is_recorded_once_whatever_the_replication_role(db, orders, role, ops,
+                                                                    by_hand):
+    if by_hand:
         db.execute("alter table orders enable trigger all")
-    if states != "as made" and role == "replica":
-        assert db.one("select pgtrickle.outbox_capture_upkeep()") == 1
+        if role == "replica":
+            assert db.one("select pgtrickle.outbox_capture_upkeep()") == 1
+            assert orders.entries() == []
     with db.connect() as connection:
         connection.execute(f"set session_replication_role = {role}")
         connection.execute("insert into orders values (1, 'eu', 1), (2, 'us', 2)")
         connection.execute("update orders set amount = 5")
         connection.execute("delete from orders where id = 1")
-    assert orders.ops() == ["INSERT", "UPDATE", "DELETE"]
+    assert orders.ops() == ops
     orders.check()
 
 
@@ -668,7 +780,7 @@ def test_replication_into_a_partitioned_table_is_recorded(db, subscription):
 
 @pytest.fixture
 def events(db):
-    """A partitioned table with a sub-partitioned part, columns in different order, and an outbox."""
+    """A partitioned table, a part partitioned again, one with other columns; and its outbox."""
     db.execute("""
         create table events (id int, part int, body text, primary key (id, part))
           partition by range (part);
@@ -860,8 +972,8 @@ def test_the_outbox_of_a_dropped_table_stays_until_its_rows_are_gone(db, orders)
 
 # Enabling, disabling ---------------------------------------------------------------------------
 
-NAMES = ["my-orders", "MyOrders", 'with "quotes"', "with.dots", "ümlaut näme", "per%cent {x}",
-         "semi;colon' --", "n" * 63, "é" * 31]
+NAMES = ["my-orders", "{outbox} {op}", "MyOrders", 'with "quotes"', "with.dots", "ümlaut näme",
+         "per%cent {x}", "semi;colon' --", "n" * 63, "é" * 31]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -982,6 +1094,46 @@ def test_installing_again_keeps_outboxes_and_their_rows(db, orders):
     db.execute("insert into orders values (2, 'eu', 2)")
     orders.check()
     assert db.one("select pgtrickle.outbox_capture_upkeep()") == 0
+
+
+# The door for stream tables --------------------------------------------------------------------
+
+def test_a_difference_is_appended_in_the_form_that_fits(db, orders):
+    db.execute("create table diff (op text, ord bigint, row_data jsonb)")
+    heard = []
+    append = ("select pgtrickle._outbox_append('outbox_orders', 'diff', %s, %s, 7, %s)")
+    refresh = "5f9c1d3e-8f9f-4b39-9a5c-0c5d5a4ad6f5"
+    with db.connect() as connection:
+        connection.add_notify_handler(lambda note: heard.append(note.payload))
+        connection.execute("listen pgtrickle_outbox_new")
+        connection.execute("grant select on diff to pgtrickle_owner")
+        assert connection.execute(append, (refresh, "DIFFERENTIAL", False)).fetchone() == (None,)
+        connection.execute("""insert into diff values ('INSERT', 2, '{"id": 2}'),
+            ('INSERT', 1, '{"id": 1, "v": 2}'), ('DELETE', 1, '{"id": 1, "v": 1}')""")
+        connection.execute(append, (refresh, "DIFFERENTIAL", False))
+        connection.execute("insert into diff select 'INSERT', n, jsonb_build_object('id', n) "
+                           "from generate_series(3, 11000) n")
+        connection.execute(append, (refresh, "DIFFERENTIAL", False))
+        connection.execute("delete from diff where ord > 2 or op = 'DELETE'")
+        connection.execute("update diff set row_data = "
+                           "jsonb_build_object('x', repeat('x', 999999))")
+        connection.execute(append, (None, "FULL", True))
+        connection.execute("truncate diff")
+        connection.execute(append, (None, "FULL", True))
+        eventually(lambda: connection.execute("select 1") and len(heard) == 4)
+    inline, claim, full, empty = orders.entries()
+    assert inline[2:] == (2, 1, False, {
+        "v": 1, "inserted": [{"id": 1, "v": 2}, {"id": 2}], "deleted": [{"id": 1, "v": 1}],
+        "refresh_mode": "DIFFERENTIAL", "refresh_duration_ms": 7})
+    assert claim[2:] == (11000, 1, True, {"v": 1, "claim_check": True, "refresh_duration_ms": 7,
+                                          "refresh_mode": "DIFFERENTIAL"})
+    assert full[2:] == (2, 0, True, {"v": 1, "claim_check": True, "full_refresh": True,
+                                     "refresh_mode": "FULL", "refresh_duration_ms": 7})
+    assert empty[2:5] == (0, 0, False) and empty[5]["full_refresh"] and empty[5]["inserted"] == []
+    assert db.execute("select row_op, row_data ->> 'id' from pgtrickle.outbox_rows('orders', %s) "
+                      "limit 3", (claim[0],)) == [
+                          ("DELETE", "1"), ("INSERT", "1"), ("INSERT", "2")]
+    assert str(db.one("select refresh_id from pgtrickle.outbox_orders limit 1")) == refresh
 
 
 # At random -------------------------------------------------------------------------------------

@@ -281,14 +281,17 @@ def test_dlq_list_show_retry_and_discard(db):
 
 
 def test_tail_prints_a_pipelines_messages_live_and_moves_no_position(db, lines, tmp_path):
-    db.execute("select pgtrickle.pause_relay('rows')")
     with Relay(db.relay_dsn) as relay, open(tmp_path / "tail", "wb") as out, \
             open(tmp_path / "errors", "wb") as errors:
+        insert_rows(db, "orders", 1)
+        lines.wait_rows([1])
+        wait_settled(db, "rows", "orders")
+        db.execute("select pgtrickle.pause_relay('rows')")
         relay.wait_state("rows", "paused")
-        before = position(db, "rows")
+        before = offsets(db)
         tail = Process([relay_binary(), "tail", "rows", "--json", "--postgres-url", db.relay_dsn],
                        env=clean_environment(), stdout=out, stderr=errors)
-        identity = 0
+        identity = 1
 
         def shown():
             nonlocal identity
@@ -299,7 +302,28 @@ def test_tail_prints_a_pipelines_messages_live_and_moves_no_position(db, lines, 
                    message=lambda: (tmp_path / "errors").read_text())
         tail.signal(2)
         assert tail.wait(10) in (OK, 130, -2)
-        assert position(db, "rows") == before
+        bodies = [json.loads(message["body"]) for message in Lines(tmp_path / "tail").messages()]
+        assert 1 not in [row["id"] for body in bodies for row in body["delta"]["inserted"]], \
+            "it begins with what comes next"
+        assert offsets(db) == before
+
+
+def offsets(db):
+    """All positions that there are: who only looks leaves none, and moves none."""
+    return db.execute("select relay_group_id, pipeline_id, last_change_id, owner_token"
+                      " from pgtrickle.relay_consumer_offsets order by 1, 2")
+
+
+def test_tail_begins_where_it_is_told_and_ends_after_its_count(db, lines):
+    insert_rows(db, "orders", 1, 5)
+    second = db.one("select id from pgtrickle.outbox_orders order by id offset 1 limit 1")
+    done = command(db, "tail", "rows", "--from", second, "--count", 3)
+    assert done.returncode == OK, done.stderr
+    told = [json.loads(line.partition("  ")[2]) for line in done.stdout.splitlines()]
+    assert [message["delta"]["inserted"][0]["id"] for message in told] == [2, 3, 4]
+    assert offsets(db) == []
+    unknown = command(db, "tail", "no-such")
+    assert unknown.returncode == FAILED and "no-such" in unknown.stderr
 
 
 def test_status_shows_what_runs_where(db, lines):
@@ -312,45 +336,6 @@ def test_status_shows_what_runs_where(db, lines):
         assert done.returncode == OK and "rows" in done.stdout
         assert "\x1b[" not in done.stdout, "no colour where nobody looks"
         assert "rows" in json.dumps(parsed(db, "status"))
-
-
-# The API -----------------------------------------------------------------------------------
-
-
-def test_the_api_reads_for_all_and_changes_only_with_the_token(db, lines):
-    with Relay(db.relay_dsn, admin_token="t0ken") as relay:
-        relay.wait_healthy(pipelines=1)
-        assert "rows" in relay.get("/api/pipelines")[1]
-        assert relay.get("/api/pipelines/rows")[0] == 200
-        assert relay.get("/api/pipelines/no-such")[0] == 404
-        for headers in ({}, {"Authorization": "Bearer wrong"}):
-            assert relay.get("/api/pipelines/rows/pause", method="POST", headers=headers)[0] == 401
-        allowed = {"Authorization": "Bearer t0ken"}
-        paused = relay.get("/api/pipelines/rows/pause", method="POST", headers=allowed)
-        assert paused[0] // 100 == 2, paused
-        relay.wait_state("rows", "paused")
-        resumed = relay.get("/api/pipelines/rows/resume", method="POST", headers=allowed)
-        assert resumed[0] // 100 == 2, resumed
-        insert_rows(db, "orders", 1)
-        lines.wait_rows([1])
-    with Relay(db.relay_dsn) as relay:
-        relay.wait_healthy()
-        assert relay.get("/api/pipelines/rows/pause", method="POST")[0] in (401, 403)
-
-
-# quickstart --------------------------------------------------------------------------------
-
-
-@pytest.mark.timeout(120)
-def test_quickstart_shows_live_deltas_and_leaves_nothing_behind(tmp_path):
-    with open(tmp_path / "out", "wb") as out, open(tmp_path / "errors", "wb") as errors:
-        port = free_port()
-        quickstart = Process([relay_binary(), "quickstart", "--metrics-addr", f"127.0.0.1:{port}"],
-                             env=clean_environment(), stdout=out, stderr=errors)
-        eventually(lambda: "revenue_by_region" in (tmp_path / "out").read_text(), 60,
-                   message=lambda: (tmp_path / "errors").read_text())
-        quickstart.signal(2)
-        assert quickstart.wait(30) == OK
 
 
 # TOML --------------------------------------------------------------------------------------

@@ -499,11 +499,17 @@ def test_on_reject_park_key_holds_later_messages_of_that_key_behind_it(
     db.execute("insert into orders values (1, 'a', 1)")
     db.execute("insert into orders values (2, repeat('b', 10000), 2)")
     db.execute("update orders set name = 'b' where id = 2")
+    db.execute("update orders set name = 'bb' where id = 2")  # small itself: only parked
     db.execute("update orders set name = 'aa' where id = 1")
     with relay, small_nats.client() as client:
         wait_settled(db, "rows", "orders")
         assert [m.json["new"]["name"] for m in client.messages("s")] == ["a", "aa"]
-        assert len(dead(db)) == 2
+        assert [letter["error_code"] for letter in dead(db)][1:] == ["parked", "parked"]
+        insert_rows(db, "orders", 3)
+        db.execute("update orders set name = 'bbb' where id = 2")  # after the relay knows
+        wait_settled(db, "rows", "orders")
+        assert [m.json["key"]["id"] for m in client.messages("s")] == [1, 1, 3]
+        assert len(dead(db)) == 4
 
 
 def test_a_discarded_dead_letter_is_resolved_and_never_sent(db, small_nats, relay, orders):

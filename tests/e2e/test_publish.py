@@ -135,7 +135,8 @@ def test_what_cannot_be_published_is_refused_clearly(db, shop):
 
 
 def test_create_outbox_refuses_what_is_taken_or_has_no_name(db, shop):
-    for call, message in [("create_outbox('shop')", "already an outbox"), ("create_outbox('')", "name"),
+    for call, message in [("create_outbox('shop')", "already an outbox"),
+                          ("create_outbox('')", "needs a name"),
                           ("create_outbox('x', retention_hours => 0)", "retention_hours")]:
         with pytest.raises(psycopg.Error, match=message):
             db.execute(f"select pgtrickle.{call}")

@@ -266,7 +266,8 @@ def test_values_that_are_equal_but_not_the_same_are_told_apart(db):
             done = refresh(db.connect(), name)
             changed = (done["inserted"], done["updated"], done["deleted"])
             assert changed == ((0, 1, 0) if name == "keyed" else (1, 0, 1)), (name, change)
-            assert db.execute(f"select t::text from {name} t") == db.execute("select t::text from t t")
+            assert (db.execute(f"select t::text from {name} t")
+                    == db.execute("select t::text from t t"))
             assert refresh(db.connect(), name)["action"] == "NO_DATA"
 
 
@@ -328,8 +329,8 @@ def test_a_million_unchanged_rows_cost_nothing(db):
 
     timed("create", "select pgtrickle.create_stream_table('keyed', 'select * from t', '1ms', "
                     "'AUTO', '{id}')")
-    timed("create without key", "select pgtrickle.create_stream_table('unkeyed', 'select * from t', "
-                                "'1ms')")
+    timed("create without key", "select pgtrickle.create_stream_table("
+                                "'unkeyed', 'select * from t', '1ms')")
     for name in ("keyed", "unkeyed"):
         assert timed(f"refresh {name}, nothing changed",
                      f"select pgtrickle.refresh_stream_table('{name}')")["action"] == "NO_DATA"
@@ -356,7 +357,7 @@ def test_a_million_unchanged_rows_cost_nothing(db):
     daemon.close()
 
 
-def test_a_thousand_stream_tables_that_did_not_change_are_found_not_due_quickly(db):
+def test_a_thousand_sources_that_did_not_change_are_looked_at_quickly(db):
     db.execute("""
         do $$ begin
           for i in 1..100 loop

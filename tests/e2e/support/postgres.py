@@ -43,6 +43,7 @@ class PostgresServer:
         self.port = free_port()
         self.log_path = os.path.join(self.directory, "server.log")
         self.process = None
+        self.starts = 0
         self._database_number = 0
         self._initialise(settings or {})
 
@@ -98,6 +99,7 @@ class PostgresServer:
             assert time.monotonic() < end, f"PostgreSQL does not start:\n{self.log()}"
             time.sleep(0.1)
         log.close()
+        self.starts += 1
         return self
 
     def _accepts(self):
@@ -182,6 +184,7 @@ class Database:
         self.server = server
         self.name = name
         self._connection = None
+        self._connected_at = 0
 
     @property
     def dsn(self):
@@ -211,8 +214,10 @@ class Database:
 
     def execute(self, statement, parameters=None):
         """Runs a statement as superuser, committed at once; its rows, or [] where it has none."""
-        if self._connection is None or self._connection.closed or self._connection.broken:
-            self._connection = self.connect()
+        if (self._connection is None or self._connection.closed or self._connection.broken
+                or self._connected_at != self.server.starts):
+            self.close()
+            self._connection, self._connected_at = self.connect(), self.server.starts
         cursor = self._connection.execute(statement, parameters)
         return cursor.fetchall() if cursor.description else []
 

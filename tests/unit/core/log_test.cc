@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 #include <simdjson.h>
 
-#include <regex>
+#include <cctype>
 #include <string>
 #include <thread>
 #include <vector>
@@ -45,6 +45,18 @@ std::string member(const std::string& line, const char* name) {
   return std::string(value);
 }
 
+// The line behind its time, if it begins with one.
+std::string without_time(const std::string& line) {
+  static constexpr std::string_view kForm = "0000-00-00T00:00:00.000Z";
+  for (std::size_t i = 0; i < kForm.size(); ++i) {
+    const char c = i < line.size() ? line[i] : ' ';
+    if (kForm[i] == '0' ? std::isdigit(static_cast<unsigned char>(c)) == 0 : c != kForm[i]) {
+      return "<no time> " + line;
+    }
+  }
+  return line.substr(kForm.size());
+}
+
 const Error kAway{ErrorClass::transient, "no_route", "nats://broker:4222 does not answer",
                   "Start the broker.", 0ms};
 
@@ -54,13 +66,8 @@ TEST(Log, TextHasTimeLevelPipelineEventAndMessage) {
     log::warn("listening", "", "port {}", 9090);
   });
   ASSERT_EQ(lines.size(), 2u);
-  const std::string time = R"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)";
-  EXPECT_TRUE(std::regex_match(
-      lines[0],
-      std::regex(time + R"( INFO  \[orders-to-nats\] pipeline_started: took over at 42)")))
-      << lines[0];
-  EXPECT_TRUE(std::regex_match(lines[1], std::regex(time + " WARN  listening: port 9090")))
-      << lines[1];
+  EXPECT_EQ(without_time(lines[0]), " INFO  [orders-to-nats] pipeline_started: took over at 42");
+  EXPECT_EQ(without_time(lines[1]), " WARN  listening: port 9090");
 }
 
 TEST(Log, LevelsBelowTheConfiguredOneAreNotWritten) {

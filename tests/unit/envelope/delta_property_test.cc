@@ -168,11 +168,11 @@ RC_GTEST_PROP(AnyEncoding, MakesUniqueIdsThatDoNotDependOnTheBatch, ()) {
   const auto together = run(options, history, false);
   const auto apart = run(options, history, true);
   RC_ASSERT(together.size() == apart.size());
-  std::set<std::string> ids;
+  std::set<std::string> ids;  // without the hash: it must not take a hash to tell them apart
   for (std::size_t i = 0; i < together.size(); ++i) {
     RC_ASSERT(together[i].id == apart[i].id);
     RC_ASSERT(together[i].inserted == apart[i].inserted);
-    ids.insert(together[i].id);
+    ids.insert(together[i].id.substr(0, together[i].id.rfind('.')));
   }
   RC_ASSERT(ids.size() == together.size());
 }

@@ -13,6 +13,10 @@ using std::chrono::seconds;
 const void* handle(std::uintptr_t n) {
   return reinterpret_cast<const void*>(n);
 }
+void send(Ledger& ledger, std::uintptr_t number, std::size_t message, std::size_t bytes) {
+  const Ledger::Sending sending{handle(number), message, bytes};
+  ledger.sending({&sending, 1});
+}
 SteadyClock::time_point soon() {
   return SteadyClock::now() + seconds(10);
 }
@@ -21,9 +25,9 @@ SharedError trouble(std::string code) {
 }
 
 TEST(Ledger, KeepsOneOutcomeAMessageWhateverTheOrderOfTheAnswers) {
-  Ledger ledger;
+  Ledger ledger("server");
   ledger.begin(3, false);
-  for (std::size_t i = 0; i < 3; ++i) ledger.sending(handle(i + 1), i, 100);
+  for (std::size_t i = 0; i < 3; ++i) send(ledger, i + 1, i, 100);
   EXPECT_EQ(ledger.state().bytes_in_flight, 300u);
   ledger.told(handle(3), Outcome::delivered(), "S");
   ledger.told(handle(1), Outcome::duplicate(), "S");
@@ -36,21 +40,33 @@ TEST(Ledger, KeepsOneOutcomeAMessageWhateverTheOrderOfTheAnswers) {
 }
 
 TEST(Ledger, IgnoresWhatIsToldOfADeliveryThatEnded) {
-  Ledger ledger;
+  Ledger ledger("server");
   ledger.begin(1, false);
-  ledger.sending(handle(1), 0, 10);
+  send(ledger, 1, 0, 10);
   ledger.end();
   ledger.begin(1, false);
-  ledger.sending(handle(2), 0, 10);
+  send(ledger, 2, 0, 10);
   ledger.told(handle(1), Outcome::delivered(), "S");
   EXPECT_EQ(ledger.state().in_flight, 1u);
   EXPECT_FALSE(ledger.end()[0]);
 }
 
+TEST(Ledger, ForgetsWhatTheLibraryDidNotTake) {
+  Ledger ledger("server");
+  ledger.begin(3, false);
+  const std::vector<Ledger::Sending> all{{handle(1), 0, 5}, {handle(2), 1, 5}, {handle(3), 2, 5}};
+  ledger.sending(all);
+  ledger.not_sent(std::span(all).subspan(1));
+  EXPECT_EQ(ledger.state().in_flight, 1u);
+  EXPECT_EQ(ledger.state().bytes_in_flight, 5u);
+  ledger.told(handle(1), Outcome::delivered(), "S");
+  EXPECT_EQ(ledger.state().oldest_sent, SteadyClock::time_point::max());
+}
+
 TEST(Ledger, WakesTheSenderWhenEnoughIsThrough) {
-  Ledger ledger;
+  Ledger ledger("server");
   ledger.begin(4, false);
-  for (std::size_t i = 0; i < 4; ++i) ledger.sending(handle(i + 1), i, 1);
+  for (std::size_t i = 0; i < 4; ++i) send(ledger, i + 1, i, 1);
   std::jthread answers([&] {
     for (std::uintptr_t i = 1; i <= 4; ++i) ledger.told(handle(i), Outcome::delivered(), "S");
   });
@@ -59,9 +75,9 @@ TEST(Ledger, WakesTheSenderWhenEnoughIsThrough) {
 }
 
 TEST(Ledger, ABrokenConnectionEndsTheWait) {
-  Ledger ledger;
+  Ledger ledger("server");
   ledger.begin(1, false);
-  ledger.sending(handle(1), 0, 1);
+  send(ledger, 1, 0, 1);
   std::jthread breaker([&] { ledger.broke(trouble("lost")); });
   const auto state = ledger.wait(0, soon(), {});
   EXPECT_TRUE(state.broken);
@@ -69,18 +85,18 @@ TEST(Ledger, ABrokenConnectionEndsTheWait) {
 }
 
 TEST(Ledger, AStopEndsTheWait) {
-  Ledger ledger;
+  Ledger ledger("server");
   ledger.begin(1, false);
-  ledger.sending(handle(1), 0, 1);
+  send(ledger, 1, 0, 1);
   std::stop_source stop;
   stop.request_stop();
   EXPECT_EQ(ledger.wait(0, soon(), stop.get_token()).in_flight, 1u);
 }
 
 TEST(Ledger, TheFirstFailureIsTheOneThatIsTold) {
-  Ledger ledger;
+  Ledger ledger("server");
   ledger.begin(3, true);
-  for (std::size_t i = 0; i < 3; ++i) ledger.sending(handle(i + 1), i, 1);
+  for (std::size_t i = 0; i < 3; ++i) send(ledger, i + 1, i, 1);
   ledger.told(handle(1), Outcome::unknown(trouble("first")), {});
   ledger.told(handle(2), Outcome::unknown(trouble("second")), {});
   ledger.told(handle(3), Outcome::rejected(trouble("poison")), {});
@@ -89,11 +105,11 @@ TEST(Ledger, TheFirstFailureIsTheOneThatIsTold) {
 }
 
 TEST(Ledger, TheOldestUnansweredMessageIsTheOneThatIsWaitedFor) {
-  Ledger ledger;
+  Ledger ledger("server");
   ledger.begin(2, false);
-  ledger.sending(handle(1), 0, 1);
+  send(ledger, 1, 0, 1);
   const auto first = ledger.state().oldest_sent;
-  ledger.sending(handle(2), 1, 1);
+  send(ledger, 2, 1, 1);
   ledger.told(handle(2), Outcome::delivered(), "S");
   EXPECT_EQ(ledger.state().oldest_sent, first);
   ledger.told(handle(1), Outcome::delivered(), "S");

@@ -1,0 +1,122 @@
+-- Which triggers a table has for its outbox, and putting them there. Run by the table's owner.
+
+-- A relation's name with its schema, as SQL wants it.
+create or replace function pgtrickle._qualified(rel regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select format('%I.%I', n.nspname, c.relname)
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = rel;
+$$;
+
+-- The triggers that a relation has for an outbox, and when each fires, as pg_trigger.tgenabled
+-- says: O not under session_replication_role = replica, R only there, A always. `place` is table,
+-- root, middle or leaf (of a partition tree), or part (a partition with its own outbox).
+--
+-- Their names begin with ! so that ours come before the user's, whose triggers may write again.
+-- A row trigger on a partitioned table is inherited by each partition from the moment it exists,
+-- so that no change of a new partition is missed; where the partition has statement triggers of
+-- its own, the row trigger has nothing left to do.
+create or replace function pgtrickle._capture_triggers(outbox pgtrickle.pgt_outbox_config,
+                                                       place text)
+returns table (what text, trigger_name text, fires "char", inherited boolean, definition text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select t.what, format('!pgtrickle_%s_%s', outbox.outbox_number, t.what), t.fires, t.inherited,
+         t.definition || format(' execute function pgtrickle.%I(%s)',
+           '_capture_' || outbox.outbox_number || '_' || case when t.what like 'truncat%'
+                                                              then 'truncate' else t.what end,
+           t.argument)
+  from (values
+    ('begin', case outbox.capture when 'row' then 'A' else 'O' end::"char", false, true, '',
+     'before insert or update or delete on %s for each statement'),
+    ('insert', 'O', false, outbox.capture = 'statement', '',
+     'after insert on %s referencing new table as new_rows for each statement'),
+    ('update', 'O', false, outbox.capture = 'statement', '',
+     'after update on %s referencing old table as old_rows new table as new_rows '
+     'for each statement'),
+    ('delete', 'O', false, outbox.capture = 'statement', '',
+     'after delete on %s referencing old table as old_rows for each statement'),
+    ('end', 'A', false, outbox.capture = 'row', '',
+     'after insert or update or delete on %s for each statement'),
+    ('row', case when outbox.capture = 'statement' and place in ('table', 'leaf')
+                 then 'R' else 'A' end::"char",
+     place in ('leaf', 'middle'), true, '',
+     'after insert or update or delete on %s for each row'),
+    ('truncating', 'A', false, place = 'root', quote_literal('whole'),
+     'before truncate on %s for each statement'),
+    ('truncate', 'A', false, place in ('table', 'root', 'part'), quote_literal('whole'),
+     'after truncate on %s for each statement'),
+    ('truncate', 'A', false, place = 'leaf', quote_literal('part'),
+     'before truncate on %s for each statement')
+  ) as t (what, fires, inherited, wanted, argument, definition)
+  where t.wanted;
+$$;
+
+-- Attaches the triggers of an outbox to one relation, or sets right those that are there.
+create or replace function pgtrickle._capture_attach(outbox pgtrickle.pgt_outbox_config,
+                                                     rel regclass, place text) returns void
+language plpgsql
+as $$
+declare
+  t record;
+begin
+  for t in select * from pgtrickle._capture_triggers(outbox, place) loop
+    if not t.inherited then
+      execute pg_catalog.format('create or replace trigger %I ', t.trigger_name)
+        || pg_catalog.format(t.definition, pgtrickle._qualified(rel));
+    end if;
+    execute pg_catalog.format('alter table %s enable %s trigger %I', pgtrickle._qualified(rel),
+                              case t.fires when 'R' then 'replica' when 'A' then 'always'
+                                           else '' end,
+                              t.trigger_name);
+  end loop;
+end $$;
+
+-- Takes the triggers of an outbox from one relation.
+create or replace function pgtrickle._capture_detach(number int, rel regclass) returns void
+language plpgsql
+as $$
+declare
+  name text;
+begin
+  for name in
+    select t.tgname from pg_catalog.pg_trigger t
+    where t.tgrelid = rel and t.tgparentid = 0
+      and pg_catalog.starts_with(t.tgname, pg_catalog.format('!pgtrickle_%s_', number))
+  loop
+    execute pg_catalog.format('drop trigger %I on %s', name, pgtrickle._qualified(rel));
+  end loop;
+end $$;
+
+-- Where each relation of a source stands.
+create or replace function pgtrickle._capture_places(source regclass)
+returns table (rel regclass, place text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select p.relid, case when p.relid = source then 'root' when p.isleaf then 'leaf'
+                       else 'middle' end
+  from pg_partition_tree(source) p
+  join pg_class c on c.oid = source and c.relkind = 'p'
+  union all
+  select c.oid, case when c.relispartition then 'part' else 'table' end
+  from pg_class c where c.oid = source and c.relkind = 'r';
+$$;
+
+-- Lets pgtrickle_owner read a table: the rows of a partition before a TRUNCATE removes them.
+create or replace function pgtrickle._grant_reading(rel regclass) returns void
+language plpgsql
+as $$
+declare
+  schema_oid oid := (select c.relnamespace from pg_catalog.pg_class c where c.oid = rel);
+begin
+  execute pg_catalog.format('grant select on %s to pgtrickle_owner', pgtrickle._qualified(rel));
+  if not pg_catalog.has_schema_privilege('pgtrickle_owner', schema_oid, 'USAGE') then
+    execute pg_catalog.format('grant usage on schema %s to pgtrickle_owner',
+                              schema_oid::pg_catalog.regnamespace);
+    if not pg_catalog.has_schema_privilege('pgtrickle_owner', schema_oid, 'USAGE') then
+      raise warning 'TRUNCATE of a single partition of % will fail until somebody runs: '
+                    'GRANT USAGE ON SCHEMA % TO pgtrickle_owner', rel,
+                    schema_oid::pg_catalog.regnamespace;
+    end if;
+  end if;
+end $$;

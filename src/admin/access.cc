@@ -1,0 +1,50 @@
+#include "admin/access.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+namespace relay::admin {
+
+namespace {
+
+constexpr std::string_view kScheme = "bearer ";
+
+using Digest = std::array<unsigned char, EVP_MAX_MD_SIZE>;
+
+Digest digest_of(std::string_view text) {
+  Digest digest{};
+  EVP_Digest(text.data(), text.size(), digest.data(), nullptr, EVP_sha256(), nullptr);
+  return digest;
+}
+
+/// Digests are of one length whatever the texts are.
+bool same(std::string_view one, std::string_view other) {
+  const Digest a = digest_of(one);
+  const Digest b = digest_of(other);
+  return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
+
+/// What follows `Bearer `, or nothing.
+std::string_view bearer_token(std::string_view header) {
+  const bool is_bearer =
+      header.size() > kScheme.size() &&
+      std::equal(kScheme.begin(), kScheme.end(), header.begin(), [](char expected, char given) {
+        return expected == std::tolower(static_cast<unsigned char>(given));
+      });
+  return is_bearer ? header.substr(kScheme.size()) : std::string_view();
+}
+
+}  // namespace
+
+Access access_of(const HttpRequest& request, std::string_view admin_token) {
+  if (admin_token.empty()) return Access::closed;
+  const auto header = request.headers.find("authorization");
+  if (header == request.headers.end()) return Access::denied;
+  return same(bearer_token(header->second), admin_token) ? Access::granted : Access::denied;
+}
+
+}  // namespace relay::admin

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "admin/http_server.h"
+#include "postgres/pool.h"
+
+namespace relay::admin {
+
+/// The part of the JSON API that asks the database: dead letters, and changes by those who have the
+/// token, through the same SQL functions as the command line. One thread at a time; an answer takes
+/// a few seconds at most, whatever the database does.
+class Api {
+ public:
+  /// `admin_token` empty: nothing can be changed. The pool outlives this.
+  Api(postgres::Pool& pool, std::string admin_token)
+      : pool_(pool), admin_token_(std::move(admin_token)) {}
+
+  HttpResponse dead_letters(const HttpRequest& request);
+  /// Any POST.
+  HttpResponse change(const HttpRequest& request);
+
+ private:
+  Result<postgres::Rows> query(std::string_view sql, std::span<const postgres::Param> params);
+  postgres::Pool& pool_;
+  const std::string admin_token_;
+};
+
+/// A JSON answer, and one that says what is wrong: {"error": ..., "remedy": ...}.
+HttpResponse json_response(int status, std::string body);
+HttpResponse problem_response(int status, std::string_view what, std::string_view remedy = {});
+
+/// The status that an error of the database is answered with.
+int status_of(const Error& error);
+
+}  // namespace relay::admin

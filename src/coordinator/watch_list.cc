@@ -1,0 +1,130 @@
+#include "coordinator/watch_list.h"
+
+#include <algorithm>
+
+namespace relay::coordinator {
+
+void WatchList::add(const std::string& name, std::shared_ptr<Watcher> watcher) {
+  Sequence& sequence = sequences_[name];
+  if (sequence.value > 0) {
+    watcher->moved(sequence.value);
+    due_.insert(&sequence);
+  }
+  sequence.watches.push_back({std::move(watcher), sequence.value > 0});
+}
+
+void WatchList::remove(const Watcher& watcher) {
+  for (auto it = sequences_.begin(); it != sequences_.end();) {
+    Sequence& sequence = it->second;
+    std::erase_if(sequence.watches,
+                  [&](const Watch& watch) { return watch.watcher.get() == &watcher; });
+    if (!sequence.watches.empty()) {
+      ++it;
+      continue;
+    }
+    due_.erase(&sequence);
+    by_oid_.erase(sequence.oid);
+    question_made_ = false;
+    it = sequences_.erase(it);
+  }
+}
+
+std::vector<std::string> WatchList::unresolved() const {
+  std::vector<std::string> names;
+  for (const auto& [name, sequence] : sequences_) {
+    if (!sequence.asked) names.push_back(name);
+  }
+  return names;
+}
+
+void WatchList::resolve(const std::string& name, std::int64_t oid) {
+  const auto found = sequences_.find(name);
+  if (found != sequences_.end()) resolve(found->second, oid);
+}
+
+void WatchList::resolve(Sequence& sequence, std::int64_t oid) {
+  if (sequence.oid != oid) {
+    by_oid_.erase(sequence.oid);
+    const bool had_one = sequence.oid != 0;
+    sequence.oid = oid;
+    sequence.value = 0;
+    if (had_one) make_due(sequence);
+  }
+  sequence.asked = oid != 0;
+  if (sequence.asked) by_oid_[oid] = &sequence;
+  question_made_ = false;
+}
+
+void WatchList::unresolve_all() {
+  for (auto& [name, sequence] : sequences_) sequence.asked = false;
+  by_oid_.clear();
+  question_made_ = false;
+}
+
+void WatchList::set_aside(std::int64_t oid) {
+  const auto found = by_oid_.find(oid);
+  if (found == by_oid_.end()) return;
+  found->second->asked = false;
+  by_oid_.erase(found);
+  question_made_ = false;
+}
+
+const WatchList::Question& WatchList::question() {
+  if (question_made_) return question_;
+  question_.oids = question_.known = "{";
+  for (const auto& [oid, sequence] : by_oid_) {
+    if (question_.oids.size() > 1) {
+      question_.oids += ',';
+      question_.known += ',';
+    }
+    question_.oids += std::to_string(oid);
+    question_.known += std::to_string(sequence->value);
+  }
+  question_.oids += '}';
+  question_.known += '}';
+  question_made_ = true;
+  return question_;
+}
+
+void WatchList::make_due(Sequence& sequence) {
+  for (Watch& watch : sequence.watches) watch.due = true;
+  due_.insert(&sequence);
+}
+
+void WatchList::saw(std::int64_t oid, std::int64_t value) {
+  const auto found = by_oid_.find(oid);
+  if (found == by_oid_.end() || found->second->value == value) return;
+  Sequence& sequence = *found->second;
+  sequence.value = value;
+  question_made_ = false;
+  for (const Watch& watch : sequence.watches) watch.watcher->moved(value);
+  make_due(sequence);
+}
+
+void WatchList::gone(std::int64_t oid) {
+  const auto found = by_oid_.find(oid);
+  if (found != by_oid_.end()) resolve(*found->second, 0);
+}
+
+void WatchList::wake_sleepers() {
+  for (auto it = due_.begin(); it != due_.end();) {
+    bool left = false;
+    for (Watch& watch : (*it)->watches) {
+      if (watch.due && watch.watcher->asleep()) {
+        watch.due = false;
+        watch.watcher->wake();
+      }
+      left = left || watch.due;
+    }
+    it = left ? std::next(it) : due_.erase(it);
+  }
+}
+
+std::chrono::milliseconds pause_between_looks(std::chrono::nanoseconds quiet) {
+  using std::chrono::milliseconds;
+  if (quiet < std::chrono::seconds(1)) return milliseconds(1);
+  if (quiet < std::chrono::minutes(1)) return milliseconds(5);
+  return milliseconds(25);
+}
+
+}  // namespace relay::coordinator

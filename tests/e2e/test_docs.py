@@ -1,0 +1,58 @@
+"""What the documentation says is what the program does."""
+
+import pathlib
+import re
+
+import pytest
+
+from support.postgres import REPOSITORY
+from support.relay import run_command
+
+ROOT = pathlib.Path(REPOSITORY)
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+PAGE = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+
+
+@pytest.fixture(scope="module")
+def commands():
+    """The help of each command and verb, by its name: "", "run", "dlq", "dlq retry", ..."""
+    helps = {"": run_command("--help").stdout}
+    for name in subcommands(helps[""]):
+        helps[name] = run_command(name, "--help").stdout
+        for verb in subcommands(helps[name]):
+            helps[f"{name} {verb}"] = run_command(name, verb, "--help").stdout
+    return helps
+
+
+def subcommands(text):
+    listed = text.partition("Subcommands:")[2]
+    return re.findall(r"^  ([a-z]+)\b", listed, re.MULTILINE)
+
+
+def test_the_page_of_options_is_what_the_program_prints(relay_bin):
+    printed = run_command("options")
+    assert printed.returncode == 0, printed.stderr
+    assert (ROOT / "docs/options.md").read_text() == printed.stdout, \
+        "make it anew: pgtrickle-relay options > docs/options.md"
+
+
+@PAGE
+def test_every_link_leads_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target
+
+
+@PAGE
+def test_every_command_and_flag_that_is_shown_exists(relay_bin, commands, page):
+    flags = "".join(commands.values())
+    for line in page.read_text().splitlines():
+        for call in re.findall(r"pgtrickle-relay ([^`#|]*)", line):
+            words = [word for word in call.split() if re.fullmatch(r"[a-z]+", word)]
+            if words and call.startswith(words[0]) and words[0] in commands:
+                verbs = subcommands(commands[words[0]])
+                if verbs and words[1:]:
+                    assert words[1] in verbs, line
+            for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", call):
+                assert flag in flags, line

@@ -1,0 +1,378 @@
+"""The NATS JetStream sink, by the real binary against a real server, read with an independent client."""
+
+import json
+import re
+import threading
+
+import pytest
+
+from support.nats_server import NatsServer
+from support.pipelines import (SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox,
+                               status_row, to_nats, wait_settled)
+from support.proxy import DOWN, UP, FaultProxy
+from support.tls import Authority
+from support.waiting import eventually
+
+
+@pytest.fixture
+def orders(db):
+    make_table(db)
+
+
+@pytest.fixture
+def stream(nats):
+    """A stream `s` over relay.>, and a client for it."""
+    with nats.client() as client:
+        client.create_stream("s", "relay.>")
+        yield client
+
+
+def rows(client, stream="s"):
+    """The ids of all rows that arrived as new, in the stream's order."""
+    return [row["id"] for message in client.messages(stream) for row in new_rows(message.json)]
+
+
+def wait_rows(client, wanted, deadline=30, stream="s"):
+    """Waits until exactly these rows are in the stream, in this order, each once."""
+    wanted = list(wanted)
+    eventually(lambda: client.count(stream) >= 1 and len(rows(client, stream)) >= len(wanted),
+               deadline * SLOW_FACTOR, interval=0.1,
+               message=lambda: f"{client.count(stream)} messages, wanted {len(wanted)} rows")
+    assert rows(client, stream) == wanted
+
+
+def bulk(db, first, count, size=0):
+    """`count` rows in one statement."""
+    db.execute("insert into orders select i, 'row ' || i || repeat('x', %s), i"
+               " from generate_series(%s::bigint, %s::bigint) i", (size, first, first + count - 1))
+
+
+def dead_letters(db, pipeline):
+    return db.execute("select id, error_code, error_message, convert_from(payload, 'UTF8')"
+                      " from pgtrickle.relay_dlq where pipeline = %s and resolved_at is null"
+                      " order by id", (pipeline,))
+
+
+def wait_trouble(relay, db, pipeline, pattern, remedy="", deadline=20):
+    """Waits until /health and relay_pipeline_status tell the trouble, and its remedy."""
+    def told():
+        entry, stored = relay.pipeline(pipeline), status_row(db, pipeline)
+        assert entry and re.search(pattern, str(entry["last_error"])), entry
+        assert stored and re.search(pattern, str(stored["last_error"])), stored
+        assert stored["remedy"] and remedy in stored["remedy"], stored
+        return entry
+    return eventually(told, deadline * SLOW_FACTOR, message=lambda: relay.log(40))
+
+
+class Writer:
+    """Inserts single rows from another thread until told to stop; knows what it committed."""
+
+    def __init__(self, db, table="orders"):
+        self._db, self._table = db, table
+        self._stop = threading.Event()
+        self.committed = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        with self._db.connect() as connection:
+            while not self._stop.is_set():
+                number = self.committed + 1
+                connection.execute(f"insert into {self._table} values (%s, 'w', %s)",
+                                   (number, number))
+                self.committed = number
+
+    def wait(self, count, deadline=30):
+        eventually(lambda: self.committed >= count, deadline * SLOW_FACTOR)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(30)
+
+
+# What arrives ------------------------------------------------------------------------------
+
+
+@pytest.mark.sanitizer
+def test_id_and_headers_are_where_the_documentation_says(db, nats, relay, orders, stream):
+    set_outbox(db, "p", to_nats("orders", nats, "relay.{op}", message="row",
+                                headers={"source-system": "shop"}))
+    with relay:
+        db.execute("insert into orders values (1, 'a', 1)")
+        db.execute("truncate orders")
+        eventually(lambda: stream.count("s") == 2)
+    inserted, truncated = stream.messages("s")
+    assert inserted.subject == "relay.insert"
+    assert re.fullmatch(r"p:\d+-[0-9a-f]{8}:0\.[0-9a-f]{4}", inserted.id)
+    assert inserted.headers["pgtrickle-id"] == inserted.id
+    assert inserted.headers["pgtrickle-op"] == "insert"
+    assert inserted.headers["pgtrickle-stream-table"] == "orders"
+    assert inserted.headers["pgtrickle-outbox-id"] == str(inserted.json["sequence"])
+    assert inserted.headers["source-system"] == "shop"
+    assert "Pgtrickle-Full-Refresh" not in inserted.headers
+    assert truncated.headers["Pgtrickle-Full-Refresh"] == "true"
+
+
+def test_bodies_arrive_byte_for_byte(db, nats, relay, stream):
+    db.execute("select pgtrickle.create_outbox('events')")
+    set_outbox(db, "p", to_nats("events", nats, "relay.events"))
+    texts = ['{"n": 1234567890123456789012345678901234567890.12345678901234567890}',
+             '{"t": "ü 𝄞 \\u2028 \\\\ \\" \\n \\t /"}', '[]', '"plain"', '0.10', 'null',
+             json.dumps({"large": "x" * 900_000})]
+    with relay:
+        for text in texts:
+            db.execute("select pgtrickle.publish('events', %s::jsonb)", (text,))
+        eventually(lambda: stream.count("s") == len(texts), 20 * SLOW_FACTOR)
+    stored = [db.one("select %s::jsonb::text", (text,)).encode() for text in texts]
+    assert [message.data for message in stream.messages("s")] == stored
+
+
+def test_ten_thousand_messages_cross_batch_borders_in_order(db, nats, relay, orders, stream):
+    set_outbox(db, "p", to_nats("orders", nats, message="row", batch_size=700))
+    with relay:
+        for first in range(1, 10_001, 500):
+            bulk(db, first, 500)
+        eventually(lambda: stream.count("s") >= 10_000, 60 * SLOW_FACTOR)
+        assert relay.metric("messages_delivered_total", pipeline="p") == 10_000
+    assert rows(stream) == list(range(1, 10_001))
+    assert len({message.id for message in stream.messages("s")}) == 10_000
+
+
+def test_values_that_are_no_legal_token_are_escaped_reversibly(db, nats, relay, orders, stream):
+    set_outbox(db, "p", to_nats("orders", nats, "relay.{{ name }}", message="row"))
+    names = {"a.b": "a%2Eb", "c d": "c%20d", "*": "%2A", ">": "%3E", "100%": "100%25", "": "%",
+             "Zürich": "Zürich", "tab\t": "tab%09"}
+    with relay:
+        for identity, name in enumerate(names):
+            db.execute("insert into orders values (%s, %s, 0)", (identity, name))
+        eventually(lambda: stream.count("s") == len(names))
+    assert [m.subject for m in stream.messages("s")] == [f"relay.{t}" for t in names.values()]
+
+
+def test_a_prefix_with_an_ending_wildcard_publishes_to_prefix_and_table(db, nats, relay, orders,
+                                                                        stream):
+    set_outbox(db, "p", {"stream_table": "orders", "sink_type": "nats", "nats_url": nats.url,
+                         "nats_subject": "relay.>"})
+    with relay:
+        insert_rows(db, "orders", 1)
+        wait_rows(stream, [1])
+    assert stream.messages("s")[0].subject == "relay.orders"
+
+
+def test_any_other_wildcard_is_a_configuration_error(db, nats, relay, orders):
+    set_outbox(db, "p", {"stream_table": "orders", "sink_type": "nats", "nats_url": nats.url,
+                         "nats_subject": "relay.*.x"})
+    with relay:
+        relay.wait_state("p", "misconfigured")
+        wait_trouble(relay, db, "p", "wildcard")
+
+
+def test_the_stream_is_made_where_it_is_told(db, nats, relay, orders):
+    set_outbox(db, "p", to_nats("orders", nats, "made.{stream_table}", sink={
+        "stream": "made", "create_stream": True, "stream_subjects": ["made.>"]}))
+    with relay, nats.client() as client:
+        insert_rows(db, "orders", 1, 3)
+        wait_settled(db, "p", "orders")
+        assert client.stream_info("made")["config"]["subjects"] == ["made.>"]
+        assert rows(client, "made") == [1, 2, 3]
+
+
+def test_a_stream_that_is_named_and_absent_is_an_error_with_the_remedy(db, nats, relay, orders):
+    set_outbox(db, "p", to_nats("orders", nats, sink={"stream": "absent"}))
+    with relay:
+        insert_rows(db, "orders", 1)
+        wait_trouble(relay, db, "p", "no stream 'absent'", remedy="create_stream")
+        assert relay.pipeline("p")["state"] == "misconfigured"
+
+
+# Faults ------------------------------------------------------------------------------------
+
+
+def test_a_restart_in_mid_stream_loses_and_doubles_nothing(db, nats, relay, orders, stream):
+    set_outbox(db, "p", to_nats("orders", nats, batch_size=50))
+    with Writer(db) as writer:
+        relay.start()
+        for level in (300, 600):
+            writer.wait(level)
+            relay.restart()
+        writer.wait(900)
+    wait_rows(stream, range(1, writer.committed + 1))
+    relay.stop()
+
+
+@pytest.mark.sanitizer
+def test_a_killed_server_costs_nothing(db, nats, relay, orders, stream):
+    set_outbox(db, "p", to_nats("orders", nats))
+    with relay:
+        with Writer(db) as writer:
+            for level in (200, 500):
+                writer.wait(level)
+                nats.kill9()
+                writer.wait(level + 50)
+                nats.start()
+            writer.wait(800)
+        with nats.client() as client:
+            wait_rows(client, range(1, writer.committed + 1), 60)
+    assert dead_letters(db, "p") == []
+
+
+def test_a_frozen_server_costs_nothing(db, nats, relay, orders, stream):
+    set_outbox(db, "p", to_nats("orders", nats, sink={"ack_timeout": "500ms"}))
+    with relay:
+        with Writer(db) as writer:
+            writer.wait(200)
+            nats.freeze()
+            wait_trouble(relay, db, "p", "acknowledge|connect")
+            nats.thaw()
+            writer.wait(600)
+        wait_rows(stream, range(1, writer.committed + 1), 60)
+    assert dead_letters(db, "p") == []
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_connections_that_are_cut_in_the_middle_cost_nothing(db, nats, relay, orders, stream,
+                                                             direction):
+    with FaultProxy(nats.port) as proxy:
+        set_outbox(db, "p", to_nats("orders", nats,
+                                    sink={"url": f"nats://127.0.0.1:{proxy.port}"}))
+        with relay:
+            with Writer(db) as writer:
+                for cut in (5_000, 20_000, 100_001):
+                    writer.wait(writer.committed + 100)
+                    accepted = proxy.accepted
+                    proxy.cut_after(cut, direction)
+                    eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
+            wait_rows(stream, range(1, writer.committed + 1), 60)
+    assert dead_letters(db, "p") == []
+
+
+def test_the_second_server_of_the_list_serves(db, nats, relay, orders, stream):
+    set_outbox(db, "p", to_nats("orders", nats, sink={"url": f"nats://127.0.0.1:1,{nats.url}"}))
+    with relay:
+        insert_rows(db, "orders", 1)
+        wait_rows(stream, [1])
+
+
+def test_tls_is_verified_and_a_wrong_authority_is_named_while_others_run(db, relay, orders):
+    authority, other = Authority(), Authority("another CA")
+    certificate, key = authority.certificate("server")
+    server = NatsServer(tls={"cert": certificate, "key": key}).start()
+    try:
+        with server.client(tls_ca=authority.ca) as client:
+            client.create_stream("s", "relay.>")
+            set_outbox(db, "trusted", to_nats("orders", server, sink={"tls_ca": authority.ca}))
+            set_outbox(db, "wrong-ca", to_nats("orders", server, sink={"tls_ca": other.ca}))
+            set_outbox(db, "no-ca", to_nats("orders", server))
+            with relay:
+                insert_rows(db, "orders", 1)
+                for name in ("wrong-ca", "no-ca"):
+                    wait_trouble(relay, db, name, "certificate .* not trusted", remedy="tls_ca")
+                wait_rows(client, [1])
+                assert relay.pipeline("trusted")["last_error"] is None
+    finally:
+        server.stop()
+
+
+def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, relay, orders):
+    server = NatsServer(max_payload=60_000).start()
+    try:
+        with server.client() as client:
+            client.create_stream("s", "relay.>")
+        set_outbox(db, "p", to_nats("orders", server))
+        with relay:
+            insert_rows(db, "orders", 1, 5)
+            db.execute("insert into orders values (6, repeat('x', 70000), 6)")
+            insert_rows(db, "orders", 7, 5)
+            with server.client() as client:
+                wait_rows(client, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11])
+            eventually(lambda: len(dead_letters(db, "p")) == 1)
+            (letter, code, message, payload), = dead_letters(db, "p")
+            assert code == "too_large" and "60000" in message
+            assert json.loads(payload)["delta"]["inserted"][0]["id"] == 6
+            with open(server.config_path) as config:
+                text = config.read().replace("max_payload: 60000", "max_payload: 1000000")
+            with open(server.config_path, "w") as config:
+                config.write(text)
+            server.restart()
+            db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
+            with server.client() as client:
+                wait_rows(client, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 6])
+            eventually(lambda: dead_letters(db, "p") == [])
+    finally:
+        server.stop()
+
+
+def test_a_slow_server_does_not_grow_memory(db, nats, relay, orders, stream):
+    with FaultProxy(nats.port) as proxy:
+        set_outbox(db, "p", to_nats("orders", nats, message="row", batch_bytes="1MiB",
+                                    sink={"url": f"nats://127.0.0.1:{proxy.port}"}))
+        with relay:
+            insert_rows(db, "orders", 1)
+            wait_rows(stream, [1])
+            before = relay.resident_kib()
+            proxy.slow(100_000)
+            for first in range(2, 60_000, 2_000):  # about 30 MB of messages
+                bulk(db, first, 2_000, size=300)
+            eventually(lambda: proxy.forwarded[UP] > 500_000, 30 * SLOW_FACTOR)
+            assert relay.peak_kib() - before < 25_000
+            assert relay.pipeline("p")["lag"] > 0
+            proxy.restore()
+
+
+def test_a_changed_subject_takes_effect_while_rows_flow(db, nats, relay, orders, stream):
+    set_outbox(db, "p", to_nats("orders", nats, "relay.before"))
+    with relay:
+        with Writer(db) as writer:
+            writer.wait(100)
+            set_outbox(db, "p", to_nats("orders", nats, "relay.after"))
+            eventually(lambda: stream.messages("s")[-1].subject == "relay.after")
+            writer.wait(writer.committed + 50)
+        wait_rows(stream, range(1, writer.committed + 1))
+    subjects = [message.subject for message in stream.messages("s")]
+    assert subjects == sorted(subjects, reverse=True)
+
+
+def test_a_stop_under_load_is_clean_and_leaves_no_duplicate(db, nats, relay, orders, stream):
+    set_outbox(db, "p", to_nats("orders", nats))
+    with Writer(db) as writer:
+        relay.start()
+        writer.wait(300)
+        relay.stop()
+        relay.start()
+        eventually(lambda: relay.metric("messages_delivered_total", pipeline="p"))
+        writer.wait(600)
+    wait_rows(stream, range(1, writer.committed + 1))
+    assert relay.metric("duplicates_total", pipeline="p") in (None, 0)
+    relay.stop()
+
+
+def test_a_full_stream_is_waited_for(db, nats, relay, orders):
+    with nats.client() as client:
+        client.create_stream("s", "relay.>", max_msgs=10, discard="new")
+        set_outbox(db, "p", to_nats("orders", nats))
+        with relay:
+            insert_rows(db, "orders", 1, 25)
+            wait_trouble(relay, db, "p", "maximum messages exceeded")
+            assert rows(client) == list(range(1, 11))
+            client.update_stream("s", max_msgs=100)
+            wait_rows(client, range(1, 26), 60)
+    assert dead_letters(db, "p") == []
+
+
+def test_a_user_without_the_permission_is_told_which_one(db, relay, orders):
+    users = ('authorization { users: [ { user: all, password: p }, { user: relay, password: p, '
+             'permissions: { publish: ["$JS.API.>"], subscribe: ">" } } ] }')
+    server = NatsServer(extra=users).start()
+    try:
+        with server.client(user="all", password="p") as client:
+            client.create_stream("s", "relay.>")
+            set_outbox(db, "p", to_nats("orders", server, sink={"user": "relay", "password": "p"}))
+            with relay:
+                insert_rows(db, "orders", 1)
+                wait_trouble(relay, db, "p", "(?i)permission")
+                assert relay.pipeline("p")["state"] == "misconfigured"
+    finally:
+        server.stop()

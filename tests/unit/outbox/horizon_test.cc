@@ -1,0 +1,326 @@
+#include "outbox/horizon.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <rapidcheck.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace relay::outbox {
+namespace {
+
+using Ids = std::vector<std::int64_t>;
+
+Holder session(const std::string& name) {
+  return {name, false, 1};
+}
+Holder prepared(const std::string& name) {
+  return {name, true, 0};
+}
+
+/// What one statement that gives these rows lets through.
+Ids read(Horizon& horizon, const Ids& rows, bool all = true) {
+  Ids passed;
+  horizon.begin_read();
+  for (const std::int64_t id : rows) {
+    if (!horizon.pass(id)) return passed;
+    passed.push_back(id);
+  }
+  if (all) horizon.end_read();
+  return passed;
+}
+
+TEST(Horizon, PassesARunWithoutAGapWithoutAnyLook) {
+  Horizon horizon(7);
+  EXPECT_EQ(read(horizon, {8, 9, 10}), (Ids{8, 9, 10}));
+  EXPECT_EQ(horizon.frontier(), 10);
+}
+
+TEST(Horizon, StopsAtAGap) {
+  Horizon horizon;
+  EXPECT_EQ(read(horizon, {1, 2, 4, 5}), (Ids{1, 2}));
+  EXPECT_EQ(horizon.frontier(), 2);
+}
+
+TEST(Horizon, PassesAGapOnceNobodyIsLeftWhoCouldFillIt) {
+  Horizon horizon;
+  read(horizon, {1, 3});
+  horizon.observe(3, std::vector{session("2/7")});
+  EXPECT_TRUE(horizon.waiting());
+  EXPECT_EQ(read(horizon, {3}), Ids{});
+  horizon.observe(9, std::vector{session("2/8")});
+  EXPECT_EQ(horizon.settled(), 3);
+  EXPECT_EQ(read(horizon, {3}), Ids{3});
+}
+
+TEST(Horizon, ALookCountsOnlyForStatementsThatBeginAfterIt) {
+  Horizon horizon;
+  horizon.begin_read();
+  horizon.observe(5, {});
+  EXPECT_FALSE(horizon.pass(3));
+  horizon.begin_read();
+  EXPECT_TRUE(horizon.pass(3));
+}
+
+TEST(Horizon, OneLookSettlesAllGapsUpToItsSequence) {
+  Horizon horizon;
+  horizon.observe(9, {});
+  EXPECT_EQ(read(horizon, {2, 5, 9, 11}), (Ids{2, 5, 9}));
+}
+
+TEST(Horizon, IdsThatWereRolledBackAtTheTailArePassed) {
+  Horizon horizon(4);
+  horizon.observe(8, {});
+  EXPECT_TRUE(horizon.can_advance(0));
+  read(horizon, {});
+  EXPECT_EQ(horizon.frontier(), 8);
+  EXPECT_FALSE(horizon.can_advance(0));
+}
+
+TEST(Horizon, AStatementThatWasCutDoesNotMoveBeyondItsLastRow) {
+  Horizon horizon;
+  horizon.observe(100, {});
+  read(horizon, {3, 5}, false);
+  EXPECT_EQ(horizon.frontier(), 5);
+}
+
+TEST(Horizon, WritersThatCameLaterAreNotWaitedFor) {
+  Horizon horizon;
+  read(horizon, {2});
+  horizon.observe(2, std::vector{session("a")});
+  horizon.observe(50, std::vector{session("a"), session("b")});
+  horizon.observe(60, std::vector{session("b")});
+  EXPECT_EQ(horizon.settled(), 2);
+  EXPECT_TRUE(horizon.can_advance(2));
+}
+
+TEST(Horizon, AGapWaitsOnlyForThoseWhoWereThereWhenItWasFirstSeen) {
+  Horizon horizon;
+  horizon.observe(10, std::vector{session("long")});
+  horizon.observe(20, std::vector{session("long"), session("rolled back")});
+  horizon.observe(30, std::vector{session("long"), session("late")});
+  horizon.observe(40, std::vector{session("late")});
+  EXPECT_EQ(horizon.settled(), 20);
+}
+
+TEST(Horizon, ASessionThatPreparesItsTransactionIsStillWaitedFor) {
+  Horizon horizon;
+  horizon.observe(2, std::vector{session("3/45")});
+  horizon.observe(2, std::vector{prepared("737")});
+  EXPECT_EQ(horizon.settled(), 0);
+  horizon.observe(2, {});
+  EXPECT_EQ(horizon.settled(), 2);
+}
+
+TEST(Horizon, TransactionsPreparedLaterDoNotStallForEver) {
+  Horizon horizon;
+  horizon.observe(2, std::vector{session("s")});
+  horizon.observe(3, std::vector{prepared("1"), prepared("2")});
+  for (int i = 3; i < 100; ++i) {
+    horizon.observe(i, std::vector{prepared(std::to_string(i))});
+  }
+  EXPECT_GE(horizon.settled(), 2);
+}
+
+TEST(Horizon, ManyOpenLooksLoseNothing) {
+  Horizon horizon;
+  for (int i = 1; i <= 1000; ++i) horizon.observe(i, std::vector{session("long")});
+  EXPECT_EQ(horizon.settled(), 0);
+  horizon.observe(1001, {});
+  EXPECT_EQ(horizon.settled(), 1001);
+}
+
+// ---- against a model of the database, in every order that a generator finds
+
+/// A transaction takes the lock, draws ids, writes their rows, and ends in one of four ways. Rows
+/// become visible before the lock is released, as in PostgreSQL; anything may happen in between.
+class Database {
+ public:
+  /// One step of one of the writers, chosen by `choice`.
+  void step(std::uint32_t choice) {
+    const auto writer = static_cast<int>(choice % kWriters);
+    const std::uint32_t what = choice / kWriters;
+    Transaction& t = open_[writer];
+    switch (t.stage) {
+      case Stage::none:
+        if (ending_) return;
+        t = {};
+        t.name = fmt::format("{}/{}", writer, ++lxid_[writer]);
+        t.stage = Stage::locked;
+        return;
+      case Stage::locked:
+        if (!ending_ && what % 3 != 0) {
+          t.ids.push_back(++sequence_);
+        } else if (what % 7 == 0) {
+          t.stage = Stage::none;  // rolled back: lock and rows are gone
+        } else if (what % 7 <= 2) {
+          prepared_.push_back(t);
+          prepared_.back().name = fmt::format("x{}", ++xid_);
+          t.stage = Stage::none;
+        } else {
+          show(t);
+        }
+        return;
+      case Stage::visible:
+        t.stage = Stage::none;
+        return;
+    }
+  }
+
+  void step_prepared(std::uint32_t choice) {
+    if (prepared_.empty()) return;
+    const std::size_t index = choice % prepared_.size();
+    Transaction& t = prepared_[index];
+    if (t.stage == Stage::locked && (choice / 16) % 4 != 0) {
+      show(t);
+    } else {
+      prepared_.erase(prepared_.begin() + static_cast<std::ptrdiff_t>(index));
+    }
+  }
+
+  /// The server crashes: sessions are gone, prepared transactions are not.
+  void crash() {
+    for (auto& [writer, t] : open_) t.stage = Stage::none;
+  }
+
+  void end() { ending_ = true; }
+  bool ended() const {
+    return prepared_.empty() && std::all_of(open_.begin(), open_.end(), [](const auto& one) {
+             return one.second.stage == Stage::none;
+           });
+  }
+  std::int64_t sequence() const { return sequence_; }
+  std::vector<Holder> holders() const {
+    std::vector<Holder> holders;
+    for (const auto& [writer, t] : open_) {
+      if (t.stage != Stage::none) holders.push_back(session(t.name));
+    }
+    for (const Transaction& t : prepared_) holders.push_back(prepared(t.name));
+    return holders;
+  }
+  Ids beyond(std::int64_t id, std::size_t limit) const {
+    Ids ids;
+    for (auto it = visible_.upper_bound(id); it != visible_.end() && ids.size() < limit; ++it) {
+      ids.push_back(*it);
+    }
+    return ids;
+  }
+  Ids committed() const { return {visible_.begin(), visible_.end()}; }
+
+ private:
+  static constexpr std::uint32_t kWriters = 5;
+  enum class Stage { none, locked, visible };
+  struct Transaction {
+    Stage stage = Stage::none;
+    std::string name;
+    Ids ids;
+  };
+  void show(Transaction& t) {
+    visible_.insert(t.ids.begin(), t.ids.end());
+    t.stage = Stage::visible;
+  }
+
+  std::map<int, Transaction> open_;
+  std::map<int, int> lxid_;
+  std::vector<Transaction> prepared_;
+  std::set<std::int64_t> visible_;
+  std::int64_t sequence_ = 0;
+  int xid_ = 0;
+  bool ending_ = false;
+};
+
+/// A reader that takes the rows of a statement later, and looks in two statements, in between too.
+class Reader {
+ public:
+  explicit Reader(const Database& database) : database_(database) {}
+
+  void step(std::uint32_t choice) {
+    if (choice % 2 == 0) {
+      rows_ ? take() : send(1 + choice % 5);
+    } else if (look_) {
+      horizon_.observe(*look_, database_.holders());
+      look_.reset();
+    } else {
+      look_ = database_.sequence();
+    }
+  }
+
+  const Ids& delivered() const { return delivered_; }
+  std::int64_t frontier() const { return horizon_.frontier(); }
+
+ private:
+  void send(std::size_t limit) {
+    horizon_.begin_read();
+    limit_ = limit;
+    rows_ = database_.beyond(horizon_.frontier(), limit_);
+  }
+  void take() {
+    bool passed = true;
+    for (const std::int64_t id : *rows_) {
+      passed = horizon_.pass(id);
+      if (!passed) break;
+      delivered_.push_back(id);
+    }
+    if (passed && rows_->size() < limit_) horizon_.end_read();
+    rows_.reset();
+  }
+
+  const Database& database_;
+  Horizon horizon_;
+  Ids delivered_;
+  std::size_t limit_ = 0;
+  std::optional<Ids> rows_;
+  std::optional<std::int64_t> look_;
+};
+
+constexpr std::size_t kSteps = 500;
+
+TEST(HorizonProperty, EveryCommittedRowIsDeliveredOnceAndInOrderWhateverTheInterleaving) {
+  const auto property = [] {
+    const auto choices = rc::gen::inRange<std::uint32_t>(0, 1U << 20);
+    const auto schedule = *rc::gen::container<std::vector<std::uint32_t>>(kSteps, choices);
+    Database database;
+    Reader reader(database);
+    for (const std::uint32_t choice : schedule) {
+      const std::uint32_t rest = choice / 8;
+      switch (choice % 8) {
+        case 0:
+        case 1:
+        case 2:
+          reader.step(rest);
+          break;
+        case 3:
+          database.step_prepared(rest);
+          break;
+        case 4:
+          if (rest % 16 == 0) database.crash();
+          break;
+        default:
+          database.step(rest);
+      }
+    }
+    database.end();
+    for (std::uint32_t i = 0; !database.ended(); ++i) {
+      database.step(i * 7 + i);
+      database.step_prepared(i * 13);
+      if (i % 3 == 0) reader.step(i);
+      RC_ASSERT(i < 10000U);
+    }
+    for (std::uint32_t i = 0; reader.frontier() < database.sequence(); ++i) {
+      reader.step(i);
+      RC_ASSERT(i < 10000U);
+    }
+    RC_ASSERT(reader.delivered() == database.committed());
+  };
+  constexpr int kHundreds = 20;
+  for (int i = 0; i < kHundreds; ++i) ASSERT_TRUE(rc::check(property));
+}
+
+}  // namespace
+}  // namespace relay::outbox
