@@ -149,10 +149,11 @@ begin
 end $$;
 
 -- The first of the noted rows that must come behind a row recorded after it: behind `written`, or
--- where rows are recorded one by one (null) behind any that is not noted so deep.
+-- where rows are recorded one by one (null) behind any that is not noted so deep. The planner
+-- cannot know how many rows are in payloads: nested loops could take hours.
 create or replace function pgtrickle._capture_misplaced(outbox pgtrickle.pgt_outbox_config,
                                                         note jsonb, written bigint) returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off
+language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off set jit = off
 as $$
 declare
   misplaced bigint;

@@ -202,7 +202,7 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
   auto encoder = make_encoder(config, ends);
   if (!encoder) return fail(encoder.error());
 
-  const BackendContext context{config.name, workshop.worker_id};
+  const BackendContext context{config.name, workshop.worker_id, config.options.ordering != "none"};
   auto sink = ends.sink->make(ends.sink_values, context);
   if (!sink) return fail(sink.error().in_context(config.place));
 

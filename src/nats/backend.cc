@@ -20,6 +20,7 @@ void register_backend(Registry& registry) {
                           auto options = parse_options(values);
                           if (!options) return fail(options.error());
                           options->pipeline = context.pipeline;
+                          if (!context.ordered) options->key_order = KeyOrder::pipelined;
                           return std::make_unique<NatsSink>(std::move(*options));
                         },
                         .default_subject = &default_subject});

@@ -1,7 +1,6 @@
 #include "outbox/dead_letters.h"
 
 #include <algorithm>
-#include <cctype>
 #include <utility>
 
 #include "core/text.h"
@@ -70,37 +69,37 @@ std::string from_hex(std::string_view text) {
   return bytes;
 }
 
+/// Bytes of the character that `text` begins with; 0: it is NUL, or not UTF-8 (RFC 3629).
+std::size_t character_length(std::string_view text) {
+  const auto byte = [text](std::size_t i) {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U;
+  };
+  struct Form {
+    unsigned first_low, first_high, second_low, second_high;
+    std::size_t length;
+  };
+  constexpr Form kForms[] = {{0xC2, 0xDF, 0x80, 0xBF, 2}, {0xE0, 0xE0, 0xA0, 0xBF, 3},
+                             {0xE1, 0xEC, 0x80, 0xBF, 3}, {0xED, 0xED, 0x80, 0x9F, 3},
+                             {0xEE, 0xEF, 0x80, 0xBF, 3}, {0xF0, 0xF0, 0x90, 0xBF, 4},
+                             {0xF1, 0xF3, 0x80, 0xBF, 4}, {0xF4, 0xF4, 0x80, 0x8F, 4}};
+  if (byte(0) < 0x80) return byte(0) == 0 ? 0 : 1;
+  for (const Form& form : kForms) {
+    if (byte(0) < form.first_low || byte(0) > form.first_high) continue;
+    bool good = byte(1) >= form.second_low && byte(1) <= form.second_high;
+    for (std::size_t i = 2; i < form.length; ++i) good = good && (byte(i) & 0xC0) == 0x80;
+    return good ? form.length : 0;
+  }
+  return 0;
+}
+
 /// Text that PostgreSQL takes: what is not UTF-8, or NUL, becomes U+FFFD.
 std::string legal(std::string_view text) {
-  const bool plain = std::all_of(text.begin(), text.end(), [](char c) { return c > 0; });
-  if (plain) return std::string(text);
   std::string clean;
-  for (std::size_t i = 0; i < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[i]);
-    const std::size_t length = lead < 0x80   ? 1
-                               : lead < 0xC2 ? 0
-                               : lead < 0xE0 ? 2
-                               : lead < 0xF0 ? 3
-                               : lead < 0xF5 ? 4
-                                             : 0;
-    bool good = lead != 0 && length != 0 && i + length <= text.size();
-    for (std::size_t k = 1; good && k < length; ++k) {
-      good = (static_cast<unsigned char>(text[i + k]) & 0xC0) == 0x80;
-    }
-    if (good && length == 3) {
-      const auto second = static_cast<unsigned char>(text[i + 1]);
-      good = (lead != 0xE0 || second >= 0xA0) && (lead != 0xED || second < 0xA0);
-    } else if (good && length == 4) {
-      const auto second = static_cast<unsigned char>(text[i + 1]);
-      good = (lead != 0xF0 || second >= 0x90) && (lead != 0xF4 || second < 0x90);
-    }
-    if (good) {
-      clean.append(text.substr(i, length));
-      i += length;
-    } else {
-      clean += "\xEF\xBF\xBD";
-      ++i;
-    }
+  clean.reserve(text.size());
+  while (!text.empty()) {
+    const std::size_t length = character_length(text);
+    clean += length > 0 ? text.substr(0, length) : std::string_view("\xEF\xBF\xBD");
+    text.remove_prefix(std::max<std::size_t>(length, 1));
   }
   return clean;
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -53,6 +54,9 @@ class OutboxReader final : private postgres::Keeper {
   OutboxStatus status() const;
 
  private:
+  /// Without any announcement the outbox itself is asked this often.
+  static constexpr std::chrono::milliseconds kProbeEvery{1000};
+
   /// A statement that was sent ahead, while what came before it is worked on.
   struct Ahead {
     postgres::Lease lease;

@@ -17,6 +17,7 @@ namespace relay {
 struct BackendContext {
   std::string pipeline;
   std::string worker_id;
+  bool ordered = true;  ///< false: messages of one key may overtake each other (`ordering = none`)
 };
 
 /// How a subject that rows render to is made legal for a broker, reversibly. Appends to `out`.

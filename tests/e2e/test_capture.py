@@ -1200,6 +1200,7 @@ def test_random_statements_replay_to_the_table(db, seed):
             if dice.random() < 0.3:
                 (connection.commit if dice.random() < 0.8 else connection.rollback)()
             if step % 30 == 0:
+                connection.commit()
                 replay.check()
         connection.commit()
     replay.check()
