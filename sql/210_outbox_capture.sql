@@ -143,8 +143,9 @@ as $$
       string_agg(format('pg_column_size(s.%I)', kind), ' + ' order by ord) as few_size,
       string_agg(format('array(select %s from %I x) as %I', pgtrickle._row_json('x.*'), source,
                         kind), ', ' order by ord) as all_arrays,
-      string_agg(format('(select sum(pg_column_size(%s)) from %I x)', pgtrickle._row_json('x.*'),
-                        source), ' + ' order by ord) as size,
+      string_agg(format('(select sum(case when pg_column_size(x.*) > %s then %s '
+                        'else pg_column_size(%s) end) from %I x)', bytes, bytes + 1,
+                        pgtrickle._row_json('x.*'), source), ' + ' order by ord) as size,
       string_agg(format('select %L, %s from %I x',
                         case kind when 'inserted' then 'INSERT' else 'DELETE' end,
                         pgtrickle._row_json('x.*'), source),

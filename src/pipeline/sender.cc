@@ -394,7 +394,7 @@ Result<bool> Pipeline::retry_some(std::stop_token stop) {
     close_sink();
     return fail(*trouble);
   }
-  return letters->size() == kRetriesAtOnce;
+  return true;
 }
 
 /// How many of `wanted` messages the rate limit lets pass now; waits until it is at least one.

@@ -433,8 +433,8 @@ def test_a_value_beyond_what_jsonb_holds_is_left_out_and_named(db):
     db.execute("alter table vast alter body set compression lz4")
     db.execute("select pgtrickle.enable_outbox('vast')")
     db.execute("insert into vast values (1, repeat('x', 270000000), 5)")
-    assert db.one("select payload -> 'inserted' from pgtrickle.outbox_vast") == [
-        {"id": 1, "n": 5, "body": None, "__pgtrickle_omitted": ["body"]}]
+    assert db.execute("select row_data from pgtrickle.outbox_rows('vast', 1)") == [
+        ({"id": 1, "n": 5, "body": None, "__pgtrickle_omitted": ["body"]},)]
 
 
 def test_a_claim_check_survives_a_renamed_key_column(db, orders):

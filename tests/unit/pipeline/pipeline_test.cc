@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <set>
@@ -33,7 +34,7 @@ struct Feed {
   bool fenced = false;
   std::atomic<bool> more_to_come = false;
   std::vector<std::string> letters;
-  int opened = 0;
+  std::atomic<int> opened = 0;
 
   void publish(std::int64_t count) {
     {
@@ -108,7 +109,7 @@ struct Broker {
   std::function<Outcome(const Message&)> answer = [](const Message&) {
     return Outcome::delivered();
   };
-  int opened = 0;
+  std::atomic<int> opened = 0;
   std::vector<std::string> all() {
     const std::lock_guard lock(mutex);
     return arrived;
