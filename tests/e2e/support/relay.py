@@ -138,6 +138,8 @@ class Relay:
         if self.process is None:
             return
         self.process.thaw()
+        # Before it steers its signals itself (right after exec), SIGTERM would just kill it.
+        eventually(lambda: not self.running or self._holds(signal.SIGTERM), 20, interval=0.001)
         self.process.signal(signal.SIGTERM)
         try:
             code = self.process.wait(deadline)
@@ -146,6 +148,15 @@ class Relay:
             self.process.wait(10)
             raise AssertionError(f"no exit within {deadline} s of SIGTERM:\n{self.log()}")
         assert code == 0, f"exit code {code} after SIGTERM:\n{self.log()}"
+
+    def _holds(self, number):
+        """Whether the process blocks that signal, which it then takes when it is ready to."""
+        try:
+            with open(f"/proc/{self.pid}/status") as status:
+                blocked = re.search(r"^SigBlk:\s*([0-9a-f]+)", status.read(), re.MULTILINE)
+        except FileNotFoundError:
+            return False
+        return bool(int(blocked.group(1), 16) >> (number - 1) & 1)
 
     def kill9(self):
         if self.process is not None:
