@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace relay {
 
@@ -22,6 +23,14 @@ char* Arena::allocate(std::size_t size) {
   next_ += size;
   left_ -= size;
   return place;
+}
+
+void Arena::absorb(Arena&& other) {
+  // The chunk that is being filled stays this arena's own.
+  chunks_.insert(chunks_.end(), std::make_move_iterator(other.chunks_.begin()),
+                 std::make_move_iterator(other.chunks_.end()));
+  used_ += other.used_;
+  other = Arena();
 }
 
 std::string_view Arena::copy(std::string_view text) {

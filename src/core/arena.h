@@ -22,6 +22,8 @@ class Arena {
   std::string_view copy(std::string_view text);
   /// Room for `size` bytes (and the padding), not initialised.
   char* allocate(std::size_t size);
+  /// Takes over all that another arena owns; views into it stay valid.
+  void absorb(Arena&& other);
   /// Bytes handed out so far.
   std::size_t size() const { return used_; }
 

@@ -28,6 +28,8 @@ struct Message {
   std::span<const Header> headers;  ///< those that the configuration or the row adds
   std::int64_t outbox_id = 0;       ///< 0: it does not come from an outbox
   bool full_refresh = false;
+  bool tombstone =
+      false;  ///< the body is absent, which where the broker can tell is not an empty one
   Timestamp created_at{};  ///< when the change was written
   std::size_t record = 0;  ///< index of its record in the batch
   /// Set by the encoder on what cannot be sent (a column is missing, say). Never reaches a sink.
@@ -40,6 +42,10 @@ struct MessageBatch {
   Arena arena;
   std::vector<Message> messages;
   std::size_t bytes = 0;  ///< memory of arenas, for the bound on queued bytes
+
+  /// Puts what follows this batch behind it: one batch, as if it had been read at once. Neither of
+  /// them is a replay.
+  void append(MessageBatch next);
 };
 
 /// Calls `add(name, value)` for each header that a broker with headers sends beside the body:

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "core/log.h"
-#include "nats/key_gate.h"
+#include "pipeline/key_gate.h"
 
 namespace relay::nats {
 

@@ -106,23 +106,31 @@ PipelineMetrics::PipelineMetrics(Metrics& metrics, const std::string& pipeline)
       batch_size_(metrics.families_->batch_size.Add({{"pipeline", pipeline}}, kSizes)) {}
 
 void PipelineMetrics::observe_delivery(std::span<const Message> messages,
+                                       std::span<const Outcome> outcomes,
                                        std::chrono::nanoseconds took, Timestamp now) {
-  if (messages.empty()) return;
-  const auto count = static_cast<double>(messages.size());
-  std::vector<double> durations(kSeconds.size() + 1, 0.0);
-  durations[bucket_of(kSeconds, seconds(took))] = count;
-  duration_.ObserveMultiple(durations, seconds(took) * count);
-
   std::vector<double> ages(kSeconds.size() + 1, 0.0);
   double sum = 0;
   std::size_t size = 0;
-  for (const Message& message : messages) {
-    const double age = std::max(0.0, seconds(now - message.created_at));
+  std::size_t settled = 0;
+  std::size_t known = 0;
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    const Outcome::Kind kind = outcomes[i].kind;
+    if (kind != Outcome::Kind::delivered && kind != Outcome::Kind::duplicate) continue;
+    const double age = std::max(0.0, seconds(now - messages[i].created_at));
     ages[bucket_of(kSeconds, age)] += 1;
     sum += age;
-    size += message.body.size();
+    size += messages[i].body.size();
+    ++settled;
+    if (kind == Outcome::Kind::duplicate) ++known;
   }
+  if (settled == 0) return;
+  const auto count = static_cast<double>(settled);
+  std::vector<double> durations(kSeconds.size() + 1, 0.0);
+  durations[bucket_of(kSeconds, seconds(took))] = count;
+  duration_.ObserveMultiple(durations, seconds(took) * count);
   end_to_end_.ObserveMultiple(ages, sum);
+  delivered.Increment(count);
+  duplicates.Increment(static_cast<double>(known));
   bytes.Increment(static_cast<double>(size));
 }
 

@@ -39,9 +39,10 @@ class PipelineMetrics {
   prometheus::Gauge& source_connected;
   prometheus::Gauge& sink_connected;
 
-  /// A delivery of `messages` that took `took` and was acknowledged at `now`.
-  void observe_delivery(std::span<const Message> messages, std::chrono::nanoseconds took,
-                        Timestamp now);
+  /// A delivery of `messages` that took `took`, ended at `now`, and settled those that `outcomes`
+  /// says.
+  void observe_delivery(std::span<const Message> messages, std::span<const Outcome> outcomes,
+                        std::chrono::nanoseconds took, Timestamp now);
   void observe_batch(std::size_t records);
 
   /// Bounds of the time from the change being written to its acknowledgement, as text ("2 ms").

@@ -24,6 +24,7 @@
 #include "pipeline/batch_queue.h"
 #include "pipeline/dead_letter_queue.h"
 #include "pipeline/metrics.h"
+#include "pipeline/pace.h"
 #include "pipeline/settlement.h"
 #include "pipeline/sink.h"
 #include "pipeline/source.h"
@@ -148,6 +149,7 @@ class Pipeline {
   bool fall_asleep();
 
   void deliver_batch(MessageBatch batch, std::stop_token stop);
+  bool may_go_on(std::stop_token stop);
   bool deliver_round(const MessageBatch& batch, Settlement& settlement, Backoff& pause,
                      std::stop_token stop);
   std::size_t sent_together(const MessageBatch& batch, const Settlement& settlement) const;
@@ -199,7 +201,7 @@ class Pipeline {
   bool source_open_ = false;
   bool sink_open_ = false;
   bool retry_letters_ = true;        // look for dead letters to send again
-  int in_flight_ = 0;                // batches that are read and not settled
+  std::size_t in_flight_ = 0;        // records that are read and not settled
   std::optional<Error> trouble_[2];  // by Side
   std::deque<ReplayRequest> replays_;
   Position position_;
@@ -211,6 +213,7 @@ class Pipeline {
   // Of the sender thread alone.
   bool position_due_ = false;
   std::set<std::string> parked_;
+  Pace pace_;
   SteadyClock::time_point next_send_{};
 
   std::mutex life_;  // one `start` at a time

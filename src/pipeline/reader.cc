@@ -136,8 +136,8 @@ bool Pipeline::enqueue(MessageBatch batch, std::stop_token stop) {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, stop, [this] { return stopping_ || queue_.has_room(); });
     if (stopping_ || stop.stop_requested()) return false;
+    in_flight_ += batch.records.records.size();
     queue_.push(std::move(batch));
-    ++in_flight_;
     note_state_locked();
   }
   changed_.notify_all();

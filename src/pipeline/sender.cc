@@ -136,7 +136,7 @@ void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
                         spec_.on_reject == OnReject::stop);
   Backoff pause = backoff();
   bool going = true;
-  while (going && !settlement.done()) {
+  while (going && !settlement.done() && may_go_on(stop)) {
     park(batch, settlement);
     going = settlement.done() || (open_sink(stop) && deliver_round(batch, settlement, pause, stop));
     going = acknowledge(batch, settlement, stop) && going;
@@ -144,10 +144,18 @@ void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
   if (going) acknowledge(batch, settlement, stop);
   {
     const std::lock_guard lock(mutex_);
-    if (in_flight_ > 0) --in_flight_;
+    in_flight_ -= std::min(in_flight_, batch.records.records.size());
     note_state_locked();
   }
   changed_.notify_all();
+}
+
+/// Between two rounds of a batch: waits while the pipeline is paused. False: it is to stop, and
+/// what was not sent yet is left to the next owner.
+bool Pipeline::may_go_on(std::stop_token stop) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, stop, [this] { return stopping_ || !paused_; });
+  return !stopping_ && !stop.stop_requested();
 }
 
 /// Sets messages aside that follow a rejected one of their key, up to the first that may be sent.
@@ -183,12 +191,17 @@ std::size_t Pipeline::sent_together(const MessageBatch& batch, const Settlement&
   return count;
 }
 
-/// The next pending messages to send, in order; without copying where the whole batch is pending.
+/// The next pending messages to send, in order; without copying where none lies between them.
 std::span<const Message> Pipeline::sendable(const MessageBatch& batch, const Settlement& settlement,
                                             std::vector<Message>& copies, std::stop_token stop) {
   const auto& pending = settlement.pending();
-  std::size_t count = allowance(sent_together(batch, settlement), stop);
-  if (count == batch.messages.size()) return batch.messages;
+  const std::size_t wanted = std::min(sent_together(batch, settlement), pace_.allowed());
+  const std::size_t count = allowance(wanted, stop);
+  if (count == 0) return {};
+  const std::size_t first = pending.front();
+  if (pending[count - 1] - first == count - 1) {
+    return std::span(batch.messages).subspan(first, count);
+  }
   copies.reserve(count);
   for (std::size_t i = 0; i < count; ++i) copies.push_back(batch.messages[pending[i]]);
   return copies;
@@ -212,8 +225,6 @@ bool Pipeline::deliver_round(const MessageBatch& batch, Settlement& settlement, 
 
   SharedError trouble;
   SharedError rejection;
-  std::vector<Message> settled;
-  settled.reserve(outcomes.size());
   std::size_t failed = 0;
   for (std::size_t i = 0; i < outcomes.size(); ++i) {
     const Outcome& outcome = outcomes[i];
@@ -222,16 +233,14 @@ bool Pipeline::deliver_round(const MessageBatch& batch, Settlement& settlement, 
       if (!first) first = outcome.error;
       ++failed;
       if (outcome.kind == Outcome::Kind::rejected) parked_.emplace(messages[i].key);
-    } else {
-      if (outcome.kind == Outcome::Kind::duplicate) metrics_->duplicates.Increment();
-      settled.push_back(messages[i]);
     }
   }
+  const std::size_t settled = outcomes.size() - failed;
   settlement.record(outcomes);
-  metrics_->delivered.Increment(static_cast<double>(settled.size()));
+  pace_.observe(messages.size(), settled, took);
   metrics_->errors.Increment(static_cast<double>(failed));
-  metrics_->observe_delivery(settled, took, now());
-  if (trouble) return recover(*trouble, !settled.empty(), pause, stop);
+  metrics_->observe_delivery(messages, outcomes, took, now());
+  if (trouble) return recover(*trouble, settled > 0, pause, stop);
   if (rejection && spec_.on_reject == OnReject::stop) return halt(*rejection, stop);
   clear_trouble(Side::sender, kSinkTrouble);
   return true;

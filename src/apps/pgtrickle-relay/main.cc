@@ -1,20 +1,11 @@
-#include <malloc.h>
-
 #include "cli/cli.h"
 
-namespace {
-
-/// Batches come and go by the megabyte. Giving their memory back to the system each time, only to
-/// fault it in again, costs as much as encoding them.
-void keep_memory_for_batches() {
-  constexpr int kKept = 16 << 20;  // bytes
-  ::mallopt(M_TRIM_THRESHOLD, kKept);
-  ::mallopt(M_MMAP_THRESHOLD, kKept);
-}
-
-}  // namespace
+// Read by jemalloc (https://jemalloc.net/jemalloc.3.html#tuning), where the program is linked with
+// it. Batches and messages are made by one thread and freed by another, which one arena serves
+// best; what is free for a second goes back to the system.
+extern "C" const char* malloc_conf;
+const char* malloc_conf = "narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0";
 
 int main(int argc, char** argv) {
-  keep_memory_for_batches();
   return relay::cli::run_program(argc, argv);
 }

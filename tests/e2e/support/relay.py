@@ -151,12 +151,16 @@ class Relay:
 
     def _holds(self, number):
         """Whether the process blocks that signal, which it then takes when it is ready to."""
-        try:
-            with open(f"/proc/{self.pid}/status") as status:
-                blocked = re.search(r"^SigBlk:\s*([0-9a-f]+)", status.read(), re.MULTILINE)
-        except FileNotFoundError:
-            return False
-        return bool(int(blocked.group(1), 16) >> (number - 1) & 1)
+        # A thread that waits for the signal does not show it as blocked; the others do.
+        for status in glob.glob(f"/proc/{self.pid}/task/*/status"):
+            try:
+                with open(status) as lines:
+                    blocked = re.search(r"^SigBlk:\s*([0-9a-f]+)", lines.read(), re.MULTILINE)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(blocked.group(1), 16) >> (number - 1) & 1:
+                return True
+        return False
 
     def kill9(self):
         if self.process is not None:

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "postgres/connection.h"
 
@@ -14,30 +16,43 @@ namespace {
 
 constexpr std::int64_t kMaxBytes = 1000;
 
-/// A composite value as a server sends it.
-class Composite {
+/// Values as a server sends them: the columns of a row, or of a composite value.
+class Values {
  public:
-  Composite& null() { return column(std::nullopt); }
-  Composite& bytes(std::string_view text) { return column(text); }
-  Composite& integer(std::int64_t value) {
+  Values& null() { return column(std::nullopt); }
+  Values& bytes(std::string_view text) { return column(text); }
+  Values& integer(std::int64_t value) {
     const auto wire = htobe64(static_cast<std::uint64_t>(value));
     return column(std::string_view(reinterpret_cast<const char*>(&wire), sizeof wire));
   }
-  Composite& boolean(bool value) { return column(std::string_view(value ? "\1" : "\0", 1)); }
-  Composite& jsonb(const std::string& text) { return column("\1" + text); }
-  Composite& uuid() {
+  Values& boolean(bool value) { return column(std::string_view(value ? "\1" : "\0", 1)); }
+  Values& jsonb(const std::string& text) { return column("\1" + text); }
+  Values& uuid() {
     return column("\x0f\x1e\x2d\x3c\x4b\x5a\x69\x78\x87\x96\xa5\xb4\xc3\xd2\xe1\xf0");
   }
 
-  postgres::PgResult result() const {
+  /// (record_send in utils/adt/rowtypes.c)
+  Values& composite(const Values& values) {
     std::string wire;
-    append(wire, count_);
-    wire += columns_;
+    append(wire, static_cast<std::uint32_t>(values.columns_.size()));
+    for (const auto& bytes : values.columns_) {
+      append(wire, 0);
+      append(wire, bytes ? static_cast<std::uint32_t>(bytes->size()) : UINT32_MAX);
+      if (bytes) wire += *bytes;
+    }
+    return column(wire);
+  }
+
+  postgres::PgResult row() const {
     postgres::PgResult result(PQmakeEmptyPGresult(nullptr, PGRES_SINGLE_TUPLE));
-    char name[] = "row";
-    PGresAttDesc column{name, 0, 0, 1, 0, 0, 0};
-    PQsetResultAttrs(result.get(), 1, &column);
-    PQsetvalue(result.get(), 0, 0, wire.data(), static_cast<int>(wire.size()));
+    char name[] = "column";
+    std::vector<PGresAttDesc> attributes(columns_.size(), PGresAttDesc{name, 0, 0, 1, 0, 0, 0});
+    PQsetResultAttrs(result.get(), static_cast<int>(attributes.size()), attributes.data());
+    for (std::size_t i = 0; i < columns_.size(); ++i) {
+      std::string bytes = columns_[i].value_or("");
+      PQsetvalue(result.get(), 0, static_cast<int>(i), columns_[i] ? bytes.data() : nullptr,
+                 columns_[i] ? static_cast<int>(bytes.size()) : -1);
+    }
     return result;
   }
 
@@ -46,15 +61,11 @@ class Composite {
     const std::uint32_t wire = htobe32(value);
     to.append(reinterpret_cast<const char*>(&wire), sizeof wire);
   }
-  Composite& column(std::optional<std::string_view> bytes) {
-    ++count_;
-    append(columns_, 0);
-    append(columns_, bytes ? static_cast<std::uint32_t>(bytes->size()) : UINT32_MAX);
-    if (bytes) columns_ += *bytes;
+  Values& column(std::optional<std::string_view> bytes) {
+    columns_.push_back(bytes ? std::optional(std::string(*bytes)) : std::nullopt);
     return *this;
   }
-  std::uint32_t count_ = 0;
-  std::string columns_;
+  std::vector<std::optional<std::string>> columns_;
 };
 
 OutboxInfo outbox(bool events = false) {
@@ -67,19 +78,25 @@ OutboxInfo outbox(bool events = false) {
 }
 
 /// The columns before the payload.
-Composite head(bool claim_check = false) {
-  Composite row;
-  row.integer(42).uuid().null().integer(1000000).boolean(claim_check).integer(1).integer(0);
+Values head() {
+  Values row;
+  row.integer(42).uuid().integer(1000000).integer(1).integer(0);
   return row;
+}
+
+/// Those that seldom say anything.
+Values seldom(bool claim_check, bool has_payload, const std::string& headers = {}) {
+  Values values;
+  values.null().boolean(claim_check).boolean(has_payload);
+  return headers.empty() ? values.null() : values.jsonb(headers);
 }
 
 TEST(RowDecoder, DecodesADelta) {
   const RowDecoder decoder(outbox(), kMaxBytes);
   const auto wire = head()
-                        .boolean(true)
                         .jsonb(R"({"v": 1, "inserted": [{"id": 1}], "refresh_mode": "FULL"})")
-                        .jsonb(R"({"traceparent": "00-1"})")
-                        .result();
+                        .composite(seldom(false, true, R"({"traceparent": "00-1"})"))
+                        .row();
   Arena arena;
   const auto row = decoder.decode_row(wire.get(), arena);
   ASSERT_TRUE(row);
@@ -104,7 +121,7 @@ TEST(RowDecoder, DecodesADelta) {
 TEST(RowDecoder, APayloadThatWasNotFetchedIsRefusedAndItsNeighboursAreNot) {
   const RowDecoder decoder(outbox(), kMaxBytes);
   Arena arena;
-  const auto wire = head().boolean(true).null().null().result();
+  const auto wire = head().null().composite(seldom(false, true)).row();
   const auto row = decoder.decode_row(wire.get(), arena);
   ASSERT_TRUE(row);
   ASSERT_TRUE(row->record.refused);
@@ -116,7 +133,7 @@ TEST(RowDecoder, APayloadThatWasNotFetchedIsRefusedAndItsNeighboursAreNot) {
 TEST(RowDecoder, AnUnknownPayloadVersionIsRefused) {
   const RowDecoder decoder(outbox(), kMaxBytes);
   Arena arena;
-  const auto wire = head(true).boolean(true).jsonb(R"({"v": 2})").null().result();
+  const auto wire = head().jsonb(R"({"v": 2})").composite(seldom(true, true)).row();
   const auto row = decoder.decode_row(wire.get(), arena);
   ASSERT_TRUE(row && row->record.refused);
   EXPECT_EQ(row->record.refused->code, "payload_version");
@@ -126,18 +143,16 @@ TEST(RowDecoder, AnUnknownPayloadVersionIsRefused) {
 TEST(RowDecoder, AClaimCheckIsKnownByColumnOrPayload) {
   const RowDecoder decoder(outbox(), kMaxBytes);
   Arena arena;
-  const auto by_column = head(true).boolean(true).jsonb(R"({"v": 1})").null().result();
+  const auto by_column = head().jsonb(R"({"v": 1})").composite(seldom(true, true)).row();
   EXPECT_TRUE(decoder.decode_row(by_column.get(), arena)->claim_check);
-  const auto by_payload =
-      head().boolean(true).jsonb(R"({"v": 1, "claim_check": true})").null().result();
+  const auto by_payload = head().jsonb(R"({"v": 1, "claim_check": true})").null().row();
   EXPECT_TRUE(decoder.decode_row(by_payload.get(), arena)->claim_check);
 }
 
 TEST(RowDecoder, AnEventIsPassedOnAsItIs) {
   const RowDecoder decoder(outbox(true), kMaxBytes);
   Arena arena;
-  const auto wire =
-      head().boolean(true).jsonb(R"({"v": 7})").null().bytes("order.placed").null().result();
+  const auto wire = head().jsonb(R"({"v": 7})").null().bytes("order.placed").null().row();
   const auto row = decoder.decode_row(wire.get(), arena);
   ASSERT_TRUE(row);
   const auto& event = std::get<Event>(row->record.content);
@@ -150,7 +165,7 @@ TEST(RowDecoder, AnEventIsPassedOnAsItIs) {
 TEST(RowDecoder, AnAnswerThatIsTooShortIsAnError) {
   const RowDecoder decoder(outbox(), kMaxBytes);
   Arena arena;
-  const auto wire = Composite().integer(1).result();
+  const auto wire = Values().integer(1).row();
   const auto row = decoder.decode_row(wire.get(), arena);
   ASSERT_FALSE(row);
   EXPECT_EQ(row.error().error_class, ErrorClass::misconfigured);
@@ -158,13 +173,14 @@ TEST(RowDecoder, AnAnswerThatIsTooShortIsAnError) {
 
 TEST(RowDecoder, DecodesARowOfAClaimCheck) {
   const RowDecoder decoder(outbox(), kMaxBytes);
-  const auto wire = Composite().integer(7).boolean(true).jsonb(R"({"id": 1})").result();
+  const auto wire =
+      Values().composite(Values().integer(7).boolean(true).jsonb(R"({"id": 1})")).row();
   const auto row = decoder.decode_delta_row(wire.get());
   ASSERT_TRUE(row);
   EXPECT_EQ(row->number, 7);
   EXPECT_TRUE(row->inserted);
   EXPECT_EQ(row->data, R"({"id": 1})");
-  const auto large = Composite().integer(8).boolean(false).null().result();
+  const auto large = Values().composite(Values().integer(8).boolean(false).null()).row();
   EXPECT_EQ(decoder.decode_delta_row(large.get())->data, "");
 }
 

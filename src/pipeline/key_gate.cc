@@ -1,9 +1,9 @@
-#include "nats/key_gate.h"
+#include "pipeline/key_gate.h"
 
 #include <string_view>
 #include <unordered_map>
 
-namespace relay::nats {
+namespace relay {
 
 KeyGate::KeyGate(std::span<const Message> messages, bool single)
     : single_(single), count_(messages.size()) {
@@ -33,4 +33,4 @@ void KeyGate::finished(std::size_t message) {
   if (single_ && following_[message] != kNone) ready_.push_back(following_[message]);
 }
 
-}  // namespace relay::nats
+}  // namespace relay

@@ -7,7 +7,7 @@
 
 #include "core/message.h"
 
-namespace relay::nats {
+namespace relay {
 
 /// Says which message may be sent next when at most one of a key may be under way. Messages are
 /// named by their index. Pure; one thread.
@@ -31,4 +31,4 @@ class KeyGate {
   std::deque<std::size_t> ready_;
 };
 
-}  // namespace relay::nats
+}  // namespace relay

@@ -1,4 +1,4 @@
-#include "nats/key_gate.h"
+#include "pipeline/key_gate.h"
 
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace relay::nats {
+namespace relay {
 namespace {
 
 std::vector<Message> with_keys(const std::vector<std::string>& keys) {
@@ -73,4 +73,4 @@ TEST(KeyGate, HasAtMostOneOfAKeyUnderWayAndForgetsNone) {
 }
 
 }  // namespace
-}  // namespace relay::nats
+}  // namespace relay
