@@ -51,7 +51,7 @@ class OutboxSource final : public Source {
   /// Reads `from`..`to` once more beside the normal reading, with `suffix` for the ids; the
   /// position is not moved. Called by the reader thread. Empty when the range is done.
   Result<RecordBatch> read_range(std::int64_t from, std::int64_t to, const std::string& suffix,
-                                 const ReadLimits&, std::stop_token);
+                                 const ReadLimits&, std::stop_token) override;
 
   OutboxStatus status() const;
   /// Valid after `open`: the names that the sweep watches and that NOTIFY carries.
