@@ -179,8 +179,15 @@ begin
   how := case when kind = 'stream_table' then 'refresh'
               when how <> 'auto' then how
               when exists (select from pg_catalog.pg_class c
-                           where c.oid = source and c.relispartition) then 'row'
+                           where c.oid = source and c.relispartition)
+                or pgtrickle._merge_mixes_rows(source) then 'row'
               else 'statement' end;
+  if how = 'statement' and pgtrickle._merge_mixes_rows(source) then
+    raise warning 'a MERGE into % that inserts and updates is recorded wrongly', source
+      using detail = 'This server gives statement triggers on partitioned tables the row inserted '
+                     'last in place of the new versions of updated ones.',
+            hint = 'Use capture => ''auto'' or ''row'' if MERGE is used on this table.';
+  end if;
 
   if kind = 'table' then
     if exists (select from pg_catalog.pg_class c
@@ -207,6 +214,16 @@ begin
 end $$;
 comment on function pgtrickle.enable_outbox(text, int, text[], int, bigint, boolean, text) is
   'Makes an outbox that records each change of a table or stream table; returns its table''s name';
+
+-- Whether the transition tables of a MERGE cannot be trusted: on partitioned tables, since
+-- PostgreSQL 16 (seen up to 16.14, 17.10 and 18.4), a row that is updated behind an inserted one
+-- comes as that inserted row once more. Row triggers get the right rows.
+create or replace function pgtrickle._merge_mixes_rows(source regclass) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select current_setting('server_version_num')::int >= 160000
+         and exists (select from pg_class c where c.oid = source and c.relkind = 'p');
+$$;
 
 -- The columns of a table's primary key, in its order; null without one.
 create or replace function pgtrickle._primary_key(source regclass) returns text[]

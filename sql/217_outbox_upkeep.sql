@@ -363,8 +363,8 @@ begin
     select p.oid from pg_catalog.pg_proc p
     where p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (array[
       '_outbox_source', '_outbox_check_source', '_outbox_check_options', '_column_with_json_cast',
-      '_primary_key', '_qualified', '_outbox_named', '_lock_against_writers', '_grant_reading',
-      '_outbox_create', '_outbox_drop', '_outbox_note', '_partitions_remember',
+      '_primary_key', '_merge_mixes_rows', '_qualified', '_outbox_named', '_lock_against_writers',
+      '_grant_reading', '_outbox_create', '_outbox_drop', '_outbox_note', '_partitions_remember',
       '_capture_generate', '_capture_places', '_capture_triggers', '_capture_attach',
       '_capture_detach', '_capture_relation', '_estimated_rows', '_upkeep_max_rows',
       '_upkeep_refresh', '_upkeep_findings', '_upkeep_partitions', '_upkeep_triggers',

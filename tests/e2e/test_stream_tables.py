@@ -1,5 +1,6 @@
 """Stream tables: made, refreshed, altered, dropped (exactness: test_stream_tables_exact.py)."""
 
+import re
 import psycopg
 import pytest
 from support.postgres import install_from_files
@@ -379,7 +380,9 @@ def test_ddl_that_changes_the_columns_of_the_query_fails_clearly(orders):
     assert done["action"] == "FAILED"
     assert "now gives (region text, amount double precision)" in done["error"]
     orders.execute("alter table orders drop column region")
-    assert 'column orders.region does not exist' in refresh(orders, "copied")["error"]
+    # Up to PostgreSQL 17 it said orders.region.
+    assert re.search(r'column "?(orders\.)?region"? does not exist',
+                     refresh(orders, "copied")["error"])
 
 
 def test_a_source_dropped_and_made_again_is_watched_again(db):
