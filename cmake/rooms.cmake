@@ -25,15 +25,27 @@ function(relay_room name)
   endif()
 endfunction()
 
-# relay_backend(name FOLDER folder PKGCONFIG module LIBRARIES ...): a broker. It is a room, and is
-# registered under its name unless RELAY_BACKENDS leaves it out. Its folder offers
+# relay_backend_wanted(result name...): whether one of these backends is built.
+function(relay_backend_wanted result)
+  string(REPLACE "," ";" wanted "${RELAY_BACKENDS}")
+  set(${result} OFF PARENT_SCOPE)
+  foreach(name IN LISTS ARGN)
+    if(wanted STREQUAL "all" OR name IN_LIST wanted)
+      set(${result} ON PARENT_SCOPE)
+    endif()
+  endforeach()
+endfunction()
+
+# relay_backend(name FOLDER folder PKGCONFIG module ROOMS ... LIBRARIES ...): a broker. It is a room,
+# which may use those that it names beside core, config and pipeline, and is registered under its name
+# unless RELAY_BACKENDS leaves it out. Its folder offers
 # `void relay::<folder>::register_backend(relay::Registry&)`.
 set_property(GLOBAL PROPERTY relay_backend_folders "")
 set_property(GLOBAL PROPERTY relay_backends_left_out "")
 function(relay_backend name)
-  cmake_parse_arguments(ARG "" "FOLDER;PKGCONFIG" "LIBRARIES" ${ARGN})
-  string(REPLACE "," ";" wanted "${RELAY_BACKENDS}")
-  if(NOT wanted STREQUAL "all" AND NOT name IN_LIST wanted)
+  cmake_parse_arguments(ARG "" "FOLDER;PKGCONFIG" "ROOMS;LIBRARIES" ${ARGN})
+  relay_backend_wanted(wanted ${name})
+  if(NOT wanted)
     set_property(GLOBAL APPEND PROPERTY relay_backends_left_out ${name})
     return()
   endif()
@@ -41,7 +53,7 @@ function(relay_backend name)
     pkg_check_modules(${ARG_PKGCONFIG} REQUIRED IMPORTED_TARGET ${ARG_PKGCONFIG})
     list(APPEND ARG_LIBRARIES PkgConfig::${ARG_PKGCONFIG})
   endif()
-  relay_room(${ARG_FOLDER} ROOMS core config pipeline LIBRARIES ${ARG_LIBRARIES})
+  relay_room(${ARG_FOLDER} ROOMS core config pipeline ${ARG_ROOMS} LIBRARIES ${ARG_LIBRARIES})
   set_property(GLOBAL APPEND PROPERTY relay_backend_folders ${ARG_FOLDER})
 endfunction()
 

@@ -95,6 +95,9 @@ as $$
          ('message',              'choice',   null, '{delta,row}'),
          ('delta_max_rows',       'integer',  1,    null),
          ('wire_format',          'choice',   null, '{native,debezium,cloudevents}'),
+         ('cloudevents_mode',     'choice',   null, '{structured,binary}'),
+         ('cloudevents_source',   'text',     null, null),
+         ('tombstones',           'boolean',  null, null),
          ('subject_template',     'text',     null, null),
          ('key_template',         'text',     null, null),
          ('headers',              'map',      null, null),
@@ -279,7 +282,7 @@ begin
            where problem is not null;
   end if;
   if key = any (pgtrickle._relay_outbox_keys()) then
-    return case when 'outbox' <> all (used)
+    return case when 'outbox' <> all (used) and ('pg-outbox' <> all (used) or key = 'group')
                 then format('"%s" is for pipelines that read an outbox of this database', key)
                 when jsonb_typeof(value) <> 'string' or value #>> '{}' = ''
                 then format('"%s" must be a text that is not empty', key)

@@ -19,6 +19,7 @@ as $$
 declare
   report jsonb := '{"more": false, "upkeep": 0, "deleted": 0, "delta_rows": 0, "lost": [], '
                   '"warnings": [], "errors": []}';
+  inbox_rows_left boolean;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'housekeeping must run in a READ COMMITTED transaction'
@@ -31,6 +32,9 @@ begin
     report := pgtrickle._upkeep(report);
     perform pgtrickle._refresh_signs_of_life();
     perform pgtrickle._prune_relay_records();
+    select i.done, i.more into report, inbox_rows_left
+    from pgtrickle._purge_inboxes(report, greatest(max_rows, 1)) i;
+    update pgtrickle._housekeeping_round r set again = r.again or inbox_rows_left;
   end if;
   -- A reader that waits for the writers of an outbox need not wait for us, unless upkeep wrote.
   if not pgtrickle._wrote_to_an_outbox() then

@@ -97,10 +97,15 @@ begin
         'outbox_rows_consumed', 'relay_housekeeping', 'stream_tables_due', 'refresh_stream_table',
         'list_relay_configs', 'get_relay_config', 'enable_relay', 'disable_relay', 'pause_relay',
         'resume_relay', 'replay_relay', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_retry_all',
-        'relay_dlq_discard', 'relay_dlq_purge']),
+        'relay_dlq_discard', 'relay_dlq_purge', 'relay_open_inbox']),
       ('pgtrickle_admin', array[
         '_check_relay', '_relay_outbox_name', '_ensure_outbox', '_try_regclass',
-        '_set_outbox_retention', '_store_relay']),
+        '_set_outbox_retention', '_store_relay', '_build_inbox', '_build_own_inbox',
+        '_check_inbox_settings', '_cut_to_bytes', '_drop_own_inbox', '_find_inbox', '_forget_inbox', '_inbox_column',
+        '_inbox_columns', '_inbox_drop_script', '_inbox_drop_views_script', '_inbox_is_dead',
+        '_inbox_name_views', '_inbox_named', '_inbox_needed_column', '_inbox_relation_name',
+        '_inbox_table', '_inbox_table_script', '_inbox_view_name', '_inbox_view_script',
+        '_register_inbox', '_track_inbox']),
       ('pgtrickle_owner', array['relay_open_writers'])) as g (role, names)
     join pg_catalog.pg_proc p
       on p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (g.names)

@@ -140,13 +140,13 @@ void check_outbox(Connection& connection, const std::string& pipeline, const std
 }
 
 void check_pipeline(const PipelineConfig& config, const Context& context, Connection& connection,
-                    Findings& findings) {
+                    postgres::Pool& pool, Findings& findings) {
   const auto problems = coordinator::problems_of(config, context.registry);
   for (const Error& problem : problems) findings.bad(config.name, problem);
   if (!problems.empty()) return;
   const std::string outbox = coordinator::outbox_of(config);
   if (!outbox.empty()) check_outbox(connection, config.name, outbox, findings);
-  auto sink = coordinator::make_sink(config, context.registry);
+  auto sink = coordinator::make_sink(config, context.registry, pool);
   if (!sink) {
     findings.bad(config.name, sink.error());
     return;
@@ -188,10 +188,14 @@ int check(const Context& context) {
     findings.good("", fmt::format("{} answers", (*connection)->endpoint()));
     if (check_schema(**connection, findings)) {
       check_privileges(**connection, findings);
+      Connection::Options options;
+      options.url = context.settings.postgres_url;
+      options.application_name = "pgtrickle-relay check";
+      postgres::Pool pool(options, 1);
       std::set<std::string> names;
       for (const auto& pipeline : configured(**connection, context, findings)) {
         if (!names.insert(pipeline.name).second) findings.bad(pipeline.name, name_taken(pipeline));
-        check_pipeline(pipeline, context, **connection, findings);
+        check_pipeline(pipeline, context, **connection, pool, findings);
       }
     }
   }

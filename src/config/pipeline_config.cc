@@ -187,7 +187,8 @@ class Sorter {
     for (const std::string_view key : kSinkKeys) {
       lift(config_.sink, key, key == "max_in_flight");
     }
-    if (canonical_type(types_.source) == "outbox") lift(config_.source, "start", false);
+    const std::string source = canonical_type(types_.source);
+    if (source == "outbox" || source == "pg-outbox") lift(config_.source, "start", false);
   }
 
   void lift(Node::Object& from, std::string_view key, bool keep) {

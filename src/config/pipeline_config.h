@@ -28,6 +28,9 @@ struct PipelineOptions {
   std::string message = "delta";         ///< delta, row
   std::int64_t delta_max_rows = 1000;
   std::string wire_format = "native";  ///< native, debezium, cloudevents
+  std::string cloudevents_mode = "structured";  ///< structured, binary
+  std::string cloudevents_source;               ///< empty: /pgtrickle/<pipeline>
+  bool tombstones = false;
   std::optional<std::string> subject_template;
   std::optional<std::string> key_template;
   std::map<std::string, std::string> headers;

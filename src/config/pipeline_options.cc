@@ -74,6 +74,20 @@ constexpr std::array kFields = {
           .default_text = "native",
           .meaning = "the envelope of messages",
           .choices = "native,debezium,cloudevents"},
+    Field{.name = "cloudevents_mode",
+          .type = FieldType::choice,
+          .default_text = "structured",
+          .meaning = "with wire_format cloudevents: the whole event as body (structured), or its "
+                     "attributes in headers and its data as body (binary)",
+          .choices = "structured,binary"},
+    Field{.name = "cloudevents_source",
+          .meaning = "with wire_format cloudevents: the attribute source, a URI or a path; the "
+                     "default is /pgtrickle/<pipeline>"},
+    Field{.name = "tombstones",
+          .type = FieldType::boolean,
+          .default_text = "false",
+          .meaning = "with one message a row: after each delete, a message with the same key and "
+                     "no body, for sinks that have such messages"},
     Field{.name = "subject_template",
           .meaning = "subject, topic, key or URL of messages; the default is the sink's"},
     Field{.name = "key_template",
@@ -170,6 +184,9 @@ PipelineOptions from_values(const Values& values) {
   options.message = values.text("message");
   options.delta_max_rows = values.integer("delta_max_rows");
   options.wire_format = values.text("wire_format");
+  options.cloudevents_mode = values.text("cloudevents_mode");
+  options.cloudevents_source = values.text("cloudevents_source");
+  options.tombstones = values.boolean("tombstones");
   options.subject_template = given_text(values, "subject_template");
   options.key_template = given_text(values, "key_template");
   options.headers = values.map("headers");

@@ -118,6 +118,17 @@ Result<std::unique_ptr<envelope::Encoder>> make_encoder(const PipelineConfig& co
   encoder.row_mode = options.message == "row";
   encoder.delta_max_rows = options.delta_max_rows;
   encoder.wire_format = options.wire_format;
+  encoder.pipeline = config.name;
+  encoder.cloudevents_binary = options.cloudevents_mode == "binary";
+  encoder.cloudevents_source = options.cloudevents_source;
+  encoder.cloudevents_binding = ends.sink->cloudevents;
+  encoder.tombstones = options.tombstones;
+  if (options.tombstones && !ends.sink->tombstones) {
+    return fail(ErrorClass::misconfigured, "tombstones",
+                fmt::format("{}: the sink {} has no messages without a body", config.place,
+                            ends.sink->name),
+                "leave tombstones out");
+  }
   encoder.subject_template = *subject;
   encoder.key_template = options.key_template;
   encoder.headers = options.headers;
@@ -164,6 +175,17 @@ outbox::OutboxOptions outbox_options(const PipelineConfig& config, const Ends& e
   return options;
 }
 
+BackendContext context_of(const PipelineConfig& config, std::string_view worker_id,
+                          postgres::Pool& pool) {
+  BackendContext context;
+  context.pipeline = config.name;
+  context.worker_id = worker_id;
+  context.ordered = config.options.ordering != "none";
+  context.options = config.options;
+  context.database = &pool;
+  return context;
+}
+
 Ends check_ends(const PipelineConfig& config, const Registry& registry) {
   Ends ends;
   ends.problems = config.problems;
@@ -202,7 +224,8 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
   auto encoder = make_encoder(config, ends);
   if (!encoder) return fail(encoder.error());
 
-  const BackendContext context{config.name, workshop.worker_id, config.options.ordering != "none"};
+  BackendContext context = context_of(config, workshop.worker_id, workshop.pool);
+  context.group = workshop.group;
   auto sink = ends.sink->make(ends.sink_values, context);
   if (!sink) return fail(sink.error().in_context(config.place));
 
@@ -250,10 +273,13 @@ Result<Tail> assemble_tail(const PipelineConfig& config, const Registry& registr
               std::move(*encoder), wake};
 }
 
-Result<std::unique_ptr<Sink>> make_sink(const PipelineConfig& config, const Registry& registry) {
+Result<std::unique_ptr<Sink>> make_sink(const PipelineConfig& config, const Registry& registry,
+                                        postgres::Pool& pool) {
   Ends ends = check_ends(config, registry);
   if (!ends.problems.empty()) return fail(combined(ends.problems));
-  return ends.sink->make(ends.sink_values, {config.name, "check"});
+  BackendContext context = context_of(config, "check", pool);
+  context.looks_only = true;
+  return ends.sink->make(ends.sink_values, context);
 }
 
 config::FieldTable outbox_source_fields() {

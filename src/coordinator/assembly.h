@@ -45,7 +45,7 @@ Result<Tail> assemble_tail(const config::PipelineConfig& config, const Registry&
 
 /// The sink alone, to see whether it answers.
 Result<std::unique_ptr<Sink>> make_sink(const config::PipelineConfig& config,
-                                        const Registry& registry);
+                                        const Registry& registry, postgres::Pool& pool);
 
 /// What a source of type `outbox` can be told.
 config::FieldTable outbox_source_fields();

@@ -36,6 +36,8 @@ struct Position {
 struct TableShape {
   std::string name;                      ///< `stream_table` in envelopes and templates
   std::vector<std::string> key_columns;  ///< empty: rows have no known key
+  std::string database = {};             ///< empty: not known
+  std::string schema = {};               ///< of the table; empty: not known
 };
 
 /// The change of one outbox row: rows that left the table and rows that came into it, as raw JSON.

@@ -1,12 +1,11 @@
 #include "envelope/batch_encoder.h"
 
-#include <openssl/evp.h>
-
 #include <algorithm>
 #include <limits>
 #include <utility>
 
 #include "core/text.h"
+#include "envelope/event_body.h"
 #include "envelope/message_id.h"
 
 namespace relay::envelope {
@@ -29,32 +28,6 @@ std::string_view array_or_empty(std::string_view json) {
   return is_empty_array(json) ? std::string_view() : json;
 }
 
-bool is_json(std::string_view content_type) {
-  return content_type.empty() || content_type.starts_with(kJson) ||
-         content_type.find("+json") != std::string_view::npos;
-}
-
-void append_text_or_null(std::string& out, std::string_view text) {
-  if (text.empty()) {
-    out.append("null");
-  } else {
-    append_json_string(out, text);
-  }
-}
-
-void append_base64(std::string& out, std::string_view bytes) {
-  // In blocks, for the library counts in int and ends each call with a NUL.
-  constexpr std::size_t kBlock = 3 * 1024;
-  unsigned char encoded[kBlock / 3 * 4 + 1];
-  for (std::size_t i = 0; i < bytes.size(); i += kBlock) {
-    const std::string_view block = bytes.substr(i, kBlock);
-    const int length =
-        EVP_EncodeBlock(encoded, reinterpret_cast<const unsigned char*>(block.data()),
-                        static_cast<int>(block.size()));
-    out.append(reinterpret_cast<const char*>(encoded), static_cast<std::size_t>(length));
-  }
-}
-
 }  // namespace
 
 MessageBatch BatchEncoder::encode(RecordBatch records) {
@@ -74,6 +47,9 @@ void BatchEncoder::encode_record(std::size_t index) {
   const Record& record = output_->records().records[index];
   now_ = Current{index, &record, {}, 0, 0, true};
   now_.facts.stream_table = table_json_;
+  now_.facts.shape = &output_->shape();
+  now_.facts.pipeline = plan_.options.pipeline;
+  now_.facts.event_source = plan_.event_source;
   now_.facts.sequence = record.outbox_id != 0 ? record.outbox_id : record.id;
   now_.facts.at = record.created_at;
   // A record that is not an outbox's row may be one of several at its place.
@@ -165,8 +141,7 @@ void BatchEncoder::encode_whole(const Delta& delta, std::string_view op,
   Message& message = add(route, make_id('d', route.subject, range), op);
   body_.clear();
   if (plan_.format->delta != nullptr) {
-    plan_.format->delta(body_, {now_.facts,
-                                message.id,
+    plan_.format->delta(body_, {facts_of(message),
                                 {array_or_empty(delta.inserted), nullptr, {}},
                                 {array_or_empty(delta.deleted), nullptr, {}},
                                 rows,
@@ -175,7 +150,7 @@ void BatchEncoder::encode_whole(const Delta& delta, std::string_view op,
   } else {
     body_.append(delta.deleted).append(delta.inserted);
   }
-  message.body = output_->keep(body_);
+  finish(message);
 }
 
 void BatchEncoder::encode_row_change(const RowChange& change) {
@@ -241,14 +216,13 @@ void BatchEncoder::emit_piece(const Piece& piece) {
   Message& message =
       add(route, make_id('d', route.subject, range), one_op ? to_string(first.op) : kDeltaOp);
   body_.clear();
-  plan_.format->delta(body_, {now_.facts,
-                              message.id,
+  plan_.format->delta(body_, {facts_of(message),
                               {{}, &rows, inserted_},
                               {{}, &rows, deleted_},
                               static_cast<std::int64_t>(inserted_.size() + deleted_.size()),
                               cut ? piece.part : now_.part,
                               cut ? piece.final : now_.final});
-  message.body = output_->keep(body_);
+  finish(message);
 }
 
 void BatchEncoder::emit_row(const Change& change) {
@@ -257,8 +231,18 @@ void BatchEncoder::emit_row(const Change& change) {
   Message& message =
       add(route, make_id('r', route.subject, ordinals(change)), to_string(change.op));
   body_.clear();
-  plan_.format->row(body_, {now_.facts, message.id, change, rows});
-  message.body = output_->keep(body_);
+  plan_.format->row(body_, {facts_of(message), change, rows, ordinals(change).first});
+  finish(message);
+  if (plan_.options.tombstones && change.op == Op::remove) add_tombstone(route, change);
+}
+
+// Where a broker keeps the last message of each key (compaction), this ends the key.
+void BatchEncoder::add_tombstone(const Route& route, const Change& change) {
+  if (route.refused) return;
+  Message& message =
+      add(route, make_id('t', route.subject, ordinals(change)), to_string(change.op));
+  message.content_type = {};
+  message.tombstone = true;
 }
 
 // TRUNCATE, or a refresh that left nothing: whoever follows must learn that what was is no more.
@@ -272,11 +256,11 @@ void BatchEncoder::emit_state_without_rows() {
   if (plan_.row_mode) {
     const RowPrinter rows = printer();
     const Change change{Op::refresh, kNoRow, kNoRow, 0, false};
-    plan_.format->row(body_, {now_.facts, id, change, rows});
+    plan_.format->row(body_, {facts_of(message), change, rows, range.first});
   } else {
-    plan_.format->delta(body_, {now_.facts, id, {}, {}, 0, now_.part, now_.final});
+    plan_.format->delta(body_, {facts_of(message), {}, {}, 0, now_.part, now_.final});
   }
-  message.body = output_->keep(body_);
+  finish(message);
 }
 
 void BatchEncoder::encode_event(const Event& event) {
@@ -307,31 +291,41 @@ void BatchEncoder::encode_event(const Event& event) {
   Message& message = add(route, id, event.type);
   message.body = event.payload;
   message.content_type = event.content_type;
-  if (plan_.options.event_envelope) {
-    append_event_envelope(event, id);
+  wrap_event(message, event);
+}
+
+void BatchEncoder::wrap_event(Message& message, const Event& event) {
+  MessageFacts facts = facts_of(message);
+  facts.is_event = true;
+  const bool wraps = plan_.format->event != nullptr || plan_.options.event_envelope;
+  const bool json =
+      wraps && is_json_type(event.content_type) && router_.reader().valid(event.payload);
+  body_.clear();
+  if (plan_.format->event != nullptr) {
+    if (plan_.format->event(body_, {facts, event, json})) {
+      message.body = output_->keep(body_);
+      message.content_type = plan_.format->content_type;
+    }
+  } else if (plan_.options.event_envelope) {
+    append_event_envelope(body_, message.id, event, json);
     message.body = output_->keep(body_);
     message.content_type = kJson;
   }
+  add_format_headers(message, facts);
 }
 
-void BatchEncoder::append_event_envelope(const Event& event, std::string_view id) {
-  body_.assign("{\"id\":");
-  append_json_string(body_, id);
-  body_.append(",\"type\":");
-  append_text_or_null(body_, event.type);
-  body_.append(",\"key\":");
-  append_text_or_null(body_, event.key);
-  body_.append(",\"payload\":");
-  if (is_json(event.content_type) && router_.reader().valid(event.payload)) {
-    body_.append(event.payload);
-  } else {
-    body_.append("{\"raw_base64\":\"");
-    append_base64(body_, event.payload);
-    body_.append("\",\"content_type\":");
-    append_json_string(body_, event.content_type);
-    body_.push_back('}');
-  }
-  body_.push_back('}');
+MessageFacts BatchEncoder::facts_of(const Message& message) const {
+  return {now_.facts, message.id, message.key, message.op, message.headers, false};
+}
+
+void BatchEncoder::finish(Message& message) {
+  message.body = output_->keep(body_);
+  add_format_headers(message, facts_of(message));
+}
+
+void BatchEncoder::add_format_headers(Message& message, const MessageFacts& facts) {
+  if (plan_.format->headers == nullptr || message.refused) return;
+  message.headers = format_headers_.build(facts, message.content_type, *output_);
 }
 
 void BatchEncoder::refuse_record(const SharedError& why) {

@@ -11,6 +11,7 @@
 #include "core/record.h"
 #include "envelope/changes.h"
 #include "envelope/format.h"
+#include "envelope/format_headers.h"
 #include "envelope/message_id.h"
 #include "envelope/output.h"
 #include "envelope/plan.h"
@@ -21,7 +22,7 @@ namespace relay::envelope {
 /// Makes a batch's messages. Keeps its buffers from batch to batch.
 class BatchEncoder {
  public:
-  explicit BatchEncoder(const Plan& plan) : plan_(plan), router_(plan) {}
+  explicit BatchEncoder(const Plan& plan) : plan_(plan), router_(plan), format_headers_(plan) {}
 
   MessageBatch encode(RecordBatch records);
 
@@ -41,7 +42,11 @@ class BatchEncoder {
   void encode_whole(const Delta& delta, std::string_view op, const SharedError& refused);
   void encode_row_change(const RowChange& change);
   void encode_event(const Event& event);
-  void append_event_envelope(const Event& event, std::string_view id);
+  void wrap_event(Message& message, const Event& event);
+  void add_tombstone(const Route& route, const Change& change);
+  MessageFacts facts_of(const Message& message) const;
+  void finish(Message& message);
+  void add_format_headers(Message& message, const MessageFacts& facts);
   void emit_changes(std::int64_t max_rows);
   void emit_piece(const Piece& piece);
   void emit_row(const Change& change);
@@ -59,6 +64,7 @@ class BatchEncoder {
 
   const Plan& plan_;
   Router router_;
+  FormatHeaders format_headers_;
   Rows rows_;
   Output* output_ = nullptr;
   Current now_;

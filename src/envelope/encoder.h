@@ -14,13 +14,26 @@
 
 namespace relay::envelope {
 
+/// How a sink's broker carries the attributes of a CloudEvent in headers.
+struct CloudEventsBinding {
+  std::string_view prefix;       ///< of attribute names; empty: the broker has no headers for them
+  bool percent_encoded = false;  ///< values are ASCII, all else is percent-encoded
+  std::string_view content_type_header;  ///< empty: the sink has a place of its own for it
+};
+
 /// How records become messages. Templates are those of template.h, the filter that of filter.h.
 struct EncoderOptions {
+  std::string pipeline;   ///< its name
   std::string id_prefix;  ///< begins each id: the pipeline's name unless configured otherwise
   bool row_mode = false;  ///< one message a row instead of one a delta
   /// A delta of more rows is cut into several messages; the two rows of an update stay together.
   std::int64_t delta_max_rows = 1000;
   std::string wire_format = "native";
+  bool cloudevents_binary = false;  ///< attributes in headers, the bare data as body
+  std::string cloudevents_source;   ///< empty: /pgtrickle/<pipeline>, percent-encoded
+  CloudEventsBinding cloudevents_binding;
+  /// In row mode, a message without body and with the same key after each delete of a row.
+  bool tombstones = false;
   /// A delta is split by what its rows render to. An update whose old and new row render different
   /// subjects (or keys, with `key_template`) becomes a delete there and, after it, an insert here.
   std::string subject_template = "{stream_table}";

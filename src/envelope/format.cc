@@ -9,7 +9,14 @@
 namespace relay::envelope {
 namespace {
 
-constexpr std::array kFormats = {&kNativeFormat};
+constexpr std::array kFormats = {&kNativeFormat, &kDebeziumFormat, &kCloudEventsFormat};
+constexpr std::array kHeaderFormats = {&kCloudEventsBinaryFormat};
+
+const Format* find(std::span<const Format* const> formats, std::string_view name) {
+  const auto found = std::find_if(formats.begin(), formats.end(),
+                                  [&](const Format* format) { return format->name == name; });
+  return found == formats.end() ? nullptr : *found;
+}
 
 bool contains(std::span<const std::string> names, std::string_view name) {
   return std::find(names.begin(), names.end(), name) != names.end();
@@ -17,10 +24,9 @@ bool contains(std::span<const std::string> names, std::string_view name) {
 
 }  // namespace
 
-const Format* find_format(std::string_view name) {
-  const auto found = std::find_if(kFormats.begin(), kFormats.end(),
-                                  [&](const Format* format) { return format->name == name; });
-  return found == kFormats.end() ? nullptr : *found;
+const Format* find_format(std::string_view name, bool headers_only) {
+  const Format* format = headers_only ? find(kHeaderFormats, name) : nullptr;
+  return format != nullptr ? format : find(kFormats, name);
 }
 
 std::string format_names() {

@@ -39,27 +39,28 @@ void append_tail(std::string& out, const RecordFacts& record, std::string_view i
 }
 
 void append_delta(std::string& out, const DeltaFacts& delta) {
-  append_head(out, delta.record);
+  const RecordFacts& record = delta.message.record;
+  append_head(out, record);
   out.append(",\"delta\":{\"inserted\":");
   delta.inserted.append(out);
   out.append(",\"deleted\":");
   delta.deleted.append(out);
   out.append("},\"metadata\":{\"refresh_mode\":");
-  if (delta.record.refresh_mode.empty()) {
+  if (record.refresh_mode.empty()) {
     out.append("null");
   } else {
-    append_json_string(out, delta.record.refresh_mode);
+    append_json_string(out, record.refresh_mode);
   }
   out.append(",\"refresh_duration_ms\":");
-  if (delta.record.refresh_duration_ms < 0) {
+  if (record.refresh_duration_ms < 0) {
     out.append("null");
   } else {
-    append_number(out, delta.record.refresh_duration_ms);
+    append_number(out, record.refresh_duration_ms);
   }
   out.append(",\"delta_rows\":");
   append_number(out, delta.rows);
   out.push_back(',');
-  append_tail(out, delta.record, delta.id, delta.part, delta.final);
+  append_tail(out, record, delta.message.id, delta.part, delta.final);
 }
 
 void append_row_or_null(std::string& out, const RowPrinter& printer, std::uint32_t row) {
@@ -71,7 +72,7 @@ void append_row_or_null(std::string& out, const RowPrinter& printer, std::uint32
 }
 
 void append_row(std::string& out, const RowFacts& row) {
-  append_head(out, row.record);
+  append_head(out, row.message.record);
   out.append(",\"op\":\"");
   out.append(to_string(row.change.op));
   out.append("\",\"key\":");
@@ -85,7 +86,7 @@ void append_row(std::string& out, const RowFacts& row) {
   out.append(",\"old\":");
   append_row_or_null(out, row.printer, row.change.old_row);
   out.append(",\"metadata\":{");
-  append_tail(out, row.record, row.id, 0, true);
+  append_tail(out, row.message.record, row.message.id, 0, true);
 }
 
 }  // namespace

@@ -37,6 +37,52 @@ Result<void> add_headers(Plan& plan) {
   return {};
 }
 
+std::string default_source(std::string_view pipeline) {
+  std::string source = "/pgtrickle/";
+  for (const char c : pipeline) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       std::string_view("-._~").find(c) != std::string_view::npos;
+    if (plain) {
+      source += c;
+    } else {
+      source += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return source;
+}
+
+// What may stand in a URI reference (RFC 3986).
+bool is_uri_text(std::string_view text) {
+  constexpr std::string_view kOthers = "-._~:/?#[]@!$&'()*+,;=%";
+  return !text.empty() && std::all_of(text.begin(), text.end(), [&](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+           kOthers.find(c) != std::string_view::npos;
+  });
+}
+
+Result<void> check_format(Plan& plan) {
+  const EncoderOptions& given = plan.options;
+  if (given.tombstones && !plan.row_mode) {
+    return fail(ErrorClass::misconfigured, "tombstones",
+                "tombstones end the key of a row, but messages carry deltas",
+                "set message to row, or leave tombstones out");
+  }
+  const bool binary = plan.format == &kCloudEventsBinaryFormat;
+  if (binary && given.cloudevents_binding.prefix.empty()) {
+    return fail(ErrorClass::misconfigured, "cloudevents_mode",
+                "cloudevents_mode is binary, but this sink has no headers for the attributes",
+                "set cloudevents_mode to structured");
+  }
+  const std::string& source = given.cloudevents_source;
+  if (!source.empty() && !is_uri_text(source)) {
+    return fail(ErrorClass::misconfigured, "cloudevents_source",
+                fmt::format("cloudevents_source \"{}\" is no URI reference", source),
+                "write a URI or a path, blanks and other such characters as %XX");
+  }
+  plan.event_source = source.empty() ? default_source(given.pipeline) : source;
+  return {};
+}
+
 }  // namespace
 
 bool same_header(std::string_view a, std::string_view b) {
@@ -53,13 +99,14 @@ Result<Plan> Plan::make(EncoderOptions options) {
   Plan plan;
   plan.options = std::move(options);
   const EncoderOptions& given = plan.options;
-  plan.format = find_format(given.wire_format);
+  plan.format = find_format(given.wire_format, given.cloudevents_binary);
   if (plan.format == nullptr) {
     return fail(ErrorClass::misconfigured, "wire_format",
                 fmt::format("wire_format \"{}\" is not available", given.wire_format),
                 fmt::format("available in this version: {}", format_names()));
   }
   plan.row_mode = given.row_mode || plan.format->delta == nullptr;
+  if (auto checked = check_format(plan); !checked) return fail(checked.error());
 
   Result<Template> subject = Template::compile(given.subject_template, "subject_template");
   if (!subject) return fail(subject.error());

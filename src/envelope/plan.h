@@ -22,6 +22,7 @@ struct Plan {
   EncoderOptions options;
   const Format* format = nullptr;
   bool row_mode = false;
+  std::string event_source;  ///< of CloudEvents
   Template subject;
   std::optional<Template> key;
   std::vector<HeaderTemplate> headers;

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/text.h"
+
 namespace relay::envelope {
 namespace {
 
@@ -247,9 +249,21 @@ void Router::render(Rendering& into, std::string_view op, const Rows& rows, std:
                                   "key_template to columns that the row has"));
     }
     variables_.set(Variable::key, key_);
-    if (known && plan_.row_mode) key = key_;
+    if (known && plan_.row_mode) key = plan_.format->key_is_object ? key_object(rows, row) : key_;
   }
   render_templates(into, key, {&rows, row});
+}
+
+std::string_view Router::key_object(const Rows& rows, std::uint32_t row) {
+  key_object_.assign("{");
+  for (const std::string& column : output_->shape().key_columns) {
+    if (key_object_.size() > 1) key_object_.push_back(',');
+    append_json_string(key_object_, column);
+    key_object_.push_back(':');
+    key_object_.append(*rows.find(row, column));
+  }
+  key_object_.push_back('}');
+  return key_object_;
 }
 
 // One key column: its value as text. Several: their values as a JSON array.

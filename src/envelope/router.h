@@ -84,6 +84,8 @@ class Router {
   void render(Rendering& into, std::string_view op, const Rows& rows, std::uint32_t row);
   void render_templates(Rendering& into, std::string_view default_key, const RowView& row);
   bool read_key(const Rows& rows, std::uint32_t row);
+  /// {"column":value, ...} of a row whose key is known.
+  std::string_view key_object(const Rows& rows, std::uint32_t row);
   std::uint32_t intern(const Rendering& rendering);
   Route make(const Rendering& rendering);
   void refuse(Rendering& rendering, SharedError why);
@@ -97,6 +99,7 @@ class Router {
   Variables variables_;
   std::string outbox_id_;
   std::string key_;
+  std::string key_object_;
 
   std::vector<std::uint32_t> partner_;
   std::vector<Passes> passes_;

@@ -2,6 +2,8 @@
 
 #include "nats/options.h"
 #include "nats/sink.h"
+#include "nats/source.h"
+#include "nats/source_options.h"
 #include "nats/subject.h"
 #include "pipeline/registry.h"
 
@@ -9,7 +11,26 @@ namespace relay::nats {
 
 void register_backend(Registry& registry);
 
+namespace {
+
+Result<std::unique_ptr<Source>> make_source(const config::Values& values,
+                                            const BackendContext& context) {
+  auto options =
+      parse_source_options(values, fmt::format("pgtrickle-{}-{}", context.group, context.pipeline));
+  if (!options) return fail(options.error());
+  auto mapping = FieldMapping::make(values);
+  if (!mapping) return fail(mapping.error());
+  options->connection.pipeline = context.pipeline;
+  NatsSource::Rules rules{context.options.id_prefix.value_or(context.pipeline),
+                          context.options.max_record_bytes};
+  return std::make_unique<NatsSource>(std::move(*options), std::move(rules), std::move(*mapping));
+}
+
+}  // namespace
+
 void register_backend(Registry& registry) {
+  registry.add(SourceType{
+      .name = "nats", .aliases = {"jetstream"}, .options = source_fields(), .make = &make_source});
   registry.add(SinkType{.name = "nats",
                         .aliases = {"jetstream"},
                         .options = sink_fields(),
@@ -23,7 +44,8 @@ void register_backend(Registry& registry) {
                           if (!context.ordered) options->key_order = KeyOrder::pipelined;
                           return std::make_unique<NatsSink>(std::move(*options));
                         },
-                        .default_subject = &default_subject});
+                        .default_subject = &default_subject,
+                        .cloudevents = {"ce-", true, "content-type"}});
 }
 
 }  // namespace relay::nats

@@ -17,6 +17,7 @@
 #include "nats/options.h"
 
 struct __jsCtx;
+struct __natsConnection;
 struct __natsMsg;
 struct __natsOptions;
 
@@ -44,6 +45,9 @@ class Connection {
   Ledger& ledger() { return *ledger_; }
   bool closed() const;
   const std::string& address() const { return address_; }
+  /// The library's own, for what this class does not offer. They end with it.
+  __natsConnection* handle() const { return connection_.get(); }
+  __jsCtx* jetstream() const { return context_.get(); }
 
   /// Makes a message ready to be sent. An error, of class rejected: it cannot be sent.
   Result<void> add(const Message& message, std::size_t index);

@@ -190,6 +190,12 @@ void read_timeouts_and_limits(const config::Values& values, Options& options) {
                                              : KeyOrder::automatic;
 }
 
+}  // namespace
+
+config::FieldTable sink_fields() {
+  return kSinkFields;
+}
+
 Result<void> read_security(const config::Values& values, Options& options) {
   options.credentials_file = values.text("credentials_file");
   options.tls_ca = values.text("tls_ca");
@@ -216,12 +222,6 @@ Result<void> read_security(const config::Values& values, Options& options) {
     }
   }
   return {};
-}
-
-}  // namespace
-
-config::FieldTable sink_fields() {
-  return kSinkFields;
 }
 
 Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {

@@ -52,6 +52,9 @@ struct Options {
   std::string pipeline;  ///< whose sink this is: the connection's name, and for the log
 };
 
+/// Reads the options that say how to log in and whom to trust.
+Result<void> read_security(const config::Values& values, Options& options);
+
 config::FieldTable sink_fields();
 
 /// Checks what single options cannot say.

@@ -17,6 +17,7 @@ constexpr std::chrono::seconds kTimeout{10};
 // sent with, so that the table shows it and a retry is the same message.
 constexpr std::string_view kStreamTable = "pgtrickle-stream-table";
 constexpr std::string_view kFullRefresh = "pgtrickle-full-refresh";
+constexpr std::string_view kTombstone = "pgtrickle-tombstone";
 
 constexpr std::string_view kStore =
     "insert into pgtrickle.relay_dlq as d (relay_group_id, pipeline, message_id, subject, key, op, "
@@ -114,6 +115,7 @@ std::string headers_json(const DeadLetter& letter) {
   };
   if (!letter.stream_table.empty()) add(kStreamTable, letter.stream_table);
   if (letter.full_refresh) add(kFullRefresh, "true");
+  if (letter.tombstone) add(kTombstone, "true");
   for (const auto& [name, value] : letter.headers) add(name, value);
   return json + "}";
 }
@@ -148,6 +150,8 @@ void add_header(DeadLetter& letter, std::string_view name, std::string_view valu
     letter.stream_table = value;
   } else if (name == kFullRefresh) {
     letter.full_refresh = value == "true";
+  } else if (name == kTombstone) {
+    letter.tombstone = value == "true";
   } else {
     letter.headers.emplace_back(name, value);
   }

@@ -10,7 +10,8 @@ namespace {
 constexpr std::string_view kResolve =
     "select outbox_table_name, coalesce(delta_table_name, ''), outbox_sequence, "
     "format('pgtrickle.%I', outbox_table_name)::regclass::oid, incarnation, kind = 'events', "
-    "stream_table_name, coalesce(key_columns, '{}') "
+    "stream_table_name, coalesce(key_columns, '{}'), current_database(), "
+    "coalesce(stream_table_schema, '') "
     "from pgtrickle.relay_resolve_outbox($1)";
 
 constexpr std::string_view kSequence =
@@ -59,6 +60,8 @@ Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::s
 
   TableShape shape;
   shape.name = found->text(0, 6);
+  shape.database = found->text(0, 8);
+  shape.schema = found->text(0, 9);
   const auto keys = connection.query(
       "select k from unnest($1::text[]) with ordinality u(k, n) "
       "order by n",

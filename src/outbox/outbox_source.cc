@@ -94,6 +94,8 @@ struct OutboxSource::Impl {
                           Deadline deadline, std::stop_token token);
   Result<Ownership> look_on(postgres::Connection& connection, const OutboxInfo& found,
                             Deadline deadline, std::stop_token token);
+  Result<bool> take_word(postgres::Connection& connection, Deadline deadline,
+                         std::stop_token token);
   Result<Position> accept_loss(postgres::Connection& connection, const OutboxInfo& found,
                                const Ownership& ownership, const PositionFacts& facts,
                                const Error& loss, Deadline deadline, std::stop_token token);
@@ -138,7 +140,7 @@ Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
   const auto loss = judge_position(ownership->position, *facts, found.table, options.pipeline);
   if (!loss) {
     // An operator's word that nothing needed does not count for a later loss.
-    const auto spent = take_accepted_loss(connection, options.pipeline, deadline, token);
+    const auto spent = take_word(connection, deadline, token);
     if (!spent) return fail(spent.error());
     // A row that somebody deleted long ago is not missed later.
     if (!facts->mark) ownership->position.mark.clear();
@@ -167,6 +169,17 @@ Result<Ownership> OutboxSource::Impl::look_on(postgres::Connection& connection,
   return ownership;
 }
 
+/// Whether the operator said that what is lost is lost.
+Result<bool> OutboxSource::Impl::take_word(postgres::Connection& connection, Deadline deadline,
+                                           std::stop_token token) {
+  if (!options.control) {
+    return take_accepted_loss(connection, options.pipeline, deadline, std::move(token));
+  }
+  auto lease = options.control->borrow(deadline, token);
+  if (!lease) return fail(lease.error());
+  return take_accepted_loss(**lease, options.pipeline, deadline, std::move(token));
+}
+
 /// Goes on where the outbox begins now, if the operator said so. From a rewound outbox everything
 /// that it holds is delivered: which of it was, nobody can tell.
 Result<Position> OutboxSource::Impl::accept_loss(postgres::Connection& connection,
@@ -175,7 +188,7 @@ Result<Position> OutboxSource::Impl::accept_loss(postgres::Connection& connectio
                                                  const PositionFacts& facts, const Error& loss,
                                                  Deadline deadline, std::stop_token token) {
   if (!facts.outbox_exists) return fail(loss);
-  const auto accepted = take_accepted_loss(connection, options.pipeline, deadline, token);
+  const auto accepted = take_word(connection, deadline, token);
   if (!accepted) return fail(accepted.error());
   if (!*accepted) return fail(loss);
   log::warn("loss_accepted", options.pipeline, "{}; going on behind {}", loss.message,

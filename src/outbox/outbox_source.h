@@ -23,6 +23,9 @@ struct OutboxOptions {
   /// False: only looks. `open` takes no ownership and reads from `start`; `acknowledge` does
   /// nothing.
   bool owns = true;
+  /// The relay's own database, where an operator's word on losses is kept; null: it is the
+  /// outbox's.
+  postgres::Pool* control = nullptr;
 };
 
 /// Numbers that status, metrics and health show. Taken from any thread.

@@ -19,6 +19,7 @@ DeadLetter DeadLetter::from(const Message& message, Error error) {
   }
   letter.outbox_id = message.outbox_id;
   letter.full_refresh = message.full_refresh;
+  letter.tombstone = message.tombstone;
   letter.error = std::move(error);
   return letter;
 }
@@ -38,6 +39,7 @@ Message DeadLetter::to_message(std::vector<Header>& message_headers) const {
   message.headers = message_headers;
   message.outbox_id = outbox_id;
   message.full_refresh = full_refresh;
+  message.tombstone = tombstone;
   return message;
 }
 

@@ -23,6 +23,7 @@ struct DeadLetter {
   std::vector<std::pair<std::string, std::string>> headers;
   std::int64_t outbox_id = 0;
   bool full_refresh = false;
+  bool tombstone = false;
   int attempts = 1;
   Error error;
 

@@ -8,8 +8,14 @@
 #include <vector>
 
 #include "config/fields.h"
+#include "config/pipeline_config.h"
+#include "envelope/encoder.h"
 #include "pipeline/sink.h"
 #include "pipeline/source.h"
+
+namespace relay::postgres {
+class Pool;
+}
 
 namespace relay {
 
@@ -18,6 +24,12 @@ struct BackendContext {
   std::string pipeline;
   std::string worker_id;
   bool ordered = true;  ///< false: messages of one key may overtake each other (`ordering = none`)
+  std::string group;    ///< the relay's group
+  config::PipelineOptions options;  ///< of the pipeline: `id_prefix`, `start`, limits
+  /// The relay's own database. Null where there is none to be had (a configuration is only looked
+  /// at); what is made then answers with an error when it is opened.
+  postgres::Pool* database = nullptr;
+  bool looks_only = false;  ///< whether it would work is to be seen: nothing is to be made or moved
 };
 
 /// How a subject that rows render to is made legal for a broker, reversibly. Appends to `out`.
@@ -36,6 +48,9 @@ struct SinkType {
   /// The subject template that the options imply where neither `subject_template` nor
   /// `subject_option` is set ("{stream_table}" unless given). May be empty.
   std::function<Result<std::string>(const config::Values&)> default_subject;
+  /// Where the attributes of a CloudEvent go; without a prefix there is no binary mode.
+  envelope::CloudEventsBinding cloudevents = {};
+  bool tombstones = false;  ///< its messages can be without a body, which is not an empty one
 };
 
 /// A kind of source that is not the relay's own database.

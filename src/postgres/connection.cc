@@ -311,6 +311,37 @@ Result<Rows> Connection::query(std::string_view sql, std::span<const Param> para
   return rows;
 }
 
+Result<Rows> Connection::run_binary_once(std::string_view sql,
+                                         std::span<const std::string_view> params,
+                                         Deadline deadline, std::stop_token stop) {
+  const auto name = prepare(sql, deadline, stop);
+  if (!name) return fail(name.error());
+  std::vector<const char*> values;
+  std::vector<int> lengths;
+  for (const std::string_view param : params) {
+    values.push_back(param.data());
+    lengths.push_back(static_cast<int>(param.size()));
+  }
+  const std::vector<int> formats(params.size(), static_cast<int>(Format::binary));
+  if (PQsendQueryPrepared(handle_.get(), name->c_str(), static_cast<int>(values.size()),
+                          values.data(), lengths.data(), formats.data(),
+                          static_cast<int>(Format::text)) == 0) {
+    return fail(connection_error("sending to"));
+  }
+  if (auto sent = flush(deadline, stop); !sent) return fail(sent.error());
+  return finish(deadline, stop);
+}
+
+Result<Rows> Connection::query_binary(std::string_view sql,
+                                      std::span<const std::string_view> params, Deadline deadline,
+                                      std::stop_token stop) {
+  auto rows = run_binary_once(sql, params, deadline, stop);
+  if (!rows && is_stale(rows.error()) && forget(sql) && !in_transaction()) {
+    return run_binary_once(sql, params, deadline, stop);
+  }
+  return rows;
+}
+
 Result<void> Connection::start(std::string_view sql, std::span<const Param> params, Format format) {
   const Deadline deadline = Deadline::after(kSendTimeout);
   const auto name = prepare(sql, deadline, {});

@@ -79,6 +79,10 @@ class Connection {
                      std::stop_token stop) {
     return query(sql, std::span<const Param>(params.begin(), params.size()), deadline, stop);
   }
+  /// One statement whose parameters are in PostgreSQL's binary form; it says their types
+  /// (`$1::text[]`). A parameter without data is NULL. Rows are text.
+  Result<Rows> query_binary(std::string_view sql, std::span<const std::string_view> params,
+                            Deadline, std::stop_token);
   Result<void> script(std::string_view sql, Deadline, std::stop_token);
 
   /// Makes the session as new: forgets what code that is not ours may have left in it (settings,
@@ -146,6 +150,8 @@ class Connection {
   Result<void> send(const std::string& name, std::span<const Param> params, Format format);
   Result<Rows> run_once(std::string_view sql, std::span<const Param> params, Deadline,
                         std::stop_token);
+  Result<Rows> run_binary_once(std::string_view sql, std::span<const std::string_view> params,
+                               Deadline, std::stop_token);
   bool forget(std::string_view sql);
   Error give_up(ErrorClass error_class, std::string_view code, std::string_view why);
   Error connection_error(std::string_view doing);

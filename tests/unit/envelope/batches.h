@@ -18,8 +18,8 @@ namespace relay::envelope {
 class Batch {
  public:
   explicit Batch(std::string table = "orders", std::vector<std::string> key_columns = {"id"}) {
-    batch_.shape =
-        std::make_shared<const TableShape>(TableShape{std::move(table), std::move(key_columns)});
+    batch_.shape = std::make_shared<const TableShape>(
+        TableShape{std::move(table), std::move(key_columns), "shop", "public"});
   }
 
   Record& delta(std::int64_t id, const std::vector<std::string>& inserted,

@@ -392,8 +392,8 @@ TEST(Options, ThatCannotBeAreRefusedWithTheirName) {
     return made ? std::string("none") : made.error().message;
   };
   EncoderOptions format;
-  format.wire_format = "debezium";
-  EXPECT_EQ(error_of(format), "wire_format \"debezium\" is not available");
+  format.wire_format = "avro";
+  EXPECT_EQ(error_of(format), "wire_format \"avro\" is not available");
   EXPECT_EQ(error_of(to_subject("a.{opp}")),
             "subject_template, character 3: unknown variable {opp}; did you mean {op}?");
   EncoderOptions key;

@@ -1,0 +1,181 @@
+-- Inboxes: their catalog and their names.
+--
+--   400_inbox_catalog.sql    this
+--   410_inbox_create.sql     create_inbox, drop_inbox, enable_inbox_tracking, and what the relay asks
+--   420_inbox_messages.sql   what consumers call: mark, fail, replay; health and status
+--   430_inbox_retention.sql  deleting messages that were processed long ago
+--
+-- An inbox is a table with one row a message, unique by event_id: writing a message that is there
+-- already changes nothing. Deduplication lasts as long as the row is kept.
+
+create table if not exists pgtrickle.pgt_inbox_config (
+  inbox_name      text primary key,
+  table_schema    text not null,
+  table_name      text not null,
+  columns         jsonb not null,
+  made_here       boolean not null,
+  max_retries     int not null default 3,
+  schedule        text,
+  with_dead_letter boolean not null default true,
+  with_stats      boolean not null default true,
+  retention_hours int not null default 72,
+  pending_view    text,
+  dlq_view        text,
+  stats_view      text,
+  created_at      timestamptz not null default clock_timestamp(),
+  unique (table_schema, table_name)
+);
+comment on table pgtrickle.pgt_inbox_config is
+  'All inboxes: which table each one is, and how its messages are retried and kept';
+comment on column pgtrickle.pgt_inbox_config.columns is
+  'Which column of the table holds what: {"event_id": "id", "payload": "body", ...}';
+comment on column pgtrickle.pgt_inbox_config.made_here is
+  'The table was made by create_inbox, and goes with drop_inbox';
+comment on column pgtrickle.pgt_inbox_config.schedule is
+  'Accepted for pg_trickle''s sake: the views here are always fresh';
+
+-- What an inbox keeps of a message.
+create or replace function pgtrickle._inbox_fields() returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select array['event_id', 'event_type', 'source', 'aggregate_id', 'payload', 'headers',
+               'received_at', 'processed_at', 'error', 'retry_count', 'trace_id'];
+$$;
+
+-- A name of at most 63 bytes: prefix, name and suffix, where they fit; else the name's beginning and
+-- 7 hexadecimal digits of its md5.
+create or replace function pgtrickle._inbox_relation_name(prefix text, name text, suffix text,
+                                                          hashed boolean default false)
+returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case when octet_length(prefix || name || suffix) <= 63 and not hashed
+              then prefix || name || suffix
+              else pgtrickle._cut_to_bytes(prefix || name, 55 - octet_length(suffix)) || '_'
+                   || left(md5(name), 7) || suffix end;
+$$;
+
+-- The inbox that a name means: the name given to create_inbox, or its table's, alone or qualified,
+-- as the server shows it or as one writes it in SQL. No row where there is none.
+create or replace function pgtrickle._resolve_inbox(name text)
+returns setof pgtrickle.pgt_inbox_config
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  rel regclass;
+begin
+  return query select c.* from pgtrickle.pgt_inbox_config c where c.inbox_name = name;
+  if found then
+    return;
+  end if;
+  return query
+    select c.* from pgtrickle.pgt_inbox_config c
+    where c.table_name = name or c.table_schema || '.' || c.table_name = name
+    order by c.table_schema <> 'pgtrickle', c.table_schema
+    limit 1;
+  if found then
+    return;
+  end if;
+  begin
+    rel := to_regclass(name);
+  exception when others then
+    return;
+  end;
+  return query
+    select c.*
+    from pgtrickle.pgt_inbox_config c
+    join pg_namespace n on n.nspname = c.table_schema
+    join pg_class r on r.relnamespace = n.oid and r.relname = c.table_name
+    where r.oid = rel;
+end $$;
+
+-- The same, or a clear error.
+create or replace function pgtrickle._inbox_named(name text) returns pgtrickle.pgt_inbox_config
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  inbox pgtrickle.pgt_inbox_config;
+  near text;
+begin
+  select * into inbox from pgtrickle._resolve_inbox(name);
+  if inbox.inbox_name is null then
+    near := pgtrickle._nearest(name, array(select c.inbox_name from pgtrickle.pgt_inbox_config c));
+    raise exception 'there is no inbox "%"', coalesce(name, '(null)')
+      using errcode = 'undefined_object',
+            hint = case when near is not null then format('Did you mean "%s"?', near)
+                        else 'SELECT * FROM pgtrickle.inbox_status() shows those that there are.' end;
+  end if;
+  return inbox;
+end $$;
+
+-- An inbox's table, to be put into a statement as it stands.
+create or replace function pgtrickle._inbox_table(inbox pgtrickle.pgt_inbox_config) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$ select format('%I.%I', inbox.table_schema, inbox.table_name); $$;
+
+-- The column of an inbox that holds a field, quoted; null where the table has none.
+create or replace function pgtrickle._inbox_column(inbox pgtrickle.pgt_inbox_config, field text)
+returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$ select quote_ident(inbox.columns ->> field); $$;
+
+-- The same, or a clear error.
+create or replace function pgtrickle._inbox_needed_column(inbox pgtrickle.pgt_inbox_config,
+                                                          field text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if inbox.columns ->> field is null then
+    raise exception 'the table of inbox "%" has no column for %', inbox.inbox_name, field
+      using errcode = 'undefined_column',
+            hint = 'Name one in enable_inbox_tracking().';
+  end if;
+  return quote_ident(inbox.columns ->> field);
+end $$;
+
+-- Which columns of a table hold what, where `wanted` (field -> column) says so and by the fields' own
+-- names elsewhere. An error where the table cannot be an inbox.
+create or replace function pgtrickle._inbox_columns(rel regclass, wanted jsonb) returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  unknown text;
+  columns jsonb;
+begin
+  select k into unknown
+  from jsonb_object_keys(wanted) k where k <> all (pgtrickle._inbox_fields()) limit 1;
+  if unknown is not null then
+    raise exception 'an inbox has no field "%"', unknown
+      using errcode = 'invalid_parameter_value',
+            hint = format('Known are %s.', array_to_string(pgtrickle._inbox_fields(), ', '));
+  end if;
+  select k into unknown
+  from jsonb_each_text(wanted) as w (k, v)
+  where v is not null
+    and not exists (select from pg_attribute a where a.attrelid = rel and a.attname = v
+                    and a.attnum > 0 and not a.attisdropped)
+  limit 1;
+  if unknown is not null then
+    raise exception '% has no column "%"', rel, wanted ->> unknown using errcode = 'undefined_column';
+  end if;
+  select jsonb_object_agg(f, a.attname) into columns
+  from unnest(pgtrickle._inbox_fields()) f
+  join pg_attribute a
+    on a.attrelid = rel and a.attnum > 0 and not a.attisdropped
+   and a.attname = case when wanted ? f then wanted ->> f else f end;
+  for unknown in select f from unnest(array['event_id', 'payload']) f
+                 where columns is null or not columns ? f loop
+    raise exception '% cannot be an inbox: it has no column for %', rel, unknown
+      using errcode = 'undefined_column', hint = 'Name one: {"' || unknown || '": "<column>"}.';
+  end loop;
+  if not exists (
+       select from pg_index i
+       join pg_attribute a on a.attrelid = i.indrelid and a.attname = columns ->> 'event_id'
+       where i.indrelid = rel and i.indisunique and i.indisvalid and i.indpred is null
+         and i.indexprs is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
+    raise exception '% cannot be an inbox: "%" is not unique', rel, columns ->> 'event_id'
+      using errcode = 'invalid_table_definition',
+            hint = format('ALTER TABLE %s ADD PRIMARY KEY (%I);', rel, columns ->> 'event_id');
+  end if;
+  return columns;
+end $$;

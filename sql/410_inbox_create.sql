@@ -1,0 +1,489 @@
+-- How inboxes come and go.
+
+-- The statements that make an inbox's table.
+create or replace function pgtrickle._inbox_table_script(qualified text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select format($script$
+    create table %1$s (
+      event_id     text primary key,
+      event_type   text,
+      source       text,
+      aggregate_id text,
+      payload      jsonb,
+      headers      jsonb,
+      received_at  timestamptz not null default clock_timestamp(),
+      processed_at timestamptz,
+      processed    boolean generated always as (processed_at is not null) stored,
+      error        text,
+      retry_count  int not null default 0,
+      trace_id     text);
+    create index on %1$s (received_at) where processed_at is null;
+    create index on %1$s (processed_at) where processed_at is not null;
+    create index on %1$s (retry_count) where processed_at is null and retry_count > 0;
+    comment on table %1$s is
+      'Inbox: messages that arrived, one row each, unique by event_id (create_inbox)';
+  $script$, qualified);
+$$;
+
+-- Condition of a dead letter: it failed as often as it may.
+create or replace function pgtrickle._inbox_is_dead(inbox pgtrickle.pgt_inbox_config) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case when inbox.with_dead_letter and inbox.columns ? 'retry_count'
+              then format('%s >= %s', pgtrickle._inbox_column(inbox, 'retry_count'),
+                          inbox.max_retries)
+              else 'false' end;
+$$;
+
+-- The statements that make the views of an inbox, where it has the columns that they need.
+create or replace function pgtrickle._inbox_view_script(inbox pgtrickle.pgt_inbox_config)
+returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  source constant text := pgtrickle._inbox_table(inbox);
+  done constant text := pgtrickle._inbox_column(inbox, 'processed_at');
+  received constant text := coalesce(pgtrickle._inbox_column(inbox, 'received_at'),
+                                     'null::timestamptz');
+  type constant text := coalesce(pgtrickle._inbox_column(inbox, 'event_type'), 'null::text');
+  dead constant text := pgtrickle._inbox_is_dead(inbox);
+  script text := '';
+begin
+  if inbox.pending_view is not null then
+    script := script || format(
+      'create view %I.%I as select * from %s where %s is null and not coalesce(%s, false);',
+      inbox.table_schema, inbox.pending_view, source, done, dead);
+  end if;
+  if inbox.dlq_view is not null then
+    script := script || format('create view %I.%I as select * from %s where %s is null and %s;',
+                               inbox.table_schema, inbox.dlq_view, source, done, dead);
+  end if;
+  if inbox.stats_view is not null then
+    script := script || format($view$
+      create view %I.%I as
+        select %s as event_type, count(*) as total, count(%4$s) as processed,
+               count(*) filter (where %4$s is null and not coalesce(%5$s, false)) as pending,
+               count(*) filter (where %4$s is null and %5$s) as dead_letters,
+               min(%6$s) filter (where %4$s is null and not coalesce(%5$s, false))
+                 as oldest_pending_at,
+               max(%6$s) as last_received_at,
+               extract(epoch from avg(%4$s - %6$s))::float8 as average_processing_seconds
+        from %7$s group by 1;$view$,
+      inbox.table_schema, inbox.stats_view, type, done, dead, received, source);
+  end if;
+  return script;
+end $$;
+
+-- The names that the views of an inbox shall have: <name>_pending and so on, or, where that is
+-- taken, with 7 hexadecimal digits.
+create or replace function pgtrickle._inbox_view_name(inbox pgtrickle.pgt_inbox_config, suffix text)
+returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  name text := pgtrickle._inbox_relation_name('', inbox.inbox_name, suffix);
+begin
+  if exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+             where n.nspname = inbox.table_schema and c.relname = name) then
+    name := pgtrickle._inbox_relation_name('', inbox.inbox_name, suffix, true);
+  end if;
+  return name;
+end $$;
+
+create or replace function pgtrickle._inbox_name_views(inbox pgtrickle.pgt_inbox_config)
+returns pgtrickle.pgt_inbox_config
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if inbox.columns ? 'processed_at' then
+    inbox.pending_view := coalesce(inbox.pending_view,
+                                   pgtrickle._inbox_view_name(inbox, '_pending'));
+    inbox.dlq_view := case when inbox.with_dead_letter and inbox.columns ? 'retry_count'
+                           then coalesce(inbox.dlq_view,
+                                         pgtrickle._inbox_view_name(inbox, '_dlq')) end;
+    inbox.stats_view := case when inbox.with_stats
+                             then coalesce(inbox.stats_view,
+                                           pgtrickle._inbox_view_name(inbox, '_stats')) end;
+  end if;
+  return inbox;
+end $$;
+
+-- Writes an inbox into the catalog, over what stands there under its name.
+create or replace function pgtrickle._register_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+  delete from pgtrickle.pgt_inbox_config c where c.inbox_name = inbox.inbox_name;
+  insert into pgtrickle.pgt_inbox_config select inbox.*;
+$$;
+
+-- Makes what a new inbox needs, with the rights of whoever calls: the table (unless it is there), the
+-- views, and the rights that the relay and retention need.
+create or replace function pgtrickle._build_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  qualified constant text := pgtrickle._inbox_table(inbox);
+  made text;
+begin
+  if to_regclass(qualified) is null then
+    execute pgtrickle._inbox_table_script(qualified);
+    execute format('revoke all on %s from public', qualified);
+  end if;
+  inbox.columns := pgtrickle._inbox_columns(qualified::regclass, inbox.columns);
+  inbox := pgtrickle._inbox_name_views(inbox);
+  execute pgtrickle._inbox_view_script(inbox);
+  execute format('grant select, insert on %s to pgtrickle_relay', qualified);
+  execute format('grant select on %s to pgtrickle_admin', qualified);
+  execute format('grant select, update, delete on %s to pgtrickle_owner', qualified);
+  foreach made in array array_remove(array[inbox.pending_view, inbox.dlq_view, inbox.stats_view],
+                                     null) loop
+    execute format('grant select on %I.%I to pgtrickle_relay, pgtrickle_admin', inbox.table_schema,
+                   made);
+  end loop;
+  if inbox.table_schema <> 'pgtrickle' then
+    execute format('grant usage on schema %I to pgtrickle_relay, pgtrickle_owner',
+                   inbox.table_schema);
+  end if;
+  perform pgtrickle._register_inbox(inbox);
+end $$;
+
+-- The same for an inbox in the schema pgtrickle, where only pgtrickle_owner makes anything.
+create or replace function pgtrickle._build_own_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$ select pgtrickle._build_inbox(inbox); $$;
+
+create or replace function pgtrickle._check_inbox_settings(
+  name text, max_retries int, schedule text, retention_hours int) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if coalesce(name, '') = '' or name ~ '[[:cntrl:]]' then
+    raise exception 'an inbox needs a name, without control characters'
+      using errcode = 'invalid_parameter_value';
+  elsif max_retries < 1 then
+    raise exception 'max_retries must be 1 or more' using errcode = 'invalid_parameter_value';
+  elsif retention_hours < 1 then
+    raise exception 'retention_hours must be 1 or more' using errcode = 'invalid_parameter_value';
+  end if;
+end $$;
+
+-- Gives an inbox that is there other settings; what is null stays.
+create or replace function pgtrickle._change_inbox(
+  name text, max_retries int, schedule text, with_dead_letter boolean, with_stats boolean,
+  retention_hours int) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  old pgtrickle.pgt_inbox_config;
+  new pgtrickle.pgt_inbox_config;
+begin
+  select * into old from pgtrickle.pgt_inbox_config c where c.inbox_name = name for update;
+  new := old;
+  new.max_retries := coalesce(_change_inbox.max_retries, old.max_retries);
+  new.schedule := coalesce(_change_inbox.schedule, old.schedule);
+  new.with_dead_letter := coalesce(_change_inbox.with_dead_letter, old.with_dead_letter);
+  new.with_stats := coalesce(_change_inbox.with_stats, old.with_stats);
+  new.retention_hours := coalesce(_change_inbox.retention_hours, old.retention_hours);
+  if new is not distinct from old then
+    return;
+  end if;
+  if row(new.max_retries, new.with_dead_letter, new.with_stats)
+       is distinct from row(old.max_retries, old.with_dead_letter, old.with_stats) then
+    if old.table_schema <> 'pgtrickle' then
+      raise exception 'the views of inbox "%" are not in the schema pgtrickle', name
+        using errcode = 'object_not_in_prerequisite_state',
+              hint = 'Drop the inbox with its table kept, and make it again with these settings.';
+    end if;
+    execute pgtrickle._inbox_drop_views_script(old);
+    new := pgtrickle._inbox_name_views(new);
+    perform pgtrickle._build_inbox(new);
+  else
+    perform pgtrickle._register_inbox(new);
+  end if;
+end $$;
+
+create or replace function pgtrickle._inbox_drop_views_script(inbox pgtrickle.pgt_inbox_config)
+returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(string_agg(format('drop view if exists %I.%I;', inbox.table_schema, v), ''), '')
+  from unnest(array[inbox.pending_view, inbox.dlq_view, inbox.stats_view]) v where v is not null;
+$$;
+
+-- Makes the inbox <schema>.inbox_<name>. In another schema than pgtrickle its table and views belong
+-- to the caller, who must be able to create there.
+create or replace function pgtrickle.create_inbox(
+  name text, schema text default 'pgtrickle', max_retries int default 3,
+  schedule text default '1s', with_dead_letter boolean default true,
+  with_stats boolean default true, retention_hours int default 72) returns text
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  inbox pgtrickle.pgt_inbox_config;
+  rel regclass;
+begin
+  perform pgtrickle._check_inbox_settings(name, max_retries, schedule, retention_hours);
+  perform pg_advisory_xact_lock(hashtextextended('pgtrickle inbox ' || name, 0));
+  select * into inbox from pgtrickle._find_inbox(name) f;
+  if inbox.inbox_name is not null
+     and to_regclass(pgtrickle._inbox_table(inbox)) is not null then
+    if inbox.table_schema <> schema then
+      raise exception 'inbox "%" exists already, in the schema "%"', name, inbox.table_schema
+        using errcode = 'duplicate_object';
+    end if;
+    raise notice 'inbox "%" exists already', name;
+    return pgtrickle._inbox_table(inbox);
+  end if;
+
+  inbox.inbox_name := name;
+  inbox.table_schema := schema;
+  inbox.table_name := pgtrickle._inbox_relation_name('inbox_', name, '');
+  inbox.columns := '{}';
+  inbox.max_retries := max_retries;
+  inbox.schedule := schedule;
+  inbox.with_dead_letter := with_dead_letter;
+  inbox.with_stats := with_stats;
+  inbox.retention_hours := retention_hours;
+  inbox.pending_view := null;
+  inbox.dlq_view := null;
+  inbox.stats_view := null;
+  inbox.created_at := clock_timestamp();
+  rel := to_regclass(pgtrickle._inbox_table(inbox));
+  inbox.made_here := rel is null;
+  if rel is not null then
+    raise notice 'table % exists already and becomes the inbox "%"', rel, name;
+  end if;
+  if schema = 'pgtrickle' and (rel is null or (select c.relowner = 'pgtrickle_owner'::regrole
+                                               from pg_class c where c.oid = rel)) then
+    perform pgtrickle._build_own_inbox(inbox);
+  else
+    perform pgtrickle._build_inbox(inbox);
+  end if;
+  return pgtrickle._inbox_table(inbox);
+end $$;
+comment on function pgtrickle.create_inbox(text, text, int, text, boolean, boolean, int) is
+  'Makes the inbox <schema>.inbox_<name>, with the views <name>_pending, <name>_dlq, <name>_stats; '
+  'returns its table''s name';
+
+-- An inbox by exactly the name that it was given. For functions that run with their caller's rights.
+create or replace function pgtrickle._find_inbox(name text) returns setof pgtrickle.pgt_inbox_config
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$ select c.* from pgtrickle.pgt_inbox_config c where c.inbox_name = name; $$;
+
+-- Makes a table of the caller's an inbox: the relay may write it, and the functions for consumers
+-- work on it. `columns` says which column holds what where names differ: {"event_id": "id",
+-- "payload": "body"}; event_id must be unique. `table_name` is resolved under the caller's
+-- search_path.
+create or replace function pgtrickle.enable_inbox_tracking(
+  name text, table_name text, columns jsonb default '{}', max_retries int default 3,
+  retention_hours int default null) returns void
+language plpgsql
+as $$
+declare
+  rel constant regclass := table_name::regclass;
+begin
+  perform pgtrickle._track_inbox(name, rel, coalesce(columns, '{}'), max_retries, retention_hours);
+end $$;
+comment on function pgtrickle.enable_inbox_tracking(text, text, jsonb, int, int) is
+  'Makes an existing table an inbox; columns: {"event_id": "<column>", ...} where names differ';
+
+-- Without a retention nothing is ever deleted from such a table.
+create or replace function pgtrickle._track_inbox(name text, rel regclass, columns jsonb,
+                                                  max_retries int, retention_hours int)
+returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  inbox pgtrickle.pgt_inbox_config;
+begin
+  perform pgtrickle._check_inbox_settings(name, max_retries, null, retention_hours);
+  perform pg_advisory_xact_lock(hashtextextended('pgtrickle inbox ' || name, 0));
+  select n.nspname, c.relname into inbox.table_schema, inbox.table_name
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.oid = rel;
+  if exists (select from pgtrickle._find_inbox(name) f
+             where row(f.table_schema, f.table_name)
+                   <> row(inbox.table_schema, inbox.table_name)) then
+    raise exception 'inbox "%" exists already, and is another table', name
+      using errcode = 'duplicate_object';
+  end if;
+  inbox.inbox_name := name;
+  inbox.columns := columns;
+  inbox.made_here := false;
+  inbox.max_retries := coalesce(max_retries, 3);
+  inbox.retention_hours := coalesce(retention_hours, 2147483647);
+  inbox.with_dead_letter := true;
+  inbox.with_stats := true;
+  inbox.created_at := clock_timestamp();
+  execute (select coalesce(string_agg(pgtrickle._inbox_drop_views_script(f), ''), '')
+           from pgtrickle._find_inbox(name) f);
+  perform pgtrickle._build_inbox(inbox);
+end $$;
+
+-- Drops an inbox: its views, and its table where create_inbox made it and `keep_table` does not say
+-- otherwise. What depends on the table (a stream table) must go first. A pipeline that still names
+-- the inbox makes it again when it starts.
+create or replace function pgtrickle.drop_inbox(name text, if_exists boolean default false,
+                                                keep_table boolean default false) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  inbox pgtrickle.pgt_inbox_config;
+begin
+  if if_exists and not exists (select from pgtrickle._find_inbox(name)) then
+    raise notice 'there is no inbox "%"', name;
+    return;
+  end if;
+  inbox := pgtrickle._inbox_named(name);
+  if inbox.table_schema = 'pgtrickle' then
+    perform pgtrickle._drop_own_inbox(inbox.inbox_name, keep_table);
+  else
+    execute pgtrickle._inbox_drop_script(inbox, keep_table);
+    perform pgtrickle._forget_inbox(inbox.inbox_name);
+  end if;
+end $$;
+comment on function pgtrickle.drop_inbox(text, boolean, boolean) is
+  'Drops an inbox with its views, and the table that create_inbox made unless it is to be kept';
+
+create or replace function pgtrickle._inbox_drop_script(inbox pgtrickle.pgt_inbox_config,
+                                                        keep_table boolean) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select pgtrickle._inbox_drop_views_script(inbox)
+         || case when inbox.made_here and not keep_table
+                 then format('drop table if exists %s;', pgtrickle._inbox_table(inbox))
+                 else '' end;
+$$;
+
+create or replace function pgtrickle._forget_inbox(name text) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$ delete from pgtrickle.pgt_inbox_config c where c.inbox_name = name; $$;
+
+create or replace function pgtrickle._drop_own_inbox(name text, keep_table boolean) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  inbox pgtrickle.pgt_inbox_config;
+begin
+  select * into strict inbox from pgtrickle._find_inbox(name);
+  if inbox.table_schema <> 'pgtrickle' then
+    raise exception 'inbox "%" is not in the schema pgtrickle', name
+      using errcode = 'insufficient_privilege';
+  end if;
+  execute pgtrickle._inbox_drop_script(inbox, keep_table);
+  perform pgtrickle._forget_inbox(name);
+end $$;
+
+-- For the relay: the table that a pipeline writes to, made where it is absent (unless looks_only).
+-- By inbox_name it is the inbox of that name; by inbox_table the table of that name in pgtrickle, else
+-- the inbox of that name, else a table qualified by its schema, else a new inbox whose table has
+-- exactly that name. `settings` are create_inbox's; those that are null leave an inbox as it is.
+create or replace function pgtrickle.relay_open_inbox(
+  inbox_name text, inbox_table text, max_retries int, schedule text, with_dead_letter boolean,
+  retention_hours int, looks_only boolean default false)
+returns table (table_schema text, table_name text, columns jsonb, made boolean)
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  name constant text := coalesce(relay_open_inbox.inbox_name, relay_open_inbox.inbox_table);
+  exact constant boolean := relay_open_inbox.inbox_name is null;
+  inbox pgtrickle.pgt_inbox_config;
+  rel regclass;
+begin
+  perform pgtrickle._check_inbox_settings(name, max_retries, schedule, retention_hours);
+  if exact then
+    rel := to_regclass(format('pgtrickle.%I', name));
+    if rel is null then
+      select * into inbox from pgtrickle._resolve_inbox(name);
+    end if;
+    if rel is null and inbox.inbox_name is null then
+      rel := pgtrickle._try_regclass(name);
+    end if;
+    if rel is not null then
+      select i.* into inbox
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      join pgtrickle.pgt_inbox_config i
+        on i.table_schema = n.nspname and i.table_name = c.relname
+      where c.oid = rel;
+    end if;
+  else
+    select * into inbox from pgtrickle._find_inbox(name);
+    rel := to_regclass(format('pgtrickle.%I', pgtrickle._inbox_relation_name('inbox_', name, '')));
+  end if;
+
+  made := false;
+  if inbox.inbox_name is not null and to_regclass(pgtrickle._inbox_table(inbox)) is not null then
+    if not looks_only then
+      perform pgtrickle._change_inbox(inbox.inbox_name, max_retries, schedule, with_dead_letter,
+                                      null, retention_hours);
+    end if;
+  elsif rel is not null then
+    select n.nspname, c.relname, '{}'::jsonb
+      into inbox.table_schema, inbox.table_name, inbox.columns
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = rel;
+  elsif looks_only then
+    return;
+  else
+    inbox := pgtrickle._make_inbox(name, exact, max_retries, schedule, with_dead_letter,
+                                   retention_hours);
+    made := true;
+  end if;
+  return query select inbox.table_schema, inbox.table_name, inbox.columns, made;
+end $$;
+comment on function
+  pgtrickle.relay_open_inbox(text, text, int, text, boolean, int, boolean) is
+  'For the relay: finds the table that a pipeline writes to, and makes the inbox where it is absent';
+
+-- Whether a name reads as schema.table in SQL.
+create or replace function pgtrickle._is_qualified_name(name text) returns boolean
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return cardinality(parse_ident(name)) > 1;
+exception when others then
+  return false;
+end $$;
+
+create or replace function pgtrickle._make_inbox(
+  name text, exact boolean, max_retries int, schedule text, with_dead_letter boolean,
+  retention_hours int) returns pgtrickle.pgt_inbox_config
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  inbox pgtrickle.pgt_inbox_config;
+begin
+  if exact and (octet_length(name) > 63) then
+    raise exception 'the name of table "%" is longer than 63 bytes', name
+      using errcode = 'name_too_long';
+  elsif exact and pgtrickle._is_qualified_name(name) then
+    raise exception 'there is no table %', name
+      using errcode = 'undefined_object',
+            hint = 'Only tables without a schema in their name are made, in the schema pgtrickle; '
+                   'make this one, or check its name.';
+  end if;
+  perform pg_advisory_xact_lock(hashtextextended('pgtrickle inbox ' || name, 0));
+  select * into inbox from pgtrickle._find_inbox(name);
+  if inbox.inbox_name is not null and to_regclass(pgtrickle._inbox_table(inbox)) is not null then
+    return inbox;  -- another relay was faster
+  end if;
+  inbox.inbox_name := name;
+  inbox.table_schema := 'pgtrickle';
+  inbox.table_name := case when exact then name
+                           else pgtrickle._inbox_relation_name('inbox_', name, '') end;
+  inbox.columns := '{}';
+  inbox.made_here := true;
+  inbox.max_retries := coalesce(max_retries, 3);
+  inbox.schedule := schedule;
+  inbox.with_dead_letter := coalesce(with_dead_letter, true);
+  inbox.with_stats := true;
+  inbox.retention_hours := coalesce(retention_hours, 72);
+  inbox.pending_view := null;
+  inbox.dlq_view := null;
+  inbox.stats_view := null;
+  inbox.created_at := clock_timestamp();
+  perform pgtrickle._build_inbox(inbox);
+  select * into inbox from pgtrickle._find_inbox(name);
+  return inbox;
+end $$;

@@ -1,0 +1,60 @@
+#include "envelope/event_body.h"
+
+#include <openssl/evp.h>
+
+#include <cstddef>
+
+#include "core/text.h"
+
+namespace relay::envelope {
+namespace {
+
+void append_text_or_null(std::string& out, std::string_view text) {
+  if (text.empty()) {
+    out.append("null");
+  } else {
+    append_json_string(out, text);
+  }
+}
+
+}  // namespace
+
+bool is_json_type(std::string_view content_type) {
+  return content_type.empty() || content_type.starts_with("application/json") ||
+         content_type.find("+json") != std::string_view::npos;
+}
+
+void append_base64(std::string& out, std::string_view bytes) {
+  // In blocks, for the library counts in int and ends each call with a NUL.
+  constexpr std::size_t kBlock = 3 * 1024;
+  unsigned char encoded[kBlock / 3 * 4 + 1];
+  for (std::size_t i = 0; i < bytes.size(); i += kBlock) {
+    const std::string_view block = bytes.substr(i, kBlock);
+    const int length =
+        EVP_EncodeBlock(encoded, reinterpret_cast<const unsigned char*>(block.data()),
+                        static_cast<int>(block.size()));
+    out.append(reinterpret_cast<const char*>(encoded), static_cast<std::size_t>(length));
+  }
+}
+
+void append_event_envelope(std::string& out, std::string_view id, const Event& event, bool json) {
+  out.append("{\"id\":");
+  append_json_string(out, id);
+  out.append(",\"type\":");
+  append_text_or_null(out, event.type);
+  out.append(",\"key\":");
+  append_text_or_null(out, event.key);
+  out.append(",\"payload\":");
+  if (json) {
+    out.append(event.payload);
+  } else {
+    out.append("{\"raw_base64\":\"");
+    append_base64(out, event.payload);
+    out.append("\",\"content_type\":");
+    append_json_string(out, event.content_type);
+    out.push_back('}');
+  }
+  out.push_back('}');
+}
+
+}  // namespace relay::envelope

@@ -1,0 +1,111 @@
+#include "http/url.h"
+
+#include <charconv>
+#include <optional>
+
+namespace relay::http {
+
+namespace {
+
+tl::unexpected<Error> bad_url(std::string_view what) {
+  return fail(ErrorClass::misconfigured, "bad_url", fmt::format("url: {}", what),
+              "write it as https://host/path");
+}
+
+std::optional<std::string> percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out += text[i];
+      continue;
+    }
+    unsigned value = 0;
+    const auto digits = text.substr(i + 1, 2);
+    const auto end = digits.data() + digits.size();
+    if (digits.size() != 2 || std::from_chars(digits.data(), end, value, 16).ptr != end) {
+      return std::nullopt;
+    }
+    out += static_cast<char>(value);
+    i += 2;
+  }
+  return out;
+}
+
+std::string host_of(std::string_view authority) {
+  if (authority.starts_with('[')) {
+    return std::string(authority.substr(1, authority.find(']') - 1));
+  }
+  return std::string(authority.substr(0, authority.rfind(':')));
+}
+
+bool is_port(std::string_view text) {
+  unsigned number = 0;
+  const auto end = text.data() + text.size();
+  const auto [parsed, error] = std::from_chars(text.data(), end, number);
+  return error == std::errc() && parsed == end && number > 0 && number <= 65535;
+}
+
+}  // namespace
+
+Result<Url> parse_url(std::string_view text) {
+  Url url;
+  const auto mark = text.find("://");
+  if (mark == std::string_view::npos) return bad_url("it does not begin with http:// or https://");
+  for (const char c : text.substr(0, mark)) {
+    url.scheme += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  }
+  if (url.scheme != "http" && url.scheme != "https") {
+    return bad_url(fmt::format("the scheme '{}' is neither http nor https", url.scheme));
+  }
+  text.remove_prefix(mark + 3);
+  const auto slash = std::min(text.find_first_of("/?#"), text.size());
+  std::string_view authority = text.substr(0, slash);
+  url.rest = text.substr(slash);
+  if (const auto fragment = url.rest.find('#'); fragment != std::string::npos) {
+    url.rest.resize(fragment);
+  }
+  if (const auto at = authority.rfind('@'); at != std::string_view::npos) {
+    const auto credentials = authority.substr(0, at);
+    const auto colon = std::min(credentials.find(':'), credentials.size());
+    const auto user = percent_decoded(credentials.substr(0, colon));
+    const auto password =
+        percent_decoded(credentials.substr(std::min(colon + 1, credentials.size())));
+    if (!user || !password) return bad_url("a % in the credentials begins no two hex digits");
+    url.user = *user;
+    url.password = *password;
+    authority.remove_prefix(at + 1);
+  }
+  url.authority = authority;
+  url.host = host_of(authority);
+  if (url.host.empty()) return bad_url("it names no host");
+  const auto behind = authority.rfind(']');
+  const auto colon = authority.find(':', behind == std::string_view::npos ? 0 : behind);
+  if (colon != std::string_view::npos && authority.find('{') == std::string_view::npos &&
+      !is_port(authority.substr(colon + 1))) {
+    return bad_url("what follows the host is no port");
+  }
+  return url;
+}
+
+std::string origin_of(std::string_view url) {
+  const auto parsed = parse_url(url);
+  return parsed ? parsed->origin() : std::string("the endpoint");
+}
+
+void append_percent_encoded(std::string& out, std::string_view value) {
+  static constexpr std::string_view kDigits = "0123456789ABCDEF";
+  for (const char c : value) {
+    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       c == '-' || c == '.' || c == '_' || c == '~';
+    if (plain) {
+      out += c;
+      continue;
+    }
+    const auto byte = static_cast<unsigned char>(c);
+    out += '%';
+    out += kDigits[byte >> 4];
+    out += kDigits[byte & 15];
+  }
+}
+
+}  // namespace relay::http

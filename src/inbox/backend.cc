@@ -1,0 +1,28 @@
+#include <memory>
+
+#include "inbox/options.h"
+#include "inbox/sink.h"
+#include "pipeline/registry.h"
+
+namespace relay::inbox {
+
+void register_backend(Registry& registry);
+
+void register_backend(Registry& registry) {
+  registry.add(SinkType{.name = "pg-inbox",
+                        .aliases = {"inbox", "pg_inbox"},
+                        .options = sink_fields(),
+                        .subject_option = {},
+                        .escape = nullptr,
+                        .make = [](const config::Values& values,
+                                   const BackendContext& context) -> Result<std::unique_ptr<Sink>> {
+                          auto options = parse_options(values);
+                          if (!options) return fail(options.error());
+                          options->pipeline = context.pipeline;
+                          options->looks_only = context.looks_only;
+                          return std::make_unique<InboxSink>(std::move(*options), context.database);
+                        },
+                        .default_subject = nullptr});
+}
+
+}  // namespace relay::inbox

@@ -1,0 +1,198 @@
+#include "inbox/jsonb_text.h"
+
+#include <openssl/evp.h>
+#include <simdjson.h>
+
+#include <cstddef>
+
+#include "core/text.h"
+
+namespace relay::inbox {
+
+namespace {
+
+// Far below what PostgreSQL's stack depth allows with its smallest settings.
+constexpr int kMaxDepth = 1000;
+
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+int hex_value(char c) {
+  if (is_digit(c)) return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// Walks through a JSON text by the grammar of RFC 8259. The text is known to be UTF-8.
+class Walker {
+ public:
+  explicit Walker(std::string_view text) : at_(text.data()), end_(text.data() + text.size()) {}
+
+  bool document() {
+    blanks();
+    if (!value(0)) return false;
+    blanks();
+    return at_ == end_;
+  }
+
+ private:
+  bool more() const { return at_ < end_; }
+
+  bool take(char c) {
+    if (!more() || *at_ != c) return false;
+    ++at_;
+    return true;
+  }
+
+  void blanks() {
+    while (more() && (*at_ == ' ' || *at_ == '\t' || *at_ == '\n' || *at_ == '\r')) ++at_;
+  }
+
+  bool word(std::string_view word) {
+    if (std::string_view(at_, static_cast<std::size_t>(end_ - at_)).substr(0, word.size()) !=
+        word) {
+      return false;
+    }
+    at_ += word.size();
+    return true;
+  }
+
+  bool value(int depth) {
+    if (!more() || depth > kMaxDepth) return false;
+    switch (*at_) {
+      case '{':
+        return object(depth);
+      case '[':
+        return array(depth);
+      case '"':
+        return string();
+      case 't':
+        return word("true");
+      case 'f':
+        return word("false");
+      case 'n':
+        return word("null");
+      default:
+        return number();
+    }
+  }
+
+  bool object(int depth) {
+    ++at_;
+    blanks();
+    if (take('}')) return true;
+    while (true) {
+      blanks();
+      if (!more() || *at_ != '"' || !string()) return false;
+      blanks();
+      if (!take(':')) return false;
+      blanks();
+      if (!value(depth + 1)) return false;
+      blanks();
+      if (take('}')) return true;
+      if (!take(',')) return false;
+    }
+  }
+
+  bool array(int depth) {
+    ++at_;
+    blanks();
+    if (take(']')) return true;
+    while (true) {
+      blanks();
+      if (!value(depth + 1)) return false;
+      blanks();
+      if (take(']')) return true;
+      if (!take(',')) return false;
+    }
+  }
+
+  bool digits() {
+    if (!more() || !is_digit(*at_)) return false;
+    while (more() && is_digit(*at_)) ++at_;
+    return true;
+  }
+
+  bool number() {
+    take('-');
+    if (!take('0') && !digits()) return false;
+    if (take('.') && !digits()) return false;
+    if (take('e') || take('E')) {
+      if (!take('+')) take('-');
+      return digits();
+    }
+    return true;
+  }
+
+  bool string() {
+    ++at_;
+    while (more()) {
+      const auto c = static_cast<unsigned char>(*at_++);
+      if (c == '"') return true;
+      if (c < 0x20) return false;
+      if (c == '\\' && !escape()) return false;
+    }
+    return false;
+  }
+
+  bool escape() {
+    if (!more()) return false;
+    const char c = *at_++;
+    if (c != 'u') return std::string_view("\"\\/bfnrt").find(c) != std::string_view::npos;
+    const int unit = code_unit();
+    if (unit <= 0 || (unit >= 0xDC00 && unit < 0xE000)) return false;  // NUL, half a character
+    if (unit < 0xD800 || unit >= 0xE000) return true;
+    if (!take('\\') || !take('u')) return false;
+    const int low = code_unit();
+    return low >= 0xDC00 && low < 0xE000;
+  }
+
+  int code_unit() {
+    int unit = 0;
+    for (int i = 0; i < 4; ++i) {
+      const int digit = more() ? hex_value(*at_++) : -1;
+      if (digit < 0) return -1;
+      unit = unit * 16 + digit;
+    }
+    return unit;
+  }
+
+  const char* at_;
+  const char* end_;
+};
+
+std::string base64(std::string_view bytes) {
+  std::string out((bytes.size() + 2) / 3 * 4 + 1, '\0');
+  const int length = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
+                                     reinterpret_cast<const unsigned char*>(bytes.data()),
+                                     static_cast<int>(bytes.size()));
+  out.resize(static_cast<std::size_t>(length));
+  return out;
+}
+
+}  // namespace
+
+bool jsonb_takes(std::string_view text) {
+  return simdjson::validate_utf8(text.data(), text.size()) && Walker(text).document();
+}
+
+std::string raw_payload(std::string_view body, std::string_view content_type) {
+  std::string out = R"({"raw_base64":")" + base64(body) + R"(","content_type":)";
+  if (content_type.empty()) content_type = "application/octet-stream";
+  if (text_takes(content_type)) {
+    append_json_string(out, content_type);
+  } else {
+    out += R"("application/octet-stream")";
+  }
+  out += '}';
+  return out;
+}
+
+bool text_takes(std::string_view bytes) {
+  return bytes.find('\0') == std::string_view::npos &&
+         simdjson::validate_utf8(bytes.data(), bytes.size());
+}
+
+}  // namespace relay::inbox

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "inbox/options.h"
+#include "inbox/target.h"
+#include "pipeline/sink.h"
+#include "postgres/pool.h"
+
+namespace relay::inbox {
+
+/// Writes messages into an inbox table, hundreds of rows a statement, each statement a transaction
+/// of its own that is durable when it returns. Delivered means committed; a message whose id is in
+/// the table already is a duplicate, and changes nothing. So sending again, after a connection that
+/// was lost in a commit or a relay that was killed, writes nothing twice as long as the row is
+/// kept.
+///
+/// Rejected is what PostgreSQL refuses a row for (its type, a constraint, a trigger that raises):
+/// it is found by halving the statement, and its neighbours are written. A payload that is not JSON
+/// is not refused but stored as raw_payload() says.
+///
+/// One thread at a time. A connection is borrowed for each delivery.
+class InboxSink final : public Sink {
+ public:
+  /// `database`: the relay's own, for options without a url; may be null.
+  InboxSink(Options options, postgres::Pool* database);
+
+  Result<void> open(std::stop_token stop) override;
+  std::vector<Outcome> deliver(std::span<const Message> messages, Deadline deadline,
+                               std::stop_token stop) override;
+  void close() override;
+
+ private:
+  /// One delivery under way.
+  struct Delivery {
+    postgres::Connection& connection;
+    std::span<const Message> messages;
+    std::vector<Outcome>& outcomes;
+    Deadline deadline;
+    std::stop_token stop;
+  };
+
+  Result<postgres::Lease> borrow(Deadline deadline, std::stop_token stop);
+  /// An error: what has no outcome yet is not known.
+  Result<void> deliver_all(std::span<const Message> messages, std::vector<Outcome>& outcomes,
+                           Deadline deadline, std::stop_token stop);
+  /// Writes `count` messages from `first`. An error: what has no outcome yet is not known.
+  Result<void> write(Delivery& delivery, std::size_t first, std::size_t count);
+  Result<postgres::Rows> insert(Delivery& delivery, std::size_t first, std::size_t count, bool raw);
+  void note(Delivery& delivery, std::size_t first, std::size_t count, const postgres::Rows& rows);
+  Result<void> refused(Delivery& delivery, std::size_t index, const Error& error);
+  /// Whether it is the payload that PostgreSQL cannot take, and not something else in the row.
+  Result<bool> payload_is_refused(Delivery& delivery, const Message& message);
+
+  const Options options_;
+  postgres::Pool* pool_;
+  std::unique_ptr<postgres::Pool> own_pool_;
+  std::optional<Target> target_;
+};
+
+/// The error of a statement, as an inbox means it: what a row is refused for is `rejected`, with a
+/// remedy.
+Error judge(Error error, const std::string& table);
+
+}  // namespace relay::inbox

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "core/deadline.h"
+#include "core/error.h"
+#include "inbox/options.h"
+#include "inbox/row_values.h"
+#include "postgres/connection.h"
+
+namespace relay::inbox {
+
+/// The table that messages are written to, as the database has it now.
+struct Target {
+  struct Column {
+    InboxField field;
+    std::string name;
+    std::string type;  ///< as PostgreSQL writes it
+    ColumnKind kind;
+  };
+  std::string table;  ///< qualified and quoted
+  std::vector<Column> columns;
+  /// Ids come back as they were sent; else their numbers in the statement come back.
+  bool ids_are_text = true;
+  std::string insert;  ///< the statement: an array a column; a row for each id that was new
+};
+
+/// Finds the table, makes the inbox where it is absent (unless `looks_only`: the target then has no
+/// columns), and looks at its columns. Misconfigured: there is no such table, it lacks a column, or
+/// we may not write to it.
+Result<Target> open_target(postgres::Connection& connection, const Options& options,
+                           Deadline deadline, std::stop_token stop);
+
+/// The statement for a table and its columns.
+std::string insert_statement(const Target& target, std::string_view quoted_event_id);
+
+}  // namespace relay::inbox

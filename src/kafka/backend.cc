@@ -1,0 +1,52 @@
+#include <memory>
+
+#include "kafka/options.h"
+#include "kafka/sink.h"
+#include "kafka/source.h"
+#include "kafka/topic.h"
+#include "pipeline/registry.h"
+
+namespace relay::kafka {
+
+void register_backend(Registry& registry);
+
+namespace {
+
+Result<std::unique_ptr<Source>> make_source(const config::Values& values,
+                                            const BackendContext& context) {
+  auto options =
+      parse_source_options(values, fmt::format("pgtrickle-{}-{}", context.group, context.pipeline));
+  if (!options) return fail(options.error());
+  auto mapping = FieldMapping::make(values);
+  if (!mapping) return fail(mapping.error());
+  options->client.pipeline = context.pipeline;
+  EventRules rules;
+  rules.id_prefix = context.options.id_prefix.value_or(context.pipeline);
+  rules.max_record_bytes = context.options.max_record_bytes;
+  return std::make_unique<KafkaSource>(std::move(*options), std::move(rules), std::move(*mapping));
+}
+
+}  // namespace
+
+void register_backend(Registry& registry) {
+  registry.add(
+      SourceType{.name = "kafka", .aliases = {}, .options = source_fields(), .make = &make_source});
+  registry.add(SinkType{.name = "kafka",
+                        .aliases = {},
+                        .options = sink_fields(),
+                        .subject_option = "topic",
+                        .escape = &escape_topic,
+                        .make = [](const config::Values& values,
+                                   const BackendContext& context) -> Result<std::unique_ptr<Sink>> {
+                          auto options = parse_sink_options(values);
+                          if (!options) return fail(options.error());
+                          options->client.pipeline = context.pipeline;
+                          options->ordered = context.ordered;
+                          return std::make_unique<KafkaSink>(std::move(*options));
+                        },
+                        .default_subject = nullptr,
+                        .cloudevents = {"ce_", false, "content-type"},
+                        .tombstones = true});
+}
+
+}  // namespace relay::kafka

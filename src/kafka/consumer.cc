@@ -1,0 +1,249 @@
+#include "kafka/consumer.h"
+
+#include <librdkafka/rdkafka.h>
+
+#include <algorithm>
+#include <array>
+
+#include "core/log.h"
+#include "kafka/errors.h"
+
+namespace relay::kafka {
+
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr milliseconds kCloseTime{2000};
+constexpr int kProbeMs = 200;
+constexpr int kAliveMs = 500;
+
+struct FreeList {
+  void operator()(rd_kafka_topic_partition_list_t* list) const {
+    rd_kafka_topic_partition_list_destroy(list);
+  }
+};
+using PartitionList = std::unique_ptr<rd_kafka_topic_partition_list_t, FreeList>;
+
+std::span<const rd_kafka_topic_partition_t> elements(const rd_kafka_topic_partition_list_t& list) {
+  return {list.elems, static_cast<std::size_t>(list.cnt)};
+}
+
+/// A broker answers within that time.
+bool answers(rd_kafka_t* client, int time_ms) {
+  const struct rd_kafka_metadata* metadata = nullptr;
+  const auto code = rd_kafka_metadata(client, 0, nullptr, &metadata, time_ms);
+  if (code == RD_KAFKA_RESP_ERR_NO_ERROR) rd_kafka_metadata_destroy(metadata);
+  return code == RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+std::string_view text_of(const void* bytes, std::size_t size) {
+  return {static_cast<const char*>(bytes), size};
+}
+
+}  // namespace
+
+/// Called by the thread that polls.
+struct Consumer::Callbacks {
+  static void on_rebalance(rd_kafka_t*, rd_kafka_resp_err_t code,
+                           rd_kafka_topic_partition_list_t* partitions, void* opaque) {
+    static_cast<Consumer*>(static_cast<ClientEvents*>(opaque)->owner)->rebalance(code, partitions);
+  }
+  static void on_commit(rd_kafka_t*, rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t*,
+                        void* opaque) {
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR || code == RD_KAFKA_RESP_ERR__NO_OFFSET) return;
+    // Costs a second delivery at worst: the next commit says the same and more.
+    log::debug("kafka_commit", static_cast<ClientEvents*>(opaque)->pipeline, "{}",
+               rd_kafka_err2str(code));
+  }
+};
+
+void Consumer::Free::operator()(rd_kafka_t* client) const {
+  rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+}
+void Consumer::Free::operator()(rd_kafka_queue_t* queue) const {
+  rd_kafka_queue_destroy(queue);
+}
+void Consumer::Free::operator()(rd_kafka_message_t* message) const {
+  rd_kafka_message_destroy(message);
+}
+
+Result<std::unique_ptr<Consumer>> Consumer::open(const SourceOptions& options, Offsets& offsets,
+                                                 std::stop_token stop) {
+  std::unique_ptr<Consumer> consumer(new Consumer(options, offsets));
+  if (auto started = consumer->start(stop); !started) return fail(started.error());
+  if (auto subscribed = consumer->subscribe(); !subscribed) return fail(subscribed.error());
+  return consumer;
+}
+
+Result<void> Consumer::start(std::stop_token stop) {
+  auto configuration = Configuration::make(options_.client, events_);
+  if (!configuration) return fail(configuration.error());
+  events_.owner = this;
+  rd_kafka_conf_set_rebalance_cb(configuration->get(), &Callbacks::on_rebalance);
+  rd_kafka_conf_set_offset_commit_cb(configuration->get(), &Callbacks::on_commit);
+  std::array<char, 512> text{};
+  client_.reset(rd_kafka_new(RD_KAFKA_CONSUMER, configuration->get(), text.data(), text.size()));
+  if (!client_) return fail(property_error("the source's options", text.data()));
+  configuration->release();
+  auto reached = wait_for_cluster(client_.get(), options_.client, events_,
+                                  Deadline::after(options_.client.connect_timeout), stop);
+  if (!reached) return reached;
+  char* cluster = rd_kafka_clusterid(client_.get(), kProbeMs);
+  if (cluster != nullptr) {
+    cluster_ = cluster;
+    rd_kafka_mem_free(client_.get(), cluster);
+  }
+  rd_kafka_poll_set_consumer(client_.get());
+  queue_.reset(rd_kafka_queue_get_consumer(client_.get()));
+  return {};
+}
+
+Result<void> Consumer::subscribe() {
+  const PartitionList topics(
+      rd_kafka_topic_partition_list_new(static_cast<int>(options_.topics.size())));
+  for (const std::string& topic : options_.topics) {
+    rd_kafka_topic_partition_list_add(topics.get(), topic.c_str(), RD_KAFKA_PARTITION_UA);
+  }
+  const auto code = rd_kafka_subscribe(client_.get(), topics.get());
+  if (code == RD_KAFKA_RESP_ERR_NO_ERROR) return {};
+  return fail(ErrorClass::misconfigured, "bad_topic",
+              fmt::format("topic: {}", rd_kafka_err2str(code)),
+              "name topics, or write a regular expression that begins with ^");
+}
+
+Consumer::~Consumer() {
+  message_.reset();
+  if (!client_ || !queue_) return;
+  // Where the cluster is away, the library's own close would wait for it.
+  if (!answers(client_.get(), kAliveMs)) return;
+  if (rd_kafka_error_t* error = rd_kafka_consumer_close_queue(client_.get(), queue_.get())) {
+    rd_kafka_error_destroy(error);
+    return;
+  }
+  const Deadline until = Deadline::after(kCloseTime);
+  while (!rd_kafka_consumer_closed(client_.get()) && !until.passed()) {
+    if (rd_kafka_message_t* message = rd_kafka_consumer_poll(client_.get(), 10)) {
+      rd_kafka_message_destroy(message);
+    }
+  }
+}
+
+void Consumer::rebalance(int code, rd_kafka_topic_partition_list_t* partitions) {
+  const bool cooperative =
+      rd_kafka_rebalance_protocol(client_.get()) == std::string_view("COOPERATIVE");
+  const bool assigned = code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+  log::debug("kafka_rebalance", options_.client.pipeline, "{} partitions {}", partitions->cnt,
+             assigned ? "assigned" : "given up");
+  for (const auto& entry : elements(*partitions)) {
+    if (assigned) {
+      positions_[{entry.topic, entry.partition}] = -1;
+      refusal_.reset();
+    } else {
+      positions_.erase({entry.topic, entry.partition});
+      offsets_.give_up(entry.topic, entry.partition);
+    }
+  }
+  if (cooperative) {
+    rd_kafka_error_t* const error = assigned
+                                        ? rd_kafka_incremental_assign(client_.get(), partitions)
+                                        : rd_kafka_incremental_unassign(client_.get(), partitions);
+    if (error != nullptr) rd_kafka_error_destroy(error);
+  } else {
+    rd_kafka_assign(client_.get(), assigned ? partitions : nullptr);
+  }
+}
+
+Result<std::optional<Consumed>> Consumer::next(milliseconds time, std::stop_token stop) {
+  message_.reset();
+  const auto wake = [this] { rd_kafka_queue_yield(queue_.get()); };
+  if (time.count() > 0) {
+    const std::stop_callback on_stop(stop, wake);
+    if (!stop.stop_requested()) {
+      message_.reset(rd_kafka_consumer_poll(client_.get(), static_cast<int>(time.count())));
+    }
+  } else {
+    message_.reset(rd_kafka_consumer_poll(client_.get(), 0));
+  }
+  if (broken()) return fail(trouble_of(events_, options_.client.brokers));
+  if (!message_) return std::nullopt;
+  if (message_->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+    note_error(*message_);
+    return std::nullopt;
+  }
+  events_.trouble.reset();
+  const Consumed found = view(*message_);
+  positions_[{std::string(found.topic), found.partition}] = found.offset + 1;
+  return found;
+}
+
+void Consumer::note_error(const rd_kafka_message_t& message) {
+  const char* said = rd_kafka_message_errstr(&message);
+  Error error = cluster_error(message.err, said == nullptr ? "" : said, options_.client.brokers);
+  if (error.error_class == ErrorClass::misconfigured) {
+    if (error.code == "unknown_topic") error.remedy = "create the topic, or correct topic";
+    refusal_ = std::move(error);
+    return;
+  }
+  // The library goes on by itself.
+  log::debug("kafka_consumer", options_.client.pipeline, "{}", error.message);
+}
+
+Consumed Consumer::view(const rd_kafka_message_t& message) const {
+  Consumed found;
+  found.topic = rd_kafka_topic_name(message.rkt);
+  found.partition = message.partition;
+  found.offset = message.offset;
+  rd_kafka_timestamp_type_t type = RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+  found.timestamp_ms = rd_kafka_message_timestamp(&message, &type);
+  if (message.key != nullptr) found.key = text_of(message.key, message.key_len);
+  if (message.payload != nullptr) found.value = text_of(message.payload, message.len);
+  rd_kafka_headers_t* headers = nullptr;
+  if (rd_kafka_message_headers(&message, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR) return found;
+  const char* name = nullptr;
+  const void* value = nullptr;
+  std::size_t size = 0;
+  for (std::size_t i = 0;
+       rd_kafka_header_get_all(headers, i, &name, &value, &size) == RD_KAFKA_RESP_ERR_NO_ERROR;
+       ++i) {
+    found.headers.emplace_back(name, text_of(value, value == nullptr ? 0 : size));
+  }
+  return found;
+}
+
+void Consumer::store(std::span<const Offsets::Next> offsets) {
+  if (offsets.empty()) return;
+  const PartitionList list(rd_kafka_topic_partition_list_new(static_cast<int>(offsets.size())));
+  for (const auto& next : offsets) {
+    rd_kafka_topic_partition_list_add(list.get(), next.topic.c_str(), next.partition)->offset =
+        next.offset;
+  }
+  // One that was given up meanwhile is not stored, and not ours to commit.
+  rd_kafka_offsets_store(client_.get(), list.get());
+}
+
+std::optional<Error> Consumer::trouble(Deadline until, std::stop_token stop) {
+  if (refusal_) return refusal_;
+  if (!events_.trouble) return std::nullopt;
+  // Nobody says when a broker is back: it is asked.
+  do {
+    if (answers(client_.get(), kProbeMs)) {
+      events_.trouble.reset();
+      return std::nullopt;
+    }
+  } while (!until.passed() && !stop.stop_requested());
+  return trouble_of(events_, options_.client.brokers);
+}
+
+std::int64_t Consumer::lag() const {
+  std::int64_t sum = 0;
+  for (const auto& [place, position] : positions_) {
+    std::int64_t low = -1;
+    std::int64_t high = -1;
+    rd_kafka_get_watermark_offsets(client_.get(), place.first.c_str(), place.second, &low, &high);
+    if (high >= 0 && position >= 0) sum += std::max<std::int64_t>(0, high - position);
+  }
+  return sum;
+}
+
+}  // namespace relay::kafka

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <utility>
+
+#include "core/deadline.h"
+#include "core/error.h"
+#include "kafka/client.h"
+#include "kafka/event.h"
+#include "kafka/offsets.h"
+#include "kafka/options.h"
+
+struct rd_kafka_message_s;
+struct rd_kafka_queue_s;
+struct rd_kafka_topic_partition_list_s;
+
+namespace relay::kafka {
+
+/// One member of a consumer group. `store` may be called by any thread; all else by one.
+class Consumer {
+ public:
+  /// Connects and joins the group. `offsets` is told of partitions that are given up.
+  static Result<std::unique_ptr<Consumer>> open(const SourceOptions& options, Offsets& offsets,
+                                                std::stop_token stop);
+  /// Commits what is stored and leaves, within a moment.
+  ~Consumer();
+  Consumer(const Consumer&) = delete;
+  Consumer& operator=(const Consumer&) = delete;
+
+  /// Waits for the next record, at most that long; nothing when there is none. What it gives is
+  /// valid until the next call. An error: see `trouble`.
+  Result<std::optional<Consumed>> next(std::chrono::milliseconds time, std::stop_token stop);
+
+  /// These offsets may be committed, which happens within a moment.
+  void store(std::span<const Offsets::Next> offsets);
+
+  /// Why nothing can be read, as far as it is known now; asks the cluster where something was heard
+  /// before, for at most that long.
+  std::optional<Error> trouble(Deadline until, std::stop_token stop);
+
+  /// Nothing can be read any more.
+  bool broken() const { return events_.fatal; }
+  const std::string& cluster() const { return cluster_; }
+  /// Records behind the last ones read, as far as the library knows.
+  std::int64_t lag() const;
+
+ private:
+  struct Free {
+    void operator()(rd_kafka_s* client) const;
+    void operator()(rd_kafka_queue_s* queue) const;
+    void operator()(rd_kafka_message_s* message) const;
+  };
+  template <class T>
+  using Owned = std::unique_ptr<T, Free>;
+  struct Callbacks;
+
+  Consumer(const SourceOptions& options, Offsets& offsets) : options_(options), offsets_(offsets) {}
+  Result<void> start(std::stop_token stop);
+  Result<void> subscribe();
+  void rebalance(int code, rd_kafka_topic_partition_list_s* partitions);
+  void note_error(const rd_kafka_message_s& message);
+  Consumed view(const rd_kafka_message_s& message) const;
+
+  const SourceOptions& options_;
+  Offsets& offsets_;
+  ClientEvents events_;
+  std::optional<Error> refusal_;  // a topic or the group is not ours to read, or not there
+  std::string cluster_;
+  std::map<std::pair<std::string, std::int32_t>, std::int64_t> positions_;  // of what is assigned
+  Owned<rd_kafka_s> client_;  // behind what its callbacks write to
+  Owned<rd_kafka_queue_s> queue_;
+  Owned<rd_kafka_message_s> message_;
+};
+
+}  // namespace relay::kafka

@@ -1,0 +1,76 @@
+#include <array>
+
+#include "kafka/client_fields.h"
+#include "kafka/options.h"
+#include "pipeline/field_mapping.h"
+
+namespace relay::kafka {
+
+namespace {
+
+using config::Field;
+using config::FieldType;
+
+constexpr std::array kOwnFields = {
+    Field{.name = "topic",
+          .type = FieldType::list,
+          .meaning = "topics to read; one that begins with ^ is a regular expression for names",
+          .required = true,
+          .aliases = "topics"},
+    Field{.name = "group_id",
+          .meaning = "consumer group, whose committed offsets say where to go on; default "
+                     "pgtrickle-<relay_group_id>-<pipeline>"},
+    Field{.name = "auto_offset_reset",
+          .type = FieldType::choice,
+          .default_text = "earliest",
+          .meaning = "where to begin where the group has no offset, or one that is gone",
+          .choices = "earliest,latest"},
+};
+constexpr auto kSourceFields = with_mapping_fields(with_client_fields(kOwnFields));
+
+void add_consumer_properties(const config::Values& values, SourceOptions& options) {
+  auto& properties = options.client.properties;
+  properties.emplace_back("group.id", options.group);
+  properties.emplace_back("auto.offset.reset", values.text("auto_offset_reset"));
+  // What is settled is stored by acknowledge() alone; the library commits what is stored.
+  properties.emplace_back("enable.auto.offset.store", "false");
+  properties.emplace_back("enable.auto.commit", "true");
+  properties.emplace_back("auto.commit.interval.ms", "100");
+  // How long a member that was killed keeps its partitions: the least that brokers allow by
+  // default.
+  properties.emplace_back("session.timeout.ms", "6000");
+  properties.emplace_back("heartbeat.interval.ms", "2000");
+  // A request that a silent broker has holds the end of a consumer back for that long.
+  properties.emplace_back("socket.timeout.ms", "5000");
+  // New topics and partitions are noticed within that time.
+  properties.emplace_back("topic.metadata.refresh.interval.ms", "10000");
+  // What is fetched ahead bounds the memory.
+  properties.emplace_back("queued.max.messages.kbytes", "16384");
+  properties.emplace_back("fetch.max.bytes", "8388608");
+}
+
+}  // namespace
+
+config::FieldTable source_fields() {
+  return kSourceFields;
+}
+
+Result<SourceOptions> parse_source_options(const config::Values& values,
+                                           const std::string& default_group) {
+  auto client = parse_client_options(values);
+  if (!client) return fail(client.error());
+  SourceOptions options;
+  options.client = std::move(*client);
+  options.topics = values.list("topic");
+  std::erase(options.topics, "");
+  if (options.topics.empty()) {
+    return fail(ErrorClass::misconfigured, "no_topic", "topic names no topic",
+                "name one or more topics, or a regular expression that begins with ^");
+  }
+  options.group = values.has("group_id") ? values.text("group_id") : default_group;
+  add_consumer_properties(values, options);
+  if (auto added = add_own_properties(values, options.client); !added) return fail(added.error());
+  return options;
+}
+
+}  // namespace relay::kafka

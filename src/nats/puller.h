@@ -1,0 +1,88 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "core/deadline.h"
+#include "core/error.h"
+#include "nats/connection.h"
+#include "nats/source_options.h"
+
+struct __natsMsg;
+struct __natsSubscription;
+
+namespace relay::nats {
+
+/// Asks a durable consumer for messages over a connection of its own, and answers for them. `next`:
+/// one thread; `answer`: any thread.
+class Puller {
+ public:
+  struct FreeMessage {
+    void operator()(__natsMsg* message) const;
+  };
+  using Received = std::unique_ptr<__natsMsg, FreeMessage>;
+
+  /// Connects; makes the consumer where it is absent. Misconfigured: no such stream, or a consumer
+  /// that cannot be pulled from.
+  static Result<std::unique_ptr<Puller>> open(const SourceOptions& options,
+                                              const Endpoint& endpoint);
+  ~Puller();
+  Puller(const Puller&) = delete;
+  Puller& operator=(const Puller&) = delete;
+
+  bool closed() const { return connection_->closed(); }
+  /// When the stream was made: nanoseconds since 1970.
+  std::int64_t stream_created_ns() const { return stream_created_ns_; }
+  std::chrono::nanoseconds ack_wait() const { return ack_wait_; }
+  /// Messages that wait at the server, when it was opened.
+  std::int64_t pending() const { return pending_; }
+
+  /// The next message; null where there is none within that time. An error: the connection or the
+  /// consumer is gone, and this is of no use any more.
+  Result<Received> next(std::chrono::milliseconds time, std::size_t max_bytes);
+
+  /// "+ACK", "+WPI" or "-NAK" to the reply subject of a message. What does not get through costs a
+  /// second delivery at worst.
+  void answer(const std::string& reply, const char* what);
+  /// Says of what came and was not asked for by `next` yet that it may come again at once.
+  void give_back();
+  /// Waits until the server has all answers, at most that long.
+  void flush(std::chrono::milliseconds time);
+
+ private:
+  struct FreeSubscription {
+    void operator()(__natsSubscription* subscription) const;
+  };
+  using Subscription = std::unique_ptr<__natsSubscription, FreeSubscription>;
+
+  explicit Puller(const SourceOptions& options) : options_(options) {}
+  Result<void> prepare();
+  Result<void> check_stream();
+  Result<void> check_consumer();
+  Result<void> make_consumer();
+  Result<void> subscribe();
+  Result<void> request(std::size_t max_bytes);
+  Result<void> note_status(std::string_view status, std::string_view text);
+  void tell_of_given_up();
+  Error failure(int status, int code, std::string_view doing) const;
+
+  const SourceOptions& options_;
+  std::unique_ptr<Connection> connection_;
+  std::string inbox_;
+  Subscription messages_;
+  Subscription advisories_;
+  std::int64_t stream_created_ns_ = 0;
+  std::chrono::nanoseconds ack_wait_{};
+  std::int64_t pending_ = 0;
+  std::int64_t requested_ = 0;  // messages that may still come for what was asked
+  bool one_of_any_size_ = false;
+  SteadyClock::time_point heard_ = SteadyClock::now();
+};
+
+}  // namespace relay::nats

@@ -1,0 +1,211 @@
+#include "nats/source.h"
+
+#include <nats/nats.h>
+
+#include <algorithm>
+
+#include "core/log.h"
+#include "nats/ack_subject.h"
+#include "pipeline/header_object.h"
+
+namespace relay::nats {
+
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr milliseconds kSlice{100};  // how late a stop may be noticed
+constexpr milliseconds kFlushTime{1000};
+constexpr milliseconds kLeastPause{100};
+
+std::optional<std::string> header(natsMsg* message, std::string_view name) {
+  const char* value = nullptr;
+  if (natsMsgHeader_Get(message, std::string(name).c_str(), &value) != NATS_OK ||
+      value == nullptr || *value == '\0') {
+    return std::nullopt;
+  }
+  return as_text(value);
+}
+
+std::string headers_json(natsMsg* message, const std::optional<std::string>& trace) {
+  HeaderObject headers;
+  const char** names = nullptr;
+  int count = 0;
+  if (natsMsgHeader_Keys(message, &names, &count) != NATS_OK) count = 0;
+  for (int i = 0; i < count; ++i) {
+    const char* value = nullptr;
+    if (natsMsgHeader_Get(message, names[i], &value) == NATS_OK && value != nullptr) {
+      headers.add(names[i], value);
+    }
+  }
+  if (trace) headers.add("trace_id", *trace);
+  std::string json = headers.json();
+  std::free(names);  // the library's array; what it points to is the message's
+  return json;
+}
+
+SharedError too_large(std::string_view subject, const AckSubject& place, std::size_t size,
+                      std::int64_t limit) {
+  return std::make_shared<const Error>(
+      Error{ErrorClass::rejected,
+            "too_large",
+            fmt::format("the message {} of stream '{}' on '{}' has {} bytes, more than "
+                        "max_record_bytes ({})",
+                        place.sequence, place.stream, subject, size, limit),
+            "raise max_record_bytes, and retry the dead letter",
+            {}});
+}
+
+}  // namespace
+
+NatsSource::NatsSource(SourceOptions options, Rules rules, FieldMapping mapping)
+    : options_(std::move(options)),
+      rules_(std::move(rules)),
+      mapping_(std::move(mapping)),
+      shape_(std::make_shared<const TableShape>(TableShape{options_.stream, {}})) {}
+
+NatsSource::~NatsSource() {
+  close();
+}
+
+Result<void> NatsSource::open(std::stop_token stop) {
+  close();
+  if (!options_.connection.tls_verify) {
+    log::warn("tls_not_verified", options_.connection.pipeline,
+              "tls_verify is off: anybody between here and NATS can read and change what is sent");
+  }
+  if (auto connected = connect(stop); !connected) return connected;
+  keeper_ = std::jthread([this](std::stop_token ending) { keep_in_work(ending); });
+  return {};
+}
+
+/// The first server of the list that serves; what is unsettled stays so.
+Result<void> NatsSource::connect(std::stop_token stop) {
+  const auto& endpoints = options_.connection.endpoints;
+  std::optional<Error> first;
+  for (std::size_t tried = 0; tried < endpoints.size(); ++tried) {
+    if (stop.stop_requested()) {
+      return fail(ErrorClass::cancelled, "stopped", "stopped while connecting to NATS");
+    }
+    auto puller = Puller::open(options_, endpoints[next_endpoint_ % endpoints.size()]);
+    if (puller) {
+      lag_ = (*puller)->pending();
+      const std::lock_guard lock(mutex_);
+      puller_ = std::move(*puller);
+      return {};
+    }
+    ++next_endpoint_;
+    if (!first || puller.error().error_class == ErrorClass::transient) first = puller.error();
+  }
+  return fail(*first);
+}
+
+Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline,
+                                     std::stop_token stop) {
+  if (!puller_ || puller_->closed()) {
+    if (auto connected = connect(stop); !connected) return fail(connected.error());
+  }
+  RecordBatch batch;
+  batch.shape = shape_;
+  while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
+    const milliseconds wait = batch.empty() ? std::min(kSlice, deadline.left()) : milliseconds(0);
+    auto message = puller_->next(wait, limits.bytes);
+    if (!message) {
+      {
+        const std::lock_guard lock(mutex_);
+        puller_.reset();
+      }
+      if (batch.empty()) return fail(message.error());
+      break;
+    }
+    if (*message) {
+      add(batch, message->get());
+    } else if (!batch.empty() || deadline.passed() || stop.stop_requested()) {
+      break;
+    }
+  }
+  return batch;
+}
+
+void NatsSource::add(RecordBatch& batch, natsMsg* message) {
+  const char* const reply = natsMsg_GetReply(message);
+  const auto place = parse_ack_subject(reply == nullptr ? "" : reply);
+  if (!place) return;  // somebody else wrote to our inbox
+  const std::string_view subject = natsMsg_GetSubject(message);
+  const std::string_view payload(natsMsg_GetData(message),
+                                 static_cast<std::size_t>(natsMsg_GetDataLength(message)));
+  const MappedMessage mapped{
+      .subject = subject, .key = {}, .payload = payload, .header = [&](std::string_view name) {
+        return header(message, name);
+      }};
+  Event event;
+  auto id = mapping_.id(mapped);
+  if (!id) id = header(message, "Nats-Msg-Id");
+  if (!id) {
+    id = fmt::format("{}{}{}:{}:{}", rules_.id_prefix, rules_.id_prefix.empty() ? "" : ":",
+                     place->stream, puller_->stream_created_ns(), place->sequence);
+  }
+  event.id = batch.arena.copy(*id);
+  event.type = batch.arena.copy(mapping_.event_type(mapped).value_or(std::string(subject)));
+  event.key = batch.arena.copy(mapping_.aggregate_id(mapped).value_or(std::string()));
+  event.payload = batch.arena.copy(payload);
+  if (const auto type = header(message, "content-type")) {
+    event.content_type = batch.arena.copy(*type);
+  }
+  Record record;
+  record.created_at = Timestamp(std::chrono::duration_cast<std::chrono::microseconds>(
+      std::chrono::nanoseconds(place->time_ns)));
+  record.headers = batch.arena.copy(headers_json(message, mapping_.trace_id(mapped)));
+  record.content = event;
+  if (payload.size() > static_cast<std::size_t>(rules_.max_record_bytes)) {
+    record.refused = too_large(subject, *place, payload.size(), rules_.max_record_bytes);
+  }
+  lag_ = static_cast<std::int64_t>(place->pending);
+  {
+    const std::lock_guard lock(mutex_);
+    unsettled_.emplace_back(reply);
+    record.id = first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
+  }
+  batch.records.push_back(std::move(record));
+}
+
+Result<void> NatsSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
+  const std::lock_guard lock(mutex_);
+  while (!unsettled_.empty() && first_ <= settled.id) {
+    if (puller_) puller_->answer(unsettled_.front(), "+ACK");
+    unsettled_.pop_front();
+    ++first_;
+  }
+  return {};
+}
+
+/// Long before the server would deliver them again, it hears that messages are in work.
+void NatsSource::keep_in_work(std::stop_token stop) {
+  std::unique_lock lock(mutex_);
+  while (!stop.stop_requested()) {
+    const auto wait = puller_ ? puller_->ack_wait() : std::chrono::nanoseconds(options_.ack_wait);
+    closing_.wait_for(lock, stop, std::max<std::chrono::nanoseconds>(wait / 3, kLeastPause),
+                      [] { return false; });
+    if (!puller_ || stop.stop_requested()) continue;
+    for (const std::string& reply : unsettled_) puller_->answer(reply, "+WPI");
+  }
+}
+
+void NatsSource::close() {
+  keeper_ = {};
+  std::unique_ptr<Puller> puller;
+  {
+    const std::lock_guard lock(mutex_);
+    puller = std::move(puller_);
+    first_ += static_cast<std::int64_t>(unsettled_.size());
+    if (puller) {
+      for (const std::string& reply : unsettled_) puller->answer(reply, "-NAK");
+    }
+    unsettled_.clear();
+  }
+  if (!puller) return;
+  puller->give_back();
+  puller->flush(kFlushTime);
+}
+
+}  // namespace relay::nats

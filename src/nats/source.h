@@ -1,0 +1,63 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "nats/puller.h"
+#include "nats/source_options.h"
+#include "pipeline/field_mapping.h"
+#include "pipeline/source.h"
+
+namespace relay::nats {
+
+/// Reads a JetStream stream through a durable pull consumer. A message is acknowledged only when
+/// `acknowledge` says that it is settled; until then the server is told that it is in work, however
+/// long that takes. What a broken connection or a killed relay leaves open comes again after
+/// `ack_wait`; what an orderly close leaves open comes again at once.
+class NatsSource : public Source {
+ public:
+  struct Rules {
+    std::string id_prefix;  ///< of ids that are made up here; may be empty
+    std::int64_t max_record_bytes = 32 << 20;
+  };
+  NatsSource(SourceOptions options, Rules rules, FieldMapping mapping);
+  ~NatsSource() override;
+
+  Result<void> open(std::stop_token stop) override;
+  Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,
+                           std::stop_token stop) override;
+  Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
+  std::optional<std::int64_t> lag() override { return lag_; }
+  void close() override;
+
+ private:
+  Result<void> connect(std::stop_token stop);
+  void add(RecordBatch& batch, __natsMsg* message);
+  void keep_in_work(std::stop_token stop);
+
+  const SourceOptions options_;
+  const Rules rules_;
+  const FieldMapping mapping_;
+  const std::shared_ptr<const TableShape> shape_;
+  std::size_t next_endpoint_ = 0;
+  std::optional<std::int64_t> lag_;
+
+  std::mutex mutex_;  // of all below, but that only the reader replaces the puller
+  std::unique_ptr<Puller> puller_;
+  std::deque<std::string> unsettled_;  // reply subjects, in order
+  std::int64_t first_ = 1;             // number of the first of them
+  std::condition_variable_any closing_;
+  std::jthread keeper_;
+};
+
+}  // namespace relay::nats

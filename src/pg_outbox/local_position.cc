@@ -1,0 +1,120 @@
+#include "pg_outbox/local_position.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "outbox/positions.h"
+
+namespace relay::pg_outbox {
+
+namespace {
+
+constexpr std::chrono::milliseconds kWriteEvery{50};
+constexpr std::chrono::seconds kTimeout{10};
+constexpr std::chrono::seconds kFlushTimeout{2};
+
+tl::unexpected<Error> no_database() {
+  return fail(ErrorClass::misconfigured, "no_database",
+              "the relay's own database, which keeps the position, is not known",
+              "set the relay's postgres_url");
+}
+
+}  // namespace
+
+Result<Position> LocalPosition::claim(const std::string& incarnation, std::int64_t start,
+                                      std::stop_token stop) {
+  if (!database_) return no_database();
+  const Deadline deadline = Deadline::after(kTimeout);
+  auto lease = database_->borrow(deadline, stop);
+  if (!lease) return fail(lease.error());
+  outbox::OutboxInfo table;
+  table.incarnation = incarnation;
+  auto owned = outbox::claim_position(**lease, table, {group_, pipeline_}, worker_,
+                                      std::to_string(start), deadline, std::move(stop));
+  if (!owned) return fail(owned.error());
+  const std::lock_guard lock(mutex_);
+  incarnation_ = incarnation;
+  token_ = owned->token;
+  settled_ = owned->position;
+  due_ = false;
+  fenced_.reset();
+  return settled_;
+}
+
+Result<bool> LocalPosition::restart_if_allowed(std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  auto lease = database_->borrow(deadline, stop);
+  if (!lease) return fail(lease.error());
+  const auto allowed = outbox::take_accepted_loss(**lease, pipeline_, deadline, stop);
+  if (!allowed || !*allowed) return allowed;
+  outbox::OutboxInfo table;
+  const std::lock_guard lock(mutex_);
+  table.incarnation = incarnation_;
+  auto set = outbox::rewind_position(**lease, table, {group_, pipeline_}, token_, {}, deadline,
+                                     std::move(stop));
+  if (!set) return fail(set.error());
+  settled_ = {};
+  return true;
+}
+
+Result<void> LocalPosition::settle(const Position& position) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (fenced_) return fail(*fenced_);
+    const bool again = position == settled_;
+    if (!again) due_ = true;
+    settled_ = position;
+    if (!due_ || (!again && SteadyClock::now() - written_at_ < kWriteEvery)) return {};
+  }
+  return write(position, Deadline::after(kTimeout));
+}
+
+Result<void> LocalPosition::flush() {
+  Position position;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!due_ || fenced_) return {};
+    position = settled_;
+  }
+  return write(position, Deadline::after(kFlushTimeout));
+}
+
+Result<void> LocalPosition::write(const Position& position, Deadline deadline) {
+  std::string incarnation;
+  std::string token;
+  {
+    const std::lock_guard lock(mutex_);
+    incarnation = incarnation_;
+    token = token_;
+  }
+  auto lease = database_->borrow(deadline, {});
+  if (!lease) return fail(lease.error());
+  const auto done = (*lease)->query(
+      "select case when set_config('synchronous_commit', 'off', true) is not null "
+      "then pgtrickle.relay_commit_position($1, $2, $3::uuid, $4::uuid, $5, $6, null) end",
+      {group_, pipeline_, incarnation, token, std::to_string(position.id),
+       std::to_string(position.row)},
+      deadline, {});
+  if (!done) return fail(done.error());
+  const std::lock_guard lock(mutex_);
+  if (done->boolean(0, 0)) {
+    due_ = false;
+    written_at_ = SteadyClock::now();
+    return {};
+  }
+  fenced_ =
+      Error{ErrorClass::fenced,
+            "fenced",
+            fmt::format("another instance of group {} owns pipeline {} now", group_, pipeline_),
+            "",
+            {}};
+  return fail(*fenced_);
+}
+
+Position LocalPosition::settled() const {
+  const std::lock_guard lock(mutex_);
+  return settled_;
+}
+
+}  // namespace relay::pg_outbox

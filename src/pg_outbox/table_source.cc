@@ -1,0 +1,275 @@
+#include "pg_outbox/table_source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <utility>
+
+#include "core/log.h"
+#include "outbox/look.h"
+
+namespace relay::pg_outbox {
+
+namespace {
+
+constexpr std::size_t kConnections = 1;
+constexpr std::chrono::seconds kTimeout{30};
+constexpr std::chrono::milliseconds kWaitForWriters{2};
+
+// What the columns of a page are.
+enum Column { id, xid, created_at, event_id, event_type, key, headers, payload, size };
+
+postgres::Connection::Options session(const Options& options, const std::string& pipeline) {
+  postgres::Connection::Options session;
+  session.url = options.url;
+  session.application_name = "pgtrickle-relay " + pipeline;
+  session.connect_timeout = options.connect_timeout;
+  return session;
+}
+
+void wait(Deadline deadline, std::stop_token stop) {
+  std::mutex mutex;
+  std::condition_variable_any never;
+  std::unique_lock lock(mutex);
+  never.wait_until(lock, std::move(stop), deadline.at(), [] { return false; });
+}
+
+int digit(char c) {
+  return c <= '9' ? c - '0' : c - 'a' + 10;
+}
+
+/// A bytea as the server writes it: \x and two digits a byte.
+std::string_view bytes_of(std::string_view text, Arena& arena) {
+  if (!text.starts_with("\\x")) return arena.copy(text);
+  text.remove_prefix(2);
+  char* out = arena.allocate(text.size() / 2);
+  for (std::size_t i = 0; i + 1 < text.size(); i += 2) {
+    out[i / 2] = static_cast<char>(digit(text[i]) * 16 + digit(text[i + 1]));
+  }
+  return {out, text.size() / 2};
+}
+
+}  // namespace
+
+TableSource::TableSource(Options options, BackendContext context)
+    : options_(std::move(options)),
+      context_(std::move(context)),
+      pool_(session(options_, context_.pipeline), kConnections),
+      position_(context_.database, options_.group.empty() ? context_.group : options_.group,
+                context_.pipeline, context_.worker_id) {}
+
+Result<void> TableSource::open(std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  auto lease = pool_.borrow(deadline, stop);
+  if (!lease) return fail(lease.error().in_context("opening the table"));
+  auto opened = open_on(**lease, deadline, std::move(stop));
+  if (!opened) return fail(opened.error().in_context("opening the table"));
+  return {};
+}
+
+Result<void> TableSource::open_on(postgres::Connection& connection, Deadline deadline,
+                                  std::stop_token stop) {
+  auto table = open_table(connection, options_, context_.options.max_record_bytes, deadline, stop);
+  if (!table) return fail(table.error());
+  table_ = std::move(*table);
+  const auto first = first_to_read(connection, deadline, stop);
+  if (!first) return fail(first.error());
+  auto position = position_.claim(table_->incarnation, *first, stop);
+  if (!position) return fail(position.error());
+  const auto last = newest(connection, deadline, stop);
+  if (!last) return fail(last.error());
+  if (position->id > *last) {
+    const auto restarted = position_.restart_if_allowed(stop);
+    if (!restarted) return fail(restarted.error());
+    if (!*restarted) {
+      return fail(ErrorClass::misconfigured, "table_rewound",
+                  fmt::format("table {} was rewound: its newest number is {}, and {} was delivered "
+                              "(a failover to a standby that lagged, or a restored backup)",
+                              table_->table, *last, position->id),
+                  fmt::format("pgtrickle-relay resume {} --accept-loss, which delivers everything "
+                              "that the table holds",
+                              context_.pipeline));
+    }
+    position = Position{};
+  }
+  read_to_ = *position;
+  horizon_ = outbox::Horizon(read_to_.id);
+  sequence_ = *last;
+  first_beyond_ = 0;
+  return {};
+}
+
+/// The newest id that was drawn, or the oldest transaction that still runs.
+Result<std::int64_t> TableSource::newest(postgres::Connection& connection, Deadline deadline,
+                                         std::stop_token stop) {
+  const auto rows =
+      table_->by_xid
+          ? connection.query(
+                "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text", {},
+                deadline, std::move(stop))
+          : connection.query("select coalesce(pg_catalog.pg_sequence_last_value($1::regclass), 0)",
+                             {table_->sequence}, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  return rows->integer(0, 0);
+}
+
+/// Where a new position begins, as `start` says.
+Result<std::int64_t> TableSource::first_to_read(postgres::Connection& connection, Deadline deadline,
+                                                std::stop_token stop) {
+  const std::string& start = context_.options.start;
+  if (start == "earliest") return 0;
+  if (start == "latest") {
+    auto last = newest(connection, deadline, std::move(stop));
+    if (last && !table_->by_xid) *last += 1;
+    return last;
+  }
+  if (table_->by_xid) {
+    return fail(ErrorClass::misconfigured, "bad_start",
+                "a table with an xid_column cannot start at an id",
+                "set start to earliest or latest");
+  }
+  return std::stoll(start);
+}
+
+Result<RecordBatch> TableSource::read(const ReadLimits& limits, Deadline deadline,
+                                      std::stop_token stop) {
+  if (!table_) {
+    if (auto opened = open(stop); !opened) return fail(opened.error());
+  }
+  while (true) {
+    bool again = false;
+    {
+      auto lease = pool_.borrow(deadline, stop);
+      if (!lease) return fail(lease.error());
+      auto batch = read_page(**lease, limits, stop);
+      if (!batch || !batch->empty()) return batch;
+      if (!table_->by_xid) {
+        const auto advanced = look(**lease, stop);
+        if (!advanced) return fail(advanced.error());
+        again = *advanced;
+      }
+    }
+    if (again) continue;
+    const auto pause = horizon_.waiting() ? kWaitForWriters : options_.poll_interval;
+    wait(deadline.earlier(Deadline::after(pause)), stop);
+    if (deadline.passed() || stop.stop_requested()) return RecordBatch();
+  }
+}
+
+Result<RecordBatch> TableSource::read_page(postgres::Connection& connection,
+                                           const ReadLimits& limits, std::stop_token stop) {
+  RecordBatch batch;
+  batch.shape = table_->shape;
+  horizon_.begin_read();
+  first_beyond_ = 0;
+  const Deadline deadline = Deadline::after(kTimeout);
+  const std::int64_t from = table_->by_xid ? read_to_.id : horizon_.frontier();
+  const postgres::Param params[] = {std::to_string(from), std::to_string(read_to_.row),
+                                    std::to_string(limits.records)};
+  if (auto started = connection.start(table_->page, params); !started) {
+    return fail(started.error().in_context("reading the table"));
+  }
+  std::size_t seen = 0;
+  while (true) {
+    auto row = connection.next_row(deadline, stop);
+    if (!row) {
+      // What was taken from this statement is not handed out: it is read again.
+      table_.reset();
+      return fail(row.error().in_context("reading the table"));
+    }
+    if (!*row) break;
+    ++seen;
+    if (!take_row(postgres::Rows(std::move(*row)), batch) || batch.arena.size() >= limits.bytes) {
+      connection.abandon(deadline);
+      return batch;
+    }
+  }
+  if (seen < limits.records) horizon_.end_read();
+  return batch;
+}
+
+/// False: the row stands behind a gap that may still be filled.
+bool TableSource::take_row(const postgres::Rows& row, RecordBatch& batch) {
+  const std::int64_t number = row.integer(0, Column::id);
+  if (!table_->by_xid && !horizon_.pass(number)) {
+    first_beyond_ = number;
+    return false;
+  }
+  const Record& record = batch.records.emplace_back(record_of(row, batch));
+  read_to_ = {record.id, record.row, {}};
+  return true;
+}
+
+Record TableSource::record_of(const postgres::Rows& row, RecordBatch& batch) const {
+  const auto text = [&](Column column) {
+    return row.is_null(0, column) ? std::string_view() : batch.arena.copy(row.text(0, column));
+  };
+  Record record;
+  record.outbox_id = row.integer(0, Column::id);
+  record.id = table_->by_xid ? row.integer(0, Column::xid) : record.outbox_id;
+  record.row = table_->by_xid ? record.outbox_id : 0;
+  record.pgt_id = batch.arena.copy(table_->incarnation);
+  record.headers = text(Column::headers);
+  if (!row.is_null(0, Column::created_at)) {
+    record.created_at = Timestamp(std::chrono::microseconds(row.integer(0, Column::created_at)));
+  } else {
+    record.created_at =
+        std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
+  }
+  Event event;
+  event.id = text(Column::event_id);
+  event.type = row.is_null(0, Column::event_type) ? "insert" : text(Column::event_type);
+  event.key = text(Column::key);
+  event.content_type = batch.arena.copy(table_->content_type);
+  event.payload = table_->payload_is_bytes && !row.is_null(0, Column::payload)
+                      ? bytes_of(row.text(0, Column::payload), batch.arena)
+                      : text(Column::payload);
+  record.content = event;
+  if (row.is_null(0, Column::payload) && !row.is_null(0, Column::size)) {
+    record.refused = std::make_shared<Error>(Error{
+        ErrorClass::rejected,
+        "record_too_large",
+        fmt::format("row {} of {} has {} bytes, more than max_record_bytes ({})", record.outbox_id,
+                    table_->table, row.integer(0, Column::size), context_.options.max_record_bytes),
+        "raise max_record_bytes of the pipeline",
+        {}});
+  }
+  return record;
+}
+
+/// Asks who may still fill a gap. True: a new statement would advance.
+Result<bool> TableSource::look(postgres::Connection& connection, std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  const auto last = newest(connection, deadline, stop);
+  if (!last) return fail(last.error());
+  sequence_ = *last;
+  if (*last <= horizon_.frontier()) return false;
+  outbox::OutboxInfo table;
+  table.oid = table_->oid;
+  const auto holders = outbox::read_holders(connection, table, deadline, std::move(stop));
+  if (!holders) return fail(holders.error());
+  horizon_.observe(*last, *holders);
+  return horizon_.can_advance(first_beyond_);
+}
+
+Result<void> TableSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
+  auto written = position_.settle(settled);
+  if (!written) return fail(written.error().in_context("writing the position"));
+  return {};
+}
+
+std::optional<std::int64_t> TableSource::lag() {
+  if (!table_ || table_->by_xid) return std::nullopt;
+  return std::max<std::int64_t>(0, sequence_ - position_.settled().id);
+}
+
+void TableSource::close() {
+  const auto flushed = position_.flush();
+  if (!flushed) log::failure("position_not_written", context_.pipeline, flushed.error());
+  table_.reset();
+  pool_.trim({});
+}
+
+}  // namespace relay::pg_outbox

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "outbox/horizon.h"
+#include "pg_outbox/local_position.h"
+#include "pg_outbox/options.h"
+#include "pg_outbox/table_info.h"
+#include "pipeline/registry.h"
+#include "pipeline/source.h"
+#include "postgres/pool.h"
+
+namespace relay::pg_outbox {
+
+/// Reads a plain table of another database, whose rows are only ever inserted, as events, never
+/// skipping one. Two ways:
+///
+/// - by its ids, which only its own inserts draw: an insert locks the table before it draws an id,
+///   so that a gap is passed once those who held that lock when it was seen have ended (Horizon);
+/// - by a column of type xid8: rows of transactions below the oldest one that still runs, in order
+///   of transaction and id. Any long transaction of that server holds it back.
+///
+/// The position is kept in the relay's own database, which that table knows nothing of. Threads as
+/// for Source.
+class TableSource final : public Source {
+ public:
+  TableSource(Options options, BackendContext context);
+
+  Result<void> open(std::stop_token stop) override;
+  Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,
+                           std::stop_token stop) override;
+  Result<void> acknowledge(const Position& settled, std::span<const DeadLetter> letters) override;
+  std::optional<std::int64_t> lag() override;
+  void close() override;
+
+ private:
+  Result<void> open_on(postgres::Connection& connection, Deadline deadline, std::stop_token stop);
+  Result<std::int64_t> first_to_read(postgres::Connection& connection, Deadline deadline,
+                                     std::stop_token stop);
+  Result<std::int64_t> newest(postgres::Connection& connection, Deadline deadline,
+                              std::stop_token stop);
+  Result<RecordBatch> read_page(postgres::Connection& connection, const ReadLimits& limits,
+                                std::stop_token stop);
+  bool take_row(const postgres::Rows& row, RecordBatch& batch);
+  Record record_of(const postgres::Rows& row, RecordBatch& batch) const;
+  Result<bool> look(postgres::Connection& connection, std::stop_token stop);
+
+  const Options options_;
+  const BackendContext context_;
+  postgres::Pool pool_;
+  LocalPosition position_;
+  std::optional<TableInfo> table_;
+  outbox::Horizon horizon_;
+  Position read_to_;               // the last row that was handed out
+  std::int64_t first_beyond_ = 0;  // a row behind an open gap
+  std::int64_t sequence_ = 0;      // the newest id that was seen drawn
+};
+
+}  // namespace relay::pg_outbox

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "core/deadline.h"
+#include "core/error.h"
+#include "core/message.h"
+#include "rabbitmq/event.h"
+#include "rabbitmq/options.h"
+
+namespace relay::rabbitmq {
+
+/// A connection to one broker that was logged in to, with one open channel. One thread at a time,
+/// as the library asks.
+///
+/// There are no heartbeats: nobody would answer them while the connection rests between two
+/// deliveries. TCP's own keep-alive finds a peer that is gone, and a time-out of TCP one that takes
+/// no bytes.
+class Connection {
+ public:
+  /// Connects, verifies, logs in and opens the channel. Misconfigured: the broker refuses us.
+  /// Transient: it is away.
+  static Result<std::unique_ptr<Connection>> open(const ConnectionOptions& options,
+                                                  const Endpoint& endpoint);
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  /// Makes an exchange, or, with `passive`, checks that it is there. The connection is of no use
+  /// any more after an error; so for all of these.
+  Result<void> declare_exchange(const std::string& name, const std::string& type, bool passive);
+  /// From now on each publish is confirmed.
+  Result<void> want_confirms();
+
+  struct Publish {
+    std::string_view exchange;
+    bool mandatory = true;
+    bool persistent = true;
+  };
+  /// Sends a message. Rejected: it cannot be sent (and nothing was). Waits where the broker takes
+  /// no bytes, so ask `wait` first whether it does.
+  Result<void> publish(const Message& message, const Publish& how);
+
+  /// What the broker has said, if anything; never waits. Transient or misconfigured: the connection
+  /// is gone.
+  Result<std::optional<Event>> next_event();
+
+  struct Wait {
+    bool readable = false;
+    bool writable = false;
+    bool stopped = false;
+  };
+  /// Until the broker has said something, takes bytes (with `to_write`), a stop or the deadline.
+  Wait wait(bool to_write, Deadline deadline, int stop_fd);
+
+  /// The broker takes no messages for now (it lacks memory or disk): why, or empty.
+  const std::string& blocked() const { return blocked_; }
+  const std::string& address() const { return address_; }
+  int socket() const;
+  /// Ends it without a farewell: the broker does not listen, or nobody may wait.
+  void abandon() { broken_ = true; }
+
+ private:
+  struct State;
+  Connection(const ConnectionOptions& options, const Endpoint& endpoint);
+
+  Result<void> connect(const ConnectionOptions& options, const Endpoint& endpoint);
+  Result<void> open_socket(const ConnectionOptions& options, const Endpoint& endpoint);
+  Result<void> log_in(const ConnectionOptions& options, const Endpoint& endpoint);
+  Result<void> answer_of_last_call(std::string_view doing);
+  tl::unexpected<Error> broke(Error error);
+
+  const std::string address_;
+  std::unique_ptr<State> state_;
+  std::string blocked_;
+  bool broken_ = false;
+};
+
+/// Connects to one of the brokers, from the `next` one on, which then is the one that serves. The
+/// error of a broker that is away hides no mistake, and a mistake no broker that is away. A stop is
+/// seen between two of them.
+Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, std::size_t& next,
+                                             std::stop_token stop);
+
+}  // namespace relay::rabbitmq

@@ -1,0 +1,171 @@
+#include "rabbitmq/options.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace relay::rabbitmq {
+
+namespace {
+
+using config::Field;
+using config::FieldType;
+
+constexpr std::array kConnectionFields = {
+    Field{.name = "url",
+          .default_text = "amqp://guest:guest@localhost:5672",
+          .meaning = "broker: amqp://user:password@host:port/vhost, or amqps:// for TLS; several, "
+                     "separated by commas, are tried in turn",
+          .secret = true,
+          .aliases = "urls"},
+    Field{.name = "user", .meaning = "user name; goes before that of url"},
+    Field{.name = "password", .meaning = "password of user", .secret = true},
+    Field{.name = "vhost", .meaning = "virtual host; goes before that of url"},
+    Field{.name = "tls_ca",
+          .meaning = "file with the authorities to trust (PEM); default: the system's"},
+    Field{.name = "tls_cert", .meaning = "file with the client's certificate chain (PEM)"},
+    Field{.name = "tls_key", .meaning = "file with the client's private key (PEM)"},
+    Field{.name = "tls_verify",
+          .type = FieldType::boolean,
+          .default_text = "true",
+          .meaning = "check the broker's certificate and name; turning it off is for tests"},
+    Field{.name = "connect_timeout",
+          .type = FieldType::duration,
+          .default_text = "5s",
+          .meaning = "how long connecting to one broker may take",
+          .min = 0.01},
+    Field{.name = "operation_timeout",
+          .type = FieldType::duration,
+          .default_text = "5s",
+          .meaning = "how long logging in, and declaring, may take",
+          .min = 0.01},
+};
+
+constexpr std::array kOwnSinkFields = {
+    Field{.name = "exchange",
+          .meaning = "exchange to publish to; default: the broker's default exchange, where the "
+                     "routing key is the name of a queue"},
+    Field{.name = "exchange_type",
+          .default_text = "topic",
+          .meaning = "type of the exchange that declare makes: topic, direct, fanout, headers, or "
+                     "what a plugin offers"},
+    Field{.name = "routing_key",
+          .meaning = "routing key, or template of it; default {stream_table}"},
+    Field{.name = "declare",
+          .type = FieldType::boolean,
+          .default_text = "true",
+          .meaning = "make the exchange (durable) where it is absent; else it must exist"},
+    Field{.name = "mandatory",
+          .type = FieldType::boolean,
+          .default_text = "true",
+          .meaning = "a message that no queue takes is an error; false: the broker drops it"},
+    Field{.name = "persistent",
+          .type = FieldType::boolean,
+          .default_text = "true",
+          .meaning = "durable queues keep messages over a restart of the broker"},
+    Field{.name = "max_in_flight",
+          .type = FieldType::integer,
+          .default_text = "1000",
+          .meaning = "messages published and not yet confirmed",
+          .min = 1,
+          .max = 1000000},
+    Field{.name = "max_message_bytes",
+          .type = FieldType::bytes,
+          .default_text = "128MiB",
+          .meaning = "a larger body is rejected; the broker's own max_message_size holds too",
+          .min = 1,
+          .max = 512.0 * 1024 * 1024},
+    Field{.name = "ack_timeout",
+          .type = FieldType::duration,
+          .default_text = "10s",
+          .meaning = "after that long without its confirm a message is published again, with the "
+                     "same id",
+          .min = 0.01},
+    Field{.name = "key_order",
+          .type = FieldType::choice,
+          .default_text = "auto",
+          .meaning = "one: at most one message of a key under way; pipelined: any number; auto: "
+                     "any number, and one after the broker has refused or returned a message",
+          .choices = "auto,one,pipelined"},
+};
+
+template <std::size_t N, std::size_t M>
+constexpr std::array<Field, N + M> joined(const std::array<Field, N>& a,
+                                          const std::array<Field, M>& b) {
+  std::array<Field, N + M> all{};
+  std::copy(a.begin(), a.end(), all.begin());
+  std::copy(b.begin(), b.end(), all.begin() + N);
+  return all;
+}
+
+constexpr auto kSinkFields = joined(kConnectionFields, kOwnSinkFields);
+constexpr std::size_t kLongestName = 255;  // of a short string of AMQP
+
+Error misconfigured(std::string code, std::string message, std::string remedy) {
+  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
+}
+
+Result<ConnectionOptions> parse_connection(const config::Values& values) {
+  ConnectionOptions options;
+  auto endpoints = parse_endpoints(values.text("url"));
+  if (!endpoints) return fail(endpoints.error());
+  options.endpoints = std::move(*endpoints);
+  options.tls_ca = values.text("tls_ca");
+  options.tls_cert = values.text("tls_cert");
+  options.tls_key = values.text("tls_key");
+  options.tls_verify = values.boolean("tls_verify");
+  options.connect_timeout = values.duration("connect_timeout");
+  options.operation_timeout = values.duration("operation_timeout");
+  if (options.tls_cert.empty() != options.tls_key.empty()) {
+    return fail(misconfigured("half_a_certificate", "tls_cert and tls_key belong together",
+                              "set both, or neither"));
+  }
+  const bool about_tls = !options.tls_ca.empty() || !options.tls_cert.empty();
+  for (Endpoint& endpoint : options.endpoints) {
+    if (about_tls && !endpoint.tls) {
+      return fail(misconfigured(
+          "tls_without_amqps",
+          fmt::format("tls_ca or tls_cert is set, but the url of {} does not ask for TLS",
+                      endpoint.address),
+          "write the url with amqps://"));
+    }
+    if (values.has("user")) endpoint.user = values.text("user");
+    if (values.has("password")) endpoint.password = values.text("password");
+    if (values.has("vhost")) endpoint.vhost = values.text("vhost");
+  }
+  return options;
+}
+
+KeyOrder key_order(const std::string& text) {
+  if (text == "one") return KeyOrder::one;
+  return text == "pipelined" ? KeyOrder::pipelined : KeyOrder::automatic;
+}
+
+}  // namespace
+
+config::FieldTable sink_fields() {
+  return kSinkFields;
+}
+
+Result<SinkOptions> parse_sink_options(const config::Values& values) {
+  SinkOptions options;
+  auto connection = parse_connection(values);
+  if (!connection) return fail(connection.error());
+  options.connection = std::move(*connection);
+  options.connection.ack_timeout = values.duration("ack_timeout");
+  options.exchange = values.text("exchange");
+  options.exchange_type = values.text("exchange_type");
+  options.declare = values.boolean("declare");
+  options.mandatory = values.boolean("mandatory");
+  options.persistent = values.boolean("persistent");
+  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
+  options.max_message_bytes = static_cast<std::size_t>(values.bytes("max_message_bytes"));
+  options.key_order = key_order(values.text("key_order"));
+  if (options.exchange.size() > kLongestName) {
+    return fail(misconfigured("bad_exchange", "exchange: a name has at most 255 bytes",
+                              "correct the exchange's name"));
+  }
+  return options;
+}
+
+}  // namespace relay::rabbitmq

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "config/fields.h"
+#include "core/error.h"
+#include "rabbitmq/endpoint.h"
+
+namespace relay::rabbitmq {
+
+/// How to reach a broker: what sink and source have in common.
+struct ConnectionOptions {
+  std::vector<Endpoint> endpoints;
+  std::string tls_ca;
+  std::string tls_cert;
+  std::string tls_key;
+  bool tls_verify = true;
+  std::chrono::milliseconds connect_timeout{5000};
+  std::chrono::milliseconds operation_timeout{5000};
+  std::chrono::milliseconds ack_timeout{10000};
+  std::string pipeline;  ///< whose connection this is: its name at the broker, and for the log
+};
+
+/// How many messages of one key may be under way.
+enum class KeyOrder {
+  automatic,  ///< any number, until the broker has refused one
+  one,
+  pipelined,
+};
+
+struct SinkOptions {
+  ConnectionOptions connection;
+  std::string exchange;  ///< empty: the broker's default exchange
+  std::string exchange_type = "topic";
+  bool declare = true;
+  bool mandatory = true;
+  bool persistent = true;
+  std::size_t max_in_flight = 1000;
+  std::size_t max_message_bytes = 128u << 20;
+  KeyOrder key_order = KeyOrder::automatic;
+};
+
+config::FieldTable sink_fields();
+
+/// Checks what single options cannot say.
+Result<SinkOptions> parse_sink_options(const config::Values& values);
+
+}  // namespace relay::rabbitmq

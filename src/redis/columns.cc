@@ -1,0 +1,92 @@
+#include "redis/columns.h"
+
+#include <simdjson.h>
+
+namespace relay::redis {
+
+namespace {
+
+namespace ondemand = simdjson::ondemand;
+using Columns = std::vector<std::pair<std::string, std::string>>;
+
+Error no_object(std::string_view why) {
+  return {ErrorClass::rejected,
+          "no_columns",
+          fmt::format("the body cannot become one field a column: {}", why),
+          "field_mode = columns needs JSON objects: use field_mode = payload",
+          {}};
+}
+
+Error is_delta() {
+  return {ErrorClass::misconfigured,
+          "delta_has_no_columns",
+          "field_mode = columns cannot hold a delta, which is many rows",
+          "set \"message\": \"row\", or field_mode = payload",
+          {}};
+}
+
+std::string_view trimmed(std::string_view text) {
+  while (!text.empty() && (text.back() == ' ' || text.back() == '\n')) text.remove_suffix(1);
+  return text;
+}
+
+void add_columns(ondemand::object object, Columns& out) {
+  for (ondemand::field field : object) {
+    const std::string_view name = field.unescaped_key();
+    ondemand::value value = field.value();
+    switch (value.type()) {
+      case ondemand::json_type::null:
+        if (value.is_null()) break;
+        throw simdjson::simdjson_error(simdjson::TAPE_ERROR);
+      case ondemand::json_type::string:
+        out.emplace_back(name, std::string_view(value.get_string()));
+        break;
+      case ondemand::json_type::array:
+      case ondemand::json_type::object:
+        out.emplace_back(name, std::string_view(simdjson::to_json_string(value)));
+        break;
+      default:
+        out.emplace_back(name, trimmed(value.raw_json_token()));
+    }
+  }
+}
+
+/// Where the columns are in a message of the relay's own: the member of that name.
+std::string_view holder_of(ondemand::object& object) {
+  if (object["stream_table"].error() != simdjson::SUCCESS) return {};
+  if (object["delta"].error() == simdjson::SUCCESS) return "delta";
+  if (object["op"].error() != simdjson::SUCCESS) return {};
+  for (const std::string_view name : {"new", "old"}) {
+    auto member = object[name];
+    if (member.error() == simdjson::SUCCESS &&
+        member.type().value_unsafe() == ondemand::json_type::object) {
+      return name;
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> read_columns(std::string_view body, Columns& out) {
+  try {
+    ondemand::parser parser;
+    const simdjson::padded_string padded(body);
+    ondemand::document document = parser.iterate(padded);
+    if (document.type() != ondemand::json_type::object) return fail(no_object("it is no object"));
+    ondemand::object object = document.get_object();
+    const std::string_view holder = holder_of(object);
+    if (holder == "delta") return fail(is_delta());
+    object.reset();
+    if (holder.empty()) {
+      add_columns(object, out);
+    } else {
+      add_columns(object[holder].get_object(), out);
+    }
+    return {};
+  } catch (const simdjson::simdjson_error& error) {
+    return fail(no_object(error.what()));
+  }
+}
+
+}  // namespace relay::redis

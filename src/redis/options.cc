@@ -1,0 +1,147 @@
+#include "redis/options.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace relay::redis {
+
+namespace {
+
+using config::Field;
+using config::FieldType;
+
+constexpr std::array kConnectionFields = {
+    Field{.name = "url",
+          .default_text = "redis://localhost:6379",
+          .meaning = "server: redis://host:port/database, or rediss:// for TLS; several, separated "
+                     "by commas, are tried in turn",
+          .secret = true,
+          .aliases = "urls"},
+    Field{.name = "user", .meaning = "user name; none: the default user"},
+    Field{.name = "password", .meaning = "password", .secret = true},
+    Field{.name = "database",
+          .type = FieldType::integer,
+          .default_text = "0",
+          .meaning = "number of the database; goes before that of url",
+          .aliases = "db",
+          .min = 0,
+          .max = 1 << 20},
+    Field{.name = "tls_ca",
+          .meaning = "file with the authorities to trust (PEM); default: the system's"},
+    Field{.name = "tls_cert", .meaning = "file with the client's certificate chain (PEM)"},
+    Field{.name = "tls_key", .meaning = "file with the client's private key (PEM)"},
+    Field{.name = "tls_verify",
+          .type = FieldType::boolean,
+          .default_text = "true",
+          .meaning = "check the server's certificate and name; turning it off is for tests"},
+    Field{.name = "connect_timeout",
+          .type = FieldType::duration,
+          .default_text = "5s",
+          .meaning = "how long connecting to one server may take",
+          .min = 0.01},
+    Field{.name = "response_timeout",
+          .type = FieldType::duration,
+          .default_text = "5s",
+          .meaning = "a server that is silent for that long while it owes an answer is given up",
+          .min = 0.01},
+};
+
+constexpr std::array kOwnSinkFields = {
+    Field{.name = "stream_key",
+          .meaning = "key of the stream, or template of it; default {stream_table}"},
+    Field{.name = "maxlen",
+          .type = FieldType::integer,
+          .meaning = "trim a stream to about that many entries (MAXLEN ~); default: never",
+          .min = 1},
+    Field{.name = "field_mode",
+          .type = FieldType::choice,
+          .default_text = "payload",
+          .meaning = "payload: the message is one field; columns: one field a column of the row",
+          .choices = "payload,columns"},
+    Field{.name = "max_in_flight",
+          .type = FieldType::integer,
+          .default_text = "1000",
+          .meaning = "messages sent and not yet answered",
+          .min = 1,
+          .max = 100000},
+    Field{.name = "max_message_bytes",
+          .type = FieldType::bytes,
+          .default_text = "512MiB",
+          .meaning = "a larger body is rejected; the server's own proto-max-bulk-len, where it may "
+                     "be asked for, lowers it",
+          .min = 1,
+          .max = 512.0 * 1024 * 1024},
+};
+
+template <std::size_t N, std::size_t M>
+constexpr std::array<Field, N + M> joined(const std::array<Field, N>& a,
+                                          const std::array<Field, M>& b) {
+  std::array<Field, N + M> all{};
+  std::copy(a.begin(), a.end(), all.begin());
+  std::copy(b.begin(), b.end(), all.begin() + N);
+  return all;
+}
+
+constexpr auto kSinkFields = joined(kConnectionFields, kOwnSinkFields);
+
+Error misconfigured(std::string code, std::string message, std::string remedy) {
+  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
+}
+
+Result<ConnectionOptions> parse_connection(const config::Values& values) {
+  ConnectionOptions options;
+  auto endpoints = parse_endpoints(values.text("url"));
+  if (!endpoints) return fail(endpoints.error());
+  options.endpoints = std::move(*endpoints);
+  options.tls_ca = values.text("tls_ca");
+  options.tls_cert = values.text("tls_cert");
+  options.tls_key = values.text("tls_key");
+  options.tls_verify = values.boolean("tls_verify");
+  options.connect_timeout = values.duration("connect_timeout");
+  options.response_timeout = values.duration("response_timeout");
+  if (options.tls_cert.empty() != options.tls_key.empty()) {
+    return fail(misconfigured("half_a_certificate", "tls_cert and tls_key belong together",
+                              "set both, or neither"));
+  }
+  const bool about_tls = !options.tls_ca.empty() || !options.tls_cert.empty();
+  for (Endpoint& endpoint : options.endpoints) {
+    if (about_tls && !endpoint.tls) {
+      return fail(misconfigured("tls_without_rediss",
+                                fmt::format("tls_ca or tls_cert is set, but the url of {} does not "
+                                            "ask for TLS",
+                                            endpoint.address),
+                                "write the url with rediss://"));
+    }
+    if (values.has("user")) endpoint.user = values.text("user");
+    if (values.has("password")) endpoint.password = values.text("password");
+    if (values.has("database")) endpoint.database = static_cast<int>(values.integer("database"));
+    if (!endpoint.user.empty() && endpoint.password.empty()) {
+      return fail(misconfigured("no_password", "a user is given, but no password",
+                                "set password, or write redis://:password@host for the default "
+                                "user"));
+    }
+  }
+  return options;
+}
+
+}  // namespace
+
+config::FieldTable sink_fields() {
+  return kSinkFields;
+}
+
+Result<SinkOptions> parse_sink_options(const config::Values& values) {
+  SinkOptions options;
+  auto connection = parse_connection(values);
+  if (!connection) return fail(connection.error());
+  options.connection = std::move(*connection);
+  if (values.has("maxlen")) options.maxlen = values.integer("maxlen");
+  options.field_mode =
+      values.text("field_mode") == "columns" ? FieldMode::columns : FieldMode::payload;
+  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
+  options.max_message_bytes = static_cast<std::size_t>(values.bytes("max_message_bytes"));
+  return options;
+}
+
+}  // namespace relay::redis

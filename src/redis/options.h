@@ -1,0 +1,46 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "config/fields.h"
+#include "core/error.h"
+#include "redis/endpoint.h"
+
+namespace relay::redis {
+
+/// How to reach a server: what sink and source have in common.
+struct ConnectionOptions {
+  std::vector<Endpoint> endpoints;
+  std::string tls_ca;
+  std::string tls_cert;
+  std::string tls_key;
+  bool tls_verify = true;
+  std::chrono::milliseconds connect_timeout{5000};
+  std::chrono::milliseconds response_timeout{5000};
+  std::string pipeline;  ///< whose connection this is: its name at the server, and for the log
+};
+
+enum class FieldMode {
+  payload,  ///< one field with the body
+  columns,  ///< one field a column
+};
+
+struct SinkOptions {
+  ConnectionOptions connection;
+  FieldMode field_mode = FieldMode::payload;
+  std::int64_t maxlen = 0;  ///< 0: streams are not trimmed
+  std::size_t max_in_flight = 1000;
+  std::size_t max_message_bytes = 512u << 20;
+  bool ordered = true;  ///< messages of one key keep their order
+};
+
+config::FieldTable sink_fields();
+
+/// Checks what single options cannot say.
+Result<SinkOptions> parse_sink_options(const config::Values& values);
+
+}  // namespace relay::redis

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+
+#include "config/fields.h"
+
+namespace relay::sqs {
+
+/// The options that sink and source share.
+inline constexpr std::array kQueueFields = {
+    config::Field{.name = "queue_url",
+                  .meaning = "the queue's URL; a name that ends in .fifo is a FIFO queue",
+                  .required = true},
+    config::Field{.name = "region",
+                  .meaning = "AWS region; the default is what queue_url, the environment or the "
+                             "profile says"},
+    config::Field{.name = "endpoint",
+                  .meaning = "where requests go instead of the host of queue_url: "
+                             "http://host:port"},
+    config::Field{.name = "profile",
+                  .meaning = "profile of the shared credential files; the default is AWS_PROFILE"},
+    config::Field{.name = "access_key_id",
+                  .meaning = "access key; the default is the usual chain: environment, shared "
+                             "files, web identity, container, instance",
+                  .secret = true},
+    config::Field{
+        .name = "secret_access_key", .meaning = "secret of access_key_id", .secret = true},
+    config::Field{.name = "session_token", .meaning = "token of temporary keys", .secret = true},
+    config::Field{.name = "timeout",
+                  .type = config::FieldType::duration,
+                  .default_text = "10s",
+                  .meaning = "how long a request may take",
+                  .min = 0.01,
+                  .max = 3600},
+    config::Field{.name = "connect_timeout",
+                  .type = config::FieldType::duration,
+                  .default_text = "5s",
+                  .meaning = "how long resolving the name and connecting may take",
+                  .min = 0.01,
+                  .max = 3600},
+    config::Field{.name = "tls_ca",
+                  .meaning = "file with the authorities to trust (PEM); default: the system's"},
+    config::Field{.name = "tls_cert", .meaning = "file with the client's certificate chain (PEM)"},
+    config::Field{.name = "tls_key", .meaning = "file with the client's private key (PEM)"},
+    config::Field{
+        .name = "tls_verify",
+        .type = config::FieldType::boolean,
+        .default_text = "true",
+        .meaning = "check the server's certificate and name; turning it off is for tests"},
+};
+
+/// A table that begins with these fields.
+template <std::size_t N>
+constexpr std::array<config::Field, kQueueFields.size() + N> with_queue_fields(
+    const std::array<config::Field, N>& own) {
+  std::array<config::Field, kQueueFields.size() + N> all{};
+  std::copy(kQueueFields.begin(), kQueueFields.end(), all.begin());
+  std::copy(own.begin(), own.end(), all.begin() + kQueueFields.size());
+  return all;
+}
+
+}  // namespace relay::sqs

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/fields.h"
+#include "core/error.h"
+#include "http/client.h"
+#include "webhook/status.h"
+
+namespace relay::webhook {
+
+/// The options of the sink, checked.
+struct Options {
+  std::string origin;  ///< of `url`, for messages
+  std::string base;    ///< `url` without credentials: what a path as subject stands behind
+  std::string method;
+  std::map<std::string, std::string> headers;
+  std::string bearer_token;
+  std::vector<std::string> signing_keys;  ///< decoded; each gives one signature
+  bool batch = false;
+  std::size_t batch_max_messages = 100;
+  std::size_t batch_max_bytes = 1u << 20;
+  std::chrono::milliseconds timeout{10000};
+  std::size_t max_in_flight = 16;
+  StatusRules statuses;
+  http::ClientOptions client;
+  std::string pipeline;
+  bool ordered = true;  ///< at most one message of a key under way
+
+  /// Texts that must not be shown, whoever sends them back to us.
+  std::vector<std::string> secrets() const;
+};
+
+config::FieldTable sink_fields();
+
+/// Checks what single options cannot say.
+Result<Options> parse_options(const config::Values& values);
+
+/// `url` without credentials: each message's subject is its address.
+Result<std::string> default_subject(const config::Values& values);
+
+/// The bytes of a signing secret: what follows "whsec_" is base64, anything else is taken as it is.
+Result<std::string> signing_key(std::string_view secret);
+
+}  // namespace relay::webhook

@@ -1,0 +1,164 @@
+"""What the suites of sinks and sources share: which brokers there are, and the table of results."""
+
+import importlib
+import os
+import pkgutil
+
+import pytest
+
+import conformance
+from support.relay import relay_binary, run_command
+
+from .base import Broker
+
+NOT_BROKERS = ("base", "suite")
+SINKS, SOURCES = "sink", "source"
+_cases = {SINKS: {}, SOURCES: {}}
+
+
+def _load():
+    found = {}
+    for module in sorted(info.name for info in pkgutil.iter_modules(conformance.__path__)):
+        if module in NOT_BROKERS or module.startswith("_"):
+            continue
+        loaded = importlib.import_module(f"conformance.{module}")
+        for thing in vars(loaded).values():
+            if (isinstance(thing, type) and issubclass(thing, Broker)
+                    and thing.__module__ == loaded.__name__ and thing.name):
+                found[thing.name] = thing
+    return found
+
+
+BROKERS = _load()
+
+
+def built(side):
+    """The names of the sinks or sources that the binary has."""
+    if not relay_binary():
+        return None
+    printed = run_command("options").stdout
+    begin = f"## {side.capitalize()} `"
+    return {line[len(begin):-1] for line in printed.splitlines() if line.startswith(begin)}
+
+
+def case(side, name, meaning):
+    """Marks a test as a case of the suite; it runs for each broker that it applies to."""
+    def mark(test):
+        _cases[side][name] = meaning
+        return pytest.mark.conformance_case(side, name)(test)
+    return mark
+
+
+def exemptions(broker, side):
+    return broker.na if side == SINKS else broker.source_na
+
+
+def parametrize(metafunc):
+    """For a test module's pytest_generate_tests: `broker` becomes each one the case applies to."""
+    marker = metafunc.definition.get_closest_marker("conformance_case")
+    if marker is None or "broker" not in metafunc.fixturenames:
+        return
+    side, name = marker.args
+    chosen = os.environ.get("CONFORMANCE")
+    names = [broker.name for broker in BROKERS.values()
+             if name not in exemptions(broker, side) and has_side(broker, side)
+             and (not chosen or broker.name in chosen.split(","))]
+    metafunc.parametrize("broker", [pytest.param(n, marks=pytest.mark.xdist_group(n))
+                                    for n in names], indirect=True, scope="module")
+
+
+def has_side(broker, side):
+    return side == SINKS or broker.source is not Broker.source
+
+
+def start(name, side):
+    """The broker `name`, started; skips where it, or its part of the relay, is not here."""
+    broker_class = BROKERS[name]
+    wanted = name if side == SINKS else broker_class.source_name or name
+    have = built(side)
+    if have is None or wanted not in have:
+        pytest.skip(f"the relay is built without the {side} {wanted}")
+    return broker_class().start()
+
+
+def note(item, broker, record_property):
+    """Records which case of which broker a test is, for the table."""
+    side, name = item.get_closest_marker("conformance_case").args
+    record_property("conformance", [side, broker.name, name])
+    reason = exemptions(broker, side).get(name)
+    if reason:  # known only now that the server runs
+        pytest.skip(f"not with this server: {reason}")
+
+
+class Table:
+    """Collects the outcome of each case; prints `broker x case`, and writes it as Markdown where
+    the environment variable CONFORMANCE_TABLE names a file."""
+
+    WORDS = {"passed": "yes", "failed": "NO", "skipped": "not run", "error": "NO"}
+
+    def __init__(self):
+        self._seen = {}
+
+    def note(self, report):
+        place = dict(report.user_properties).get("conformance")
+        if not place or (report.when != "call" and report.outcome == "passed"):
+            return
+        if self._seen.get(tuple(place)) not in ("failed", "error"):
+            self._seen[tuple(place)] = report.outcome
+
+    def lines(self):
+        for side, cases in _cases.items():
+            names = [name for name in BROKERS
+                     if any(place[:2] == (side, name) for place in self._seen)]
+            if not names:
+                continue
+            yield f"| {side} | " + " | ".join(names) + " |"
+            yield "|---" * (len(names) + 1) + "|"
+            reasons = []
+            for case_name, meaning in cases.items():
+                cells = []
+                for name in names:
+                    reason = exemptions(BROKERS[name], side).get(case_name)
+                    if reason:
+                        if reason not in reasons:
+                            reasons.append(reason)
+                        cells.append(f"n/a ({reasons.index(reason) + 1})")
+                    else:
+                        outcome = self._seen.get((side, name, case_name))
+                        cells.append(self.WORDS.get(outcome, "not run"))
+                yield f"| {meaning} | " + " | ".join(cells) + " |"
+            yield ""
+            for number, reason in enumerate(reasons, 1):
+                yield f"({number}) {reason}  "
+            yield ""
+
+    def finish(self, terminal):
+        lines = list(self.lines())
+        if not lines:
+            return
+        terminal.section("conformance")
+        for line in lines:
+            terminal.write_line(line)
+        if os.environ.get("CONFORMANCE_TABLE"):
+            with open(os.environ["CONFORMANCE_TABLE"], "w") as out:
+                out.write("\n".join(lines))
+
+
+_table = Table()
+
+
+# Hooks: conftest.py imports them.
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "conformance_case(side, name): one case of the conformance"
+                                       " suite, run for each broker")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report):
+    _table.note(report)
+
+
+def pytest_terminal_summary(terminalreporter):
+    _table.finish(terminalreporter)

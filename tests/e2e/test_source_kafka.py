@@ -1,0 +1,384 @@
+"""The Kafka source, by the real binary against a real broker that confluent-kafka writes to."""
+
+import base64
+import json
+import threading
+import time
+
+import pytest
+
+from support.fixtures import need
+from support.kafka_server import KafkaServer
+from support.pipelines import SLOW_FACTOR, Lines
+from support.waiting import eventually, holds_for
+from support.writers import wait_trouble
+
+
+@pytest.fixture(scope="module")
+def shared_kafka():
+    server = KafkaServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_kafka():
+    server = KafkaServer()
+    need(server.real, f"a real Kafka ({server.why_mock})")
+    server.start()
+    yield server
+    server.stop()
+
+
+_topics = iter(range(1_000_000))
+
+
+def fresh_topic(server, partitions=1, **config):
+    return server.create_topic(f"s{next(_topics)}-{time.monotonic_ns()}", partitions, **config)
+
+
+@pytest.fixture
+def topic(shared_kafka):
+    return fresh_topic(shared_kafka)
+
+
+def group_of(topic):
+    return f"group-of-{topic}"
+
+
+def set_pipeline(db, name, server, topic, path, source=None, **options):
+    """A pipeline from a topic into a file of JSON lines {id, type, key, payload}."""
+    config = {"source": {"type": "kafka", "brokers": server.brokers, "topic": topic,
+                         "group_id": group_of(topic), **(source or {})},
+              "sink": {"type": "file", "path": str(path)}, "event_envelope": True, **options}
+    db.execute("select pgtrickle.set_relay(%s, %s::jsonb)", (name, json.dumps(config)))
+    db.execute("select pgtrickle.enable_relay(%s)", (name,))
+
+
+def numbers(lines):
+    return [message["payload"]["n"] for message in lines.messages()]
+
+
+def numbered(count, first=0, keys=1):
+    return [{"value": json.dumps({"n": n}), "key": f"k{n % keys}"}
+            for n in range(first, first + count)]
+
+
+def wait_numbers(lines, wanted, deadline=30, once=True):
+    wanted = list(wanted)
+    eventually(lambda: len(set(numbers(lines))) >= len(wanted), deadline * SLOW_FACTOR,
+               interval=0.05, message=lambda: f"{len(numbers(lines))} of {len(wanted)}")
+    found = numbers(lines)
+    assert (found if once else list(dict.fromkeys(found))) == wanted
+
+
+class Publisher:
+    """Publishes {"n": 0}, {"n": 1}, ... from another thread; knows what was acknowledged."""
+
+    def __init__(self, server, topic, keys=5):
+        self._server, self._topic, self._keys = server, topic, keys
+        self._stop = threading.Event()
+        self.published = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        producer = self._server.producer(**{"enable.idempotence": True})
+        number = 0
+        while not self._stop.is_set():
+            producer.produce(self._topic, json.dumps({"n": number}), f"k{number % self._keys}",
+                             on_delivery=self._delivered)
+            number += 1
+            producer.poll(0.001)
+        producer.flush(60)
+
+    def _delivered(self, error, _):
+        assert not error, error
+        self.published += 1
+
+    def wait(self, count, deadline=60):
+        eventually(lambda: self.published >= count, deadline * SLOW_FACTOR)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(90)
+
+
+# What a record becomes ---------------------------------------------------------------------
+
+
+def test_ids_types_keys_and_payloads_are_as_the_documentation_says(db, shared_kafka, relay, topic,
+                                                                  tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, topic, lines.path)
+    now = int(time.time() * 1000)
+    shared_kafka.publish(topic, [
+        {"value": '{"a": 1}', "key": "k", "timestamp": now,
+         "headers": {"pgtrickle-id": "own-id", "event-type": "order.created"}},
+        {"value": '{"a": 2}', "timestamp": now},
+        {"value": b"\x00\xff", "key": b"\xff\x00", "timestamp": now},
+        {"value": None, "key": "gone", "timestamp": now},
+    ])
+    with relay:
+        eventually(lambda: len(lines.messages()) == 4)
+    first, second, binary, tombstone = lines.messages()
+    assert first == {"id": "own-id", "type": "order.created", "key": "k", "payload": {"a": 1}}
+    prefix = second["id"].split(":")
+    assert prefix[0] == "p" and len(prefix[1]) == 22 and prefix[2:] == [topic, "0", "1", str(now)]
+    assert (second["type"], second["key"]) == (topic, None)
+    assert binary["key"] == "base64:/wA="
+    assert base64.b64decode(binary["payload"]["raw_base64"]) == b"\x00\xff"
+    assert (tombstone["key"], tombstone["payload"]) == ("gone", None)
+
+
+def test_what_becomes_id_type_and_key_may_be_mapped(db, shared_kafka, relay, topic, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, topic, lines.path,
+                 {"id_from": "json:/id", "event_type_from": "header:kind",
+                  "aggregate_id_from": "template:{subject}/{key}"})
+    shared_kafka.publish(topic, [{"value": '{"id": 17}', "key": "k", "headers": {"kind": "paid"}},
+                                 {"value": '{"none": 1}', "key": "k"}])
+    with relay:
+        eventually(lambda: len(lines.messages()) == 2)
+    first, second = lines.messages()
+    assert (first["id"], first["type"], first["key"]) == ("17", "paid", f"{topic}/k")
+    assert second["id"].startswith("p:") and second["type"] == topic
+
+
+def test_an_empty_id_prefix_leaves_the_pipeline_out_of_ids(db, shared_kafka, relay, topic,
+                                                          tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, topic, lines.path, id_prefix="")
+    shared_kafka.publish(topic, numbered(1))
+    with relay:
+        eventually(lambda: len(lines.messages()) == 1)
+    assert lines.messages()[0]["id"].split(":")[1] == topic
+
+
+def test_ten_thousand_records_arrive_in_the_order_of_each_partition(db, shared_kafka, relay,
+                                                                   tmp_path):
+    topic = fresh_topic(shared_kafka, 3)
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, topic, lines.path, batch_size=700)
+    shared_kafka.publish(topic, numbered(10_000, keys=11))
+    with relay:
+        eventually(lambda: len(lines.messages()) >= 10_000, 60 * SLOW_FACTOR, interval=0.2)
+        assert len({message["id"] for message in lines.messages()}) == 10_000
+        for key in range(11):
+            found = [message["payload"]["n"] for message in lines.messages()
+                     if message["key"] == f"k{key}"]
+            assert found == list(range(key, 10_000, 11))
+        eventually(lambda: sum(shared_kafka.committed(group_of(topic), topic).values()) == 10_000)
+        eventually(lambda: relay.pipeline("p")["lag"] == 0)
+
+
+def test_a_pattern_reads_every_topic_that_fits_even_a_new_one(db, shared_kafka, relay, tmp_path):
+    prefix = f"pat{time.monotonic_ns()}"
+    shared_kafka.create_topic(f"{prefix}-a")
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, f"^{prefix}-.*", lines.path,
+                 {"rdkafka": {"topic.metadata.refresh.interval.ms": 500}})
+    with relay:
+        shared_kafka.publish(f"{prefix}-a", numbered(3))
+        wait_numbers(lines, range(3))
+        shared_kafka.create_topic(f"{prefix}-b")
+        shared_kafka.publish(f"{prefix}-b", numbered(3, first=3))
+        wait_numbers(lines, range(6))
+        assert {message["type"] for message in lines.messages()} == {f"{prefix}-a", f"{prefix}-b"}
+
+
+def test_a_group_without_an_offset_may_begin_at_the_end(db, shared_kafka, relay, topic, tmp_path):
+    shared_kafka.publish(topic, numbered(5))
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, topic, lines.path, {"auto_offset_reset": "latest"})
+    with relay:
+        # Only once the member has its place does "the end" mean something.
+        eventually(lambda: (relay.pipeline("p") or {}).get("state") in ("idle", "running"))
+        def arrives():
+            shared_kafka.publish(topic, numbered(1, first=5))
+            return eventually(lambda: lines.messages(), 1)
+        eventually(arrives, 30 * SLOW_FACTOR)
+        assert set(numbers(lines)) == {5}
+
+
+def test_a_record_beyond_the_limit_is_set_aside_and_the_next_ones_go_on(db, shared_kafka, relay,
+                                                                       topic, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, topic, lines.path, max_record_bytes=10_000)
+    shared_kafka.publish(topic, [*numbered(1), {"value": json.dumps({"n": "x" * 20_000})},
+                                 *numbered(1, first=1)])
+    with relay:
+        wait_numbers(lines, [0, 1])
+        eventually(lambda: db.execute("select error_code from pgtrickle.relay_dlq") ==
+                   [("too_large",)])
+        eventually(lambda: shared_kafka.committed(group_of(topic), topic) == {0: 3})
+
+
+def test_round_trip_keeps_the_outbox_ids(db, shared_kafka, relay, topic, tmp_path):
+    db.execute("create table orders (id bigint primary key, name text, amount numeric)")
+    db.execute("select pgtrickle.enable_outbox('orders')")
+    db.execute("select pgtrickle.set_relay_outbox('out', config => %s::jsonb)", (json.dumps({
+        "stream_table": "orders", "message": "row",
+        "sink": {"type": "kafka", "brokers": shared_kafka.brokers, "topic": topic}}),))
+    db.execute("select pgtrickle.enable_relay('out')")
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "back", shared_kafka, topic, lines.path)
+    with relay:
+        db.execute("insert into orders select i, 'x', i from generate_series(1, 500) i")
+        eventually(lambda: len(lines.messages()) == 500, 30 * SLOW_FACTOR)
+    assert [message["payload"]["new"]["id"] for message in lines.messages()] == list(range(1, 501))
+    assert all(message["id"].startswith("out:") for message in lines.messages())
+    assert [message["key"] for message in lines.messages()] == [str(i) for i in range(1, 501)]
+
+
+# Acknowledged only when settled ------------------------------------------------------------
+
+
+def test_nothing_is_committed_before_the_sink_has_it(db, shared_kafka, relay, topic, tmp_path):
+    missing = tmp_path / "later" / "out"  # the file sink makes files, not directories
+    set_pipeline(db, "p", shared_kafka, topic, missing)
+    shared_kafka.publish(topic, numbered(100))
+    with relay:
+        eventually(lambda: (relay.pipeline("p") or {}).get("last_error"))
+        holds_for(lambda: shared_kafka.committed(group_of(topic), topic) == {}, 1)
+        missing.parent.mkdir(mode=0o777)
+        lines = Lines(missing)
+        wait_numbers(lines, range(100), 60)
+        eventually(lambda: shared_kafka.committed(group_of(topic), topic) == {0: 100})
+
+
+def test_a_killed_relay_goes_on_where_it_was(db, shared_kafka, relay, tmp_path):
+    topic = fresh_topic(shared_kafka, 2)
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, topic, lines.path, batch_size=50)
+    with Publisher(shared_kafka, topic) as publisher:
+        relay.start()
+        for level in (300, 700, 1100):
+            publisher.wait(level)
+            seen = len(lines.messages())
+            eventually(lambda: len(lines.messages()) > seen)
+            relay.kill9()
+            began = time.monotonic()
+            relay.start()
+            seen = len(lines.messages())
+            eventually(lambda: len(lines.messages()) > seen, 30 * SLOW_FACTOR)
+            assert time.monotonic() - began < 12 * SLOW_FACTOR  # the old member's session is 6 s
+        publisher.wait(publisher.published + 300)
+    eventually(lambda: set(numbers(lines)) == set(range(publisher.published)), 60 * SLOW_FACTOR)
+    for key in range(5):
+        found = [n for n in dict.fromkeys(numbers(lines)) if n % 5 == key]
+        assert found == sorted(found)
+    relay.stop()
+
+
+def test_a_clean_restart_repeats_nothing(db, shared_kafka, relay, topic, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, topic, lines.path)
+    with relay:
+        shared_kafka.publish(topic, numbered(100))
+        wait_numbers(lines, range(100))
+    assert shared_kafka.committed(group_of(topic), topic) == {0: 100}, "a stop commits what is settled"
+    with relay:
+        shared_kafka.publish(topic, numbered(100, first=100))
+        wait_numbers(lines, range(200))
+
+
+@pytest.mark.parametrize("strategy", ["range", "cooperative-sticky"])
+def test_partitions_that_go_to_another_member_and_come_back_lose_nothing(db, shared_kafka, relay,
+                                                                        tmp_path, strategy):
+    topic = fresh_topic(shared_kafka, 4)
+    lines = Lines(tmp_path / "out")
+    rdkafka = {"partition.assignment.strategy": strategy}
+    set_pipeline(db, "p", shared_kafka, topic, lines.path, {"rdkafka": rdkafka})
+    other = Lines(tmp_path / "other")
+    with relay:
+        with Publisher(shared_kafka, topic) as publisher:
+            publisher.wait(300)
+            set_pipeline(db, "q", shared_kafka, topic, other.path, {"rdkafka": rdkafka})
+            eventually(lambda: len(other.messages()) > 50, 60 * SLOW_FACTOR)
+            db.execute("select pgtrickle.disable_relay('q')")
+            seen = len(lines.messages())
+            eventually(lambda: len(lines.messages()) > seen + 200, 60 * SLOW_FACTOR)
+        wanted = set(range(publisher.published))
+        eventually(lambda: set(numbers(lines)) | set(numbers(other)) == wanted, 60 * SLOW_FACTOR)
+        eventually(lambda: sum(shared_kafka.committed(group_of(topic), topic).values()) == len(wanted),
+                   30 * SLOW_FACTOR)
+
+
+# Faults ------------------------------------------------------------------------------------
+
+
+def test_a_killed_broker_costs_nothing(db, own_kafka, relay, tmp_path):
+    topic = fresh_topic(own_kafka, 2)
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", own_kafka, topic, lines.path)
+    own_kafka.publish(topic, numbered(500))
+    with relay:
+        eventually(lambda: len(lines.messages()) > 0)
+        own_kafka.kill9()
+        wait_trouble(relay, db, "p", own_kafka.brokers, deadline=40)
+        own_kafka.start()
+        own_kafka.publish(topic, numbered(500, first=500))
+        eventually(lambda: set(numbers(lines)) == set(range(1000)), 60 * SLOW_FACTOR)
+        eventually(lambda: relay.pipeline("p")["last_error"] is None, 30 * SLOW_FACTOR)
+        eventually(lambda: sum(own_kafka.committed(group_of(topic), topic).values()) == 1000, 30 * SLOW_FACTOR)
+
+
+def test_a_frozen_broker_costs_nothing(db, own_kafka, relay, topic, tmp_path):
+    topic = fresh_topic(own_kafka)
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", own_kafka, topic, lines.path, {"rdkafka": {"socket.timeout.ms": 2000}})
+    own_kafka.publish(topic, numbered(500))
+    with relay:
+        wait_numbers(lines, range(500))
+        own_kafka.freeze()
+        wait_trouble(relay, db, "p", own_kafka.brokers, deadline=60)
+        own_kafka.thaw()
+        own_kafka.publish(topic, numbered(500, first=500))
+        wait_numbers(lines, range(1000), 60, once=False)
+
+
+def test_a_topic_that_is_absent_is_told_and_waited_for(db, shared_kafka, relay, tmp_path):
+    topic = f"absent-{time.monotonic_ns()}"
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, topic, lines.path,
+                 {"rdkafka": {"topic.metadata.refresh.interval.ms": 500}})
+    with relay:
+        wait_trouble(relay, db, "p", topic, remedy="create the topic", deadline=40)
+        shared_kafka.create_topic(topic)
+        shared_kafka.publish(topic, numbered(10))
+        wait_numbers(lines, range(10), 90)
+        eventually(lambda: relay.pipeline("p")["last_error"] is None, 60 * SLOW_FACTOR)
+
+
+def test_a_wrong_password_and_a_missing_right_are_told(db, relay, tmp_path):
+    server = KafkaServer(sasl=("relay", "right"), acl=True).start()
+    try:
+        topic = fresh_topic(server)
+        login = {"sasl_username": "relay", "sasl_password": "right"}
+        set_pipeline(db, "wrong", server, topic, tmp_path / "a",
+                     login | {"sasl_password": "no-such-secret"})
+        set_pipeline(db, "denied", server, topic, tmp_path / "b", login)
+        with relay:
+            wait_trouble(relay, db, "wrong", "(?i)authentication", remedy="sasl_password")
+            wait_trouble(relay, db, "denied", "(?i)authoriz", remedy="right", deadline=40)
+            assert "no-such-secret" not in relay.log()
+    finally:
+        server.stop()
+
+
+def test_a_stop_is_quick_while_the_broker_is_away(db, own_kafka, relay, tmp_path):
+    topic = fresh_topic(own_kafka)
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", own_kafka, topic, lines.path)
+    own_kafka.publish(topic, numbered(10))
+    relay.start()
+    wait_numbers(lines, range(10))
+    own_kafka.freeze()
+    began = time.monotonic()
+    relay.stop()
+    assert time.monotonic() - began < 15 * SLOW_FACTOR
+    own_kafka.thaw()

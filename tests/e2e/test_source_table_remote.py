@@ -1,0 +1,242 @@
+"""The pg-outbox source over a plain table of another database."""
+
+import json
+import re
+import threading
+
+import pytest
+
+from support.pipelines import SLOW_FACTOR, status_row
+from support.waiting import eventually, holds_for
+
+
+@pytest.fixture
+def there(pg_server):
+    """A database without the relay's schema: somebody else's."""
+    database = pg_server.create_database(template="template0")
+    yield database
+    database.drop()
+
+
+BY_ID = "id bigint generated always as identity primary key"
+BY_XID = "id bigint primary key, xid xid8 not null default pg_current_xact_id()"
+
+
+@pytest.fixture(params=["id", "xid"])
+def way(request, there):
+    """A table `letters`, read by its ids or by its transactions."""
+    there.execute("create sequence s")
+    keys = BY_ID if request.param == "id" else BY_XID.replace(
+        "primary key", "primary key default nextval('s')", 1)
+    there.execute(f"create table letters ({keys}, body jsonb, what text, who text, extra jsonb)")
+    return request.param
+
+
+def from_table(there, way="id", **options):
+    source = {"type": "pg-outbox", "url": there.dsn, "table": "public.letters",
+              "payload_column": "body", "poll_interval": "10ms"}
+    if way == "xid":
+        source["xid_column"] = "xid"
+    source |= options.pop("source", {})
+    return {"source": {k: v for k, v in source.items() if v is not None},
+            "sink": {"type": "inbox", "inbox_name": "shop"}, **options}
+
+
+def set_relay(db, config, name="p"):
+    db.execute("select pgtrickle.create_inbox('shop')")
+    db.execute("select pgtrickle.set_relay_inbox(%s, config => %s::jsonb, enabled => true)",
+               (name, json.dumps(config)))
+
+
+def write(there, *values, table="letters"):
+    for value in values:
+        there.execute(f"insert into {table} (body) values (%s)", (json.dumps(value),))
+
+
+def arrived(db):
+    return [row[0] for row in db.execute(
+        "select payload from pgtrickle.inbox_shop order by received_at, ctid")]
+
+
+def wait_arrived(db, wanted, relay, deadline=30):
+    wanted = list(wanted)
+    eventually(lambda: len(arrived(db)) >= len(wanted), deadline * SLOW_FACTOR,
+               message=lambda: f"{len(arrived(db))} of {len(wanted)}\n{relay.log(30)}")
+    assert arrived(db) == wanted
+
+
+def position(db):
+    return db.execute("select last_change_id, last_row from pgtrickle.relay_consumer_offsets")
+
+
+def test_rows_arrive_in_order_once_each_across_restarts(db, there, relay, way):
+    set_relay(db, from_table(there, way))
+    with relay:
+        write(there, *range(1, 20))
+        wait_arrived(db, range(1, 20), relay)
+        relay.stop()
+        write(there, *range(20, 30))
+        relay.start()
+        wait_arrived(db, range(1, 30), relay)
+        assert relay.metric("duplicates_total", pipeline="p") in (0, None)
+    assert len(position(db)) == 1
+
+
+def test_columns_become_what_the_options_say(db, there, relay, way):
+    set_relay(db, from_table(there, way, source={
+        "event_id_column": "who", "event_type_column": "what", "key_column": "what",
+        "headers_column": "extra"}))
+    with relay:
+        there.execute("""insert into letters (body, what, who, extra)
+                         values ('{"n": 1.50}', 'made', 'me-1', '{"trace_id": "t", "n": "2"}')""")
+        wait_arrived(db, [{"n": 1.5}], relay)
+    assert db.execute("select event_id, event_type, aggregate_id, trace_id, headers ->> 'n', "
+                      "payload::text from pgtrickle.inbox_shop") == [
+        ("me-1", "made", "made", "t", "2", '{"n": 1.50}')]
+
+
+def test_without_a_payload_column_it_is_the_row(db, there, relay, way):
+    set_relay(db, from_table(there, way, source={"payload_column": None}))
+    with relay:
+        write(there, {"a": 1})
+        eventually(lambda: arrived(db))
+    row, = arrived(db)
+    assert row["body"] == {"a": 1} and row["id"] == 1 and row["what"] is None
+    identity = db.one("select event_id from pgtrickle.inbox_shop")
+    assert re.match(r"p:1-[0-9a-f]{8}:", identity)
+
+
+def test_a_late_commit_is_not_skipped(db, there, relay, way):
+    set_relay(db, from_table(there, way))
+    with relay:
+        write(there, "first")
+        wait_arrived(db, ["first"], relay)
+        with there.connect(autocommit=False) as slow:
+            slow.execute("""insert into letters (body) values ('"late"')""")
+            write(there, "early")
+            holds_for(lambda: arrived(db) == ["first"], 0.5)
+            slow.commit()
+        wait_arrived(db, ["first", "late", "early"] if way == "id" else
+                     ["first", "late", "early"], relay)
+
+
+def test_what_was_rolled_back_holds_nothing_up(db, there, relay, way):
+    set_relay(db, from_table(there, way))
+    with relay:
+        for number in range(5):
+            with there.connect(autocommit=False) as connection:
+                connection.execute("insert into letters (body) values ('0')")
+                connection.rollback()
+            write(there, number)
+        wait_arrived(db, range(5), relay)
+
+
+def test_many_writers_with_rollbacks_and_delays(db, there, relay, way):
+    set_relay(db, from_table(there, way))
+    committed, lock = [], threading.Lock()
+
+    def work(worker):
+        with there.connect(autocommit=False) as connection:
+            for number in range(40):
+                name = f"{worker}-{number}"
+                connection.execute("insert into letters (body) values (%s)", (json.dumps(name),))
+                connection.execute("select pg_sleep(random() * 0.01)")
+                if number % 4 == 3:
+                    connection.rollback()
+                else:
+                    connection.commit()
+                    with lock:
+                        committed.append(name)
+    with relay:
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        eventually(lambda: len(arrived(db)) >= len(committed), 30 * SLOW_FACTOR)
+    assert sorted(arrived(db)) == sorted(committed)
+    assert relay.process is None or db.one("select count(*) from pgtrickle.relay_dlq") == 0
+
+
+def test_start_latest_and_a_large_row(db, there, relay, way):
+    write(there, "old")
+    set_relay(db, from_table(there, way, start="latest", max_record_bytes="1KiB"))
+    with relay:
+        eventually(lambda: position(db))
+        write(there, "x" * 5000, "new")
+        wait_arrived(db, ["new"], relay)
+        assert "max_record_bytes" in eventually(
+            lambda: db.one("select error_message from pgtrickle.relay_dlq"))
+
+
+def test_bytes_that_are_no_json_are_kept(db, there, relay):
+    there.execute(f"create table letters ({BY_ID}, body bytea)")
+    set_relay(db, from_table(there))
+    with relay:
+        there.execute("insert into letters (body) values ('{\"a\": 1}'), ('\\xff00'), ('{')")
+        wait_arrived(db, [{"a": 1}, {"raw_base64": "/wA=",
+                                     "content_type": "application/octet-stream"},
+                          {"raw_base64": "ew==", "content_type": "application/octet-stream"}],
+                     relay)
+
+
+@pytest.mark.parametrize("ddl,source,pattern", [
+    ("", {"table": "public.nothing"}, "has no table"),
+    (f"create table letters ({BY_ID}, body jsonb)", {"payload_column": "text"}, "no column"),
+    ("create table letters (id bigint primary key, body jsonb)", {}, "rows could be skipped"),
+    (f"create table letters ({BY_ID}, body jsonb); alter table letters alter id set cache 10", {},
+     "one by one"),
+    ("create table letters (id uuid primary key, body jsonb)", {}, "not an integer"),
+    (f"create table letters ({BY_ID}, body jsonb, xid bigint)", {"xid_column": "xid"}, "not xid8")])
+def test_what_cannot_be_read_safely_is_refused(db, there, relay, ddl, source, pattern):
+    if ddl:
+        there.execute(ddl)
+    set_relay(db, from_table(there, source=source))
+    with relay:
+        relay.wait_state("p", "misconfigured")
+        stored = eventually(lambda: status_row(db, "p"))
+        assert re.search(pattern, stored["last_error"]) and stored["remedy"]
+
+
+def test_a_table_that_was_rewound_waits_for_a_word(db, there, relay):
+    there.execute(f"create table letters ({BY_ID}, body jsonb)")
+    set_relay(db, from_table(there))
+    with relay:
+        write(there, 1, 2, 3)
+        wait_arrived(db, [1, 2, 3], relay)
+        eventually(lambda: position(db) == [(3, 0)])
+        relay.stop()
+        there.execute("truncate letters restart identity")
+        write(there, 4)
+        relay.start()
+        relay.wait_state("p", "misconfigured")
+        assert "rewound" in relay.pipeline("p")["last_error"]
+        db.execute("select pgtrickle.resume_relay('p', accept_loss => true)")
+        eventually(lambda: len(arrived(db)) == 4 or db.one(
+            "select last_change_id from pgtrickle.relay_consumer_offsets") == 1, 40)
+
+
+def test_a_killed_relay_writes_each_row_once(db, there, relay, way):
+    set_relay(db, from_table(there, way))
+    for number in range(4):
+        relay.start()
+        there.execute("insert into letters (body) select to_jsonb(i) from generate_series"
+                      "(%s::int, %s::int) i", (number * 500 + 1, number * 500 + 500))
+        eventually(lambda: len(arrived(db)) > number * 500, 20, interval=0.001, message=relay.log)
+        relay.kill9()
+    with relay:
+        eventually(lambda: len(arrived(db)) >= 2000, 20)
+    assert sorted(arrived(db)) == list(range(1, 2001))
+
+
+def test_nobody_else_may_use_the_position(db, there, relay):
+    """A token that is taken away stops the owner at once."""
+    there.execute(f"create table letters ({BY_ID}, body jsonb)")
+    set_relay(db, from_table(there))
+    with relay:
+        write(there, 1)
+        wait_arrived(db, [1], relay)
+        db.execute("update pgtrickle.relay_consumer_offsets set owner_token = gen_random_uuid()")
+        write(there, 2)
+        wait_arrived(db, [1, 2], relay)
+        eventually(lambda: "fenced" in relay.log() or position(db) == [(2, 0)], 20)

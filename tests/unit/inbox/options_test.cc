@@ -1,0 +1,104 @@
+#include "inbox/options.h"
+
+#include <gtest/gtest.h>
+
+#include "config/tree.h"
+#include "inbox/sink.h"
+#include "inbox/target.h"
+
+namespace relay::inbox {
+namespace {
+
+Result<Options> parsed(std::string_view json) {
+  const auto node = config::parse_json(json, "pipeline p");
+  const auto checked = config::check(*node->object(), sink_fields(), "pipeline p, sink");
+  EXPECT_TRUE(checked.problems.empty()) << json;
+  return parse_options(checked.values);
+}
+
+TEST(InboxOptions, AnInboxByNameOrByTable) {
+  EXPECT_EQ(parsed(R"({"inbox_name":"x"})")->inbox_name, "x");
+  EXPECT_EQ(parsed(R"({"name":"x"})")->inbox_name, "x");
+  EXPECT_EQ(parsed(R"({"inbox_table":"t"})")->inbox_table, "t");
+  EXPECT_EQ(parsed(R"({"table":"t"})")->inbox_table, "t");
+  EXPECT_EQ(parsed("{}").error().code, "which_inbox");
+  EXPECT_EQ(parsed(R"({"inbox_name":"x","inbox_table":"t"})").error().code, "which_inbox");
+}
+
+TEST(InboxOptions, WhatIsNotSaidIsLeftToTheInbox) {
+  const auto options = parsed(R"({"inbox_name":"x"})");
+  EXPECT_FALSE(options->max_retries || options->schedule || options->with_dead_letter ||
+               options->retention_hours);
+  const auto all = parsed(R"({"inbox_name":"x","max_retries":5,"schedule":"2s",
+      "with_dead_letter":false,"retention_hours":9})");
+  EXPECT_EQ(all->max_retries, 5);
+  EXPECT_EQ(all->schedule, "2s");
+  EXPECT_EQ(all->with_dead_letter, false);
+  EXPECT_EQ(all->retention_hours, 9);
+}
+
+TEST(InboxOptions, AColumnMapNamesFieldsOfAMessage) {
+  const auto options = parsed(R"({"inbox_name":"x","column_map":{"event_id":"id","headers":""}})");
+  EXPECT_EQ(options->column_map.at("event_id"), "id");
+  const auto wrong = parsed(R"({"inbox_name":"x","column_map":{"id":"event_id"}})");
+  EXPECT_EQ(wrong.error().code, "bad_column_map");
+  EXPECT_EQ(parsed(R"({"inbox_name":"x","column_map":{"event_id":""}})").error().code,
+            "bad_column_map");
+}
+
+Target target(const std::string& id_type) {
+  Target made;
+  made.table = R"("s"."t")";
+  made.columns = {{InboxField::event_id, "i\"d", id_type, ColumnKind::text},
+                  {InboxField::payload, "body", "jsonb", ColumnKind::json}};
+  made.ids_are_text = id_type == "text";
+  return made;
+}
+
+TEST(InsertStatement, WritesEachColumnFromAnArray) {
+  const std::string sql = insert_statement(target("text"), R"("i""d")");
+  EXPECT_NE(sql.find(R"(insert into "s"."t" ("i""d", "body"))"), sql.npos) << sql;
+  EXPECT_NE(sql.find("x.v1::text, x.v2::jsonb"), sql.npos) << sql;
+  EXPECT_NE(sql.find(R"(on conflict ("i""d") do nothing returning "i""d")"), sql.npos) << sql;
+  EXPECT_NE(sql.find("synchronous_commit"), sql.npos);
+}
+
+TEST(InsertStatement, OtherIdsComeBackAsNumbers) {
+  const std::string sql = insert_statement(target("uuid"), R"("i""d")");
+  EXPECT_NE(sql.find("with ordinality"), sql.npos) << sql;
+  EXPECT_NE(sql.find("x.v1::uuid = w.id"), sql.npos) << sql;
+}
+
+TEST(InboxErrors, WhatARowIsRefusedForIsPoison) {
+  const auto class_of = [](std::string_view state) {
+    return judge(postgres::error_of_state(state, "x"), "t").error_class;
+  };
+  for (const char* state :
+       {"22021", "22P02", "23514", "23502", "23505", "54000", "P0001", "44000"}) {
+    EXPECT_EQ(class_of(state), ErrorClass::rejected) << state;
+  }
+  for (const char* state : {"", "40001", "40P01", "53100", "57014", "57P01", "08006", "25006"}) {
+    EXPECT_EQ(class_of(state), ErrorClass::transient) << state;
+  }
+  for (const char* state : {"42501", "42P01", "42P10", "28P01", "3D000"}) {
+    EXPECT_EQ(class_of(state), ErrorClass::misconfigured) << state;
+  }
+  EXPECT_FALSE(judge(postgres::error_of_state("23514", "x"), "t").remedy.empty());
+}
+
+TEST(InboxSink, WithoutADatabaseItSaysSo) {
+  InboxSink sink(*parsed(R"({"inbox_name":"x"})"), nullptr);
+  const auto opened = sink.open({});
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().error_class, ErrorClass::misconfigured);
+  Message message;
+  message.id = "i";
+  message.body = "1";
+  const auto outcomes = sink.deliver({&message, 1}, Deadline::after(std::chrono::seconds(1)), {});
+  ASSERT_EQ(outcomes.size(), 1u);
+  EXPECT_EQ(outcomes[0].kind, Outcome::Kind::unknown);
+  EXPECT_TRUE(outcomes[0].error);
+}
+
+}  // namespace
+}  // namespace relay::inbox
