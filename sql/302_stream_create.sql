@@ -23,6 +23,7 @@ end $$;
 
 -- Makes a view of the query, under the caller's search_path. It is dropped once everything that
 -- can be learned from it is known: kept, it would stand in the way of every ALTER of a source.
+-- A column that the query's inbox lacks is taken out of its payload.
 create or replace function pgtrickle._stream_probe(
   query text, in_schema text, caller_path text) returns regclass
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -31,11 +32,17 @@ declare
   probe text := format('%I.%I', in_schema, 'pgt_probe_' || md5(gen_random_uuid()::text));
   body text := regexp_replace(query, '[;\s]+$', '');
 begin
-  begin
-    perform set_config('search_path', caller_path, true);
-    execute format(E'create view %s as (\n%s\n)', probe, body);
-    perform set_config('search_path', 'pg_catalog, pg_temp', true);
-  exception
+  loop
+    begin
+      perform set_config('search_path', caller_path, true);
+      execute format(E'create view %s as (\n%s\n)', probe, body);
+      perform set_config('search_path', 'pg_catalog, pg_temp', true);
+      return probe::regclass;
+    exception
+    when undefined_column then
+      if not pgtrickle._offer_payload_column(body, sqlerrm) then
+        raise;
+      end if;
     when syntax_error then
       raise exception 'the query of a stream table must be one SELECT: %', sqlerrm
         using errcode = 'syntax_error';
@@ -43,8 +50,8 @@ begin
       raise exception 'this cannot be the query of a stream table: %', sqlerrm
         using errcode = 'invalid_table_definition',
               hint = 'It must have a column, and may not read a temporary table.';
-  end;
-  return probe::regclass;
+    end;
+  end loop;
 end $$;
 
 -- The columns of a table or view: names in order, and their types as one text to compare.

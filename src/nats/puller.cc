@@ -262,11 +262,20 @@ void Puller::answer(const std::string& reply, const char* what) {
   natsConnection_PublishString(connection_->handle(), reply.c_str(), what);
 }
 
-void Puller::give_back() {
-  natsMsg* raw = nullptr;
-  while (natsSubscription_NextMsg(&raw, messages_.get(), 0) == NATS_OK) {
+void Puller::give_back(milliseconds time) {
+  if (closed()) return;
+  // What the server sends until it knows of the end still arrives.
+  natsSubscription_DrainTimeout(messages_.get(), time.count());
+  const Deadline until = Deadline::after(time);
+  natsStatus status = NATS_OK;
+  while ((status == NATS_OK || status == NATS_TIMEOUT) && !until.passed()) {
+    natsMsg* raw = nullptr;
+    constexpr int kSliceMs = 10;
+    status = natsSubscription_NextMsg(&raw, messages_.get(), kSliceMs);
     const Received message(raw);
-    if (natsMsg_GetReply(raw) != nullptr) answer(natsMsg_GetReply(raw), "-NAK");
+    if (status == NATS_OK && natsMsg_GetReply(raw) != nullptr) {
+      answer(natsMsg_GetReply(raw), "-NAK");
+    }
   }
 }
 

@@ -50,8 +50,8 @@ class Puller {
   /// "+ACK", "+WPI" or "-NAK" to the reply subject of a message. What does not get through costs a
   /// second delivery at worst.
   void answer(const std::string& reply, const char* what);
-  /// Says of what came and was not asked for by `next` yet that it may come again at once.
-  void give_back();
+  /// Ends the requests, and says of what has come for them that it may come again at once.
+  void give_back(std::chrono::milliseconds time);
   /// Waits until the server has all answers, at most that long.
   void flush(std::chrono::milliseconds time);
 

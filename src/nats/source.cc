@@ -204,7 +204,7 @@ void NatsSource::close() {
     unsettled_.clear();
   }
   if (!puller) return;
-  puller->give_back();
+  puller->give_back(kFlushTime);
   puller->flush(kFlushTime);
 }
 

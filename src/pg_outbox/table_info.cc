@@ -154,7 +154,8 @@ std::string page_statement(Connection& connection, const Options& options, const
   return fmt::format(
       "select {id}, {xid_out}, pg_catalog.floor(extract(epoch from {created}) * 1e6)::bigint, "
       "{event}, {type}, {key}, {headers}, "
-      "case when pg_catalog.octet_length(p.v) <= {max} then p.v end, pg_catalog.octet_length(p.v) "
+      "case when pg_catalog.octet_length(p.v) <= {max} then p.v end, pg_catalog.octet_length(p.v), "
+      "pg_catalog.md5(coalesce(p.v, '') || '{incarnation}') "
       "from {table} t cross join lateral (select {payload} as v offset 0) p "
       "where {where} order by {order} limit $3",
       fmt::arg("id", id), fmt::arg("xid_out", info.by_xid ? xid + "::text::bigint" : "0"),
@@ -163,8 +164,8 @@ std::string page_statement(Connection& connection, const Options& options, const
       fmt::arg("type", column(options.event_type_column, "text")),
       fmt::arg("key", column(options.key_column, "text")),
       fmt::arg("headers", column(options.headers_column, "jsonb")),
-      fmt::arg("max", max_record_bytes), fmt::arg("table", info.table),
-      fmt::arg("payload", payload), fmt::arg("where", where),
+      fmt::arg("incarnation", info.incarnation), fmt::arg("max", max_record_bytes),
+      fmt::arg("table", info.table), fmt::arg("payload", payload), fmt::arg("where", where),
       fmt::arg("order", info.by_xid ? fmt::format("{}, t.{}", xid,
                                                   connection.quote_identifier(options.id_column))
                                     : "t." + connection.quote_identifier(options.id_column)));

@@ -24,7 +24,8 @@ struct TableInfo {
   bool payload_is_bytes = false;
   bool by_xid = false;
   std::string page;  ///< rows behind a position: id, xid, created_at, event id, type, key, headers,
-                     ///< payload (NULL where it is too large), its size
+                     ///< payload (NULL where it is too large), its size, a hash of it
+                     ///< that tells a row from another one with the same id
   std::shared_ptr<const TableShape> shape;
 };
 

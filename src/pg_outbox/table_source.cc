@@ -19,7 +19,7 @@ constexpr std::chrono::seconds kTimeout{30};
 constexpr std::chrono::milliseconds kWaitForWriters{2};
 
 // What the columns of a page are.
-enum Column { id, xid, created_at, event_id, event_type, key, headers, payload, size };
+enum Column { id, xid, created_at, event_id, event_type, key, headers, payload, size, hash };
 
 postgres::Connection::Options session(const Options& options, const std::string& pipeline) {
   postgres::Connection::Options session;
@@ -210,7 +210,7 @@ Record TableSource::record_of(const postgres::Rows& row, RecordBatch& batch) con
   record.outbox_id = row.integer(0, Column::id);
   record.id = table_->by_xid ? row.integer(0, Column::xid) : record.outbox_id;
   record.row = table_->by_xid ? record.outbox_id : 0;
-  record.pgt_id = batch.arena.copy(table_->incarnation);
+  record.pgt_id = text(Column::hash);
   record.headers = text(Column::headers);
   if (!row.is_null(0, Column::created_at)) {
     record.created_at = Timestamp(std::chrono::microseconds(row.integer(0, Column::created_at)));

@@ -3,26 +3,46 @@
 #include "pipeline/registry.h"
 #include "rabbitmq/options.h"
 #include "rabbitmq/sink.h"
+#include "rabbitmq/source.h"
 
 namespace relay::rabbitmq {
 
 void register_backend(Registry& registry);
 
+namespace {
+
+Result<std::unique_ptr<Sink>> make_sink(const config::Values& values,
+                                        const BackendContext& context) {
+  auto options = parse_sink_options(values);
+  if (!options) return fail(options.error());
+  options->connection.pipeline = context.pipeline;
+  options->looks_only = context.looks_only;
+  return std::make_unique<RabbitSink>(std::move(*options), context.ordered);
+}
+
+Result<std::unique_ptr<Source>> make_source(const config::Values& values,
+                                            const BackendContext& context) {
+  auto options = parse_source_options(values);
+  if (!options) return fail(options.error());
+  auto mapping = FieldMapping::make(values);
+  if (!mapping) return fail(mapping.error());
+  options->connection.pipeline = context.pipeline;
+  return std::make_unique<RabbitSource>(std::move(*options), std::move(*mapping), context.pipeline,
+                                        context.options.max_record_bytes);
+}
+
+}  // namespace
+
 void register_backend(Registry& registry) {
+  registry.add(SourceType{
+      .name = "rabbitmq", .aliases = {"amqp"}, .options = source_fields(), .make = &make_source});
   registry.add(SinkType{.name = "rabbitmq",
                         .aliases = {"amqp"},
                         .options = sink_fields(),
                         .subject_option = "routing_key",
                         .escape = nullptr,
-                        .make = [](const config::Values& values,
-                                   const BackendContext& context) -> Result<std::unique_ptr<Sink>> {
-                          auto options = parse_sink_options(values);
-                          if (!options) return fail(options.error());
-                          options->connection.pipeline = context.pipeline;
-                          return std::make_unique<RabbitSink>(std::move(*options), context.ordered);
-                        },
-                        .default_subject = nullptr,
-                        .cloudevents = {"cloudEvents:", false, {}}});
+                        .make = &make_sink,
+                        .default_subject = nullptr});
 }
 
 }  // namespace relay::rabbitmq

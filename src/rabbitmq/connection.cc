@@ -179,6 +179,42 @@ Result<void> Connection::want_confirms() {
   return answer_of_last_call("asking for confirms");
 }
 
+Result<bool> Connection::has_queue(const std::string& name) {
+  amqp_queue_declare(state_->library, kChannel, bytes(name), 1, 1, 0, 0, amqp_empty_table);
+  auto answer = answer_of_last_call(fmt::format("looking for the queue '{}'", name));
+  if (answer) return true;
+  if (answer.error().code == "not_found") return false;
+  return fail(answer.error());
+}
+
+Result<void> Connection::declare_queue(const std::string& name, const std::string& type) {
+  amqp_table_entry_t arguments[] = {text_entry("x-queue-type", type)};
+  amqp_queue_declare(state_->library, kChannel, bytes(name), 0, 1, 0, 0, {1, arguments});
+  return answer_of_last_call(fmt::format("declaring the queue '{}'", name));
+}
+
+Result<void> Connection::bind_queue(const std::string& name, const std::string& exchange,
+                                    const std::string& key) {
+  amqp_queue_bind(state_->library, kChannel, bytes(name), bytes(exchange), bytes(key),
+                  amqp_empty_table);
+  return answer_of_last_call(
+      fmt::format("binding the queue '{}' to the exchange '{}'", name, exchange));
+}
+
+Result<void> Connection::consume(const std::string& queue, std::uint16_t prefetch) {
+  amqp_basic_qos(state_->library, kChannel, 0, prefetch, 0);
+  if (auto set = answer_of_last_call("setting the prefetch count"); !set) return set;
+  amqp_basic_consume(state_->library, kChannel, bytes(queue), amqp_empty_bytes, 0, 0, 0,
+                     amqp_empty_table);
+  return answer_of_last_call(fmt::format("consuming the queue '{}'", queue));
+}
+
+Result<void> Connection::acknowledge_up_to(std::uint64_t tag) {
+  const int status = amqp_basic_ack(state_->library, kChannel, tag, 1);
+  if (status != AMQP_STATUS_OK) return broke(library_error(status, "acknowledging", address_));
+  return {};
+}
+
 Result<void> Connection::publish(const Message& message, const Publish& how) {
   if (message.subject.size() > kLongestShortString) {
     return rejected(
@@ -233,16 +269,16 @@ Result<void> Connection::publish(const Message& message, const Publish& how) {
   return {};
 }
 
-Result<std::optional<Event>> Connection::next_event() {
+Result<std::optional<Notice>> Connection::next_notice() {
   while (true) {
     amqp_frame_t frame;
     const timeval now{0, 0};
     const int status = amqp_simple_wait_frame_noblock(state_->library, &frame, &now);
-    if (status == AMQP_STATUS_TIMEOUT) return std::optional<Event>();
+    if (status == AMQP_STATUS_TIMEOUT) return std::optional<Notice>();
     if (status != AMQP_STATUS_OK) return broke(library_error(status, "waiting", address_));
     auto read = state_->frames.add(frame, address_, blocked_);
     if (!read) return broke(read.error());
-    if (state_->frames.between_events()) amqp_maybe_release_buffers(state_->library);
+    if (state_->frames.between_notices()) amqp_maybe_release_buffers(state_->library);
     if (!*read) continue;
     if (std::holds_alternative<ChannelClosed>(**read)) broken_ = true;
     return read;

@@ -11,13 +11,13 @@
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/message.h"
-#include "rabbitmq/event.h"
+#include "rabbitmq/notice.h"
 #include "rabbitmq/options.h"
 
 namespace relay::rabbitmq {
 
 /// A connection to one broker that was logged in to, with one open channel. One thread at a time,
-/// as the library asks.
+/// as the library asks; only `wait` may run beside another call.
 ///
 /// There are no heartbeats: nobody would answer them while the connection rests between two
 /// deliveries. TCP's own keep-alive finds a peer that is gone, and a time-out of TCP one that takes
@@ -38,6 +38,16 @@ class Connection {
   /// From now on each publish is confirmed.
   Result<void> want_confirms();
 
+  /// Whether there is such a queue. Only then is the connection of use afterwards.
+  Result<bool> has_queue(const std::string& name);
+  Result<void> declare_queue(const std::string& name, const std::string& type);
+  Result<void> bind_queue(const std::string& name, const std::string& exchange,
+                          const std::string& key);
+  /// From now on messages of the queue are notices, at most `prefetch` that are not acknowledged.
+  Result<void> consume(const std::string& queue, std::uint16_t prefetch);
+  /// Acknowledges all messages up to the one with this tag.
+  Result<void> acknowledge_up_to(std::uint64_t tag);
+
   struct Publish {
     std::string_view exchange;
     bool mandatory = true;
@@ -49,7 +59,7 @@ class Connection {
 
   /// What the broker has said, if anything; never waits. Transient or misconfigured: the connection
   /// is gone.
-  Result<std::optional<Event>> next_event();
+  Result<std::optional<Notice>> next_notice();
 
   struct Wait {
     bool readable = false;

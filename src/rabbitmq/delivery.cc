@@ -90,7 +90,7 @@ void Delivery::give_up(Error error) {
 /// Takes what the broker has said.
 void Delivery::drain() {
   while (!gone_) {
-    auto event = connection_.next_event();
+    auto notice = connection_.next_notice();
     if (!event) {
       gone_ = true;
       failure_ = shared(std::move(event.error()));

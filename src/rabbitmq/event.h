@@ -2,51 +2,16 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
-#include <variant>
-#include <vector>
 
-#include "core/error.h"
+#include "core/record.h"
+#include "pipeline/field_mapping.h"
+#include "rabbitmq/notice.h"
 
 namespace relay::rabbitmq {
 
-/// The broker has taken (or refused) the publish of that number; with `multiple` all up to it.
-struct Confirm {
-  std::uint64_t tag = 0;
-  bool multiple = false;
-  bool accepted = true;
-};
-
-/// A mandatory message that no queue takes. Its confirm follows.
-struct Returned {
-  std::string message_id;
-  std::string exchange;
-  std::string routing_key;
-};
-
-/// The broker has closed the channel: the connection is of no use any more.
-struct ChannelClosed {
-  int code = 0;
-  bool by_publish = false;  ///< a message that was published is the reason
-  Error error;
-};
-
-/// A message for a consumer. Views point into it.
-struct Delivered {
-  std::uint64_t tag = 0;
-  bool redelivered = false;
-  std::string exchange;
-  std::string routing_key;
-  std::string message_id;
-  std::string content_type;
-  std::int64_t timestamp = 0;                                ///< seconds since 1970; 0: none
-  std::vector<std::pair<std::string, std::string>> headers;  ///< as text
-  std::string body;
-};
-
-/// The broker has ended the consumer: its queue is gone.
-struct ConsumerCancelled {};
-
-using Event = std::variant<Confirm, Returned, ChannelClosed, Delivered, ConsumerCancelled>;
+/// The event of one message, copied into `arena`; its `id` is for the caller to set. A message
+/// without an id of its own has an empty one in `Event::id`.
+Record to_record(const Delivered& message, const FieldMapping& mapping,
+                 std::int64_t max_record_bytes, Arena& arena);
 
 }  // namespace relay::rabbitmq

@@ -73,32 +73,32 @@ void read_properties(const amqp_basic_properties_t& from, Delivered& to) {
 
 }  // namespace
 
-Result<std::optional<Event>> FrameReader::add(const amqp_frame_t_& frame,
+Result<std::optional<Notice>> FrameReader::add(const amqp_frame_t_& frame,
                                               const std::string& address, std::string& blocked) {
   if (frame.frame_type == AMQP_FRAME_METHOD) return method(frame, address, blocked);
-  if (!content_) return std::optional<Event>();
+  if (!content_) return std::optional<Notice>();
   if (frame.frame_type == AMQP_FRAME_HEADER) properties(frame);
   if (frame.frame_type == AMQP_FRAME_BODY) body(frame);
   return finished();
 }
 
-Result<std::optional<Event>> FrameReader::method(const amqp_frame_t_& frame,
+Result<std::optional<Notice>> FrameReader::method(const amqp_frame_t_& frame,
                                                  const std::string& address, std::string& blocked) {
   const void* const decoded = frame.payload.method.decoded;
   switch (frame.payload.method.id) {
     case AMQP_BASIC_ACK_METHOD: {
       const auto& ack = *static_cast<const amqp_basic_ack_t*>(decoded);
-      return Event(Confirm{ack.delivery_tag, ack.multiple != 0, true});
+      return Notice(Confirm{ack.delivery_tag, ack.multiple != 0, true});
     }
     case AMQP_BASIC_NACK_METHOD: {
       const auto& nack = *static_cast<const amqp_basic_nack_t*>(decoded);
-      return Event(Confirm{nack.delivery_tag, nack.multiple != 0, false});
+      return Notice(Confirm{nack.delivery_tag, nack.multiple != 0, false});
     }
     case AMQP_BASIC_RETURN_METHOD: {
       const auto& returned = *static_cast<const amqp_basic_return_t*>(decoded);
       content_.emplace(
           Content{Returned{{}, text(returned.exchange), text(returned.routing_key)}, 0, false});
-      return std::optional<Event>();
+      return std::optional<Notice>();
     }
     case AMQP_BASIC_DELIVER_METHOD: {
       const auto& deliver = *static_cast<const amqp_basic_deliver_t*>(decoded);
@@ -108,14 +108,14 @@ Result<std::optional<Event>> FrameReader::method(const amqp_frame_t_& frame,
       message.exchange = text(deliver.exchange);
       message.routing_key = text(deliver.routing_key);
       content_.emplace(Content{std::move(message), 0, false});
-      return std::optional<Event>();
+      return std::optional<Notice>();
     }
     case AMQP_BASIC_CANCEL_METHOD:
-      return Event(ConsumerCancelled{});
+      return Notice(ConsumerCancelled{});
     case AMQP_CHANNEL_CLOSE_METHOD: {
       const auto& closed = *static_cast<const amqp_channel_close_t*>(decoded);
       const bool by_publish = is_publish(closed.class_id, closed.method_id);
-      return Event(
+      return Notice(
           ChannelClosed{closed.reply_code, by_publish,
                         closed_by_broker(closed.reply_code, view(closed.reply_text),
                                          by_publish ? "publishing" : "the channel", address)});
@@ -128,12 +128,12 @@ Result<std::optional<Event>> FrameReader::method(const amqp_frame_t_& frame,
     case AMQP_CONNECTION_BLOCKED_METHOD:
       blocked = text(static_cast<const amqp_connection_blocked_t*>(decoded)->reason);
       if (blocked.empty()) blocked = "no reason given";
-      return std::optional<Event>();
+      return std::optional<Notice>();
     case AMQP_CONNECTION_UNBLOCKED_METHOD:
       blocked.clear();
-      return std::optional<Event>();
+      return std::optional<Notice>();
     default:
-      return std::optional<Event>();
+      return std::optional<Notice>();
   }
 }
 
@@ -155,9 +155,9 @@ void FrameReader::body(const amqp_frame_t_& frame) {
   if (auto* message = std::get_if<Delivered>(&content_->event)) message->body.append(part);
 }
 
-std::optional<Event> FrameReader::finished() {
+std::optional<Notice> FrameReader::finished() {
   if (!content_->has_properties || content_->left > 0) return std::nullopt;
-  Event event = std::move(content_->event);
+  Notice event = std::move(content_->event);
   content_.reset();
   return event;
 }

@@ -6,38 +6,38 @@
 #include <string_view>
 
 #include "core/error.h"
-#include "rabbitmq/event.h"
+#include "rabbitmq/notice.h"
 
 struct amqp_frame_t_;
 struct amqp_rpc_reply_t_;
 
 namespace relay::rabbitmq {
 
-/// Puts what a broker sends together to events: a message is a frame of its method, one of its
+/// Puts what a broker sends together to notices: a message is a frame of its method, one of its
 /// properties and any number with its body. One thread.
 class FrameReader {
  public:
-  /// Takes the next frame in; an event where it completes one. `blocked` becomes the reason why the
+  /// Takes the next frame in; a notice where it completes one. `blocked` becomes the reason why the
   /// broker takes no messages, or empty when it does again. An error: the broker closes the
   /// connection.
-  Result<std::optional<Event>> add(const amqp_frame_t_& frame, const std::string& address,
+  Result<std::optional<Notice>> add(const amqp_frame_t_& frame, const std::string& address,
                                    std::string& blocked);
 
   /// No message is in the middle of coming.
-  bool between_events() const { return !content_; }
+  bool between_notices() const { return !content_; }
 
  private:
   struct Content {
-    Event event;  // Returned or Delivered
+    Notice event;  // Returned or Delivered
     std::size_t left = 0;
     bool has_properties = false;
   };
 
-  Result<std::optional<Event>> method(const amqp_frame_t_& frame, const std::string& address,
+  Result<std::optional<Notice>> method(const amqp_frame_t_& frame, const std::string& address,
                                       std::string& blocked);
   void properties(const amqp_frame_t_& frame);
   void body(const amqp_frame_t_& frame);
-  std::optional<Event> finished();
+  std::optional<Notice> finished();
 
   std::optional<Content> content_;
 };

@@ -4,6 +4,8 @@
 #include <array>
 #include <utility>
 
+#include "pipeline/field_mapping.h"
+
 namespace relay::rabbitmq {
 
 namespace {
@@ -89,6 +91,29 @@ constexpr std::array kOwnSinkFields = {
           .choices = "auto,one,pipelined"},
 };
 
+constexpr std::array kOwnSourceFields = {
+    Field{.name = "queue", .meaning = "queue to consume", .required = true},
+    Field{.name = "declare",
+          .type = FieldType::boolean,
+          .default_text = "true",
+          .meaning = "make the queue (durable) where it is absent; else it must exist"},
+    Field{.name = "queue_type",
+          .type = FieldType::choice,
+          .default_text = "quorum",
+          .meaning = "type of the queue that declare makes",
+          .choices = "quorum,classic"},
+    Field{.name = "prefetch",
+          .type = FieldType::integer,
+          .default_text = "1000",
+          .meaning = "messages that the broker hands out before earlier ones are acknowledged",
+          .min = 1,
+          .max = 65535},
+    Field{.name = "bind",
+          .type = FieldType::map,
+          .meaning = "bindings to make: an object of exchanges, each with its routing keys, "
+                     "separated by commas"},
+};
+
 template <std::size_t N, std::size_t M>
 constexpr std::array<Field, N + M> joined(const std::array<Field, N>& a,
                                           const std::array<Field, M>& b) {
@@ -99,6 +124,7 @@ constexpr std::array<Field, N + M> joined(const std::array<Field, N>& a,
 }
 
 constexpr auto kSinkFields = joined(kConnectionFields, kOwnSinkFields);
+constexpr auto kSourceFields = with_mapping_fields(joined(kConnectionFields, kOwnSourceFields));
 constexpr std::size_t kLongestName = 255;  // of a short string of AMQP
 
 Error misconfigured(std::string code, std::string message, std::string remedy) {
@@ -141,10 +167,29 @@ KeyOrder key_order(const std::string& text) {
   return text == "pipelined" ? KeyOrder::pipelined : KeyOrder::automatic;
 }
 
+std::string_view trimmed(std::string_view text) {
+  while (text.starts_with(' ')) text.remove_prefix(1);
+  while (text.ends_with(' ')) text.remove_suffix(1);
+  return text;
+}
+
+void add_bindings(const std::string& exchange, std::string_view keys, SourceOptions& options) {
+  while (true) {
+    const auto comma = keys.find(',');
+    options.bindings.emplace_back(exchange, trimmed(keys.substr(0, comma)));
+    if (comma == std::string_view::npos) return;
+    keys.remove_prefix(comma + 1);
+  }
+}
+
 }  // namespace
 
 config::FieldTable sink_fields() {
   return kSinkFields;
+}
+
+config::FieldTable source_fields() {
+  return kSourceFields;
 }
 
 Result<SinkOptions> parse_sink_options(const config::Values& values) {
@@ -164,6 +209,23 @@ Result<SinkOptions> parse_sink_options(const config::Values& values) {
   if (options.exchange.size() > kLongestName) {
     return fail(misconfigured("bad_exchange", "exchange: a name has at most 255 bytes",
                               "correct the exchange's name"));
+  }
+  return options;
+}
+
+Result<SourceOptions> parse_source_options(const config::Values& values) {
+  SourceOptions options;
+  auto connection = parse_connection(values);
+  if (!connection) return fail(connection.error());
+  options.connection = std::move(*connection);
+  options.queue = values.text("queue");
+  options.declare = values.boolean("declare");
+  options.queue_type = values.text("queue_type");
+  options.prefetch = static_cast<std::uint16_t>(values.integer("prefetch"));
+  for (const auto& [exchange, keys] : values.map("bind")) add_bindings(exchange, keys, options);
+  if (options.queue.empty() || options.queue.size() > kLongestName) {
+    return fail(
+        misconfigured("bad_queue", "queue: a name has 1 to 255 bytes", "correct the queue's name"));
   }
   return options;
 }

@@ -2,7 +2,9 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "config/fields.h"
@@ -36,6 +38,7 @@ struct SinkOptions {
   std::string exchange;  ///< empty: the broker's default exchange
   std::string exchange_type = "topic";
   bool declare = true;
+  bool looks_only = false;  ///< connects, and makes nothing
   bool mandatory = true;
   bool persistent = true;
   std::size_t max_in_flight = 1000;
@@ -43,9 +46,21 @@ struct SinkOptions {
   KeyOrder key_order = KeyOrder::automatic;
 };
 
-config::FieldTable sink_fields();
+struct SourceOptions {
+  ConnectionOptions connection;
+  std::string queue;
+  bool declare = true;
+  std::string queue_type = "quorum";
+  std::uint16_t prefetch = 1000;
+  /// Exchange and routing key of each binding.
+  std::vector<std::pair<std::string, std::string>> bindings;
+};
 
-/// Checks what single options cannot say.
+config::FieldTable sink_fields();
+config::FieldTable source_fields();
+
+/// Check what single options cannot say.
 Result<SinkOptions> parse_sink_options(const config::Values& values);
+Result<SourceOptions> parse_source_options(const config::Values& values);
 
 }  // namespace relay::rabbitmq

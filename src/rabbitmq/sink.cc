@@ -42,7 +42,9 @@ Result<void> RabbitSink::prepare_channel() {
   const std::string& exchange = options_.exchange;
   // The default exchange and those of the broker's own cannot be declared.
   const bool own = exchange.empty() || exchange.starts_with("amq.");
-  if (!own || (own && !exchange.empty())) {
+  // Whether an exchange that would be made can be made, only making it shows.
+  const bool skips = exchange.empty() || (options_.looks_only && options_.declare && !own);
+  if (!skips) {
     const bool passive = own || !options_.declare;
     auto declared = connection_->declare_exchange(exchange, options_.exchange_type, passive);
     if (!declared) return declared;
@@ -54,7 +56,7 @@ bool RabbitSink::still_good() {
   if (!connection_ || confirms_.in_flight() > 0) return false;
   while (true) {
     // What the broker said while nobody listened: that it ended the connection, mostly.
-    const auto event = connection_->next_event();
+    const auto event = connection_->next_notice();
     if (!event) return false;
     if (!*event) return true;
     if (std::holds_alternative<ChannelClosed>(**event)) return false;

@@ -4,6 +4,8 @@
 #include <array>
 #include <utility>
 
+#include "pipeline/field_mapping.h"
+
 namespace relay::redis {
 
 namespace {
@@ -74,6 +76,34 @@ constexpr std::array kOwnSinkFields = {
           .max = 512.0 * 1024 * 1024},
 };
 
+constexpr std::array kOwnSourceFields = {
+    Field{.name = "stream_key", .meaning = "key of the stream to read", .required = true},
+    Field{.name = "group",
+          .meaning = "consumer group, made where it is absent; default: "
+                     "pgtrickle-<relay group>-<pipeline>"},
+    Field{.name = "consumer", .meaning = "name in the group; default: the host's name"},
+    Field{.name = "start",
+          .default_text = "0",
+          .meaning = "where a group that is made begins: 0 (all there is), $ (what comes from now "
+                     "on), or the id of an entry"},
+    Field{.name = "count",
+          .type = FieldType::integer,
+          .default_text = "500",
+          .meaning = "entries read at once, at most",
+          .min = 1,
+          .max = 100000},
+    Field{.name = "claim_idle",
+          .type = FieldType::duration,
+          .default_text = "60s",
+          .meaning = "entries that another consumer of the group took and did not acknowledge for "
+                     "that long are taken over",
+          .min = 0.1},
+    Field{.name = "payload_field",
+          .default_text = "payload",
+          .meaning = "field that is the event; an entry without it becomes a JSON object of its "
+                     "fields"},
+};
+
 template <std::size_t N, std::size_t M>
 constexpr std::array<Field, N + M> joined(const std::array<Field, N>& a,
                                           const std::array<Field, M>& b) {
@@ -84,6 +114,7 @@ constexpr std::array<Field, N + M> joined(const std::array<Field, N>& a,
 }
 
 constexpr auto kSinkFields = joined(kConnectionFields, kOwnSinkFields);
+constexpr auto kSourceFields = with_mapping_fields(joined(kConnectionFields, kOwnSourceFields));
 
 Error misconfigured(std::string code, std::string message, std::string remedy) {
   return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
@@ -131,6 +162,10 @@ config::FieldTable sink_fields() {
   return kSinkFields;
 }
 
+config::FieldTable source_fields() {
+  return kSourceFields;
+}
+
 Result<SinkOptions> parse_sink_options(const config::Values& values) {
   SinkOptions options;
   auto connection = parse_connection(values);
@@ -141,6 +176,22 @@ Result<SinkOptions> parse_sink_options(const config::Values& values) {
       values.text("field_mode") == "columns" ? FieldMode::columns : FieldMode::payload;
   options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
   options.max_message_bytes = static_cast<std::size_t>(values.bytes("max_message_bytes"));
+  return options;
+}
+
+Result<SourceOptions> parse_source_options(const config::Values& values, std::string group,
+                                           std::string consumer) {
+  SourceOptions options;
+  auto connection = parse_connection(values);
+  if (!connection) return fail(connection.error());
+  options.connection = std::move(*connection);
+  options.stream_key = values.text("stream_key");
+  options.group = values.has("group") ? values.text("group") : std::move(group);
+  options.consumer = values.has("consumer") ? values.text("consumer") : std::move(consumer);
+  options.start = values.text("start");
+  options.count = static_cast<std::size_t>(values.integer("count"));
+  options.claim_idle = values.duration("claim_idle");
+  options.payload_field = values.text("payload_field");
   return options;
 }
 

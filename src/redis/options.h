@@ -38,9 +38,24 @@ struct SinkOptions {
   bool ordered = true;  ///< messages of one key keep their order
 };
 
-config::FieldTable sink_fields();
+struct SourceOptions {
+  ConnectionOptions connection;
+  std::string stream_key;
+  std::string group;
+  std::string consumer;
+  std::string start = "0";
+  std::size_t count = 500;
+  std::chrono::milliseconds claim_idle{60000};
+  std::string payload_field = "payload";
+};
 
-/// Checks what single options cannot say.
+config::FieldTable sink_fields();
+config::FieldTable source_fields();
+
+/// Check what single options cannot say. `group` and `consumer` are what a source has that names
+/// none.
 Result<SinkOptions> parse_sink_options(const config::Values& values);
+Result<SourceOptions> parse_source_options(const config::Values& values, std::string group,
+                                           std::string consumer);
 
 }  // namespace relay::redis

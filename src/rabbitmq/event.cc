@@ -1,0 +1,63 @@
+#include "rabbitmq/event.h"
+
+#include <fmt/format.h>
+
+#include <memory>
+#include <optional>
+
+#include "pipeline/header_object.h"
+
+namespace relay::rabbitmq {
+
+namespace {
+
+std::optional<std::string_view> header(const Delivered& message, std::string_view name) {
+  for (const auto& [known, value] : message.headers) {
+    if (known == name) return value;
+  }
+  return std::nullopt;
+}
+
+std::string headers_json(const Delivered& message, const std::optional<std::string>& trace) {
+  HeaderObject headers;
+  for (const auto& [name, value] : message.headers) headers.add(name, value);
+  if (trace) headers.add("trace_id", *trace);
+  return headers.json();
+}
+
+}  // namespace
+
+Record to_record(const Delivered& message, const FieldMapping& mapping,
+                 std::int64_t max_record_bytes, Arena& arena) {
+  const MappedMessage mapped{.subject = message.routing_key,
+                             .key = {},
+                             .payload = message.body,
+                             .header = [&](std::string_view name) -> std::optional<std::string> {
+                               const auto found = header(message, name);
+                               return found ? std::optional(as_text(*found)) : std::nullopt;
+                             }};
+  Event event;
+  event.id = arena.copy(mapping.id(mapped).value_or(as_text(message.message_id)));
+  event.type = arena.copy(mapping.event_type(mapped).value_or(as_text(message.routing_key)));
+  event.key = arena.copy(mapping.aggregate_id(mapped).value_or(std::string()));
+  event.payload = arena.copy(message.body);
+  if (!message.content_type.empty()) event.content_type = arena.copy(as_text(message.content_type));
+
+  Record record;
+  if (message.timestamp > 0) record.created_at = Timestamp(std::chrono::seconds(message.timestamp));
+  record.headers = arena.copy(headers_json(message, mapping.trace_id(mapped)));
+  record.content = event;
+  if (message.body.size() > static_cast<std::size_t>(max_record_bytes)) {
+    record.refused = std::make_shared<const Error>(
+        Error{ErrorClass::rejected,
+              "too_large",
+              fmt::format("a message with the routing key '{}' has {} bytes, more than "
+                          "max_record_bytes ({})",
+                          message.routing_key, message.body.size(), max_record_bytes),
+              "raise max_record_bytes, and retry the dead letter",
+              {}});
+  }
+  return record;
+}
+
+}  // namespace relay::rabbitmq

@@ -1,0 +1,322 @@
+"""The NATS JetStream source, by the real binary against a real server."""
+
+import base64
+import json
+import threading
+import time
+
+import pytest
+
+from support.nats_client import NatsError
+from support.nats_server import NatsServer
+from support.pipelines import SLOW_FACTOR, Lines
+from support.proxy import DOWN, UP, FaultProxy
+from support.waiting import eventually, holds_for
+from support.writers import wait_trouble
+
+
+@pytest.fixture
+def stream(nats):
+    """A stream `s` over in.>, and a client for it."""
+    with nats.client() as client:
+        client.create_stream("s", "in.>")
+        yield client
+
+
+def set_pipeline(db, name, server, path, source=None, **options):
+    """A pipeline from the stream `s` into a file of JSON lines {id, type, key, payload}."""
+    config = {"source": {"type": "nats", "url": server.url, "stream": "s", "consumer": "c",
+                         "ack_wait": "2s", **(source or {})},
+              "sink": {"type": "file", "path": str(path)}, "event_envelope": True, **options}
+    db.execute("select pgtrickle.set_relay(%s, %s::jsonb)", (name, json.dumps(config)))
+    db.execute("select pgtrickle.enable_relay(%s)", (name,))
+
+
+def publish(client, first, count, subject="in.x", ids=False):
+    for number in range(first, first + count):
+        headers = {"Nats-Msg-Id": f"id-{number}"} if ids else None
+        client.publish_acknowledged(subject, json.dumps({"n": number}).encode(), headers)
+
+
+def numbers(lines):
+    return [message["payload"]["n"] for message in lines.messages()]
+
+
+def wait_numbers(lines, wanted, deadline=30, once=True):
+    wanted = list(wanted)
+    eventually(lambda: len(set(numbers(lines))) >= len(wanted), deadline * SLOW_FACTOR,
+               interval=0.05, message=lambda: f"{len(numbers(lines))} of {len(wanted)}")
+    found = numbers(lines)
+    assert (found if once else sorted(set(found))) == wanted
+
+
+def consumer(client, name="c"):
+    try:
+        return client._api(f"CONSUMER.INFO.s.{name}")
+    except NatsError as error:
+        raise LookupError(str(error)) from error  # not made yet
+
+
+def unsettled(client):
+    info = consumer(client)
+    return info["num_pending"] + info["num_ack_pending"]
+
+
+class Publisher:
+    """Publishes {"n": 0}, {"n": 1}, ... from another thread, each until it is acknowledged."""
+
+    def __init__(self, server):
+        self._server = server
+        self._stop = threading.Event()
+        self.published = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        client = None
+        while not self._stop.is_set():
+            try:
+                client = client or self._server.client()
+                publish(client, self.published, 1, ids=True)
+                self.published += 1
+            except Exception:  # the server is away: once more, with the same id
+                client = None
+                self._stop.wait(0.05)
+
+    def wait(self, count, deadline=60):
+        eventually(lambda: self.published >= count, deadline * SLOW_FACTOR)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(60)
+
+
+# What a message becomes --------------------------------------------------------------------
+
+
+def test_ids_types_and_payloads_are_as_the_documentation_says(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path)
+    stream.publish_acknowledged("in.orders", b'{"a": 1}', {"Nats-Msg-Id": "own-id"})
+    stream.publish_acknowledged("in.other", b'{"a": 2}')
+    stream.publish_acknowledged("in.other", b"\x00\xff")
+    with relay:
+        eventually(lambda: len(lines.messages()) == 3)
+    first, second, binary = lines.messages()
+    assert first == {"id": "own-id", "type": "in.orders", "key": None, "payload": {"a": 1}}
+    pipeline, name, created, sequence = second["id"].split(":")
+    assert (pipeline, name, sequence) == ("p", "s", "2") and int(created) > 1_600_000_000 * 10**9
+    assert base64.b64decode(binary["payload"]["raw_base64"]) == b"\x00\xff"
+
+
+def test_what_becomes_id_type_and_key_may_be_mapped(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path,
+                 {"id_from": "json:/id", "event_type_from": "header:kind",
+                  "aggregate_id_from": "template:{subject}/{json:/id}"})
+    stream.publish_acknowledged("in.a", b'{"id": 17}', {"kind": "paid"})
+    with relay:
+        eventually(lambda: len(lines.messages()) == 1)
+    assert lines.messages()[0] == {"id": "17", "type": "paid", "key": "in.a/17",
+                                   "payload": {"id": 17}}
+
+
+def test_ten_thousand_messages_arrive_in_order(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path, batch_size=700)
+    for number in range(10_000):
+        stream.publish("in.x", json.dumps({"n": number}))
+    stream.flush()
+    eventually(lambda: stream.count("s") == 10_000, 30 * SLOW_FACTOR)
+    with relay:
+        wait_numbers(lines, range(10_000), 60)
+        eventually(lambda: unsettled(stream) == 0)
+        eventually(lambda: relay.pipeline("p")["lag"] == 0)
+
+
+def test_a_message_does_not_wait_for_others(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path)
+    publish(stream, 0, 1)
+    with relay:
+        wait_numbers(lines, [0])
+        for number in range(1, 6):
+            began = time.monotonic()
+            publish(stream, number, 1)
+            wait_numbers(lines, range(number + 1))
+            assert time.monotonic() - began < 1 * SLOW_FACTOR
+
+
+def test_a_filter_lets_only_its_subjects_pass(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path, {"subject": "in.wanted.>"})
+    publish(stream, 0, 1, "in.wanted.a")
+    publish(stream, 1, 1, "in.other")
+    publish(stream, 2, 1, "in.wanted.b")
+    with relay:
+        wait_numbers(lines, [0, 2])
+        assert consumer(stream)["config"]["filter_subject"] == "in.wanted.>"
+
+
+def test_a_message_larger_than_a_batch_arrives(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path, batch_bytes="64KiB")
+    publish(stream, 0, 1)
+    stream.publish_acknowledged("in.x", json.dumps({"n": 1, "x": "y" * 500_000}).encode())
+    publish(stream, 2, 1)
+    with relay:
+        wait_numbers(lines, range(3))
+
+
+def test_round_trip_keeps_the_outbox_ids(db, nats, relay, stream, tmp_path):
+    db.execute("create table orders (id bigint primary key, name text, amount numeric)")
+    db.execute("select pgtrickle.enable_outbox('orders')")
+    db.execute("select pgtrickle.set_relay_outbox('out', config => %s::jsonb)", (json.dumps({
+        "stream_table": "orders", "message": "row",
+        "sink": {"type": "nats", "url": nats.url, "subject": "in.orders"}}),))
+    db.execute("select pgtrickle.enable_relay('out')")
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "back", nats, lines.path)
+    with relay:
+        db.execute("insert into orders select i, 'x', i from generate_series(1, 500) i")
+        eventually(lambda: len(lines.messages()) == 500, 30 * SLOW_FACTOR)
+    assert [message["payload"]["new"]["id"] for message in lines.messages()] == list(range(1, 501))
+    assert all(message["id"].startswith("out:") for message in lines.messages())
+
+
+# Acknowledged only when settled ------------------------------------------------------------
+
+
+def test_nothing_is_acknowledged_before_the_sink_has_it_and_nothing_comes_twice_meanwhile(
+        db, nats, relay, stream, tmp_path):
+    missing = tmp_path / "later" / "out"  # the file sink makes files, not directories
+    set_pipeline(db, "p", nats, missing)
+    publish(stream, 0, 100)
+    with relay:
+        eventually(lambda: (relay.pipeline("p") or {}).get("last_error"))
+        eventually(lambda: consumer(stream)["num_ack_pending"] == 100)
+        # Twice the time after which messages would come again, were they not in work.
+        holds_for(lambda: consumer(stream)["ack_floor"]["stream_seq"] == 0, 4 * SLOW_FACTOR)
+        assert consumer(stream)["num_redelivered"] == 0
+        missing.parent.mkdir(mode=0o777)
+        wait_numbers(Lines(missing), range(100), 60)
+        eventually(lambda: unsettled(stream) == 0)
+
+
+def test_a_killed_relay_loses_nothing(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path, batch_size=50)
+    with Publisher(nats) as publisher:
+        relay.start()
+        for level in (300, 700, 1100):
+            publisher.wait(level)
+            eventually(lambda: lines.messages())
+            relay.kill9()
+            relay.start()
+        publisher.wait(publisher.published + 300)
+    wait_numbers(lines, range(publisher.published), 60, once=False)
+    eventually(lambda: unsettled(stream) == 0, 30 * SLOW_FACTOR)
+    relay.stop()
+
+
+def test_a_clean_restart_repeats_nothing_and_waits_for_nothing(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path, {"ack_wait": "1h"})
+    with Publisher(nats) as publisher:
+        for _ in range(4):
+            with relay:
+                publisher.wait(publisher.published + 100)
+    with relay:
+        wait_numbers(lines, range(publisher.published), 30, once=False)
+    assert len({message["id"] for message in lines.messages()}) == len(lines.messages())
+
+
+# Faults ------------------------------------------------------------------------------------
+
+
+def test_a_killed_server_costs_nothing(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path)
+    with relay:
+        with Publisher(nats) as publisher:
+            publisher.wait(200)
+            nats.kill9()
+            wait_trouble(relay, db, "p", str(nats.port))
+            nats.start()
+            publisher.wait(publisher.published + 300)
+        wait_numbers(lines, range(publisher.published), 60, once=False)
+        eventually(lambda: relay.pipeline("p")["last_error"] is None)
+
+
+def test_a_frozen_server_costs_nothing(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path)
+    publish(stream, 0, 100)
+    with relay:
+        wait_numbers(lines, range(100))
+        nats.freeze()
+        wait_trouble(relay, db, "p", "answers nothing|connect", deadline=40)
+        nats.thaw()
+        publish(stream, 100, 100)
+        wait_numbers(lines, range(200), 60, once=False)
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_connections_that_are_cut_in_the_middle_cost_nothing(db, nats, relay, stream, tmp_path,
+                                                             direction):
+    lines = Lines(tmp_path / "out")
+    with FaultProxy(nats.port) as proxy:
+        set_pipeline(db, "p", nats, lines.path, {"url": f"nats://127.0.0.1:{proxy.port}"})
+        with relay:
+            with Publisher(nats) as publisher:
+                for cut in (5_000, 9_000, 20_001):
+                    publisher.wait(publisher.published + 100)
+                    accepted = proxy.accepted
+                    proxy.cut_after(cut, direction)
+                    eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
+            wait_numbers(lines, range(publisher.published), 60, once=False)
+
+
+def test_a_deleted_consumer_is_made_again(db, nats, relay, stream, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path)
+    publish(stream, 0, 10)
+    with relay:
+        wait_numbers(lines, range(10))
+        stream._api("CONSUMER.DELETE.s.c")
+        publish(stream, 10, 10)
+        wait_numbers(lines, range(20), 60, once=False)
+
+
+def test_what_cannot_be_right_is_told(db, nats, relay, stream, tmp_path):
+    stream._api("CONSUMER.DURABLE.CREATE.s.push", {"stream_name": "s", "config": {
+        "durable_name": "push", "deliver_subject": "somewhere", "ack_policy": "explicit"}})
+    set_pipeline(db, "push", nats, tmp_path / "a", {"consumer": "push"})
+    set_pipeline(db, "absent", nats, tmp_path / "b", {"stream": "no-such"})
+    server = NatsServer(user="u", password="right").start()
+    try:
+        set_pipeline(db, "wrong", server, tmp_path / "c",
+                     {"user": "u", "password": "no-such-secret"})
+        with relay:
+            wait_trouble(relay, db, "push", "pushes its messages")
+            wait_trouble(relay, db, "absent", "no stream 'no-such'", remedy="make the stream")
+            wait_trouble(relay, db, "wrong", "refuses the credentials", remedy="password")
+            assert "no-such-secret" not in relay.log()
+    finally:
+        server.stop()
+
+
+def test_the_end_of_max_deliver_is_told_in_the_log(db, nats, relay, stream, tmp_path):
+    missing = tmp_path / "later" / "out"
+    set_pipeline(db, "p", nats, missing, {"max_deliver": 1, "ack_wait": "500ms"})
+    publish(stream, 0, 1)
+    relay.start()
+    eventually(lambda: (relay.pipeline("p") or {}).get("last_error"))
+    relay.kill9()  # what it had in work is never delivered again
+    eventually(lambda: consumer(stream)["num_ack_pending"] == 1)
+    relay.start()
+    eventually(lambda: "max_deliver_reached" in relay.log(), 20 * SLOW_FACTOR)
+    relay.stop()
