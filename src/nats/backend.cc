@@ -26,6 +26,21 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
   return std::make_unique<NatsSource>(std::move(*options), std::move(rules), std::move(*mapping));
 }
 
+Result<std::unique_ptr<Sink>> make_sink(const config::Values& values,
+                                        const BackendContext& context) {
+  auto options = parse_options(values);
+  if (!options) return fail(options.error());
+  const auto& subject_template = context.options.subject_template;
+  if (values.has("subject") && subject_template && default_subject(values) != *subject_template) {
+    return fail(ErrorClass::misconfigured, "two_values", "subject_template and subject differ",
+                "give one of them");
+  }
+  options->pipeline = context.pipeline;
+  options->looks_only = context.looks_only;
+  if (!context.ordered) options->key_order = KeyOrder::pipelined;
+  return std::make_unique<NatsSink>(std::move(*options));
+}
+
 }  // namespace
 
 void register_backend(Registry& registry) {
@@ -36,14 +51,7 @@ void register_backend(Registry& registry) {
                         .options = sink_fields(),
                         .subject_option = {},
                         .escape = &escape_token,
-                        .make = [](const config::Values& values,
-                                   const BackendContext& context) -> Result<std::unique_ptr<Sink>> {
-                          auto options = parse_options(values);
-                          if (!options) return fail(options.error());
-                          options->pipeline = context.pipeline;
-                          if (!context.ordered) options->key_order = KeyOrder::pipelined;
-                          return std::make_unique<NatsSink>(std::move(*options));
-                        },
+                        .make = &make_sink,
                         .default_subject = &default_subject,
                         .cloudevents = {"ce-", true, "content-type"}});
 }

@@ -49,7 +49,8 @@ struct Options {
   std::chrono::milliseconds connect_timeout{5000};
   std::chrono::milliseconds operation_timeout{5000};
   KeyOrder key_order = KeyOrder::automatic;
-  std::string pipeline;  ///< whose sink this is: the connection's name, and for the log
+  bool looks_only = false;  ///< make no stream: somebody asks whether it would work
+  std::string pipeline;     ///< whose sink this is: the connection's name, and for the log
 };
 
 /// Reads the options that say how to log in and whom to trust.

@@ -185,6 +185,7 @@ Result<void> NatsSink::check_stream() {
   if (options_.stream.empty()) return {};
   auto facts = connection_->stream_facts(options_.stream);
   if (!facts && options_.create_stream && facts.error().code == "no_stream") {
+    if (options_.looks_only) return {};
     auto created = connection_->create_stream(options_.stream, options_.stream_subjects);
     if (!created) return created;
     facts = connection_->stream_facts(options_.stream);

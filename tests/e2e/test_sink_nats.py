@@ -10,6 +10,7 @@ from support.nats_server import NatsServer
 from support.pipelines import (SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox,
                                status_row, to_nats, wait_settled)
 from support.proxy import DOWN, UP, FaultProxy
+from support.relay import run_command
 from support.tls import Authority
 from support.waiting import eventually
 
@@ -376,3 +377,18 @@ def test_a_user_without_the_permission_is_told_which_one(db, relay, orders):
                 assert relay.pipeline("p")["state"] == "misconfigured"
     finally:
         server.stop()
+
+
+def test_check_makes_no_stream(db, nats, orders):
+    set_outbox(db, "rows", to_nats("orders", nats, "fresh.rows", sink={
+        "stream": "fresh", "create_stream": True, "stream_subjects": ["fresh.>"]}))
+    done = run_command("check", "--postgres-url", db.relay_dsn)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with nats.client() as client, pytest.raises(Exception, match="not found"):
+        client.stream_info("fresh")
+
+
+def test_subject_and_subject_template_that_differ_are_a_mistake(db, nats, orders, relay):
+    set_outbox(db, "rows", to_nats("orders", nats, "a.{op}", sink={"subject": "b.>"}))
+    with relay:
+        wait_trouble(relay, db, "rows", "subject_template and subject differ", "give one of them")
