@@ -4,6 +4,7 @@
 import random
 import threading
 import time
+from bisect import bisect_left
 
 import pytest
 
@@ -287,17 +288,18 @@ class Crowd:
 def longest_wait(published, arrivals):
     """(worst excess in seconds, its id): how much longer a row was held back than the longest
     publishing transaction that was open meanwhile. `arrivals`: {id: time}."""
-    published = sorted(published)
     worst = (-1.0, None)
-    slow = [(began, ended) for began, ended, _ in published if ended - began > 0.05]
+    slow = sorted((began, ended) for began, ended, _ in published if ended - began > 0.05)
+    starts = [began for began, _ in slow]
+    longest = max((ended - began for began, ended in slow), default=0)
     for began, ended, ids in published:
         for identity in ids:
             arrived = arrivals[identity]
             held = arrived - ended
             if held <= 0.05:
                 continue
-            open_meanwhile = max((e - b for b, e in slow if b < arrived and e > ended),
-                                 default=0.05)
+            near = slow[bisect_left(starts, ended - longest):bisect_left(starts, arrived)]
+            open_meanwhile = max((e - b for b, e in near if e > ended), default=0.05)
             worst = max(worst, (held - open_meanwhile, identity))
     return worst
 
