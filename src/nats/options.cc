@@ -1,10 +1,9 @@
 #include "nats/options.h"
 
 #include <array>
-#include <charconv>
-#include <optional>
 #include <utility>
 
+#include "config/endpoint.h"
 #include "nats/subject.h"
 
 namespace relay::nats {
@@ -85,89 +84,8 @@ Error misconfigured(std::string code, std::string message, std::string remedy) {
   return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
 }
 
-Error bad_url(std::string_view what) {
-  return misconfigured("bad_url", fmt::format("url: {}", what),
-                       "write it as nats://host:4222, or tls://host:4222");
-}
-
-std::optional<std::string> percent_decoded(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out.push_back(text[i]);
-      continue;
-    }
-    unsigned value = 0;
-    const auto digits = text.substr(i + 1, 2);
-    const auto end = digits.data() + digits.size();
-    if (digits.size() != 2 || std::from_chars(digits.data(), end, value, 16).ptr != end) {
-      return std::nullopt;
-    }
-    out.push_back(static_cast<char>(value));
-    i += 2;
-  }
-  return out;
-}
-
-Result<void> read_credentials(std::string_view text, Endpoint& endpoint) {
-  const auto colon = text.find(':');
-  const auto user = percent_decoded(text.substr(0, colon));
-  const auto password =
-      colon == std::string_view::npos ? std::string() : percent_decoded(text.substr(colon + 1));
-  if (!user || !password) return fail(bad_url("a % in the credentials begins no two hex digits"));
-  if (colon == std::string_view::npos) {
-    endpoint.token = *user;
-  } else {
-    endpoint.user = *user;
-    endpoint.password = *password;
-  }
-  return {};
-}
-
-Result<void> read_address(std::string_view text, Endpoint& endpoint) {
-  const auto colon = text.rfind(':');
-  const bool has_port = colon != std::string_view::npos && text.find(']', colon) == text.npos &&
-                        (text.front() == '[' || text.find(':') == colon);
-  const auto host = has_port ? text.substr(0, colon) : text;
-  const auto port = has_port ? text.substr(colon + 1) : std::string_view("4222");
-  unsigned number = 0;
-  const auto end = port.data() + port.size();
-  const auto parsed = std::from_chars(port.data(), end, number);
-  if (parsed.ec != std::errc() || parsed.ptr != end || number == 0 || number > 65535) {
-    return fail(bad_url(fmt::format("'{}' is no port", port)));
-  }
-  if (host.empty()) return fail(bad_url("it names no host"));
-  endpoint.host = host;
-  if (host.front() == '[' && host.back() == ']') endpoint.host = host.substr(1, host.size() - 2);
-  endpoint.address = fmt::format("{}:{}", host, number);
-  return {};
-}
-
-Result<Endpoint> parse_endpoint(std::string_view url) {
-  Endpoint endpoint;
-  if (const auto scheme = url.find("://"); scheme != std::string_view::npos) {
-    const auto name = url.substr(0, scheme);
-    if (name != "nats" && name != "tls") {
-      return fail(bad_url(fmt::format("the scheme '{}' is not known", name)));
-    }
-    endpoint.tls = name == "tls";
-    url.remove_prefix(scheme + 3);
-  }
-  while (url.ends_with('/')) url.remove_suffix(1);
-  if (const auto at = url.rfind('@'); at != std::string_view::npos) {
-    if (auto read = read_credentials(url.substr(0, at), endpoint); !read) return fail(read.error());
-    url.remove_prefix(at + 1);
-  }
-  if (url.empty()) return fail(bad_url("it names no host"));
-  if (auto read = read_address(url, endpoint); !read) return fail(read.error());
-  return endpoint;
-}
-
-std::string_view trimmed(std::string_view text) {
-  while (text.starts_with(' ')) text.remove_prefix(1);
-  while (text.ends_with(' ')) text.remove_suffix(1);
-  return text;
-}
+constexpr std::array kSchemes = {config::UrlForm::Scheme{"nats", 4222},
+                                 config::UrlForm::Scheme{"tls", 4222, true}};
 
 Result<std::vector<std::string>> subjects_to_create(const config::Values& values) {
   if (values.has("stream_subjects")) return values.list("stream_subjects");
@@ -225,15 +143,27 @@ Result<void> read_security(const config::Values& values, Options& options) {
 }
 
 Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {
+  const config::UrlForm form{kSchemes, "write it as nats://host:4222, or tls://host:4222"};
+  auto found = config::parse_endpoints(urls, form);
+  if (!found) return fail(found.error());
   std::vector<Endpoint> endpoints;
-  while (true) {
-    const auto comma = urls.find(',');
-    auto endpoint = parse_endpoint(trimmed(urls.substr(0, comma)));
-    if (!endpoint) return fail(endpoint.error());
-    endpoints.push_back(std::move(*endpoint));
-    if (comma == std::string_view::npos) return endpoints;
-    urls.remove_prefix(comma + 1);
+  for (config::Endpoint& place : *found) {
+    if (!place.path.empty()) return fail(config::bad_url("it has a path", form));
+    Endpoint endpoint{.host = std::move(place.host),
+                      .address = std::move(place.address),
+                      .tls = place.tls,
+                      .user = {},
+                      .password = {},
+                      .token = {}};
+    if (place.password) {
+      endpoint.user = std::move(place.user);
+      endpoint.password = std::move(*place.password);
+    } else {
+      endpoint.token = std::move(place.user);
+    }
+    endpoints.push_back(std::move(endpoint));
   }
+  return endpoints;
 }
 
 Result<Options> parse_options(const config::Values& values) {

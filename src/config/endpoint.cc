@@ -1,0 +1,118 @@
+#include "config/endpoint.h"
+
+#include <algorithm>
+#include <charconv>
+#include <utility>
+
+namespace relay::config {
+
+namespace {
+
+std::string_view trimmed(std::string_view text) {
+  while (text.starts_with(' ')) text.remove_prefix(1);
+  while (text.ends_with(' ')) text.remove_suffix(1);
+  return text;
+}
+
+Result<void> read_credentials(std::string_view text, const UrlForm& form, Endpoint& endpoint) {
+  const auto colon = text.find(':');
+  const auto user = percent_decoded(text.substr(0, colon));
+  if (colon != std::string_view::npos) endpoint.password = percent_decoded(text.substr(colon + 1));
+  if (!user || (colon != std::string_view::npos && !endpoint.password)) {
+    return fail(bad_url("a % in the credentials begins no two hex digits", form));
+  }
+  endpoint.user = *user;
+  return {};
+}
+
+Result<void> read_address(std::string_view text, const UrlForm& form, Endpoint& endpoint) {
+  const auto colon = text.rfind(':');
+  const bool bracketed = text.starts_with('[');
+  const bool has_port = colon != std::string_view::npos &&
+                        (bracketed ? text.find(']', colon) == text.npos : text.find(':') == colon);
+  auto host = has_port ? text.substr(0, colon) : text;
+  if (has_port) {
+    const auto port = text.substr(colon + 1);
+    const auto end = port.data() + port.size();
+    const auto parsed = std::from_chars(port.data(), end, endpoint.port);
+    if (parsed.ec != std::errc() || parsed.ptr != end || endpoint.port < 1 ||
+        endpoint.port > 65535) {
+      return fail(bad_url(fmt::format("'{}' is no port", port), form));
+    }
+  }
+  if (host.empty()) return fail(bad_url("it names no host", form));
+  endpoint.address = fmt::format("{}:{}", host, endpoint.port);
+  if (bracketed && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+  endpoint.host = host;
+  return {};
+}
+
+Result<Endpoint> parse_endpoint(std::string_view url, const UrlForm& form) {
+  const UrlForm::Scheme* scheme = &form.schemes.front();
+  if (const auto mark = url.find("://"); mark != std::string_view::npos) {
+    const auto name = url.substr(0, mark);
+    const auto known = std::ranges::find(form.schemes, name, &UrlForm::Scheme::name);
+    if (known == form.schemes.end()) {
+      return fail(bad_url(fmt::format("the scheme '{}' is not known", name), form));
+    }
+    scheme = &*known;
+    url.remove_prefix(mark + 3);
+  }
+  Endpoint endpoint;
+  endpoint.tls = scheme->tls;
+  endpoint.port = scheme->port;
+  if (const auto at = url.rfind('@'); at != std::string_view::npos) {
+    auto read = read_credentials(url.substr(0, at), form, endpoint);
+    if (!read) return fail(read.error());
+    url.remove_prefix(at + 1);
+  }
+  if (const auto slash = url.find('/'); slash != std::string_view::npos) {
+    endpoint.path = url.substr(slash + 1);
+    url = url.substr(0, slash);
+  }
+  if (auto read = read_address(url, form, endpoint); !read) return fail(read.error());
+  return endpoint;
+}
+
+}  // namespace
+
+Error bad_url(std::string_view what, const UrlForm& form) {
+  return {ErrorClass::misconfigured,
+          "bad_url",
+          fmt::format("url: {}", what),
+          std::string(form.remedy),
+          {}};
+}
+
+std::optional<std::string> percent_decoded(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out.push_back(text[i]);
+      continue;
+    }
+    unsigned value = 0;
+    const auto digits = text.substr(i + 1, 2);
+    const auto end = digits.data() + digits.size();
+    if (digits.size() != 2 || std::from_chars(digits.data(), end, value, 16).ptr != end) {
+      return std::nullopt;
+    }
+    out.push_back(static_cast<char>(value));
+    i += 2;
+  }
+  return out;
+}
+
+Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls, const UrlForm& form) {
+  std::vector<Endpoint> endpoints;
+  while (true) {
+    const auto comma = urls.find(',');
+    auto endpoint = parse_endpoint(trimmed(urls.substr(0, comma)), form);
+    if (!endpoint) return fail(endpoint.error());
+    endpoints.push_back(std::move(*endpoint));
+    if (comma == std::string_view::npos) return endpoints;
+    urls.remove_prefix(comma + 1);
+  }
+}
+
+}  // namespace relay::config
