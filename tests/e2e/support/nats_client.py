@@ -232,8 +232,8 @@ class NatsClient:
         found, ended = [], False
         while not ended:
             self.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}",
-                         json.dumps({"batch": 2000, "no_wait": True}), inbox)
-            for _ in range(2000):
+                         json.dumps({"batch": 250, "no_wait": True}), inbox)
+            for _ in range(250):
                 try:
                     message = arriving.get(timeout=self._timeout)
                 except queue.Empty:
