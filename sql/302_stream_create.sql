@@ -39,17 +39,17 @@ begin
       perform set_config('search_path', 'pg_catalog, pg_temp', true);
       return probe::regclass;
     exception
-    when undefined_column then
-      if not pgtrickle._offer_payload_column(body, sqlerrm) then
-        raise;
-      end if;
-    when syntax_error then
-      raise exception 'the query of a stream table must be one SELECT: %', sqlerrm
-        using errcode = 'syntax_error';
-    when invalid_table_definition then
-      raise exception 'this cannot be the query of a stream table: %', sqlerrm
-        using errcode = 'invalid_table_definition',
-              hint = 'It must have a column, and may not read a temporary table.';
+      when undefined_column then
+        if not pgtrickle._offer_payload_column(body, sqlerrm) then
+          raise;
+        end if;
+      when syntax_error then
+        raise exception 'the query of a stream table must be one SELECT: %', sqlerrm
+          using errcode = 'syntax_error';
+      when invalid_table_definition then
+        raise exception 'this cannot be the query of a stream table: %', sqlerrm
+          using errcode = 'invalid_table_definition',
+                hint = 'It must have a column, and may not read a temporary table.';
     end;
   end loop;
 end $$;

@@ -1,7 +1,9 @@
 -- Inboxes: their catalog and their names.
 --
 --   400_inbox_catalog.sql    this
---   410_inbox_create.sql     create_inbox, drop_inbox, enable_inbox_tracking, and what the relay asks
+--   410_inbox_create.sql     create_inbox, drop_inbox, enable_inbox_tracking
+--   412_inbox_relay.sql      what the relay asks when a pipeline starts
+--   415_inbox_payload_columns.sql  members of the payload as columns
 --   420_inbox_messages.sql   what consumers call: mark, fail, replay; health and status
 --   430_inbox_retention.sql  deleting messages that were processed long ago
 --
@@ -42,8 +44,8 @@ as $$
                'received_at', 'processed_at', 'error', 'retry_count', 'trace_id'];
 $$;
 
--- A name of at most 63 bytes: prefix, name and suffix, where they fit; else the name's beginning and
--- 7 hexadecimal digits of its md5.
+-- A name of at most 63 bytes: prefix, name and suffix, where they fit; else the name's beginning
+-- and 7 hexadecimal digits of its md5.
 create or replace function pgtrickle._inbox_relation_name(prefix text, name text, suffix text,
                                                           hashed boolean default false)
 returns text
@@ -103,7 +105,8 @@ begin
     raise exception 'there is no inbox "%"', coalesce(name, '(null)')
       using errcode = 'undefined_object',
             hint = case when near is not null then format('Did you mean "%s"?', near)
-                        else 'SELECT * FROM pgtrickle.inbox_status() shows those that there are.' end;
+                        else 'SELECT * FROM pgtrickle.inbox_status() shows those that there are.'
+                   end;
   end if;
   return inbox;
 end $$;
@@ -133,8 +136,8 @@ begin
   return quote_ident(inbox.columns ->> field);
 end $$;
 
--- Which columns of a table hold what, where `wanted` (field -> column) says so and by the fields' own
--- names elsewhere. An error where the table cannot be an inbox.
+-- Which columns of a table hold what, where `wanted` (field -> column) says so and by the fields'
+-- own names elsewhere. An error where the table cannot be an inbox.
 create or replace function pgtrickle._inbox_columns(rel regclass, wanted jsonb) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -156,7 +159,8 @@ begin
                     and a.attnum > 0 and not a.attisdropped)
   limit 1;
   if unknown is not null then
-    raise exception '% has no column "%"', rel, wanted ->> unknown using errcode = 'undefined_column';
+    raise exception '% has no column "%"', rel, wanted ->> unknown
+      using errcode = 'undefined_column';
   end if;
   select jsonb_object_agg(f, a.attname) into columns
   from unnest(pgtrickle._inbox_fields()) f

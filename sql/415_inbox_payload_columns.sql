@@ -1,7 +1,7 @@
 -- Members of the payload as columns of an inbox, so that queries name them like any column.
 
--- Gives an inbox of create_inbox the column `name`: the member of that name of each payload, as text,
--- null where there is none. Every row is written again once. Doing it twice changes nothing.
+-- Gives an inbox of create_inbox the column `name`: the member of that name of each payload, as
+-- text, null where there is none. Every row is written again once. Doing it twice changes nothing.
 create or replace function pgtrickle.inbox_payload_column(inbox text, name text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -24,9 +24,9 @@ end $$;
 comment on function pgtrickle.inbox_payload_column(text, text) is
   'Adds a column to an inbox that shows a member of each payload, as text';
 
--- A query over an inbox asks for a column that is not there: `said` is PostgreSQL's word on it. Where
--- the query names exactly one inbox of create_inbox, that gets the column out of its payload. True:
--- the query can be tried again.
+-- A query over an inbox asks for a column that is not there: `said` is PostgreSQL's word on it.
+-- Where the query names exactly one inbox of create_inbox, that gets the column out of its payload.
+-- True: the query can be tried again.
 create or replace function pgtrickle._offer_payload_column(query text, said text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

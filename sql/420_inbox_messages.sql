@@ -75,7 +75,7 @@ end $$;
 comment on function pgtrickle.replay_inbox_messages(text, text[]) is
   'Makes messages of an inbox pending again, with no failed tries';
 
--- How many messages wait and how many are dead, and since when. Looks at what is not processed only.
+-- How many messages wait and are dead, and since when. Looks at what is not processed only.
 create or replace function pgtrickle._inbox_counts(
   inbox pgtrickle.pgt_inbox_config, out pending bigint, out dead_letters bigint,
   out oldest_pending_at timestamptz, out last_received_at timestamptz)

@@ -22,7 +22,8 @@ begin
   loop
     begin
       execute format('delete from %1$s where ctid = any (array('
-                     '  select ctid from %1$s where %2$s < clock_timestamp() - $1 * interval ''1 hour'''
+                     '  select ctid from %1$s '
+                     '  where %2$s < clock_timestamp() - $1 * interval ''1 hour'''
                      '  order by %2$s limit $2 for update skip locked))',
                      pgtrickle._inbox_table(inbox),
                      pgtrickle._inbox_column(inbox, 'processed_at'))

@@ -1,14 +1,49 @@
 #include <memory>
+#include <utility>
 
+#include "file/file_source.h"
 #include "file/options.h"
 #include "file/sink.h"
+#include "file/source_options.h"
+#include "file/stdin_source.h"
 #include "pipeline/registry.h"
 
 namespace relay::file {
 
 void register_backend(Registry& registry);
 
+namespace {
+
+LineRules rules_of(const BackendContext& context, std::string path) {
+  return {context.options.id_prefix.value_or(context.pipeline), std::move(path),
+          context.options.max_record_bytes};
+}
+
+Result<std::unique_ptr<Source>> make_file_source(const config::Values& values,
+                                                 const BackendContext& context) {
+  auto mapping = FieldMapping::make(values);
+  if (!mapping) return fail(mapping.error());
+  SourceOptions options = parse_source_options(values, context.pipeline);
+  LineRules rules = rules_of(context, options.path);
+  return std::make_unique<FileSource>(std::move(options), std::move(rules), std::move(*mapping));
+}
+
+Result<std::unique_ptr<Source>> make_stdin_source(const config::Values& values,
+                                                  const BackendContext& context) {
+  auto mapping = FieldMapping::make(values);
+  if (!mapping) return fail(mapping.error());
+  return std::make_unique<StdinSource>(rules_of(context, "stdin"), std::move(*mapping));
+}
+
+}  // namespace
+
 void register_backend(Registry& registry) {
+  registry.add(SourceType{
+      .name = "file", .aliases = {}, .options = file_source_fields(), .make = &make_file_source});
+  registry.add(SourceType{.name = "stdin",
+                          .aliases = {},
+                          .options = stdin_source_fields(),
+                          .make = &make_stdin_source});
   const auto make = [](const config::Values& values,
                        const BackendContext& context) -> Result<std::unique_ptr<Sink>> {
     auto options = parse_options(values);

@@ -11,9 +11,6 @@ namespace relay::inbox {
 
 namespace {
 
-// Far below what PostgreSQL's stack depth allows with its smallest settings.
-constexpr int kMaxDepth = 1000;
-
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
 }
@@ -32,9 +29,22 @@ class Walker {
 
   bool document() {
     blanks();
-    if (!value(0)) return false;
-    blanks();
-    return at_ == end_;
+    while (true) {
+      if (!value_or_opening()) return false;
+      if (opened_) continue;
+      // Behind a value: what ends here, and whether another one follows.
+      while (true) {
+        blanks();
+        if (open_.empty()) return at_ == end_;
+        if (take(',')) {
+          blanks();
+          if (open_.back() == '}' && !name()) return false;
+          break;
+        }
+        if (!take(open_.back())) return false;
+        open_.pop_back();
+      }
+    }
   }
 
  private:
@@ -59,13 +69,15 @@ class Walker {
     return true;
   }
 
-  bool value(int depth) {
-    if (!more() || depth > kMaxDepth) return false;
+  // A value, or the beginning of a container that is not empty, up to its first value (`opened_`).
+  bool value_or_opening() {
+    opened_ = false;
+    if (!more()) return false;
     switch (*at_) {
       case '{':
-        return object(depth);
+        return container('}') && (!opened_ || name());
       case '[':
-        return array(depth);
+        return container(']');
       case '"':
         return string();
       case 't':
@@ -79,34 +91,22 @@ class Walker {
     }
   }
 
-  bool object(int depth) {
+  bool container(char closing) {
     ++at_;
     blanks();
-    if (take('}')) return true;
-    while (true) {
-      blanks();
-      if (!more() || *at_ != '"' || !string()) return false;
-      blanks();
-      if (!take(':')) return false;
-      blanks();
-      if (!value(depth + 1)) return false;
-      blanks();
-      if (take('}')) return true;
-      if (!take(',')) return false;
-    }
+    if (take(closing)) return true;
+    open_ += closing;
+    opened_ = true;
+    return true;
   }
 
-  bool array(int depth) {
-    ++at_;
+  // A member's name and colon, up to its value.
+  bool name() {
+    if (!more() || *at_ != '"' || !string()) return false;
     blanks();
-    if (take(']')) return true;
-    while (true) {
-      blanks();
-      if (!value(depth + 1)) return false;
-      blanks();
-      if (take(']')) return true;
-      if (!take(',')) return false;
-    }
+    if (!take(':')) return false;
+    blanks();
+    return true;
   }
 
   bool digits() {
@@ -161,6 +161,8 @@ class Walker {
 
   const char* at_;
   const char* end_;
+  std::string open_;  // what closes each container that is open, outermost first
+  bool opened_ = false;
 };
 
 std::string base64(std::string_view bytes) {

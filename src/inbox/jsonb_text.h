@@ -6,8 +6,8 @@
 namespace relay::inbox {
 
 /// Whether PostgreSQL's jsonb takes this text. Decides everything but what depends on the server's
-/// limits (numbers beyond `numeric`, a single string of 256 MB): there it says yes, and the server
-/// refuses.
+/// limits (numbers beyond `numeric`, nesting beyond its stack, a string of 256 MB): there it says
+/// yes, and the server refuses.
 bool jsonb_takes(std::string_view text);
 
 /// What is stored in the place of a payload that jsonb does not take:

@@ -36,53 +36,58 @@ std::string wanted_name(const Options& options) {
   return options.inbox_name.empty() ? options.inbox_table : "inbox_" + options.inbox_name;
 }
 
+/// Our schema is not installed there, or is one without inboxes.
 bool lacks_database_side(const Error& error) {
   return error.code == "3F000" || error.code == "42883";
 }
 
-/// A database without our schema: only tables that are there can be written to.
+/// A table that is not ours: the functions of the database side need not be able to see it.
 Result<std::optional<Place>> find_plain_table(Connection& connection, const Options& options,
-                                              const Error& why, Deadline deadline,
-                                              std::stop_token stop) {
-  if (!options.inbox_table.empty()) {
-    const auto found = connection.query(
-        "select n.nspname, c.relname from pg_catalog.pg_class c "
-        "join pg_catalog.pg_namespace n on n.oid = c.relnamespace "
-        "where c.oid = pg_catalog.to_regclass($1)",
-        {options.inbox_table}, deadline, std::move(stop));
-    if (!found) return fail(found.error());
-    if (!found->empty()) {
-      return Place{std::string(found->text(0, 0)), std::string(found->text(0, 1)), {}};
-    }
-  }
-  return fail(ErrorClass::misconfigured, why.code,
-              fmt::format("{} has no table {}, and the database side that could make it is not "
-                          "installed there, or is older",
-                          connection.endpoint(), wanted_name(options)),
-              "run `pgtrickle-relay init` against that database, or name a table that is there");
+                                              Deadline deadline, std::stop_token stop) {
+  if (options.inbox_table.empty()) return std::optional<Place>();
+  const auto found = connection.query(
+      "select n.nspname, c.relname from pg_catalog.pg_class c "
+      "join pg_catalog.pg_namespace n on n.oid = c.relnamespace "
+      "where c.oid = pg_catalog.to_regclass($1)",
+      {options.inbox_table}, deadline, std::move(stop));
+  if (!found) return fail(found.error());
+  if (found->empty()) return std::optional<Place>();
+  return Place{std::string(found->text(0, 0)), std::string(found->text(0, 1)), {}};
 }
 
-Result<std::optional<Place>> find_place(Connection& connection, const Options& options,
-                                        Deadline deadline, std::stop_token stop) {
-  const auto opened = connection.query(
+Result<postgres::Rows> ask_database_side(Connection& connection, const Options& options,
+                                         Deadline deadline, std::stop_token stop) {
+  return connection.query(
       "select o.table_schema, o.table_name, c.field, c.name "
       "from pgtrickle.relay_open_inbox($1, $2, $3, $4, $5, $6, $7) o "
       "left join lateral pg_catalog.jsonb_each_text(o.columns) c (field, name) on true",
       {unless_empty(options.inbox_name), unless_empty(options.inbox_table),
        text_of(options.max_retries), options.schedule, text_of(options.with_dead_letter),
        text_of(options.retention_hours), Param(options.looks_only ? "true" : "false")},
-      deadline, stop);
-  if (!opened) {
-    if (!lacks_database_side(opened.error())) return fail(opened.error());
-    return find_plain_table(connection, options, opened.error(), deadline, std::move(stop));
+      deadline, std::move(stop));
+}
+
+Result<std::optional<Place>> find_place(Connection& connection, const Options& options,
+                                        Deadline deadline, std::stop_token stop) {
+  const auto opened = ask_database_side(connection, options, deadline, stop);
+  if (opened && !opened->empty()) {
+    Place place{std::string(opened->text(0, 0)), std::string(opened->text(0, 1)), {}};
+    for (int row = 0; row < opened->size(); ++row) {
+      if (opened->is_null(row, 2)) continue;
+      place.columns[std::string(opened->text(row, 2))] = opened->text(row, 3);
+    }
+    return place;
   }
-  if (opened->empty()) return std::optional<Place>();
-  Place place{std::string(opened->text(0, 0)), std::string(opened->text(0, 1)), {}};
-  for (int row = 0; row < opened->size(); ++row) {
-    if (opened->is_null(row, 2)) continue;
-    place.columns[std::string(opened->text(row, 2))] = opened->text(row, 3);
-  }
-  return place;
+  const bool not_there = opened || opened.error().code == "42704";
+  if (!not_there && !lacks_database_side(opened.error())) return fail(opened.error());
+  auto plain = find_plain_table(connection, options, deadline, std::move(stop));
+  if (!plain || *plain || opened) return plain;
+  if (not_there) return fail(opened.error());
+  return fail(ErrorClass::misconfigured, opened.error().code,
+              fmt::format("{} has no table {}, and the database side that could make it is not "
+                          "installed there, or is older",
+                          connection.endpoint(), wanted_name(options)),
+              "run `pgtrickle-relay init` against that database, or name a table that is there");
 }
 
 /// The column for a field: as the pipeline says, as the catalog says, or by the field's own name.

@@ -135,6 +135,7 @@ void Consumer::rebalance(int code, rd_kafka_topic_partition_list_t* partitions) 
   const bool assigned = code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
   log::debug("kafka_rebalance", options_.client.pipeline, "{} partitions {}", partitions->cnt,
              assigned ? "assigned" : "given up");
+  last_position_ = nullptr;
   for (const auto& entry : elements(*partitions)) {
     if (assigned) {
       positions_[{entry.topic, entry.partition}] = -1;
@@ -173,8 +174,18 @@ Result<std::optional<Consumed>> Consumer::next(milliseconds time, std::stop_toke
   }
   events_.trouble.reset();
   const Consumed found = view(*message_);
-  positions_[{std::string(found.topic), found.partition}] = found.offset + 1;
+  note_position(*message_, found);
   return found;
+}
+
+void Consumer::note_position(const rd_kafka_message_t& message, const Consumed& found) {
+  if (last_position_ == nullptr || message.rkt != last_topic_ ||
+      message.partition != last_partition_) {
+    last_topic_ = message.rkt;
+    last_partition_ = message.partition;
+    last_position_ = &positions_[{std::string(found.topic), found.partition}];
+  }
+  *last_position_ = found.offset + 1;
 }
 
 void Consumer::note_error(const rd_kafka_message_t& message) {

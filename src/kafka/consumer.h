@@ -66,6 +66,7 @@ class Consumer {
   Result<void> start(std::stop_token stop);
   Result<void> subscribe();
   void rebalance(int code, rd_kafka_topic_partition_list_s* partitions);
+  void note_position(const rd_kafka_message_s& message, const Consumed& found);
   void note_error(const rd_kafka_message_s& message);
   Consumed view(const rd_kafka_message_s& message) const;
 
@@ -75,6 +76,10 @@ class Consumer {
   std::optional<Error> refusal_;  // a topic or the group is not ours to read, or not there
   std::string cluster_;
   std::map<std::pair<std::string, std::int32_t>, std::int64_t> positions_;  // of what is assigned
+  // The place of the last record, so that it is not looked for each time.
+  const void* last_topic_ = nullptr;
+  std::int32_t last_partition_ = 0;
+  std::int64_t* last_position_ = nullptr;
   Owned<rd_kafka_s> client_;  // behind what its callbacks write to
   Owned<rd_kafka_queue_s> queue_;
   Owned<rd_kafka_message_s> message_;

@@ -81,6 +81,20 @@ Refusal explain(std::string_view message) {
   return refusal;
 }
 
+/// What never came to be a session: the server is not there, or is not the one that was meant.
+void advise(Error& error) {
+  if (error.message.find("certificate") != std::string::npos) {
+    error.error_class = ErrorClass::misconfigured;
+    error.remedy =
+        "give the authority that signed the server's certificate as sslrootcert in the PostgreSQL "
+        "URL, and the host name that the certificate is for";
+  } else {
+    error.remedy =
+        "check host and port in the PostgreSQL URL, that PostgreSQL runs, and that this machine "
+        "reaches it";
+  }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Connection>> Connection::open(const Options& options, std::stop_token stop) {
@@ -139,6 +153,7 @@ Result<void> Connection::connect(const Options& options, Deadline deadline, std:
     broken_ = true;
     Error error = error_of_state(
         refusal.state, fmt::format("connecting to PostgreSQL at {}: {}", endpoint_, refusal.text));
+    if (refusal.state.empty()) advise(error);
     return fail(std::move(error));
   }
   PQsetErrorVerbosity(handle_.get(), PQERRORS_TERSE);

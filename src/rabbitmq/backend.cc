@@ -42,7 +42,8 @@ void register_backend(Registry& registry) {
                         .subject_option = "routing_key",
                         .escape = nullptr,
                         .make = &make_sink,
-                        .default_subject = nullptr});
+                        .default_subject = nullptr,
+                        .cloudevents = {"cloudEvents:", false, {}}});
 }
 
 }  // namespace relay::rabbitmq

@@ -91,15 +91,15 @@ void Delivery::give_up(Error error) {
 void Delivery::drain() {
   while (!gone_) {
     auto notice = connection_.next_notice();
-    if (!event) {
+    if (!notice) {
       gone_ = true;
-      failure_ = shared(std::move(event.error()));
+      failure_ = shared(std::move(notice.error()));
       return;
     }
-    if (!*event) return;
-    if (const auto* confirm = std::get_if<Confirm>(&**event)) take(*confirm);
-    if (const auto* returned = std::get_if<Returned>(&**event)) take(*returned);
-    if (const auto* closed = std::get_if<ChannelClosed>(&**event)) take(*closed);
+    if (!*notice) return;
+    if (const auto* confirm = std::get_if<Confirm>(&**notice)) take(*confirm);
+    if (const auto* returned = std::get_if<Returned>(&**notice)) take(*returned);
+    if (const auto* closed = std::get_if<ChannelClosed>(&**notice)) take(*closed);
   }
 }
 

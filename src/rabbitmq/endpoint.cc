@@ -1,124 +1,44 @@
 #include "rabbitmq/endpoint.h"
 
-#include <charconv>
-#include <optional>
+#include <array>
 #include <utility>
+
+#include "config/endpoint.h"
 
 namespace relay::rabbitmq {
 
 namespace {
 
-Error bad_url(std::string_view what) {
-  return {ErrorClass::misconfigured,
-          "bad_url",
-          fmt::format("url: {}", what),
-          "write it as amqp://host:5672/vhost, or amqps://host:5671/vhost for TLS",
-          {}};
-}
-
-std::optional<std::string> percent_decoded(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out.push_back(text[i]);
-      continue;
-    }
-    unsigned value = 0;
-    const auto digits = text.substr(i + 1, 2);
-    const auto end = digits.data() + digits.size();
-    if (digits.size() != 2 || std::from_chars(digits.data(), end, value, 16).ptr != end) {
-      return std::nullopt;
-    }
-    out.push_back(static_cast<char>(value));
-    i += 2;
-  }
-  return out;
-}
-
-Result<void> read_credentials(std::string_view text, Endpoint& endpoint) {
-  const auto colon = text.find(':');
-  const auto user = percent_decoded(text.substr(0, colon));
-  const auto password =
-      colon == std::string_view::npos ? std::string() : percent_decoded(text.substr(colon + 1));
-  if (!user || !password) return fail(bad_url("a % in the credentials begins no two hex digits"));
-  endpoint.user = *user;
-  endpoint.password = *password;
-  return {};
-}
-
-Result<void> read_vhost(std::string_view text, Endpoint& endpoint) {
-  // amqp://host/ is taken as amqp://host: hardly anybody means the vhost with the empty name.
-  if (text.empty()) return {};
-  const auto vhost = percent_decoded(text);
-  if (!vhost) return fail(bad_url("a % in the vhost begins no two hex digits"));
-  endpoint.vhost = *vhost;
-  return {};
-}
-
-Result<void> read_address(std::string_view text, Endpoint& endpoint) {
-  const auto colon = text.rfind(':');
-  const bool bracketed = text.starts_with('[');
-  const bool has_port = colon != std::string_view::npos &&
-                        (bracketed ? text.find(']', colon) == text.npos : text.find(':') == colon);
-  auto host = has_port ? text.substr(0, colon) : text;
-  if (has_port) {
-    const auto port = text.substr(colon + 1);
-    const auto end = port.data() + port.size();
-    const auto parsed = std::from_chars(port.data(), end, endpoint.port);
-    if (parsed.ec != std::errc() || parsed.ptr != end || endpoint.port < 1 ||
-        endpoint.port > 65535) {
-      return fail(bad_url(fmt::format("'{}' is no port", port)));
-    }
-  }
-  if (host.empty()) return fail(bad_url("it names no host"));
-  endpoint.address = fmt::format("{}:{}", host, endpoint.port);
-  if (bracketed && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  endpoint.host = host;
-  return {};
-}
-
-Result<Endpoint> parse_endpoint(std::string_view url) {
-  Endpoint endpoint;
-  if (const auto scheme = url.find("://"); scheme != std::string_view::npos) {
-    const auto name = url.substr(0, scheme);
-    if (name != "amqp" && name != "amqps") {
-      return fail(bad_url(fmt::format("the scheme '{}' is not known", name)));
-    }
-    endpoint.tls = name == "amqps";
-    if (endpoint.tls) endpoint.port = 5671;
-    url.remove_prefix(scheme + 3);
-  }
-  if (const auto at = url.rfind('@'); at != std::string_view::npos) {
-    if (auto read = read_credentials(url.substr(0, at), endpoint); !read) return fail(read.error());
-    url.remove_prefix(at + 1);
-  }
-  if (const auto slash = url.find('/'); slash != std::string_view::npos) {
-    if (auto read = read_vhost(url.substr(slash + 1), endpoint); !read) return fail(read.error());
-    url = url.substr(0, slash);
-  }
-  if (url.empty()) return fail(bad_url("it names no host"));
-  if (auto read = read_address(url, endpoint); !read) return fail(read.error());
-  return endpoint;
-}
-
-std::string_view trimmed(std::string_view text) {
-  while (text.starts_with(' ')) text.remove_prefix(1);
-  while (text.ends_with(' ')) text.remove_suffix(1);
-  return text;
-}
+constexpr std::array kSchemes = {config::UrlForm::Scheme{"amqp", 5672, false},
+                                 config::UrlForm::Scheme{"amqps", 5671, true}};
+constexpr config::UrlForm kForm = {
+    kSchemes, "write it as amqp://host:5672/vhost, or amqps://host:5671/vhost for TLS"};
 
 }  // namespace
 
 Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {
+  auto found = config::parse_endpoints(urls, kForm);
+  if (!found) return fail(found.error());
   std::vector<Endpoint> endpoints;
-  while (true) {
-    const auto comma = urls.find(',');
-    auto endpoint = parse_endpoint(trimmed(urls.substr(0, comma)));
-    if (!endpoint) return fail(endpoint.error());
-    endpoints.push_back(std::move(*endpoint));
-    if (comma == std::string_view::npos) return endpoints;
-    urls.remove_prefix(comma + 1);
+  for (config::Endpoint& place : *found) {
+    Endpoint endpoint;
+    endpoint.host = std::move(place.host);
+    endpoint.port = place.port;
+    endpoint.address = std::move(place.address);
+    endpoint.tls = place.tls;
+    if (!place.user.empty() || place.password) {
+      endpoint.user = std::move(place.user);
+      endpoint.password = place.password.value_or(std::string());
+    }
+    // amqp://host/ is taken as amqp://host: hardly anybody means the vhost with the empty name.
+    if (!place.path.empty()) {
+      const auto vhost = config::percent_decoded(place.path);
+      if (!vhost) return fail(config::bad_url("a % in the vhost begins no two hex digits", kForm));
+      endpoint.vhost = *vhost;
+    }
+    endpoints.push_back(std::move(endpoint));
   }
+  return endpoints;
 }
 
 }  // namespace relay::rabbitmq

@@ -74,7 +74,7 @@ void read_properties(const amqp_basic_properties_t& from, Delivered& to) {
 }  // namespace
 
 Result<std::optional<Notice>> FrameReader::add(const amqp_frame_t_& frame,
-                                              const std::string& address, std::string& blocked) {
+                                               const std::string& address, std::string& blocked) {
   if (frame.frame_type == AMQP_FRAME_METHOD) return method(frame, address, blocked);
   if (!content_) return std::optional<Notice>();
   if (frame.frame_type == AMQP_FRAME_HEADER) properties(frame);
@@ -83,7 +83,8 @@ Result<std::optional<Notice>> FrameReader::add(const amqp_frame_t_& frame,
 }
 
 Result<std::optional<Notice>> FrameReader::method(const amqp_frame_t_& frame,
-                                                 const std::string& address, std::string& blocked) {
+                                                  const std::string& address,
+                                                  std::string& blocked) {
   const void* const decoded = frame.payload.method.decoded;
   switch (frame.payload.method.id) {
     case AMQP_BASIC_ACK_METHOD: {
@@ -142,24 +143,24 @@ void FrameReader::properties(const amqp_frame_t_& frame) {
       *static_cast<const amqp_basic_properties_t*>(frame.payload.properties.decoded);
   content_->has_properties = true;
   content_->left = static_cast<std::size_t>(frame.payload.properties.body_size);
-  if (auto* message = std::get_if<Delivered>(&content_->event)) {
+  if (auto* message = std::get_if<Delivered>(&content_->notice)) {
     read_properties(properties, *message);
   } else if ((properties._flags & AMQP_BASIC_MESSAGE_ID_FLAG) != 0) {
-    std::get<Returned>(content_->event).message_id = text(properties.message_id);
+    std::get<Returned>(content_->notice).message_id = text(properties.message_id);
   }
 }
 
 void FrameReader::body(const amqp_frame_t_& frame) {
   const auto part = view(frame.payload.body_fragment);
   content_->left -= std::min(content_->left, part.size());
-  if (auto* message = std::get_if<Delivered>(&content_->event)) message->body.append(part);
+  if (auto* message = std::get_if<Delivered>(&content_->notice)) message->body.append(part);
 }
 
 std::optional<Notice> FrameReader::finished() {
   if (!content_->has_properties || content_->left > 0) return std::nullopt;
-  Notice event = std::move(content_->event);
+  Notice notice = std::move(content_->notice);
   content_.reset();
-  return event;
+  return notice;
 }
 
 Error call_error(const amqp_rpc_reply_t_& reply, std::string_view doing, std::string_view address) {

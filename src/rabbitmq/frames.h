@@ -21,20 +21,20 @@ class FrameReader {
   /// broker takes no messages, or empty when it does again. An error: the broker closes the
   /// connection.
   Result<std::optional<Notice>> add(const amqp_frame_t_& frame, const std::string& address,
-                                   std::string& blocked);
+                                    std::string& blocked);
 
   /// No message is in the middle of coming.
   bool between_notices() const { return !content_; }
 
  private:
   struct Content {
-    Notice event;  // Returned or Delivered
+    Notice notice;  // Returned or Delivered
     std::size_t left = 0;
     bool has_properties = false;
   };
 
   Result<std::optional<Notice>> method(const amqp_frame_t_& frame, const std::string& address,
-                                      std::string& blocked);
+                                       std::string& blocked);
   void properties(const amqp_frame_t_& frame);
   void body(const amqp_frame_t_& frame);
   std::optional<Notice> finished();

@@ -56,10 +56,10 @@ bool RabbitSink::still_good() {
   if (!connection_ || confirms_.in_flight() > 0) return false;
   while (true) {
     // What the broker said while nobody listened: that it ended the connection, mostly.
-    const auto event = connection_->next_notice();
-    if (!event) return false;
-    if (!*event) return true;
-    if (std::holds_alternative<ChannelClosed>(**event)) return false;
+    const auto notice = connection_->next_notice();
+    if (!notice) return false;
+    if (!*notice) return true;
+    if (std::holds_alternative<ChannelClosed>(**notice)) return false;
   }
 }
 

@@ -111,15 +111,15 @@ Result<RecordBatch> RabbitSource::take(const ReadLimits& limits) {
   while (!broken_ && batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
     auto notice = connection_->next_notice();
     std::optional<Error> error;
-    if (!event) {
-      error = event.error();
-    } else if (!*event) {
+    if (!notice) {
+      error = notice.error();
+    } else if (!*notice) {
       return batch;
-    } else if (const auto* message = std::get_if<Delivered>(&**event)) {
+    } else if (const auto* message = std::get_if<Delivered>(&**notice)) {
       add(batch, *message);
-    } else if (const auto* closed = std::get_if<ChannelClosed>(&**event)) {
+    } else if (const auto* closed = std::get_if<ChannelClosed>(&**notice)) {
       error = closed->error;
-    } else if (std::holds_alternative<ConsumerCancelled>(**event)) {
+    } else if (std::holds_alternative<ConsumerCancelled>(**notice)) {
       error = queue_gone(options_.queue, connection_->address());
     }
     if (!error) continue;

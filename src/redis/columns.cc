@@ -2,6 +2,8 @@
 
 #include <simdjson.h>
 
+#include <optional>
+
 namespace relay::redis {
 
 namespace {
@@ -51,17 +53,22 @@ void add_columns(ondemand::object object, Columns& out) {
   }
 }
 
+/// The member of that name; null: there is none. Throws where the JSON is broken: the object is of
+/// no use any more then.
+std::optional<ondemand::value> member(ondemand::object& object, std::string_view name) {
+  auto found = object[name];
+  if (found.error() == simdjson::NO_SUCH_FIELD) return std::nullopt;
+  return found.value();
+}
+
 /// Where the columns are in a message of the relay's own: the member of that name.
-std::string_view holder_of(ondemand::object& object) {
-  if (object["stream_table"].error() != simdjson::SUCCESS) return {};
-  if (object["delta"].error() == simdjson::SUCCESS) return "delta";
-  if (object["op"].error() != simdjson::SUCCESS) return {};
+std::string_view holder_of(ondemand::object object) {
+  if (!member(object, "stream_table")) return {};
+  if (member(object, "delta")) return "delta";
+  if (!member(object, "op")) return {};
   for (const std::string_view name : {"new", "old"}) {
-    auto member = object[name];
-    if (member.error() == simdjson::SUCCESS &&
-        member.type().value_unsafe() == ondemand::json_type::object) {
-      return name;
-    }
+    auto row = member(object, name);
+    if (row && row->type() == ondemand::json_type::object) return name;
   }
   return {};
 }
@@ -74,10 +81,10 @@ Result<void> read_columns(std::string_view body, Columns& out) {
     const simdjson::padded_string padded(body);
     ondemand::document document = parser.iterate(padded);
     if (document.type() != ondemand::json_type::object) return fail(no_object("it is no object"));
-    ondemand::object object = document.get_object();
-    const std::string_view holder = holder_of(object);
+    const std::string_view holder = holder_of(document.get_object());
     if (holder == "delta") return fail(is_delta());
-    object.reset();
+    document = parser.iterate(padded);
+    ondemand::object object = document.get_object();
     if (holder.empty()) {
       add_columns(object, out);
     } else {

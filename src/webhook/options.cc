@@ -24,9 +24,11 @@ constexpr std::array kSinkFields = {
           .default_text = "POST",
           .meaning = "the requests' method",
           .choices = "POST,PUT"},
-    Field{.name = "headers",
+    Field{.name = "request_headers",
           .type = FieldType::map,
-          .meaning = "headers of each request, such as Authorization; values are sent as they are",
+          .meaning =
+              "headers of each request that may be secret, such as Authorization: no templates, "
+              "and kept nowhere",
           .secret = true},
     Field{.name = "batch",
           .type = FieldType::boolean,
@@ -108,13 +110,14 @@ Error misconfigured(std::string code, std::string message, std::string remedy) {
 }
 
 Result<void> read_headers(const config::Values& values, Options& options) {
-  options.headers = values.map("headers");
+  options.headers = values.map("request_headers");
   for (const auto& [name, value] : options.headers) {
     const bool reserved =
         std::any_of(kReservedHeaders.begin(), kReservedHeaders.end(),
                     [&](std::string_view other) { return http::same_header_name(name, other); });
     if (reserved || !http::is_header_name(name) || !http::is_header_value(value)) {
-      return fail(misconfigured("bad_header", fmt::format("headers: '{}' cannot be set", name),
+      return fail(misconfigured("bad_header",
+                                fmt::format("request_headers: '{}' cannot be set", name),
                                 "the names of a request's own headers are reserved; a value is one "
                                 "line"));
     }
@@ -180,7 +183,13 @@ Result<void> read_security(const config::Values& values, const http::Url& url, O
 
 std::vector<std::string> Options::secrets() const {
   std::vector<std::string> all{bearer_token, client.password};
-  for (const auto& [name, value] : headers) all.push_back(value);
+  for (const auto& [name, value] : headers) {
+    all.push_back(value);
+    // "Bearer xyz": each word may come back alone.
+    for (std::size_t at = value.find(' '); at != value.npos; at = value.find(' ', at + 1)) {
+      all.push_back(value.substr(at + 1));
+    }
+  }
   std::erase_if(all, [](const std::string& secret) { return secret.size() < 4; });
   return all;
 }

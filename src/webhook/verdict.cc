@@ -9,7 +9,7 @@ namespace {
 constexpr std::size_t kExcerpt = 200;
 
 std::string remedy_of(int status) {
-  if (status == 401) return "look at the credentials: bearer_token, user, headers";
+  if (status == 401) return "look at the credentials: bearer_token, user, request_headers";
   if (status == 403) return "look at the permissions of the credentials, and at the signature";
   if (status == 404) return "look at the path of url";
   if (status < 400) return "redirections are not followed: set url to where it leads";

@@ -1,5 +1,5 @@
 """Shared fixtures: see support/fixtures.py. Hooks of the conformance suite: conformance/suite.py."""
 
-from conformance.suite import (pytest_configure, pytest_runtest_logreport,  # noqa: F401
-                               pytest_terminal_summary)
+from conformance.suite import (pytest_collection_modifyitems, pytest_configure,  # noqa: F401
+                               pytest_runtest_logreport, pytest_terminal_summary)
 from support.fixtures import *  # noqa: F401,F403

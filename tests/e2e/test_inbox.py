@@ -45,8 +45,8 @@ def test_an_inbox_has_the_columns_that_are_documented(db, admin):
     made = admin.execute("select pgtrickle.create_inbox('payment_events')").fetchone()[0]
     assert made == "pgtrickle.inbox_payment_events"
     assert [row[0] for row in db.execute(
-        "select attname from pg_attribute where attrelid = 'pgtrickle.inbox_payment_events'::regclass"
-        " and attnum > 0 order by attnum")] == COLUMNS
+        "select attname from pg_attribute where attnum > 0 and attrelid = "
+        "'pgtrickle.inbox_payment_events'::regclass order by attnum")] == COLUMNS
     assert db.one("select pg_get_userbyid(relowner) from pg_class where oid = "
                   "'pgtrickle.inbox_payment_events'::regclass") == "pgtrickle_owner"
     for view in ("payment_events_pending", "payment_events_dlq", "payment_events_stats"):
@@ -56,8 +56,8 @@ def test_an_inbox_has_the_columns_that_are_documented(db, admin):
 def test_all_settings_are_taken(db, admin):
     admin.execute("select pgtrickle.create_inbox('x', max_retries => 7, schedule => '5s', "
                   "with_dead_letter => false, with_stats => false, retention_hours => 24)")
-    assert db.execute("select max_retries, schedule, with_dead_letter, with_stats, retention_hours, "
-                      "dlq_view, stats_view from pgtrickle.pgt_inbox_config") == [
+    assert db.execute("select max_retries, schedule, with_dead_letter, with_stats, "
+                      "retention_hours, dlq_view, stats_view from pgtrickle.pgt_inbox_config") == [
         (7, "5s", False, False, 24, None, None)]
     assert db.one("select to_regclass('pgtrickle.x_dlq')") is None
 
@@ -127,7 +127,8 @@ def test_names_of_any_spelling(db, admin, name):
     assert call("replay_inbox_messages(%s, %s)", ["1", "2"]) == 1
     assert call("inbox_health(%s)")["pending"] == 1
     admin.execute("select pgtrickle.create_inbox(%s)", (name,))
-    views = db.execute("select pending_view, dlq_view, stats_view from pgtrickle.pgt_inbox_config")[0]
+    views, = db.execute("select pending_view, dlq_view, stats_view "
+                        "from pgtrickle.pgt_inbox_config")
     assert len(set(views)) == 3 and all(len(view.encode()) <= 63 for view in views)
     admin.execute("select pgtrickle.drop_inbox(%s)", (name,))
     assert db.one("select to_regclass(%s)", (table,)) is None
@@ -387,3 +388,41 @@ def test_settings_of_a_pipeline_reach_the_inbox(db):
     arrive(db, "1")
     db.execute("select pgtrickle.inbox_mark_failed('shop', '1')")
     assert ids(db, "pgtrickle.shop_dlq") == ["1"]
+
+
+# Members of the payload as columns --------------------------------------------------------------
+
+
+def test_a_member_of_the_payload_becomes_a_column(db, admin, inbox):
+    db.execute("insert into pgtrickle.inbox_shop (event_id, payload) values "
+               """('1', '{"who": "ann", "n": {"x": 1}}'), ('2', '[1]'), ('3', null)""")
+    for _ in range(2):
+        admin.execute("select pgtrickle.inbox_payload_column('shop', 'who')")
+    admin.execute("select pgtrickle.inbox_payload_column('shop', 'n')")
+    db.execute("insert into pgtrickle.inbox_shop (event_id, payload) values ('4', '{\"who\": 5}')")
+    assert db.execute("select who, n from pgtrickle.inbox_shop order by event_id") == [
+        ("ann", '{"x": 1}'), (None, None), (None, None), ("5", None)]
+
+
+def test_a_stream_table_over_an_inbox_may_name_members_of_the_payload(db, admin, inbox):
+    db.execute("grant create on schema public to inbox_admin")
+    db.execute("select pgtrickle.create_inbox('other')")
+    admin.execute("""select pgtrickle.create_stream_table('totals',
+        'select customer, region, sum((payload ->> ''amount'')::numeric) as total
+           from pgtrickle.inbox_shop where processed = false group by customer, region')""")
+    db.execute("""insert into pgtrickle.inbox_shop (event_id, payload) values
+        ('1', '{"customer": "a", "region": "eu", "amount": 2}'),
+        ('2', '{"customer": "a", "region": "eu", "amount": 3.5}')""")
+    db.execute("select pgtrickle.refresh_stream_table('totals')")
+    assert db.execute("select customer, region, total::float from totals") == [("a", "eu", 5.5)]
+    assert db.one("select count(*) from pg_attribute where attrelid = "
+                  "'pgtrickle.inbox_other'::regclass and attname = 'customer'") == 0
+
+
+@pytest.mark.parametrize("query", [
+    "select nothing from own", "select nothing from pgtrickle.inbox_shop, pgtrickle.inbox_other"])
+def test_a_column_that_no_single_inbox_can_give_is_missed_as_ever(db, inbox, query):
+    db.execute("create table own (id int)")
+    db.execute("select pgtrickle.create_inbox('other')")
+    said = refusal(db, f"select pgtrickle.create_stream_table('s', '{query}')")
+    assert 'column "nothing" does not exist' in said

@@ -1,6 +1,7 @@
 """The Kafka sink, by the real binary against a real broker, read with confluent-kafka."""
 
 import json
+import pathlib
 import re
 import time
 
@@ -9,6 +10,7 @@ import pytest
 from support.fixtures import need
 from support.kafka_server import KafkaServer
 from support.pipelines import SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox
+from support.postgres import REPOSITORY
 from support.proxy import DOWN, UP, FaultProxy
 from support.tls import Authority
 from support.waiting import eventually
@@ -201,6 +203,16 @@ def test_few_messages_do_not_wait_for_a_batch_to_fill(db, shared_kafka, relay, o
         insert_rows(db, "orders", 2)
         wait_rows(reader, [1, 2])
         assert time.monotonic() - began < 2 * SLOW_FACTOR
+
+
+def test_the_example_of_the_documentation_runs(db, shared_kafka, relay, orders):
+    page = pathlib.Path(REPOSITORY, "docs/backends/kafka.md").read_text()
+    shared_kafka.create_topic("orders")
+    with relay, shared_kafka.reader("orders") as reader:
+        db.execute(re.search(r"```sql\n(.*?)```", page, re.DOTALL)[1]
+                   .replace("localhost:9092", shared_kafka.brokers))
+        insert_rows(db, "orders", 1, 3)
+        wait_rows(reader, [1, 2, 3])
 
 
 # Faults ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from support.fixtures import need
 from support.pipelines import (SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox,
-                               status_row, wait_settled)
+                               wait_settled)
 from support.proxy import DOWN, UP, FaultProxy
 from support.rabbitmq_server import RabbitServer, available
 from support.tls import Authority
@@ -238,15 +238,13 @@ def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, server
         (letter, code, message, payload), = dead_letters(db, "p")
         assert code == "refused_by_broker" and str(LARGEST) in message
         assert json.loads(payload)["new"]["id"] == 500
-        server.control("eval", "application:set_env(rabbit, max_message_size, 134217728).")
+        server.set_largest_message(128 << 20)
         try:
-            # The broker looks at its limit when a channel is opened.
-            set_outbox(db, "p", place.pipeline(message="row", headers={"attempt": "2"}))
             db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
             eventually(lambda: place.first_arrivals()[-1] == 500, 30 * SLOW_FACTOR)
             eventually(lambda: dead_letters(db, "p") == [])
         finally:
-            server.control("eval", f"application:set_env(rabbit, max_message_size, {LARGEST}).")
+            server.set_largest_message(LARGEST)
 
 
 def test_what_amqp_cannot_carry_is_set_aside_alone(db, place, relay, orders):
@@ -343,12 +341,12 @@ def test_a_broker_without_memory_is_waited_for(db, server, place, relay, orders)
     with relay:
         insert_rows(db, "orders", 1)
         place.wait_rows([1])
-        server.control("set_vm_memory_high_watermark", "absolute", "1")
+        server.set_memory_limit('{absolute, "1"}')
         try:
             insert_rows(db, "orders", 2, 5)
             holds_for(lambda: relay.running and dead_letters(db, "p") == [], 2)
         finally:
-            server.control("set_vm_memory_high_watermark", "0.6")
+            server.set_memory_limit("0.6")
         place.wait_first_arrivals(range(1, 7), 60)
     assert dead_letters(db, "p") == []
 

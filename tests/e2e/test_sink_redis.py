@@ -3,17 +3,17 @@
 import json
 import re
 import shutil
-import threading
 
 import pytest
 
 from support.fixtures import need
 from support.pipelines import (SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox,
-                               status_row, wait_settled)
+                               wait_settled)
 from support.proxy import DOWN, UP, FaultProxy
 from support.redis_server import RedisServer
 from support.tls import Authority
-from support.waiting import eventually, holds_for
+from support.waiting import eventually
+from support.writers import Writer, bulk, dead_letters, wait_trouble
 
 
 @pytest.fixture
@@ -70,55 +70,21 @@ def wait_first_arrivals(server, wanted, deadline=60, key="s"):
     assert first_arrivals(server, key) == wanted
 
 
-def bulk(db, first, count, size=0):
-    """`count` rows in one statement."""
-    db.execute("insert into orders select i, 'row ' || i || repeat('x', %s), i"
-               " from generate_series(%s::bigint, %s::bigint) i", (size, first, first + count - 1))
+class StatementWriter(Writer):
+    """Inserts a hundred rows a statement."""
 
-
-def dead_letters(db, pipeline="p"):
-    return db.execute("select id, error_code, error_message, convert_from(payload, 'UTF8')"
-                      " from pgtrickle.relay_dlq where pipeline = %s and resolved_at is null"
-                      " order by id", (pipeline,))
-
-
-def wait_trouble(relay, db, pipeline, pattern, remedy="", deadline=20):
-    """Waits until /health and relay_pipeline_status tell the trouble, and its remedy."""
-    def told():
-        entry, stored = relay.pipeline(pipeline), status_row(db, pipeline)
-        assert entry and re.search(pattern, str(entry["last_error"])), entry
-        assert stored and re.search(pattern, str(stored["last_error"])), stored
-        assert stored["remedy"] and remedy in stored["remedy"], stored
-        return entry
-    return eventually(told, deadline * SLOW_FACTOR, message=lambda: relay.log(40))
-
-
-class Writer:
-    """Inserts single rows from another thread until told to stop; knows what it committed."""
-
-    def __init__(self, db):
-        self._db = db
-        self._stop = threading.Event()
-        self.committed = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
+    def __init__(self, db, first):
+        super().__init__(db)
+        self.committed = first - 1
 
     def _run(self):
         with self._db.connect() as connection:
             while not self._stop.is_set():
-                number = self.committed + 1
-                connection.execute("insert into orders values (%s, 'w', %s)", (number, number))
-                self.committed = number
-
-    def wait(self, count, deadline=30):
-        eventually(lambda: self.committed >= count, deadline * SLOW_FACTOR)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(30)
+                first = self.committed + 1
+                connection.execute(
+                    "insert into orders select i, 'w', i from generate_series(%s::bigint,"
+                    " %s::bigint) i", (first, first + 99))
+                self.committed = first + 99
 
 
 # What arrives ------------------------------------------------------------------------------
@@ -196,7 +162,7 @@ def test_one_field_a_column_of_a_delta_is_a_configuration_error(db, server, rela
         insert_rows(db, "orders", 1)
         wait_trouble(relay, db, "p", "cannot hold a delta", remedy="row")
         assert relay.pipeline("p")["state"] == "misconfigured"
-    assert server.count("s") == 0 and dead_letters(db) == []
+    assert server.count("s") == 0 and dead_letters(db, "p") == []
 
 
 def test_streams_are_trimmed_to_about_maxlen(db, server, relay, orders):
@@ -248,7 +214,7 @@ def test_a_killed_server_costs_nothing(db, server, relay, orders):
                 eventually(lambda: relay.pipeline("p")["last_error"] is None, 30 * SLOW_FACTOR)
             writer.wait(800)
         wait_first_arrivals(server, range(1, writer.committed + 1))
-    assert dead_letters(db) == []
+    assert dead_letters(db, "p") == []
 
 
 def test_a_frozen_server_costs_nothing(db, server, relay, orders):
@@ -262,7 +228,7 @@ def test_a_frozen_server_costs_nothing(db, server, relay, orders):
             server.thaw()
             writer.wait(600)
         wait_first_arrivals(server, range(1, writer.committed + 1))
-    assert dead_letters(db) == []
+    assert dead_letters(db, "p") == []
 
 
 @pytest.mark.parametrize("direction", [UP, DOWN])
@@ -277,7 +243,7 @@ def test_connections_that_are_cut_in_the_middle_cost_nothing(db, server, relay, 
                     proxy.cut_after(cut, direction)
                     eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
             wait_first_arrivals(server, range(1, writer.committed + 1))
-    assert dead_letters(db) == []
+    assert dead_letters(db, "p") == []
 
 
 def test_what_the_server_refuses_for_lack_of_memory_is_waited_for_in_order(db, server, relay,
@@ -286,31 +252,14 @@ def test_what_the_server_refuses_for_lack_of_memory_is_waited_for_in_order(db, s
     with relay, server.client() as client:
         insert_rows(db, "orders", 1)
         wait_rows(server, [1])
-        with Writer2(db, 2) as writer:
+        with StatementWriter(db, 2) as writer:
             for _ in range(20):  # full, and free again, while messages flow
                 client.config_set("maxmemory", 1)
                 writer.wait(writer.committed + 20)
                 client.config_set("maxmemory", 0)
                 writer.wait(writer.committed + 20)
         wait_first_arrivals(server, range(1, writer.committed + 1))
-    assert dead_letters(db) == []
-
-
-class Writer2(Writer):
-    """Inserts a hundred rows a statement."""
-
-    def __init__(self, db, first):
-        super().__init__(db)
-        self.committed = first - 1
-
-    def _run(self):
-        with self._db.connect() as connection:
-            while not self._stop.is_set():
-                first = self.committed + 1
-                connection.execute(
-                    "insert into orders select i, 'w', i from generate_series(%s::bigint,"
-                    " %s::bigint) i", (first, first + 99))
-                self.committed = first + 99
+    assert dead_letters(db, "p") == []
 
 
 def test_a_full_server_is_told_and_waited_for(db, server, relay, orders):
@@ -321,7 +270,7 @@ def test_a_full_server_is_told_and_waited_for(db, server, relay, orders):
         wait_trouble(relay, db, "p", "OOM", remedy="maxmemory")
         client.config_set("maxmemory", 0)
         wait_rows(server, range(1, 6))
-    assert dead_letters(db) == []
+    assert dead_letters(db, "p") == []
 
 
 def test_a_replica_is_passed_over_for_the_master(db, server, relay, orders):
@@ -436,14 +385,14 @@ def test_exactly_what_a_key_forbids_is_set_aside_and_can_be_sent_later(db, serve
                    " from generate_series(1, 10000) i")
         eventually(lambda: server.count("relay.good") >= 9999, 60 * SLOW_FACTOR)
         assert rows(server, "relay.good") == [i for i in range(1, 10001) if i != 5000]
-        eventually(lambda: len(dead_letters(db)) == 1)
-        (letter, code, message, payload), = dead_letters(db)
+        eventually(lambda: len(dead_letters(db, "p")) == 1)
+        (letter, code, message, payload), = dead_letters(db, "p")
         assert code == "wrong_type" and "relay.poison" in message
         assert json.loads(payload)["new"]["id"] == 5000
         client.delete("relay.poison")
         db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
         wait_rows(server, [5000], key="relay.poison")
-        eventually(lambda: dead_letters(db) == [])
+        eventually(lambda: dead_letters(db, "p") == [])
 
 
 def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, relay, orders):
@@ -455,13 +404,13 @@ def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, relay,
             db.execute("insert into orders values (6, repeat('x', 1100000), 6)")
             insert_rows(db, "orders", 7, 5)
             wait_rows(server, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11])
-            eventually(lambda: len(dead_letters(db)) == 1)
-            (letter, code, message, _), = dead_letters(db)
+            eventually(lambda: len(dead_letters(db, "p")) == 1)
+            (letter, code, message, _), = dead_letters(db, "p")
             assert code == "too_large" and "1048576" in message
             client.config_set("proto-max-bulk-len", "10mb")
             db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
             wait_rows(server, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 6])
-            eventually(lambda: dead_letters(db) == [])
+            eventually(lambda: dead_letters(db, "p") == [])
     finally:
         server.stop()
 

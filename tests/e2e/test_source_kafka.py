@@ -2,6 +2,8 @@
 
 import base64
 import json
+import pathlib
+import re
 import threading
 import time
 
@@ -10,6 +12,7 @@ import pytest
 from support.fixtures import need
 from support.kafka_server import KafkaServer
 from support.pipelines import SLOW_FACTOR, Lines
+from support.postgres import REPOSITORY
 from support.waiting import eventually, holds_for
 from support.writers import wait_trouble
 
@@ -70,6 +73,13 @@ def wait_numbers(lines, wanted, deadline=30, once=True):
                interval=0.05, message=lambda: f"{len(numbers(lines))} of {len(wanted)}")
     found = numbers(lines)
     assert (found if once else list(dict.fromkeys(found))) == wanted
+
+
+def inbox_count(db, name):
+    """Rows of the inbox; LookupError while the relay has not made it."""
+    if not db.one("select to_regclass(%s)", (f"pgtrickle.inbox_{name}",)):
+        raise LookupError(name)
+    return db.one(f"select count(*) from pgtrickle.inbox_{name}")
 
 
 class Publisher:
@@ -232,6 +242,17 @@ def test_round_trip_keeps_the_outbox_ids(db, shared_kafka, relay, topic, tmp_pat
     assert [message["payload"]["new"]["id"] for message in lines.messages()] == list(range(1, 501))
     assert all(message["id"].startswith("out:") for message in lines.messages())
     assert [message["key"] for message in lines.messages()] == [str(i) for i in range(1, 501)]
+
+
+def test_the_example_of_the_documentation_fills_an_inbox(db, shared_kafka, relay):
+    page = pathlib.Path(REPOSITORY, "docs/backends/kafka.md").read_text()
+    shared_kafka.create_topic("payment-events")
+    shared_kafka.publish("payment-events", [*numbered(100), *numbered(1)])
+    with relay:
+        db.execute(re.findall(r"```sql\n(.*?)```", page, re.DOTALL)[1]
+                   .replace("localhost:9092", shared_kafka.brokers))
+        eventually(lambda: inbox_count(db, "payment_events") == 101, 30 * SLOW_FACTOR)
+        eventually(lambda: shared_kafka.committed("pgtrickle-inbox", "payment-events") == {0: 101})
 
 
 # Acknowledged only when settled ------------------------------------------------------------

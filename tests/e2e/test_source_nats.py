@@ -2,6 +2,8 @@
 
 import base64
 import json
+import pathlib
+import re
 import threading
 import time
 
@@ -10,6 +12,7 @@ import pytest
 from support.nats_client import NatsError
 from support.nats_server import NatsServer
 from support.pipelines import SLOW_FACTOR, Lines
+from support.postgres import REPOSITORY
 from support.proxy import DOWN, UP, FaultProxy
 from support.waiting import eventually, holds_for
 from support.writers import wait_trouble
@@ -60,6 +63,13 @@ def consumer(client, name="c"):
 def unsettled(client):
     info = consumer(client)
     return info["num_pending"] + info["num_ack_pending"]
+
+
+def inbox_count(db, name):
+    """Rows of the inbox; LookupError while the relay has not made it."""
+    if not db.one("select to_regclass(%s)", (f"pgtrickle.inbox_{name}",)):
+        raise LookupError(name)
+    return db.one(f"select count(*) from pgtrickle.inbox_{name}")
 
 
 class Publisher:
@@ -185,6 +195,18 @@ def test_round_trip_keeps_the_outbox_ids(db, nats, relay, stream, tmp_path):
         eventually(lambda: len(lines.messages()) == 500, 30 * SLOW_FACTOR)
     assert [message["payload"]["new"]["id"] for message in lines.messages()] == list(range(1, 501))
     assert all(message["id"].startswith("out:") for message in lines.messages())
+
+
+def test_the_example_of_the_documentation_fills_an_inbox(db, nats, relay):
+    page = pathlib.Path(REPOSITORY, "docs/backends/nats.md").read_text()
+    with nats.client() as client:
+        client.create_stream("commands", "commands.>")
+        for number in range(100):
+            client.publish_acknowledged("commands.x", json.dumps({"n": number}).encode())
+    with relay:
+        db.execute(re.findall(r"```sql\n(.*?)```", page, re.DOTALL)[1]
+                   .replace("nats://localhost:4222", nats.url))
+        eventually(lambda: inbox_count(db, "commands") == 100, 30 * SLOW_FACTOR)
 
 
 # Acknowledged only when settled ------------------------------------------------------------
@@ -314,9 +336,8 @@ def test_the_end_of_max_deliver_is_told_in_the_log(db, nats, relay, stream, tmp_
     set_pipeline(db, "p", nats, missing, {"max_deliver": 1, "ack_wait": "500ms"})
     publish(stream, 0, 1)
     relay.start()
-    eventually(lambda: (relay.pipeline("p") or {}).get("last_error"))
-    relay.kill9()  # what it had in work is never delivered again
     eventually(lambda: consumer(stream)["num_ack_pending"] == 1)
+    relay.kill9()  # what it had in work is never delivered again
     relay.start()
     eventually(lambda: "max_deliver_reached" in relay.log(), 20 * SLOW_FACTOR)
     relay.stop()

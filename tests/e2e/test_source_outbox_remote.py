@@ -225,6 +225,31 @@ def test_a_cut_connection_loses_nothing(db, there, pg_server, relay, orders):
     assert ids(db) == list(range(1, 2001))
 
 
+def test_a_relay_killed_between_commit_and_acknowledgement_writes_nothing_twice(
+        db, there, relay, orders):
+    set_relay(db, "p", from_outbox(there))
+    with relay:
+        insert_rows(there, "orders", 1)
+        wait_count(db, 1, relay)
+        eventually(lambda: position(there) == 1)
+        with there.connect(autocommit=False) as blocker:
+            blocker.execute("lock table pgtrickle.relay_consumer_offsets in share mode")
+            bulk(there, 2, 21)
+            wait_count(db, 21, relay)
+            relay.kill9()
+            # Its session still waits for the lock, and would write the position without it.
+            sessions = ("from pg_stat_activity where usename = 'relay_daemon' "
+                        "and datname = current_database()")
+            there.execute(f"select pg_terminate_backend(pid) {sessions}")
+            eventually(lambda: there.one(f"select count(*) {sessions}") == 0)
+            blocker.rollback()
+        assert position(there) == 1
+        relay.start()
+        eventually(lambda: position(there) == 2, 20)
+        assert relay.metric("duplicates_total", pipeline="p") == 20
+    assert ids(db) == list(range(1, 22))
+
+
 def test_a_killed_relay_writes_each_message_once(db, there, relay, orders):
     set_relay(db, "p", from_outbox(there))
     for number in range(5):

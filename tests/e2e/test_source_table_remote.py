@@ -1,8 +1,12 @@
 """The pg-outbox source over a plain table of another database."""
 
+import base64
 import json
+import random
 import re
 import threading
+
+import psycopg
 
 import pytest
 
@@ -178,6 +182,48 @@ def test_bytes_that_are_no_json_are_kept(db, there, relay):
                                      "content_type": "application/octet-stream"},
                           {"raw_base64": "ew==", "content_type": "application/octet-stream"}],
                      relay)
+
+
+def test_whatever_bytes_arrive_are_stored_and_what_is_json_as_json(db, there, relay):
+    """Random damage to JSON: what PostgreSQL takes as jsonb is stored as that, all else as base64,
+    and nothing becomes a dead letter."""
+    chance = random.Random(11)
+    whole = json.dumps({"a": [1, 2.5e3, -0.1, True, None], "ü\\": {"t": "x\"\\\n𝄞é"}})
+    payloads = [b"1e400000", b"[" * 3000 + b"]" * 3000, b"-1e-400000", b'"\\ud800"', b"",
+                whole.encode(), b"1" * 200, b'{"a": 1, "a": 2}', b"\x00", b"\xef\xbb\xbf{}"]
+    for _ in range(400):
+        damaged = bytearray(whole.encode())
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(len(damaged))
+            damaged[at:at + chance.randint(0, 2)] = bytes(
+                chance.choice(b'"\\{}[],:0159.eE+-nul \x00\xff\xc3u') for _ in
+                range(chance.randint(0, 2)))
+        payloads.append(bytes(damaged))
+    there.execute(f"create table letters ({BY_ID}, body bytea)")
+    set_relay(db, from_table(there))
+    with there.connect() as connection, connection.cursor() as cursor:
+        cursor.executemany("insert into letters (body) values (%s)", [(p,) for p in payloads])
+
+    def as_jsonb(payload):
+        try:
+            return db.one("select convert_from(%s, 'UTF8')::jsonb::text", (payload,))
+        except psycopg.Error:
+            return None
+    with relay:
+        eventually(lambda: db.one("select count(*) from pgtrickle.inbox_shop") == len(payloads), 40,
+                   message=relay.log)
+    stored = [row[0] for row in db.execute(
+        "select payload::text from pgtrickle.inbox_shop order by received_at, ctid")]
+    kept_as_json = 0
+    for payload, text in zip(payloads, stored):
+        expected = as_jsonb(payload)
+        if expected is None:
+            assert base64.b64decode(json.loads(text)["raw_base64"]) == payload
+        else:
+            kept_as_json += 1
+            assert text == expected, payload
+    assert 20 < kept_as_json < len(payloads) - 20
+    assert db.one("select count(*) from pgtrickle.relay_dlq") == 0
 
 
 @pytest.mark.parametrize("ddl,source,pattern", [

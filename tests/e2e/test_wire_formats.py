@@ -9,6 +9,7 @@ from decimal import Decimal
 
 import pytest
 
+from conformance.suite import BROKERS, SINKS, start
 from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, set_outbox, to_file,
                                to_nats, wait_settled)
 from support.waiting import eventually
@@ -297,6 +298,82 @@ def test_a_source_that_is_no_uri_is_refused(db, relay, orders, nats):
                                    cloudevents_source="not a uri"))
     with relay:
         assert "not a uri" in relay.wait_state("feed", "misconfigured")["last_error"]
+
+
+# On each broker ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def broker(request):
+    running = start(request.param, SINKS)
+    yield running
+    running.close()
+
+
+def each(*names):
+    return pytest.mark.parametrize(
+        "broker", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names
+                   if name in BROKERS], indirect=True, scope="module")
+
+
+PREFIXES = {"nats": "ce-", "kafka": "ce_", "webhook": "ce-", "rabbitmq": "cloudEvents:"}
+
+
+def received(broker, count):
+    eventually(lambda: broker.count() >= count, 30 * SLOW_FACTOR, interval=0.1,
+               message=lambda: f"{broker.count()} of {count}; {broker.log()[-1000:]}")
+    found = broker.received()
+    assert len(found) == count
+    return found
+
+
+@each(*PREFIXES)
+def test_the_attributes_of_binary_cloudevents_are_where_the_binding_says(db, relay, broker, orders):
+    broker.fresh()
+    set_outbox(db, "feed", {"stream_table": "orders", "sink": broker.sink(), "message": "row",
+                            "wire_format": "cloudevents", "cloudevents_mode": "binary"})
+    prefix = PREFIXES[broker.name]
+    with relay:
+        insert_rows(db, "orders", 1)
+        message, = received(broker, 1)
+    names = {name.lower(): text for name, text in message.headers.items()}
+    attributes = {name[len(prefix):]: text for name, text in names.items()
+                  if name.startswith(prefix.lower())}
+    assert check_attributes(attributes)["id"] == message.id
+    assert attributes["type"] == "pgtrickle.insert" and attributes["subject"] == "1"
+    assert json.loads(message.body)["new"]["id"] == 1
+
+
+@each(*sorted(BROKERS))
+@pytest.mark.parametrize("wire_format", ["debezium", "cloudevents"])
+def test_each_broker_carries_each_format(db, relay, broker, orders, wire_format):
+    broker.fresh()
+    set_outbox(db, "feed", {"stream_table": "orders", "sink": broker.sink(), "message": "row",
+                            "wire_format": wire_format, "key_template": "one"})
+    with relay:
+        db.execute("insert into orders values (1, 'a', 1)")
+        db.execute("delete from orders")
+        found = received(broker, 2)
+    check = check_debezium if wire_format == "debezium" else lambda event: check_structured(
+        json.dumps(event))
+    bodies = [check(json.loads(message.body)) for message in found]
+    told = sorted(body.get("op") or body["data"]["op"] for body in bodies)
+    assert told == (["c", "d"] if wire_format == "debezium" else ["delete", "insert"])
+
+
+@each("kafka")
+def test_a_tombstone_ends_the_key_of_a_deleted_row(db, relay, broker, orders):
+    broker.fresh()
+    set_outbox(db, "feed", {"stream_table": "orders", "sink": broker.sink(),
+                            "wire_format": "debezium", "tombstones": True})
+    with relay:
+        db.execute("insert into orders values (1, 'a', 1), (2, 'b', 2)")
+        db.execute("delete from orders where id = 1")
+        found = received(broker, 4)
+    assert [message.key for message in found] == ['{"id":1}', '{"id":2}', '{"id":1}', '{"id":1}']
+    assert [json.loads(message.body)["op"] for message in found[:3]] == ["c", "c", "d"]
+    assert found[3].body is None
+    assert len({message.id for message in found}) == 4
 
 
 # All of them ------------------------------------------------------------------------------------

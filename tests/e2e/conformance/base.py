@@ -162,6 +162,12 @@ class Broker:
         aggregate_id and event_type become exactly those."""
         raise NotImplementedError
 
+    round_trip = {}  # options of source() that it takes to read what sink() wrote, ids included
+
+    def body_of(self, payload):
+        """The body that publish() was given, of an inbox's payload (both parsed)."""
+        return payload
+
     def poison_payloads(self):
         """Payloads (bytes) that publish() can send and that are no JSON: they must reach the inbox
         or the dead letters, not hold up others. At least one that is no UTF-8 where bodies are bytes."""

@@ -27,7 +27,13 @@ class FileBroker(Broker):
     }
     source_na = {
         "broker_killed": NO_SERVER,
+        "broker_frozen": NO_SERVER,
+        "connection_cut": NO_SERVER,
+        "authentication_refused": "there are no credentials",
+        "wrong_ca": "there is no TLS",
+        "unresolvable": "there is no host",
     }
+    round_trip = {"id_from": "json:/metadata/id"}
 
     def __init__(self):
         super().__init__()
@@ -66,15 +72,21 @@ class FileBroker(Broker):
     # The source --------------------------------------------------------------------------------
 
     def source(self, port=None, **over):
-        return {"type": "file", "path": self.path, "follow": True, **over}
+        return {"type": "file", "path": self.path, "aggregate_id_from": "json:/key", **over}
 
     def publish(self, messages):
+        """A line is an object with the body as one member; a body that is no JSON is a line."""
+        lines = b""
+        for identity, key, kind, body in messages:
+            try:
+                json.loads(body)
+            except ValueError:
+                lines += body + b"\n"
+                continue
+            head = json.dumps({"id": identity, "key": key, "event_type": kind}).encode()
+            lines += head[:-1] + b', "payload": ' + body + b"}\n"
         with open(self.path, "ab") as out:
-            for identity, key, kind, body in messages:
-                try:
-                    payload = json.loads(body)
-                except ValueError:
-                    out.write(body.replace(b"\n", b" ") + b"\n")
-                    continue
-                out.write(json.dumps({"id": identity, "key": key, "event_type": kind,
-                                      "payload": payload}, ensure_ascii=False).encode() + b"\n")
+            out.write(lines)
+
+    def body_of(self, payload):
+        return payload["payload"]

@@ -14,8 +14,8 @@ from .base import Broker, Received
 
 
 class InboxBroker(Broker):
-    """A server of its own with one database; a place is the inbox `pgtrickle.inbox_<place>`, and for
-    the source the table `public.<place>`."""
+    """A server of its own with one database; a place is the inbox `pgtrickle.inbox_<place>`, and
+    for the source the table `public.<place>`."""
 
     name = "pg-inbox"
     source_name = "pg-outbox"

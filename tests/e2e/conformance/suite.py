@@ -58,10 +58,11 @@ def parametrize(metafunc):
     marker = metafunc.definition.get_closest_marker("conformance_case")
     if marker is None or "broker" not in metafunc.fixturenames:
         return
-    side, name = marker.args
+    side = marker.args[0]
     chosen = os.environ.get("CONFORMANCE")
-    names = [broker.name for broker in BROKERS.values()
-             if name not in exemptions(broker, side) and has_side(broker, side)
+    # The same list for each case, so that pytest can run one broker's cases together; which of them
+    # apply is for pytest_collection_modifyitems.
+    names = [broker.name for broker in BROKERS.values() if has_side(broker, side)
              and (not chosen or broker.name in chosen.split(","))]
     metafunc.parametrize("broker", [pytest.param(n, marks=pytest.mark.xdist_group(n))
                                     for n in names], indirect=True, scope="module")
@@ -84,30 +85,50 @@ def start(name, side):
 def note(item, broker, record_property):
     """Records which case of which broker a test is, for the table."""
     side, name = item.get_closest_marker("conformance_case").args
-    record_property("conformance", [side, broker.name, name])
+    # Workers of pytest-xdist report to a process that has not seen the cases.
+    order = list(_cases[side]).index(name)
+    record_property("conformance", [side, broker.name, name, order, _cases[side][name]])
     reason = exemptions(broker, side).get(name)
     if reason:  # known only now that the server runs
         pytest.skip(f"not with this server: {reason}")
 
 
+PAGE = """# Conformance
+
+Every sink and every source passes the same cases, by the real program against the real server, read with an independent
+client. This page is what such a run wrote:
+```sh
+CONFORMANCE_TABLE=docs/conformance.md scripts/test --e2e -k conformance    # CONFORMANCE=kafka,nats: only these
+```
+The cases are the tests in `tests/e2e/test_conformance_sinks.py` and `test_conformance_sources.py`; a broker is a module in
+`tests/e2e/conformance/`. To add one, write a class after `base.py`: the suite finds it. A case that cannot apply to a broker
+is *n/a*, with the reason below the table.
+
+"""
+
+
 class Table:
-    """Collects the outcome of each case; prints `broker x case`, and writes it as Markdown where
-    the environment variable CONFORMANCE_TABLE names a file."""
+    """Collects the outcome of each case; prints `broker x case`, and writes it as a page where the
+    environment variable CONFORMANCE_TABLE names a file."""
 
     WORDS = {"passed": "yes", "failed": "NO", "skipped": "not run", "error": "NO"}
 
     def __init__(self):
         self._seen = {}
+        self._cases = {SINKS: {}, SOURCES: {}}
 
     def note(self, report):
-        place = dict(report.user_properties).get("conformance")
-        if not place or (report.when != "call" and report.outcome == "passed"):
+        found = dict(report.user_properties).get("conformance")
+        if not found or (report.when != "call" and report.outcome == "passed"):
             return
-        if self._seen.get(tuple(place)) not in ("failed", "error"):
-            self._seen[tuple(place)] = report.outcome
+        side, broker, name, order, meaning = found
+        place = (side, broker, name)
+        self._cases[side][name] = (order, meaning)
+        if self._seen.get(place) not in ("failed", "error"):
+            self._seen[place] = report.outcome
 
     def lines(self):
-        for side, cases in _cases.items():
+        for side, cases in self._cases.items():
             names = [name for name in BROKERS
                      if any(place[:2] == (side, name) for place in self._seen)]
             if not names:
@@ -115,7 +136,7 @@ class Table:
             yield f"| {side} | " + " | ".join(names) + " |"
             yield "|---" * (len(names) + 1) + "|"
             reasons = []
-            for case_name, meaning in cases.items():
+            for case_name, (_, meaning) in sorted(cases.items(), key=lambda c: c[1]):
                 cells = []
                 for name in names:
                     reason = exemptions(BROKERS[name], side).get(case_name)
@@ -141,7 +162,7 @@ class Table:
             terminal.write_line(line)
         if os.environ.get("CONFORMANCE_TABLE"):
             with open(os.environ["CONFORMANCE_TABLE"], "w") as out:
-                out.write("\n".join(lines))
+                out.write(PAGE + "\n".join(lines).rstrip() + "\n")
 
 
 _table = Table()
@@ -153,6 +174,18 @@ _table = Table()
 def pytest_configure(config):
     config.addinivalue_line("markers", "conformance_case(side, name): one case of the conformance"
                                        " suite, run for each broker")
+
+
+def pytest_collection_modifyitems(config, items):
+    kept, left_out = [], []
+    for item in items:
+        marker = item.get_closest_marker("conformance_case")
+        applies = marker is None or marker.args[1] not in exemptions(
+            BROKERS[item.callspec.params["broker"]], marker.args[0])
+        (kept if applies else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
 
 
 @pytest.hookimpl(trylast=True)

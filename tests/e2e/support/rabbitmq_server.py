@@ -1,6 +1,7 @@
 """A throw-away RabbitMQ server."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -52,6 +53,7 @@ class RabbitServer:
         self.log_path = os.path.join(self.directory, "rabbitmq.log")
         self.process = None
         self._epmd = None
+        self._taken = {}  # ids by queue
         config = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "loopback_users = none",
                   "log.console = true", "log.console.level = warning",
                   "disk_free_limit.absolute = 1MB", *settings]
@@ -159,12 +161,34 @@ class RabbitServer:
     def thaw(self):
         self._signal(signal.SIGCONT)
 
-    def control(self, *arguments):
-        """Runs rabbitmqctl."""
-        done = subprocess.run([f"{_PROGRAMS}/rabbitmqctl", *arguments], env=self._env,
-                              capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
+    def evaluate(self, expression):
+        """Evaluates an Erlang expression in the broker (rabbitmqctl does the same, but needs
+        seconds to start)."""
+        with open(os.path.join(self.directory, ".erlang.cookie")) as cookie:
+            secret = cookie.read().strip()
+        done = subprocess.run(
+            ["erl_call", "-sname", self._env["RABBITMQ_NODENAME"], "-c", secret, "-e"],
+            input=expression + ".\n", env=self._env, capture_output=True, text=True, timeout=60)
+        assert done.stdout.startswith("{ok"), done.stdout + done.stderr
         return done.stdout
+
+    def set_largest_message(self, size):
+        """Brokers look at their limit when a channel is opened: so all connections end."""
+        self.evaluate(f"application:set_env(rabbit, max_message_size, {size}),"
+                      " [rabbit_networking:close_connection(Pid, \"a new limit\")"
+                      " || Pid <- rabbit_networking:connections()]")
+
+    def set_memory_limit(self, limit):
+        """A fraction, or {absolute, "1"}: beyond it the broker takes no messages."""
+        self.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({limit})")
+
+    def held(self, queue):
+        """How many messages a queue holds, those included that consumers have and did not
+        acknowledge."""
+        name = f'rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)'
+        printed = self.evaluate(f"{{ok, Q}} = rabbit_amqqueue:lookup({name}),"
+                                " [{messages, N}] = rabbit_amqqueue:info(Q, [messages]), N")
+        return int(re.search(r"(\d+)", printed).group(1))
 
     def log(self):
         try:
@@ -199,20 +223,31 @@ class RabbitServer:
         with self.channel() as channel:
             return channel.queue_declare(queue, passive=True).method.message_count
 
+    def exists(self, queue):
+        try:
+            self.count(queue)
+            return True
+        except pika.exceptions.ChannelClosedByBroker:
+            return False
+
     def take(self, queue):
         """Takes all messages that are in a queue out of it, oldest first."""
         found, tag = [], None
+        known = self._taken.setdefault(queue, set())
         with self.channel() as channel:
             while True:
                 # One by one: what a consumer is sent and does not take comes back in other places.
                 method, properties, body = channel.basic_get(queue)
                 if method is None:
                     break
-                found.append(Message(method.exchange, method.routing_key, properties, body,
-                                     method.redelivered))
                 tag = method.delivery_tag
+                # An acknowledgement may get lost when its channel closes behind it.
+                if not (method.redelivered and properties.message_id in known):
+                    found.append(Message(method.exchange, method.routing_key, properties, body,
+                                         method.redelivered))
             if tag is not None:
                 channel.basic_ack(tag, multiple=True)
+        known.update(message.id for message in found)
         return found
 
 

@@ -1,0 +1,122 @@
+"""Amazon SQS, as the emulator local-aws-sqs has it: FIFO queues, read with boto3."""
+
+from support.http_server import HttpServer
+from support.sqs_server import KEYS, REGION, Inbox, SqsServer
+from support.tls import Authority
+
+from .base import Broker, Received
+
+
+class SqsBroker(Broker):
+    """One emulator; a place is a FIFO queue. It keeps nothing over a restart (`durable`)."""
+
+    name = "sqs"
+    deduplicates = True
+    durable = False
+    has_key = True
+    max_body = 250_000
+    poison = "poison" + "x" * 100_000  # max_message_bytes is 100 KB until cure()
+
+    def __init__(self):
+        super().__init__()
+        self._server = SqsServer()
+        self._secured = None
+        self._inboxes = {}
+        self._url = None
+        self.port = self._server.port
+
+    def start(self):
+        self._server.start()
+        return self
+
+    def stop(self):
+        self._server.stop()
+
+    def kill9(self):
+        self._server.kill9()
+
+    def freeze(self):
+        self._server.freeze()
+
+    def thaw(self):
+        self._server.thaw()
+
+    def close(self):
+        self._server.stop()
+        if self._secured:
+            self._secured.stop()
+
+    def log(self):
+        return self._server.log()
+
+    def prepare(self):
+        self._server.faults()
+        self._url = self._server.queue(f"{self.place}.fifo", VisibilityTimeout=5)
+        self._inboxes[self.place] = Inbox(self._server, self._url)
+
+    # The sink ----------------------------------------------------------------------------------
+
+    def _end(self, port):
+        return {"type": "sqs", "queue_url": self._url, "region": REGION,
+                "endpoint": f"http://127.0.0.1:{port or self.port}", "timeout": "2s",
+                "connect_timeout": "2s", **KEYS}
+
+    def sink(self, port=None, **over):
+        return {**self._end(port), **over}
+
+    def received(self):
+        return [Received(message["Attributes"]["MessageDeduplicationId"],
+                         message["Attributes"]["MessageGroupId"], None, message["attributes"],
+                         message["Body"].encode())
+                for message in self._inboxes[self.place].read()]
+
+    def refuse(self):
+        return {"sink": {"max_message_bytes": 100_000}}
+
+    def cure(self):
+        return {"sink": {"max_message_bytes": 262_144}}
+
+    def wrong_credentials(self):
+        # The emulator checks none: what AWS would say is said for this key.
+        self._server.faults({"contains": f"/{self.place}.fifo", "status": 403,
+                             "code": "InvalidClientTokenId",
+                             "unlessHeader": ["authorization", KEYS["access_key_id"]]})
+        return self.sink(access_key_id="AKIAWRONG")
+
+    def wrong_ca(self):
+        if self._secured is None:
+            self._secured = HttpServer(tls=Authority().certificate("server")).start()
+        return self.sink(endpoint=self._secured.url(), tls_ca=Authority("other").ca)
+
+    def unresolvable(self):
+        return self.sink(endpoint="https://no-such-host.invalid")
+
+    # The source --------------------------------------------------------------------------------
+
+    def source(self, port=None, **over):
+        return {**self._end(port), "wait": "1s", "visibility_timeout": "5s",
+                "aggregate_id_from": "key", "event_type_from": "header:event-type", **over}
+
+    def publish(self, messages):
+        client = self._server.client()
+        messages = list(messages)
+        while messages:
+            entries, size = [], 0
+            while messages and len(entries) < 10:
+                identity, key, kind, body = messages[0]
+                if entries and size + len(body) > 200_000:
+                    break
+                size += len(body)
+                attributes = {"event-type": {"DataType": "String", "StringValue": kind}}
+                entries.append({"Id": str(len(entries)), "MessageBody": body.decode(),
+                                "MessageGroupId": key or "none", "MessageDeduplicationId": identity,
+                                "MessageAttributes": attributes if kind else {}})
+                messages.pop(0)
+            answer = client.send_message_batch(QueueUrl=self._url, Entries=entries)
+            assert not answer.get("Failed"), answer
+
+    def poison_payloads(self):
+        return [b"{not json", "\u00fc no json either".encode()]  # SQS takes text only
+
+    def unacknowledged(self):
+        return self._server.count(self._url)

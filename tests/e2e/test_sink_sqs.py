@@ -1,0 +1,437 @@
+"""The SQS sink, by the real binary against an emulator that speaks the JSON protocol; read with
+boto3."""
+
+import json
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from support import sqs_server
+from support.fixtures import need
+from support.pipelines import SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox
+from support.processes import temporary_directory
+from support.proxy import DOWN, UP, FaultProxy
+from support.relay import Relay
+from support.sqs_server import KEYS, REGION, Inbox, SqsServer
+from support.tls import Authority
+from support.http_server import HttpServer
+from support.waiting import eventually
+from support.writers import Writer, bulk, dead_letters, wait_trouble
+
+
+@pytest.fixture(scope="module")
+def server():
+    need(sqs_server.modules(), "the SQS emulator (node, npm and the package local-aws-sqs)")
+    emulator = SqsServer().start()
+    yield emulator
+    emulator.stop()
+
+
+@pytest.fixture
+def sqs(server):
+    server.faults()
+    if server.process is None:
+        server.start()
+    return server
+
+
+@pytest.fixture
+def orders(db):
+    make_table(db)
+
+
+_names = iter(range(1_000_000))
+
+
+def name(suffix=""):
+    return f"q{os.getpid()}-{next(_names)}{suffix}"
+
+
+def to_sqs(server, url, table="orders", port=None, **options):
+    sink = {"type": "sqs", "queue_url": url, "region": REGION, "timeout": "3s",
+            "connect_timeout": "2s", "endpoint": f"http://127.0.0.1:{port or server.port}", **KEYS,
+            **options.pop("sink", {})}
+    return {"stream_table": table, "sink": sink, **options}
+
+
+def rows(inbox):
+    return [row["id"] for message in inbox.read() for row in new_rows(json.loads(message["Body"]))]
+
+
+def wait_rows(inbox, wanted, deadline=30):
+    wanted = set(wanted)
+    eventually(lambda: set(rows(inbox)) >= wanted, deadline * SLOW_FACTOR, interval=0.1,
+               message=lambda: f"{len(inbox.messages)} messages of {len(wanted)} rows")
+    return rows(inbox)
+
+
+# What arrives ------------------------------------------------------------------------------
+
+
+@pytest.mark.sanitizer
+def test_a_message_carries_id_and_headers_as_attributes(db, sqs, relay, orders):
+    url = sqs.queue(name())
+    inbox = Inbox(sqs, url)
+    set_outbox(db, "p", to_sqs(sqs, url, message="row", headers={"X-Source": "shop"}))
+    with relay:
+        db.execute("insert into orders values (1, 'a', 1.10)")
+        wait_rows(inbox, [1])
+    message, = inbox.messages
+    attributes, body = message["attributes"], json.loads(message["Body"])
+    assert attributes["pgtrickle-id"] == body["metadata"]["id"]
+    assert attributes["pgtrickle-op"] == "insert"
+    assert attributes["pgtrickle-stream-table"] == "orders"
+    assert attributes["pgtrickle-outbox-id"] == str(body["sequence"])
+    assert attributes["X-Source"] == "shop"
+    assert '"amount": 1.10' in message["Body"]
+
+
+def test_more_headers_than_attributes_travel_in_one(db, sqs, relay, orders):
+    url = sqs.queue(name())
+    inbox = Inbox(sqs, url)
+    headers = {f"h{i}": f"ü{i}" for i in range(12)} | {"AWS.reserved": "r"}
+    set_outbox(db, "p", to_sqs(sqs, url, message="row", headers=headers))
+    with relay:
+        insert_rows(db, "orders", 1)
+        wait_rows(inbox, [1])
+    attributes = inbox.messages[0]["attributes"]
+    assert len(attributes) == 10
+    others = json.loads(attributes.pop("pgtrickle-headers"))
+    sent = {**attributes, **others}
+    assert {key: sent[key] for key in headers} == headers
+
+
+def test_a_fifo_queue_has_group_order_and_no_duplicates(db, sqs, relay, orders):
+    url = sqs.queue(name(".fifo"))
+    inbox = Inbox(sqs, url)
+    set_outbox(db, "p", to_sqs(sqs, url, message="row", key_template="{{ name }}",
+                               retry_min="10ms", retry_max="100ms"))
+    sqs.faults({"action": "SendMessageBatch", "failOne": True, "code": "InternalError",
+                "times": 20}, {"action": "SendMessageBatch", "status": 503,
+                               "code": "ServiceUnavailable", "times": 5})
+    with relay:
+        with Writer(db, keys=5) as writer:
+            writer.wait(300)
+        found = wait_rows(inbox, range(1, writer.committed + 1), 60)
+    assert sorted(found) == list(range(1, writer.committed + 1))
+    groups = {}
+    for message in inbox.messages:
+        attributes = message["Attributes"]
+        groups.setdefault(attributes["MessageGroupId"], []).append(
+            json.loads(message["Body"])["new"]["id"])
+        assert attributes["MessageDeduplicationId"] == message["attributes"]["pgtrickle-id"]
+    assert sorted(groups) == list("01234")
+    assert all(ids == sorted(ids) for ids in groups.values())
+    assert dead_letters(db, "p") == []
+
+
+def test_the_group_may_be_a_template_and_long_ids_are_hashed(db, sqs, relay, orders):
+    url = sqs.queue(name(".fifo"))
+    inbox = Inbox(sqs, url)
+    set_outbox(db, "p", to_sqs(sqs, url, message="row", id_prefix="x" * 150,
+                               sink={"message_group_id": "g-{{ name }}"}))
+    with relay:
+        db.execute("insert into orders values (1, 'a', 1), (2, 'with space', 1)")
+        wait_rows(inbox, [1, 2])
+    attributes = [message["Attributes"] for message in inbox.messages]
+    groups = {entry["MessageGroupId"] for entry in attributes}
+    assert "g-a" in groups and all(len(group) in (3, 64) for group in groups)
+    assert all(len(entry["MessageDeduplicationId"]) == 64 for entry in attributes)
+
+
+def test_bodies_arrive_byte_for_byte(db, sqs, relay):
+    url = sqs.queue(name())
+    inbox = Inbox(sqs, url)
+    db.execute("select pgtrickle.create_outbox('events')")
+    set_outbox(db, "p", {**to_sqs(sqs, url), "stream_table": None, "outbox": "events"})
+    texts = ['{"n": 1234567890123456789012345678901234567890.12345678901234567890}',
+             '{"t": "ü 𝄞 \\u2028 \\\\ \\" \\n \\t /"}', '[]', '"plain"', '0.10', 'null',
+             json.dumps({"large": "x" * 250_000})]
+    with relay:
+        for text in texts:
+            db.execute("select pgtrickle.publish('events', %s::jsonb)", (text,))
+        eventually(lambda: len(inbox.read()) == len(texts), 20 * SLOW_FACTOR)
+    stored = [db.one("select %s::jsonb::text", (text,)) for text in texts]
+    assert sorted(message["Body"] for message in inbox.messages) == sorted(stored)
+
+
+# Faults ------------------------------------------------------------------------------------
+
+
+def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, sqs, relay, orders):
+    url = sqs.queue(name())
+    inbox = Inbox(sqs, url)
+    config = to_sqs(sqs, url, message="row", sink={"max_message_bytes": "60KiB"})
+    set_outbox(db, "p", config)
+    with relay:
+        bulk(db, 1, 300)
+        db.execute("insert into orders values (301, repeat('x', 70000), 1)")
+        bulk(db, 302, 99)
+        wait_rows(inbox, [i for i in range(1, 401) if i != 301])
+        (letter, code, message, _), = eventually(lambda: dead_letters(db, "p"))
+        assert code == "too_large" and "max_message_bytes" in message
+        config["sink"]["max_message_bytes"] = "256KiB"
+        set_outbox(db, "p", config)
+        db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
+        wait_rows(inbox, [301])
+        eventually(lambda: dead_letters(db, "p") == [])
+    assert sorted(rows(inbox)) == list(range(1, 401))
+
+
+@pytest.mark.parametrize("fault", [
+    {"failOne": True, "code": "InvalidMessageContents", "senderFault": True},
+    {"status": 400, "code": "InvalidParameterValue", "message": "no poison"}])
+def test_what_the_queue_refuses_is_set_aside_alone(db, sqs, relay, orders, fault):
+    url = sqs.queue(name())
+    inbox = Inbox(sqs, url)
+    # failOne refuses the first entry, so the poison goes alone there: max one entry a request.
+    sqs.faults({"action": "SendMessageBatch", "contains": "poison", **fault})
+    set_outbox(db, "p", to_sqs(sqs, url, message="row",
+                               key_template="one" if fault.get("failOne") else "{{ id }}"))
+    db.execute("insert into orders select i, case when i = 37 then 'poison' else 'x' end, i"
+               " from generate_series(1, 100) i")
+    with relay:
+        wait_rows(inbox, [i for i in range(1, 101) if i != 37])
+        letters = eventually(lambda: dead_letters(db, "p"))
+    assert [json.loads(payload)["new"]["id"] for *_, payload in letters] == [37]
+
+
+@pytest.mark.parametrize("code, remedy", [
+    ("QueueDoesNotExist", "queue_url"), ("AccessDenied", "sqs:SendMessage"),
+    ("InvalidClientTokenId", "credentials"), ("SignatureDoesNotMatch", "clock")])
+def test_what_is_no_messages_fault_stops_the_pipeline(db, sqs, relay, orders, code, remedy):
+    url = sqs.queue(name())
+    sqs.faults({"action": "SendMessageBatch", "status": 400, "code": code})
+    set_outbox(db, "p", to_sqs(sqs, url))
+    with relay:
+        insert_rows(db, "orders", 1)
+        wait_trouble(relay, db, "p", code, remedy=remedy)
+        assert relay.pipeline("p")["state"] == "misconfigured"
+        assert KEYS["secret_access_key"] not in relay.log(10_000)
+    assert dead_letters(db, "p") == []
+
+
+def test_a_queue_that_is_absent_is_named(db, sqs, relay, orders):
+    set_outbox(db, "p", to_sqs(sqs, f"{sqs.endpoint}/123456789012/absent"))
+    with relay:
+        insert_rows(db, "orders", 1)
+        wait_trouble(relay, db, "p", "queue absent", remedy="make the queue")
+
+
+def test_throttling_is_waited_for(db, sqs, relay, orders):
+    url = sqs.queue(name())
+    inbox = Inbox(sqs, url)
+    sqs.faults({"action": "SendMessageBatch", "status": 400, "code": "RequestThrottled",
+                "times": 3}, {"action": "SendMessageBatch", "failOne": True, "code": "OverLimit",
+                              "senderFault": True, "times": 3})
+    set_outbox(db, "p", to_sqs(sqs, url, message="row", retry_min="10ms"))
+    bulk(db, 1, 50)
+    with relay:
+        assert sorted(wait_rows(inbox, range(1, 51))) == list(range(1, 51))
+    assert dead_letters(db, "p") == []
+
+
+def test_expired_tokens_are_renewed(db, sqs, relay, orders):
+    url = sqs.queue(name())
+    inbox = Inbox(sqs, url)
+    sqs.faults({"action": "SendMessageBatch", "status": 403, "code": "ExpiredTokenException",
+                "times": 2})
+    set_outbox(db, "p", to_sqs(sqs, url, retry_min="10ms"))
+    with relay:
+        insert_rows(db, "orders", 1)
+        assert wait_rows(inbox, [1]) == [1]
+
+
+def test_a_frozen_server_costs_nothing(db, sqs, relay, orders):
+    url = sqs.queue(name(".fifo"))
+    inbox = Inbox(sqs, url)
+    set_outbox(db, "p", to_sqs(sqs, url, sink={"timeout": "500ms"}, retry_max="1s", message="row",
+                               key_template="{{ name }}"))
+    with relay:
+        with Writer(db, keys=20) as writer:
+            writer.wait(200)
+            sqs.freeze()
+            wait_trouble(relay, db, "p", "did not answer|cannot be reached")
+            sqs.thaw()
+            writer.wait(500)
+        found = wait_rows(inbox, range(1, writer.committed + 1), 60)
+    assert sorted(found) == list(range(1, writer.committed + 1))
+    assert dead_letters(db, "p") == []
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_connections_that_are_cut_cost_nothing(db, sqs, relay, orders, direction):
+    url = sqs.queue(name(".fifo"))
+    inbox = Inbox(sqs, url)
+    with FaultProxy(sqs.port) as proxy:
+        set_outbox(db, "p", to_sqs(sqs, url, port=proxy.port, retry_max="1s"))
+        with relay:
+            with Writer(db) as writer:
+                for cut in (500, 2_000, 10_001):
+                    writer.wait(writer.committed + 50)
+                    accepted = proxy.accepted
+                    proxy.cut_after(cut, direction)
+                    eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
+            found = wait_rows(inbox, range(1, writer.committed + 1), 60)
+    assert found == list(range(1, writer.committed + 1))
+    assert dead_letters(db, "p") == []
+
+
+def test_a_killed_server_is_waited_for(db, sqs, relay, orders):
+    """The emulator forgets everything: what was acknowledged is read before it is killed."""
+    url = sqs.queue(name())
+    inbox = Inbox(sqs, url)
+    set_outbox(db, "p", to_sqs(sqs, url, retry_max="1s"))
+    with relay:
+        bulk(db, 1, 100)
+        wait_rows(inbox, range(1, 101))
+        sqs.kill9()
+        bulk(db, 101, 100)
+        wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
+        sqs.start()
+        assert sorted(wait_rows(inbox, range(1, 201), 60)) == list(range(1, 201))
+    assert dead_letters(db, "p") == []
+
+
+# Credentials -------------------------------------------------------------------------------
+
+
+class MetadataService:
+    """What hands out credentials: the token service, a container's and an instance's."""
+
+    def __init__(self):
+        self.asked = []
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def _answer(self, text, status=200):
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def do_PUT(self):
+                service.asked.append(("PUT", self.path, dict(self.headers), b""))
+                self._answer("metadata-token")
+
+            def do_GET(self):
+                service.asked.append(("GET", self.path, dict(self.headers), b""))
+                if self.path.endswith("/security-credentials/"):
+                    return self._answer("relay-role")
+                self._answer(json.dumps({
+                    "AccessKeyId": f"AKIAGRANTED{len(service.asked)}", "SecretAccessKey": "granted",
+                    "Token": "granted-token", "Expiration": "2099-01-01T00:00:00Z"}))
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                service.asked.append(("POST", self.path, dict(self.headers), body))
+                self._answer("<R><Credentials><AccessKeyId>AKIAASSUMED</AccessKeyId>"
+                             "<SecretAccessKey>assumed</SecretAccessKey>"
+                             "<SessionToken>assumed-token</SessionToken>"
+                             "<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></R>")
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self):
+        self._server.shutdown()
+
+
+def chain(kind, service, directory):
+    """The environment of each link of the chain, and the access key that must then be used."""
+    def file(label, text):
+        path = os.path.join(directory, label)
+        with open(path, "w") as target:
+            target.write(text)
+        return path
+    none = {"AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_CONFIG_FILE": "/nonexistent",
+            "AWS_EC2_METADATA_DISABLED": "true"}
+    if kind == "environment":
+        return {**none, "AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "s",
+                "AWS_SESSION_TOKEN": "t"}, "AKIAENV"
+    if kind == "profile":
+        shared = file("credentials", "[default]\naws_access_key_id = WRONG\n"
+                      "aws_secret_access_key = x\n[relay]\naws_access_key_id = AKIAFILE\n"
+                      "aws_secret_access_key = s\n")
+        return {**none, "AWS_SHARED_CREDENTIALS_FILE": shared, "AWS_PROFILE": "relay"}, "AKIAFILE"
+    if kind == "role":
+        config = file("config", "[profile relay]\nrole_arn = arn:aws:iam::1:role/r\n"
+                      "source_profile = base\n[profile base]\naws_access_key_id = AKIABASE\n"
+                      "aws_secret_access_key = s\n")
+        return {**none, "AWS_CONFIG_FILE": config, "AWS_PROFILE": "relay",
+                "AWS_ENDPOINT_URL_STS": service.url}, "AKIAASSUMED"
+    if kind == "web identity":
+        return {**none, "AWS_ROLE_ARN": "arn:aws:iam::1:role/r",
+                "AWS_WEB_IDENTITY_TOKEN_FILE": file("token", "identity-token\n"),
+                "AWS_ENDPOINT_URL_STS": service.url}, "AKIAASSUMED"
+    if kind == "container":
+        return {**none, "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{service.url}/creds",
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN": "container-token"}, "AKIAGRANTED"
+    return {**none, "AWS_EC2_METADATA_DISABLED": "false",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": service.url}, "AKIAGRANTED"
+
+
+@pytest.mark.parametrize("kind", ["environment", "profile", "role", "web identity", "container",
+                                  "instance"])
+def test_credentials_come_from_the_whole_chain(db, sqs, relay_bin, orders, kind):
+    service = MetadataService()
+    env, key = chain(kind, service, temporary_directory("aws"))
+    url = sqs.queue(name())
+    inbox = Inbox(sqs, url)
+    config = to_sqs(sqs, url)
+    for option in KEYS:
+        del config["sink"][option]
+    # A request whose Authorization names another key is refused.
+    sqs.faults({"unlessHeader": ["authorization", f"Credential={key}"], "status": 403,
+                "action": "SendMessageBatch", "code": "InvalidClientTokenId"})
+    set_outbox(db, "p", config)
+    try:
+        with Relay(db.relay_dsn, env=env) as relay:
+            insert_rows(db, "orders", 1)
+            assert wait_rows(inbox, [1]) == [1]
+            log = relay.log(10_000)
+            assert "granted" not in log and "assumed" not in log
+    finally:
+        service.close()
+    if kind == "instance":
+        assert service.asked[0][:2] == ("PUT", "/latest/api/token")
+        assert all(headers["X-aws-ec2-metadata-token"] == "metadata-token"
+                   for method, _, headers, _ in service.asked if method == "GET")
+    if kind == "container":
+        assert service.asked[0][2]["Authorization"] == "container-token"
+    if kind == "web identity":
+        assert b"WebIdentityToken=identity-token" in service.asked[0][3]
+    if kind == "role":
+        assert "Credential=AKIABASE/" in service.asked[0][2]["Authorization"]
+
+
+def test_no_credentials_at_all_are_told(db, sqs, relay_bin, orders):
+    config = to_sqs(sqs, sqs.queue(name()))
+    for option in KEYS:
+        del config["sink"][option]
+    set_outbox(db, "p", config)
+    env = {"AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_CONFIG_FILE": "/nonexistent",
+           "AWS_EC2_METADATA_DISABLED": "true"}
+    with Relay(db.relay_dsn, env=env) as relay:
+        insert_rows(db, "orders", 1)
+        wait_trouble(relay, db, "p", "no AWS credentials", remedy="AWS_ACCESS_KEY_ID")
+
+
+def test_tls_is_verified(db, relay, orders):
+    authority, other = Authority(), Authority("another CA")
+    server = HttpServer(tls=authority.certificate("server")).start()
+    try:
+        url = server.url("/1/q")
+        config = to_sqs(server, url, sink={"endpoint": server.url(), "tls_ca": other.ca})
+        set_outbox(db, "p", config)
+        with relay:
+            insert_rows(db, "orders", 1)
+            wait_trouble(relay, db, "p", "certificate that is not trusted", remedy="tls_ca")
+    finally:
+        server.stop()
