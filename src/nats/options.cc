@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "config/endpoint.h"
+#include "config/field_tables.h"
 #include "nats/subject.h"
 
 namespace relay::nats {
@@ -13,7 +14,7 @@ namespace {
 using config::Field;
 using config::FieldType;
 
-constexpr std::array kSinkFields = {
+constexpr std::array kServerFields = {
     Field{.name = "url",
           .default_text = "nats://localhost:4222",
           .meaning = "server: nats://host:port, or tls://host:port; several, separated by commas, "
@@ -42,14 +43,9 @@ constexpr std::array kSinkFields = {
           .type = FieldType::boolean,
           .default_text = "false",
           .meaning = "use TLS; tls:// and tls_ca, tls_cert imply it"},
-    Field{.name = "tls_ca",
-          .meaning = "file with the authorities to trust (PEM); default: the system's"},
-    Field{.name = "tls_cert", .meaning = "file with the client's certificate chain (PEM)"},
-    Field{.name = "tls_key", .meaning = "file with the client's private key (PEM)"},
-    Field{.name = "tls_verify",
-          .type = FieldType::boolean,
-          .default_text = "true",
-          .meaning = "check the server's certificate and name; turning it off is for tests"},
+};
+
+constexpr std::array kDeliveryFields = {
     Field{.name = "max_in_flight",
           .type = FieldType::integer,
           .default_text = "4000",
@@ -79,6 +75,8 @@ constexpr std::array kSinkFields = {
                      "one where the stream is replicated or refuses when full",
           .choices = "auto,one,pipelined"},
 };
+
+constexpr auto kSinkFields = config::joined(kServerFields, config::kTlsFields, kDeliveryFields);
 
 Error misconfigured(std::string code, std::string message, std::string remedy) {
   return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};

@@ -3,6 +3,7 @@
 #include <array>
 #include <utility>
 
+#include "config/field_tables.h"
 #include "pipeline/field_mapping.h"
 
 namespace relay::nats {
@@ -12,7 +13,7 @@ namespace {
 using config::Field;
 using config::FieldType;
 
-constexpr std::array kOwnFields = {
+constexpr std::array kServerFields = {
     Field{.name = "url",
           .default_text = "nats://localhost:4222",
           .meaning = "server: nats://host:port, or tls://host:port; several, separated by commas, "
@@ -58,14 +59,9 @@ constexpr std::array kOwnFields = {
           .type = FieldType::boolean,
           .default_text = "false",
           .meaning = "use TLS; tls:// and tls_ca, tls_cert imply it"},
-    Field{.name = "tls_ca",
-          .meaning = "file with the authorities to trust (PEM); default: the system's"},
-    Field{.name = "tls_cert", .meaning = "file with the client's certificate chain (PEM)"},
-    Field{.name = "tls_key", .meaning = "file with the client's private key (PEM)"},
-    Field{.name = "tls_verify",
-          .type = FieldType::boolean,
-          .default_text = "true",
-          .meaning = "check the server's certificate and name; turning it off is for tests"},
+};
+
+constexpr std::array kTimeoutFields = {
     Field{.name = "connect_timeout",
           .type = FieldType::duration,
           .default_text = "5s",
@@ -77,7 +73,8 @@ constexpr std::array kOwnFields = {
           .meaning = "how long asking for a stream, or making a consumer, may take",
           .min = 0.01},
 };
-constexpr auto kSourceFields = with_mapping_fields(kOwnFields);
+constexpr auto kSourceFields =
+    with_mapping_fields(config::joined(kServerFields, config::kTlsFields, kTimeoutFields));
 
 constexpr std::string_view kIllegalInNames = " .*>/\\\t\r\n";
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <functional>
@@ -10,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "config/field_tables.h"
 #include "config/fields.h"
 #include "core/error.h"
 
@@ -40,13 +40,9 @@ inline constexpr std::array kMappingFields = {
 
 /// A source's own table with the mapping's fields behind it:
 /// `constexpr auto kSourceFields = with_mapping_fields(std::array{Field{...}, ...});`
-template <std::size_t N>
-constexpr std::array<config::Field, N + kMappingFields.size()> with_mapping_fields(
-    const std::array<config::Field, N>& own) {
-  std::array<config::Field, N + kMappingFields.size()> all{};
-  std::copy(own.begin(), own.end(), all.begin());
-  std::copy(kMappingFields.begin(), kMappingFields.end(), all.begin() + N);
-  return all;
+template <std::size_t size>
+constexpr auto with_mapping_fields(const std::array<config::Field, size>& own) {
+  return config::joined(own, kMappingFields);
 }
 
 /// Takes ids, types, keys and trace ids out of messages, as the options of a source say:

@@ -9,9 +9,9 @@ namespace relay::rabbitmq {
 
 namespace {
 
-constexpr std::array kSchemes = {config::UrlForm::Scheme{"amqp", 5672, false},
+constexpr std::array kSchemes = {config::UrlForm::Scheme{"amqp", 5672},
                                  config::UrlForm::Scheme{"amqps", 5671, true}};
-constexpr config::UrlForm kForm = {
+constexpr config::UrlForm kForm{
     kSchemes, "write it as amqp://host:5672/vhost, or amqps://host:5671/vhost for TLS"};
 
 }  // namespace
@@ -28,13 +28,13 @@ Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {
     endpoint.tls = place.tls;
     if (!place.user.empty() || place.password) {
       endpoint.user = std::move(place.user);
-      endpoint.password = place.password.value_or(std::string());
+      endpoint.password = place.password.value_or("");
     }
     // amqp://host/ is taken as amqp://host: hardly anybody means the vhost with the empty name.
     if (!place.path.empty()) {
-      const auto vhost = config::percent_decoded(place.path);
+      auto vhost = config::percent_decoded(place.path);
       if (!vhost) return fail(config::bad_url("a % in the vhost begins no two hex digits", kForm));
-      endpoint.vhost = *vhost;
+      endpoint.vhost = std::move(*vhost);
     }
     endpoints.push_back(std::move(endpoint));
   }

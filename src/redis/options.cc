@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "config/field_tables.h"
 #include "pipeline/field_mapping.h"
 
 namespace relay::redis {
@@ -13,7 +14,7 @@ namespace {
 using config::Field;
 using config::FieldType;
 
-constexpr std::array kConnectionFields = {
+constexpr std::array kServerFields = {
     Field{.name = "url",
           .default_text = "redis://localhost:6379",
           .meaning = "server: redis://host:port/database, or rediss:// for TLS; several, separated "
@@ -29,14 +30,9 @@ constexpr std::array kConnectionFields = {
           .aliases = "db",
           .min = 0,
           .max = 1 << 20},
-    Field{.name = "tls_ca",
-          .meaning = "file with the authorities to trust (PEM); default: the system's"},
-    Field{.name = "tls_cert", .meaning = "file with the client's certificate chain (PEM)"},
-    Field{.name = "tls_key", .meaning = "file with the client's private key (PEM)"},
-    Field{.name = "tls_verify",
-          .type = FieldType::boolean,
-          .default_text = "true",
-          .meaning = "check the server's certificate and name; turning it off is for tests"},
+};
+
+constexpr std::array kTimeoutFields = {
     Field{.name = "connect_timeout",
           .type = FieldType::duration,
           .default_text = "5s",
@@ -104,17 +100,11 @@ constexpr std::array kOwnSourceFields = {
                      "fields"},
 };
 
-template <std::size_t N, std::size_t M>
-constexpr std::array<Field, N + M> joined(const std::array<Field, N>& a,
-                                          const std::array<Field, M>& b) {
-  std::array<Field, N + M> all{};
-  std::copy(a.begin(), a.end(), all.begin());
-  std::copy(b.begin(), b.end(), all.begin() + N);
-  return all;
-}
-
-constexpr auto kSinkFields = joined(kConnectionFields, kOwnSinkFields);
-constexpr auto kSourceFields = with_mapping_fields(joined(kConnectionFields, kOwnSourceFields));
+constexpr auto kConnectionFields =
+    config::joined(kServerFields, config::kTlsFields, kTimeoutFields);
+constexpr auto kSinkFields = config::joined(kConnectionFields, kOwnSinkFields);
+constexpr auto kSourceFields =
+    with_mapping_fields(config::joined(kConnectionFields, kOwnSourceFields));
 
 Error misconfigured(std::string code, std::string message, std::string remedy) {
   return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
