@@ -145,7 +145,9 @@ def test_bodies_arrive_byte_for_byte(db, sqs, relay):
     url = sqs.queue(name())
     inbox = Inbox(sqs, url)
     db.execute("select pgtrickle.create_outbox('events')")
-    set_outbox(db, "p", {**to_sqs(sqs, url), "stream_table": None, "outbox": "events"})
+    config = to_sqs(sqs, url)
+    del config["stream_table"]
+    set_outbox(db, "p", {**config, "outbox": "events"})
     texts = ['{"n": 1234567890123456789012345678901234567890.12345678901234567890}',
              '{"t": "ü 𝄞 \\u2028 \\\\ \\" \\n \\t /"}', '[]', '"plain"', '0.10', 'null',
              json.dumps({"large": "x" * 250_000})]

@@ -40,6 +40,7 @@ class Broker:
     has_key = False           # Received.key holds the message's key
     raw_body = True           # the body arrives byte for byte (False: an inbox stores JSON values)
     has_server = True         # there is a server to kill, freeze and cut off
+    durable = True            # what it took it has after kill9() and start() (an emulator may not)
     max_body = 900_000        # the largest body in bytes that is worth sending
     na = {}
     source_na = {}

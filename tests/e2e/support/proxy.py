@@ -56,6 +56,11 @@ class FaultProxy:
         with self._state:
             self._cut_after[direction] = count
 
+    def cut_is_pending(self):
+        """Whether a cut_after() has not come to pass yet."""
+        with self._state:
+            return bool(self._cut_after)
+
     def restore(self):
         """No faults any more; what was held back flows on."""
         with self._state:

@@ -122,13 +122,13 @@ class _OsErrors:
         self._client = client
 
     def __getattr__(self, name):
-        from botocore.exceptions import HTTPClientError
+        from botocore.exceptions import BotoCoreError
         call = getattr(self._client, name)
 
         def checked(*arguments, **options):
             try:
                 return call(*arguments, **options)
-            except HTTPClientError as error:
+            except BotoCoreError as error:
                 raise OSError(str(error)) from error
         return checked
 

@@ -1,0 +1,233 @@
+"""The SQS source, by the real binary against the emulator that boto3 writes to."""
+
+import base64
+import json
+import os
+import time
+
+import pytest
+
+from support import sqs_server
+from support.fixtures import need
+from support.pipelines import SLOW_FACTOR, Lines
+from support.proxy import DOWN, UP, FaultProxy
+from support.sqs_server import KEYS, REGION, SqsServer
+from support.waiting import eventually, holds_for
+from support.writers import wait_trouble
+
+
+@pytest.fixture(scope="module")
+def server():
+    need(sqs_server.modules(), "the SQS emulator (node, npm and the package local-aws-sqs)")
+    emulator = SqsServer().start()
+    yield emulator
+    emulator.stop()
+
+
+@pytest.fixture
+def sqs(server):
+    server.faults()
+    return server
+
+
+@pytest.fixture
+def lines(tmp_path):
+    return Lines(tmp_path / "out.jsonl")
+
+
+_names = iter(range(1_000_000))
+
+
+@pytest.fixture
+def queue(sqs):
+    return sqs.queue(f"s{os.getpid()}-{next(_names)}", VisibilityTimeout=5)
+
+
+@pytest.fixture
+def fifo(sqs):
+    return sqs.queue(f"s{os.getpid()}-{next(_names)}.fifo", VisibilityTimeout=5)
+
+
+def set_pipeline(db, name, sqs, url, path, source=None, port=None, **options):
+    """A pipeline from the queue into a file of JSON lines {id, type, key, payload}."""
+    config = {"source": {"type": "sqs", "queue_url": url, "region": REGION, "timeout": "3s",
+                         "endpoint": f"http://127.0.0.1:{port or sqs.port}", "wait": "1s",
+                         "visibility_timeout": "5s", **KEYS, **(source or {})},
+              "sink": {"type": "file", "path": str(path)}, "event_envelope": True, **options}
+    db.execute("select pgtrickle.set_relay(%s, %s::jsonb)", (name, json.dumps(config)))
+    db.execute("select pgtrickle.enable_relay(%s)", (name,))
+
+
+def send(sqs, url, body, attributes=None, **more):
+    return sqs.client().send_message(
+        QueueUrl=url, MessageBody=body, **more, MessageAttributes={
+            name: {"DataType": "String", "StringValue": value}
+            for name, value in (attributes or {}).items()})["MessageId"]
+
+
+def wait_lines(lines, count, deadline=20):
+    eventually(lambda: len(lines.messages()) >= count, deadline * SLOW_FACTOR,
+               message=lambda: f"{len(lines.messages())} lines of {count}")
+    return lines.messages()
+
+
+def wait_deleted(sqs, url):
+    eventually(lambda: sqs.count(url) == 0, 15 * SLOW_FACTOR)
+
+
+@pytest.mark.sanitizer
+def test_ids_types_and_payloads_are_what_the_documentation_says(db, sqs, queue, relay, lines):
+    set_pipeline(db, "p", sqs, queue, lines.path, {"aggregate_id_from": "header:customer"})
+    identity = send(sqs, queue, '{"n": 1.10}')
+    send(sqs, queue, '{"n":2}', {"event_type": "paid", "customer": "7", "pgtrickle-id": "x:1"})
+    with relay:
+        found = {line["id"]: line for line in wait_lines(lines, 2)}
+        wait_deleted(sqs, queue)
+    name = queue.rsplit("/", 1)[1]
+    assert (found[identity]["type"], found[identity]["payload"]) == (name, {"n": 1.1})
+    assert found["x:1"] == {"id": "x:1", "type": "paid", "key": "7", "payload": {"n": 2}}
+
+
+def test_a_fifo_queue_gives_deduplication_id_group_and_order(db, sqs, fifo, relay, lines):
+    set_pipeline(db, "p", sqs, fifo, lines.path)
+    for number in range(60):
+        send(sqs, fifo, str(number), MessageGroupId=f"g{number % 3}",
+             MessageDeduplicationId=f"d{number}")
+    with relay:
+        found = wait_lines(lines, 60)
+        wait_deleted(sqs, fifo)
+    assert len(found) == 60
+    for group in range(3):
+        ours = [line for line in found if line["key"] == f"g{group}"]
+        assert [line["payload"] for line in ours] == list(range(group, 60, 3))
+        assert all(line["id"] == f"d{line['payload']}" for line in ours)
+
+
+def test_what_our_sink_packed_is_unpacked_into_headers(db, sqs, queue, relay):
+    db.execute("select pgtrickle.create_inbox('shop')")
+    db.execute("select pgtrickle.set_relay_inbox('p', config => %s::jsonb)", (json.dumps({
+        "source": {"type": "sqs", "queue_url": queue, "region": REGION, "endpoint": sqs.endpoint,
+                   "wait": "1s", "trace_id_from": "header:a", **KEYS},
+        "sink": {"type": "inbox", "inbox_name": "shop"}}),))
+    db.execute("select pgtrickle.enable_relay('p')")
+    send(sqs, queue, "1", {"a": "t", "pgtrickle-headers": '{"b": "ü"}'})
+    with relay:
+        eventually(lambda: db.one("select count(*) from pgtrickle.inbox_shop") == 1)
+        wait_deleted(sqs, queue)
+    headers = db.one("select to_jsonb(i)->'headers' from pgtrickle.inbox_shop i")
+    assert headers is None or {**headers, "b": "ü", "a": "t"} == headers
+
+
+def test_payloads_that_are_no_json_are_passed_on(db, sqs, queue, relay, lines):
+    set_pipeline(db, "p", sqs, queue, lines.path)
+    send(sqs, queue, "{not json ü")
+    send(sqs, queue, "1")
+    with relay:
+        found = wait_lines(lines, 2)
+        wait_deleted(sqs, queue)
+    raw, number = sorted((line["payload"] for line in found), key=lambda one: one == 1)
+    assert number == 1 and base64.b64decode(raw["raw_base64"]).decode() == "{not json ü"
+
+
+def test_nothing_is_deleted_before_it_is_delivered_and_work_stays_hidden(db, sqs, queue, relay,
+                                                                         tmp_path):
+    """The sink cannot write for longer than the visibility timeout: nobody else sees the message."""
+    place = tmp_path / "later"
+    lines = Lines(place / "out.jsonl")
+    set_pipeline(db, "p", sqs, queue, lines.path, {"visibility_timeout": "2s"}, retry_max="500ms")
+    place.write_text("in the way")
+    send(sqs, queue, "1")
+    with relay:
+        def hidden():
+            names = ["ApproximateNumberOfMessagesNotVisible"]
+            got = sqs.client().get_queue_attributes(QueueUrl=queue, AttributeNames=names)
+            return int(got["Attributes"][names[0]]) == 1
+        eventually(hidden, 10 * SLOW_FACTOR)
+        holds_for(hidden, 5, interval=0.1)
+        place.unlink()
+        place.mkdir()
+        assert len(wait_lines(lines, 1)) == 1
+        wait_deleted(sqs, queue)
+
+
+def test_a_restart_gives_back_at_once_what_is_not_settled(db, sqs, queue, relay, tmp_path):
+    place = tmp_path / "later"
+    lines = Lines(place / "out.jsonl")
+    set_pipeline(db, "p", sqs, queue, lines.path, {"visibility_timeout": "600s"}, retry_max="500ms")
+    place.write_text("in the way")
+    for number in range(25):
+        send(sqs, queue, str(number))
+    relay.start()
+    names = ["ApproximateNumberOfMessages"]
+    eventually(lambda: sqs.client().get_queue_attributes(QueueUrl=queue, AttributeNames=names)
+               ["Attributes"][names[0]] == "0", 10 * SLOW_FACTOR)
+    relay.stop()
+    place.unlink()
+    place.mkdir()
+    with relay:
+        found = wait_lines(lines, 25)
+        wait_deleted(sqs, queue)
+    assert sorted(line["payload"] for line in found) == list(range(25))
+
+
+def test_the_relay_killed_in_the_middle_loses_nothing(db, sqs, queue, relay, lines):
+    set_pipeline(db, "p", sqs, queue, lines.path, batch_size=20)
+    for number in range(300):
+        send(sqs, queue, str(number))
+    relay.start()
+    eventually(lambda: lines.messages())
+    relay.kill9()
+    with relay:
+        eventually(lambda: {line["payload"] for line in lines.messages()} == set(range(300)),
+                   40 * SLOW_FACTOR, interval=0.2)
+        wait_deleted(sqs, queue)
+
+
+@pytest.mark.parametrize("direction", [UP, DOWN])
+def test_connections_that_are_cut_lose_nothing(db, sqs, queue, relay, lines, direction):
+    with FaultProxy(sqs.port) as proxy:
+        set_pipeline(db, "p", sqs, queue, lines.path, port=proxy.port, retry_max="500ms")
+        with relay:
+            for cut in (700, 3_000, 20_001):
+                proxy.cut_after(cut, direction)
+                for number in range(30):
+                    send(sqs, queue, f"{cut * 100 + number}")
+            wanted = {cut * 100 + n for cut in (700, 3_000, 20_001) for n in range(30)}
+            eventually(lambda: {line["payload"] for line in lines.messages()} >= wanted,
+                       40 * SLOW_FACTOR, interval=0.2)
+            wait_deleted(sqs, queue)
+
+
+def test_a_frozen_server_is_waited_for(db, sqs, queue, relay, lines):
+    set_pipeline(db, "p", sqs, queue, lines.path, {"timeout": "500ms"}, retry_max="500ms")
+    with relay:
+        send(sqs, queue, "1")
+        wait_lines(lines, 1)
+        sqs.freeze()
+        try:
+            wait_trouble(relay, db, "p", "did not answer")
+        finally:
+            sqs.thaw()
+        send(sqs, queue, "2")
+        eventually(lambda: {line["payload"] for line in lines.messages()} == {1, 2},
+                   20 * SLOW_FACTOR)
+
+
+def test_a_queue_that_is_absent_and_refused_keys_are_named(db, sqs, queue, relay, tmp_path):
+    set_pipeline(db, "absent", sqs, queue + "-absent", tmp_path / "a")
+    set_pipeline(db, "refused", sqs, queue, tmp_path / "b")
+    sqs.faults({"action": "ReceiveMessage", "status": 403, "code": "AccessDenied"})
+    with relay:
+        wait_trouble(relay, db, "absent", "does not exist", remedy="make the queue")
+        wait_trouble(relay, db, "refused", "AccessDenied", remedy="sqs:ReceiveMessage")
+        assert KEYS["secret_access_key"] not in relay.log(10_000)
+
+
+def test_a_stop_is_quick_though_a_long_poll_waits(db, sqs, queue, relay, lines):
+    set_pipeline(db, "p", sqs, queue, lines.path, {"wait": "20s"})
+    relay.start()
+    send(sqs, queue, "1")
+    wait_lines(lines, 1)
+    began = time.monotonic()
+    relay.stop()
+    assert time.monotonic() - began < 5 * SLOW_FACTOR
