@@ -3,6 +3,7 @@
 #include "pipeline/registry.h"
 #include "sqs/options.h"
 #include "sqs/sink.h"
+#include "sqs/source.h"
 
 namespace relay::sqs {
 
@@ -19,9 +20,22 @@ Result<std::unique_ptr<Sink>> make_sink(const config::Values& values,
   return std::make_unique<SqsSink>(std::move(*options));
 }
 
+Result<std::unique_ptr<Source>> make_source(const config::Values& values,
+                                            const BackendContext& context) {
+  auto options = parse_source_options(values);
+  if (!options) return fail(options.error());
+  auto mapping = FieldMapping::make(values);
+  if (!mapping) return fail(mapping.error());
+  options->queue.pipeline = context.pipeline;
+  options->max_record_bytes = context.options.max_record_bytes;
+  return std::make_unique<SqsSource>(std::move(*options), std::move(*mapping));
+}
+
 }  // namespace
 
 void register_backend(Registry& registry) {
+  registry.add(
+      SourceType{.name = "sqs", .aliases = {}, .options = source_fields(), .make = &make_source});
   registry.add(SinkType{.name = "sqs",
                         .aliases = {},
                         .options = sink_fields(),

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "http/url.h"
+#include "pipeline/field_mapping.h"
 #include "sqs/fields.h"
 
 namespace relay::sqs {
@@ -31,6 +32,28 @@ constexpr auto kSinkFields = with_queue_fields(std::array{
           .min = 1024,
           .max = 1073741824.0},
 });
+
+constexpr auto kOwnSourceFields = with_queue_fields(std::array{
+    Field{.name = "wait",
+          .type = FieldType::duration,
+          .default_text = "20s",
+          .meaning = "how long a request waits for messages (a long poll)",
+          .max = 20},
+    Field{.name = "visibility_timeout",
+          .type = FieldType::duration,
+          .default_text = "30s",
+          .meaning = "how long a message stays hidden from others after the relay was killed; "
+                     "while it is in work that is extended",
+          .min = 1,
+          .max = 43200},
+    Field{.name = "max_in_flight",
+          .type = FieldType::integer,
+          .default_text = "4",
+          .meaning = "requests for up to ten messages under way at once",
+          .min = 1,
+          .max = 1000},
+});
+constexpr auto kSourceFields = with_mapping_fields(kOwnSourceFields);
 
 Error misconfigured(std::string code, std::string message, std::string remedy) {
   return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
@@ -73,6 +96,10 @@ Result<void> read_credentials(const config::Values& values, QueueOptions& option
 
 config::FieldTable sink_fields() {
   return kSinkFields;
+}
+
+config::FieldTable source_fields() {
+  return kSourceFields;
 }
 
 std::string region_of_host(std::string_view host) {
@@ -122,6 +149,18 @@ Result<SinkOptions> parse_sink_options(const config::Values& values) {
                                           options.queue.queue),
                               "take message_group_id away, or use a FIFO queue"));
   }
+  return options;
+}
+
+Result<SourceOptions> parse_source_options(const config::Values& values) {
+  SourceOptions options;
+  auto queue = parse_queue_options(values);
+  if (!queue) return fail(queue.error());
+  options.queue = std::move(*queue);
+  options.wait = values.duration("wait");
+  options.visibility_timeout = values.duration("visibility_timeout");
+  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
+  options.queue.client.max_connections = options.max_in_flight;
   return options;
 }
 

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "config/fields.h"
@@ -34,10 +35,21 @@ struct SinkOptions {
   bool ordered = true;  ///< at most one message of a key under way
 };
 
+/// The options of the source, checked.
+struct SourceOptions {
+  QueueOptions queue;
+  std::chrono::milliseconds wait{20000};
+  std::chrono::milliseconds visibility_timeout{30000};
+  std::size_t max_in_flight = 4;
+  std::int64_t max_record_bytes = 32 << 20;
+};
+
 config::FieldTable sink_fields();
+config::FieldTable source_fields();
 
 /// Checks what single options cannot say.
 Result<SinkOptions> parse_sink_options(const config::Values& values);
+Result<SourceOptions> parse_source_options(const config::Values& values);
 
 /// The part of the options that sink and source share.
 Result<QueueOptions> parse_queue_options(const config::Values& values);

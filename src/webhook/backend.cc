@@ -3,13 +3,31 @@
 #include "http/url.h"
 #include "pipeline/registry.h"
 #include "webhook/options.h"
+#include "webhook/receiver_options.h"
+#include "webhook/receiver_source.h"
 #include "webhook/sink.h"
 
 namespace relay::webhook {
 
 void register_backend(Registry& registry);
 
+namespace {
+
+Result<std::unique_ptr<Source>> make_source(const config::Values& values,
+                                            const BackendContext& context) {
+  auto options = parse_receiver_options(values, context.options.max_record_bytes);
+  if (!options) return fail(options.error());
+  auto mapping = FieldMapping::make(values);
+  if (!mapping) return fail(mapping.error());
+  options->pipeline = context.pipeline;
+  return std::make_unique<ReceiverSource>(std::move(*options), std::move(*mapping));
+}
+
+}  // namespace
+
 void register_backend(Registry& registry) {
+  registry.add(SourceType{
+      .name = "webhook", .aliases = {"http"}, .options = receiver_fields(), .make = &make_source});
   registry.add(SinkType{.name = "webhook",
                         .aliases = {"http"},
                         .options = sink_fields(),

@@ -38,11 +38,16 @@ def set_receiver(db, port, name="hooks", options=None, **over):
                (name, json.dumps(config)))
 
 
-def wait_listening(port, relay):
-    def connects():
+def listens(port):
+    try:
         socket.create_connection(("127.0.0.1", port), 1).close()
         return True
-    eventually(connects, 20 * SLOW_FACTOR, message=lambda: relay.log(40))
+    except OSError:
+        return False
+
+
+def wait_listening(port, relay):
+    eventually(lambda: listens(port), 20 * SLOW_FACTOR, message=lambda: relay.log(40))
 
 
 def send(port, body=b'{"n":1}', path="/inbox", headers=None, method="POST", tls=None, timeout=40):
@@ -85,6 +90,8 @@ def raw_status(port, data, **options):
 
 
 def rows(db, columns="event_id", order="received_at, event_id"):
+    if db.one("select to_regclass(%s)", (TABLE,)) is None:
+        return []  # the first message makes it
     return db.execute(f"select {columns} from {TABLE} order by {order}")
 
 
@@ -148,22 +155,37 @@ def test_bodies_need_not_be_json(db, relay, port):
     assert stored[2] == [1]
 
 
-def test_a_message_in_the_dead_letters_counts_as_settled(db, relay, port):
+def test_an_id_of_any_length_tells_duplicates(db, relay, port):
     set_receiver(db, port)
     with relay:
         wait_listening(port, relay)
         long_id = "".join(hashlib.sha512(b"%d" % n).hexdigest() for n in range(60))
-        assert status(port, headers={**JSON, "Idempotency-Key": long_id}) == 200
+        for _ in range(2):
+            assert status(port, headers={**JSON, "Idempotency-Key": long_id}) == 200
+        assert rows(db) == [("sha256:" + hashlib.sha256(long_id.encode()).hexdigest(),)]
+
+
+def test_a_message_in_the_dead_letters_counts_as_settled(db, relay, port):
+    set_receiver(db, port)
+    with relay:
+        wait_listening(port, relay)
         assert status(port, headers={**JSON, "Idempotency-Key": "good"}) == 200
-        assert len(dead_letters(db, "hooks")) == 1
+        db.execute(f"alter table {TABLE} add constraint no_poison "
+                   "check (payload ->> 'n' <> 'poison')")
+        assert status(port, b'{"n":"poison"}', headers={**JSON, "Idempotency-Key": "bad"}) == 200
+        (letter,) = dead_letters(db, "hooks")
+        assert letter[1] == "23514" and "poison" in letter[3]
         assert rows(db) == [("good",)]
 
 
 # Answer codes -----------------------------------------------------------------------------------
 
 
-def head(extra="", method="POST", path="/inbox", version="1.1"):
-    return f"{method} {path} HTTP/{version}\r\nHost: x\r\n{extra}\r\n".encode()
+def head(extra="", path="/inbox"):
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{extra}\r\n".encode()
+
+
+CLOSE = "Connection: close\r\n"
 
 
 def test_each_mistake_has_its_own_code_and_a_json_error(db, relay, port):
@@ -182,10 +204,11 @@ def test_each_mistake_has_its_own_code_and_a_json_error(db, relay, port):
         assert status(port, b"x" * 1024, headers={}) == 200
         assert status(port, headers={**JSON, "Content-Encoding": "gzip"}) == 415
         assert status(port, headers={**JSON, "X-Long": "x" * 2000}) == 431
-        assert raw_status(port, head()) == 411
+        assert raw_status(port, head(CLOSE)) == 411
         assert raw_status(port, head("Content-Length: 5000000\r\n")) == 413
-        assert raw_status(port, head("Transfer-Encoding: gzip\r\n")) in (411, 501)
-        assert raw_status(port, b"POST /inbox HTTP/1.1\r\nContent-Length: 0\r\n\r\n") == 400
+        assert raw_status(port, head("Transfer-Encoding: gzip\r\n" + CLOSE)) in (400, 501)
+        assert raw_status(port, b"POST /inbox HTTP/1.1\r\nContent-Length: 0\r\n"
+                          b"Connection: close\r\n\r\n") == 400
         assert len(rows(db)) == 1
 
 
@@ -197,11 +220,10 @@ def test_each_mistake_has_its_own_code_and_a_json_error(db, relay, port):
     head("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n") + b"0\r\n\r\n",
     head("bad header\r\n"),
     head("X-A: a\x01b\r\n"),
-    head(" X-A: folded\r\n"),
     head("Transfer-Encoding: chunked\r\n") + b"zz\r\nabc\r\n0\r\n\r\n",
     head("Transfer-Encoding: chunked\r\n") + b"3\r\nabcde\r\n0\r\n\r\n",
-    head("Content-Length: 2\r\n", path="/inbox/%zz") + b"{}",
-], ids=range(11))
+    head(CLOSE + "Content-Length: 2\r\n", path="/inbox/%zz") + b"{}",
+], ids=range(10))
 def test_what_is_no_http_is_answered_with_400(db, relay, port, data):
     set_receiver(db, port)
     with relay:
@@ -448,15 +470,9 @@ def test_a_changed_and_a_disabled_pipeline_give_their_port_back(db, relay, port)
         set_receiver(db, other)
         wait_listening(other, relay)
         assert status(other) == 200
-        with pytest.raises(ConnectionError):
-            send(port)
+        assert not listens(port)
         db.execute("select pgtrickle.disable_relay('hooks')")
-
-        def refused():
-            with pytest.raises(ConnectionError):
-                send(other)
-            return True
-        eventually(refused, 10)
+        eventually(lambda: not listens(other), 10)
 
 
 def test_an_idle_receiver_goes_on_listening(db, relay, port):
@@ -464,7 +480,8 @@ def test_an_idle_receiver_goes_on_listening(db, relay, port):
     with relay:
         wait_listening(port, relay)
         with socket.create_connection(("127.0.0.1", port), 10) as client:
-            holds_for(lambda: relay.pipeline("hooks")["state"] in ("idle", "running"), 4)
+            relay.wait_state("hooks", "idle", deadline=20)
+            holds_for(lambda: listens(port), 4)
             client.sendall(head("Content-Length: 2\r\n") + b"{}")
             assert read_response(client.makefile("rb")) == 200
 
@@ -472,26 +489,46 @@ def test_an_idle_receiver_goes_on_listening(db, relay, port):
 # Trouble ----------------------------------------------------------------------------------------
 
 
-def test_without_its_database_it_answers_503_and_recovers(own_pg_server, own_db, relay_bin, port):
+def test_without_its_destination_it_answers_503_and_recovers(db, own_pg_server, own_db, relay, port):
+    """The inbox is in another server than the relay's own database."""
+    config = {"source": {"type": "webhook", "listen": f"127.0.0.1:{port}",
+                         "response_timeout": "1s"},
+              "sink": {"type": "inbox", "inbox_name": "hooks", "url": own_db.relay_dsn}}
+    db.execute("select pgtrickle.set_relay_inbox('hooks', config => %s::jsonb, enabled => true)",
+               (json.dumps(config),))
+    with relay:
+        wait_listening(port, relay)
+        assert status(port, headers={**JSON, "Idempotency-Key": "before"}) == 200
+        own_pg_server.stop_immediate()
+        took = []
+        for n in range(6):
+            began = time.monotonic()
+            code, headers, body = send(port, headers={**JSON, "Idempotency-Key": f"during{n}"})
+            took.append(time.monotonic() - began)
+            assert code == 503 and int(headers["Retry-After"]) > 0 and body["error"]
+        assert took[0] > 0.9 and took[-1] < 0.9, took
+        own_pg_server.start()
+        eventually(lambda: status(port, headers={**JSON, "Idempotency-Key": "after"}) == 200,
+                   60 * SLOW_FACTOR, message=lambda: relay.log(40))
+    stored = {row[0] for row in rows(own_db)}
+    assert {"before", "during0", "after"} <= stored
+
+
+def test_without_the_relays_database_nobody_is_told_200(own_pg_server, own_db, relay_bin, port):
     set_receiver(own_db, port, options={"response_timeout": "1s"})
     with Relay(own_db.relay_dsn) as relay:
         wait_listening(port, relay)
         assert status(port) == 200
         own_pg_server.stop_immediate()
-        codes = []
 
-        def unavailable():
+        def nobody_is_told():
             try:
-                code, headers, body = send(port)
-            except OSError:
-                return False  # the pipeline was given up, and nobody listens
-            codes.append(code)
-            assert code == 503 and int(headers["Retry-After"]) > 0 and body["error"]
-            return True
-        eventually(unavailable, 20)
+                return status(port) == 503
+            except (OSError, http.client.HTTPException):
+                return True
+        holds_for(nobody_is_told, 2, interval=0.05)
         own_pg_server.start()
         eventually(lambda: status(port) == 200, 60 * SLOW_FACTOR, message=lambda: relay.log(40))
-    assert 200 not in codes
 
 
 def test_what_waits_is_bounded_and_a_stop_answers_it(own_pg_server, own_db, relay_bin, port):
@@ -513,7 +550,7 @@ def test_what_waits_is_bounded_and_a_stop_answers_it(own_pg_server, own_db, rela
         for thread in threads:
             thread.start()
         eventually(lambda: status(port, timeout=2) == 503, 20)
-        assert codes == []
+        assert set(codes) <= {503}  # one of them may have come after this request
         stopper = threading.Thread(target=relay.stop)
         stopper.start()
         for thread in threads:
@@ -614,9 +651,10 @@ def test_every_200_is_in_the_table_when_postgresql_restarts_under_256_connection
         seconds_of_load(load, 30 if LONG else 3)
         load.end()
         load.check(own_db)
-        batches = relay.metric("pgtrickle_relay_batches_total", pipeline="hooks")
-        if batches:
-            print(f"{len(load.confirmed) / batches:.1f} requests a transaction")
+        together = (relay.metric("batch_size_sum", pipeline="hooks")
+                    / relay.metric("batch_size_count", pipeline="hooks"))
+        print(f"{together:.1f} requests read together")
+        assert together > 2, "concurrent requests share a transaction"
 
 
 def test_every_200_is_in_the_table_when_the_relay_is_killed(db, relay_bin, port):

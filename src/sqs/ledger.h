@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/deadline.h"
+
+namespace relay::sqs {
+
+/// Which messages are under way between receiving and deleting, by the numbers that the source
+/// gives its records (1, 2, ...), and until when SQS hides each from others. Any thread.
+class Ledger {
+ public:
+  struct Underway {
+    std::int64_t number = 0;
+    std::string receipt;
+  };
+
+  /// A message was received, and is hidden until `hidden_until`; its number. 0: it is under way
+  /// already, and came again because it was hidden too shortly: its newest receipt is kept.
+  std::int64_t add(const std::string& message_id, std::string receipt,
+                   SteadyClock::time_point hidden_until);
+
+  /// All up to and including `number`, oldest first. They stay until `forget`.
+  std::vector<Underway> settled(std::int64_t number) const;
+  /// All that are hidden no longer than `until`; they count as hidden until `then`.
+  std::vector<Underway> due(SteadyClock::time_point until, SteadyClock::time_point then);
+  void forget(std::int64_t number);
+  /// What is under way, and is none of ours any more.
+  std::vector<Underway> take_all();
+
+ private:
+  struct Message {
+    std::string id;
+    std::string receipt;
+    SteadyClock::time_point hidden_until;
+  };
+
+  mutable std::mutex mutex_;
+  std::int64_t last_ = 0;
+  std::map<std::int64_t, Message> messages_;
+  std::unordered_map<std::string, std::int64_t> numbers_;
+};
+
+}  // namespace relay::sqs

@@ -1,0 +1,68 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <thread>
+#include <utility>
+
+#include "pipeline/field_mapping.h"
+#include "pipeline/source.h"
+#include "sqs/ledger.h"
+#include "sqs/options.h"
+#include "sqs/received.h"
+#include "sqs/service.h"
+
+namespace relay::sqs {
+
+/// Receives from a queue by long polls. A message is deleted only when `acknowledge` says that it
+/// is settled; until then a thread of the source's own keeps it hidden from others. What was
+/// received and not deleted comes again: at once after an orderly end, else when it has been hidden
+/// for `visibility_timeout`.
+///
+/// Reading, acknowledging and keeping hidden have connections of their own, since they are of three
+/// threads.
+class SqsSource : public Source {
+ public:
+  SqsSource(SourceOptions options, FieldMapping mapping)
+      : options_(std::move(options)), mapping_(std::move(mapping)) {}
+  ~SqsSource() override { close(); }
+
+  Result<void> open(std::stop_token stop) override;
+  Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,
+                           std::stop_token stop) override;
+  Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
+  std::optional<std::int64_t> lag() override;
+  void close() override;
+
+ private:
+  Result<void> receive(Deadline deadline, std::stop_token stop);
+  Result<void> take(const http::Response& response);
+  void give_back();
+  void keep_hidden(std::stop_token stop);
+  void extend(Service& service, std::stop_token stop);
+  void ask_lag(Service& service, std::stop_token stop);
+
+  const SourceOptions options_;
+  const FieldMapping mapping_;
+  Ledger ledger_;
+  std::atomic<std::int64_t> lag_{-1};  // -1: not known
+
+  // Of the reader's thread.
+  struct Numbered {
+    std::int64_t number;
+    Received message;
+  };
+  std::unique_ptr<Service> service_;
+  std::deque<Numbered> received_;  // and not handed out yet
+  std::shared_ptr<const TableShape> shape_;
+
+  std::unique_ptr<Service> ack_service_;  // of the thread that acknowledges
+  std::jthread keeper_;
+};
+
+}  // namespace relay::sqs

@@ -1,0 +1,93 @@
+#include "webhook/receiver_source.h"
+
+#include <openssl/rand.h>
+
+#include <array>
+#include <stdexcept>
+
+#include "core/log.h"
+
+namespace relay::webhook {
+
+namespace {
+
+/// A random UUID (version 4).
+std::string new_uuid() {
+  std::array<unsigned char, 16> bytes{};
+  if (RAND_bytes(bytes.data(), static_cast<int>(bytes.size())) != 1) {
+    throw std::runtime_error("no random bytes");
+  }
+  bytes[6] = static_cast<unsigned char>((bytes[6] & 0x0f) | 0x40);
+  bytes[8] = static_cast<unsigned char>((bytes[8] & 0x3f) | 0x80);
+  std::string text;
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text.push_back('-');
+    fmt::format_to(std::back_inserter(text), "{:02x}", bytes[i]);
+  }
+  return text;
+}
+
+bool is_loopback(std::string_view host) {
+  return host == "::1" || host.starts_with("127.");
+}
+
+}  // namespace
+
+ReceiverSource::ReceiverSource(ReceiverOptions options, FieldMapping mapping)
+    : options_(std::move(options)),
+      rules_{options_.auth.kind() == ReceiverAuth::Kind::hmac, options_.auth.secret_header()},
+      mapping_(std::move(mapping)),
+      shape_(std::make_shared<const TableShape>(TableShape{options_.path, {}})),
+      queue_({options_.max_waiting, options_.max_waiting_bytes, options_.response_timeout}) {}
+
+ReceiverSource::~ReceiverSource() {
+  close();
+}
+
+Result<void> ReceiverSource::open(std::stop_token) {
+  close();
+  if (!is_loopback(options_.host)) {
+    if (options_.auth.kind() == ReceiverAuth::Kind::none && options_.tls_ca.empty()) {
+      log::warn("no_auth", options_.pipeline,
+                "whoever reaches {} may write: auth is none and no client certificate is asked for",
+                options_.listen);
+    } else if (options_.tls_cert.empty() && options_.auth.kind() != ReceiverAuth::Kind::hmac) {
+      log::warn("no_tls", options_.pipeline,
+                "secrets come to {} unencrypted: set tls_cert and tls_key, or put a proxy with TLS "
+                "before it",
+                options_.listen);
+    }
+  }
+  auto started = Receiver::start(options_, queue_);
+  if (!started) return fail(started.error());
+  receiver_ = std::move(*started);
+  log::info("listening", options_.pipeline, "requests are received at {}://{}{}",
+            options_.tls_cert.empty() ? "http" : "https", options_.listen, options_.path);
+  return {};
+}
+
+Result<RecordBatch> ReceiverSource::read(const ReadLimits& limits, Deadline deadline,
+                                         std::stop_token stop) {
+  RecordBatch batch;
+  batch.shape = shape_;
+  for (const RequestQueue::Taken& taken : queue_.take(limits, deadline, stop)) {
+    const std::string own_id = client_id(taken.request, rules_).empty() ? new_uuid() : "";
+    Record record = to_record(taken.request, rules_, mapping_, own_id, batch.arena);
+    record.id = taken.number;
+    batch.records.push_back(std::move(record));
+  }
+  return batch;
+}
+
+Result<void> ReceiverSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
+  if (receiver_) receiver_->settle(settled.id);
+  return {};
+}
+
+void ReceiverSource::close() {
+  if (receiver_) receiver_->stop();
+  receiver_.reset();
+  queue_.forget_all();
+}
+
+}  // namespace relay::webhook

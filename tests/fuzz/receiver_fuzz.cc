@@ -1,0 +1,81 @@
+// A request as the webhook receiver sees it, its target and headers a line each, then an empty
+// line and the body: authentication, checks and the mapping end with a record or a refusal. The
+// first byte chooses how clients show who they are.
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "webhook/receiver_auth.h"
+#include "webhook/receiver_options.h"
+
+namespace {
+
+using namespace relay;
+using namespace relay::webhook;
+
+config::Node text(std::string_view value) {
+  return config::Node(std::string(value), "");
+}
+
+ReceiverOptions options_of(config::Node::Object object) {
+  auto checked = config::check(object, receiver_fields(), "fuzz");
+  return *parse_receiver_options(checked.values, 1 << 20);
+}
+
+const std::array<ReceiverOptions, 5>& all_options() {
+  static const std::array<ReceiverOptions, 5> options = {
+      options_of({}), options_of({{"auth", text("bearer")}, {"bearer_token", text("t")}}),
+      options_of({{"auth", text("basic")}, {"user", text("u")}, {"password", text("p")}}),
+      options_of({{"auth", text("header")}, {"auth_value", text("v")}}),
+      options_of({{"auth", text("hmac")}, {"signature_secret", text("whsec_a2V5 k")}})};
+  return options;
+}
+
+FieldMapping make_mapping() {
+  const config::Node::Object object = {{"id_from", text("json:/id")},
+                                       {"event_type_from", text("template:{subject}-{header:t}")},
+                                       {"aggregate_id_from", text("header:key")}};
+  const auto checked = config::check(object, FieldMapping::fields(), "fuzz");
+  return *FieldMapping::make(checked.values);
+}
+
+std::string_view next_line(std::string_view& rest) {
+  const std::string_view line = rest.substr(0, rest.find('\n'));
+  rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+  return line;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size == 0) return 0;
+  const ReceiverOptions& options = all_options()[data[0] % 5];
+  std::string_view rest(reinterpret_cast<const char*>(data) + 1, size - 1);
+  ReceivedRequest request;
+  request.method = "POST";
+  request.target = next_line(rest);
+  for (std::string_view line = next_line(rest); !line.empty(); line = next_line(rest)) {
+    const auto colon = std::min(line.find(':'), line.size());
+    request.headers.emplace_back(line.substr(0, colon),
+                                 line.substr(std::min(colon + 1, line.size())));
+  }
+  request.body = rest;
+  (void)check_head(request, options.path);
+  (void)options.auth.head_allowed(request);
+  (void)options.auth.body_allowed(request,
+                                  std::chrono::system_clock::time_point(std::chrono::seconds(1)));
+  (void)check_body(request);
+  static const FieldMapping mapping = make_mapping();
+  const EventRules rules{options.auth.kind() == ReceiverAuth::Kind::hmac,
+                         options.auth.secret_header()};
+  Arena arena;
+  (void)to_record(request, rules, mapping, "new", arena);
+  (void)to_record(request, rules, FieldMapping(), "new", arena);
+  return 0;
+}
