@@ -29,13 +29,16 @@ create table if not exists pgtrickle.relay_dlq (
 comment on table pgtrickle.relay_dlq is
   'Messages that could not be delivered; resolved_at is null while something is left to do';
 
-create unique index if not exists relay_dlq_unresolved
-  on pgtrickle.relay_dlq (relay_group_id, pipeline, message_id) where resolved_at is null;
+-- Of ids and keys the digests: an index takes no text of more than 2,704 bytes.
+drop index if exists pgtrickle.relay_dlq_unresolved;
+create unique index if not exists relay_dlq_unresolved_id
+  on pgtrickle.relay_dlq (relay_group_id, pipeline, md5(message_id)) where resolved_at is null;
 create index if not exists relay_dlq_retry_requested
   on pgtrickle.relay_dlq (pipeline, id)
   where resolved_at is null and retry_requested_at is not null;
-create index if not exists relay_dlq_pipeline_key
-  on pgtrickle.relay_dlq (relay_group_id, pipeline, key) where resolved_at is null;
+drop index if exists pgtrickle.relay_dlq_pipeline_key;
+create index if not exists relay_dlq_pipeline_key_digest
+  on pgtrickle.relay_dlq (relay_group_id, pipeline, md5(key)) where resolved_at is null;
 create index if not exists relay_dlq_resolved
   on pgtrickle.relay_dlq (resolved_at) where resolved_at is not null;
 

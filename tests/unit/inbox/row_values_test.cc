@@ -69,7 +69,8 @@ TEST(RowValues, EachFieldIsFromItsPlace) {
                         .body = "1",
                         .content_type = "application/json",
                         .stream_table = {},
-                        .headers = headers};
+                        .headers = headers,
+                        .refused = {}};
   EXPECT_EQ(value_of(InboxField::event_id, message), "i");
   EXPECT_EQ(value_of(InboxField::event_type, message), "o");
   EXPECT_EQ(value_of(InboxField::source, message), "pipe");
