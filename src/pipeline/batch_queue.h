@@ -30,12 +30,14 @@ class BatchQueue {
     bytes_ += batch.bytes;
     batches_.push_back(std::move(batch));
   }
-  /// The next batch, and what waits behind it as one with it. A replay stays alone.
+  /// The next batch, and what waits behind it as one with it. A replay stays alone, and so does
+  /// what another shape belongs to: messages point into theirs.
   std::optional<MessageBatch> pop() {
     if (batches_.empty()) return std::nullopt;
     MessageBatch batch = take();
     if (batch.records.is_replay()) return batch;
     while (!batches_.empty() && !batches_.front().records.is_replay() &&
+           batches_.front().records.shape == batch.records.shape &&
            batch.messages.size() + batches_.front().messages.size() <= kMessagesTogether &&
            batch.bytes + batches_.front().bytes <= max_bytes_) {
       batch.append(take());

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
 
 namespace relay {
@@ -52,6 +53,16 @@ TEST(BatchQueue, KeepsAReplayAlone) {
   EXPECT_TRUE(queue.pop()->records.is_replay());
   EXPECT_EQ(queue.pop()->messages.size(), 1U);
   EXPECT_FALSE(queue.pop());
+}
+
+TEST(BatchQueue, KeepsApartWhatPointsIntoDifferentShapes) {
+  BatchQueue queue(1 << 20);
+  MessageBatch other = batch_of(2, 1);
+  other.records.shape = std::make_shared<const TableShape>(TableShape{"orders", {"id"}});
+  queue.push(batch_of(1, 1));
+  queue.push(std::move(other));
+  EXPECT_EQ(queue.pop()->messages.size(), 1U);
+  EXPECT_EQ(queue.pop()->messages.size(), 1U);
 }
 
 TEST(BatchQueue, HoldsAtMostHalfTheBytesAndGivesAtMostAllOfThemAtOnce) {
