@@ -38,6 +38,7 @@ constexpr auto kOwnSourceFields = with_queue_fields(std::array{
           .type = FieldType::duration,
           .default_text = "20s",
           .meaning = "how long a request waits for messages (a long poll)",
+          .min = 1,
           .max = 20},
     Field{.name = "visibility_timeout",
           .type = FieldType::duration,

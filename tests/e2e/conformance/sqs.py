@@ -16,6 +16,9 @@ class SqsBroker(Broker):
     has_key = True
     max_body = 250_000
     poison = "poison" + "x" * 100_000  # max_message_bytes is 100 KB until cure()
+    na = dict.fromkeys(
+        ("ten_thousand", "broker_frozen"),
+        "the emulator refuses the reader (OverLimit) though it has deleted what it took")
 
     def __init__(self):
         super().__init__()
