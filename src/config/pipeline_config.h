@@ -27,7 +27,7 @@ struct PipelineOptions {
   std::optional<std::string> id_prefix;  ///< instead of the pipeline's name
   std::string message = "delta";         ///< delta, row
   std::int64_t delta_max_rows = 1000;
-  std::string wire_format = "native";  ///< native, debezium, cloudevents
+  std::string wire_format = "native";           ///< native, debezium, cloudevents
   std::string cloudevents_mode = "structured";  ///< structured, binary
   std::string cloudevents_source;               ///< empty: /pgtrickle/<pipeline>
   bool tombstones = false;

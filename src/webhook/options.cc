@@ -111,7 +111,9 @@ Error misconfigured(std::string code, std::string message, std::string remedy) {
 
 Result<void> read_headers(const config::Values& values, Options& options) {
   options.headers = values.map("request_headers");
-  for (const auto& [name, value] : options.headers) {
+  for (const auto& header : options.headers) {
+    const std::string& name = header.first;
+    const std::string& value = header.second;
     const bool reserved =
         std::any_of(kReservedHeaders.begin(), kReservedHeaders.end(),
                     [&](std::string_view other) { return http::same_header_name(name, other); });

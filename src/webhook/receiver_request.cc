@@ -63,7 +63,7 @@ std::string headers_json(const ReceivedRequest& request, const EventRules& rules
                          const std::optional<std::string>& trace) {
   std::vector<std::pair<std::string_view, std::string>> values;
   for (const auto& [name, value] : request.headers) {
-    const auto same = [&](const auto& had) { return had.first == name; };
+    const auto same = [&wanted = name](const auto& had) { return had.first == wanted; };
     if (!passed_on(name, rules) || std::any_of(values.begin(), values.end(), same)) continue;
     values.emplace_back(name, request.header(name).value_or(value));
   }

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <atomic>
 #include <condition_variable>
 #include <functional>
 #include <set>
