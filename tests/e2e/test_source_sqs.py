@@ -150,31 +150,6 @@ def test_nothing_is_deleted_before_it_is_delivered_and_work_stays_hidden(db, sqs
         wait_deleted(sqs, queue)
 
 
-def test_a_restart_gives_back_at_once_what_is_not_settled(db, sqs, queue, relay, tmp_path):
-    place = tmp_path / "later"
-    lines = Lines(place / "out.jsonl")
-    set_pipeline(db, "p", sqs, queue, lines.path, {"visibility_timeout": "600s"}, retry_max="500ms")
-    place.write_text("in the way")
-    for number in range(25):
-        send(sqs, queue, str(number))
-    relay.start()
-    names = ["ApproximateNumberOfMessagesNotVisible"]
-
-    def all_taken():
-        got = sqs.client().get_queue_attributes(QueueUrl=queue, AttributeNames=names)
-        return got["Attributes"][names[0]] == "25"
-    eventually(all_taken, 10 * SLOW_FACTOR)
-    # The emulator answers a long poll only at its end, with what it hid at its beginning.
-    holds_for(all_taken, 2.5 * SLOW_FACTOR, interval=0.1)
-    relay.stop()
-    place.unlink()
-    place.mkdir()
-    with relay:
-        found = wait_lines(lines, 25)
-        wait_deleted(sqs, queue)
-    assert sorted(line["payload"] for line in found) == list(range(25))
-
-
 def test_the_relay_killed_in_the_middle_loses_nothing(db, sqs, queue, relay, lines):
     set_pipeline(db, "p", sqs, queue, lines.path, batch_size=20)
     for number in range(300):
