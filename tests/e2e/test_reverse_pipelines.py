@@ -132,16 +132,12 @@ def test_a_changed_pipeline_takes_effect_within_a_second_or_so(db, there, relay)
         insert_rows(there, "orders", 1)
         wait_count(db, 1, relay)
         set_inbox(db, {"source": source(there), "sink": {"type": "inbox", "inbox_name": "next"}})
-        eventually(lambda: "pipeline_changed" in relay.log() or relay.log().count("in]") > 1, 10)
-        eventually(lambda: db.one("select to_regclass('pgtrickle.inbox_next')") is not None
-                   or insert_rows(there, "orders", 2) or True, 10)
+        eventually(lambda: "pipeline_changed" in relay.log(), 10)
         insert_rows(there, "orders", 10, 3)
-        eventually(lambda: count(db, "pgtrickle.inbox_next") >= 3, 20, message=relay.log)
-        assert count(db) + count(db, "pgtrickle.inbox_next") \
-            == there.one("select count(*) from orders")
+        wait_count(db, 3, relay, "pgtrickle.inbox_next")
+        assert count(db) == 1
         db.execute("select pgtrickle.disable_relay('in')")
-        eventually(lambda: relay.pipeline("in") is None
-                   or relay.pipeline("in")["state"] == "stopped", 10)
+        eventually(lambda: relay.pipeline("in") is None, 10)
         before = count(db, "pgtrickle.inbox_next")
         insert_rows(there, "orders", 20)
         holds_for(lambda: count(db, "pgtrickle.inbox_next") == before, 0.7)
