@@ -40,7 +40,8 @@ constexpr std::array kFields = {
     Field{.name = "retry_max",
           .type = FieldType::duration,
           .default_text = "30s",
-          .meaning = "the longest wait between two tries",
+          .meaning = "the longest wait between two tries; a server that cannot be reached is "
+                     "tried again after 2 s at the latest",
           .min = 0.001,
           .max = 86400},
     Field{.name = "on_reject",

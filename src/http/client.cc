@@ -126,7 +126,7 @@ Error no_response(const Transfer& transfer, CURLcode code) {
             fmt::format("is at {}, which is not a public address", transfer.refused_address),
             "set allow_private = true where requests into the own network are meant");
       }
-      return error(ErrorClass::transient, "unreachable",
+      return error(ErrorClass::transient, std::string(kUnreachable),
                    fmt::format("cannot be reached: {}", detail),
                    "look whether it runs, and at the way there");
     default:

@@ -124,7 +124,7 @@ Error cluster_error(int code, std::string_view detail, std::string_view brokers)
     return make(known->error_class, known->name,
                 fmt::format("cannot use Kafka at {}: {}", brokers, said), known->remedy);
   }
-  return make(ErrorClass::transient, "cannot_connect",
+  return make(ErrorClass::transient, std::string(kUnreachable),
               fmt::format("cannot reach Kafka at {}: {}", brokers, said),
               "check that the brokers run, that this machine reaches them and the addresses that "
               "they advertise, and that security_protocol is right");

@@ -94,7 +94,7 @@ Error connect_error(int status, std::string_view detail, std::string_view addres
       return make(ErrorClass::misconfigured, "bad_option",
                   fmt::format("connecting to {}: {}", address, said), "correct the sink's options");
     default:
-      return make(ErrorClass::transient, "cannot_connect",
+      return make(ErrorClass::transient, std::string(kUnreachable),
                   fmt::format("cannot connect to NATS at {}: {}", address, said),
                   "check that the server runs and that this machine reaches it");
   }

@@ -16,6 +16,10 @@ namespace {
 constexpr milliseconds kMisconfiguredMin{1000};
 constexpr milliseconds kMisconfiguredMax{30000};
 
+/// The longest wait before a server that cannot be reached is asked again, also where `retry_max`
+/// is more: what was away for long is used again soon after its return.
+constexpr milliseconds kReconnectMax{2000};
+
 }  // namespace
 
 std::string_view to_string(PipelineState state) {
@@ -199,6 +203,10 @@ Backoff Pipeline::backoff() const {
   return Backoff(spec_.retry_min, spec_.retry_max, std::random_device{}());
 }
 
+Backoff Pipeline::reconnect_backoff() const {
+  return Backoff(spec_.retry_min, std::min(spec_.retry_max, kReconnectMax), std::random_device{}());
+}
+
 bool Pipeline::wait_for(milliseconds time, std::stop_token stop) {
   std::unique_lock lock(mutex_);
   const auto before = nudges_;
@@ -219,10 +227,11 @@ bool Pipeline::in_trouble(Side side, std::string_view event, const Error& error,
     note_state_locked();
   }
   log::failure(event, spec_.name, error);
-  const bool wait_long = error.error_class == ErrorClass::misconfigured;
   milliseconds delay = backoff.next(error.retry_after);
-  if (wait_long) {
+  if (error.error_class == ErrorClass::misconfigured) {
     delay = std::min(kMisconfiguredMax, kMisconfiguredMin * (1 << std::min(backoff.attempts(), 5)));
+  } else if (error.code == kUnreachable) {
+    delay = std::min(delay, kReconnectMax);
   }
   return wait_for(delay, stop);
 }

@@ -177,6 +177,7 @@ class Pipeline {
   PipelineState state_locked() const;
   void note_state_locked();
   Backoff backoff() const;
+  Backoff reconnect_backoff() const;
 
   const PipelineSpec spec_;
   const std::unique_ptr<Source> source_;

@@ -43,7 +43,7 @@ void Pipeline::run_reader(std::stop_token stop) {
 }
 
 bool Pipeline::open_source(std::stop_token stop) {
-  Backoff pause = backoff();
+  Backoff pause = reconnect_backoff();
   while (!stop.stop_requested()) {
     const auto opened = source_->open(stop);
     if (opened) {

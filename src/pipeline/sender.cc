@@ -76,7 +76,7 @@ void Pipeline::run_sender(std::stop_token stop) {
 }
 
 bool Pipeline::open_sink(std::stop_token stop) {
-  Backoff pause = backoff();
+  Backoff pause = reconnect_backoff();
   while (true) {
     {
       const std::lock_guard lock(mutex_);

@@ -34,7 +34,7 @@ std::string system_text(int error) {
 
 Error cannot_connect(std::string_view address, std::string_view why) {
   return {ErrorClass::transient,
-          "cannot_connect",
+          std::string(kUnreachable),
           fmt::format("cannot connect to Redis at {}: {}", address, why),
           "check that the server runs and that this machine reaches it",
           {}};
