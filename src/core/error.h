@@ -23,7 +23,8 @@ enum class ErrorClass {
 
 std::string_view to_string(ErrorClass);
 
-/// The code of an error for "nobody answers there": nothing was sent, and asking again costs little.
+/// The code of an error for "nobody answers there": nothing was sent, and asking again costs
+/// little.
 inline constexpr std::string_view kUnreachable = "unreachable";
 
 /// What went wrong, where, and what to do. Never holds a secret.
