@@ -48,8 +48,11 @@ int main(int argc, char** argv) {
       const auto result = rd_kafka_producev(
           producer, RD_KAFKA_V_RKT(topic), RD_KAFKA_V_KEY(argv[2], std::strlen(argv[2])),
           RD_KAFKA_V_VALUE(const_cast<char*>(payload), static_cast<std::size_t>(length)),
-          RD_KAFKA_V_HEADER("pgtrickle-id", message_id.data(),
+          RD_KAFKA_V_HEADER(bench::kIdHeader, message_id.data(),
                             static_cast<ssize_t>(message_id.size())),
+          RD_KAFKA_V_HEADER(bench::kTableHeader, bench::kTable, -1),
+          RD_KAFKA_V_HEADER(bench::kOpHeader, bench::kOp, -1),
+          RD_KAFKA_V_HEADER(bench::kOutboxIdHeader, id, -1),
           RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
       if (result == RD_KAFKA_RESP_ERR_NO_ERROR) break;
       if (result != RD_KAFKA_RESP_ERR__QUEUE_FULL) {

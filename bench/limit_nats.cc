@@ -3,6 +3,7 @@
 #include <nats/nats.h>
 
 #include <atomic>
+#include <utility>
 
 #include "outbox_reader.h"
 
@@ -33,15 +34,21 @@ int main(int argc, char** argv) {
   options.PublishAsync.AckHandler = &on_acknowledgement;
   jsCtx* context = nullptr;
   check(natsConnection_JetStream(&context, nats, &options), "JetStream");
-  bench::read_outbox(connection.get(), argv[2], std::atoi(argv[3]),
-                     [&](const char* id, const char* payload, int length) {
-                       const std::string message_id = std::string(argv[6]) + ":" + id;
-                       jsPubOptions publish;
-                       jsPubOptions_Init(&publish);
-                       publish.MsgId = message_id.c_str();
-                       check(js_PublishAsync(context, argv[5], payload, length, &publish),
-                             "publish");
-                     });
+  bench::read_outbox(
+      connection.get(), argv[2], std::atoi(argv[3]),
+      [&](const char* id, const char* payload, int length) {
+        const std::string message_id = std::string(argv[6]) + ":" + id;
+        natsMsg* message = nullptr;
+        check(natsMsg_Create(&message, argv[5], nullptr, payload, length), "create");
+        for (const auto& [name, value] :
+             {std::pair{"Nats-Msg-Id", message_id.c_str()},
+              std::pair{bench::kIdHeader, message_id.c_str()},
+              std::pair{bench::kTableHeader, bench::kTable},
+              std::pair{bench::kOpHeader, bench::kOp}, std::pair{bench::kOutboxIdHeader, id}}) {
+          check(natsMsgHeader_Set(message, name, value), "header");
+        }
+        check(js_PublishMsgAsync(context, &message, nullptr), "publish");
+      });
   check(js_PublishAsyncComplete(context, nullptr), "waiting");
   return refused == 0 ? 0 : 1;
 }

@@ -5,6 +5,7 @@
 #include <amqp_framing.h>
 #include <amqp_tcp_socket.h>
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -32,6 +33,14 @@ amqp_connection_state_t open_rabbit(const char* url) {
   return connection;
 }
 
+amqp_table_entry_t header(const char* name, const char* value) {
+  amqp_table_entry_t entry{};
+  entry.key = amqp_cstring_bytes(name);
+  entry.value.kind = AMQP_FIELD_KIND_UTF8;
+  entry.value.value.bytes = amqp_cstring_bytes(value);
+  return entry;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -54,8 +63,8 @@ int main(int argc, char** argv) {
     }
   };
   amqp_basic_properties_t properties{};
-  properties._flags =
-      AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG | AMQP_BASIC_CONTENT_TYPE_FLAG;
+  properties._flags = AMQP_BASIC_MESSAGE_ID_FLAG | AMQP_BASIC_DELIVERY_MODE_FLAG |
+                      AMQP_BASIC_CONTENT_TYPE_FLAG | AMQP_BASIC_HEADERS_FLAG;
   properties.delivery_mode = AMQP_DELIVERY_PERSISTENT;
   properties.content_type = amqp_cstring_bytes("application/json");
   bench::read_outbox(
@@ -63,6 +72,10 @@ int main(int argc, char** argv) {
       [&](const char* id, const char* payload, int length) {
         const std::string message_id = std::string(argv[6]) + ":" + id;
         properties.message_id = amqp_cstring_bytes(message_id.c_str());
+        std::array<amqp_table_entry_t, 4> headers = {
+            header(bench::kIdHeader, message_id.c_str()), header(bench::kOpHeader, bench::kOp),
+            header(bench::kTableHeader, bench::kTable), header(bench::kOutboxIdHeader, id)};
+        properties.headers = {static_cast<int>(headers.size()), headers.data()};
         const amqp_bytes_t body{static_cast<std::size_t>(length), const_cast<char*>(payload)};
         if (amqp_basic_publish(rabbit, 1, amqp_cstring_bytes(argv[5]), amqp_cstring_bytes("rows"),
                                1, 0, &properties, body) != AMQP_STATUS_OK) {

@@ -39,13 +39,19 @@ int main(int argc, char** argv) {
   bench::read_outbox(
       connection.get(), argv[2], batch, [&](const char* id, const char* payload, int length) {
         const std::string message_id = std::string(argv[6]) + ":" + id;
-        const std::array<std::string_view, 7> words = {"XADD",
-                                                       argv[5],
-                                                       "*",
-                                                       "pgtrickle_id",
-                                                       message_id,
-                                                       "payload",
-                                                       {payload, static_cast<std::size_t>(length)}};
+        const std::array<std::string_view, 13> words = {"XADD",
+                                                        argv[5],
+                                                        "*",
+                                                        "payload",
+                                                        {payload, static_cast<std::size_t>(length)},
+                                                        "pgtrickle_id",
+                                                        message_id,
+                                                        "pgtrickle_op",
+                                                        bench::kOp,
+                                                        "pgtrickle_stream_table",
+                                                        bench::kTable,
+                                                        "pgtrickle_outbox_id",
+                                                        id};
         std::array<const char*, words.size()> texts{};
         std::array<std::size_t, words.size()> sizes{};
         for (std::size_t i = 0; i < words.size(); ++i) {

@@ -1,4 +1,4 @@
-// The shortest way from an outbox to standard output: no ids, no position, no envelope.
+// The shortest way from an outbox to standard output: no position, no encoding.
 //   limit_stdout POSTGRES_URL OUTBOX_TABLE BATCH
 #include "outbox_reader.h"
 

@@ -33,13 +33,19 @@ class Sender {
     }
   }
 
-  void send(const std::string& id, const char* payload, int length) {
+  void send(const std::string& id, const std::string& outbox_id, const char* payload, int length) {
     while (free_.empty()) turn();
     Request& request = *free_.back();
     free_.pop_back();
-    request.headers = curl_slist_append(nullptr, ("Idempotency-Key: " + id).c_str());
-    request.headers = curl_slist_append(request.headers, "Content-Type: application/json");
-    request.headers = curl_slist_append(request.headers, "Expect:");
+    request.headers = nullptr;
+    add_header(request, "Idempotency-Key: ", id);
+    add_header(request, "webhook-id: ", id);
+    add_header(request, "pgtrickle-id: ", id);
+    add_header(request, "pgtrickle-op: ", bench::kOp);
+    add_header(request, "pgtrickle-stream-table: ", bench::kTable);
+    add_header(request, "pgtrickle-outbox-id: ", outbox_id);
+    add_header(request, "Content-Type: ", "application/json");
+    add_header(request, "Expect:", "");
     curl_easy_setopt(request.easy, CURLOPT_HTTPHEADER, request.headers);
     curl_easy_setopt(request.easy, CURLOPT_POSTFIELDSIZE, static_cast<long>(length));
     curl_easy_setopt(request.easy, CURLOPT_COPYPOSTFIELDS, payload);
@@ -51,6 +57,10 @@ class Sender {
   }
 
  private:
+  static void add_header(Request& request, const char* name, const std::string& value) {
+    request.headers = curl_slist_append(request.headers, (name + value).c_str());
+  }
+
   void turn() {
     int running = 0;
     curl_multi_perform(multi_, &running);
@@ -86,7 +96,7 @@ int main(int argc, char** argv) {
   Sender sender(argv[4]);
   bench::read_outbox(connection.get(), argv[2], std::atoi(argv[3]),
                      [&](const char* id, const char* payload, int length) {
-                       sender.send(std::string(argv[5]) + ":" + id, payload, length);
+                       sender.send(std::string(argv[5]) + ":" + id, id, payload, length);
                      });
   sender.finish();
   return 0;

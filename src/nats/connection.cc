@@ -129,6 +129,13 @@ Connection::~Connection() {
 
 Result<std::unique_ptr<Connection>> Connection::open(const Options& options,
                                                      const Endpoint& endpoint) {
+  // The library's locks spin before they wait, which costs more than it saves: its threads and ours
+  // are more than most machines have cores to spare.
+  static const natsStatus opened = nats_Open(0);
+  if (opened != NATS_OK) {
+    return fail(ErrorClass::transient, "library",
+                fmt::format("cannot start the NATS library: {}", natsStatus_GetText(opened)));
+  }
   std::unique_ptr<Connection> connection(new Connection(options, endpoint));
   if (auto connected = connection->connect(options, endpoint); !connected) {
     return fail(connected.error());

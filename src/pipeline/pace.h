@@ -24,7 +24,7 @@ class Pace {
           static_cast<double>(settled) / std::chrono::duration<double>(took).count();
       allowed_ = std::clamp(static_cast<std::size_t>(rate), kLeast, allowed_);
     } else if (settled == sent && sent >= allowed_ && took < kTarget / 2) {
-      allowed_ = std::min(allowed_ * 2, kMost);
+      allowed_ = std::min(allowed_ * 4, kMost);
     }
   }
 

@@ -27,7 +27,7 @@ TEST(Pace, GivesASlowSinkAboutASecondOfWork) {
   pace.observe(50, 0, seconds(30));
   EXPECT_EQ(pace.allowed(), Pace::kLeast);
   pace.observe(Pace::kLeast, Pace::kLeast, milliseconds(100));
-  EXPECT_EQ(pace.allowed(), 2 * Pace::kLeast);
+  EXPECT_EQ(pace.allowed(), 4 * Pace::kLeast);
 }
 
 TEST(Pace, SaysNothingOfBatchesThatWereSmallerThanAllowed) {
