@@ -3,9 +3,9 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
-#include <algorithm>
 #include <array>
-#include <cctype>
+
+#include "core/text.h"
 
 namespace relay::admin {
 
@@ -30,11 +30,8 @@ bool same(std::string_view one, std::string_view other) {
 
 /// What follows `Bearer `, or nothing.
 std::string_view bearer_token(std::string_view header) {
-  const bool is_bearer =
-      header.size() > kScheme.size() &&
-      std::equal(kScheme.begin(), kScheme.end(), header.begin(), [](char expected, char given) {
-        return expected == std::tolower(static_cast<unsigned char>(given));
-      });
+  const bool is_bearer = header.size() > kScheme.size() &&
+                         equal_ignoring_case(header.substr(0, kScheme.size()), kScheme);
   return is_bearer ? header.substr(kScheme.size()) : std::string_view();
 }
 

@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "core/log.h"
+#include "core/text.h"
 
 namespace relay::admin {
 
@@ -76,9 +77,7 @@ HttpRequest to_request(const http::request<http::string_body>& raw) {
   request.path = decode(target.substr(0, mark), false);
   if (mark < target.size()) read_query(target.substr(mark + 1), request.query);
   for (const auto& field : raw) {
-    std::string name(field.name_string());
-    for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    request.headers[name] = std::string(field.value());
+    request.headers[lower_case(field.name_string())] = std::string(field.value());
   }
   request.body = raw.body();
   return request;

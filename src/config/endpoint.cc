@@ -4,15 +4,11 @@
 #include <charconv>
 #include <utility>
 
+#include "core/text.h"
+
 namespace relay::config {
 
 namespace {
-
-std::string_view trimmed(std::string_view text) {
-  while (text.starts_with(' ')) text.remove_prefix(1);
-  while (text.ends_with(' ')) text.remove_suffix(1);
-  return text;
-}
 
 Result<void> read_credentials(std::string_view text, const UrlForm& form, Endpoint& endpoint) {
   const auto colon = text.find(':');
@@ -107,7 +103,7 @@ Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls, const UrlFo
   std::vector<Endpoint> endpoints;
   while (true) {
     const auto comma = urls.find(',');
-    auto endpoint = parse_endpoint(trimmed(urls.substr(0, comma)), form);
+    auto endpoint = parse_endpoint(trimmed(urls.substr(0, comma), " "), form);
     if (!endpoint) return fail(endpoint.error());
     endpoints.push_back(std::move(*endpoint));
     if (comma == std::string_view::npos) return endpoints;

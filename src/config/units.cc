@@ -1,11 +1,10 @@
-#include <fmt/format.h>
-
 #include <array>
 #include <charconv>
 #include <cmath>
 #include <optional>
 
 #include "config/fields.h"
+#include "core/text.h"
 
 namespace relay::config {
 namespace {
@@ -49,10 +48,7 @@ std::optional<double> take_number(std::string_view& text) {
 // `text` behind it.
 std::optional<double> take_unit(std::string_view& text, std::span<const Unit> units) {
   const std::size_t length = std::min(text.find_first_of("0123456789. \t"), text.size());
-  std::string name(text.substr(0, length));
-  for (char& c : name) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
+  const std::string name = lower_case(text.substr(0, length));
   text.remove_prefix(length);
   for (const Unit& unit : units) {
     if (unit.name == name) return unit.factor;

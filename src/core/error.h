@@ -55,7 +55,16 @@ inline tl::unexpected<Error> fail(ErrorClass error_class, std::string code, std:
   return fail(Error{error_class, std::move(code), std::move(message), std::move(remedy), {}});
 }
 
+/// The error that somebody's change mends.
+inline Error misconfigured(std::string code, std::string message, std::string remedy) {
+  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
+}
+
 /// An error that several messages share.
 using SharedError = std::shared_ptr<const Error>;
+
+inline SharedError share(Error error) {
+  return std::make_shared<const Error>(std::move(error));
+}
 
 }  // namespace relay

@@ -70,13 +70,18 @@ char* write_with(char* to, char separator, unsigned value, int width) {
   return write_digits(to + 1, value, width);
 }
 
+constexpr char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+constexpr bool same_letter(char a, char b) {
+  return lower(a) == lower(b);
+}
+
 // Upper and lower case, '-' and '_' are what people mix up without meaning another name.
 std::string folded(std::string_view word) {
-  std::string result(word);
-  for (char& c : result) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    if (c == '-') c = '_';
-  }
+  std::string result = lower_case(word);
+  std::replace(result.begin(), result.end(), '-', '_');
   return result;
 }
 
@@ -170,6 +175,27 @@ std::string format_timestamp(Timestamp at) {
   std::string out;
   append_timestamp(out, at);
   return out;
+}
+
+std::string_view trimmed(std::string_view text, std::string_view blanks) {
+  const auto first = text.find_first_not_of(blanks);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(blanks) - first + 1);
+}
+
+std::string lower_case(std::string_view text) {
+  std::string result(text);
+  std::transform(result.begin(), result.end(), result.begin(), lower);
+  return result;
+}
+
+bool equal_ignoring_case(std::string_view a, std::string_view b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), same_letter);
+}
+
+bool contains_ignoring_case(std::string_view text, std::string_view part) {
+  if (part.empty()) return true;
+  return std::search(text.begin(), text.end(), part.begin(), part.end(), same_letter) != text.end();
 }
 
 std::string_view nearest(std::string_view word, std::span<const std::string_view> candidates) {

@@ -16,6 +16,14 @@ std::string json_string(std::string_view text);
 std::string format_timestamp(Timestamp at);
 void append_timestamp(std::string& out, Timestamp at);
 
+/// Without the blanks at both ends.
+std::string_view trimmed(std::string_view text, std::string_view blanks = " \t\r\n");
+
+/// These know the letters of ASCII only.
+std::string lower_case(std::string_view text);
+bool equal_ignoring_case(std::string_view a, std::string_view b);
+bool contains_ignoring_case(std::string_view text, std::string_view part);
+
 /// The candidate that `word` was most likely meant to be, or empty when none is near.
 std::string_view nearest(std::string_view word, std::span<const std::string_view> candidates);
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <compare>
 #include <cstddef>
-#include <optional>
 #include <utility>
 
 #include "envelope/decimal.h"

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/text.h"
 #include "envelope/decimal.h"
 #include "envelope/filter_node.h"
 
@@ -30,14 +31,6 @@ bool is_word_byte(char c) {
 
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
-}
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return result;
 }
 
 constexpr std::array<std::string_view, 9> kKeywords = {"and", "or",   "not",  "in",   "like",
@@ -177,7 +170,7 @@ class Filter::Compiler {
   }
 
   bool is_keyword(std::string_view word) const {
-    return token_.kind == TokenKind::word && lower(token_.text) == word;
+    return token_.kind == TokenKind::word && equal_ignoring_case(token_.text, word);
   }
   bool is_symbol(std::string_view symbol) const {
     return token_.kind == TokenKind::symbol && token_.text == symbol;
@@ -325,7 +318,7 @@ class Filter::Compiler {
   std::string name() {
     const bool keyword =
         token_.kind == TokenKind::word &&
-        std::find(kKeywords.begin(), kKeywords.end(), lower(token_.text)) != kKeywords.end();
+        std::find(kKeywords.begin(), kKeywords.end(), lower_case(token_.text)) != kKeywords.end();
     const bool good = (token_.kind == TokenKind::word && !keyword) ||
                       (token_.kind == TokenKind::quoted_name && !token_.text.empty());
     if (!good) {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "core/text.h"
+
 namespace relay::envelope {
 namespace {
 
@@ -26,7 +28,7 @@ void append_percent_encoded(std::string& out, std::string_view text) {
 
 bool FormatHeaders::is_configured(std::string_view name) const {
   return std::any_of(plan_.headers.begin(), plan_.headers.end(),
-                     [&](const auto& set) { return same_header(set.name, name); });
+                     [&](const auto& set) { return equal_ignoring_case(set.name, name); });
 }
 
 void FormatHeaders::add(std::string_view name, std::string_view value, Output& output) {
@@ -53,7 +55,7 @@ std::span<const Header> FormatHeaders::build(const MessageFacts& message,
   for (const Header& header : message.headers) {
     const auto end = headers_.begin() + static_cast<std::ptrdiff_t>(own);
     const bool taken = std::any_of(headers_.begin(), end, [&](const Header& made) {
-      return same_header(made.name, header.name);
+      return equal_ignoring_case(made.name, header.name);
     });
     if (!taken) headers_.push_back(header);
   }

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "core/text.h"
+
 namespace relay::envelope {
 
 bool HeaderBuilder::read(std::string_view json, JsonReader& reader, Output& output) {
@@ -34,7 +36,7 @@ std::span<const Header> HeaderBuilder::build(const Plan& plan,
   }
   for (const Header& header : of_record_) {
     const bool taken = std::any_of(plan.headers.begin(), plan.headers.end(), [&](const auto& set) {
-      return same_header(set.name, header.name);
+      return equal_ignoring_case(set.name, header.name);
     });
     if (!taken) headers_.push_back(header);
   }

@@ -4,16 +4,14 @@
 #include <array>
 #include <utility>
 
+#include "core/text.h"
+
 namespace relay::envelope {
 namespace {
 
 constexpr std::array<std::string_view, 5> kReservedHeaders = {
     "pgtrickle-id", "pgtrickle-op", "pgtrickle-stream-table", "pgtrickle-outbox-id",
     "pgtrickle-full-refresh"};
-
-char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
 
 void note(Plan& plan, const Template& used) {
   plan.uses_key = plan.uses_key || used.uses(Variable::key);
@@ -85,14 +83,10 @@ Result<void> check_format(Plan& plan) {
 
 }  // namespace
 
-bool same_header(std::string_view a, std::string_view b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](char x, char y) { return lower(x) == lower(y); });
-}
-
 bool is_reserved_header(std::string_view name) {
-  return std::any_of(kReservedHeaders.begin(), kReservedHeaders.end(),
-                     [&](std::string_view reserved) { return same_header(name, reserved); });
+  return std::any_of(
+      kReservedHeaders.begin(), kReservedHeaders.end(),
+      [&](std::string_view reserved) { return equal_ignoring_case(name, reserved); });
 }
 
 Result<Plan> Plan::make(EncoderOptions options) {

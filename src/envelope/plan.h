@@ -39,7 +39,5 @@ struct Plan {
 
 /// Names that every message's own headers have; none of them may come from elsewhere.
 bool is_reserved_header(std::string_view name);
-/// Header names are equal whatever their case.
-bool same_header(std::string_view a, std::string_view b);
 
 }  // namespace relay::envelope

@@ -37,7 +37,7 @@ bool Router::begin(const Record& record) {
 SharedError Router::refusal(std::string_view code, std::string_view what, std::string_view remedy) {
   if (const auto known = refusals_.find(what); known != refusals_.end()) return known->second;
   if (refusals_.size() >= kRememberedRefusals) refusals_.clear();
-  auto error = std::make_shared<const Error>(Error{
+  auto error = share(Error{
       ErrorClass::rejected,
       std::string(code),
       fmt::format("{}: {}", output_->shape().name, what),

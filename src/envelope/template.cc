@@ -16,12 +16,6 @@ std::uint8_t bit(Variable variable) {
   return static_cast<std::uint8_t>(1u << static_cast<unsigned>(variable));
 }
 
-std::string_view trimmed(std::string_view text) {
-  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
-  while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
-  return text;
-}
-
 std::string known_variables() {
   std::string list;
   for (const std::string_view name : kNames) list += fmt::format("{{{}}}, ", name);
@@ -82,7 +76,7 @@ class Template::Compiler {
       return problem(at_, "a brace is opened and not closed",
                      R"(write \{ for a brace that stands for itself)");
     }
-    const std::string_view name = trimmed(text_.substr(at_ + 1, end - at_ - 1));
+    const std::string_view name = trimmed(text_.substr(at_ + 1, end - at_ - 1), " ");
     const auto known = std::find(kNames.begin(), kNames.end(), name);
     if (known == kNames.end()) {
       const std::string_view near = nearest(name, kNames);
@@ -105,7 +99,7 @@ class Template::Compiler {
                      R"(write \{ for a brace that stands for itself)");
     }
     Part part{Part::Kind::column, {}, {}, {}};
-    const std::string_view name = trimmed(text_.substr(at_ + 2, end - at_ - 2));
+    const std::string_view name = trimmed(text_.substr(at_ + 2, end - at_ - 2), " ");
     if (!ColumnPath::parse(name, part.column)) {
       return problem(at_, fmt::format("{{{{{}}}}} names no column", name),
                      "write {{ column }}, or {{ column.member }} for a value inside JSON");

@@ -62,7 +62,7 @@ Said read(std::string_view line) {
 }
 
 SharedError too_long(const Line& line, const LineRules& rules) {
-  return std::make_shared<const Error>(
+  return share(
       Error{ErrorClass::rejected,
             "too_large",
             fmt::format("the line at {} of {} has {} bytes, more than max_record_bytes ({})",

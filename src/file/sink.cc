@@ -13,8 +13,8 @@ namespace {
 constexpr std::size_t kChunkBytes = 256 * 1024;
 
 SharedError not_written() {
-  static const auto error = std::make_shared<const Error>(
-      Error{ErrorClass::transient, "not_written", "not written yet", {}, {}});
+  static const auto error =
+      share(Error{ErrorClass::transient, "not_written", "not written yet", {}, {}});
   return error;
 }
 

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <utility>
 
+#include "core/text.h"
 #include "http/address_guard.h"
 #include "http/url.h"
 
@@ -36,13 +37,7 @@ void initialise_once() {
 
 bool starts_with_name(std::string_view line, std::string_view name) {
   return line.size() > name.size() && line[name.size()] == ':' &&
-         same_header_name(line.substr(0, name.size()), name);
-}
-
-std::string_view trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+         equal_ignoring_case(line.substr(0, name.size()), name);
 }
 
 /// One request under way, and the handle that carries one after the other.
@@ -169,14 +164,6 @@ bool is_header_value(std::string_view value) {
   });
 }
 
-bool same_header_name(std::string_view a, std::string_view b) {
-  const auto lower = [](char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  };
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [&](char x, char y) { return lower(x) == lower(y); });
-}
-
 struct Client::Impl {
   explicit Impl(ClientOptions given) : options(std::move(given)), multi(curl_multi_init()) {
     const auto most = static_cast<long>(options.max_connections);
@@ -301,7 +288,7 @@ struct Client::Impl {
       response.retry_after = std::min<milliseconds>(
           std::chrono::seconds(std::min<curl_off_t>(seconds, 86400)), kLongestRetryAfter);
     } else {
-      response.error = std::make_shared<const Error>(no_response(*transfer, code));
+      response.error = share(no_response(*transfer, code));
     }
     responses.push_back(std::move(response));
     idle.push_back(std::move(transfer));

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "config/tls.h"
 #include "core/deadline.h"
 #include "core/error.h"
 
@@ -40,18 +41,12 @@ class Headers {
 bool is_header_name(std::string_view name);
 /// A value that cannot end a header line: no control characters but the tab.
 bool is_header_value(std::string_view value);
-/// Names compare without regard to case.
-bool same_header_name(std::string_view a, std::string_view b);
 
-struct ClientOptions {
+struct ClientOptions : config::TlsOptions {
   std::size_t max_connections = 16;
   std::chrono::milliseconds connect_timeout{5000};
   /// False: a connection to an address that is not public is refused, whatever name it came from.
   bool allow_private = true;
-  std::string tls_ca;
-  std::string tls_cert;
-  std::string tls_key;
-  bool tls_verify = true;
   std::string user;  ///< basic authentication
   std::string password;
   std::size_t max_response_bytes = 64 * 1024;

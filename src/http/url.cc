@@ -1,7 +1,9 @@
 #include "http/url.h"
 
 #include <charconv>
-#include <optional>
+
+#include "config/endpoint.h"
+#include "core/text.h"
 
 namespace relay::http {
 
@@ -10,25 +12,6 @@ namespace {
 tl::unexpected<Error> bad_url(std::string_view what) {
   return fail(ErrorClass::misconfigured, "bad_url", fmt::format("url: {}", what),
               "write it as https://host/path");
-}
-
-std::optional<std::string> percent_decoded(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out += text[i];
-      continue;
-    }
-    unsigned value = 0;
-    const auto digits = text.substr(i + 1, 2);
-    const auto end = digits.data() + digits.size();
-    if (digits.size() != 2 || std::from_chars(digits.data(), end, value, 16).ptr != end) {
-      return std::nullopt;
-    }
-    out += static_cast<char>(value);
-    i += 2;
-  }
-  return out;
 }
 
 std::string host_of(std::string_view authority) {
@@ -51,9 +34,7 @@ Result<Url> parse_url(std::string_view text) {
   Url url;
   const auto mark = text.find("://");
   if (mark == std::string_view::npos) return bad_url("it does not begin with http:// or https://");
-  for (const char c : text.substr(0, mark)) {
-    url.scheme += c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  }
+  url.scheme = lower_case(text.substr(0, mark));
   if (url.scheme != "http" && url.scheme != "https") {
     return bad_url(fmt::format("the scheme '{}' is neither http nor https", url.scheme));
   }
@@ -67,9 +48,9 @@ Result<Url> parse_url(std::string_view text) {
   if (const auto at = authority.rfind('@'); at != std::string_view::npos) {
     const auto credentials = authority.substr(0, at);
     const auto colon = std::min(credentials.find(':'), credentials.size());
-    const auto user = percent_decoded(credentials.substr(0, colon));
+    const auto user = config::percent_decoded(credentials.substr(0, colon));
     const auto password =
-        percent_decoded(credentials.substr(std::min(colon + 1, credentials.size())));
+        config::percent_decoded(credentials.substr(std::min(colon + 1, credentials.size())));
     if (!user || !password) return bad_url("a % in the credentials begins no two hex digits");
     url.user = *user;
     url.password = *password;

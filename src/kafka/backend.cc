@@ -14,8 +14,7 @@ namespace {
 
 Result<std::unique_ptr<Source>> make_source(const config::Values& values,
                                             const BackendContext& context) {
-  auto options =
-      parse_source_options(values, fmt::format("pgtrickle-{}-{}", context.group, context.pipeline));
+  auto options = parse_source_options(values, context.consumer_name());
   if (!options) return fail(options.error());
   auto mapping = FieldMapping::make(values);
   if (!mapping) return fail(mapping.error());

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "config/tls.h"
 #include "core/log.h"
 #include "kafka/errors.h"
 
@@ -136,9 +137,7 @@ Error trouble_of(const ClientEvents& events, std::string_view brokers) {
 
 void warn_of_no_verification(const ClientOptions& options) {
   if (options.tls_verify) return;
-  log::warn("tls_not_verified", options.pipeline,
-            "tls_verify is off: anybody between here and {} can read and change what is sent",
-            options.brokers);
+  config::warn_of_no_verification(options.pipeline, options.brokers);
 }
 
 }  // namespace relay::kafka

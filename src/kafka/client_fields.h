@@ -1,14 +1,13 @@
 #pragma once
 
 #include <array>
-#include <cstddef>
 
-#include "config/fields.h"
+#include "config/field_tables.h"
+#include "config/tls.h"
 
 namespace relay::kafka {
 
-/// The options that sink and source share.
-inline constexpr std::array kClientFields = {
+inline constexpr std::array kServerFields = {
     config::Field{.name = "brokers",
                   .default_text = "localhost:9092",
                   .meaning =
@@ -24,17 +23,11 @@ inline constexpr std::array kClientFields = {
                   .aliases = "sasl_mechanisms"},
     config::Field{.name = "sasl_username", .meaning = "user name", .aliases = "sasl_user"},
     config::Field{.name = "sasl_password", .meaning = "password of sasl_username", .secret = true},
-    config::Field{.name = "tls_ca",
-                  .meaning = "file with the authorities to trust (PEM); default: the system's"},
-    config::Field{.name = "tls_cert", .meaning = "file with the client's certificate chain (PEM)"},
-    config::Field{.name = "tls_key", .meaning = "file with the client's private key (PEM)"},
+};
+
+inline constexpr std::array kOtherClientFields = {
     config::Field{
         .name = "tls_key_password", .meaning = "password of the private key", .secret = true},
-    config::Field{.name = "tls_verify",
-                  .type = config::FieldType::boolean,
-                  .default_text = "true",
-                  .meaning = "check the brokers' certificates and names; turning it off is for "
-                             "tests"},
     config::Field{.name = "connect_timeout",
                   .type = config::FieldType::duration,
                   .default_text = "5s",
@@ -48,14 +41,8 @@ inline constexpr std::array kClientFields = {
                   .secret = true},
 };
 
-/// The shared options and, behind them, those of one end.
-template <std::size_t count>
-constexpr auto with_client_fields(const std::array<config::Field, count>& own) {
-  std::array<config::Field, kClientFields.size() + count> all{};
-  std::size_t filled = 0;
-  for (const config::Field& field : kClientFields) all[filled++] = field;
-  for (const config::Field& field : own) all[filled++] = field;
-  return all;
-}
+/// The options that sink and source share.
+inline constexpr auto kClientFields =
+    config::joined(kServerFields, config::kTlsFields, kOtherClientFields);
 
 }  // namespace relay::kafka

@@ -3,15 +3,12 @@
 #include <array>
 #include <cctype>
 
+#include "config/tls.h"
 #include "kafka/options.h"
 
 namespace relay::kafka {
 
 namespace {
-
-Error misconfigured(std::string code, std::string message, std::string remedy) {
-  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
-}
 
 std::string upper(std::string text) {
   std::ranges::transform(text, text.begin(), [](char c) {
@@ -97,20 +94,19 @@ void add_sasl(const config::Values& values, ClientOptions& client) {
   }
 }
 
-void add_tls(const config::Values& values, ClientOptions& client) {
-  constexpr std::array<std::pair<const char*, const char*>, 3> kFiles = {
-      {{"tls_ca", "ssl.ca.location"},
-       {"tls_cert", "ssl.certificate.location"},
-       {"tls_key", "ssl.key.location"}}};
-  for (const auto& [option, name] : kFiles) {
-    if (!values.has(option)) continue;
-    client.files.emplace_back(option, values.text(option));
-    client.properties.emplace_back(name, values.text(option));
-  }
+void add_tls(const config::Values& values, const config::TlsOptions& tls, ClientOptions& client) {
+  const auto add_file = [&](const char* option, const std::string& file, const char* name) {
+    if (!values.has(option)) return;
+    client.files.emplace_back(option, file);
+    client.properties.emplace_back(name, file);
+  };
+  add_file("tls_ca", tls.tls_ca, "ssl.ca.location");
+  add_file("tls_cert", tls.tls_cert, "ssl.certificate.location");
+  add_file("tls_key", tls.tls_key, "ssl.key.location");
   if (values.has("tls_key_password")) {
     client.properties.emplace_back("ssl.key.password", values.text("tls_key_password"));
   }
-  client.tls_verify = values.boolean("tls_verify");
+  client.tls_verify = tls.tls_verify;
   client.properties.emplace_back("enable.ssl.certificate.verification",
                                  client.tls_verify ? "true" : "false");
   client.properties.emplace_back("ssl.endpoint.identification.algorithm",
@@ -129,10 +125,8 @@ Result<ClientOptions> parse_client_options(const config::Values& values) {
   }
   const auto protocol = read_protocol(values);
   if (!protocol) return fail(protocol.error());
-  if (values.has("tls_cert") != values.has("tls_key")) {
-    return fail(misconfigured("half_a_certificate", "tls_cert and tls_key belong together",
-                              "set both, or neither"));
-  }
+  config::TlsOptions tls;
+  if (auto read = config::read_tls(values, tls); !read) return fail(read.error());
   client.properties = {
       {"bootstrap.servers", client.brokers},
       {"security.protocol", *protocol},
@@ -144,7 +138,7 @@ Result<ClientOptions> parse_client_options(const config::Values& values) {
       {"log.connection.close", "false"},
   };
   if (protocol->starts_with("SASL")) add_sasl(values, client);
-  if (protocol->ends_with("SSL")) add_tls(values, client);
+  if (protocol->ends_with("SSL")) add_tls(values, tls, client);
   return client;
 }
 

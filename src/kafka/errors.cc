@@ -4,9 +4,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <string>
 #include <utility>
+
+#include "core/text.h"
 
 namespace relay::kafka {
 
@@ -78,19 +79,16 @@ std::string_view words(int code, std::string_view detail) {
                    : std::string_view(rd_kafka_err2str(static_cast<rd_kafka_resp_err_t>(code)));
 }
 
-bool contains(std::string_view text, std::string_view part) {
-  const auto same = [](char a, char b) { return std::tolower(static_cast<unsigned char>(a)) == b; };
-  return !std::ranges::search(text, part, same).empty();
-}
-
 Error make(ErrorClass error_class, std::string_view code, std::string message,
            std::string_view remedy) {
   return {error_class, std::string(code), std::move(message), std::string(remedy), {}};
 }
 
 Error tls_error(std::string_view said, std::string_view brokers) {
-  const bool trust = contains(said, "certificate verify failed") || contains(said, "self signed") ||
-                     contains(said, "hostname") || contains(said, "could not be verified");
+  const bool trust = contains_ignoring_case(said, "certificate verify failed") ||
+                     contains_ignoring_case(said, "self signed") ||
+                     contains_ignoring_case(said, "hostname") ||
+                     contains_ignoring_case(said, "could not be verified");
   if (trust) {
     return make(ErrorClass::misconfigured, "tls_verification",
                 fmt::format("the certificate of Kafka at {} is not trusted: {}", brokers, said),

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "pipeline/header_object.h"
+#include "pipeline/too_large.h"
 
 namespace relay::kafka {
 
@@ -35,18 +36,6 @@ std::string headers_json(const Consumed& consumed, const std::optional<std::stri
   for (const auto& [name, value] : consumed.headers) headers.add(name, value);
   if (trace) headers.add("trace_id", *trace);
   return headers.json();
-}
-
-SharedError too_large(const Consumed& consumed, const EventRules& rules) {
-  return std::make_shared<const Error>(
-      Error{ErrorClass::rejected,
-            "too_large",
-            fmt::format("the record at offset {} of partition {} of topic '{}' has {} bytes, more "
-                        "than max_record_bytes ({})",
-                        consumed.offset, consumed.partition, consumed.topic, consumed.value->size(),
-                        rules.max_record_bytes),
-            "raise max_record_bytes, and retry the dead letter",
-            {}});
 }
 
 }  // namespace
@@ -86,7 +75,9 @@ Record to_record(const Consumed& consumed, const EventRules& rules, const FieldM
   record.headers = arena.copy(headers_json(consumed, mapping.trace_id(message)));
   record.content = event;
   if (consumed.value && consumed.value->size() > static_cast<std::size_t>(rules.max_record_bytes)) {
-    record.refused = too_large(consumed, rules);
+    record.refused = too_large(fmt::format("the record at offset {} of partition {} of topic '{}'",
+                                           consumed.offset, consumed.partition, consumed.topic),
+                               consumed.value->size(), rules.max_record_bytes);
   }
   return record;
 }

@@ -54,11 +54,7 @@ constexpr std::array kOwnFields = {
     Field{.name = "transactional_id",
           .meaning = "not offered: the relay sends without transactions"},
 };
-constexpr auto kSinkFields = with_client_fields(kOwnFields);
-
-Error misconfigured(std::string code, std::string message, std::string remedy) {
-  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
-}
+constexpr auto kSinkFields = config::joined(kClientFields, kOwnFields);
 
 void add_producer_properties(const config::Values& values, SinkOptions& options) {
   auto& properties = options.client.properties;

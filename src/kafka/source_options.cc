@@ -26,7 +26,7 @@ constexpr std::array kOwnFields = {
           .meaning = "where to begin where the group has no offset, or one that is gone",
           .choices = "earliest,latest"},
 };
-constexpr auto kSourceFields = with_mapping_fields(with_client_fields(kOwnFields));
+constexpr auto kSourceFields = with_mapping_fields(config::joined(kClientFields, kOwnFields));
 
 void add_consumer_properties(const config::Values& values, SourceOptions& options) {
   auto& properties = options.client.properties;

@@ -6,18 +6,14 @@
 #include <array>
 #include <utility>
 
+#include "core/text.h"
+
 namespace relay::nats {
 
 namespace {
 
 Error make(ErrorClass error_class, std::string code, std::string message, std::string remedy = {}) {
   return {error_class, std::move(code), std::move(message), std::move(remedy), {}};
-}
-
-bool contains(std::string_view text, std::string_view part) {
-  return std::ranges::search(text, part, [](char a, char b) {
-           return std::tolower(static_cast<unsigned char>(a)) == b;
-         }).begin() != text.end();
 }
 
 /// The library's words without the place in its source that they begin with.
@@ -32,8 +28,10 @@ std::string_view words(int status, std::string_view detail) {
 }
 
 bool is_about_trust(std::string_view detail) {
-  return contains(detail, "certificate") || contains(detail, "hostname mismatch") ||
-         contains(detail, "ip address mismatch") || contains(detail, "verify");
+  return contains_ignoring_case(detail, "certificate") ||
+         contains_ignoring_case(detail, "hostname mismatch") ||
+         contains_ignoring_case(detail, "ip address mismatch") ||
+         contains_ignoring_case(detail, "verify");
 }
 
 Error tls_error(std::string_view said, std::string_view address) {

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "config/endpoint.h"
-#include "config/field_tables.h"
+#include "nats/connection_fields.h"
 #include "nats/subject.h"
 
 namespace relay::nats {
@@ -14,13 +14,7 @@ namespace {
 using config::Field;
 using config::FieldType;
 
-constexpr std::array kServerFields = {
-    Field{.name = "url",
-          .default_text = "nats://localhost:4222",
-          .meaning = "server: nats://host:port, or tls://host:port; several, separated by commas, "
-                     "are tried in turn",
-          .secret = true,
-          .aliases = "urls,servers"},
+constexpr std::array kOwnFields = {
     Field{.name = "stream",
           .meaning = "the JetStream stream that takes the messages: checked when connecting, and "
                      "nothing is stored in another one"},
@@ -35,17 +29,6 @@ constexpr std::array kServerFields = {
           .type = FieldType::list,
           .meaning = "the subjects of a stream that create_stream makes; default: what subject "
                      "can become"},
-    Field{.name = "credentials_file", .meaning = "file with the user's JWT and NKey seed (.creds)"},
-    Field{.name = "user", .meaning = "user name"},
-    Field{.name = "password", .meaning = "password of user", .secret = true},
-    Field{.name = "token", .meaning = "authentication token", .secret = true},
-    Field{.name = "tls",
-          .type = FieldType::boolean,
-          .default_text = "false",
-          .meaning = "use TLS; tls:// and tls_ca, tls_cert imply it"},
-};
-
-constexpr std::array kDeliveryFields = {
     Field{.name = "max_in_flight",
           .type = FieldType::integer,
           .default_text = "4000",
@@ -58,16 +41,6 @@ constexpr std::array kDeliveryFields = {
           .meaning = "after that long without its acknowledgement a message is sent again, with "
                      "the same id",
           .min = 0.01},
-    Field{.name = "connect_timeout",
-          .type = FieldType::duration,
-          .default_text = "5s",
-          .meaning = "how long connecting to one server may take",
-          .min = 0.01},
-    Field{.name = "operation_timeout",
-          .type = FieldType::duration,
-          .default_text = "5s",
-          .meaning = "how long asking for or making a stream may take",
-          .min = 0.01},
     Field{.name = "key_order",
           .type = FieldType::choice,
           .default_text = "auto",
@@ -76,11 +49,7 @@ constexpr std::array kDeliveryFields = {
           .choices = "auto,one,pipelined"},
 };
 
-constexpr auto kSinkFields = config::joined(kServerFields, config::kTlsFields, kDeliveryFields);
-
-Error misconfigured(std::string code, std::string message, std::string remedy) {
-  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
-}
+constexpr auto kSinkFields = config::joined(kConnectionFields, kOwnFields);
 
 constexpr std::array kSchemes = {config::UrlForm::Scheme{"nats", 4222},
                                  config::UrlForm::Scheme{"tls", 4222, true}};
@@ -95,34 +64,8 @@ Result<std::vector<std::string>> subjects_to_create(const config::Values& values
                             "set stream_subjects, for example [\"orders.>\"]"));
 }
 
-void read_timeouts_and_limits(const config::Values& values, Options& options) {
-  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
-  options.ack_timeout = values.duration("ack_timeout");
-  options.connect_timeout = values.duration("connect_timeout");
-  options.operation_timeout = values.duration("operation_timeout");
-  const std::string order = values.text("key_order");
-  options.key_order = order == "one"         ? KeyOrder::one
-                      : order == "pipelined" ? KeyOrder::pipelined
-                                             : KeyOrder::automatic;
-}
-
-}  // namespace
-
-config::FieldTable sink_fields() {
-  return kSinkFields;
-}
-
-Result<void> read_security(const config::Values& values, Options& options) {
+Result<void> read_credentials(const config::Values& values, Options& options) {
   options.credentials_file = values.text("credentials_file");
-  options.tls_ca = values.text("tls_ca");
-  options.tls_cert = values.text("tls_cert");
-  options.tls_key = values.text("tls_key");
-  options.tls_verify = values.boolean("tls_verify");
-  options.tls = values.boolean("tls") || !options.tls_ca.empty() || !options.tls_cert.empty();
-  if (options.tls_cert.empty() != options.tls_key.empty()) {
-    return fail(misconfigured("half_a_certificate", "tls_cert and tls_key belong together",
-                              "set both, or neither"));
-  }
   if (values.has("user") && values.has("token")) {
     return fail(misconfigured("two_credentials", "both user and token are set", "set one of them"));
   }
@@ -138,6 +81,12 @@ Result<void> read_security(const config::Values& values, Options& options) {
     }
   }
   return {};
+}
+
+}  // namespace
+
+config::FieldTable sink_fields() {
+  return kSinkFields;
 }
 
 Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {
@@ -164,15 +113,25 @@ Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {
   return endpoints;
 }
 
-Result<Options> parse_options(const config::Values& values) {
-  Options options;
+Result<void> read_connection(const config::Values& values, Options& options) {
   auto endpoints = parse_endpoints(values.text("url"));
   if (!endpoints) return fail(endpoints.error());
   options.endpoints = std::move(*endpoints);
+  options.connect_timeout = values.duration("connect_timeout");
+  options.operation_timeout = values.duration("operation_timeout");
+  if (auto read = config::read_tls(values, options); !read) return fail(read.error());
+  options.tls = values.boolean("tls") || !options.tls_ca.empty() || !options.tls_cert.empty();
+  return read_credentials(values, options);
+}
+
+Result<Options> parse_options(const config::Values& values) {
+  Options options;
+  if (auto read = read_connection(values, options); !read) return fail(read.error());
   options.stream = values.text("stream");
   options.create_stream = values.boolean("create_stream");
-  read_timeouts_and_limits(values, options);
-  if (auto read = read_security(values, options); !read) return fail(read.error());
+  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
+  options.ack_timeout = values.duration("ack_timeout");
+  options.key_order = read_key_order(values);
   if (const auto subject = default_subject(values); !subject) return fail(subject.error());
   if (!options.stream.empty() &&
       options.stream.find_first_of(" .*>/\\\t\r\n") != std::string::npos) {

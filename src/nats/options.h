@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "config/fields.h"
+#include "config/tls.h"
 #include "core/error.h"
+#include "pipeline/key_order.h"
 
 namespace relay::nats {
 
@@ -25,25 +27,14 @@ struct Endpoint {
 /// unless given. Several are separated by commas. Misconfigured: anything else.
 Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls);
 
-/// How many messages of one key may be under way.
-enum class KeyOrder {
-  automatic,  ///< as the stream needs it: `one` where it is replicated or refuses when full
-  one,
-  pipelined,
-};
-
 /// The options of the sink, checked.
-struct Options {
+struct Options : config::TlsOptions {
   std::vector<Endpoint> endpoints;
   std::string stream;
   bool create_stream = false;
   std::vector<std::string> stream_subjects;
   std::string credentials_file;
-  std::string tls_ca;
-  std::string tls_cert;
-  std::string tls_key;
   bool tls = false;
-  bool tls_verify = true;
   std::size_t max_in_flight = 4000;
   std::chrono::milliseconds ack_timeout{5000};
   std::chrono::milliseconds connect_timeout{5000};
@@ -53,8 +44,8 @@ struct Options {
   std::string pipeline;     ///< whose sink this is: the connection's name, and for the log
 };
 
-/// Reads the options that say how to log in and whom to trust.
-Result<void> read_security(const config::Values& values, Options& options);
+/// Reads what sink and source share: servers, credentials, TLS and time-outs.
+Result<void> read_connection(const config::Values& values, Options& options);
 
 config::FieldTable sink_fields();
 

@@ -4,9 +4,10 @@
 
 #include <algorithm>
 
-#include "core/log.h"
+#include "config/tls.h"
 #include "nats/ack_subject.h"
 #include "pipeline/header_object.h"
+#include "pipeline/too_large.h"
 
 namespace relay::nats {
 
@@ -44,18 +45,6 @@ std::string headers_json(natsMsg* message, const std::optional<std::string>& tra
   return json;
 }
 
-SharedError too_large(std::string_view subject, const AckSubject& place, std::size_t size,
-                      std::int64_t limit) {
-  return std::make_shared<const Error>(
-      Error{ErrorClass::rejected,
-            "too_large",
-            fmt::format("the message {} of stream '{}' on '{}' has {} bytes, more than "
-                        "max_record_bytes ({})",
-                        place.sequence, place.stream, subject, size, limit),
-            "raise max_record_bytes, and retry the dead letter",
-            {}});
-}
-
 }  // namespace
 
 NatsSource::NatsSource(SourceOptions options, Rules rules, FieldMapping mapping)
@@ -71,8 +60,7 @@ NatsSource::~NatsSource() {
 Result<void> NatsSource::open(std::stop_token stop) {
   close();
   if (!options_.connection.tls_verify) {
-    log::warn("tls_not_verified", options_.connection.pipeline,
-              "tls_verify is off: anybody between here and NATS can read and change what is sent");
+    config::warn_of_no_verification(options_.connection.pipeline, "NATS");
   }
   if (auto connected = connect(stop); !connected) return connected;
   keeper_ = std::jthread([this](std::stop_token ending) { keep_in_work(ending); });
@@ -158,7 +146,9 @@ void NatsSource::add(RecordBatch& batch, natsMsg* message) {
   record.headers = batch.arena.copy(headers_json(message, mapping_.trace_id(mapped)));
   record.content = event;
   if (payload.size() > static_cast<std::size_t>(rules_.max_record_bytes)) {
-    record.refused = too_large(subject, *place, payload.size(), rules_.max_record_bytes);
+    record.refused = too_large(fmt::format("the message {} of stream '{}' on '{}'", place->sequence,
+                                           place->stream, subject),
+                               payload.size(), rules_.max_record_bytes);
   }
   lag_ = static_cast<std::int64_t>(place->pending);
   {

@@ -3,7 +3,7 @@
 #include <array>
 #include <utility>
 
-#include "config/field_tables.h"
+#include "nats/connection_fields.h"
 #include "pipeline/field_mapping.h"
 
 namespace relay::nats {
@@ -13,13 +13,7 @@ namespace {
 using config::Field;
 using config::FieldType;
 
-constexpr std::array kServerFields = {
-    Field{.name = "url",
-          .default_text = "nats://localhost:4222",
-          .meaning = "server: nats://host:port, or tls://host:port; several, separated by commas, "
-                     "are tried in turn",
-          .secret = true,
-          .aliases = "urls,servers"},
+constexpr std::array kOwnFields = {
     Field{.name = "stream", .meaning = "the JetStream stream that is read", .required = true},
     Field{.name = "subject",
           .meaning = "read only what was published to it; wildcards may be used",
@@ -51,30 +45,9 @@ constexpr std::array kServerFields = {
           .meaning = "messages that are asked for at once",
           .min = 1,
           .max = 100000},
-    Field{.name = "credentials_file", .meaning = "file with the user's JWT and NKey seed (.creds)"},
-    Field{.name = "user", .meaning = "user name"},
-    Field{.name = "password", .meaning = "password of user", .secret = true},
-    Field{.name = "token", .meaning = "authentication token", .secret = true},
-    Field{.name = "tls",
-          .type = FieldType::boolean,
-          .default_text = "false",
-          .meaning = "use TLS; tls:// and tls_ca, tls_cert imply it"},
 };
 
-constexpr std::array kTimeoutFields = {
-    Field{.name = "connect_timeout",
-          .type = FieldType::duration,
-          .default_text = "5s",
-          .meaning = "how long connecting to one server may take",
-          .min = 0.01},
-    Field{.name = "operation_timeout",
-          .type = FieldType::duration,
-          .default_text = "5s",
-          .meaning = "how long asking for a stream, or making a consumer, may take",
-          .min = 0.01},
-};
-constexpr auto kSourceFields =
-    with_mapping_fields(config::joined(kServerFields, config::kTlsFields, kTimeoutFields));
+constexpr auto kSourceFields = with_mapping_fields(config::joined(kConnectionFields, kOwnFields));
 
 constexpr std::string_view kIllegalInNames = " .*>/\\\t\r\n";
 
@@ -87,12 +60,7 @@ config::FieldTable source_fields() {
 Result<SourceOptions> parse_source_options(const config::Values& values,
                                            std::string default_consumer) {
   SourceOptions options;
-  auto endpoints = parse_endpoints(values.text("url"));
-  if (!endpoints) return fail(endpoints.error());
-  options.connection.endpoints = std::move(*endpoints);
-  if (auto read = read_security(values, options.connection); !read) return fail(read.error());
-  options.connection.connect_timeout = values.duration("connect_timeout");
-  options.connection.operation_timeout = values.duration("operation_timeout");
+  if (auto read = read_connection(values, options.connection); !read) return fail(read.error());
   options.stream = values.text("stream");
   options.subject = values.text("subject");
   for (char& c : default_consumer) {

@@ -1,7 +1,6 @@
 #include "outbox/claim_check.h"
 
 #include <algorithm>
-#include <memory>
 #include <utility>
 
 namespace relay::outbox {
@@ -103,7 +102,7 @@ void ClaimCheck::finish_without_rows(RecordBatch& batch) {
   Record& record = append(batch, true);
   std::get<Delta>(record.content).first_ordinal = rows_done_;
   if (rows_done_ >= expected_) return;
-  record.refused = std::make_shared<const Error>(
+  record.refused = share(
       Error{ErrorClass::rejected,
             "claim_check_rows_missing",
             fmt::format("outbox row {} announces {} rows, and after {} none are there", outbox_id_,

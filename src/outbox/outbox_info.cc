@@ -1,6 +1,5 @@
 #include "outbox/outbox_info.h"
 
-#include <array>
 #include <utility>
 
 namespace relay::outbox {
@@ -17,11 +16,6 @@ constexpr std::string_view kResolve =
 constexpr std::string_view kSequence =
     "select pg_is_in_recovery(), seqcache, seqincrement, seqcycle "
     "from pg_catalog.pg_sequence where seqrelid = $1::regclass";
-
-Error misconfigured(std::string code, std::string message, std::string remedy) {
-  return Error{
-      ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
-}
 
 }  // namespace
 

@@ -296,11 +296,6 @@ OutboxStatus OutboxSource::status() const {
   return status;
 }
 
-std::string OutboxSource::outbox_table() const {
-  const std::lock_guard lock(impl_->mutex);
-  return impl_->outbox.table;
-}
-
 std::string OutboxSource::sequence() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->outbox.sequence;

@@ -57,8 +57,7 @@ class OutboxSource final : public Source {
                                  const ReadLimits&, std::stop_token) override;
 
   OutboxStatus status() const;
-  /// Valid after `open`: the names that the sweep watches and that NOTIFY carries.
-  std::string outbox_table() const;
+  /// Valid after `open`: the name that the sweep watches.
   std::string sequence() const;
 
  private:

@@ -3,7 +3,6 @@
 #include <endian.h>
 
 #include <cstring>
-#include <memory>
 #include <optional>
 #include <utility>
 
@@ -132,7 +131,7 @@ void take_payload(std::string_view text, OutboxRow& row) {
   Delta& delta = std::get<Delta>(row.record.content);
   auto payload = decode_payload(text);
   if (!payload) {
-    row.record.refused = std::make_shared<const Error>(std::move(payload.error()));
+    row.record.refused = share(std::move(payload.error()));
     return;
   }
   delta.inserted = payload->inserted;
@@ -167,7 +166,7 @@ std::string delta_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {
 }  // namespace
 
 SharedError record_too_large(std::int64_t max_record_bytes) {
-  return std::make_shared<const Error>(
+  return share(
       Error{ErrorClass::rejected,
             "record_too_large",
             fmt::format("the row is larger than max_record_bytes ({} bytes) and was not fetched",

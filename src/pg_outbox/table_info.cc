@@ -13,10 +13,6 @@ using postgres::Connection;
 
 using Types = std::map<std::string, std::string, std::less<>>;  // by column
 
-Error misconfigured(std::string code, std::string message, std::string remedy) {
-  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
-}
-
 Result<void> find_table(Connection& connection, const Options& options, TableInfo& info,
                         Deadline deadline, std::stop_token stop) {
   const auto rows = connection.query(

@@ -228,7 +228,7 @@ Record TableSource::record_of(const postgres::Rows& row, RecordBatch& batch) con
                       : text(Column::payload);
   record.content = event;
   if (row.is_null(0, Column::payload) && !row.is_null(0, Column::size)) {
-    record.refused = std::make_shared<Error>(Error{
+    record.refused = share(Error{
         ErrorClass::rejected,
         "record_too_large",
         fmt::format("row {} of {} has {} bytes, more than max_record_bytes ({})", record.outbox_id,

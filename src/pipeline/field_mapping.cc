@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/arena.h"
+#include "core/text.h"
 #include "envelope/json_reader.h"
 
 namespace relay {
@@ -31,13 +32,6 @@ bool parse_pointer(std::string_view text, std::vector<std::string>& path) {
     }
   }
   return true;
-}
-
-std::string_view trimmed(std::string_view text) {
-  const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
-  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
-  return text;
 }
 
 std::optional<std::string> unless_empty(std::string_view text) {

@@ -51,9 +51,8 @@ constexpr auto with_mapping_fields(const std::array<config::Field, size>& own) {
 /// - `json:/pointer`: what an RFC 6901 pointer leads to in a JSON payload: a string without its
 ///   quotes, a number as it stands, anything else as its JSON text
 /// - `key`, `subject`: the message's own
-/// - `template:...`: a text with any of these in braces,
-/// `template:{subject}-{header:n}-{json:/id}`;
-///   `\{`, `\}` and `\\` are a brace and a backslash
+/// - `template:...`: a text with any of these in braces, as in
+///   `template:{subject}-{header:n}-{json:/id}`; `\{`, `\}` and `\\` are a brace and a backslash
 ///
 /// One thread at a time.
 class FieldMapping {

@@ -1,7 +1,6 @@
 #include "pipeline/pipeline.h"
 
 #include <array>
-#include <functional>
 #include <random>
 
 #include "core/log.h"

@@ -30,6 +30,10 @@ struct BackendContext {
   /// at); what is made then answers with an error when it is opened.
   postgres::Pool* database = nullptr;
   bool looks_only = false;  ///< whether it would work is to be seen: nothing is to be made or moved
+
+  /// What a source is called at its broker (a consumer group, a durable consumer) unless its
+  /// options say so.
+  std::string consumer_name() const { return fmt::format("pgtrickle-{}-{}", group, pipeline); }
 };
 
 /// How a subject that rows render to is made legal for a broker, reversibly. Appends to `out`.

@@ -1,7 +1,6 @@
 // How a Connection comes to be.
 #include <poll.h>
 
-#include <array>
 #include <map>
 #include <string>
 #include <utility>

@@ -122,14 +122,6 @@ bool Connection::in_transaction() const {
   return PQtransactionStatus(handle_.get()) != PQTRANS_IDLE;
 }
 
-int Connection::backend_pid() const {
-  return PQbackendPID(handle_.get());
-}
-
-int Connection::server_version() const {
-  return PQserverVersion(handle_.get());
-}
-
 std::string Connection::quote_literal(std::string_view text) {
   char* quoted = PQescapeLiteral(handle_.get(), text.data(), text.size());
   if (quoted == nullptr) return "NULL";

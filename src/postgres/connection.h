@@ -98,8 +98,6 @@ class Connection {
   Result<PgResult> next_row(Deadline, std::stop_token);
   /// Cancels a started statement and drops its rows. The connection stays usable where it can.
   void abandon(Deadline);
-  /// A started statement has not been read to its end.
-  bool streaming() const { return streaming_; }
 
   /// Notifications that arrived, waiting for the first one until the deadline.
   struct Notification {
@@ -114,8 +112,6 @@ class Connection {
   bool still_there();
   /// Inside a transaction, or a statement is under way.
   bool in_transaction() const;
-  int backend_pid() const;
-  int server_version() const;  ///< 150018
   std::string quote_literal(std::string_view text);
   std::string quote_identifier(std::string_view name);
   /// "host:port/database", without user and password: for messages.

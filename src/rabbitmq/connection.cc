@@ -14,7 +14,7 @@
 #include <cerrno>
 #include <vector>
 
-#include "core/log.h"
+#include "config/tls.h"
 #include "rabbitmq/errors.h"
 #include "rabbitmq/frames.h"
 #include "rabbitmq/tls.h"
@@ -309,9 +309,7 @@ Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, s
     auto connection = Connection::open(options, endpoint);
     if (connection) {
       if (endpoint.tls && !options.tls_verify) {
-        log::warn("tls_not_verified", options.pipeline,
-                  "tls_verify is off: anybody between here and {} can read and change what is sent",
-                  endpoint.address);
+        config::warn_of_no_verification(options.pipeline, endpoint.address);
       }
       return connection;
     }

@@ -1,7 +1,6 @@
 #include "rabbitmq/delivery.h"
 
 #include <algorithm>
-#include <memory>
 #include <utility>
 
 #include "rabbitmq/errors.h"
@@ -16,10 +15,6 @@ constexpr std::size_t kWritable = 16u << 10;
 constexpr std::size_t kBytesBeside = 200;  // of a message, beside its body
 constexpr int kPreconditionFailed = 406;
 constexpr int kContentTooLarge = 311;
-
-SharedError shared(Error error) {
-  return std::make_shared<const Error>(std::move(error));
-}
 
 Error transient(std::string code, std::string message, std::string remedy) {
   return {ErrorClass::transient, std::move(code), std::move(message), std::move(remedy), {}};
@@ -84,7 +79,7 @@ bool Delivery::over() {
 void Delivery::give_up(Error error) {
   gone_ = true;
   if (confirms_.in_flight() > 0) connection_.abandon();
-  failure_ = shared(std::move(error));
+  failure_ = share(std::move(error));
 }
 
 /// Takes what the broker has said.
@@ -93,7 +88,7 @@ void Delivery::drain() {
     auto notice = connection_.next_notice();
     if (!notice) {
       gone_ = true;
-      failure_ = shared(std::move(notice.error()));
+      failure_ = share(std::move(notice.error()));
       return;
     }
     if (!*notice) return;
@@ -108,7 +103,7 @@ void Delivery::take(const Confirm& confirm) {
     bytes_in_flight_ -= messages_[message].body.size();
     progress_ = SteadyClock::now();
     if (!confirm.accepted) {
-      settle(message, Outcome::unknown(shared(transient(
+      settle(message, Outcome::unknown(share(transient(
                           "refused",
                           fmt::format("RabbitMQ at {} refuses a message with the routing key '{}'",
                                       connection_.address(), messages_[message].subject),
@@ -124,7 +119,7 @@ void Delivery::take(const Confirm& confirm) {
 /// Which message it is, only its id says.
 void Delivery::take(const Returned& returned) {
   returned_.resize(messages_.size());
-  const auto error = shared(unroutable(returned.exchange, returned.routing_key));
+  const auto error = share(unroutable(returned.exchange, returned.routing_key));
   if (!failure_) failure_ = error;
   for (const std::size_t message : confirms_.open()) {
     if (messages_[message].id == returned.message_id) returned_[message] = error;
@@ -142,7 +137,7 @@ void Delivery::take(const ChannelClosed& closed) {
     error.code = "refused_by_broker";
     error.remedy = "raise the broker's max_message_size, or send less";
   }
-  if (!failure_ || failure_->error_class == ErrorClass::transient) failure_ = shared(error);
+  if (!failure_ || failure_->error_class == ErrorClass::transient) failure_ = share(error);
 }
 
 void Delivery::settle(std::size_t message, Outcome outcome) {
@@ -182,7 +177,7 @@ void Delivery::fill() {
     const Message& message = messages_[index];
     const SinkOptions& options = rules_.options;
     if (message.body.size() > options.max_message_bytes) {
-      settle(index, Outcome::rejected(shared(
+      settle(index, Outcome::rejected(share(
                         {ErrorClass::rejected,
                          "too_large",
                          fmt::format("a body of {} bytes, and max_message_bytes is {}",
@@ -195,11 +190,11 @@ void Delivery::fill() {
     auto published =
         connection_.publish(message, {options.exchange, options.mandatory, options.persistent});
     if (!published && published.error().error_class == ErrorClass::rejected) {
-      settle(index, Outcome::rejected(shared(std::move(published.error()))));
+      settle(index, Outcome::rejected(share(std::move(published.error()))));
       continue;
     }
     if (!published) {
-      failure_ = shared(std::move(published.error()));
+      failure_ = share(std::move(published.error()));
       drain();  // the broker may have said why
       gone_ = true;
       return;

@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <memory>
 #include <optional>
 
 #include "pipeline/header_object.h"
+#include "pipeline/too_large.h"
 
 namespace relay::rabbitmq {
 
@@ -48,14 +48,9 @@ Record to_record(const Delivered& message, const FieldMapping& mapping,
   record.headers = arena.copy(headers_json(message, mapping.trace_id(mapped)));
   record.content = event;
   if (message.body.size() > static_cast<std::size_t>(max_record_bytes)) {
-    record.refused = std::make_shared<const Error>(
-        Error{ErrorClass::rejected,
-              "too_large",
-              fmt::format("a message with the routing key '{}' has {} bytes, more than "
-                          "max_record_bytes ({})",
-                          message.routing_key, message.body.size(), max_record_bytes),
-              "raise max_record_bytes, and retry the dead letter",
-              {}});
+    record.refused =
+        too_large(fmt::format("a message with the routing key '{}'", message.routing_key),
+                  message.body.size(), max_record_bytes);
   }
   return record;
 }

@@ -1,10 +1,10 @@
 #include "rabbitmq/options.h"
 
-#include <algorithm>
 #include <array>
 #include <utility>
 
 #include "config/field_tables.h"
+#include "core/text.h"
 #include "pipeline/field_mapping.h"
 
 namespace relay::rabbitmq {
@@ -117,25 +117,14 @@ constexpr auto kSourceFields =
     with_mapping_fields(config::joined(kConnectionFields, kOwnSourceFields));
 constexpr std::size_t kLongestName = 255;  // of a short string of AMQP
 
-Error misconfigured(std::string code, std::string message, std::string remedy) {
-  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
-}
-
 Result<ConnectionOptions> parse_connection(const config::Values& values) {
   ConnectionOptions options;
   auto endpoints = parse_endpoints(values.text("url"));
   if (!endpoints) return fail(endpoints.error());
   options.endpoints = std::move(*endpoints);
-  options.tls_ca = values.text("tls_ca");
-  options.tls_cert = values.text("tls_cert");
-  options.tls_key = values.text("tls_key");
-  options.tls_verify = values.boolean("tls_verify");
   options.connect_timeout = values.duration("connect_timeout");
   options.operation_timeout = values.duration("operation_timeout");
-  if (options.tls_cert.empty() != options.tls_key.empty()) {
-    return fail(misconfigured("half_a_certificate", "tls_cert and tls_key belong together",
-                              "set both, or neither"));
-  }
+  if (auto read = config::read_tls(values, options); !read) return fail(read.error());
   const bool about_tls = !options.tls_ca.empty() || !options.tls_cert.empty();
   for (Endpoint& endpoint : options.endpoints) {
     if (about_tls && !endpoint.tls) {
@@ -152,21 +141,10 @@ Result<ConnectionOptions> parse_connection(const config::Values& values) {
   return options;
 }
 
-KeyOrder key_order(const std::string& text) {
-  if (text == "one") return KeyOrder::one;
-  return text == "pipelined" ? KeyOrder::pipelined : KeyOrder::automatic;
-}
-
-std::string_view trimmed(std::string_view text) {
-  while (text.starts_with(' ')) text.remove_prefix(1);
-  while (text.ends_with(' ')) text.remove_suffix(1);
-  return text;
-}
-
 void add_bindings(const std::string& exchange, std::string_view keys, SourceOptions& options) {
   while (true) {
     const auto comma = keys.find(',');
-    options.bindings.emplace_back(exchange, trimmed(keys.substr(0, comma)));
+    options.bindings.emplace_back(exchange, trimmed(keys.substr(0, comma), " "));
     if (comma == std::string_view::npos) return;
     keys.remove_prefix(comma + 1);
   }
@@ -195,7 +173,7 @@ Result<SinkOptions> parse_sink_options(const config::Values& values) {
   options.persistent = values.boolean("persistent");
   options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
   options.max_message_bytes = static_cast<std::size_t>(values.bytes("max_message_bytes"));
-  options.key_order = key_order(values.text("key_order"));
+  options.key_order = read_key_order(values);
   if (options.exchange.size() > kLongestName) {
     return fail(misconfigured("bad_exchange", "exchange: a name has at most 255 bytes",
                               "correct the exchange's name"));

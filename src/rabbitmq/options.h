@@ -8,29 +8,20 @@
 #include <vector>
 
 #include "config/fields.h"
+#include "config/tls.h"
 #include "core/error.h"
+#include "pipeline/key_order.h"
 #include "rabbitmq/endpoint.h"
 
 namespace relay::rabbitmq {
 
 /// How to reach a broker: what sink and source have in common.
-struct ConnectionOptions {
+struct ConnectionOptions : config::TlsOptions {
   std::vector<Endpoint> endpoints;
-  std::string tls_ca;
-  std::string tls_cert;
-  std::string tls_key;
-  bool tls_verify = true;
   std::chrono::milliseconds connect_timeout{5000};
   std::chrono::milliseconds operation_timeout{5000};
   std::chrono::milliseconds ack_timeout{10000};
   std::string pipeline;  ///< whose connection this is: its name at the broker, and for the log
-};
-
-/// How many messages of one key may be under way.
-enum class KeyOrder {
-  automatic,  ///< any number, until the broker has refused one
-  one,
-  pipelined,
 };
 
 struct SinkOptions {

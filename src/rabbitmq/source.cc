@@ -1,11 +1,8 @@
 #include "rabbitmq/source.h"
 
-#include <openssl/rand.h>
-
-#include <array>
-
 #include "core/log.h"
 #include "core/stop_event.h"
+#include "core/uuid.h"
 #include "rabbitmq/event.h"
 
 namespace relay::rabbitmq {
@@ -14,22 +11,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kPatience{5000};  // for a socket that takes no bytes
 constexpr int kNoStop = -1;                           // poll ignores it
-
-/// A random UUID (version 4).
-std::string new_uuid() {
-  std::array<unsigned char, 16> bytes{};
-  if (RAND_bytes(bytes.data(), static_cast<int>(bytes.size())) != 1) {
-    throw std::runtime_error("no random bytes");
-  }
-  bytes[6] = static_cast<unsigned char>((bytes[6] & 0x0f) | 0x40);
-  bytes[8] = static_cast<unsigned char>((bytes[8] & 0x3f) | 0x80);
-  std::string text;
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text.push_back('-');
-    fmt::format_to(std::back_inserter(text), "{:02x}", bytes[i]);
-  }
-  return text;
-}
 
 Error queue_gone(std::string_view queue, std::string_view address) {
   return {ErrorClass::transient,

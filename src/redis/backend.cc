@@ -31,8 +31,7 @@ Result<std::unique_ptr<Sink>> make_sink(const config::Values& values,
 
 Result<std::unique_ptr<Source>> make_source(const config::Values& values,
                                             const BackendContext& context) {
-  auto options = parse_source_options(
-      values, fmt::format("pgtrickle-{}-{}", context.group, context.pipeline), host_name());
+  auto options = parse_source_options(values, context.consumer_name(), host_name());
   if (!options) return fail(options.error());
   auto mapping = FieldMapping::make(values);
   if (!mapping) return fail(mapping.error());

@@ -4,6 +4,8 @@
 
 #include <optional>
 
+#include "core/text.h"
+
 namespace relay::redis {
 
 namespace {
@@ -25,11 +27,6 @@ Error is_delta() {
           "field_mode = columns cannot hold a delta, which is many rows",
           "set \"message\": \"row\", or field_mode = payload",
           {}};
-}
-
-std::string_view trimmed(std::string_view text) {
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\n')) text.remove_suffix(1);
-  return text;
 }
 
 void add_columns(ondemand::object object, Columns& out) {

@@ -5,7 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "core/log.h"
+#include "config/tls.h"
 #include "redis/errors.h"
 
 namespace relay::redis {
@@ -185,9 +185,7 @@ Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, s
     auto connection = Connection::open(options, endpoint, stop_fd);
     if (connection && !(master && (*connection)->is_replica())) {
       if (endpoint.tls && !options.tls_verify) {
-        log::warn("tls_not_verified", options.pipeline,
-                  "tls_verify is off: anybody between here and {} can read and change what is sent",
-                  endpoint.address);
+        config::warn_of_no_verification(options.pipeline, endpoint.address);
       }
       return connection;
     }

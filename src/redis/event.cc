@@ -6,6 +6,7 @@
 
 #include "core/text.h"
 #include "pipeline/header_object.h"
+#include "pipeline/too_large.h"
 #include "redis/entry_id.h"
 
 namespace relay::redis {
@@ -56,16 +57,6 @@ std::string headers_json(const Entry& entry, const EventRules& rules, bool has_p
   return headers.json();
 }
 
-SharedError too_large(const Entry& entry, std::size_t size, const EventRules& rules) {
-  return std::make_shared<const Error>(
-      Error{ErrorClass::rejected,
-            "too_large",
-            fmt::format("the entry {} of '{}' has {} bytes, more than max_record_bytes ({})",
-                        entry.id, entry.stream_key, size, rules.max_record_bytes),
-            "raise max_record_bytes, and retry the dead letter",
-            {}});
-}
-
 }  // namespace
 
 Record to_record(const Entry& entry, const EventRules& rules, const FieldMapping& mapping,
@@ -105,7 +96,8 @@ Record to_record(const Entry& entry, const EventRules& rules, const FieldMapping
       arena.copy(headers_json(entry, rules, given.has_value(), mapping.trace_id(message)));
   record.content = event;
   if (payload.size() > static_cast<std::size_t>(rules.max_record_bytes)) {
-    record.refused = too_large(entry, payload.size(), rules);
+    record.refused = too_large(fmt::format("the entry {} of '{}'", entry.id, entry.stream_key),
+                               payload.size(), rules.max_record_bytes);
   }
   return record;
 }

@@ -1,6 +1,5 @@
 #include "redis/options.h"
 
-#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -106,25 +105,14 @@ constexpr auto kSinkFields = config::joined(kConnectionFields, kOwnSinkFields);
 constexpr auto kSourceFields =
     with_mapping_fields(config::joined(kConnectionFields, kOwnSourceFields));
 
-Error misconfigured(std::string code, std::string message, std::string remedy) {
-  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
-}
-
 Result<ConnectionOptions> parse_connection(const config::Values& values) {
   ConnectionOptions options;
   auto endpoints = parse_endpoints(values.text("url"));
   if (!endpoints) return fail(endpoints.error());
   options.endpoints = std::move(*endpoints);
-  options.tls_ca = values.text("tls_ca");
-  options.tls_cert = values.text("tls_cert");
-  options.tls_key = values.text("tls_key");
-  options.tls_verify = values.boolean("tls_verify");
   options.connect_timeout = values.duration("connect_timeout");
   options.response_timeout = values.duration("response_timeout");
-  if (options.tls_cert.empty() != options.tls_key.empty()) {
-    return fail(misconfigured("half_a_certificate", "tls_cert and tls_key belong together",
-                              "set both, or neither"));
-  }
+  if (auto read = config::read_tls(values, options); !read) return fail(read.error());
   const bool about_tls = !options.tls_ca.empty() || !options.tls_cert.empty();
   for (Endpoint& endpoint : options.endpoints) {
     if (about_tls && !endpoint.tls) {

@@ -7,18 +7,15 @@
 #include <vector>
 
 #include "config/fields.h"
+#include "config/tls.h"
 #include "core/error.h"
 #include "redis/endpoint.h"
 
 namespace relay::redis {
 
 /// How to reach a server: what sink and source have in common.
-struct ConnectionOptions {
+struct ConnectionOptions : config::TlsOptions {
   std::vector<Endpoint> endpoints;
-  std::string tls_ca;
-  std::string tls_cert;
-  std::string tls_key;
-  bool tls_verify = true;
   std::chrono::milliseconds connect_timeout{5000};
   std::chrono::milliseconds response_timeout{5000};
   std::string pipeline;  ///< whose connection this is: its name at the server, and for the log

@@ -16,10 +16,6 @@ namespace {
 /// A chunk is sent and answered before the next one: of large messages fewer are enough.
 constexpr std::size_t kMaxChunkBytes = 2u << 20;
 
-SharedError shared(Error error) {
-  return std::make_shared<const Error>(std::move(error));
-}
-
 std::string multi() {
   std::string command;
   append_command(command, {"MULTI"});
@@ -52,7 +48,7 @@ class RedisSink::Delivery {
       prepare(prepared);  // while the server works
       std::vector<Reply> replies;
       const auto finished = connection_.finish(replies, deadline_, stop_fd_);
-      if (!finished) failure_ = shared(finished.error());
+      if (!finished) failure_ = share(finished.error());
       settle(sending, replies);
       std::swap(sending, prepared);
     }
@@ -83,9 +79,9 @@ class RedisSink::Delivery {
         chunk.messages.push_back(next_);
         key_again = key_again || !keys.insert(message.key).second;
       } else if (written.error().error_class == ErrorClass::rejected) {
-        outcomes_[next_] = Outcome::rejected(shared(std::move(written.error())));
+        outcomes_[next_] = Outcome::rejected(share(std::move(written.error())));
       } else {
-        misconfigured_ = shared(std::move(written.error()));
+        misconfigured_ = share(std::move(written.error()));
         break;
       }
       ++next_;
@@ -140,12 +136,11 @@ class RedisSink::Delivery {
       const std::size_t which = std::clamp<std::size_t>(place, 1, chunk.messages.size()) - 1;
       failure_ = outcome(*culprit, chunk.messages[which]).error;
     } else if (!failure_) {
-      failure_ =
-          shared({ErrorClass::transient,
-                  "aborted",
-                  fmt::format("Redis at {} did not run a transaction", connection_.address()),
-                  "look at the server and its log",
-                  {}});
+      failure_ = share({ErrorClass::transient,
+                        "aborted",
+                        fmt::format("Redis at {} did not run a transaction", connection_.address()),
+                        "look at the server and its log",
+                        {}});
     }
     give_up(chunk);
   }
@@ -158,8 +153,8 @@ class RedisSink::Delivery {
 
   Outcome outcome(const Reply& reply, std::size_t message) {
     if (!reply.is_error()) return Outcome::delivered();
-    auto error = shared(refusal(reply.text, fmt::format("key '{}'", messages_[message].subject),
-                                connection_.address()));
+    auto error = share(refusal(reply.text, fmt::format("key '{}'", messages_[message].subject),
+                               connection_.address()));
     if (error->error_class == ErrorClass::rejected) return Outcome::rejected(std::move(error));
     if (!failure_) failure_ = error;
     return Outcome::unknown(std::move(error));
@@ -196,7 +191,7 @@ std::vector<Outcome> RedisSink::deliver(std::span<const Message> messages, Deadl
   const StopEvent stopped(stop);
   if (!connection_ || connection_->stale()) {
     if (auto connected = connect(stopped.fd()); !connected) {
-      std::ranges::fill(outcomes, Outcome::unknown(shared(connected.error())));
+      std::ranges::fill(outcomes, Outcome::unknown(share(connected.error())));
       return outcomes;
     }
   }

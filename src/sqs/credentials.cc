@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "core/text.h"
 #include "http/url.h"
 #include "sqs/errors.h"
 #include "sqs/token_service.h"
@@ -23,16 +24,6 @@ constexpr auto kRenewBefore = std::chrono::minutes(5);
 constexpr std::chrono::milliseconds kMetadataTimeout{1000};
 constexpr std::string_view kContainerHost = "http://169.254.170.2";
 constexpr std::string_view kInstanceHost = "http://169.254.169.254";
-
-tl::unexpected<Error> misconfigured(std::string code, std::string message, std::string remedy) {
-  return fail(ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy));
-}
-
-std::string_view trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\r\n");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
-}
 
 std::string variable_or(const Surroundings& around, const char* name, std::string other) {
   const std::string value = around.variable(name);
@@ -81,8 +72,9 @@ class Profiles {
       if (options_.profile.empty() && around_.variable("AWS_PROFILE").empty() && depth == 0) {
         return std::optional<Granted>();
       }
-      return misconfigured("no_profile", fmt::format("there is no AWS profile '{}'", name),
-                           "look at profile, AWS_PROFILE and the files in ~/.aws");
+      return fail(ErrorClass::misconfigured, "no_profile",
+                  fmt::format("there is no AWS profile '{}'", name),
+                  "look at profile, AWS_PROFILE and the files in ~/.aws");
     }
     const auto& keys = section->second;
     if (depth < 4 && !value_of(keys, "role_arn").empty()) return with_role(name, keys, depth);
@@ -93,10 +85,9 @@ class Profiles {
     }
     for (const char* other : {"credential_process", "sso_start_url", "sso_session"}) {
       if (value_of(keys, other).empty()) continue;
-      return misconfigured(
-          "unsupported_profile",
-          fmt::format("AWS profile '{}' uses {}, which is not supported", name, other),
-          "give a profile with keys or a role, or set AWS_ACCESS_KEY_ID");
+      return fail(ErrorClass::misconfigured, "unsupported_profile",
+                  fmt::format("AWS profile '{}' uses {}, which is not supported", name, other),
+                  "give a profile with keys or a role, or set AWS_ACCESS_KEY_ID");
     }
     return std::optional<Granted>();
   }
@@ -117,10 +108,9 @@ class Profiles {
     if (source.empty() && other == "Environment") base = from_environment(around_);
     if (!base) return base;
     if (!*base) {
-      return misconfigured(
-          "no_source_profile",
-          fmt::format("AWS profile '{}' has a role, but nothing to assume it with", name),
-          "set source_profile, or web_identity_token_file");
+      return fail(ErrorClass::misconfigured, "no_source_profile",
+                  fmt::format("AWS profile '{}' has a role, but nothing to assume it with", name),
+                  "set source_profile, or web_identity_token_file");
     }
     auto granted = assume_role(role, (*base)->keys, around_);
     if (!granted) return fail(granted.error());
@@ -178,10 +168,9 @@ Result<std::string> container_token(const Surroundings& around) {
   if (file.empty()) return around.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN");
   const auto text = around.file(file);
   if (!text) {
-    return misconfigured(
-        "no_token_file",
-        fmt::format("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {} cannot be read", file),
-        "let the relay read it");
+    return fail(ErrorClass::misconfigured, "no_token_file",
+                fmt::format("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE: {} cannot be read", file),
+                "let the relay read it");
   }
   return std::string(trimmed(*text));
 }
@@ -197,10 +186,10 @@ Found from_container(const Surroundings& around) {
   const bool local =
       parsed && std::find(kLocal.begin(), kLocal.end(), parsed->host) != kLocal.end();
   if (!parsed || (parsed->scheme != "https" && !local)) {
-    return misconfigured("bad_container_url",
-                         "AWS_CONTAINER_CREDENTIALS_FULL_URI leads neither to this machine nor to "
-                         "an https address",
-                         "look at that variable");
+    return fail(ErrorClass::misconfigured, "bad_container_url",
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI leads neither to this machine nor to "
+                "an https address",
+                "look at that variable");
   }
   auto token = container_token(around);
   if (!token) return fail(token.error());
@@ -321,9 +310,9 @@ Result<Granted> find_credentials(const QueueOptions& options, const Surroundings
     if (!found) return fail(found.error());
     if (*found) return std::move(**found);
   }
-  return misconfigured("no_credentials", "there are no AWS credentials",
-                       "set access_key_id and secret_access_key, AWS_ACCESS_KEY_ID and "
-                       "AWS_SECRET_ACCESS_KEY, a profile, or attach a role");
+  return fail(ErrorClass::misconfigured, "no_credentials", "there are no AWS credentials",
+              "set access_key_id and secret_access_key, AWS_ACCESS_KEY_ID and "
+              "AWS_SECRET_ACCESS_KEY, a profile, or attach a role");
 }
 
 Result<Credentials> Keys::get(const Surroundings& around) {

@@ -23,7 +23,7 @@ bool is_alphanumeric(char c) {
 bool begins_reserved(std::string_view name) {
   const auto begins = [&](std::string_view prefix) {
     return name.size() >= prefix.size() &&
-           http::same_header_name(name.substr(0, prefix.size()), prefix);
+           equal_ignoring_case(name.substr(0, prefix.size()), prefix);
   };
   return begins("aws.") || begins("amazon.");
 }

@@ -3,7 +3,6 @@
 #include <simdjson.h>
 
 #include <array>
-#include <utility>
 
 namespace relay::sqs {
 

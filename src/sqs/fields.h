@@ -1,15 +1,13 @@
 #pragma once
 
-#include <algorithm>
 #include <array>
-#include <cstddef>
 
-#include "config/fields.h"
+#include "config/field_tables.h"
+#include "config/tls.h"
 
 namespace relay::sqs {
 
-/// The options that sink and source share.
-inline constexpr std::array kQueueFields = {
+inline constexpr std::array kOwnQueueFields = {
     config::Field{.name = "queue_url",
                   .meaning = "the queue's URL; a name that ends in .fifo is a FIFO queue",
                   .required = true},
@@ -40,25 +38,9 @@ inline constexpr std::array kQueueFields = {
                   .meaning = "how long resolving the name and connecting may take",
                   .min = 0.01,
                   .max = 3600},
-    config::Field{.name = "tls_ca",
-                  .meaning = "file with the authorities to trust (PEM); default: the system's"},
-    config::Field{.name = "tls_cert", .meaning = "file with the client's certificate chain (PEM)"},
-    config::Field{.name = "tls_key", .meaning = "file with the client's private key (PEM)"},
-    config::Field{
-        .name = "tls_verify",
-        .type = config::FieldType::boolean,
-        .default_text = "true",
-        .meaning = "check the server's certificate and name; turning it off is for tests"},
 };
 
-/// A table that begins with these fields.
-template <std::size_t N>
-constexpr std::array<config::Field, kQueueFields.size() + N> with_queue_fields(
-    const std::array<config::Field, N>& own) {
-  std::array<config::Field, kQueueFields.size() + N> all{};
-  std::copy(kQueueFields.begin(), kQueueFields.end(), all.begin());
-  std::copy(own.begin(), own.end(), all.begin() + kQueueFields.size());
-  return all;
-}
+/// The options that sink and source share.
+inline constexpr auto kQueueFields = config::joined(kOwnQueueFields, config::kTlsFields);
 
 }  // namespace relay::sqs

@@ -14,7 +14,7 @@ namespace {
 using config::Field;
 using config::FieldType;
 
-constexpr auto kSinkFields = with_queue_fields(std::array{
+constexpr std::array kOwnSinkFields = {
     Field{
         .name = "message_group_id",
         .meaning = "FIFO queues: template of the message group; the default is the message's key"},
@@ -31,9 +31,9 @@ constexpr auto kSinkFields = with_queue_fields(std::array{
                      "request",
           .min = 1024,
           .max = 1073741824.0},
-});
+};
 
-constexpr auto kOwnSourceFields = with_queue_fields(std::array{
+constexpr std::array kOwnSourceFields = {
     Field{.name = "wait",
           .type = FieldType::duration,
           .default_text = "20s",
@@ -53,12 +53,10 @@ constexpr auto kOwnSourceFields = with_queue_fields(std::array{
           .meaning = "requests for up to ten messages under way at once",
           .min = 1,
           .max = 1000},
-});
-constexpr auto kSourceFields = with_mapping_fields(kOwnSourceFields);
+};
 
-Error misconfigured(std::string code, std::string message, std::string remedy) {
-  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
-}
+constexpr auto kSinkFields = config::joined(kQueueFields, kOwnSinkFields);
+constexpr auto kSourceFields = with_mapping_fields(config::joined(kQueueFields, kOwnSourceFields));
 
 Result<void> read_queue_url(const config::Values& values, QueueOptions& options) {
   options.queue_url = values.text("queue_url");
@@ -123,15 +121,8 @@ Result<QueueOptions> parse_queue_options(const config::Values& values) {
   options.timeout = values.duration("timeout");
   http::ClientOptions& client = options.client;
   client.connect_timeout = values.duration("connect_timeout");
-  client.tls_ca = values.text("tls_ca");
-  client.tls_cert = values.text("tls_cert");
-  client.tls_key = values.text("tls_key");
-  client.tls_verify = values.boolean("tls_verify");
   client.max_response_bytes = 32u << 20;
-  if (client.tls_cert.empty() != client.tls_key.empty()) {
-    return fail(misconfigured("half_a_certificate", "tls_cert and tls_key belong together",
-                              "set both, or neither"));
-  }
+  if (auto read = config::read_tls(values, client); !read) return fail(read.error());
   return options;
 }
 

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "pipeline/header_object.h"
+#include "pipeline/too_large.h"
 #include "sqs/entry.h"
 
 namespace relay::sqs {
@@ -127,13 +128,8 @@ Record to_record(const Received& message, std::string_view queue, std::int64_t m
   record.headers = arena.copy(headers_json(message, mapping.trace_id(mapped)));
   record.content = event;
   if (message.body.size() > static_cast<std::size_t>(max_record_bytes)) {
-    record.refused = std::make_shared<const Error>(
-        Error{ErrorClass::rejected,
-              "too_large",
-              fmt::format("message {} of {} has {} bytes, more than max_record_bytes ({})",
-                          message.id, queue, message.body.size(), max_record_bytes),
-              "raise max_record_bytes, and retry the dead letter",
-              {}});
+    record.refused = too_large(fmt::format("message {} of {}", message.id, queue),
+                               message.body.size(), max_record_bytes);
   }
   return record;
 }

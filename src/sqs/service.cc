@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "core/log.h"
+#include "config/tls.h"
 #include "core/text.h"
 #include "http/url.h"
 #include "sqs/errors.h"
@@ -55,9 +55,7 @@ Result<void> Service::renew(Deadline deadline, std::stop_token stop) {
 
 Result<void> Service::open(Deadline deadline, std::stop_token stop) {
   if (!options_.client.tls_verify) {
-    log::warn("tls_not_verified", options_.pipeline,
-              "tls_verify is off: anybody between here and {} can read and change what is sent",
-              where_);
+    config::warn_of_no_verification(options_.pipeline, where_);
   }
   if (auto renewed = renew(deadline, stop); !renewed) return renewed;
   const std::string body = fmt::format(R"({{"QueueUrl":{},"AttributeNames":["QueueArn"]}})",

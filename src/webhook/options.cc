@@ -4,6 +4,9 @@
 #include <array>
 #include <utility>
 
+#include "config/field_tables.h"
+#include "config/tls.h"
+#include "core/text.h"
 #include "http/crypto.h"
 #include "http/url.h"
 
@@ -14,7 +17,7 @@ namespace {
 using config::Field;
 using config::FieldType;
 
-constexpr std::array kSinkFields = {
+constexpr std::array kOwnFields = {
     Field{.name = "url",
           .meaning = "where requests go; may be a template: https://host/{stream_table}/{{ city }}",
           .required = true,
@@ -90,24 +93,14 @@ constexpr std::array kSinkFields = {
     Field{.name = "bearer_token", .meaning = "token of the Authorization header", .secret = true},
     Field{.name = "user", .meaning = "user of basic authentication"},
     Field{.name = "password", .meaning = "password of user", .secret = true},
-    Field{.name = "tls_ca",
-          .meaning = "file with the authorities to trust (PEM); default: the system's"},
-    Field{.name = "tls_cert", .meaning = "file with the client's certificate chain (PEM)"},
-    Field{.name = "tls_key", .meaning = "file with the client's private key (PEM)"},
-    Field{.name = "tls_verify",
-          .type = FieldType::boolean,
-          .default_text = "true",
-          .meaning = "check the server's certificate and name; turning it off is for tests"},
 };
+
+constexpr auto kSinkFields = config::joined(kOwnFields, config::kTlsFields);
 
 // What a request says of itself, and what only its sender can say.
 constexpr std::array<std::string_view, 8> kReservedHeaders = {
     "content-length",  "transfer-encoding", "host", "connection", "webhook-id", "webhook-timestamp",
     "idempotency-key", "webhook-signature"};
-
-Error misconfigured(std::string code, std::string message, std::string remedy) {
-  return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
-}
 
 Result<void> read_headers(const config::Values& values, Options& options) {
   options.headers = values.map("request_headers");
@@ -116,7 +109,7 @@ Result<void> read_headers(const config::Values& values, Options& options) {
     const std::string& value = header.second;
     const bool reserved =
         std::any_of(kReservedHeaders.begin(), kReservedHeaders.end(),
-                    [&](std::string_view other) { return http::same_header_name(name, other); });
+                    [&](std::string_view other) { return equal_ignoring_case(name, other); });
     if (reserved || !http::is_header_name(name) || !http::is_header_value(value)) {
       return fail(misconfigured("bad_header",
                                 fmt::format("request_headers: '{}' cannot be set", name),
@@ -159,17 +152,10 @@ Result<void> read_security(const config::Values& values, const http::Url& url, O
   client.connect_timeout = values.duration("connect_timeout");
   client.max_connections = options.max_in_flight;
   client.allow_private = values.boolean("allow_private");
-  client.tls_ca = values.text("tls_ca");
-  client.tls_cert = values.text("tls_cert");
-  client.tls_key = values.text("tls_key");
-  client.tls_verify = values.boolean("tls_verify");
   client.user = values.has("user") ? values.text("user") : url.user;
   client.password = values.has("user") ? values.text("password") : url.password;
   options.bearer_token = values.text("bearer_token");
-  if (client.tls_cert.empty() != client.tls_key.empty()) {
-    return fail(misconfigured("half_a_certificate", "tls_cert and tls_key belong together",
-                              "set both, or neither"));
-  }
+  if (auto read = config::read_tls(values, client); !read) return fail(read.error());
   if (!client.user.empty() && !options.bearer_token.empty()) {
     return fail(
         misconfigured("two_credentials", "both user and bearer_token are set", "set one of them"));

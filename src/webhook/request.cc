@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/text.h"
 #include "http/crypto.h"
 #include "http/url.h"
 
@@ -35,16 +36,15 @@ constexpr std::array<std::string_view, 9> kOwn = {
 template <std::size_t N>
 bool contains(const std::array<std::string_view, N>& names, std::string_view name) {
   return std::any_of(names.begin(), names.end(),
-                     [&](std::string_view other) { return http::same_header_name(name, other); });
+                     [&](std::string_view other) { return equal_ignoring_case(name, other); });
 }
 
 bool passed_on(std::string_view name, const Options& options) {
   if (contains(kNotPassedOn, name) || contains(kOwn, name)) return false;
   const bool has_credentials = !options.bearer_token.empty() || !options.client.user.empty();
-  if (has_credentials && http::same_header_name(name, "authorization")) return false;
-  return std::none_of(options.headers.begin(), options.headers.end(), [&](const auto& header) {
-    return http::same_header_name(name, header.first);
-  });
+  if (has_credentials && equal_ignoring_case(name, "authorization")) return false;
+  return std::none_of(options.headers.begin(), options.headers.end(),
+                      [&](const auto& header) { return equal_ignoring_case(name, header.first); });
 }
 
 bool has_header(const Message& message, const Header& header) {
@@ -60,11 +60,11 @@ bool is_json(std::string_view text) {
 
 SharedError rejected(const Message& message, std::string code, std::string what,
                      std::string remedy) {
-  return std::make_shared<const Error>(Error{ErrorClass::rejected,
-                                             std::move(code),
-                                             fmt::format("message {}: {}", message.id, what),
-                                             std::move(remedy),
-                                             {}});
+  return share(Error{ErrorClass::rejected,
+                     std::move(code),
+                     fmt::format("message {}: {}", message.id, what),
+                     std::move(remedy),
+                     {}});
 }
 
 void add_own_headers(http::Headers& headers, std::string_view id, const Options& options,
@@ -82,9 +82,8 @@ void add_own_headers(http::Headers& headers, std::string_view id, const Options&
 }
 
 bool sets(const Options& options, std::string_view name) {
-  return std::any_of(options.headers.begin(), options.headers.end(), [&](const auto& header) {
-    return http::same_header_name(name, header.first);
-  });
+  return std::any_of(options.headers.begin(), options.headers.end(),
+                     [&](const auto& header) { return equal_ignoring_case(name, header.first); });
 }
 
 void add_message_headers(http::Headers& headers, const Message& message, const Options& options) {

@@ -2,9 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <optional>
 
-#include "core/log.h"
+#include "config/tls.h"
 #include "webhook/request.h"
 #include "webhook/verdict.h"
 
@@ -15,11 +14,6 @@ namespace {
 /// So many requests that fail in a row, and the server is left alone for a while.
 constexpr int kFailuresInARow = 5;
 constexpr std::size_t kMostOpenCuts = 10000;
-
-SharedError shared(ErrorClass error_class, std::string code, std::string message) {
-  return std::make_shared<const Error>(
-      Error{error_class, std::move(code), std::move(message), {}, {}});
-}
 
 std::int64_t seconds_since_1970() {
   return std::chrono::duration_cast<std::chrono::seconds>(
@@ -54,10 +48,14 @@ class WebhookSink::Delivery {
       client_.wait(responses, deadline_, stop_);
       for (const http::Response& response : responses) settle(response);
       if (responses.empty() && (stop_.stop_requested() || deadline_.passed())) {
-        cause_ = stop_.stop_requested()
-                     ? shared(ErrorClass::cancelled, "stopped", "stopped before the answer")
-                     : shared(ErrorClass::transient, "deadline",
-                              fmt::format("{} is too slow", options_.origin));
+        cause_ =
+            stop_.stop_requested()
+                ? share({ErrorClass::cancelled, "stopped", "stopped before the answer", {}, {}})
+                : share({ErrorClass::transient,
+                         "deadline",
+                         fmt::format("{} is too slow", options_.origin),
+                         {},
+                         {}});
         client_.cancel_all();
         break;
       }
@@ -150,9 +148,7 @@ class WebhookSink::Delivery {
 
 Result<void> WebhookSink::open(std::stop_token) {
   if (!options_.client.tls_verify) {
-    log::warn("tls_not_verified", options_.pipeline,
-              "tls_verify is off: anybody between here and {} can read and change what is sent",
-              options_.origin);
+    config::warn_of_no_verification(options_.pipeline, options_.origin);
   }
   client_ = std::make_unique<http::Client>(options_.client);
   return {};
@@ -191,7 +187,7 @@ std::vector<Outcome> WebhookSink::deliver(std::span<const Message> messages, Dea
   std::vector<Outcome> outcomes(messages.size(), Outcome::unknown(nullptr));
   if (!client_) {
     if (auto opened = open(stop); !opened) {
-      const auto error = std::make_shared<const Error>(opened.error());
+      const auto error = share(opened.error());
       return std::vector<Outcome>(messages.size(), Outcome::unknown(error));
     }
   }

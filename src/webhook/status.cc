@@ -2,15 +2,11 @@
 
 #include <charconv>
 
+#include "core/text.h"
+
 namespace relay::webhook {
 
 namespace {
-
-std::string_view trimmed(std::string_view text) {
-  while (text.starts_with(' ')) text.remove_prefix(1);
-  while (text.ends_with(' ')) text.remove_suffix(1);
-  return text;
-}
 
 // The first and the last status that "200" or "2xx" means; 0: it means none.
 std::pair<int, int> range_of(std::string_view text) {
@@ -34,7 +30,7 @@ Result<StatusSet> StatusSet::parse(std::span<const std::string> texts, std::stri
     std::size_t begin = 0;
     while (begin <= list.size()) {
       const auto comma = std::min(list.find(',', begin), list.size());
-      const auto word = trimmed(list.substr(begin, comma - begin));
+      const auto word = trimmed(list.substr(begin, comma - begin), " ");
       begin = comma + 1;
       if (word.empty()) continue;
       const auto [first, last] = range_of(word);

@@ -17,7 +17,7 @@ std::string remedy_of(int status) {
 }
 
 Verdict unknown(Error error, bool leave_alone) {
-  return {Outcome::Kind::unknown, std::make_shared<const Error>(std::move(error)), leave_alone};
+  return {Outcome::Kind::unknown, share(std::move(error)), leave_alone};
 }
 
 }  // namespace
@@ -69,7 +69,7 @@ Verdict judge(const http::Response& response, const Options& options) {
     default:
       error.error_class = ErrorClass::rejected;
       error.remedy = "mend what the server refuses, then retry the dead letter";
-      return {Outcome::Kind::rejected, std::make_shared<const Error>(std::move(error)), false};
+      return {Outcome::Kind::rejected, share(std::move(error)), false};
   }
 }
 

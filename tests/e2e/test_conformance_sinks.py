@@ -5,17 +5,19 @@ is broker by broker, so that each server starts once."""
 
 import json
 import re
-import threading
 from decimal import Decimal
 
 import psycopg
 import pytest
 
+from conformance.lab import FailingBroker, assert_no_secret_is_shown, wait_told
 from conformance.suite import SINKS, case, note, parametrize, start
+from support.background import Background
 from support.pipelines import (SLOW_FACTOR, Lines, make_table, new_rows, set_outbox, status_row,
                                to_file, wait_settled)
 from support.proxy import DOWN, UP
 from support.waiting import eventually
+from support.writers import dead_letters
 
 KEYS = 7
 
@@ -36,16 +38,15 @@ def _noted(request, broker, record_property):
     note(request.node, broker, record_property)
 
 
-class Writer:
-    """Commits rows (id, name, id modulo KEYS), one a transaction, from a thread of its own."""
+class Writer(Background):
+    """Commits rows (id, name, id modulo KEYS), one a transaction."""
 
     PAUSE = 0.002
 
     def __init__(self, db, first=1):
-        self._db, self._first = db, first
-        self._stop = threading.Event()
+        super().__init__()
+        self._db = db
         self.committed = first - 1
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self):
         with self._db.connect() as connection:
@@ -60,21 +61,12 @@ class Writer:
         target = self.committed + count
         eventually(lambda: self.committed >= target, deadline * SLOW_FACTOR)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(30)
-
-
-class Lab:
+class Lab(FailingBroker):
     """A table with an outbox, a pipeline `p` from it to the broker, and what arrived there."""
 
     def __init__(self, db, broker):
         self.db, self.broker = db, broker
-        self.fault = False  # the broker is down or frozen just now
 
     # Configuring -------------------------------------------------------------------------------
 
@@ -94,34 +86,6 @@ class Lab:
 
     def writer(self, first=1):
         return Writer(self.db, first)
-
-    # Faults ------------------------------------------------------------------------------------
-
-    def kill(self):
-        self.fault = True
-        self.broker.kill9()
-
-    def revive(self):
-        self.broker.start()
-        self.fault = False
-
-    def freeze(self):
-        self.fault = True
-        self.broker.freeze()
-
-    def thaw(self):
-        self.broker.thaw()
-        self.fault = False
-
-    def make_good(self):
-        """After a test that failed in the middle of a fault."""
-        if self.fault:
-            try:
-                self.broker.thaw()
-                self.broker.kill9()
-            except Exception:  # whatever state it was in
-                pass
-            self.broker.start()
 
     # What arrived ------------------------------------------------------------------------------
 
@@ -163,23 +127,15 @@ class Lab:
         return (f"{len(found)} of {len(wanted)} rows arrived, missing {missing[:5]}...; status "
                 f"{status_row(self.db, 'p')}; broker: {self.broker.log()[-1500:]}")
 
-    def dead_letters(self, pipeline="p"):
-        return self.db.execute(
-            "select id, error_code, error_message, convert_from(payload, 'UTF8')"
-            " from pgtrickle.relay_dlq where pipeline = %s and resolved_at is null order by id",
-            (pipeline,))
+    def dead_letters(self):
+        return dead_letters(self.db, "p")
 
-    def wait_trouble(self, relay, pipeline, pattern, deadline=30):
+    def wait_trouble(self, relay, pipeline, pattern):
         """Waits until health, the database and the log name the trouble, with a remedy."""
-        def told():
-            entry, stored = relay.pipeline(pipeline), status_row(self.db, pipeline)
-            assert entry and entry["state"] in ("retrying", "misconfigured"), entry
-            assert re.search(pattern, str(entry["last_error"]), re.IGNORECASE), entry
-            assert stored and stored["last_error"] and stored["remedy"], stored
-            assert any(pipeline in line and re.search(pattern, line, re.IGNORECASE)
-                       for line in relay.log_lines), "the log says nothing of it"
-            return True
-        eventually(told, deadline * SLOW_FACTOR, message=lambda: relay.log(40))
+        wait_told(relay, self.db, pipeline, pattern)
+        eventually(lambda: any(pipeline in line and re.search(pattern, line, re.IGNORECASE)
+                               for line in relay.log_lines), 30 * SLOW_FACTOR,
+                   message=lambda: f"the log says nothing of it: {relay.log(40)}")
 
 
 @pytest.fixture
@@ -362,9 +318,7 @@ def neighbour_runs(db, lab, relay, tmp_path, sink, pattern):
         assert relay.pipeline("neighbour")["state"] in ("running", "idle")
         status, health = relay.health()
         assert status == 200 and health["status"] == "degraded"
-        secrets = [text for name, text in sink.items() if "password" in name or "secret" in name]
-        for secret in secrets:
-            assert secret not in relay.log(10_000) + json.dumps(health), "a secret is shown"
+        assert_no_secret_is_shown(relay, sink)
     assert lab.dead_letters() == [], "a connection problem is no message's fault"
 
 

@@ -5,13 +5,13 @@ A broker is described by its module in conformance/; see conformance/base.py."""
 
 import json
 import random
-import re
-import threading
 from decimal import Decimal
 
 import pytest
 
+from conformance.lab import FailingBroker, assert_no_secret_is_shown, wait_told
 from conformance.suite import SOURCES, case, note, parametrize, start
+from support.background import Background
 from support.pipelines import SLOW_FACTOR, Lines, make_table, set_outbox, status_row, to_file
 from support.proxy import DOWN, UP
 from support.relay import Relay
@@ -42,14 +42,13 @@ def event(number):
     return f"e{number}", f"k{number % 7}", "order.paid", body
 
 
-class Publisher:
-    """Publishes events from a thread of its own; knows how many the broker has taken."""
+class Publisher(Background):
+    """Publishes events; knows how many the broker has taken."""
 
     def __init__(self, broker, first=1, size=10, pause=0.01):
+        super().__init__()
         self._broker, self._size, self._pause = broker, size, pause
-        self._stop = threading.Event()
         self.published = first - 1
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self):
         while not self._stop.wait(self._pause):
@@ -61,21 +60,12 @@ class Publisher:
         target = self.published + count
         eventually(lambda: self.published >= target, deadline * SLOW_FACTOR)
 
-    def __enter__(self):
-        self._thread.start()
-        return self
 
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(60)
-
-
-class Lab:
+class Lab(FailingBroker):
     """A pipeline `in` from the broker into an inbox, and what is in there."""
 
     def __init__(self, db, broker):
         self.db, self.broker = db, broker
-        self.fault = False
         self._next = 1
         db.execute("select pgtrickle.create_inbox('shop')")
 
@@ -116,23 +106,6 @@ class Lab:
         return (f"{self.count()} of {last}, missing {missing[:5]}...; unacknowledged "
                 f"{self.broker.unacknowledged()}; {status_row(self.db, 'in')}; "
                 f"{self.broker.log()[-1500:]}")
-
-    def kill(self):
-        self.fault = True
-        self.broker.kill9()
-
-    def revive(self):
-        self.broker.start()
-        self.fault = False
-
-    def make_good(self):
-        if self.fault:
-            try:
-                self.broker.thaw()
-                self.broker.kill9()
-            except Exception:  # whatever state it was in
-                pass
-            self.broker.start()
 
 
 @pytest.fixture
@@ -280,15 +253,13 @@ def test_the_broker_killed_and_started_again(lab, relay):
 
 
 @case(SOURCES, "broker_frozen", "broker frozen (SIGSTOP) and thawed")
-def test_the_broker_frozen_and_thawed(lab, broker, relay):
+def test_the_broker_frozen_and_thawed(lab, relay):
     lab.configure()
     with relay:
         lab.wait(lab.publish(50))
-        lab.fault = True
-        broker.freeze()
+        lab.freeze()
         holds_for(relay.alive, 6, interval=0.5)  # longer than the timeouts that sources have here
-        broker.thaw()
-        lab.fault = False
+        lab.thaw()
         lab.wait(lab.publish(200), deadline=90)
         relay.wait_healthy(deadline=30)
 
@@ -346,18 +317,10 @@ def neighbour_runs(db, lab, relay, tmp_path, source, pattern):
     lab.configure(source=source)
     set_outbox(db, "neighbour", to_file("orders", lines.path, message="row"))
     with relay:
-        def told():
-            entry, stored = relay.pipeline("in"), status_row(db, "in")
-            assert entry and entry["state"] in ("retrying", "misconfigured"), entry
-            assert re.search(pattern, str(entry["last_error"]), re.IGNORECASE), entry
-            assert stored and stored["last_error"] and stored["remedy"], stored
-            return True
-        eventually(told, 30 * SLOW_FACTOR, message=lambda: relay.log(40))
+        wait_told(relay, db, "in", pattern)
         db.execute("insert into orders select i from generate_series(1, 20) i")
         lines.wait_rows(range(1, 21))
-        for secret in (text for name, text in source.items()
-                       if "password" in name or "secret" in name):
-            assert secret not in relay.log(10_000) + json.dumps(relay.health()[1])
+        assert_no_secret_is_shown(relay, source)
 
 
 @case(SOURCES, "back_pressure", "a database that takes nothing does not grow memory")

@@ -19,11 +19,6 @@ from support.tls import Authority
 from support.waiting import eventually, holds_for
 
 
-@pytest.fixture
-def orders(db):
-    make_table(db)
-
-
 def in_trouble(relay, db, pipeline, *words):
     """Waits until /health, relay_pipeline_status and the log name the pipeline's trouble."""
     pattern = re.compile("|".join(words), re.IGNORECASE)

@@ -15,11 +15,6 @@ from support.waiting import eventually, holds_for
 
 
 @pytest.fixture
-def orders(db):
-    make_table(db)
-
-
-@pytest.fixture
 def to_lines(db, tmp_path, orders):
     """to_lines(name, **options): a pipeline from `orders` into a file; its Lines."""
     def make(name, **options):

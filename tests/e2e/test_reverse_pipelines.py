@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from support.inboxes import count, wait_count
 from support.pipelines import SLOW_FACTOR, insert_rows, make_table, status_row
 from support.relay import Relay, run_command
 from support.waiting import eventually, holds_for
@@ -14,29 +15,15 @@ SEEDS = pathlib.Path(__file__).parent.parent / "seeds"
 
 
 @pytest.fixture
-def there(pg_server):
+def there(there):
     """Another database with the relay's schema: where messages come from."""
-    database = pg_server.create_database()
-    make_table(database)
-    yield database
-    database.drop()
+    make_table(there)
+    return there
 
 
 def source(there, **over):
     return {"type": "pg-outbox", "url": there.relay_dsn, "outbox": "orders",
             "poll_interval": "20ms", **over}
-
-
-def count(db, table="pgtrickle.inbox_shop"):
-    if db.one("select to_regclass(%s)", (table,)) is None:
-        return 0
-    return db.one(f"select count(*) from {table}")
-
-
-def wait_count(db, wanted, relay, table="pgtrickle.inbox_shop", deadline=30):
-    eventually(lambda: count(db, table) >= wanted, deadline * SLOW_FACTOR,
-               message=lambda: f"{count(db, table)} rows\n{relay.log(40)}")
-    assert count(db, table) == wanted
 
 
 def set_inbox(db, config, name="in", enable=True):

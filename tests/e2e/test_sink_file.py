@@ -12,32 +12,10 @@ import threading
 
 import pytest
 
-from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, set_outbox, status_row,
-                               to_file, wait_settled)
+from support.pipelines import SLOW_FACTOR, Lines, insert_rows, set_outbox, to_file, wait_settled
 from support.processes import temporary_directory
 from support.waiting import eventually, holds_for
-
-
-@pytest.fixture
-def orders(db):
-    make_table(db)
-
-
-def bulk(db, first, count, size=0):
-    """`count` rows in one statement."""
-    db.execute("insert into orders select i, 'row ' || i || repeat('x', %s), i"
-               " from generate_series(%s::bigint, %s::bigint) i", (size, first, first + count - 1))
-
-
-def wait_trouble(relay, db, pipeline, pattern, remedy="", deadline=20):
-    """Waits until /health and relay_pipeline_status tell the trouble, and its remedy."""
-    def told():
-        entry, stored = relay.pipeline(pipeline), status_row(db, pipeline)
-        assert entry and re.search(pattern, str(entry["last_error"])), entry
-        assert stored and re.search(pattern, str(stored["last_error"])), stored
-        assert stored["remedy"] and remedy in stored["remedy"], stored
-        return entry
-    return eventually(told, deadline * SLOW_FACTOR, message=lambda: relay.log(40))
+from support.writers import bulk, wait_trouble
 
 
 def to_stdout(**sink):

@@ -1,30 +1,17 @@
 """The pg-inbox sink: outboxes into inbox tables, here and in another database."""
 
-import base64
 import json
 import re
 
 import pytest
 
-from support.pipelines import (SLOW_FACTOR, insert_rows, make_table, set_outbox, status_row,
-                               wait_settled)
+from support.inboxes import count, wait_count
+from support.pipelines import insert_rows, set_outbox, wait_settled
 from support.postgres import PostgresServer
 from support.proxy import FaultProxy
 from support.relay import run_command
 from support.waiting import eventually
-
-
-@pytest.fixture
-def there(pg_server):
-    """Another database with the relay's schema: where inboxes are."""
-    database = pg_server.create_database()
-    yield database
-    database.drop()
-
-
-@pytest.fixture
-def orders(db):
-    make_table(db)
+from support.writers import wait_trouble
 
 
 def to_inbox(database, table="orders", inbox="shop", **options):
@@ -49,18 +36,6 @@ def publish(db, payload, **arguments):
                   {"payload": json.dumps(payload), **arguments})
 
 
-def count(db, table="pgtrickle.inbox_shop"):
-    if db.one("select to_regclass(%s)", (table,)) is None:
-        return 0
-    return db.one(f"select count(*) from {table}")
-
-
-def wait_count(db, wanted, table="pgtrickle.inbox_shop", deadline=30, relay=None):
-    eventually(lambda: count(db, table) >= wanted, deadline * SLOW_FACTOR,
-               message=lambda: f"{count(db, table)} rows\n{relay.log(40) if relay else ''}")
-    assert count(db, table) == wanted
-
-
 def bulk(db, first, last):
     db.execute("insert into orders select i, 'row ' || i, i from generate_series(%s::bigint, "
                "%s::bigint) i", (first, last))
@@ -72,16 +47,6 @@ def dead_letters(db, pipeline="p"):
                       " order by id", (pipeline,))
 
 
-def wait_trouble(relay, db, pipeline, pattern, remedy="", deadline=20):
-    def told():
-        entry, stored = relay.pipeline(pipeline), status_row(db, pipeline)
-        assert entry and re.search(pattern, str(entry["last_error"])), entry
-        assert stored and re.search(pattern, str(stored["last_error"])), stored
-        assert stored["remedy"] and remedy in stored["remedy"], stored
-        return entry
-    return eventually(told, deadline * SLOW_FACTOR, message=lambda: relay.log(40))
-
-
 # What arrives -----------------------------------------------------------------------------------
 
 
@@ -91,7 +56,7 @@ def test_each_column_has_what_the_documentation_says(db, there, relay, orders):
                                                  "traceparent": traceparent}))
     with relay:
         db.execute("insert into orders values (1, 'Zoë', 12.50)")
-        wait_count(there, 1, relay=relay)
+        wait_count(there, 1, relay)
     row = there.execute("select to_jsonb(i) from pgtrickle.inbox_shop i")[0][0]
     assert re.fullmatch(r"p:\d+-[0-9a-f]{8}:0\.[0-9a-f]{4}", row["event_id"])
     assert row["event_type"] == "insert" and row["source"] == "p"
@@ -110,7 +75,7 @@ def test_an_event_arrives_as_it_was_published(db, relay):
     with relay:
         publish(db, {"total": 1}, event_type="order.placed", key="o-1",
                 headers=json.dumps({"trace_id": "t-7"}))
-        wait_count(db, 1, relay=relay)
+        wait_count(db, 1, relay)
     assert db.execute("select event_type, aggregate_id, payload, trace_id, headers ->> 'trace_id' "
                       "from pgtrickle.inbox_shop") == [
         ("order.placed", "o-1", {"total": 1}, "t-7", "t-7")]
@@ -123,7 +88,7 @@ def test_payloads_are_the_same_json_values(db, relay):
     with relay:
         for value in values:
             db.execute(f"select pgtrickle.publish('e', $x${value}$x$)")
-        wait_count(db, len(values), relay=relay)
+        wait_count(db, len(values), relay)
     assert [row[0] for row in db.execute(
         "select i.payload = o.payload from pgtrickle.inbox_shop i join pgtrickle.outbox_e o "
         "on o.id = (i.headers ->> 'pgtrickle-outbox-id')::bigint")] == [True] * len(values)
@@ -134,7 +99,7 @@ def test_ten_thousand_messages_arrive_once_each_in_order(db, there, relay, order
     with relay:
         for first in range(1, 10001, 2500):
             bulk(db, first, first + 2499)
-        wait_count(there, 10000, relay=relay)
+        wait_count(there, 10000, relay)
         assert relay.metric("duplicates_total", pipeline="p") in (0, None)
     assert [row[0] for row in there.execute("select (payload #>> '{new,id}')::int from "
                                             "pgtrickle.inbox_shop order by received_at, ctid")] \
@@ -146,7 +111,7 @@ def test_a_missing_inbox_is_made_with_the_settings_of_the_pipeline(db, there, re
                                               "with_dead_letter": False, "schedule": "3s"}))
     with relay:
         insert_rows(db, "orders", 1)
-        wait_count(there, 1, relay=relay)
+        wait_count(there, 1, relay)
     assert there.execute("select inbox_name, max_retries, schedule, with_dead_letter, "
                          "retention_hours from pgtrickle.pgt_inbox_config") == [
         ("shop", 7, "3s", False, 5)]
@@ -158,7 +123,7 @@ def test_inbox_tables_of_any_name(db, relay, orders, name):
     with relay:
         insert_rows(db, "orders", 1)
         quoted = db.one("select format('pgtrickle.%%I', %s::text)", (name,))
-        wait_count(db, 1, quoted, relay=relay)
+        wait_count(db, 1, relay, quoted)
 
 
 # Duplicates -------------------------------------------------------------------------------------
@@ -168,7 +133,7 @@ def test_what_is_there_already_is_a_duplicate_and_stays_as_it_is(db, there, rela
     set_outbox(db, "p", to_inbox(there))
     with relay:
         bulk(db, 1, 50)
-        wait_count(there, 50, relay=relay)
+        wait_count(there, 50, relay)
         wait_settled(db, "p", "orders")
         there.execute("delete from pgtrickle.inbox_shop where payload #>> '{new,id}' in ('7', '8')")
         there.execute("update pgtrickle.inbox_shop set processed_at = now()")
@@ -176,7 +141,7 @@ def test_what_is_there_already_is_a_duplicate_and_stays_as_it_is(db, there, rela
         db.execute("update pgtrickle.relay_consumer_offsets set last_change_id = 0, last_row = 0, "
                    "last_pgt_id = null")
         relay.start()
-        wait_count(there, 50, relay=relay)
+        wait_count(there, 50, relay)
         eventually(lambda: relay.metric("duplicates_total", pipeline="p") == 48,
                    message=lambda: relay.metrics().text)
         assert relay.metric("rejected_total", pipeline="p") in (0, None)
@@ -200,7 +165,7 @@ def test_two_messages_with_one_id_in_a_statement_are_one_row(db, relay):
             publish(db, number)
         set_outbox(db, "p", to_inbox(None, "e", inbox=None, sink={
             "inbox_table": "public.notes", "column_map": {"event_id": "id", "payload": "body"}}))
-        wait_count(db, 1, "notes", relay=relay)
+        wait_count(db, 1, relay, "notes")
         wait_settled(db, "p", "e")
     assert db.execute("select id, body from notes") == [(identity, 0)]
 
@@ -221,7 +186,7 @@ def test_a_table_with_other_columns_by_a_map(db, relay):
                        "subject": "subj", "headers": ""}}))
     with relay:
         publish(db, {"a": 1}, event_type="made")
-        wait_count(db, 1, "app.messages", relay=relay)
+        wait_count(db, 1, relay, "app.messages")
     assert db.execute('select "Body"::jsonb, what, subj from app.messages') == [
         ({"a": 1}, "made", "s.made")]
 
@@ -234,7 +199,7 @@ def test_a_tracked_table_needs_no_map(db, relay):
     set_outbox(db, "p", to_inbox(None, "e", inbox="mine"))
     with relay:
         publish(db, {"a": "ü"})
-        wait_count(db, 1, "messages", relay=relay)
+        wait_count(db, 1, relay, "messages")
     assert bytes(db.one("select body from messages")).decode() == '{"a": "ü"}'
 
 
@@ -283,7 +248,7 @@ def test_one_poison_message_among_ten_thousand(db, there, relay, orders):
         bulk(db, 1, 7000)
         db.execute("insert into orders values (7001, 'poison', 0)")
         bulk(db, 7002, 10000)
-        wait_count(there, 9999, relay=relay)
+        wait_count(there, 9999, relay)
         wait_settled(db, "p", "orders")
         (error_class, code, message, payload), = eventually(lambda: dead_letters(db))
         assert (error_class, code) == ("rejected", "23514") and "no_poison" in message
@@ -292,7 +257,7 @@ def test_one_poison_message_among_ten_thousand(db, there, relay, orders):
         before = db.execute("select last_change_id from pgtrickle.relay_consumer_offsets")
         there.execute("alter table pgtrickle.inbox_shop drop constraint no_poison")
         db.execute("select pgtrickle.relay_dlq_retry_all('p')")
-        wait_count(there, 10000, relay=relay)
+        wait_count(there, 10000, relay)
         eventually(lambda: dead_letters(db) == [])
         assert db.execute("select last_change_id from pgtrickle.relay_consumer_offsets") == before
     assert there.one("select count(distinct payload #>> '{new,id}') from pgtrickle.inbox_shop") \
@@ -308,7 +273,7 @@ def test_many_poison_messages_are_found_each(db, relay):
     db.execute("select pgtrickle.publish('e', jsonb_build_object('amount', "
                "case when i % 10 = 0 then 'much' else i::text end)) from generate_series(1, 200) i")
     with relay:
-        wait_count(db, 180, "strict", relay=relay)
+        wait_count(db, 180, relay, "strict")
         eventually(lambda: len(dead_letters(db)) == 20)
     assert {letter[1] for letter in dead_letters(db)} == {"22P02"}
 
@@ -324,7 +289,7 @@ def test_a_trigger_that_raises_refuses_one_message(db, relay):
     with relay:
         for number in range(1, 11):
             publish(db, number)
-        wait_count(db, 9, relay=relay)
+        wait_count(db, 9, relay)
         (error_class, code, message, payload), = eventually(lambda: dead_letters(db))
         assert (error_class, code, payload) == ("rejected", "P0001", "7")
         assert "seven is not welcome" in message
@@ -341,7 +306,7 @@ def test_a_wrong_password_and_an_unknown_host_stop_one_pipeline_only(db, there, 
         "url": "postgresql://u:hidden-word@no-such-host.invalid/x"}))
     with relay:
         insert_rows(db, "orders", 1, 5)
-        wait_count(there, 5, relay=relay)
+        wait_count(there, 5, relay)
         wait_trouble(relay, db, "bad", "password authentication failed", "check user and password")
         eventually(lambda: "no-such-host.invalid" in str(relay.pipeline("lost")["last_error"]),
                    message=relay.log)
@@ -362,17 +327,17 @@ def test_a_plain_table_in_a_database_without_our_schema_is_enough(db, empty_db, 
                                                          "inbox_table": "public.arrivals"}))
     with relay:
         insert_rows(db, "orders", 1, 3)
-        wait_count(empty_db, 3, "arrivals", relay=relay)
+        wait_count(empty_db, 3, relay, "arrivals")
 
 
 def test_an_inbox_that_is_dropped_is_made_again(db, there, relay, orders):
     set_outbox(db, "p", to_inbox(there))
     with relay:
         insert_rows(db, "orders", 1)
-        wait_count(there, 1, relay=relay)
+        wait_count(there, 1, relay)
         there.execute("select pgtrickle.drop_inbox('shop')")
         insert_rows(db, "orders", 2, 2)
-        wait_count(there, 2, relay=relay)
+        wait_count(there, 2, relay)
         assert dead_letters(db) == []
 
 
@@ -384,7 +349,7 @@ def test_a_cut_connection_loses_and_doubles_nothing(db, there, pg_server, relay,
             for round_number in range(5):
                 proxy.cut_after(20_000 * (round_number + 1))
                 bulk(db, round_number * 1000 + 1, (round_number + 1) * 1000)
-                wait_count(there, (round_number + 1) * 1000, relay=relay)
+                wait_count(there, (round_number + 1) * 1000, relay)
     assert dead_letters(db) == []
     assert there.one("select count(distinct payload #>> '{new,id}') from pgtrickle.inbox_shop") \
         == 5000
@@ -397,26 +362,26 @@ def test_a_stalled_connection_ends_and_goes_on(db, there, pg_server, relay, orde
                                                  "connect_timeout": "1s"}))
         with relay:
             insert_rows(db, "orders", 1)
-            wait_count(there, 1, relay=relay)
+            wait_count(there, 1, relay)
             proxy.stall()
             insert_rows(db, "orders", 2, 2)
             relay.wait_state("p", "retrying")
             proxy.restore()
-            wait_count(there, 3, relay=relay)
+            wait_count(there, 3, relay)
 
 
 def test_a_lock_on_the_inbox_is_waited_for_and_a_stop_does_not_wait(db, there, relay, orders):
     set_outbox(db, "p", to_inbox(there, sink={"operation_timeout": "1s"}))
     with relay:
         insert_rows(db, "orders", 1)
-        wait_count(there, 1, relay=relay)
+        wait_count(there, 1, relay)
         with there.connect(autocommit=False) as blocker:
             blocker.execute("lock table pgtrickle.inbox_shop in share mode")
             insert_rows(db, "orders", 2)
             relay.wait_state("p", "retrying")
             relay.stop(deadline=20)
         relay.start()
-        wait_count(there, 2, relay=relay)
+        wait_count(there, 2, relay)
 
 
 def test_the_server_of_the_inbox_is_restarted_under_load(db, relay, orders):
@@ -432,7 +397,7 @@ def test_the_server_of_the_inbox_is_restarted_under_load(db, relay, orders):
                 eventually(lambda: count(there) >= round_number * 2000, 30)
                 server.restart(mode)
                 bulk(db, round_number * 2000 + 1001, round_number * 2000 + 2000)
-            wait_count(there, 6000, deadline=60, relay=relay)
+            wait_count(there, 6000, relay, deadline=60)
         assert dead_letters(db) == []
         assert there.one("select count(distinct payload #>> '{new,id}') "
                          "from pgtrickle.inbox_shop") == 6000
@@ -450,7 +415,7 @@ def test_a_relay_that_is_killed_writes_nothing_twice(db, there, relay, orders):
         relay.kill9()
         written += 2000
     with relay:
-        wait_count(there, written, relay=relay)
+        wait_count(there, written, relay)
     assert there.one("select count(distinct payload #>> '{new,id}') from pgtrickle.inbox_shop") \
         == written
 
@@ -468,7 +433,7 @@ def test_commits_are_durable_whatever_the_role_says(db, there, relay, orders):
     set_outbox(db, "p", to_inbox(there))
     with relay:
         insert_rows(db, "orders", 1)
-        wait_count(there, 1, relay=relay)
+        wait_count(there, 1, relay)
     assert there.one("select setting from pgtrickle.inbox_shop") == "on"
 
 
@@ -478,7 +443,7 @@ def test_fifty_pipelines_share_the_relays_connections(db, relay, orders):
     with relay:
         insert_rows(db, "orders", 1, 3)
         for number in range(50):
-            wait_count(db, 3, f"pgtrickle.inbox_i{number}", deadline=60, relay=relay)
+            wait_count(db, 3, relay, f"pgtrickle.inbox_i{number}", deadline=60)
         assert db.one("select count(*) from pg_stat_activity where datname = current_database() "
                       "and usename = 'relay_daemon'") <= 10
 
@@ -498,7 +463,7 @@ def test_a_sleeping_pipeline_holds_no_connection_to_the_other_database(db, there
     set_outbox(db, "p", to_inbox(there))
     with relay:
         insert_rows(db, "orders", 1)
-        wait_count(there, 1, relay=relay)
+        wait_count(there, 1, relay)
         relay.stop()
     eventually(lambda: there.one("select count(*) from pg_stat_activity where "
                                  "datname = current_database() and usename = 'relay_daemon'") == 0)

@@ -9,7 +9,8 @@ import pytest
 
 from support.fixtures import need
 from support.kafka_server import KafkaServer
-from support.pipelines import SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox
+from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
+from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox
 from support.postgres import REPOSITORY
 from support.proxy import DOWN, UP, FaultProxy
 from support.tls import Authority
@@ -44,11 +45,6 @@ def fresh_topic(server, partitions=1, **config):
 @pytest.fixture
 def topic(shared_kafka):
     return fresh_topic(shared_kafka)
-
-
-@pytest.fixture
-def orders(db):
-    make_table(db)
 
 
 def to_kafka(table, server, topic, sink=None, **options):
@@ -457,14 +453,7 @@ def test_a_slow_broker_does_not_grow_memory(db, own_kafka, relay, orders):
         with relay, own_kafka.reader(topic) as reader:
             insert_rows(db, "orders", 1)
             wait_rows(reader, [1])
-            before = relay.resident_kib()
-            proxy.slow(100_000)
-            for first in range(2, 60_000, 2_000):  # about 30 MB of messages
-                bulk(db, first, 2_000, size=300)
-            eventually(lambda: proxy.forwarded[UP] > 500_000, 30 * SLOW_FACTOR)
-            assert relay.peak_kib() - before < 35_000
-            assert relay.pipeline("p")["lag"] > 0
-            proxy.restore()
+            assert_a_slow_link_grows_no_memory(db, relay, proxy, kib=35_000)
 
 
 def test_a_changed_topic_takes_effect_while_rows_flow(db, shared_kafka, relay, orders):
@@ -483,13 +472,7 @@ def test_a_changed_topic_takes_effect_while_rows_flow(db, shared_kafka, relay, o
 
 def test_a_stop_under_load_is_clean_and_leaves_no_duplicate(db, shared_kafka, relay, orders, topic):
     set_outbox(db, "p", to_kafka("orders", shared_kafka, topic))
-    with Writer(db) as writer:
-        relay.start()
-        writer.wait(300)
-        relay.stop()
-        relay.start()
-        eventually(lambda: relay.metric("messages_delivered_total", pipeline="p"))
-        writer.wait(600)
+    written = rows_written_through_a_stop(db, relay)
     with shared_kafka.reader(topic) as reader:
-        wait_rows(reader, range(1, writer.committed + 1))
+        wait_rows(reader, written)
     relay.stop()

@@ -2,22 +2,17 @@
 
 import json
 import re
-import threading
 
 import pytest
 
+from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
 from support.nats_server import NatsServer
-from support.pipelines import (SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox,
-                               status_row, to_nats, wait_settled)
+from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox, to_nats, wait_settled
 from support.proxy import DOWN, UP, FaultProxy
 from support.relay import run_command
 from support.tls import Authority
 from support.waiting import eventually
-
-
-@pytest.fixture
-def orders(db):
-    make_table(db)
+from support.writers import Writer, bulk, dead_letters, wait_trouble
 
 
 @pytest.fixture
@@ -40,58 +35,6 @@ def wait_rows(client, wanted, deadline=30, stream="s"):
                deadline * SLOW_FACTOR, interval=0.1,
                message=lambda: f"{client.count(stream)} messages, wanted {len(wanted)} rows")
     assert rows(client, stream) == wanted
-
-
-def bulk(db, first, count, size=0):
-    """`count` rows in one statement."""
-    db.execute("insert into orders select i, 'row ' || i || repeat('x', %s), i"
-               " from generate_series(%s::bigint, %s::bigint) i", (size, first, first + count - 1))
-
-
-def dead_letters(db, pipeline):
-    return db.execute("select id, error_code, error_message, convert_from(payload, 'UTF8')"
-                      " from pgtrickle.relay_dlq where pipeline = %s and resolved_at is null"
-                      " order by id", (pipeline,))
-
-
-def wait_trouble(relay, db, pipeline, pattern, remedy="", deadline=20):
-    """Waits until /health and relay_pipeline_status tell the trouble, and its remedy."""
-    def told():
-        entry, stored = relay.pipeline(pipeline), status_row(db, pipeline)
-        assert entry and re.search(pattern, str(entry["last_error"])), entry
-        assert stored and re.search(pattern, str(stored["last_error"])), stored
-        assert stored["remedy"] and remedy in stored["remedy"], stored
-        return entry
-    return eventually(told, deadline * SLOW_FACTOR, message=lambda: relay.log(40))
-
-
-class Writer:
-    """Inserts single rows from another thread until told to stop; knows what it committed."""
-
-    def __init__(self, db, table="orders"):
-        self._db, self._table = db, table
-        self._stop = threading.Event()
-        self.committed = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self):
-        with self._db.connect() as connection:
-            while not self._stop.is_set():
-                number = self.committed + 1
-                connection.execute(f"insert into {self._table} values (%s, 'w', %s)",
-                                   (number, number))
-                self.committed = number
-
-    def wait(self, count, deadline=30):
-        eventually(lambda: self.committed >= count, deadline * SLOW_FACTOR)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(30)
 
 
 # What arrives ------------------------------------------------------------------------------
@@ -313,14 +256,7 @@ def test_a_slow_server_does_not_grow_memory(db, nats, relay, orders, stream):
         with relay:
             insert_rows(db, "orders", 1)
             wait_rows(stream, [1])
-            before = relay.resident_kib()
-            proxy.slow(100_000)
-            for first in range(2, 60_000, 2_000):  # about 30 MB of messages
-                bulk(db, first, 2_000, size=300)
-            eventually(lambda: proxy.forwarded[UP] > 500_000, 30 * SLOW_FACTOR)
-            assert relay.peak_kib() - before < 25_000
-            assert relay.pipeline("p")["lag"] > 0
-            proxy.restore()
+            assert_a_slow_link_grows_no_memory(db, relay, proxy)
 
 
 def test_a_changed_subject_takes_effect_while_rows_flow(db, nats, relay, orders, stream):
@@ -338,14 +274,8 @@ def test_a_changed_subject_takes_effect_while_rows_flow(db, nats, relay, orders,
 
 def test_a_stop_under_load_is_clean_and_leaves_no_duplicate(db, nats, relay, orders, stream):
     set_outbox(db, "p", to_nats("orders", nats))
-    with Writer(db) as writer:
-        relay.start()
-        writer.wait(300)
-        relay.stop()
-        relay.start()
-        eventually(lambda: relay.metric("messages_delivered_total", pipeline="p"))
-        writer.wait(600)
-    wait_rows(stream, range(1, writer.committed + 1))
+    written = rows_written_through_a_stop(db, relay)
+    wait_rows(stream, written)
     assert relay.metric("duplicates_total", pipeline="p") in (None, 0)
     relay.stop()
 

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from support.fixtures import need
-from support.pipelines import (SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox,
-                               wait_settled)
+from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
+from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox, wait_settled
 from support.proxy import DOWN, UP, FaultProxy
 from support.rabbitmq_server import RabbitServer, available
 from support.tls import Authority
@@ -93,11 +93,6 @@ class Place:
 @pytest.fixture
 def place(server):
     return Place(server)
-
-
-@pytest.fixture
-def orders(db):
-    make_table(db)
 
 
 def wait_recovered(relay, pipeline="p", deadline=30):
@@ -414,24 +409,11 @@ def test_a_slow_broker_does_not_grow_memory(db, server, place, relay, orders):
         with relay:
             insert_rows(db, "orders", 1)
             place.wait_rows([1])
-            before = relay.resident_kib()
-            proxy.slow(100_000)
-            for first in range(2, 60_000, 2_000):  # about 30 MB of messages
-                bulk(db, first, 2_000, size=300)
-            eventually(lambda: proxy.forwarded[UP] > 500_000, 60 * SLOW_FACTOR)
-            assert relay.peak_kib() - before < 25_000
-            assert relay.pipeline("p")["lag"] > 0
-            proxy.restore()
+            assert_a_slow_link_grows_no_memory(db, relay, proxy)
 
 
 def test_a_stop_under_load_is_clean(db, place, relay, orders):
     set_outbox(db, "p", place.pipeline())
-    with Writer(db) as writer:
-        relay.start()
-        writer.wait(300)
-        relay.stop()
-        relay.start()
-        eventually(lambda: relay.metric("messages_delivered_total", pipeline="p"))
-        writer.wait(600)
-    place.wait_rows(range(1, writer.committed + 1))
+    written = rows_written_through_a_stop(db, relay)
+    place.wait_rows(written)
     relay.stop()

@@ -7,18 +7,13 @@ import shutil
 import pytest
 
 from support.fixtures import need
-from support.pipelines import (SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox,
-                               wait_settled)
+from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
+from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox, wait_settled
 from support.proxy import DOWN, UP, FaultProxy
 from support.redis_server import RedisServer
 from support.tls import Authority
 from support.waiting import eventually
 from support.writers import Writer, bulk, dead_letters, wait_trouble
-
-
-@pytest.fixture
-def orders(db):
-    make_table(db)
 
 
 @pytest.fixture
@@ -421,26 +416,13 @@ def test_a_slow_server_does_not_grow_memory(db, server, relay, orders):
         with relay:
             insert_rows(db, "orders", 1)
             wait_rows(server, [1])
-            before = relay.resident_kib()
-            proxy.slow(100_000)
-            for first in range(2, 60_000, 2_000):  # about 30 MB of messages
-                bulk(db, first, 2_000, size=300)
-            eventually(lambda: proxy.forwarded[UP] > 500_000, 60 * SLOW_FACTOR)
-            assert relay.peak_kib() - before < 25_000
-            assert relay.pipeline("p")["lag"] > 0
-            proxy.restore()
+            assert_a_slow_link_grows_no_memory(db, relay, proxy)
 
 
 def test_a_stop_under_load_is_clean(db, server, relay, orders):
     set_outbox(db, "p", to_redis(server))
-    with Writer(db) as writer:
-        relay.start()
-        writer.wait(300)
-        relay.stop()
-        relay.start()
-        eventually(lambda: relay.metric("messages_delivered_total", pipeline="p"))
-        writer.wait(600)
-    wait_rows(server, range(1, writer.committed + 1))
+    written = rows_written_through_a_stop(db, relay)
+    wait_rows(server, written)
     relay.stop()
 
 

@@ -10,19 +10,13 @@ import time
 import pytest
 
 from support.http_server import HttpServer
-from support.pipelines import (SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox,
-                               wait_settled)
+from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox, wait_settled
 from support.proxy import DOWN, UP, FaultProxy
 from support.tls import Authority
 from support.waiting import eventually, holds_for
 from support.writers import Writer, bulk, dead_letters, wait_trouble
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of thirty-two bytes....").decode()
-
-
-@pytest.fixture
-def orders(db):
-    make_table(db)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ import threading
 
 import pytest
 
+from support.bridges import numbers, set_bridge, wait_numbers
+from support.inboxes import count
 from support.pipelines import SLOW_FACTOR, Lines
 from support.postgres import REPOSITORY
 from support.relay import Relay
@@ -23,14 +25,6 @@ def place(tmp_path):
     return tmp_path
 
 
-def set_pipeline(db, name, source, path, **options):
-    """A pipeline from there into a file of JSON lines {id, type, key, payload}."""
-    config = {"source": source, "sink": {"type": "file", "path": str(path)},
-              "event_envelope": True, **options}
-    db.execute("select pgtrickle.set_relay(%s, %s::jsonb)", (name, json.dumps(config)))
-    db.execute("select pgtrickle.enable_relay(%s)", (name,))
-
-
 def from_file(path, **options):
     return {"type": "file", "path": str(path), **options}
 
@@ -38,25 +32,6 @@ def from_file(path, **options):
 def append(path, numbers):
     with open(path, "a") as lines:
         lines.writelines(json.dumps({"n": n}) + "\n" for n in numbers)
-
-
-def numbers(lines):
-    return [message["payload"]["n"] for message in lines.messages()]
-
-
-def wait_numbers(lines, wanted, deadline=30, once=True):
-    wanted = list(wanted)
-    eventually(lambda: len(set(numbers(lines))) >= len(wanted), deadline * SLOW_FACTOR,
-               interval=0.05, message=lambda: f"{len(numbers(lines))} of {len(wanted)}")
-    found = numbers(lines)
-    assert (found if once else list(dict.fromkeys(found))) == wanted
-
-
-def inbox_count(db, name):
-    """Rows of the inbox; LookupError while the relay has not made it."""
-    if not db.one("select to_regclass(%s)", (f"pgtrickle.inbox_{name}",)):
-        raise LookupError(name)
-    return db.one(f"select count(*) from pgtrickle.inbox_{name}")
 
 
 # What a line becomes -----------------------------------------------------------------------
@@ -67,7 +42,7 @@ def test_ids_and_types_are_as_the_documentation_says(db, relay, place):
     (place / "in").write_bytes(b'{"id": "own", "event_type": "paid"}\n{"id": 17}\n'
                                b'{"dedup_key": "d"}\n\n{"a": [1, {"id": 2}]}\r\nno json\n')
     inode = (place / "in").stat().st_ino
-    set_pipeline(db, "p", from_file(place / "in"), lines.path)
+    set_bridge(db, "p", from_file(place / "in"), lines.path)
     with relay:
         eventually(lambda: len(lines.messages()) == 5)
     own, number, dedup, none, poison = lines.messages()
@@ -81,7 +56,7 @@ def test_ids_and_types_are_as_the_documentation_says(db, relay, place):
 def test_what_becomes_id_type_and_key_may_be_mapped(db, relay, place):
     lines = Lines(place / "out")
     (place / "in").write_text('{"order": {"no": 5}, "kind": "x"}\n')
-    set_pipeline(db, "p", from_file(place / "in", id_from="template:order-{json:/order/no}",
+    set_bridge(db, "p", from_file(place / "in", id_from="template:order-{json:/order/no}",
                                     event_type_from="json:/kind",
                                     aggregate_id_from="json:/order/no"), lines.path)
     with relay:
@@ -93,7 +68,7 @@ def test_what_becomes_id_type_and_key_may_be_mapped(db, relay, place):
 def test_ten_thousand_lines_arrive_in_order_and_new_ones_are_followed(db, relay, place):
     lines = Lines(place / "out")
     append(place / "in", range(10_000))
-    set_pipeline(db, "p", from_file(place / "in"), lines.path, batch_size=700)
+    set_bridge(db, "p", from_file(place / "in"), lines.path, batch_size=700)
     with relay:
         wait_numbers(lines, range(10_000), 60)
         append(place / "in", range(10_000, 10_010))
@@ -106,7 +81,7 @@ def test_half_a_line_waits_for_its_end(db, relay, place):
     append(place / "in", [0])
     with open(place / "in", "a") as half:
         half.write('{"n"')
-    set_pipeline(db, "p", from_file(place / "in"), lines.path)
+    set_bridge(db, "p", from_file(place / "in"), lines.path)
     with relay:
         wait_numbers(lines, [0])
         holds_for(lambda: numbers(lines) == [0], 0.3)
@@ -118,7 +93,7 @@ def test_half_a_line_waits_for_its_end(db, relay, place):
 def test_without_follow_the_end_of_the_file_is_the_end_and_no_error(db, relay, place):
     lines = Lines(place / "out")
     (place / "in").write_text('{"n": 0}\n{"n": 1}')
-    set_pipeline(db, "p", from_file(place / "in", follow=False), lines.path)
+    set_bridge(db, "p", from_file(place / "in", follow=False), lines.path)
     with relay:
         wait_numbers(lines, [0, 1])
         eventually(lambda: relay.pipeline("p")["state"] == "idle")
@@ -129,7 +104,7 @@ def test_without_follow_the_end_of_the_file_is_the_end_and_no_error(db, relay, p
 def test_a_line_beyond_the_limit_is_set_aside_and_the_next_ones_go_on(db, relay, place):
     lines = Lines(place / "out")
     append(place / "in", [0, "x" * 3_000_000, 1])
-    set_pipeline(db, "p", from_file(place / "in"), lines.path, max_record_bytes=10_000)
+    set_bridge(db, "p", from_file(place / "in"), lines.path, max_record_bytes=10_000)
     with relay:
         wait_numbers(lines, [0, 1])
         eventually(lambda: db.execute("select error_code from pgtrickle.relay_dlq") ==
@@ -142,7 +117,7 @@ def test_the_example_of_the_documentation_fills_an_inbox(db, relay, place):
     with relay:
         db.execute(re.findall(r"```sql\n(.*?)```", page, re.DOTALL)[1]
                    .replace("/var/log/shop", str(place)))
-        eventually(lambda: inbox_count(db, "events") == 100, 30 * SLOW_FACTOR)
+        eventually(lambda: count(db, "pgtrickle.inbox_events") == 100, 30 * SLOW_FACTOR)
 
 
 # The position ------------------------------------------------------------------------------
@@ -151,7 +126,7 @@ def test_the_example_of_the_documentation_fills_an_inbox(db, relay, place):
 def test_a_clean_restart_goes_on_where_it_was(db, relay, place):
     lines = Lines(place / "out")
     append(place / "in", range(100))
-    set_pipeline(db, "p", from_file(place / "in"), lines.path)
+    set_bridge(db, "p", from_file(place / "in"), lines.path)
     with relay:
         wait_numbers(lines, range(100))
     assert (place / "in.p.position").exists()
@@ -162,7 +137,7 @@ def test_a_clean_restart_goes_on_where_it_was(db, relay, place):
 
 def test_a_killed_relay_loses_nothing(db, relay, place):
     lines = Lines(place / "out")
-    set_pipeline(db, "p", from_file(place / "in"), lines.path, batch_size=50)
+    set_bridge(db, "p", from_file(place / "in"), lines.path, batch_size=50)
     append(place / "in", [])
     relay.start()
     written = 0
@@ -180,7 +155,7 @@ def test_a_killed_relay_loses_nothing(db, relay, place):
 def test_nothing_is_passed_before_the_sink_has_it(db, relay, place):
     missing = place / "later" / "out"  # the file sink makes files, not directories
     append(place / "in", range(10))
-    set_pipeline(db, "p", from_file(place / "in"), missing)
+    set_bridge(db, "p", from_file(place / "in"), missing)
     with relay:
         eventually(lambda: (relay.pipeline("p") or {}).get("last_error"))
         eventually((place / "in.p.position").exists)
@@ -194,7 +169,7 @@ def test_a_rotated_file_is_read_to_its_end_and_the_new_one_from_its_start(db, re
     lines = Lines(place / "out")
     append(place / "in", range(10))
     append(place / "in-other.jsonl", [999])  # no rotated file, whatever its name begins with
-    set_pipeline(db, "p", from_file(place / "in"), lines.path)
+    set_bridge(db, "p", from_file(place / "in"), lines.path)
     with relay:
         wait_numbers(lines, range(10))
         writer = open(place / "in", "a")
@@ -208,7 +183,7 @@ def test_a_rotated_file_is_read_to_its_end_and_the_new_one_from_its_start(db, re
 def test_files_that_were_rotated_while_the_relay_was_away_are_not_skipped(db, relay, place):
     lines = Lines(place / "out")
     append(place / "in", range(10))
-    set_pipeline(db, "p", from_file(place / "in"), lines.path)
+    set_bridge(db, "p", from_file(place / "in"), lines.path)
     with relay:
         wait_numbers(lines, range(10))
     append(place / "in", range(10, 20))
@@ -223,7 +198,7 @@ def test_files_that_were_rotated_while_the_relay_was_away_are_not_skipped(db, re
 def test_a_file_that_is_cut_is_read_from_its_start(db, relay, place):
     lines = Lines(place / "out")
     append(place / "in", range(100))
-    set_pipeline(db, "p", from_file(place / "in"), lines.path)
+    set_bridge(db, "p", from_file(place / "in"), lines.path)
     with relay:
         wait_numbers(lines, range(100))
         os.truncate(place / "in", 0)
@@ -234,7 +209,7 @@ def test_a_file_that_is_cut_is_read_from_its_start(db, relay, place):
 
 def test_a_file_that_is_not_there_yet_is_waited_for(db, relay, place):
     lines = Lines(place / "out")
-    set_pipeline(db, "p", from_file(place / "in"), lines.path)
+    set_bridge(db, "p", from_file(place / "in"), lines.path)
     with relay:
         eventually(lambda: relay.pipeline("p"))
         append(place / "in", range(3))
@@ -244,7 +219,7 @@ def test_a_file_that_is_not_there_yet_is_waited_for(db, relay, place):
 def test_a_position_that_cannot_be_kept_is_told_before_anything_is_read(db, relay, place):
     lines = Lines(place / "out")
     append(place / "in", range(3))
-    set_pipeline(db, "p", from_file(place / "in", position_file=str(place / "no" / "where")),
+    set_bridge(db, "p", from_file(place / "in", position_file=str(place / "no" / "where")),
                  lines.path)
     with relay:
         wait_trouble(relay, db, "p", "position file", remedy="position_file")

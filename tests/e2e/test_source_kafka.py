@@ -4,12 +4,14 @@ import base64
 import json
 import pathlib
 import re
-import threading
 import time
 
 import pytest
 
+from support.background import Background
+from support.bridges import numbers, set_bridge, wait_numbers
 from support.fixtures import need
+from support.inboxes import count
 from support.kafka_server import KafkaServer
 from support.pipelines import SLOW_FACTOR, Lines
 from support.postgres import REPOSITORY
@@ -51,15 +53,9 @@ def group_of(topic):
 
 def set_pipeline(db, name, server, topic, path, source=None, **options):
     """A pipeline from a topic into a file of JSON lines {id, type, key, payload}."""
-    config = {"source": {"type": "kafka", "brokers": server.brokers, "topic": topic,
-                         "group_id": group_of(topic), **(source or {})},
-              "sink": {"type": "file", "path": str(path)}, "event_envelope": True, **options}
-    db.execute("select pgtrickle.set_relay(%s, %s::jsonb)", (name, json.dumps(config)))
-    db.execute("select pgtrickle.enable_relay(%s)", (name,))
-
-
-def numbers(lines):
-    return [message["payload"]["n"] for message in lines.messages()]
+    source = {"type": "kafka", "brokers": server.brokers, "topic": topic,
+              "group_id": group_of(topic), **(source or {})}
+    set_bridge(db, name, source, path, **options)
 
 
 def numbered(count, first=0, keys=1):
@@ -67,29 +63,13 @@ def numbered(count, first=0, keys=1):
             for n in range(first, first + count)]
 
 
-def wait_numbers(lines, wanted, deadline=30, once=True):
-    wanted = list(wanted)
-    eventually(lambda: len(set(numbers(lines))) >= len(wanted), deadline * SLOW_FACTOR,
-               interval=0.05, message=lambda: f"{len(numbers(lines))} of {len(wanted)}")
-    found = numbers(lines)
-    assert (found if once else list(dict.fromkeys(found))) == wanted
-
-
-def inbox_count(db, name):
-    """Rows of the inbox; LookupError while the relay has not made it."""
-    if not db.one("select to_regclass(%s)", (f"pgtrickle.inbox_{name}",)):
-        raise LookupError(name)
-    return db.one(f"select count(*) from pgtrickle.inbox_{name}")
-
-
-class Publisher:
-    """Publishes {"n": 0}, {"n": 1}, ... from another thread; knows what was acknowledged."""
+class Publisher(Background):
+    """Publishes {"n": 0}, {"n": 1}, ...; knows what was acknowledged."""
 
     def __init__(self, server, topic, keys=5):
+        super().__init__()
         self._server, self._topic, self._keys = server, topic, keys
-        self._stop = threading.Event()
         self.published = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self):
         producer = self._server.producer(**{"enable.idempotence": True})
@@ -107,14 +87,6 @@ class Publisher:
 
     def wait(self, count, deadline=60):
         eventually(lambda: self.published >= count, deadline * SLOW_FACTOR)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(90)
 
 
 # What a record becomes ---------------------------------------------------------------------
@@ -251,7 +223,7 @@ def test_the_example_of_the_documentation_fills_an_inbox(db, shared_kafka, relay
     with relay:
         db.execute(re.findall(r"```sql\n(.*?)```", page, re.DOTALL)[1]
                    .replace("localhost:9092", shared_kafka.brokers))
-        eventually(lambda: inbox_count(db, "payment_events") == 101, 30 * SLOW_FACTOR)
+        eventually(lambda: count(db, "pgtrickle.inbox_payment_events") == 101, 30 * SLOW_FACTOR)
         eventually(lambda: shared_kafka.committed("pgtrickle-inbox", "payment-events") == {0: 101})
 
 

@@ -4,11 +4,13 @@ import base64
 import json
 import pathlib
 import re
-import threading
 import time
 
 import pytest
 
+from support.background import Background
+from support.bridges import set_bridge, wait_numbers
+from support.inboxes import count
 from support.nats_client import NatsError
 from support.nats_server import NatsServer
 from support.pipelines import SLOW_FACTOR, Lines
@@ -28,29 +30,15 @@ def stream(nats):
 
 def set_pipeline(db, name, server, path, source=None, **options):
     """A pipeline from the stream `s` into a file of JSON lines {id, type, key, payload}."""
-    config = {"source": {"type": "nats", "url": server.url, "stream": "s", "consumer": "c",
-                         "ack_wait": "2s", **(source or {})},
-              "sink": {"type": "file", "path": str(path)}, "event_envelope": True, **options}
-    db.execute("select pgtrickle.set_relay(%s, %s::jsonb)", (name, json.dumps(config)))
-    db.execute("select pgtrickle.enable_relay(%s)", (name,))
+    source = {"type": "nats", "url": server.url, "stream": "s", "consumer": "c",
+              "ack_wait": "2s", **(source or {})}
+    set_bridge(db, name, source, path, **options)
 
 
 def publish(client, first, count, subject="in.x", ids=False):
     for number in range(first, first + count):
         headers = {"Nats-Msg-Id": f"id-{number}"} if ids else None
         client.publish_acknowledged(subject, json.dumps({"n": number}).encode(), headers)
-
-
-def numbers(lines):
-    return [message["payload"]["n"] for message in lines.messages()]
-
-
-def wait_numbers(lines, wanted, deadline=30, once=True):
-    wanted = list(wanted)
-    eventually(lambda: len(set(numbers(lines))) >= len(wanted), deadline * SLOW_FACTOR,
-               interval=0.05, message=lambda: f"{len(numbers(lines))} of {len(wanted)}")
-    found = numbers(lines)
-    assert (found if once else sorted(set(found))) == wanted
 
 
 def consumer(client, name="c"):
@@ -65,21 +53,13 @@ def unsettled(client):
     return info["num_pending"] + info["num_ack_pending"]
 
 
-def inbox_count(db, name):
-    """Rows of the inbox; LookupError while the relay has not made it."""
-    if not db.one("select to_regclass(%s)", (f"pgtrickle.inbox_{name}",)):
-        raise LookupError(name)
-    return db.one(f"select count(*) from pgtrickle.inbox_{name}")
-
-
-class Publisher:
-    """Publishes {"n": 0}, {"n": 1}, ... from another thread, each until it is acknowledged."""
+class Publisher(Background):
+    """Publishes {"n": 0}, {"n": 1}, ..., each until it is acknowledged."""
 
     def __init__(self, server):
+        super().__init__()
         self._server = server
-        self._stop = threading.Event()
         self.published = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self):
         client = None
@@ -94,14 +74,6 @@ class Publisher:
 
     def wait(self, count, deadline=60):
         eventually(lambda: self.published >= count, deadline * SLOW_FACTOR)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(60)
 
 
 # What a message becomes --------------------------------------------------------------------
@@ -206,7 +178,7 @@ def test_the_example_of_the_documentation_fills_an_inbox(db, nats, relay):
     with relay:
         db.execute(re.findall(r"```sql\n(.*?)```", page, re.DOTALL)[1]
                    .replace("nats://localhost:4222", nats.url))
-        eventually(lambda: inbox_count(db, "commands") == 100, 30 * SLOW_FACTOR)
+        eventually(lambda: count(db, "pgtrickle.inbox_commands") == 100, 30 * SLOW_FACTOR)
 
 
 # Acknowledged only when settled ------------------------------------------------------------
@@ -239,7 +211,7 @@ def test_a_killed_relay_loses_nothing(db, nats, relay, stream, tmp_path):
             relay.kill9()
             relay.start()
         publisher.wait(publisher.published + 300)
-    wait_numbers(lines, range(publisher.published), 60, once=False)
+    wait_numbers(lines, range(publisher.published), 60, once=False, in_order=False)
     eventually(lambda: unsettled(stream) == 0, 30 * SLOW_FACTOR)
     relay.stop()
 
@@ -252,7 +224,7 @@ def test_a_clean_restart_repeats_nothing_and_waits_for_nothing(db, nats, relay, 
             with relay:
                 publisher.wait(publisher.published + 100)
     with relay:
-        wait_numbers(lines, range(publisher.published), 30, once=False)
+        wait_numbers(lines, range(publisher.published), 30, once=False, in_order=False)
     assert len({message["id"] for message in lines.messages()}) == len(lines.messages())
 
 
@@ -269,7 +241,7 @@ def test_a_killed_server_costs_nothing(db, nats, relay, stream, tmp_path):
             wait_trouble(relay, db, "p", str(nats.port))
             nats.start()
             publisher.wait(publisher.published + 300)
-        wait_numbers(lines, range(publisher.published), 60, once=False)
+        wait_numbers(lines, range(publisher.published), 60, once=False, in_order=False)
         eventually(lambda: relay.pipeline("p")["last_error"] is None)
 
 
@@ -283,7 +255,7 @@ def test_a_frozen_server_costs_nothing(db, nats, relay, stream, tmp_path):
         wait_trouble(relay, db, "p", "answers nothing|connect", deadline=40)
         nats.thaw()
         publish(stream, 100, 100)
-        wait_numbers(lines, range(200), 60, once=False)
+        wait_numbers(lines, range(200), 60, once=False, in_order=False)
 
 
 @pytest.mark.parametrize("direction", [UP, DOWN])
@@ -299,7 +271,7 @@ def test_connections_that_are_cut_in_the_middle_cost_nothing(db, nats, relay, st
                     accepted = proxy.accepted
                     proxy.cut_after(cut, direction)
                     eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
-            wait_numbers(lines, range(publisher.published), 60, once=False)
+            wait_numbers(lines, range(publisher.published), 60, once=False, in_order=False)
 
 
 def test_a_deleted_consumer_is_made_again(db, nats, relay, stream, tmp_path):
@@ -310,7 +282,7 @@ def test_a_deleted_consumer_is_made_again(db, nats, relay, stream, tmp_path):
         wait_numbers(lines, range(10))
         stream._api("CONSUMER.DELETE.s.c")
         publish(stream, 10, 10)
-        wait_numbers(lines, range(20), 60, once=False)
+        wait_numbers(lines, range(20), 60, once=False, in_order=False)
 
 
 def test_what_cannot_be_right_is_told(db, nats, relay, stream, tmp_path):

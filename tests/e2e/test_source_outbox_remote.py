@@ -6,18 +6,11 @@ import re
 import pytest
 
 from support.fixtures import install
+from support.inboxes import count, wait_count
 from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, status_row)
 from support.postgres import PostgresServer
 from support.proxy import FaultProxy
 from support.waiting import eventually
-
-
-@pytest.fixture
-def there(pg_server):
-    """Another database with the relay's schema: where the outbox is."""
-    database = pg_server.create_database()
-    yield database
-    database.drop()
 
 
 @pytest.fixture
@@ -36,18 +29,6 @@ def from_outbox(there, outbox="orders", url=None, **options):
     source |= options.pop("source", {})
     return {"source": {k: v for k, v in source.items() if v is not None},
             "sink": {"type": "inbox", "inbox_name": "shop"}, "message": "row", **options}
-
-
-def count(db, table="pgtrickle.inbox_shop"):
-    if db.one("select to_regclass(%s)", (table,)) is None:
-        return 0
-    return db.one(f"select count(*) from {table}")
-
-
-def wait_count(db, wanted, relay, table="pgtrickle.inbox_shop", deadline=30):
-    eventually(lambda: count(db, table) >= wanted, deadline * SLOW_FACTOR,
-               message=lambda: f"{count(db, table)} rows\n{relay.log(40)}")
-    assert count(db, table) == wanted
 
 
 def ids(db):

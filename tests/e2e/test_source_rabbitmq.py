@@ -7,6 +7,7 @@ import re
 import pika
 import pytest
 
+from support.bridges import set_bridge, wait_lines
 from support.fixtures import need
 from support.pipelines import SLOW_FACTOR, Lines
 from support.rabbitmq_server import RabbitServer, available
@@ -46,10 +47,8 @@ def lines(tmp_path):
 
 def set_pipeline(db, name, server, queue, path, source=None, **options):
     """A pipeline from a queue into a file of JSON lines {id, type, key, payload}."""
-    config = {"source": {"type": "rabbitmq", "url": server.url, "queue": queue, **(source or {})},
-              "sink": {"type": "file", "path": str(path)}, "event_envelope": True, **options}
-    db.execute("select pgtrickle.set_relay(%s, %s::jsonb)", (name, json.dumps(config)))
-    db.execute("select pgtrickle.enable_relay(%s)", (name,))
+    source = {"type": "rabbitmq", "url": server.url, "queue": queue, **(source or {})}
+    set_bridge(db, name, source, path, **options)
 
 
 def publish(server, exchange, *bodies, key="k", ids=True, **properties):
@@ -60,13 +59,6 @@ def publish(server, exchange, *bodies, key="k", ids=True, **properties):
                 exchange, key, json.dumps(body).encode(),
                 pika.BasicProperties(message_id=f"m{body}" if ids else None, delivery_mode=2,
                                      **properties), mandatory=True)
-
-
-def wait_lines(lines, count, deadline=20):
-    eventually(lambda: len(lines.messages()) >= count, deadline * SLOW_FACTOR,
-               message=lambda: f"{len(lines.messages())} lines of {count}")
-    assert len(lines.messages()) == count
-    return lines.messages()
 
 
 def wait_acknowledged(server, queue):

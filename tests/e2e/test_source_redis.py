@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from support.bridges import set_bridge, wait_lines
 from support.fixtures import need
 from support.pipelines import SLOW_FACTOR, Lines
 from support.redis_server import RedisServer
@@ -23,11 +24,9 @@ def server():
 
 def set_pipeline(db, name, server, path, source=None, **options):
     """A pipeline from the stream `s` into a file of JSON lines {id, type, key, payload}."""
-    config = {"source": {"type": "redis", "url": server.url, "stream_key": "s", "group": "g",
-                         "consumer": "c", "response_timeout": "2s", **(source or {})},
-              "sink": {"type": "file", "path": str(path)}, "event_envelope": True, **options}
-    db.execute("select pgtrickle.set_relay(%s, %s::jsonb)", (name, json.dumps(config)))
-    db.execute("select pgtrickle.enable_relay(%s)", (name,))
+    source = {"type": "redis", "url": server.url, "stream_key": "s", "group": "g",
+              "consumer": "c", "response_timeout": "2s", **(source or {})}
+    set_bridge(db, name, source, path, **options)
 
 
 def add(server, *entries, key="s"):
@@ -47,13 +46,6 @@ def wait_acknowledged(server, **which):
 @pytest.fixture
 def lines(tmp_path):
     return Lines(tmp_path / "out.jsonl")
-
-
-def wait_lines(lines, count, deadline=20):
-    eventually(lambda: len(lines.messages()) >= count, deadline * SLOW_FACTOR,
-               message=lambda: f"{len(lines.messages())} lines of {count}")
-    assert len(lines.messages()) == count
-    return lines.messages()
 
 
 def test_ids_types_and_payloads_are_what_the_documentation_says(db, server, relay, lines):

@@ -10,16 +10,11 @@ from decimal import Decimal
 import pytest
 
 from conformance.suite import BROKERS, SINKS, start
-from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, set_outbox, to_file,
-                               to_nats, wait_settled)
+from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, set_outbox, to_file, to_nats,
+                               wait_settled)
 from support.waiting import eventually
 
 DIGITS = "1234567890123456789012345678901234567890.12345678901234567890"
-
-
-@pytest.fixture
-def orders(db):
-    make_table(db)
 
 
 @pytest.fixture

@@ -178,3 +178,37 @@ class Broker:
         """How many messages of `place` the server still holds for the source, unread ones included;
         None where it cannot tell."""
         return None
+
+
+class ServerBroker(Broker):
+    """A broker that is one process of support/, and perhaps a second one with TLS (`_secured`)."""
+
+    def __init__(self, server):
+        super().__init__()
+        self._server = server
+        self._secured = None
+        self.port = server.port
+
+    def start(self):
+        self._server.start()
+        return self
+
+    def stop(self):
+        self._server.stop()
+
+    def kill9(self):
+        self._server.kill9()
+
+    def freeze(self):
+        self._server.freeze()
+
+    def thaw(self):
+        self._server.thaw()
+
+    def close(self):
+        self._server.stop()
+        if self._secured:
+            self._secured.stop()
+
+    def log(self):
+        return self._server.log()

@@ -4,13 +4,13 @@ from support.kafka_server import KafkaServer
 from support.proxy import FaultProxy
 from support.tls import Authority
 
-from .base import Broker, Received
+from .base import Received, ServerBroker
 
 USER, PASSWORD = "relay", "right-password"
 _LIMIT = 1_048_588  # a topic's max.message.bytes unless it says otherwise
 
 
-class KafkaBroker(Broker):
+class KafkaBroker(ServerBroker):
     """One node that asks for a password; a place is a topic of one partition."""
 
     name = "kafka"
@@ -19,40 +19,16 @@ class KafkaBroker(Broker):
     poison = "poison" + "x" * 1_200_000
 
     def __init__(self):
-        super().__init__()
-        self._server = KafkaServer(sasl=(USER, PASSWORD))
-        self._secured = None
+        super().__init__(KafkaServer(sasl=(USER, PASSWORD)))
         self._readers = {}
-        self.port = self._server.port
         if not self._server.real:
             self.na = self.source_na = dict.fromkeys(
                 ("broker_killed", "broker_frozen", "connection_cut"), self._server.why_mock)
 
-    def start(self):
-        self._server.start()
-        return self
-
-    def stop(self):
-        self._server.stop()
-
-    def kill9(self):
-        self._server.kill9()
-
-    def freeze(self):
-        self._server.freeze()
-
-    def thaw(self):
-        self._server.thaw()
-
     def close(self):
         for reader in self._readers.values():
             reader.close()
-        self._server.stop()
-        if self._secured:
-            self._secured.stop()
-
-    def log(self):
-        return self._server.log()
+        super().close()
 
     def prepare(self):
         self._server.create_topic(self.place, compression_type="uncompressed")

@@ -5,12 +5,12 @@ import uuid
 from support.nats_server import NatsServer
 from support.tls import Authority
 
-from .base import Broker, Received
+from .base import Received, ServerBroker
 
 USER, PASSWORD = "relay", "right-password"
 
 
-class NatsBroker(Broker):
+class NatsBroker(ServerBroker):
     """One nats-server that asks for a password; a place is a stream over `<place>.>`."""
 
     name = "nats"
@@ -19,34 +19,7 @@ class NatsBroker(Broker):
     poison = "poison" + "x" * 1_100_000  # max_payload is 1 MiB until cure()
 
     def __init__(self):
-        super().__init__()
-        self._server = NatsServer(user=USER, password=PASSWORD, max_payload=1 << 20)
-        self._secured = None
-        self.port = self._server.port
-
-    def start(self):
-        self._server.start()
-        return self
-
-    def stop(self):
-        self._server.stop()
-
-    def kill9(self):
-        self._server.kill9()
-
-    def freeze(self):
-        self._server.freeze()
-
-    def thaw(self):
-        self._server.thaw()
-
-    def close(self):
-        self._server.stop()
-        if self._secured:
-            self._secured.stop()
-
-    def log(self):
-        return self._server.log()
+        super().__init__(NatsServer(user=USER, password=PASSWORD, max_payload=1 << 20))
 
     def prepare(self):
         with self._server.client() as client:

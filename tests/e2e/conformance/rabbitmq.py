@@ -5,12 +5,12 @@ import pika
 from support.rabbitmq_server import RabbitServer
 from support.tls import Authority
 
-from .base import Broker, Received
+from .base import Received, ServerBroker
 
 LARGEST = 1_000_000  # max_message_size until cure()
 
 
-class RabbitBroker(Broker):
+class RabbitBroker(ServerBroker):
     """One broker; a place is a durable queue bound to an exchange of the same name."""
 
     name = "rabbitmq"
@@ -18,32 +18,11 @@ class RabbitBroker(Broker):
     poison = "poison" + "x" * 1_100_000
 
     def __init__(self):
-        super().__init__()
         authority = Authority()
         certificate, key = authority.certificate("server")
-        self._server = RabbitServer(tls={"cert": certificate, "key": key, "ca": authority.ca},
-                                    settings=[f"max_message_size = {LARGEST}"])
+        super().__init__(RabbitServer(tls={"cert": certificate, "key": key, "ca": authority.ca},
+                                      settings=[f"max_message_size = {LARGEST}"]))
         self._taken = {}
-        self.port = self._server.port
-
-    def start(self):
-        self._server.start()
-        return self
-
-    def stop(self):
-        self._server.stop()
-
-    def kill9(self):
-        self._server.kill9()
-
-    def freeze(self):
-        self._server.freeze()
-
-    def thaw(self):
-        self._server.thaw()
-
-    def log(self):
-        return self._server.log()
 
     def prepare(self):
         # Quorum queues of this version may not come back from a kill soon after they were made.

@@ -3,12 +3,12 @@
 from support.redis_server import RedisServer
 from support.tls import Authority
 
-from .base import Broker, Received
+from .base import Received, ServerBroker
 
 PASSWORD = "right-password"
 
 
-class RedisBroker(Broker):
+class RedisBroker(ServerBroker):
     """One redis-server that asks for a password and writes everything to its disk; a place is the
     key of a stream."""
 
@@ -17,34 +17,7 @@ class RedisBroker(Broker):
     poison = "poison" + "x" * 2_000_000  # proto-max-bulk-len is lowered by refuse()
 
     def __init__(self):
-        super().__init__()
-        self._server = RedisServer(password=PASSWORD)
-        self._secured = None
-        self.port = self._server.port
-
-    def start(self):
-        self._server.start()
-        return self
-
-    def stop(self):
-        self._server.stop()
-
-    def kill9(self):
-        self._server.kill9()
-
-    def freeze(self):
-        self._server.freeze()
-
-    def thaw(self):
-        self._server.thaw()
-
-    def close(self):
-        self._server.stop()
-        if self._secured:
-            self._secured.stop()
-
-    def log(self):
-        return self._server.log()
+        super().__init__(RedisServer(password=PASSWORD))
 
     # The sink ----------------------------------------------------------------------------------
 

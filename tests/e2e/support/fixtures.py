@@ -7,6 +7,7 @@ import pytest
 
 from . import relay as relay_process
 from .nats_server import NatsServer
+from .pipelines import make_table
 from .postgres import PostgresServer, install_from_files, postgres_bin_directory
 from .relay import Relay, relay_binary, run_command
 
@@ -53,6 +54,20 @@ def empty_db(pg_server):
     database = pg_server.create_database(template="template0")
     yield database
     relay_process.end_all_quietly()
+    database.drop()
+
+
+@pytest.fixture
+def orders(db):
+    """The table `orders` (id, name, amount), with an outbox."""
+    make_table(db)
+
+
+@pytest.fixture
+def there(pg_server):
+    """Another database with the relay's schema."""
+    database = pg_server.create_database()
+    yield database
     database.drop()
 
 

@@ -117,6 +117,7 @@ if __name__ == "__main__":
 # The test's side -------------------------------------------------------------------------------
 
 from .processes import Process, free_port, temporary_directory  # noqa: E402
+from .server import Server  # noqa: E402
 from .waiting import eventually  # noqa: E402
 
 
@@ -137,26 +138,25 @@ class Request:
         return self.headers.get("idempotency-key")
 
 
-class HttpServer:
+class HttpServer(Server):
     """The server as a process; keeps port and requests over restarts."""
 
     def __init__(self, tls=None, authorization=""):
         self.port = free_port()
         self.directory = temporary_directory("http")
+        self.log_path = os.path.join(self.directory, "log")
         self._tls = tls or ("", "")
         self._authorization = authorization
-        self.process = None
 
     def url(self, path="/", port=None):
         scheme = "https" if self._tls[0] else "http"
         return f"{scheme}://127.0.0.1:{port or self.port}{path}"
 
     def start(self):
-        log = open(os.path.join(self.directory, "log"), "ab")
-        self.process = Process([sys.executable, os.path.abspath(__file__), str(self.port),
-                                self.directory, *self._tls, self._authorization],
-                               stdout=log, stderr=log)
-        log.close()
+        with open(self.log_path, "ab") as log:
+            self.process = Process([sys.executable, os.path.abspath(__file__), str(self.port),
+                                    self.directory, *self._tls, self._authorization],
+                                   stdout=log, stderr=log)
         eventually(self._accepts, 20, message=self.log)
         return self
 
@@ -174,12 +174,6 @@ class HttpServer:
         self.process = None
 
     kill9 = stop
-
-    def freeze(self):
-        self.process.freeze()
-
-    def thaw(self):
-        self.process.thaw()
 
     def rules(self, *rules):
         """What goes wrong from now on: dictionaries with any of path (a prefix), contains (text of
@@ -209,10 +203,3 @@ class HttpServer:
     def accepted(self, path="/"):
         """Those that were answered with a success status."""
         return [request for request in self.requests(path) if request.status < 300]
-
-    def log(self):
-        try:
-            with open(os.path.join(self.directory, "log"), errors="replace") as log:
-                return log.read()[-4000:]
-        except OSError:
-            return ""

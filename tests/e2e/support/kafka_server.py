@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import urllib.request
@@ -18,6 +17,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
 from .processes import Process, free_port, temporary_directory
+from .server import Server
 from .waiting import eventually
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -93,7 +93,7 @@ def missing():
 # The server --------------------------------------------------------------------------------
 
 
-class KafkaServer:
+class KafkaServer(Server):
     """Kafka on loopback with its own log directory; it keeps ports and data over restarts.
 
     `port` is what the relay uses: in the clear, or as `sasl` = (user, password) and `tls` = a dict
@@ -102,11 +102,12 @@ class KafkaServer:
     authorisation on (then the internal side is a super user).
     """
 
+    patience = 20
+
     def __init__(self, sasl=None, tls=None, properties=None, acl=False):
         self.why_mock = missing()
         self.real = self.why_mock is None
         self.sasl, self.tls, self.acl = sasl, tls, acl
-        self.process = None
         self._mock = None
         self._clients = []
         if not self.real:
@@ -257,36 +258,7 @@ class KafkaServer:
 
     def stop(self):
         self._mock = None
-        if self.process is None:
-            return
-        self.process.thaw()
-        self.process.signal(signal.SIGTERM)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill9()
-        self.process = None
-
-    def kill9(self):
-        self.process.kill9()
-        self.process = None
-
-    def restart(self, mode="stop"):
-        {"stop": self.stop, "kill9": self.kill9}[mode]()
-        return self.start()
-
-    def freeze(self):
-        self.process.freeze()
-
-    def thaw(self):
-        self.process.thaw()
-
-    def log(self):
-        try:
-            with open(self.log_path, errors="replace") as log:
-                return log.read()[-4000:]
-        except OSError:
-            return ""
+        super().stop()
 
     # What tests do with it -------------------------------------------------------------------
 

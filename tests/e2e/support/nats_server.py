@@ -2,14 +2,14 @@
 
 import json
 import os
-import signal
 import socket
 
 from .processes import Process, free_port, temporary_directory
+from .server import Server
 from .waiting import eventually
 
 
-class NatsServer:
+class NatsServer(Server):
     """nats-server on loopback with its own store; it keeps port and store over restarts.
 
     `user`/`password` or `token` ask for authentication; `tls` is a dict with `cert`, `key` and
@@ -23,7 +23,6 @@ class NatsServer:
         self.config_path = os.path.join(self.directory, "nats.conf")
         self.log_path = os.path.join(self.directory, "nats.log")
         self.user, self.password, self.token, self.tls = user, password, token, tls
-        self.process = None
         lines = [
             f'listen: "127.0.0.1:{self.port}"',
             f'server_name: "relay-test-{self.port}"',
@@ -62,31 +61,6 @@ class NatsServer:
         with socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
             return probe.recv(5) == b"INFO "
 
-    def stop(self):
-        if self.process is None:
-            return
-        self.process.thaw()
-        self.process.signal(signal.SIGTERM)
-        try:
-            self.process.wait(5)
-        except Exception:
-            self.process.kill9()
-        self.process = None
-
-    def kill9(self):
-        self.process.kill9()
-        self.process = None
-
-    def restart(self, mode="stop"):
-        {"stop": self.stop, "kill9": self.kill9}[mode]()
-        return self.start()
-
-    def freeze(self):
-        self.process.freeze()
-
-    def thaw(self):
-        self.process.thaw()
-
     def client(self, **options):
         """A new independent client, with this server's credentials unless others are given."""
         from .nats_client import NatsClient
@@ -94,10 +68,3 @@ class NatsServer:
         options.setdefault("password", self.password)
         options.setdefault("token", self.token)
         return NatsClient("127.0.0.1", self.port, **options)
-
-    def log(self):
-        try:
-            with open(self.log_path, errors="replace") as log:
-                return log.read()[-4000:]
-        except OSError:
-            return ""

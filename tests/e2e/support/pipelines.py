@@ -2,9 +2,9 @@
 
 import json
 import os
-import threading
 import time
 
+from .background import Background
 from .waiting import eventually
 
 # Sanitizer builds are slower; what is bound by time is stretched by this, and only there.
@@ -151,16 +151,15 @@ class Lines:
         assert self.rows(column) == wanted
 
 
-class Arrivals:
-    """Follows a file of JSON lines from another thread and notes when each line was there."""
+class Arrivals(Background):
+    """Follows a file of JSON lines and notes when each line was there."""
 
     def __init__(self, path):
+        super().__init__()
         self._path = str(path)
-        self._stop = threading.Event()
         self.lines = []  # (time.time() at arrival, bytes)
-        self._thread = threading.Thread(target=self._follow, daemon=True)
 
-    def _follow(self):
+    def _run(self):
         rest, source = b"", None
         while True:
             ending = self._stop.is_set()
@@ -178,14 +177,6 @@ class Arrivals:
                 return
             else:
                 self._stop.wait(0.002)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(30)
 
     def messages(self):
         """(arrival, parsed message) pairs."""

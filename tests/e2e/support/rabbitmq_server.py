@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import pika
 
 from .processes import Process, free_port, temporary_directory
+from .server import Server
 from .waiting import eventually
 
 # Not the one on the path, which wants to become another user.
@@ -37,7 +38,7 @@ class Message:
         return self.properties.headers or {}
 
 
-class RabbitServer:
+class RabbitServer(Server):
     """rabbitmq-server on loopback with a home, a database and a port mapper (epmd) of its own; it
     keeps port and data over restarts. `guest` with the password `guest` may do all.
 
@@ -51,7 +52,6 @@ class RabbitServer:
         self.tls = tls
         self.directory = temporary_directory("rabbitmq")
         self.log_path = os.path.join(self.directory, "rabbitmq.log")
-        self.process = None
         self._epmd = None
         self._taken = {}  # ids by queue
         config = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "loopback_users = none",
@@ -189,13 +189,6 @@ class RabbitServer:
         printed = self.evaluate(f"{{ok, Q}} = rabbit_amqqueue:lookup({name}),"
                                 " [{messages, N}] = rabbit_amqqueue:info(Q, [messages]), N")
         return int(re.search(r"(\d+)", printed).group(1))
-
-    def log(self):
-        try:
-            with open(self.log_path, errors="replace") as log:
-                return log.read()[-4000:]
-        except OSError:
-            return ""
 
     # An independent client -----------------------------------------------------------------
 

@@ -1,15 +1,15 @@
 """A throw-away Redis server."""
 
 import os
-import signal
 
 import redis
 
 from .processes import Process, free_port, temporary_directory
+from .server import Server
 from .waiting import eventually
 
 
-class RedisServer:
+class RedisServer(Server):
     """redis-server on loopback; it keeps port and data over restarts.
 
     `durable` writes each command to the disk before it is answered. `password` is the default
@@ -23,7 +23,6 @@ class RedisServer:
         self.log_path = os.path.join(self.directory, "redis.log")
         self.config_path = os.path.join(self.directory, "redis.conf")
         self.password, self.tls = password, tls
-        self.process = None
         lines = ["bind 127.0.0.1", f"dir {self.directory}", "daemonize no", 'save ""',
                  "databases 16", f"appendonly {'yes' if durable else 'no'}",
                  "appendfsync always", *settings]
@@ -58,27 +57,6 @@ class RedisServer:
         except redis.RedisError:
             return False
 
-    def stop(self):
-        if self.process is None:
-            return
-        self.process.thaw()
-        self.process.signal(signal.SIGTERM)
-        try:
-            self.process.wait(5)
-        except Exception:
-            self.process.kill9()
-        self.process = None
-
-    def kill9(self):
-        self.process.kill9()
-        self.process = None
-
-    def freeze(self):
-        self.process.freeze()
-
-    def thaw(self):
-        self.process.thaw()
-
     def client(self, **options):
         """A new independent client, as the default user unless told otherwise."""
         options.setdefault("password", self.password)
@@ -103,10 +81,3 @@ class RedisServer:
     def count(self, key):
         with self.client() as client:
             return client.xlen(key)
-
-    def log(self):
-        try:
-            with open(self.log_path, errors="replace") as log:
-                return log.read()[-4000:]
-        except OSError:
-            return ""

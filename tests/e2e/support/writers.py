@@ -1,24 +1,23 @@
 """Rows that keep coming, and what became of them."""
 
 import re
-import threading
 
+from .background import Background
 from .pipelines import SLOW_FACTOR, status_row
 from .waiting import eventually
 
 
-class Writer:
-    """Inserts single rows (id, name, amount) from another thread until told to stop.
+class Writer(Background):
+    """Inserts single rows (id, name, amount) until told to stop.
 
     Ids count from 1. Names are `w`, or, with `keys`, the id modulo that number. `committed` is the
     last id that was committed.
     """
 
     def __init__(self, db, table="orders", keys=None):
+        super().__init__()
         self._db, self._table, self._keys = db, table, keys
-        self._stop = threading.Event()
         self.committed = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self):
         with self._db.connect() as connection:
@@ -31,14 +30,6 @@ class Writer:
 
     def wait(self, count, deadline=30):
         eventually(lambda: self.committed >= count, deadline * SLOW_FACTOR)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join(30)
 
 
 def bulk(db, first, count, size=0, table="orders"):

@@ -76,6 +76,23 @@ TEST(Nearest, DoesNotGuessWildly) {
   EXPECT_EQ(nearest("key", {}), "");
 }
 
+TEST(Trimmed, HasNoBlanksAtItsEnds) {
+  EXPECT_EQ(trimmed(" \t a b \r\n"), "a b");
+  EXPECT_EQ(trimmed(" \n"), "");
+  EXPECT_EQ(trimmed(""), "");
+  EXPECT_EQ(trimmed("  a\t ", " "), "a\t");
+}
+
+TEST(Case, CountsForLettersOfAsciiOnly) {
+  EXPECT_EQ(lower_case("Webhook-ID [Ä]"), "webhook-id [Ä]");
+  EXPECT_TRUE(equal_ignoring_case("X-Trace", "x-tRACE"));
+  EXPECT_FALSE(equal_ignoring_case("x-trace", "x-trac"));
+  EXPECT_FALSE(equal_ignoring_case("[", "{"));
+  EXPECT_TRUE(contains_ignoring_case("Hostname MISMATCH", "name mis"));
+  EXPECT_TRUE(contains_ignoring_case("a", ""));
+  EXPECT_FALSE(contains_ignoring_case("", "a"));
+}
+
 TEST(JoinNames, ReadsLikeASentence) {
   EXPECT_EQ(join_names({}), "");
   EXPECT_EQ(join_names(std::vector<std::string_view>{"a"}), "a");

@@ -4,17 +4,14 @@
 
 #include <string>
 
+#include "config/checked.h"
 #include "config/tree.h"
 
 namespace relay::file {
 namespace {
 
 Result<Options> parsed(std::string_view json, config::FieldTable table) {
-  const auto node = config::parse_json(json, "test");
-  EXPECT_TRUE(node) << json;
-  const auto checked = config::check(*node->object(), table, "test");
-  EXPECT_TRUE(checked.problems.empty()) << checked.problems.front().message;
-  return parse_options(checked.values);
+  return parse_options(config::checked(json, table));
 }
 
 TEST(FileOptions, HaveTheDocumentedDefaults) {

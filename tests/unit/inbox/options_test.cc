@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "config/tree.h"
+#include "config/checked.h"
 #include "inbox/sink.h"
 #include "inbox/target.h"
 
@@ -10,10 +10,7 @@ namespace relay::inbox {
 namespace {
 
 Result<Options> parsed(std::string_view json) {
-  const auto node = config::parse_json(json, "pipeline p");
-  const auto checked = config::check(*node->object(), sink_fields(), "pipeline p, sink");
-  EXPECT_TRUE(checked.problems.empty()) << json;
-  return parse_options(checked.values);
+  return parse_options(config::checked(json, sink_fields()));
 }
 
 TEST(InboxOptions, AnInboxByNameOrByTable) {

@@ -4,24 +4,17 @@
 
 #include <string>
 
-#include "config/tree.h"
+#include "config/checked.h"
 
 namespace relay::kafka {
 namespace {
 
 Result<SinkOptions> parsed(std::string_view json) {
-  const auto node = config::parse_json(json, "test");
-  EXPECT_TRUE(node) << json;
-  const auto checked = config::check(*node->object(), sink_fields(), "test");
-  EXPECT_TRUE(checked.problems.empty()) << checked.problems.front().message;
-  return parse_sink_options(checked.values);
+  return parse_sink_options(config::checked(json, sink_fields()));
 }
 
 std::string code_of(std::string_view json) {
-  const auto result = parsed(json);
-  if (result) return "";
-  EXPECT_EQ(result.error().error_class, ErrorClass::misconfigured);
-  return result.error().code;
+  return config::code_of(parsed(json));
 }
 
 std::string property_of(std::string_view json, std::string_view name) {

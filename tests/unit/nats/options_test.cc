@@ -4,30 +4,23 @@
 
 #include <string>
 
-#include "config/tree.h"
+#include "config/checked.h"
 
 namespace relay::nats {
 namespace {
 
 using config::Node;
 
-config::Checked checked(std::string_view json) {
-  const auto node = config::parse_json(json, "test");
-  EXPECT_TRUE(node) << json;
-  return config::check(*node->object(), sink_fields(), "test");
+config::Values checked(std::string_view json) {
+  return config::checked(json, sink_fields());
 }
 
 Result<Options> parsed(std::string_view json) {
-  const auto result = checked(json);
-  EXPECT_TRUE(result.problems.empty()) << result.problems.front().message;
-  return parse_options(result.values);
+  return parse_options(checked(json));
 }
 
 std::string code_of(std::string_view json) {
-  const auto result = parsed(json);
-  if (result) return "";
-  EXPECT_EQ(result.error().error_class, ErrorClass::misconfigured);
-  return result.error().code;
+  return config::code_of(parsed(json));
 }
 
 TEST(NatsOptions, HaveTheDocumentedDefaults) {
@@ -86,9 +79,8 @@ TEST(NatsOptions, TheStreamThatIsMadeTakesWhatTheSubjectCanBecome) {
 }
 
 TEST(NatsOptions, SubjectImpliesTheTemplate) {
-  EXPECT_EQ(*default_subject(checked(R"({"subject": "orders.>"})").values),
-            "orders.{stream_table}");
-  EXPECT_EQ(*default_subject(checked("{}").values), "{stream_table}");
+  EXPECT_EQ(*default_subject(checked(R"({"subject": "orders.>"})")), "orders.{stream_table}");
+  EXPECT_EQ(*default_subject(checked("{}")), "{stream_table}");
 }
 
 }  // namespace

@@ -4,32 +4,21 @@
 
 #include <string>
 
-#include "config/tree.h"
+#include "config/checked.h"
 
 namespace relay::rabbitmq {
 namespace {
 
-config::Checked checked(std::string_view json, config::FieldTable table) {
-  const auto node = config::parse_json(json, "test");
-  EXPECT_TRUE(node) << json;
-  auto result = config::check(*node->object(), table, "test");
-  EXPECT_TRUE(result.problems.empty()) << result.problems.front().message;
-  return result;
-}
-
 Result<SinkOptions> sink(std::string_view json) {
-  return parse_sink_options(checked(json, sink_fields()).values);
+  return parse_sink_options(config::checked(json, sink_fields()));
 }
 
 Result<SourceOptions> source(std::string_view json) {
-  return parse_source_options(checked(json, source_fields()).values);
+  return parse_source_options(config::checked(json, source_fields()));
 }
 
 std::string code_of(std::string_view json) {
-  const auto result = sink(json);
-  if (result) return "";
-  EXPECT_EQ(result.error().error_class, ErrorClass::misconfigured);
-  return result.error().code;
+  return config::code_of(sink(json));
 }
 
 TEST(RabbitOptions, HaveTheDocumentedDefaults) {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "config/tree.h"
+#include "config/checked.h"
 #include "http/crypto.h"
 #include "webhook/send_order.h"
 #include "webhook/status.h"
@@ -15,15 +15,11 @@ namespace relay::webhook {
 namespace {
 
 Result<Options> parsed(std::string_view json) {
-  const auto node = config::parse_json(json, "test");
-  const auto checked = config::check(*node->object(), sink_fields(), "test");
-  EXPECT_TRUE(checked.problems.empty()) << checked.problems.front().message;
-  return parse_options(checked.values);
+  return parse_options(config::checked(json, sink_fields()));
 }
 
 std::string code_of(std::string_view json) {
-  const auto options = parsed(json);
-  return options ? "" : options.error().code;
+  return config::code_of(parsed(json));
 }
 
 Message message(std::string_view id, std::string_view key = "k", std::string_view body = "{}") {

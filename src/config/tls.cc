@@ -1,0 +1,25 @@
+#include "config/tls.h"
+
+#include "core/log.h"
+
+namespace relay::config {
+
+Result<void> read_tls(const Values& values, TlsOptions& options) {
+  options.tls_ca = values.text("tls_ca");
+  options.tls_cert = values.text("tls_cert");
+  options.tls_key = values.text("tls_key");
+  options.tls_verify = values.boolean("tls_verify");
+  if (options.tls_cert.empty() != options.tls_key.empty()) {
+    return fail(misconfigured("half_a_certificate", "tls_cert and tls_key belong together",
+                              "set both, or neither"));
+  }
+  return {};
+}
+
+void warn_of_no_verification(std::string_view pipeline, std::string_view peer) {
+  log::warn("tls_not_verified", pipeline,
+            "tls_verify is off: anybody between here and {} can read and change what is sent",
+            peer);
+}
+
+}  // namespace relay::config

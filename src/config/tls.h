@@ -1,0 +1,39 @@
+#pragma once
+
+#include <array>
+#include <string>
+#include <string_view>
+
+#include "config/fields.h"
+#include "core/error.h"
+
+namespace relay::config {
+
+/// The options by which a client trusts a server, and shows itself to it. The same for every
+/// backend that speaks TLS.
+inline constexpr std::array kTlsFields = {
+    Field{.name = "tls_ca",
+          .meaning = "file with the authorities to trust (PEM); default: the system's"},
+    Field{.name = "tls_cert", .meaning = "file with the client's certificate chain (PEM)"},
+    Field{.name = "tls_key", .meaning = "file with the client's private key (PEM)"},
+    Field{.name = "tls_verify",
+          .type = FieldType::boolean,
+          .default_text = "true",
+          .meaning = "check the server's certificate and name; turning it off is for tests"},
+};
+
+/// What these fields say; a backend's options begin with it.
+struct TlsOptions {
+  std::string tls_ca;
+  std::string tls_cert;
+  std::string tls_key;
+  bool tls_verify = true;
+};
+
+/// Warns in the log that whoever answers for `peer` is believed.
+void warn_of_no_verification(std::string_view pipeline, std::string_view peer);
+
+/// Misconfigured: a certificate without its key, or a key without its certificate.
+Result<void> read_tls(const Values& values, TlsOptions& options);
+
+}  // namespace relay::config
