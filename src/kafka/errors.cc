@@ -80,7 +80,7 @@ std::string_view words(int code, std::string_view detail) {
 
 bool contains(std::string_view text, std::string_view part) {
   const auto same = [](char a, char b) { return std::tolower(static_cast<unsigned char>(a)) == b; };
-  return !std::ranges::search(text, part, same).empty();
+  return std::search(text.begin(), text.end(), part.begin(), part.end(), same) != text.end();
 }
 
 Error make(ErrorClass error_class, std::string_view code, std::string message,

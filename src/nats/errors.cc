@@ -15,9 +15,9 @@ Error make(ErrorClass error_class, std::string code, std::string message, std::s
 }
 
 bool contains(std::string_view text, std::string_view part) {
-  return std::ranges::search(text, part, [](char a, char b) {
+  return std::search(text.begin(), text.end(), part.begin(), part.end(), [](char a, char b) {
            return std::tolower(static_cast<unsigned char>(a)) == b;
-         }).begin() != text.end();
+         }) != text.end();
 }
 
 /// The library's words without the place in its source that they begin with.

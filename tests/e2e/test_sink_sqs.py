@@ -305,13 +305,13 @@ def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, relay, orders):
         set_outbox(db, "p", to_sqs(server, url, retry_max="1s", message="row",
                                    sink={"timeout": "10s"}))
         with relay:
-            for first in (1, 1001):
-                bulk(db, first, 1000)
+            for first in (1, 401):
+                bulk(db, first, 400)
                 eventually(lambda: server.count(url) > first + 50, 60 * SLOW_FACTOR)
                 server.kill9()
                 wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
                 server.start()
-            wait_rows(Inbox(server, url), range(1, 2001), 120)
+            wait_rows(Inbox(server, url), range(1, 801), 120)
         assert dead_letters(db, "p") == []
     finally:
         server.stop()

@@ -230,3 +230,23 @@ def test_a_stop_is_quick_though_a_long_poll_waits(db, sqs, queue, relay, lines):
     began = time.monotonic()
     relay.stop()
     assert time.monotonic() - began < 5 * SLOW_FACTOR
+
+
+def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, relay, lines):
+    server = SqsServer(durable=True).start()
+    try:
+        url = server.queue("kept", VisibilityTimeout=5)
+        set_pipeline(db, "p", server, url, lines.path, {"timeout": "10s"}, retry_max="500ms",
+                     batch_size=20)
+        for number in range(300):
+            send(server, url, str(number))
+        with relay:
+            eventually(lines.messages)
+            server.kill9()
+            wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
+            server.start()
+            eventually(lambda: {line["payload"] for line in lines.messages()} == set(range(300)),
+                       60 * SLOW_FACTOR, interval=0.2)
+            wait_deleted(server, url)
+    finally:
+        server.stop()
