@@ -9,6 +9,7 @@ from support.kafka_server import KafkaServer
 from support.nats_server import NatsServer
 from support.rabbitmq_server import RabbitServer
 from support.redis_server import RedisServer
+from support.sqs_server import KEYS, REGION, SqsServer
 
 
 class Destination:
@@ -140,6 +141,32 @@ class RabbitMq(Destination):
             channel.queue_delete(place)
 
 
+class Sqs(Destination):
+    name, what = "sqs", "ElasticMQ, standard queue, ten messages a request, 16 requests in flight"
+    options = {"message": "row"}  # with one key all is one after the other, by promise
+
+    def __init__(self, programs):
+        super().__init__(programs)
+        self.server = SqsServer(java=["-Xms1g", "-Xmx4g"]).start()
+        self._urls = {}
+
+    def prepare(self, place):
+        self._urls[place] = self.server.queue(place)
+
+    def sink(self, place):
+        return {"type": "sqs", "queue_url": self._urls[place], "region": REGION,
+                "endpoint": self.server.endpoint, **KEYS}
+
+    def limit(self, place):
+        return [self.server.endpoint, self._urls[place], place]
+
+    def count(self, place):
+        return self.server.count(self._urls[place])
+
+    def forget(self, place):
+        self.server.client().delete_queue(QueueUrl=self._urls[place])
+
+
 class Webhook(Destination):
     name, what, unit = "webhook", "one request a row, 16 in flight", "requests/s"
     options = {"message": "row"}  # with one key all is one after the other, by promise
@@ -197,4 +224,4 @@ class Inbox(Destination):
         self._database.drop()
 
 
-ALL = (Nats, Kafka, Redis, RabbitMq, Webhook, Inbox)
+ALL = (Nats, Kafka, Redis, RabbitMq, Sqs, Webhook, Inbox)

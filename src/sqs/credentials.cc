@@ -281,7 +281,10 @@ std::optional<Clock::time_point> parse_time(std::string_view text) {
   const std::string copy(text);
   const char* end = ::strptime(copy.c_str(), "%Y-%m-%dT%H:%M:%S", &parts);
   if (end == nullptr) return std::nullopt;
-  return Clock::from_time_t(::timegm(&parts));
+  // The clock counts nanoseconds: it holds no year before 1678 or after 2261.
+  const std::time_t first = Clock::to_time_t(Clock::time_point::min()) + 1;
+  const std::time_t last = Clock::to_time_t(Clock::time_point::max()) - 1;
+  return Clock::from_time_t(std::clamp(::timegm(&parts), first, last));
 }
 
 std::string find_region(const QueueOptions& options, const Surroundings& around) {

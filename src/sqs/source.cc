@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::chrono::seconds kLagEvery{10};
 constexpr std::chrono::seconds kGiveBackWithin{2};
+constexpr milliseconds kLastAnswers{100};
 constexpr milliseconds kKeeperPause{200};
 constexpr std::size_t kMessagesOfAReceive = 10;
 
@@ -195,6 +196,18 @@ void SqsSource::ask_lag(Service& service, std::stop_token stop) {
   lag_ = count;
 }
 
+/// Takes what long polls have brought that nobody read. False: nothing more.
+bool SqsSource::take_last_answers() {
+  received_.clear();
+  std::vector<http::Response> responses;
+  do {
+    responses.clear();
+    service_->wait(responses, Deadline::after(kLastAnswers), {});
+    for (const http::Response& response : responses) static_cast<void>(take(response));
+  } while (!responses.empty());
+  return !received_.empty();
+}
+
 /// Lets others have at once what is not settled.
 void SqsSource::give_back() {
   const auto left = ledger_.take_all();
@@ -218,10 +231,14 @@ void SqsSource::close() {
     keeper_.join();
     keeper_ = {};
   }
+  // SQS may give what is given back to a long poll of our own that it still has: these are read
+  // until they bring no more.
+  do {
+    give_back();
+  } while (service_ && take_last_answers());
   service_.reset();
   ack_service_.reset();
   received_.clear();
-  give_back();
 }
 
 }  // namespace relay::sqs

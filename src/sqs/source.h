@@ -21,8 +21,8 @@ namespace relay::sqs {
 
 /// Receives from a queue by long polls. A message is deleted only when `acknowledge` says that it
 /// is settled; until then a thread of the source's own keeps it hidden from others. What was
-/// received and not deleted comes again: at once after an orderly end, else when it has been hidden
-/// for `visibility_timeout`.
+/// received and not deleted comes again: at once after an orderly end (what SQS gives to a long
+/// poll in the moment of the end excepted), else when it has been hidden for `visibility_timeout`.
 ///
 /// Reading, acknowledging and keeping hidden have connections of their own, since they are of three
 /// threads.
@@ -42,6 +42,7 @@ class SqsSource : public Source {
  private:
   Result<void> receive(Deadline deadline, std::stop_token stop);
   Result<void> take(const http::Response& response);
+  bool take_last_answers();
   void give_back();
   void keep_hidden(std::stop_token stop);
   void extend(Service& service, std::stop_token stop);

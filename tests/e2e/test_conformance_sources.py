@@ -325,6 +325,7 @@ def neighbour_runs(db, lab, relay, tmp_path, source, pattern):
 
 @case(SOURCES, "back_pressure", "a database that takes nothing does not grow memory")
 def test_a_database_that_takes_nothing_does_not_grow_memory(db, lab, broker, relay):
+    broker.prepare_unordered()
     lab.configure(batch_bytes="1MiB")
     with relay:
         lab.wait(lab.publish(50))

@@ -1,4 +1,4 @@
-"""The SQS sink, by the real binary against an emulator that speaks the JSON protocol; read with
+"""The SQS sink, by the real binary against ElasticMQ, which speaks the JSON protocol; read with
 boto3."""
 
 import json
@@ -23,10 +23,10 @@ from support.writers import Writer, bulk, dead_letters, wait_trouble
 
 @pytest.fixture(scope="module")
 def server():
-    need(sqs_server.modules(), "the SQS emulator (node, npm and the package local-aws-sqs)")
-    emulator = SqsServer().start()
-    yield emulator
-    emulator.stop()
+    need(sqs_server.missing() is None, f"SQS ({sqs_server.missing()})")
+    running = SqsServer().start()
+    yield running
+    running.stop()
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def name(suffix=""):
 
 def to_sqs(server, url, table="orders", port=None, **options):
     sink = {"type": "sqs", "queue_url": url, "region": REGION, "timeout": "3s",
-            "connect_timeout": "2s", "endpoint": f"http://127.0.0.1:{port or server.port}", **KEYS,
+            "connect_timeout": "2s", "endpoint": f"http://127.0.0.1:{port or server.relay_port}", **KEYS,
             **options.pop("sink", {})}
     return {"stream_table": table, "sink": sink, **options}
 
@@ -282,7 +282,7 @@ def test_connections_that_are_cut_cost_nothing(db, sqs, relay, orders, direction
 
 
 def test_a_killed_server_is_waited_for(db, sqs, relay, orders):
-    """The emulator forgets everything: what was acknowledged is read before it is killed."""
+    """The server forgets everything: what was acknowledged is read before it is killed."""
     url = sqs.queue(name())
     inbox = Inbox(sqs, url)
     set_outbox(db, "p", to_sqs(sqs, url, retry_max="1s"))
@@ -295,6 +295,26 @@ def test_a_killed_server_is_waited_for(db, sqs, relay, orders):
         sqs.start()
         assert sorted(wait_rows(inbox, range(1, 201), 60)) == list(range(1, 201))
     assert dead_letters(db, "p") == []
+
+
+def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, relay, orders):
+    """With its messages on disk: what it acknowledged before it was killed, and what came after."""
+    server = SqsServer(durable=True).start()
+    try:
+        url = server.queue(name())
+        set_outbox(db, "p", to_sqs(server, url, retry_max="1s", message="row",
+                                   sink={"timeout": "10s"}))
+        with relay:
+            for first in (1, 401):
+                bulk(db, first, 400)
+                eventually(lambda: server.count(url) > first + 50, 60 * SLOW_FACTOR)
+                server.kill9()
+                wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
+                server.start()
+            wait_rows(Inbox(server, url), range(1, 801), 120)
+        assert dead_letters(db, "p") == []
+    finally:
+        server.stop()
 
 
 # Credentials -------------------------------------------------------------------------------
@@ -430,7 +450,8 @@ def test_tls_is_verified(db, relay, orders):
     server = HttpServer(tls=authority.certificate("server")).start()
     try:
         url = server.url("/1/q")
-        config = to_sqs(server, url, sink={"endpoint": server.url(), "tls_ca": other.ca})
+        config = to_sqs(server, url, port=server.port,
+                        sink={"endpoint": server.url(), "tls_ca": other.ca})
         set_outbox(db, "p", config)
         with relay:
             insert_rows(db, "orders", 1)

@@ -1,4 +1,4 @@
-"""The SQS source, by the real binary against the emulator that boto3 writes to."""
+"""The SQS source, by the real binary against ElasticMQ, to which boto3 writes."""
 
 import base64
 import json
@@ -18,10 +18,10 @@ from support.writers import wait_trouble
 
 @pytest.fixture(scope="module")
 def server():
-    need(sqs_server.modules(), "the SQS emulator (node, npm and the package local-aws-sqs)")
-    emulator = SqsServer().start()
-    yield emulator
-    emulator.stop()
+    need(sqs_server.missing() is None, f"SQS ({sqs_server.missing()})")
+    running = SqsServer().start()
+    yield running
+    running.stop()
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def fifo(sqs):
 def set_pipeline(db, name, sqs, url, path, source=None, port=None, **options):
     """A pipeline from the queue into a file of JSON lines {id, type, key, payload}."""
     config = {"source": {"type": "sqs", "queue_url": url, "region": REGION, "timeout": "3s",
-                         "endpoint": f"http://127.0.0.1:{port or sqs.port}", "wait": "1s",
+                         "endpoint": f"http://127.0.0.1:{port or sqs.relay_port}", "wait": "1s",
                          "visibility_timeout": "5s", **KEYS, **(source or {})},
               "sink": {"type": "file", "path": str(path)}, "event_envelope": True, **options}
     db.execute("select pgtrickle.set_relay(%s, %s::jsonb)", (name, json.dumps(config)))
@@ -139,15 +139,34 @@ def test_nothing_is_deleted_before_it_is_delivered_and_work_stays_hidden(db, sqs
     send(sqs, queue, "1")
     with relay:
         def hidden():
-            names = ["ApproximateNumberOfMessagesNotVisible"]
-            got = sqs.client().get_queue_attributes(QueueUrl=queue, AttributeNames=names)
-            return int(got["Attributes"][names[0]]) == 1
+            return sqs.counts(queue) == (0, 1)
         eventually(hidden, 10 * SLOW_FACTOR)
         holds_for(hidden, 5, interval=0.1)
         place.unlink()
         place.mkdir()
         assert len(wait_lines(lines, 1)) == 1
         wait_deleted(sqs, queue)
+
+
+def test_a_stop_gives_back_at_once_what_is_not_settled(db, sqs, relay, tmp_path):
+    """Else nobody would see it for ten minutes."""
+    url = sqs.queue(f"s{os.getpid()}-{next(_names)}", VisibilityTimeout=600)
+    place = tmp_path / "later"
+    place.write_text("in the way of the sink")
+    set_pipeline(db, "p", sqs, url, place / "out.jsonl", {"visibility_timeout": "600s"},
+                 retry_max="500ms")
+    for number in range(25):
+        send(sqs, url, str(number))
+    with relay:
+        eventually(lambda: sqs.counts(url) == (0, 25), 10 * SLOW_FACTOR)
+        relay.wait_state("p", "misconfigured", "retrying")
+    assert sqs.counts(url) == (25, 0)
+    place.unlink()
+    place.mkdir()
+    with relay:
+        found = wait_lines(Lines(place / "out.jsonl"), 25)
+        wait_deleted(sqs, url)
+    assert sorted(line["payload"] for line in found) == list(range(25))
 
 
 def test_the_relay_killed_in_the_middle_loses_nothing(db, sqs, queue, relay, lines):
@@ -195,8 +214,8 @@ def test_a_frozen_server_is_waited_for(db, sqs, queue, relay, lines):
 
 def test_a_queue_that_is_absent_and_refused_keys_are_named(db, sqs, queue, relay, tmp_path):
     set_pipeline(db, "absent", sqs, queue + "-absent", tmp_path / "a")
-    set_pipeline(db, "refused", sqs, queue, tmp_path / "b")
     sqs.faults({"action": "ReceiveMessage", "status": 403, "code": "AccessDenied"})
+    set_pipeline(db, "refused", sqs, queue, tmp_path / "b")
     with relay:
         wait_trouble(relay, db, "absent", "does not exist", remedy="make the queue")
         wait_trouble(relay, db, "refused", "AccessDenied", remedy="sqs:ReceiveMessage")
@@ -211,3 +230,23 @@ def test_a_stop_is_quick_though_a_long_poll_waits(db, sqs, queue, relay, lines):
     began = time.monotonic()
     relay.stop()
     assert time.monotonic() - began < 5 * SLOW_FACTOR
+
+
+def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, relay, lines):
+    server = SqsServer(durable=True).start()
+    try:
+        url = server.queue("kept", VisibilityTimeout=5)
+        set_pipeline(db, "p", server, url, lines.path, {"timeout": "10s"}, retry_max="500ms",
+                     batch_size=20)
+        for number in range(300):
+            send(server, url, str(number))
+        with relay:
+            eventually(lines.messages)
+            server.kill9()
+            wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
+            server.start()
+            eventually(lambda: {line["payload"] for line in lines.messages()} == set(range(300)),
+                       60 * SLOW_FACTOR, interval=0.2)
+            wait_deleted(server, url)
+    finally:
+        server.stop()

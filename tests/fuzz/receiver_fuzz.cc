@@ -11,6 +11,7 @@
 #include <string_view>
 #include <utility>
 
+#include "mapping.h"
 #include "webhook/receiver_auth.h"
 #include "webhook/receiver_options.h"
 
@@ -19,9 +20,8 @@ namespace {
 using namespace relay;
 using namespace relay::webhook;
 
-config::Node text(std::string_view value) {
-  return config::Node(std::string(value), "");
-}
+using fuzz::next_line;
+using fuzz::text;
 
 ReceiverOptions options_of(config::Node::Object object) {
   auto checked = config::check(object, receiver_fields(), "fuzz");
@@ -35,20 +35,6 @@ const std::array<ReceiverOptions, 5>& all_options() {
       options_of({{"auth", text("header")}, {"auth_value", text("v")}}),
       options_of({{"auth", text("hmac")}, {"signature_secret", text("whsec_a2V5 k")}})};
   return options;
-}
-
-FieldMapping make_mapping() {
-  const config::Node::Object object = {{"id_from", text("json:/id")},
-                                       {"event_type_from", text("template:{subject}-{header:t}")},
-                                       {"aggregate_id_from", text("header:key")}};
-  const auto checked = config::check(object, FieldMapping::fields(), "fuzz");
-  return *FieldMapping::make(checked.values);
-}
-
-std::string_view next_line(std::string_view& rest) {
-  const std::string_view line = rest.substr(0, rest.find('\n'));
-  rest.remove_prefix(std::min(line.size() + 1, rest.size()));
-  return line;
 }
 
 }  // namespace
@@ -71,11 +57,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)options.auth.body_allowed(request,
                                   std::chrono::system_clock::time_point(std::chrono::seconds(1)));
   (void)check_body(request);
-  static const FieldMapping mapping = make_mapping();
   const EventRules rules{options.auth.kind() == ReceiverAuth::Kind::hmac,
                          options.auth.secret_header()};
   Arena arena;
-  (void)to_record(request, rules, mapping, "new", arena);
+  (void)to_record(request, rules, fuzz::mapping(), "new", arena);
   (void)to_record(request, rules, FieldMapping(), "new", arena);
   return 0;
 }

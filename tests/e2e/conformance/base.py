@@ -97,6 +97,10 @@ class Broker:
     def prepare(self):
         """Creates `place` at the server, where it must exist before the first message."""
 
+    def prepare_unordered(self):
+        """Makes `place` again as one without any order, where the broker has such places beside those
+        with order and gives far more at once from them."""
+
     # The sink ----------------------------------------------------------------------------------
 
     def sink(self, port=None, **over):

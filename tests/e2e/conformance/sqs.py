@@ -1,4 +1,4 @@
-"""Amazon SQS, as the emulator local-aws-sqs has it: FIFO queues, read with boto3."""
+"""Amazon SQS, as ElasticMQ has it: FIFO queues, read with boto3."""
 
 from support.http_server import HttpServer
 from support.sqs_server import KEYS, REGION, Inbox, SqsServer
@@ -8,17 +8,16 @@ from .base import Broker, Received
 
 
 class SqsBroker(Broker):
-    """One emulator; a place is a FIFO queue. It keeps nothing over a restart (`durable`)."""
+    """One server; a place is a FIFO queue. It keeps nothing over a restart (`durable`)."""
 
     name = "sqs"
     deduplicates = True
     durable = False
     has_key = True
     max_body = 250_000
+    na = source_na = {"broker_killed": "ElasticMQ keeps no order over a restart: test_sink_sqs.py kills"
+                                       " one that keeps its messages"}
     poison = "poison" + "x" * 100_000  # max_message_bytes is 100 KB until cure()
-    na = dict.fromkeys(
-        ("ten_thousand", "broker_frozen"),
-        "the emulator refuses the reader (OverLimit) though it has deleted what it took")
 
     def __init__(self):
         super().__init__()
@@ -57,11 +56,14 @@ class SqsBroker(Broker):
         self._url = self._server.queue(f"{self.place}.fifo", VisibilityTimeout=5)
         self._inboxes[self.place] = Inbox(self._server, self._url)
 
+    def prepare_unordered(self):
+        self._url = self._server.queue(self.place, VisibilityTimeout=5)
+
     # The sink ----------------------------------------------------------------------------------
 
     def _end(self, port):
         return {"type": "sqs", "queue_url": self._url, "region": REGION,
-                "endpoint": f"http://127.0.0.1:{port or self.port}", "timeout": "2s",
+                "endpoint": f"http://127.0.0.1:{port or self._server.relay_port}", "timeout": "2s",
                 "connect_timeout": "2s", **KEYS}
 
     def sink(self, port=None, **over):
@@ -80,7 +82,7 @@ class SqsBroker(Broker):
         return {"sink": {"max_message_bytes": 262_144}}
 
     def wrong_credentials(self):
-        # The emulator checks none: what AWS would say is said for this key.
+        # The server checks none: what AWS would say is said for this key.
         self._server.faults({"contains": f"/{self.place}.fifo", "status": 403,
                              "code": "InvalidClientTokenId",
                              "unlessHeader": ["authorization", KEYS["access_key_id"]]})
@@ -110,10 +112,15 @@ class SqsBroker(Broker):
                 if entries and size + len(body) > 200_000:
                     break
                 size += len(body)
-                attributes = {"event-type": {"DataType": "String", "StringValue": kind}}
-                entries.append({"Id": str(len(entries)), "MessageBody": body.decode(),
-                                "MessageGroupId": key or "none", "MessageDeduplicationId": identity,
-                                "MessageAttributes": attributes if kind else {}})
+                texts = {"event-type": kind} if kind else {}
+                entry = {"Id": str(len(entries)), "MessageBody": body.decode()}
+                if self._url.endswith(".fifo"):
+                    entry |= {"MessageGroupId": key or "none", "MessageDeduplicationId": identity}
+                else:
+                    texts["pgtrickle-id"] = identity
+                entries.append({**entry, "MessageAttributes": {
+                    name: {"DataType": "String", "StringValue": text}
+                    for name, text in texts.items()}})
                 messages.pop(0)
             answer = client.send_message_batch(QueueUrl=self._url, Entries=entries)
             assert not answer.get("Failed"), answer

@@ -4,27 +4,21 @@ Where these cannot be had, librdkafka's mock cluster stands in (`server.real` is
 `server.why_mock` says why): it speaks the protocol, but cannot be killed, frozen or secured.
 """
 
-import concurrent.futures
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-import urllib.request
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic
 
+from . import maven_jars
 from .processes import Process, free_port, temporary_directory
 from .server import Server
 from .waiting import eventually
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
 _VERSION = "3.9.1"
-_REPOSITORY = os.environ.get("MAVEN_REPOSITORY", "https://repo1.maven.org/maven2")
-_CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
-                      "pgtrickle-relay-tests", f"kafka-{_VERSION}")
+_NAME = f"kafka-{_VERSION}"
 _CLUSTER = "cmVsYXktdGVzdHMta2Fma2"  # 16 bytes in base64, as KRaft wants it
 _JAVA = ["-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
 _LOG4J = """log4j.rootLogger=WARN, stderr
@@ -35,48 +29,8 @@ log4j.appender.stderr.layout.ConversionPattern=%d{HH:mm:ss.SSS} %p %m (%c)%n
 """
 
 
-# The artifacts -----------------------------------------------------------------------------
-
-
-def _wanted():
-    """(SHA-256, path in the repository) of each jar."""
-    with open(os.path.join(_HERE, "kafka_jars.txt")) as listing:
-        return [line.split() for line in listing if line.strip() and not line.startswith("#")]
-
-
-def _digest(path):
-    with open(path, "rb") as jar:
-        return hashlib.sha256(jar.read()).hexdigest()
-
-
-def _fetch(digest, path):
-    target = os.path.join(_CACHE, os.path.basename(path))
-    if os.path.exists(target) and _digest(target) == digest:
-        return target
-    part = f"{target}.part"
-    with urllib.request.urlopen(f"{_REPOSITORY}/{path}", timeout=60) as source:
-        with open(part, "wb") as sink:
-            shutil.copyfileobj(source, sink)
-    if _digest(part) != digest:
-        raise OSError(f"{path} is not what it was: its SHA-256 differs")
-    os.replace(part, target)
-    return target
-
-
-_classpath = None
-
-
-def classpath():
-    """All jars, fetched where they are not in the cache yet; OSError where they cannot be had."""
-    global _classpath
-    if _classpath is None:
-        os.makedirs(_CACHE, exist_ok=True)
-        with open(os.path.join(_CACHE, "lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may begin at once
-            with concurrent.futures.ThreadPoolExecutor(8) as pool:
-                jars = list(pool.map(lambda jar: _fetch(*jar), _wanted()))
-        _classpath = ":".join(jars)
-    return _classpath
+def _classpath():
+    return maven_jars.classpath(_NAME, "kafka_jars.txt")
 
 
 def missing():
@@ -84,9 +38,9 @@ def missing():
     if not shutil.which("java"):
         return "there is no java (default-jre-headless)"
     try:
-        classpath()
+        _classpath()
     except OSError as error:
-        return f"Kafka's artifacts cannot be fetched from {_REPOSITORY}: {error}"
+        return f"Kafka's artifacts cannot be fetched: {error}"
     return None
 
 
@@ -196,7 +150,7 @@ class KafkaServer(Server):
 
     def _java(self, *arguments):
         return ["java", *_JAVA, f"-Dlog4j.configuration=file:{self.directory}/log4j.properties",
-                "-cp", classpath(), *arguments]
+                "-cp", _classpath(), *arguments]
 
     @property
     def brokers(self):
@@ -218,13 +172,13 @@ class KafkaServer(Server):
 
     def _format(self):
         """A new log directory; nothing in it tells one server from another, so it is made once."""
-        template = os.path.join(_CACHE, f"formatted-{_CLUSTER}")
+        template = os.path.join(maven_jars.cache(_NAME), f"formatted-{_CLUSTER}")
         if not os.path.exists(template):
             done = subprocess.run(self._java("kafka.tools.StorageTool", "format", "-t", _CLUSTER,
                                              "-c", self.config_path),
                                   capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, f"storage was not formatted:\n{done.stdout}{done.stderr}"
-            fresh = tempfile.mkdtemp(dir=_CACHE)
+            fresh = tempfile.mkdtemp(dir=maven_jars.cache(_NAME))
             shutil.copytree(self.data, fresh, dirs_exist_ok=True)
             try:
                 os.rename(fresh, template)

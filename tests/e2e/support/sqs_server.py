@@ -1,54 +1,65 @@
-"""A throw-away SQS: the emulator local-aws-sqs (both protocols, FIFO, in memory) with faults on
-command, and boto3 as the client that knows nothing of the relay.
+"""A throw-away SQS: ElasticMQ on loopback, and boto3 as the client that knows nothing of the relay.
 
-The emulator keeps nothing over a restart. `start` makes the queues again that were there before, as
-an empty SQS.
+It keeps its queues in memory: `start` after a kill makes them again, empty. With `durable` it keeps
+queues and messages on disk (slower, and in no order after a restart).
 """
 
 import contextlib
-import fcntl
-import json
 import os
 import shutil
-import subprocess
 
 import botocore.exceptions
 
+from . import maven_jars
 from .processes import Process, free_port, temporary_directory
+from .sqs_faults import FaultyDoor
 from .waiting import eventually
 
-_HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sqs")
 REGION = "eu-west-1"
 KEYS = {"access_key_id": "AKIATESTTESTTESTTEST", "secret_access_key": "a-secret-of-the-tests"}
+_JAVA = ["-Xms128m", "-Xmx1g", "-XX:+UseSerialGC", "-Xshare:auto"]
+_CONFIG = """include classpath("application.conf")
+node-address {{ protocol = http, host = "127.0.0.1", port = {port}, context-path = "" }}
+rest-sqs {{ enabled = true, bind-hostname = "127.0.0.1", bind-port = {port}, sqs-limits = strict }}
+rest-stats.enabled = false
+aws {{ region = "{region}", accountId = "123456789012" }}
+"""
+_DURABLE = """
+queues-storage {{ enabled = true, path = "{directory}/queues.conf" }}
+messages-storage {{ enabled = true, uri = "jdbc:h2:{directory}/messages;WRITE_DELAY=0" }}
+"""
 
 
-def modules():
-    """The folder with the emulator, fetched once; None where node is absent or it cannot be had."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        return None
-    cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),
-                         "pgtrickle-relay-tests", "sqs-2.0.2")
-    os.makedirs(cache, exist_ok=True)
-    with open(os.path.join(cache, "lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.exists(os.path.join(cache, "node_modules", "local-aws-sqs", "dist")):
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(os.path.join(_HERE, name), cache)
-            done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-                                  cwd=cache, capture_output=True, text=True)
-            if done.returncode != 0:
-                return None
-    return os.path.join(cache, "node_modules")
+def _classpath():
+    return maven_jars.classpath("elasticmq-1.7.1", "elasticmq_jars.txt")
+
+
+def missing():
+    """Why there can be no SQS; None where there can."""
+    if not shutil.which("java"):
+        return "there is no java (default-jre-headless)"
+    try:
+        _classpath()
+    except OSError as error:
+        return f"ElasticMQ's artifacts cannot be fetched: {error}"
+    return None
 
 
 class SqsServer:
-    """The emulator on loopback; `queue(name)` makes queues and gives their URL."""
+    """ElasticMQ; `queue(name)` makes queues and gives their URL."""
 
-    def __init__(self):
+    def __init__(self, durable=False, java=_JAVA):
         self.port = free_port()
         self.directory = temporary_directory("sqs")
-        self._faults = os.path.join(self.directory, "faults.json")
+        self._config = os.path.join(self.directory, "elasticmq.conf")
+        with open(self._config, "w") as config:
+            config.write(_CONFIG.format(port=self.port, region=REGION))
+            if durable:
+                config.write(_DURABLE.format(directory=self.directory))
+        self._durable = durable
+        self._java = java
         self._queues = {}
+        self._door = None
         self.process = None
         self._client = None
 
@@ -58,12 +69,13 @@ class SqsServer:
 
     def start(self):
         with open(os.path.join(self.directory, "log"), "ab") as log:
-            self.process = Process(
-                ["node", os.path.join(_HERE, "server.js"), str(self.port), self._faults],
-                env={**os.environ, "SQS_MODULES": modules()}, stdout=log, stderr=log)
-        eventually(lambda: self.client().list_queues() is not None, 30, message=self.log)
-        for name, attributes in self._queues.items():
-            self.client().create_queue(QueueName=name, Attributes=attributes)
+            self.process = Process(["java", *self._java, f"-Dconfig.file={self._config}", "-cp",
+                                    _classpath(), "org.elasticmq.server.Main"],
+                                   stdout=log, stderr=log)
+        eventually(lambda: self.client().list_queues() is not None, 60, message=self.log)
+        if not self._durable:
+            for name, attributes in self._queues.items():
+                self.client().create_queue(QueueName=name, Attributes=attributes)
         return self
 
     def stop(self):
@@ -71,8 +83,13 @@ class SqsServer:
             self.process.thaw()
             self.process.kill9()
             self.process = None
+        if self._door is not None:
+            self._door.close()
+            self._door = None
 
-    kill9 = stop
+    def kill9(self):
+        self.process.kill9()
+        self.process = None
 
     def freeze(self):
         self.process.freeze()
@@ -100,15 +117,25 @@ class SqsServer:
 
     def count(self, url):
         """Messages in the queue, those in work included."""
+        return sum(self.counts(url))
+
+    def counts(self, url):
+        """Messages that a reader could have now, and those in work."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         got = self.client().get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        return sum(int(got[name]) for name in names)
+        return tuple(int(got[name]) for name in names)
 
     def faults(self, *faults):
-        """What goes wrong from now on: see server.js."""
-        with open(f"{self._faults}.new", "w") as file:
-            json.dump(faults, file)
-        os.replace(f"{self._faults}.new", self._faults)
+        """What goes wrong from now on at `relay_port`: see sqs_faults.py."""
+        if faults and self._door is None:
+            self._door = FaultyDoor(self.port)
+        if self._door is not None:
+            self._door.faults = list(faults)
+
+    @property
+    def relay_port(self):
+        """Where a relay has to connect: to the server, or to the door before it that has faults."""
+        return self._door.port if self._door is not None and self._door.faults else self.port
 
     def log(self):
         with contextlib.suppress(OSError):
@@ -124,22 +151,23 @@ class _OsErrors:
         self._client = client
 
     def __getattr__(self, name):
-        from botocore.exceptions import BotoCoreError
         call = getattr(self._client, name)
 
         def checked(*arguments, **options):
             try:
                 return call(*arguments, **options)
-            except BotoCoreError as error:
+            except botocore.exceptions.BotoCoreError as error:
                 raise OSError(str(error)) from error
         return checked
 
 
 class Inbox:
-    """Takes messages out of a queue and keeps them, in the order in which they came."""
+    """Takes messages out of a queue and keeps them, in the order in which they came. A message whose
+    deletion did not get through comes again, with the same MessageId: it is kept once."""
 
     def __init__(self, server, url):
         self._server, self._url = server, url
+        self._known = set()
         self.messages = []
 
     def read(self):
@@ -147,22 +175,20 @@ class Inbox:
         keep coming it returns after a thousand new ones."""
         client = self._server.client()
         for _ in range(100):
-            try:
-                got = client.receive_message(
-                    QueueUrl=self._url, MaxNumberOfMessages=10, AttributeNames=["All"],
-                    MessageAttributeNames=["All"], VisibilityTimeout=60).get("Messages", [])
-            except botocore.exceptions.ClientError as error:
-                if "OverLimit" not in str(error):
-                    raise
-                break  # the emulator has not taken note of the deletions yet
+            got = client.receive_message(
+                QueueUrl=self._url, MaxNumberOfMessages=10, AttributeNames=["All"],
+                MessageAttributeNames=["All"], VisibilityTimeout=20).get("Messages", [])
             if not got:
                 break
+            for message in got:
+                if message["MessageId"] in self._known:
+                    continue
+                self._known.add(message["MessageId"])
+                message["attributes"] = {name: value["StringValue"] for name, value
+                                         in message.get("MessageAttributes", {}).items()}
+                self.messages.append(message)
             done = client.delete_message_batch(QueueUrl=self._url, Entries=[
                 {"Id": str(i), "ReceiptHandle": message["ReceiptHandle"]}
                 for i, message in enumerate(got)])
             assert not done.get("Failed"), done["Failed"]
-            for message in got:
-                message["attributes"] = {name: value["StringValue"] for name, value
-                                         in message.get("MessageAttributes", {}).items()}
-            self.messages += got
         return self.messages
