@@ -56,14 +56,22 @@ class Sender {
     }
   }
 
-  void add(const std::string& id, std::string_view payload) {
+  void add(const std::string& id, std::string_view outbox_id, std::string_view payload) {
     if (entries_ == 0) body_ = begin_;
     if (entries_ > 0) body_ += ',';
     body_ += R"({"Id":")";
     body_ += static_cast<char>('0' + entries_);
     body_ += R"(","MessageBody":")";
     append_escaped(body_, payload);
-    body_ += R"(","MessageAttributes":{"id":{"DataType":"String","StringValue":")" + id + R"("}}})";
+    body_ += R"(","MessageAttributes":{)";
+    attribute(bench::kIdHeader, id);
+    body_ += ',';
+    attribute(bench::kOpHeader, bench::kOp);
+    body_ += ',';
+    attribute(bench::kTableHeader, bench::kTable);
+    body_ += ',';
+    attribute(bench::kOutboxIdHeader, outbox_id);
+    body_ += "}}";
     if (++entries_ == kEntries) send();
   }
 
@@ -73,6 +81,14 @@ class Sender {
   }
 
  private:
+  void attribute(std::string_view name, std::string_view value) {
+    body_ += '"';
+    body_ += name;
+    body_ += R"(":{"DataType":"String","StringValue":")";
+    body_ += value;
+    body_ += R"("})";
+  }
+
   void send() {
     while (free_.empty()) turn();
     Request& request = *free_.back();
@@ -125,7 +141,7 @@ int main(int argc, char** argv) {
   Sender sender(argv[4], argv[5]);
   bench::read_outbox(connection.get(), argv[2], std::atoi(argv[3]),
                      [&](const char* id, const char* payload, int length) {
-                       sender.add(std::string(argv[6]) + ":" + id,
+                       sender.add(std::string(argv[6]) + ":" + id, id,
                                   std::string_view(payload, static_cast<std::size_t>(length)));
                      });
   sender.finish();
