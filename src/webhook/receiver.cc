@@ -18,7 +18,8 @@
 #include <thread>
 
 #include "core/log.h"
-#include "core/text.h"
+#include "webhook/receiver_gate.h"
+#include "webhook/receiver_tls.h"
 
 namespace relay::webhook {
 
@@ -40,7 +41,6 @@ constexpr milliseconds kLinger{2000};
 constexpr milliseconds kStopTime{2000};  // for the answers that a stop gives
 constexpr std::size_t kReadAhead = 64 * 1024;
 constexpr std::size_t kRefusedAtOnce = 64;  // connections beyond the limit that are told so
-constexpr std::string_view kRetryAfter = "5";
 
 using Parser = http::request_parser<http::string_body>;
 using Response = http::response<http::string_body>;
@@ -101,36 +101,13 @@ struct Incoming {
   std::optional<Refusal> refusal;
 };
 
-Refusal busy(std::string_view why) {
-  return Refusal{503, "unavailable", std::string(why)};
-}
-
-std::string body_of(const Refusal& refusal) {
-  std::string body = "{\"error\":";
-  append_json_string(body, refusal.code);
-  body.append(",\"message\":");
-  append_json_string(body, refusal.message);
-  body.append("}\n");
-  return body;
-}
-
-Response make_response(unsigned status, std::string body, const Incoming& incoming) {
-  Response response{static_cast<http::status>(status), 11};
+Response make_response(Answer answer, const Incoming& incoming) {
+  Response response{static_cast<http::status>(answer.status), 11};
   response.set(http::field::content_type, "application/json");
+  for (const auto& [name, value] : answer.headers) response.set(name, value);
   response.keep_alive(incoming.keep_alive && !incoming.rest_unread);
-  response.content_length(body.size());
-  if (!incoming.head) response.body() = std::move(body);
-  return response;
-}
-
-Response refuse(const Refusal& refusal, const Incoming& incoming, std::string_view challenge) {
-  Response response =
-      make_response(static_cast<unsigned>(refusal.status), body_of(refusal), incoming);
-  if (refusal.status == 503) response.set(http::field::retry_after, kRetryAfter);
-  if (refusal.status == 405) response.set(http::field::allow, "POST, PUT");
-  if (refusal.status == 401 && !challenge.empty()) {
-    response.set(http::field::www_authenticate, challenge);
-  }
+  response.content_length(answer.body.size());
+  if (!incoming.head) response.body() = std::move(answer.body);
   return response;
 }
 
@@ -147,28 +124,13 @@ std::optional<Refusal> malformed(error_code error) {
   return Refusal{400, "malformed", error.message()};
 }
 
-void read_fields(const http::request<http::string_body>& raw, ReceivedRequest& request) {
+void read_fields(const Parser& parser, ReceivedRequest& request) {
+  const auto& raw = parser.get();
   request.method = std::string(raw.method_string());
   request.target = std::string(raw.target());
   for (const auto& field : raw) {
-    std::string name(field.name_string());
-    for (char& c : name) {
-      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    }
-    request.headers.emplace_back(std::move(name), std::string(field.value()));
+    request.headers.emplace_back(lower_case(field.name_string()), std::string(field.value()));
   }
-}
-
-/// What HTTP itself asks of a head.
-std::optional<Refusal> check_framing(const Parser& parser, const ReceivedRequest& request) {
-  if (parser.get().version() >= 11 && !request.header("host")) {
-    return Refusal{400, "malformed", "the header Host is missing"};
-  }
-  const auto coding = request.header("transfer-encoding");
-  if (coding && !beast::iequals(*coding, "chunked")) {
-    return Refusal{501, "transfer_encoding", "of the transfer codings only chunked is known"};
-  }
-  return std::nullopt;
 }
 
 // A program that the relay starts must not keep its port.
@@ -177,39 +139,15 @@ void close_on_exec(Socket& socket) {
   ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
 }
 
-Result<std::unique_ptr<ssl::context>> make_tls(const ReceiverOptions& options) {
-  auto context = std::make_unique<ssl::context>(ssl::context::tls_server);
-  context->set_options(ssl::context::default_workarounds | ssl::context::no_sslv2 |
-                       ssl::context::no_sslv3 | ssl::context::no_tlsv1 | ssl::context::no_tlsv1_1);
-  const auto refusal = [](std::string_view option, const std::string& file, error_code error) {
-    return fail(ErrorClass::misconfigured, "tls_files",
-                fmt::format("{}: {} cannot be used: {}", option, file, error.message()),
-                "give PEM files that the relay may read, and a key that fits the certificate");
-  };
-  error_code error;
-  context->use_certificate_chain_file(options.tls_cert, error);
-  if (error) return refusal("tls_cert", options.tls_cert, error);
-  context->use_private_key_file(options.tls_key, ssl::context::pem, error);
-  if (error) return refusal("tls_key", options.tls_key, error);
-  if (!options.tls_ca.empty()) {
-    context->load_verify_file(options.tls_ca, error);
-    if (error) return refusal("tls_ca", options.tls_ca, error);
-    context->set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert, error);
-  }
-  return context;
-}
-
 }  // namespace
 
 struct Receiver::Impl {
   Impl(const ReceiverOptions& of, RequestQueue& to) : options(of), queue(to), acceptor(io) {}
 
   Result<void> listen() {
-    if (!options.tls_cert.empty()) {
-      auto made = make_tls(options);
-      if (!made) return fail(made.error());
-      tls = std::move(*made);
-    }
+    auto made = make_tls(options);
+    if (!made) return fail(made.error());
+    tls = std::move(*made);
     error_code error;
     const tcp::endpoint endpoint(asio::ip::make_address(options.host, error), options.port);
     if (!error) acceptor.open(endpoint.protocol(), error);
@@ -279,10 +217,10 @@ struct Receiver::Impl {
       if (error) co_return;
     }
     if (too_many) {
-      Incoming refused;
-      refused.rest_unread = true;
-      refused.refusal = busy("too many connections");
-      co_await answer(stream, connection, refuse(*refused.refusal, refused, {}));
+      Incoming unread;
+      unread.rest_unread = true;
+      co_await answer(stream, connection,
+                      make_response(refused(not_now("too many connections"), {}), unread));
       co_await linger(stream, connection);
       co_return;
     }
@@ -301,9 +239,9 @@ struct Receiver::Impl {
     if (!incoming.refusal) incoming.refusal = co_await settle_one(incoming);
     if (incoming.reserved > 0) queue.give_back(incoming.reserved);
     if (stopping) incoming.keep_alive = false;
-    Response response = incoming.refusal
-                            ? refuse(*incoming.refusal, incoming, options.auth.challenge())
-                            : make_response(200, "{\"status\":\"committed\"}\n", incoming);
+    Response response = make_response(
+        incoming.refusal ? refused(*incoming.refusal, options.auth.challenge()) : committed(),
+        incoming);
     const bool alive = response.keep_alive();
     const bool sent = co_await answer(stream, connection, std::move(response));
     connection->answering = false;
@@ -315,38 +253,23 @@ struct Receiver::Impl {
   asio::awaitable<std::optional<Refusal>> settle_one(Incoming& incoming) {
     incoming.request.received =
         std::chrono::time_point_cast<Timestamp::duration>(std::chrono::system_clock::now());
-    if (auto wrong = check_complete(incoming.request)) co_return wrong;
-    const std::size_t head = incoming.request.head_bytes();
-    if (!queue.reserve(head)) co_return busy("too many bytes wait to be committed");
-    incoming.reserved += head;
-    const std::int64_t number =
-        queue.add(std::move(incoming.request), std::exchange(incoming.reserved, 0));
-    Open one{asio::steady_timer(io, options.response_timeout)};
-    open.emplace(number, &one);
-    co_await one.timer.async_wait(kNoThrow);
-    open.erase(number);
-    if (one.fate == Open::Fate::settled) co_return std::nullopt;
-    if (one.fate == Open::Fate::given_up) co_return busy("the receiver is stopping");
-    queue.abandon(number);
-    co_return busy("the message is not committed yet; send it again with the same id");
-  }
-
-  std::optional<Refusal> check_complete(const ReceivedRequest& request) const {
-    if (stopping) return busy("the receiver is stopping");
-    if (!options.auth.body_allowed(request, std::chrono::system_clock::now())) {
-      return unauthorised();
+    if (stopping) co_return not_now("the receiver is stopping");
+    if (auto wrong = gate.whole(incoming.request, std::chrono::system_clock::now())) {
+      co_return wrong;
     }
-    return check_body(request);
-  }
-
-  Refusal unauthorised() const {
-    log::failure("unauthorised", options.pipeline,
-                 Error{ErrorClass::rejected,
-                       "unauthorised",
-                       fmt::format("requests to {} are refused with 401", options.listen),
-                       "give the clients the secret that auth asks for",
-                       {}});
-    return Refusal{401, "unauthorised", "authentication is missing or wrong"};
+    const std::size_t head = incoming.request.head_bytes();
+    if (!queue.reserve(head)) co_return not_now("too many bytes wait to be committed");
+    incoming.reserved += head;
+    const auto number = queue.add(std::move(incoming.request), incoming.reserved);
+    if (!number) co_return not_now("nothing can be committed at the moment");
+    incoming.reserved = 0;
+    Open one{asio::steady_timer(io, options.response_timeout)};
+    open.emplace(*number, &one);
+    co_await one.timer.async_wait(kNoThrow);
+    open.erase(*number);
+    if (one.fate == Open::Fate::settled) co_return std::nullopt;
+    if (one.fate == Open::Fate::open) queue.abandon(*number);
+    co_return not_now("the message is not committed yet; send it again with the same id");
   }
 
   template <class Stream>
@@ -368,29 +291,17 @@ struct Receiver::Impl {
     parser.body_limit(options.max_body_bytes);
     const auto [error, size] = co_await http::async_read_header(stream, buffer, parser, kNoThrow);
     if (error) co_return broken_off(std::move(incoming), error, *connection);
-    read_fields(parser.get(), incoming.request);
+    read_fields(parser, incoming.request);
     incoming.keep_alive = parser.get().keep_alive();
     incoming.head = parser.get().method() == http::verb::head;
-    incoming.refusal = check_header(parser, incoming.request);
+    const Framing framing{parser.get().version() < 11, parser.content_length().has_value(),
+                          parser.chunked()};
+    incoming.refusal = gate.head(incoming.request, framing, SteadyClock::now());
     if (incoming.refusal) {
       incoming.rest_unread = !parser.is_done();
       co_return incoming;
     }
     co_return co_await read_body(stream, connection, buffer, parser, std::move(incoming));
-  }
-
-  /// Everything that can be said before a body is read.
-  std::optional<Refusal> check_header(const Parser& parser, const ReceivedRequest& request) const {
-    if (auto wrong = check_framing(parser, request)) return wrong;
-    if (auto wrong = check_head(request, options.path)) return wrong;
-    if (!options.auth.head_allowed(request)) return unauthorised();
-    if (!parser.content_length() && !parser.chunked()) {
-      return Refusal{411, "length_required", "give Content-Length, or send chunks"};
-    }
-    const auto room = queue.room(SteadyClock::now());
-    if (room == RequestQueue::Room::full) return busy("too many messages wait to be committed");
-    if (room == RequestQueue::Room::stalled) return busy("nothing can be committed at the moment");
-    return std::nullopt;
   }
 
   template <class Stream>
@@ -409,7 +320,7 @@ struct Receiver::Impl {
       if (queue.reserve(more)) {
         incoming.reserved += more;
       } else {
-        incoming.refusal = busy("too many bytes wait to be committed");
+        incoming.refusal = not_now("too many bytes wait to be committed");
         co_return incoming;
       }
       if (error) co_return broken_off(std::move(incoming), error, *connection);
@@ -483,17 +394,21 @@ struct Receiver::Impl {
     }
   }
 
+  void give_up_open() {
+    for (const auto& [number, one] : open) {
+      one->fate = Open::Fate::given_up;
+      one->timer.cancel();
+    }
+  }
+
   /// Lets every coroutine run to its end, so that none is left when the loop is.
   void stop() {
-    if (!thread.joinable()) return;
+    if (!thread.joinable()) return;  // it never listened
     asio::post(io, [this] {
       stopping = true;
       error_code ignored;
       acceptor.close(ignored);
-      for (const auto& [number, one] : open) {
-        one->fate = Open::Fate::given_up;
-        one->timer.cancel();
-      }
+      give_up_open();
       for (const Shared& connection : connections) {
         if (!connection->answering) connection->end();
       }
@@ -520,6 +435,7 @@ struct Receiver::Impl {
 
   const ReceiverOptions options;
   RequestQueue& queue;
+  const ReceiverGate gate{options, queue};
   asio::io_context io{1};
   std::unique_ptr<ssl::context> tls;
   tcp::acceptor acceptor;
@@ -534,7 +450,7 @@ struct Receiver::Impl {
 Receiver::Receiver(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Receiver::~Receiver() {
-  stop();
+  impl_->stop();
 }
 
 void Receiver::settle(std::int64_t number) {
@@ -542,8 +458,8 @@ void Receiver::settle(std::int64_t number) {
   asio::post(impl_->io, [impl = impl_.get(), number] { impl->settle_open(number); });
 }
 
-void Receiver::stop() {
-  impl_->stop();
+void Receiver::give_up_open() {
+  asio::post(impl_->io, [impl = impl_.get()] { impl->give_up_open(); });
 }
 
 Result<std::unique_ptr<Receiver>> Receiver::start(const ReceiverOptions& options,
