@@ -476,8 +476,10 @@ Result<void> Coordinator::balance(std::stop_token stop) {
   const std::set<std::int64_t> ours(taken->begin(), taken->end());
   const std::lock_guard lock(mutex_);
   for (auto& [name, entry] : table_) {
-    if (!entry->owned && !ours.contains(entry->key)) entry->turning_away.reset();
-    if (!ours.contains(entry->key)) continue;
+    if (!ours.contains(entry->key)) {
+      if (!entry->owned) entry->turning_away.reset();  // it is for another instance to answer
+      continue;
+    }
     entry->owned = true;
     entry->try_again = {};
     metrics_.pipeline(name)->owned.Set(1);
