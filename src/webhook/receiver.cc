@@ -8,7 +8,6 @@
 
 #include "core/log.h"
 #include "webhook/receiver_connection.h"
-#include "webhook/receiver_tls.h"
 
 namespace relay::webhook {
 
@@ -28,6 +27,30 @@ constexpr std::size_t kRefusedAtOnce = 64;  // connections beyond the limit that
 template <class Socket>
 void close_on_exec(Socket& socket) {
   ::fcntl(socket.native_handle(), F_SETFD, FD_CLOEXEC);
+}
+
+/// TLS 1.2 and 1.3; null where the options ask for none.
+Result<std::unique_ptr<ssl::context>> make_tls(const ReceiverOptions& options) {
+  if (options.tls_cert.empty()) return std::unique_ptr<ssl::context>();
+  auto context = std::make_unique<ssl::context>(ssl::context::tls_server);
+  context->set_options(ssl::context::default_workarounds | ssl::context::no_sslv2 |
+                       ssl::context::no_sslv3 | ssl::context::no_tlsv1 | ssl::context::no_tlsv1_1);
+  const auto refusal = [](std::string_view option, const std::string& file, error_code error) {
+    return fail(ErrorClass::misconfigured, "tls_files",
+                fmt::format("{}: {} cannot be used: {}", option, file, error.message()),
+                "give PEM files that the relay may read, and a key that fits the certificate");
+  };
+  error_code error;
+  context->use_certificate_chain_file(options.tls_cert, error);
+  if (error) return refusal("tls_cert", options.tls_cert, error);
+  context->use_private_key_file(options.tls_key, ssl::context::pem, error);
+  if (error) return refusal("tls_key", options.tls_key, error);
+  if (!options.tls_ca.empty()) {
+    context->load_verify_file(options.tls_ca, error);
+    if (error) return refusal("tls_ca", options.tls_ca, error);
+    context->set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert, error);
+  }
+  return context;
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 
 #include "webhook/receiver_gate.h"
 
+/// How the receiver talks over its connections. For receiver.cc alone.
 namespace relay::webhook {
 
 /// A request whose answer waits for the pipeline.
@@ -55,7 +56,7 @@ struct Reception {
   std::map<std::int64_t, OpenRequest*> open;  // requests that wait for their answer
 };
 
-/// One connection from its beginning to its end. `reception` outlives it.
+/// One connection from its beginning to its end, on the server's thread. `reception` outlives it.
 boost::asio::awaitable<void> serve(Reception& reception, boost::asio::ip::tcp::socket socket);
 boost::asio::awaitable<void> serve(Reception& reception,
                                    boost::asio::ssl::stream<boost::asio::ip::tcp::socket> stream);
