@@ -1,5 +1,5 @@
-"""Where the drains of scripts/bench go: real servers, set up for speed as a user would for
-throughput, and counted by their own clients."""
+"""Where the drains of scripts/bench go, and where its sources read: real servers, set up for speed as
+a user would for throughput, and counted by their own clients."""
 
 import http.client
 import pathlib
@@ -41,6 +41,14 @@ class Destination:
     def count(self, place):
         raise NotImplementedError
 
+    def source(self, place):
+        """The source of a pipeline that reads what sink() or the limit program wrote."""
+        raise NotImplementedError
+
+    def limit_source(self, place):
+        """The arguments of the limit program that reads it, behind the number of messages."""
+        raise NotImplementedError
+
     def forget(self, place):
         """Gives the memory or disk of a place back."""
 
@@ -61,6 +69,12 @@ class Nats(Destination):
 
     def limit(self, place):
         return [self.server.url, f"{place}.orders", place]
+
+    def source(self, place):
+        return {"type": "nats", "url": self.server.url, "stream": place, "consumer": "relay"}
+
+    def limit_source(self, place):
+        return [self.server.url, place]
 
     def count(self, place):
         return self._client.count(place)
@@ -91,6 +105,13 @@ class Kafka(Destination):
     def limit(self, place):
         return [f"127.0.0.1:{self.server.port}", place, place]
 
+    def source(self, place):
+        return {"type": "kafka", "brokers": f"127.0.0.1:{self.server.port}", "topic": place,
+                "group_id": f"relay-{place}"}
+
+    def limit_source(self, place):
+        return [f"127.0.0.1:{self.server.port}", place]
+
     def count(self, place):
         return self._readers[place].count()
 
@@ -108,6 +129,12 @@ class Redis(Destination):
 
     def limit(self, place):
         return [self.server.url, place, place]
+
+    def source(self, place):
+        return {"type": "redis", "url": self.server.url, "stream_key": place}
+
+    def limit_source(self, place):
+        return [self.server.url, place]
 
     def count(self, place):
         return self._client.xlen(place)
@@ -132,6 +159,12 @@ class RabbitMq(Destination):
 
     def limit(self, place):
         return [self.server.url, place, place]
+
+    def source(self, place):
+        return {"type": "rabbitmq", "url": self.server.url, "queue": place}
+
+    def limit_source(self, place):
+        return [self.server.url, place]
 
     def count(self, place):
         return self.server.count(place)
@@ -175,21 +208,21 @@ class Webhook(Destination):
         super().__init__(programs)
         self._process = subprocess.Popen([self.programs / "http_target"], stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, text=True)
-        self._port = int(self._process.stdout.readline())
+        self.port = int(self._process.stdout.readline())
         self._before = 0
 
     def prepare(self, place):
         self._before = self._posts()
 
     def sink(self, place):
-        return {"type": "webhook", "url": f"http://127.0.0.1:{self._port}/{place}",
+        return {"type": "webhook", "url": f"http://127.0.0.1:{self.port}/{place}",
                 "allow_private": True}
 
     def limit(self, place):
-        return [f"http://127.0.0.1:{self._port}/{place}", place]
+        return [f"http://127.0.0.1:{self.port}/{place}", place]
 
     def _posts(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         connection.request("GET", "/")
         return int(connection.getresponse().read())
 

@@ -3,35 +3,16 @@
 //   ID_PREFIX
 #include <amqp.h>
 #include <amqp_framing.h>
-#include <amqp_tcp_socket.h>
 
 #include <array>
 #include <cstdint>
-#include <vector>
 
 #include "outbox_reader.h"
+#include "rabbit_connection.h"
 
 namespace {
 
 constexpr std::uint64_t kWindow = 1000;
-
-amqp_connection_state_t open_rabbit(const char* url) {
-  std::vector<char> text(url, url + std::char_traits<char>::length(url) + 1);
-  amqp_connection_info info;
-  if (amqp_parse_url(text.data(), &info) != AMQP_STATUS_OK) bench::die("reading", url);
-  const amqp_connection_state_t connection = amqp_new_connection();
-  amqp_socket_t* const socket = amqp_tcp_socket_new(connection);
-  if (amqp_socket_open(socket, info.host, info.port) != AMQP_STATUS_OK) bench::die("opening", url);
-  const auto login = amqp_login(connection, info.vhost, 0, 131072, 0, AMQP_SASL_METHOD_PLAIN,
-                                info.user, info.password);
-  if (login.reply_type != AMQP_RESPONSE_NORMAL) bench::die("logging in", url);
-  amqp_channel_open(connection, 1);
-  amqp_confirm_select(connection, 1);
-  if (amqp_get_rpc_reply(connection).reply_type != AMQP_RESPONSE_NORMAL) {
-    bench::die("confirm.select", url);
-  }
-  return connection;
-}
 
 amqp_table_entry_t header(const char* name, const char* value) {
   amqp_table_entry_t entry{};
@@ -46,7 +27,11 @@ amqp_table_entry_t header(const char* name, const char* value) {
 int main(int argc, char** argv) {
   if (argc != 7) bench::die("usage", "see the head of limit_rabbitmq.cc");
   const bench::Connection connection = bench::connect(argv[1]);
-  const amqp_connection_state_t rabbit = open_rabbit(argv[4]);
+  const amqp_connection_state_t rabbit = bench::open_rabbit(argv[4]);
+  amqp_confirm_select(rabbit, 1);
+  if (amqp_get_rpc_reply(rabbit).reply_type != AMQP_RESPONSE_NORMAL) {
+    bench::die("confirm.select", argv[4]);
+  }
   std::uint64_t sent = 0;
   std::uint64_t confirmed = 0;
   const auto wait_until = [&](std::uint64_t least) {

@@ -1,10 +1,5 @@
 #include "admin/http_server.h"
 
-#ifdef __SANITIZE_THREAD__
-// The thread sanitizer knows no fences; Asio's queues are guarded by mutexes beside them.
-#define BOOST_ASIO_DISABLE_FENCED_BLOCK
-#endif
-
 #include <fcntl.h>
 
 #include <array>

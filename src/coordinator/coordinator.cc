@@ -372,13 +372,14 @@ void Coordinator::begin_stop(Entry& entry) {
 }
 
 /// Waits for pipelines that were asked to end. Not under the mutex: others want to know meanwhile
-/// how things stand.
-void Coordinator::end(std::vector<Assembled> pipelines) {
+/// how things stand. Returns them: they have ended, and exist.
+std::vector<Assembled> Coordinator::end(std::vector<Assembled> pipelines) {
   for (Assembled& assembled : pipelines) assembled.pipeline->give_up();
   for (Assembled& assembled : pipelines) {
     assembled.pipeline->join(Deadline::after(milliseconds(0)));
     sweep_->forget(*assembled.pipeline);
   }
+  return pipelines;
 }
 
 /// Takes leave of pipelines that have ended: removed ones and those handed over give up their lock.
@@ -475,7 +476,10 @@ Result<void> Coordinator::balance(std::stop_token stop) {
   const std::set<std::int64_t> ours(taken->begin(), taken->end());
   const std::lock_guard lock(mutex_);
   for (auto& [name, entry] : table_) {
-    if (!ours.contains(entry->key)) continue;
+    if (!ours.contains(entry->key)) {
+      if (!entry->owned) entry->turning_away.reset();  // it is for another instance to answer
+      continue;
+    }
     entry->owned = true;
     entry->try_again = {};
     metrics_.pipeline(name)->owned.Set(1);
@@ -556,6 +560,7 @@ void Coordinator::run_pipelines() {
 
 void Coordinator::make(Entry& entry) {
   entry.watched.clear();
+  entry.turning_away.reset();  // gives its port back
   auto assembled = assemble(entry.config, workshop_, hooks());
   if (!assembled) {
     if (!entry.problem) entry.problem_since = std::chrono::system_clock::now();
@@ -682,7 +687,12 @@ void Coordinator::lose_everything(const Error& error) {
       metrics_.pipeline(name)->owned.Set(0);
     }
   }
-  end(std::move(ending));
+  ending = end(std::move(ending));
+  const std::lock_guard lock(mutex_);
+  for (Assembled& ended : ending) {
+    if (!ended.pipeline->source().answers_when_closed()) continue;
+    table_.at(ended.pipeline->name())->turning_away = std::move(ended.pipeline);
+  }
 }
 
 void Coordinator::stop_all(Deadline drain) {

@@ -62,6 +62,9 @@ class Coordinator {
     std::chrono::system_clock::time_point problem_since{};
     SteadyClock::time_point try_again{};
     Assembled assembled;
+    /// Ended with the lock session, and kept until it is known who owns it now: its source answers
+    /// meanwhile that nothing is taken in.
+    std::unique_ptr<Pipeline> turning_away;
     bool stopping = false;
     Deadline drain = Deadline::never();
     std::string written_status;  ///< what was last written to the database
@@ -90,7 +93,7 @@ class Coordinator {
   PipelineHooks hooks();
   PipelineStatus status_of(const Entry& entry) const;
   Result<void> wait_for_change(std::stop_token stop);
-  void end(std::vector<Assembled> pipelines);
+  std::vector<Assembled> end(std::vector<Assembled> pipelines);
   void poke();
 
   const config::Settings settings_;

@@ -59,6 +59,10 @@ class Source {
 
   /// Writes what `acknowledge` has left due, within a moment, and lets go of what it holds.
   virtual void close() = 0;
+
+  /// True where those who write to the source are still told, until it is destroyed, that nothing
+  /// is taken in.
+  virtual bool answers_when_closed() const { return false; }
 };
 
 }  // namespace relay

@@ -24,13 +24,6 @@ std::vector<std::string> words(std::string_view text) {
   return all;
 }
 
-std::string lower(std::string text) {
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return text;
-}
-
 Kind kind_of(std::string_view text) {
   if (text == "bearer") return Kind::bearer;
   if (text == "basic") return Kind::basic;
@@ -63,7 +56,7 @@ Result<void> check_secrets(const config::Values& values, Kind kind) {
 /// "Bearer" and "Basic" are the same in any case; what follows is not.
 std::optional<std::string_view> credentials(std::string_view value, std::string_view scheme) {
   if (value.size() <= scheme.size() || value[scheme.size()] != ' ') return std::nullopt;
-  if (lower(std::string(value.substr(0, scheme.size()))) != scheme) return std::nullopt;
+  if (lower_case(value.substr(0, scheme.size())) != scheme) return std::nullopt;
   value.remove_prefix(scheme.size());
   value.remove_prefix(std::min(value.find_first_not_of(' '), value.size()));
   return value;
@@ -119,7 +112,7 @@ Result<ReceiverAuth> ReceiverAuth::make(const config::Values& values) {
     return fail(ErrorClass::misconfigured, "auth", "the secret of auth is blank",
                 "give a secret that holds more than spaces");
   }
-  if (auth.kind_ == Kind::header) auth.header_ = lower(values.text("auth_header"));
+  if (auth.kind_ == Kind::header) auth.header_ = lower_case(values.text("auth_header"));
   return auth;
 }
 

@@ -6,6 +6,7 @@ namespace relay::webhook {
 
 RequestQueue::Room RequestQueue::room(SteadyClock::time_point now) const {
   const std::lock_guard lock(mutex_);
+  if (closed_) return Room::closed;
   const bool under_way = !unsettled_.empty() && unsettled_.begin()->first <= last_taken_;
   if (nobody_takes_ || (under_way && now - progress_ > bounds_.patience)) return Room::stalled;
   return unsettled_.size() < bounds_.requests && bytes_ < bounds_.bytes ? Room::free : Room::full;
@@ -27,10 +28,11 @@ void RequestQueue::give_back_locked(std::size_t bytes) {
   bytes_ -= std::min(bytes, bytes_);
 }
 
-std::int64_t RequestQueue::add(ReceivedRequest request, std::size_t reserved) {
+std::optional<std::int64_t> RequestQueue::add(ReceivedRequest&& request, std::size_t reserved) {
   std::int64_t number = 0;
   {
     const std::lock_guard lock(mutex_);
+    if (closed_) return std::nullopt;
     number = ++last_;
     unsettled_.emplace(number, reserved);
     waiting_.push_back(Taken{number, std::move(request)});
@@ -82,11 +84,17 @@ void RequestQueue::settle(std::int64_t number, SteadyClock::time_point now) {
   }
 }
 
-void RequestQueue::forget_all() {
+void RequestQueue::close() {
   const std::lock_guard lock(mutex_);
+  closed_ = true;
   for (const auto& [number, bytes] : unsettled_) give_back_locked(bytes);
   unsettled_.clear();
   waiting_.clear();
+}
+
+void RequestQueue::open() {
+  const std::lock_guard lock(mutex_);
+  closed_ = nobody_takes_ = false;
 }
 
 }  // namespace relay::webhook

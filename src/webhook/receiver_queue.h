@@ -35,14 +35,15 @@ class RequestQueue {
   explicit RequestQueue(Bounds bounds) : bounds_(bounds) {}
 
   /// Why there is no room for another request, or that there is.
-  enum class Room { free, full, stalled };
+  enum class Room { free, full, stalled, closed };
   Room room(SteadyClock::time_point now) const;
   /// Room for so many more bytes of a body that is arriving.
   bool reserve(std::size_t bytes);
   void give_back(std::size_t bytes);
 
-  /// Hands a request over, with the bytes that were reserved for it. Its number.
-  std::int64_t add(ReceivedRequest request, std::size_t reserved);
+  /// Hands a request over, with the bytes that were reserved for it. Its number; nothing, and
+  /// nothing done, where the queue is closed.
+  std::optional<std::int64_t> add(ReceivedRequest&& request, std::size_t reserved);
   /// Its client waits no longer. One that nobody took yet is forgotten (true).
   bool abandon(std::int64_t number);
 
@@ -50,8 +51,10 @@ class RequestQueue {
   std::vector<Taken> take(const ReadLimits& limits, Deadline deadline, std::stop_token stop);
   /// Everything up to this number is settled.
   void settle(std::int64_t number, SteadyClock::time_point now);
-  /// Nothing that is unsettled will be.
-  void forget_all();
+  /// Nothing that is unsettled will be, and nothing more is taken in.
+  void close();
+  /// Something is taken in again.
+  void open();
 
  private:
   void give_back_locked(std::size_t bytes);
@@ -65,7 +68,8 @@ class RequestQueue {
   std::int64_t last_ = 0;
   std::int64_t last_taken_ = 0;
   SteadyClock::time_point progress_{};  // of what was taken
-  bool nobody_takes_ = false;           // a request waited in vain, and none was asked for since
+  bool closed_ = false;
+  bool nobody_takes_ = false;  // a request waited in vain, and none was asked for since
 };
 
 }  // namespace relay::webhook

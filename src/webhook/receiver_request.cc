@@ -51,14 +51,6 @@ bool passed_on(std::string_view name, const EventRules& rules) {
          std::find(kNotPassedOn.begin(), kNotPassedOn.end(), name) == kNotPassedOn.end();
 }
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
-}
-
 std::string headers_json(const ReceivedRequest& request, const EventRules& rules,
                          const std::optional<std::string>& trace) {
   std::vector<std::pair<std::string_view, std::string>> values;
@@ -109,6 +101,14 @@ std::size_t ReceivedRequest::head_bytes() const {
   return bytes;
 }
 
+std::string lower_case(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  return out;
+}
+
 std::optional<std::string> path_of(std::string_view target) {
   if (target.starts_with("http://") || target.starts_with("https://")) {
     const auto slash = target.find('/', target.find("//") + 2);
@@ -133,7 +133,7 @@ std::optional<Refusal> check_head(const ReceivedRequest& request, std::string_vi
   if (request.method != "POST" && request.method != "PUT") {
     return Refusal{405, "method_not_allowed", "messages come by POST or PUT"};
   }
-  const std::string coding = lower(request.header("content-encoding").value_or("identity"));
+  const std::string coding = lower_case(request.header("content-encoding").value_or("identity"));
   if (coding != "identity") {
     return Refusal{415, "content_encoding", "bodies are taken as they are, not compressed"};
   }
@@ -141,7 +141,7 @@ std::optional<Refusal> check_head(const ReceivedRequest& request, std::string_vi
 }
 
 std::optional<Refusal> check_body(const ReceivedRequest& request) {
-  const std::string type = lower(request.header("content-type").value_or(""));
+  const std::string type = lower_case(request.header("content-type").value_or(""));
   if (type.empty() || !envelope::is_json_type(type) || is_json(request.body)) return std::nullopt;
   return Refusal{400, "not_json",
                  request.body.empty() ? "the content type says JSON, and there is no body"
@@ -166,7 +166,7 @@ Record to_record(const ReceivedRequest& request, const EventRules& rules,
                              .key = {},
                              .payload = body,
                              .header = [&](std::string_view name) -> std::optional<std::string> {
-                               const std::string wanted = lower(name);
+                               const std::string wanted = lower_case(name);
                                if (!passed_on(wanted, rules)) return std::nullopt;
                                const auto value = request.header(wanted);
                                return value ? std::optional(as_text(*value)) : std::nullopt;

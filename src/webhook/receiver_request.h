@@ -10,6 +10,7 @@
 #include "core/arena.h"
 #include "core/record.h"
 #include "pipeline/field_mapping.h"
+#include "webhook/receiver_answer.h"
 
 namespace relay::webhook {
 
@@ -27,12 +28,8 @@ struct ReceivedRequest {
   std::size_t head_bytes() const;
 };
 
-/// Why a request is not taken, as the client reads it.
-struct Refusal {
-  int status = 400;
-  std::string code;
-  std::string message;
-};
+/// ASCII letters only, as names of HTTP are.
+std::string lower_case(std::string_view text);
 
 /// The path of a target, without its query, percent-decoding done. Nothing where a % begins no two
 /// hex digits or the target is no path.

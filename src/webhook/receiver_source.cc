@@ -40,12 +40,9 @@ ReceiverSource::ReceiverSource(ReceiverOptions options, FieldMapping mapping)
       shape_(std::make_shared<const TableShape>(TableShape{options_.path, {}})),
       queue_({options_.max_waiting, options_.max_waiting_bytes, options_.response_timeout}) {}
 
-ReceiverSource::~ReceiverSource() {
-  close();
-}
-
 Result<void> ReceiverSource::open(std::stop_token) {
-  close();
+  queue_.open();
+  if (receiver_) return {};
   if (!is_loopback(options_.host)) {
     if (options_.auth.kind() == ReceiverAuth::Kind::none && options_.tls_ca.empty()) {
       log::warn("no_auth", options_.pipeline,
@@ -85,9 +82,8 @@ Result<void> ReceiverSource::acknowledge(const Position& settled, std::span<cons
 }
 
 void ReceiverSource::close() {
-  if (receiver_) receiver_->stop();
-  receiver_.reset();
-  queue_.forget_all();
+  queue_.close();
+  if (receiver_) receiver_->give_up_open();
 }
 
 }  // namespace relay::webhook

@@ -16,11 +16,10 @@ namespace relay::webhook {
 /// client that reads 200 knows that its message is committed. A client that reads anything else, or
 /// nothing, sends again: its message may be committed nonetheless, and the same id makes the second
 /// one a duplicate. Requests that come together are read together, so that they share a
-/// transaction.
+/// transaction. From `open` to its destruction it listens; closed, it answers 503 to everything.
 class ReceiverSource : public Source {
  public:
   ReceiverSource(ReceiverOptions options, FieldMapping mapping);
-  ~ReceiverSource() override;
 
   Result<void> open(std::stop_token stop) override;
   Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,
@@ -28,6 +27,7 @@ class ReceiverSource : public Source {
   Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
   std::optional<std::int64_t> lag() override { return std::nullopt; }
   void close() override;
+  bool answers_when_closed() const override { return receiver_ != nullptr; }
 
  private:
   const ReceiverOptions options_;
@@ -35,7 +35,7 @@ class ReceiverSource : public Source {
   const FieldMapping mapping_;
   const std::shared_ptr<const TableShape> shape_;
   RequestQueue queue_;
-  std::unique_ptr<Receiver> receiver_;
+  std::unique_ptr<Receiver> receiver_;  // ends before the queue that it fills
 };
 
 }  // namespace relay::webhook

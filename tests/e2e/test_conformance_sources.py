@@ -266,7 +266,7 @@ def test_the_broker_frozen_and_thawed(lab, relay):
 
 @case(SOURCES, "connection_cut", "connection cut after N bytes, either way")
 def test_the_connection_cut_after_any_number_of_bytes(lab, broker, relay):
-    with broker.proxy() as proxy:
+    with broker.source_proxy() as proxy:
         lab.configure(source=broker.source(port=proxy.port))
         with relay:
             lab.wait(lab.publish(20))

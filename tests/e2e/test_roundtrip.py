@@ -12,9 +12,8 @@ from support.relay import Relay
 from support.waiting import eventually
 
 ROWS = 100_000 if LONG else 6_000
-# What sink() writes is what source() reads, but where they are of different kinds.
 NAMES = [name for name in sorted(BROKERS)
-         if has_side(BROKERS[name], SOURCES) and not BROKERS[name].source_name]
+         if has_side(BROKERS[name], SOURCES) and BROKERS[name].reads_back]
 
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name))

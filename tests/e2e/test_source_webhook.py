@@ -16,6 +16,7 @@ import pytest
 
 from support.pipelines import LONG, SLOW_FACTOR
 from support.processes import free_port
+from support.proxy import FaultProxy
 from support.relay import Relay
 from support.tls import Authority
 from support.waiting import eventually, holds_for
@@ -514,21 +515,70 @@ def test_without_its_destination_it_answers_503_and_recovers(db, own_pg_server, 
     assert {"before", "during0", "after"} <= stored
 
 
-def test_without_the_relays_database_nobody_is_told_200(own_pg_server, own_db, relay_bin, port):
+def turned_away(port):
+    """Whether a request is answered, and with: come again later."""
+    code, headers, body = send(port)
+    return code == 503 and int(headers["Retry-After"]) > 0 and body["error"] == "unavailable"
+
+
+def test_without_the_relays_database_it_answers_503_and_recovers(own_pg_server, own_db, relay_bin,
+                                                                 port):
     set_receiver(own_db, port, options={"response_timeout": "1s"})
     with Relay(own_db.relay_dsn) as relay:
         wait_listening(port, relay)
-        assert status(port) == 200
-        own_pg_server.stop_immediate()
+        for stop in (own_pg_server.stop_immediate, own_pg_server.kill9):
+            eventually(lambda: status(port) == 200, 60 * SLOW_FACTOR,
+                       message=lambda: relay.log(40))
+            stop()
+            holds_for(lambda: turned_away(port), 4, interval=0.02)
+            own_pg_server.start()
+        began = time.monotonic()
+        eventually(lambda: status(port) == 200, 60 * SLOW_FACTOR, interval=0.02,
+                   message=lambda: relay.log(40))
+        print(f"200 again {time.monotonic() - began:.2f} s after PostgreSQL was")
 
-        def nobody_is_told():
-            try:
-                return status(port) == 503
-            except (OSError, http.client.HTTPException):
-                return True
-        holds_for(nobody_is_told, 2, interval=0.05)
-        own_pg_server.start()
-        eventually(lambda: status(port) == 200, 60 * SLOW_FACTOR, message=lambda: relay.log(40))
+
+def test_a_pipeline_that_goes_away_with_the_database_gives_its_port_back(
+        own_pg_server, own_db, relay_bin, port):
+    """What is decided while the relay cannot know it holds when it does."""
+    set_receiver(own_db, port)
+    with Relay(own_db.relay_dsn) as relay, FaultProxy(own_pg_server.port) as proxy:
+        wait_listening(port, relay)
+        relay.stop()
+        through = Relay(own_db.relay_dsn.replace(str(own_pg_server.port), str(proxy.port)))
+        with through:
+            wait_listening(port, through)
+            proxy.cut()
+            eventually(lambda: turned_away(port), 20 * SLOW_FACTOR)
+            own_db.execute("select pgtrickle.disable_relay('hooks')")
+            proxy.restore()
+            eventually(lambda: not listens(port), 30 * SLOW_FACTOR)
+
+
+def test_while_another_relay_owns_the_pipeline_one_without_the_database_accepts_nothing(
+        own_pg_server, own_db, relay_bin, port):
+    """Each listens at an address of its own, as on hosts of their own."""
+    other = free_port()
+    config = {"source": {"type": "webhook", "listen": "127.0.0.1:${env:HOOKS_PORT}"},
+              "sink": {"type": "inbox", "inbox_name": "hooks"}}
+    own_db.execute("select pgtrickle.set_relay_inbox('hooks', config => %s::jsonb, enabled => true)",
+                   (json.dumps(config),))
+    with FaultProxy(own_pg_server.port) as proxy:
+        dsn = own_db.relay_dsn.replace(str(own_pg_server.port), str(proxy.port))
+        with Relay(dsn, env={"HOOKS_PORT": str(port)}) as first:
+            wait_listening(port, first)
+            assert status(port) == 200
+            with Relay(own_db.relay_dsn, env={"HOOKS_PORT": str(other)}) as second:
+                second.wait_up()
+                proxy.cut()
+                wait_listening(other, second)
+                assert status(other, headers={**JSON, "Idempotency-Key": "second"}) == 200
+                holds_for(lambda: turned_away(port), 2, interval=0.05)
+                proxy.restore()
+                eventually(lambda: not listens(port), 30 * SLOW_FACTOR,
+                           message=lambda: first.log(40))
+                assert status(other) == 200
+    assert len(rows(own_db)) == 3
 
 
 def test_what_waits_is_bounded_and_a_stop_answers_it(own_pg_server, own_db, relay_bin, port):

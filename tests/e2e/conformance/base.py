@@ -34,6 +34,7 @@ class Broker:
 
     name = ""                 # the sink's type
     source_name = None        # the source's type, where it is another one
+    reads_back = True         # what sink() writes is what source() reads
     deduplicates = False      # it drops a second message with the same id
     ordered = True            # received() tells the order of the messages of a key
     has_headers = True        # Received.headers holds pgtrickle-id and so on
@@ -159,6 +160,10 @@ class Broker:
         delivers there, it reads. Redelivery of what was not acknowledged is quick enough for tests
         (a few seconds)."""
         raise NotImplementedError
+
+    def source_proxy(self):
+        """A fault proxy between server and source(port=...)."""
+        return self.proxy()
 
     def publish(self, messages):
         """Sends messages to `place` by an independent client and returns when the server has taken

@@ -19,6 +19,7 @@ class InboxBroker(Broker):
 
     name = "pg-inbox"
     source_name = "pg-outbox"
+    reads_back = False
     deduplicates = True
     has_key = True
     raw_body = False

@@ -1,26 +1,37 @@
-"""HTTP webhooks: a web server that keeps what it accepted in a file."""
+"""HTTP webhooks: a web server that keeps what it accepted in a file, and a sender that repeats what was
+not answered with 200."""
 
+import json
 
+from support.http_sender import HttpSender
 from support.http_server import HttpServer
+from support.processes import free_port
+from support.proxy import FaultProxy
 from support.tls import Authority
 
 from .base import Broker, Received
 
 TOKEN = "right-token"
+RELAY_IS_THE_SERVER = "the relay is the server, and the senders are the clients"
 
 
 class WebhookBroker(Broker):
-    """One server that asks for a bearer token; a place is a path."""
+    """One server that asks for a bearer token; a place is a path. For the source a place is a port at
+    which the relay listens, and a sender."""
 
     name = "webhook"
+    reads_back = False
     max_body = 2_000_000
     has_key = False
+    source_na = {case: RELAY_IS_THE_SERVER for case in (
+        "broker_killed", "broker_frozen", "authentication_refused", "wrong_ca", "unresolvable")}
 
     def __init__(self):
         super().__init__()
         self._server = HttpServer(authorization=f"Bearer {TOKEN}")
         self._secured = None
         self.port = self._server.port
+        self._listen = self._sender = None
 
     def start(self):
         self._server.start()
@@ -39,6 +50,8 @@ class WebhookBroker(Broker):
         self._server.thaw()
 
     def close(self):
+        if self._sender:
+            self._sender.close()
         self._server.stop()
         if self._secured:
             self._secured.stop()
@@ -48,6 +61,10 @@ class WebhookBroker(Broker):
 
     def prepare(self):
         self._server.rules()
+        if self._sender:
+            self._sender.close()
+        self._listen = free_port()
+        self._sender = HttpSender(self._listen)
 
     # The sink ----------------------------------------------------------------------------------
 
@@ -78,3 +95,35 @@ class WebhookBroker(Broker):
 
     def unresolvable(self):
         return self.sink(url="https://no-such-host.invalid/hook")
+
+    # The source --------------------------------------------------------------------------------
+
+    def source(self, port=None, **over):
+        if port:  # of a proxy, for those who send
+            self._sender.port = port
+        return {"type": "webhook", "listen": f"127.0.0.1:{self._listen}", "auth": "bearer",
+                "bearer_token": TOKEN, "aggregate_id_from": "header:key",
+                "max_waiting_bytes": "8MiB", **over}
+
+    def source_proxy(self):
+        return FaultProxy(self._listen)
+
+    def publish(self, messages):
+        """The sender has them, and goes on until they are answered with 200."""
+        for identity, key, kind, body in messages:
+            headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": content_type(body),
+                       "Idempotency-Key": identity, "X-Event-Type": kind, "key": key}
+            self._sender.send("/inbox", {name: text for name, text in headers.items() if text},
+                              body)
+
+    def unacknowledged(self):
+        assert not self._sender.refused, self._sender.refused
+        return self._sender.unanswered()
+
+
+def content_type(body):
+    try:
+        json.loads(body)
+    except ValueError:
+        return "application/octet-stream"
+    return "application/json"

@@ -90,16 +90,29 @@ TEST(RequestQueue, WithoutProgressThereIsNoRoom) {
   EXPECT_EQ(queue.room(now + milliseconds(9000)), Room::free);
 }
 
-TEST(RequestQueue, AfterAStopNothingIsLeftAndNumbersGoOn) {
+TEST(RequestQueue, ClosedItTakesNothingAndForgetsWhatItHeld) {
   RequestQueue queue(kBounds);
   ASSERT_TRUE(queue.reserve(100));
   queue.add(body(100), 100);
   take(queue);
   queue.add(body(1), 0);
-  queue.forget_all();
+  queue.close();
+  EXPECT_EQ(queue.room(SteadyClock::now()), Room::closed);
+  ReceivedRequest late = body(7);
+  EXPECT_EQ(queue.add(std::move(late), 0), std::nullopt);
+  EXPECT_EQ(late.body.size(), 7u);
   EXPECT_EQ(take(queue), Numbers{});
   EXPECT_TRUE(queue.reserve(100));
-  EXPECT_EQ(queue.add(body(1), 0), 3);
+}
+
+TEST(RequestQueue, OpenedAgainItsNumbersGoOn) {
+  RequestQueue queue(kBounds);
+  queue.add(body(1), 0);
+  queue.close();
+  queue.open();
+  EXPECT_EQ(queue.room(SteadyClock::now()), Room::free);
+  EXPECT_EQ(queue.add(body(1), 0), 2);
+  EXPECT_EQ(take(queue), Numbers{2});
 }
 
 TEST(RequestQueue, WaitingEndsWithARequestOrAStop) {
