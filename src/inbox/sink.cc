@@ -101,51 +101,84 @@ Result<void> InboxSink::deliver_all(std::span<const Message> messages,
   auto lease = borrow(deadline, stop);
   if (!lease) return fail(lease.error());
   Delivery delivery{**lease, messages, outcomes, deadline, stop};
+  Part under_way;
+  bool started = false;
+  // While PostgreSQL writes one part, the values of the next one are put together.
   for (std::size_t first = 0; first < messages.size();) {
     const std::size_t end = statement_end(messages, first, options_.rows_per_statement);
-    if (auto written = write(delivery, first, end - first); !written) return written;
+    const Part next{first, end - first};
+    auto arrays = values(delivery, next, false);
+    if (auto done = complete(delivery, under_way, started); !done) return done;
+    started = start(delivery, arrays);
+    under_way = next;
     first = end;
   }
-  return {};
+  return complete(delivery, under_way, started);
 }
 
-Result<void> InboxSink::write(Delivery& delivery, std::size_t first, std::size_t count) {
-  auto rows = insert(delivery, first, count, false);
+bool InboxSink::start(Delivery& delivery, std::span<BinaryArray> values) {
+  std::vector<std::string_view> params;
+  for (BinaryArray& array : values) params.push_back(array.finish());
+  return delivery.connection.send_binary(target_->insert, params, due(delivery), delivery.stop)
+      .has_value();
+}
+
+Result<void> InboxSink::complete(Delivery& delivery, Part part, bool started) {
+  if (part.count == 0) return {};
+  if (started) {
+    const auto rows = delivery.connection.take_rows(due(delivery), delivery.stop);
+    if (rows) {
+      note(delivery, part, *rows);
+      return {};
+    }
+    if (!delivery.connection.ok()) return fail(rows.error());
+  }
+  return write(delivery, part);
+}
+
+Result<void> InboxSink::write(Delivery& delivery, Part part) {
+  auto rows = insert(delivery, part, false);
   if (rows) {
-    note(delivery, first, count, *rows);
+    note(delivery, part, *rows);
     return {};
   }
   Error error = judge(rows.error(), target_->table);
   if (error.error_class != ErrorClass::rejected) return fail(std::move(error));
-  if (count == 1) return refused(delivery, first, error);
-  const std::size_t half = count / 2;
-  if (auto done = write(delivery, first, half); !done) return done;
-  return write(delivery, first + half, count - half);
+  if (part.count == 1) return refused(delivery, part.first, error);
+  const std::size_t half = part.count / 2;
+  if (auto done = write(delivery, {part.first, half}); !done) return done;
+  return write(delivery, {part.first + half, part.count - half});
 }
 
-Result<postgres::Rows> InboxSink::insert(Delivery& delivery, std::size_t first, std::size_t count,
-                                         bool raw) {
-  std::vector<BinaryArray> arrays;
+Result<postgres::Rows> InboxSink::insert(Delivery& delivery, Part part, bool raw) {
+  auto arrays = values(delivery, part, raw);
   std::vector<std::string_view> params;
+  for (BinaryArray& array : arrays) params.push_back(array.finish());
+  return delivery.connection.query_binary(target_->insert, params, due(delivery), delivery.stop);
+}
+
+std::vector<BinaryArray> InboxSink::values(const Delivery& delivery, Part part, bool raw) const {
+  std::vector<BinaryArray> arrays;
   arrays.reserve(target_->columns.size());
   for (const Target::Column& column : target_->columns) {
     BinaryArray& array =
         arrays.emplace_back(column.kind == ColumnKind::bytes ? BinaryArray::Element::bytea
                                                              : BinaryArray::Element::text);
-    for (const Message& message : delivery.messages.subspan(first, count)) {
+    for (const Message& message : delivery.messages.subspan(part.first, part.count)) {
       add_value(array, column.field, column.kind, message, options_.pipeline, raw);
     }
-    params.push_back(array.finish());
   }
-  const Deadline deadline = delivery.deadline.earlier(Deadline::after(options_.operation_timeout));
-  return delivery.connection.query_binary(target_->insert, params, deadline, delivery.stop);
+  return arrays;
+}
+
+Deadline InboxSink::due(const Delivery& delivery) const {
+  return delivery.deadline.earlier(Deadline::after(options_.operation_timeout));
 }
 
 /// Which of the messages were new. Of two with the same id in one statement it is the first.
-void InboxSink::note(Delivery& delivery, std::size_t first, std::size_t count,
-                     const postgres::Rows& rows) {
-  const auto outcomes = std::span(delivery.outcomes).subspan(first, count);
-  const bool all = static_cast<std::size_t>(rows.size()) == count;
+void InboxSink::note(Delivery& delivery, Part part, const postgres::Rows& rows) {
+  const auto outcomes = std::span(delivery.outcomes).subspan(part.first, part.count);
+  const bool all = static_cast<std::size_t>(rows.size()) == part.count;
   std::fill(outcomes.begin(), outcomes.end(), all ? Outcome::delivered() : Outcome::duplicate());
   if (all) return;
   if (!target_->ids_are_text) {
@@ -156,8 +189,10 @@ void InboxSink::note(Delivery& delivery, std::size_t first, std::size_t count,
   }
   std::unordered_set<std::string_view> written;
   for (int row = 0; row < rows.size(); ++row) written.insert(rows.text(row, 0));
-  for (std::size_t i = 0; i < count; ++i) {
-    if (written.erase(delivery.messages[first + i].id) > 0) outcomes[i] = Outcome::delivered();
+  for (std::size_t i = 0; i < part.count; ++i) {
+    if (written.erase(delivery.messages[part.first + i].id) > 0) {
+      outcomes[i] = Outcome::delivered();
+    }
   }
 }
 
@@ -167,9 +202,9 @@ Result<void> InboxSink::refused(Delivery& delivery, std::size_t index, const Err
     const auto payload = payload_is_refused(delivery, delivery.messages[index]);
     if (!payload) return fail(payload.error());
     if (*payload) {
-      auto rows = insert(delivery, index, 1, true);
+      auto rows = insert(delivery, {index, 1}, true);
       if (rows) {
-        note(delivery, index, 1, *rows);
+        note(delivery, {index, 1}, *rows);
         return {};
       }
       Error raw = judge(rows.error(), target_->table);

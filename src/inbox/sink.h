@@ -45,14 +45,27 @@ class InboxSink final : public Sink {
     std::stop_token stop;
   };
 
+  /// Messages of one statement.
+  struct Part {
+    std::size_t first = 0;
+    std::size_t count = 0;
+  };
+
   Result<postgres::Lease> borrow(Deadline deadline, std::stop_token stop);
   /// An error: what has no outcome yet is not known.
   Result<void> deliver_all(std::span<const Message> messages, std::vector<Outcome>& outcomes,
                            Deadline deadline, std::stop_token stop);
-  /// Writes `count` messages from `first`. An error: what has no outcome yet is not known.
-  Result<void> write(Delivery& delivery, std::size_t first, std::size_t count);
-  Result<postgres::Rows> insert(Delivery& delivery, std::size_t first, std::size_t count, bool raw);
-  void note(Delivery& delivery, std::size_t first, std::size_t count, const postgres::Rows& rows);
+  /// Starts the statement for a part, whose values these are. False: it did not start.
+  bool start(Delivery& delivery, std::span<BinaryArray> values);
+  /// Takes what became of a statement that was started; where it failed, and the session did not,
+  /// the part is written anew.
+  Result<void> complete(Delivery& delivery, Part part, bool started);
+  /// Writes a part. An error: what has no outcome yet is not known.
+  Result<void> write(Delivery& delivery, Part part);
+  Result<postgres::Rows> insert(Delivery& delivery, Part part, bool raw);
+  std::vector<BinaryArray> values(const Delivery& delivery, Part part, bool raw) const;
+  Deadline due(const Delivery& delivery) const;
+  void note(Delivery& delivery, Part part, const postgres::Rows& rows);
   Result<void> refused(Delivery& delivery, std::size_t index, const Error& error);
   /// Whether it is the payload that PostgreSQL cannot take, and not something else in the row.
   Result<bool> payload_is_refused(Delivery& delivery, const Message& message);

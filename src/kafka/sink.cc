@@ -21,13 +21,9 @@ constexpr std::size_t kTopicsRemembered = 10000;
 constexpr std::size_t kBatchOverhead = 512;
 constexpr std::size_t kSmallestBatch = 1024;
 
-SharedError shared(Error what) {
-  return std::make_shared<const Error>(std::move(what));
-}
-
 SharedError shared(ErrorClass error_class, std::string code, std::string message,
                    std::string remedy = {}) {
-  return shared(Error{error_class, std::move(code), std::move(message), std::move(remedy), {}});
+  return share(Error{error_class, std::move(code), std::move(message), std::move(remedy), {}});
 }
 
 }  // namespace
@@ -74,7 +70,7 @@ class KafkaSink::Delivery {
     note_reports();
     if (producer_.broken()) {
       failure_ = nullptr;  // what the reports say of it is less clear
-      give_up(shared(producer_.trouble()));
+      give_up(share(producer_.trouble()));
     } else if (stop_.stop_requested()) {
       give_up(shared(ErrorClass::cancelled, "stopped", "stopped before the acknowledgement"));
     } else if (producer_.in_flight() > 0 &&
@@ -99,7 +95,7 @@ class KafkaSink::Delivery {
     Error error = producer_.trouble();
     error.message = fmt::format("no acknowledgement within {} ms; {}",
                                 options_.delivery_timeout.count(), error.message);
-    return shared(std::move(error));
+    return share(std::move(error));
   }
 
   /// Hands over as many as may be under way.
@@ -159,7 +155,7 @@ class KafkaSink::Delivery {
   }
 
   void refuse(std::size_t index, Error error) {
-    auto what = shared(std::move(error));
+    auto what = share(std::move(error));
     if (what->error_class == ErrorClass::rejected) {
       settle(index, Outcome::rejected(what));
     } else {
@@ -244,7 +240,7 @@ std::vector<Outcome> KafkaSink::deliver(std::span<const Message> messages, Deadl
                                         std::stop_token stop) {
   std::vector<Outcome> outcomes(messages.size());
   const auto all_unknown = [&](const Error& error) {
-    std::ranges::fill(outcomes, Outcome::unknown(shared(error)));
+    std::ranges::fill(outcomes, Outcome::unknown(share(error)));
     return outcomes;
   };
   if (!producer_ || producer_->broken()) {
@@ -280,7 +276,7 @@ void KafkaSink::send_suspects(std::span<const Message> messages,
   for (const std::size_t index : suspects) alone.push_back(messages[index]);
   std::vector<Outcome> found(alone.size());
   if (auto ready = use(Batching{.bytes = batch_bytes_, .singly = true}, stop); !ready) {
-    std::ranges::fill(found, Outcome::unknown(shared(ready.error())));
+    std::ranges::fill(found, Outcome::unknown(share(ready.error())));
   } else {
     Delivery delivery(*producer_, options_, alone, deadline, stop);
     delivery.run(found);

@@ -19,10 +19,6 @@ Error error(ErrorClass error_class, std::string code, std::string message,
   return {error_class, std::move(code), std::move(message), std::move(remedy), {}};
 }
 
-SharedError shared(Error what) {
-  return std::make_shared<const Error>(std::move(what));
-}
-
 }  // namespace
 
 /// Publishes some messages over one connection and waits for what becomes of them.
@@ -59,17 +55,16 @@ class NatsSink::Delivery {
     if (state_.broken) {
       given_up_ = state_.failure;
     } else if (stop_.stop_requested()) {
-      cause_ =
-          shared(error(ErrorClass::cancelled, "stopped", "stopped before the acknowledgement"));
+      cause_ = share(error(ErrorClass::cancelled, "stopped", "stopped before the acknowledgement"));
     } else if (state_.in_flight > 0 && SteadyClock::now() >= ack_due()) {
-      given_up_ = shared(error(ErrorClass::transient, "ack_timeout",
-                               fmt::format("NATS at {} did not acknowledge within {} ms",
-                                           connection_.address(), options_.ack_timeout.count()),
-                               "if this stays, look at the server's load and disk"));
+      given_up_ = share(error(ErrorClass::transient, "ack_timeout",
+                              fmt::format("NATS at {} did not acknowledge within {} ms",
+                                          connection_.address(), options_.ack_timeout.count()),
+                              "if this stays, look at the server's load and disk"));
     } else if (deadline_.passed()) {
-      cause_ = shared(error(ErrorClass::transient, "deadline",
-                            fmt::format("NATS at {} is too slow", connection_.address()),
-                            "nothing is lost: the relay goes on"));
+      cause_ = share(error(ErrorClass::transient, "deadline",
+                           fmt::format("NATS at {} is too slow", connection_.address()),
+                           "nothing is lost: the relay goes on"));
     } else {
       return state_.in_flight == 0 && (exhausted_ || state_.failure != nullptr);
     }
@@ -89,7 +84,7 @@ class NatsSink::Delivery {
       const std::size_t gathered = gather();
       if (gathered == 0) return;
       if (auto sent = connection_.send(); !sent) {
-        ledger_.broke(shared(std::move(sent.error())));
+        ledger_.broke(share(std::move(sent.error())));
         return;
       }
       // The true figures can only be lower: they are asked for again at the limit.
@@ -113,7 +108,7 @@ class NatsSink::Delivery {
       }
       const auto index = static_cast<std::size_t>(next);
       if (auto added = connection_.add(messages_[index], index); !added) {
-        ledger_.settle(index, Outcome::rejected(shared(std::move(added.error()))));
+        ledger_.settle(index, Outcome::rejected(share(std::move(added.error()))));
         continue;
       }
       ++gathered;
@@ -219,7 +214,7 @@ std::vector<Outcome> NatsSink::deliver(std::span<const Message> messages, Deadli
   std::vector<Outcome> outcomes(messages.size());
   SharedError failure;
   if (!usable()) {
-    if (auto opened = open(stop); !opened) failure = shared(opened.error());
+    if (auto opened = open(stop); !opened) failure = share(opened.error());
   }
   std::size_t done = 0;
   while (!failure && done < messages.size()) {

@@ -136,6 +136,8 @@ class Pipeline {
 
  private:
   enum class Side { reader, sender };
+  static constexpr std::chrono::milliseconds kDeliveryTimeout{30000};
+  static constexpr std::string_view kSinkTrouble = "sink_failed";
 
   void run_reader(std::stop_token stop);
   void run_sender(std::stop_token stop);

@@ -11,11 +11,8 @@ using std::chrono::milliseconds;
 
 namespace {
 
-constexpr milliseconds kDeliveryTimeout{30000};
 constexpr milliseconds kFlushAfter{50};
 constexpr milliseconds kLeaseCheck{10};
-constexpr std::size_t kRetriesAtOnce = 100;
-constexpr std::string_view kSinkTrouble = "sink_failed";
 
 Timestamp now() {
   return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
@@ -346,64 +343,6 @@ void Pipeline::flush_position() {
   const auto flushed = source_->acknowledge(position, {});
   if (!flushed) log::failure("position_not_written", spec_.name, flushed.error());
   if (!flushed && flushed.error().error_class == ErrorClass::fenced) enter_fenced(flushed.error());
-}
-
-void Pipeline::retry_dead_letters(std::stop_token stop) {
-  Backoff pause = backoff();
-  bool more = true;
-  while (more) {
-    if (!open_sink(stop)) return;
-    const auto sent = retry_some(stop);
-    if (sent) {
-      more = *sent;
-      if (pause.attempts() > 0) clear_trouble(Side::sender, kSinkTrouble);
-    } else if (!in_trouble(Side::sender, kSinkTrouble, sent.error(), pause, stop)) {
-      return;
-    }
-  }
-  if (spec_.on_reject == OnReject::park_key) {
-    insist(
-        [this]() -> Result<void> {
-          auto keys = dead_letters_->parked_keys();
-          if (!keys) return fail(keys.error());
-          parked_ = std::move(*keys);
-          return {};
-        },
-        stop);
-  }
-}
-
-/// Sends some of the dead letters that somebody wants sent again. True: there may be more.
-Result<bool> Pipeline::retry_some(std::stop_token stop) {
-  const auto letters = dead_letters_->take_retries(kRetriesAtOnce);
-  if (!letters) return fail(letters.error());
-  if (letters->empty()) return false;
-  std::vector<std::vector<Header>> headers(letters->size());
-  std::vector<Message> messages;
-  for (std::size_t i = 0; i < letters->size(); ++i) {
-    messages.push_back((*letters)[i].to_message(headers[i]));
-  }
-  const auto outcomes = sink_->deliver(messages, Deadline::after(kDeliveryTimeout), stop);
-  SharedError trouble;
-  for (std::size_t i = 0; i < outcomes.size(); ++i) {
-    const std::int64_t id = (*letters)[i].dlq_id;
-    Result<void> noted;
-    if (outcomes[i].kind == Outcome::Kind::rejected) {
-      noted = dead_letters_->failed_again(id, *outcomes[i].error);
-    } else if (outcomes[i].kind == Outcome::Kind::unknown) {
-      trouble = outcomes[i].error;
-    } else {
-      metrics_->delivered.Increment();
-      metrics_->dead_letters.Decrement();
-      noted = dead_letters_->resolve(id);
-    }
-    if (!noted) return fail(noted.error());
-  }
-  if (trouble) {
-    close_sink();
-    return fail(*trouble);
-  }
-  return true;
 }
 
 /// How many of `wanted` messages the rate limit lets pass now; waits until it is at least one.

@@ -303,9 +303,8 @@ Result<Rows> Connection::query(std::string_view sql, std::span<const Param> para
   return rows;
 }
 
-Result<Rows> Connection::run_binary_once(std::string_view sql,
-                                         std::span<const std::string_view> params,
-                                         Deadline deadline, std::stop_token stop) {
+Result<void> Connection::send_binary(std::string_view sql, std::span<const std::string_view> params,
+                                     Deadline deadline, std::stop_token stop) {
   const auto name = prepare(sql, deadline, stop);
   if (!name) return fail(name.error());
   std::vector<const char*> values;
@@ -320,17 +319,18 @@ Result<Rows> Connection::run_binary_once(std::string_view sql,
                           static_cast<int>(Format::text)) == 0) {
     return fail(connection_error("sending to"));
   }
-  if (auto sent = flush(deadline, stop); !sent) return fail(sent.error());
-  return finish(deadline, stop);
+  return flush(deadline, stop);
 }
 
 Result<Rows> Connection::query_binary(std::string_view sql,
                                       std::span<const std::string_view> params, Deadline deadline,
                                       std::stop_token stop) {
-  auto rows = run_binary_once(sql, params, deadline, stop);
-  if (!rows && is_stale(rows.error()) && forget(sql) && !in_transaction()) {
-    return run_binary_once(sql, params, deadline, stop);
-  }
+  const auto run = [&]() -> Result<Rows> {
+    if (auto sent = send_binary(sql, params, deadline, stop); !sent) return fail(sent.error());
+    return take_rows(deadline, stop);
+  };
+  auto rows = run();
+  if (!rows && is_stale(rows.error()) && forget(sql) && !in_transaction()) return run();
   return rows;
 }
 

@@ -83,6 +83,11 @@ class Connection {
   /// (`$1::text[]`). A parameter without data is NULL. Rows are text.
   Result<Rows> query_binary(std::string_view sql, std::span<const std::string_view> params,
                             Deadline, std::stop_token);
+  /// The same in two steps, so that the caller can do something else while the server works.
+  /// Nothing else may run in between. (A statement that went stale is not prepared anew here.)
+  Result<void> send_binary(std::string_view sql, std::span<const std::string_view> params, Deadline,
+                           std::stop_token);
+  Result<Rows> take_rows(Deadline deadline, std::stop_token stop) { return finish(deadline, stop); }
   Result<void> script(std::string_view sql, Deadline, std::stop_token);
 
   /// Makes the session as new: forgets what code that is not ours may have left in it (settings,
@@ -146,8 +151,6 @@ class Connection {
   Result<void> send(const std::string& name, std::span<const Param> params, Format format);
   Result<Rows> run_once(std::string_view sql, std::span<const Param> params, Deadline,
                         std::stop_token);
-  Result<Rows> run_binary_once(std::string_view sql, std::span<const std::string_view> params,
-                               Deadline, std::stop_token);
   bool forget(std::string_view sql);
   Error give_up(ErrorClass error_class, std::string_view code, std::string_view why);
   Error connection_error(std::string_view doing);

@@ -13,10 +13,6 @@ namespace relay::rabbitmq {
 
 namespace {
 
-SharedError shared(Error error) {
-  return std::make_shared<const Error>(std::move(error));
-}
-
 std::vector<Message> picked(std::span<const Message> messages,
                             std::span<const std::size_t> indices) {
   std::vector<Message> found;
@@ -79,7 +75,7 @@ std::vector<Outcome> RabbitSink::deliver(std::span<const Message> messages, Dead
   while (!open.empty() && !failure) {
     if (!still_good()) {
       if (auto opened = this->open(stop); !opened) {
-        failure = shared(opened.error());
+        failure = share(opened.error());
         break;
       }
     }

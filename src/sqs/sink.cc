@@ -16,12 +16,8 @@ namespace {
 
 constexpr std::size_t kMostEntries = 10;
 
-SharedError shared(Error error) {
-  return std::make_shared<const Error>(std::move(error));
-}
-
 SharedError shared(ErrorClass error_class, std::string code, std::string message) {
-  return shared(Error{error_class, std::move(code), std::move(message), {}, {}});
+  return share(Error{error_class, std::move(code), std::move(message), {}, {}});
 }
 
 }  // namespace
@@ -103,7 +99,7 @@ class SqsSink::Delivery {
         held_ = Held{index, std::move(*entry)};
         return true;
       }
-      outcomes_[index] = Outcome::rejected(shared(std::move(entry.error())));
+      outcomes_[index] = Outcome::rejected(share(std::move(entry.error())));
       gate_.finished(index);
     }
   }
@@ -143,7 +139,7 @@ class SqsSink::Delivery {
       return refused(members, response_error(service_.where(), response));
     }
     auto answer = parse_batch_answer(response.body, service_.where(), members.size());
-    if (!answer) return all_unknown(members, shared(std::move(answer.error())));
+    if (!answer) return all_unknown(members, share(std::move(answer.error())));
     for (std::size_t i = 0; i < members.size(); ++i) settle_one(members[i], (*answer)[i]);
   }
 
@@ -151,9 +147,9 @@ class SqsSink::Delivery {
     if (!error) {
       outcomes_[message] = Outcome::delivered();
     } else if (error->error_class == ErrorClass::rejected) {
-      outcomes_[message] = Outcome::rejected(shared(*error));
+      outcomes_[message] = Outcome::rejected(share(*error));
     } else {
-      return all_unknown({message}, shared(*error));
+      return all_unknown({message}, share(*error));
     }
     gate_.finished(message);
   }
@@ -165,10 +161,10 @@ class SqsSink::Delivery {
       error.error_class = ErrorClass::transient;
     }
     if (error.error_class != ErrorClass::rejected) {
-      return all_unknown(members, shared(std::move(error)));
+      return all_unknown(members, share(std::move(error)));
     }
     if (members.size() == 1) {
-      outcomes_[members[0]] = Outcome::rejected(shared(std::move(error)));
+      outcomes_[members[0]] = Outcome::rejected(share(std::move(error)));
       gate_.finished(members[0]);
       return;
     }
@@ -217,7 +213,7 @@ std::vector<Outcome> SqsSink::deliver(std::span<const Message> messages, Deadlin
   auto ready = service_ ? Result<void>() : open(stop);
   if (ready) ready = service_->renew(deadline, stop);
   if (!ready) {
-    const SharedError error = shared(std::move(ready.error()));
+    const SharedError error = share(std::move(ready.error()));
     return std::vector<Outcome>(messages.size(), Outcome::unknown(error));
   }
   Delivery(options_, *service_, messages, outcomes, deadline, std::move(stop)).run();

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "core/text.h"
 #include "http/crypto.h"
 #include "webhook/options.h"
 

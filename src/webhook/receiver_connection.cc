@@ -8,6 +8,8 @@
 #include <optional>
 #include <utility>
 
+#include "core/text.h"
+
 namespace relay::webhook {
 
 namespace asio = boost::asio;

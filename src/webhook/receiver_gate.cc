@@ -1,6 +1,7 @@
 #include "webhook/receiver_gate.h"
 
 #include "core/log.h"
+#include "core/text.h"
 
 namespace relay::webhook {
 

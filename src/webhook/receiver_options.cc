@@ -103,11 +103,6 @@ constexpr std::array kOwnFields = {
 };
 constexpr auto kFields = with_mapping_fields(kOwnFields);
 
-Error misconfigured(std::string code, std::string message, std::string remedy) {
-  return Error{
-      ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
-}
-
 Result<void> read_listen(const std::string& text, ReceiverOptions& options) {
   const auto wrong = [&] {
     return fail(misconfigured("bad_listen",

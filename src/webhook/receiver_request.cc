@@ -4,6 +4,7 @@
 #include <array>
 
 #include "config/endpoint.h"
+#include "core/text.h"
 #include "envelope/event_body.h"
 #include "envelope/json_reader.h"
 #include "http/crypto.h"
@@ -28,12 +29,6 @@ constexpr std::array<std::string_view, 14> kNotPassedOn = {"authorization",
                                                            "expect",
                                                            "content-length",
                                                            "host"};
-
-std::string_view trimmed(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t") - first + 1);
-}
 
 bool is_json(std::string_view body) {
   thread_local envelope::JsonReader reader;
@@ -99,14 +94,6 @@ std::size_t ReceivedRequest::head_bytes() const {
   std::size_t bytes = target.size();
   for (const auto& [name, value] : headers) bytes += name.size() + value.size();
   return bytes;
-}
-
-std::string lower_case(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return out;
 }
 
 std::optional<std::string> path_of(std::string_view target) {

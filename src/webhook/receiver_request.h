@@ -28,9 +28,6 @@ struct ReceivedRequest {
   std::size_t head_bytes() const;
 };
 
-/// ASCII letters only, as names of HTTP are.
-std::string lower_case(std::string_view text);
-
 /// The path of a target, without its query, percent-decoding done. Nothing where a % begins no two
 /// hex digits or the target is no path.
 std::optional<std::string> path_of(std::string_view target);

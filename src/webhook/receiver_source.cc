@@ -1,31 +1,11 @@
 #include "webhook/receiver_source.h"
 
-#include <openssl/rand.h>
-
-#include <array>
-#include <stdexcept>
-
 #include "core/log.h"
+#include "core/uuid.h"
 
 namespace relay::webhook {
 
 namespace {
-
-/// A random UUID (version 4).
-std::string new_uuid() {
-  std::array<unsigned char, 16> bytes{};
-  if (RAND_bytes(bytes.data(), static_cast<int>(bytes.size())) != 1) {
-    throw std::runtime_error("no random bytes");
-  }
-  bytes[6] = static_cast<unsigned char>((bytes[6] & 0x0f) | 0x40);
-  bytes[8] = static_cast<unsigned char>((bytes[8] & 0x3f) | 0x80);
-  std::string text;
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text.push_back('-');
-    fmt::format_to(std::back_inserter(text), "{:02x}", bytes[i]);
-  }
-  return text;
-}
 
 bool is_loopback(std::string_view host) {
   return host == "::1" || host.starts_with("127.");

@@ -1,0 +1,95 @@
+// How the pipelines do: what is measured from time to time, written down and shown.
+#include <utility>
+
+#include "coordinator/coordinator.h"
+
+namespace relay::coordinator {
+
+namespace {
+
+/// Sessions of the pool that nobody used for so long are closed.
+constexpr std::chrono::minutes kUnusedSessions{1};
+
+}  // namespace
+
+Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
+  const auto counts = session_->dead_letters(stop);
+  if (!counts) return fail(counts.error());
+  const std::lock_guard lock(mutex_);
+  for (auto& [name, entry] : table_) {
+    if (!entry->owned) continue;
+    const auto metrics = metrics_.pipeline(name);
+    const auto found = std::find_if(counts->begin(), counts->end(),
+                                    [&](const auto& count) { return count.first == name; });
+    metrics->dead_letters.Set(found == counts->end() ? 0 : static_cast<double>(found->second));
+    if (entry->assembled.outbox) {
+      metrics->oldest_open_writer.Set(entry->assembled.outbox->status().oldest_open_writer_seconds);
+    }
+  }
+  pool_.trim(kUnusedSessions);
+  metrics_.pool_connections().Set(static_cast<double>(pool_.open_connections()));
+  return {};
+}
+
+PipelineStatus Coordinator::status_of(const Entry& entry) const {
+  PipelineStatus status;
+  status.name = entry.config.name;
+  status.direction = entry.config.direction;
+  status.source_type = entry.config.source_type;
+  status.sink_type = entry.config.sink_type;
+  status.owned = entry.owned;
+  if (entry.assembled.pipeline) {
+    status.report = entry.assembled.pipeline->report();
+  } else if (entry.problem) {
+    status.report.state = PipelineState::misconfigured;
+    status.report.error = entry.problem;
+    status.report.since = entry.problem_since;
+  } else {
+    status.report.state = entry.owned ? PipelineState::starting : PipelineState::standby;
+  }
+  if (entry.assembled.outbox) {
+    const auto outbox = entry.assembled.outbox->status();
+    status.oldest_open_writer_seconds = outbox.oldest_open_writer_seconds;
+    status.oldest_open_writer_pid = outbox.oldest_open_writer_pid;
+  }
+  return status;
+}
+
+/// Writes how owned pipelines do, where that changed in something one would want to see.
+Result<void> Coordinator::write_statuses(std::stop_token stop) {
+  if (SteadyClock::now() < next_status_) return {};
+  next_status_ = SteadyClock::now() + std::chrono::milliseconds(500);
+  std::vector<PipelineStatus> changed;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto& [name, entry] : table_) {
+      if (!entry->owned || entry->removed) continue;
+      PipelineStatus status = status_of(*entry);
+      std::string text = fmt::format("{} {} {} {}", to_string(status.report.state),
+                                     status.report.position.id, status.report.lag.value_or(-1),
+                                     status.report.error ? status.report.error->message : "");
+      if (text == entry->written_status) continue;
+      entry->written_status = std::move(text);
+      changed.push_back(std::move(status));
+    }
+  }
+  return session_->write_status(changed, stop);
+}
+
+Snapshot Coordinator::snapshot() const {
+  const std::lock_guard lock(mutex_);
+  Snapshot snapshot;
+  for (const auto& [name, entry] : table_) {
+    if (!entry->removed) snapshot.pipelines.push_back(status_of(*entry));
+  }
+  snapshot.uptime = std::chrono::duration_cast<std::chrono::seconds>(SteadyClock::now() - started_);
+  snapshot.database_connected = database_connected_;
+  snapshot.catalog_read = catalog_read_;
+  snapshot.database_error = database_error_;
+  snapshot.worker_id = worker_id_;
+  snapshot.group = settings_.relay_group_id;
+  snapshot.stopping = stopping_;
+  return snapshot;
+}
+
+}  // namespace relay::coordinator
