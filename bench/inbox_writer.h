@@ -35,9 +35,11 @@ class TextArray {
   std::uint32_t count_ = 0;
 };
 
-/// Headers as the relay writes them, of a message that has none but its id.
+/// The headers of a message as the relay writes them: those that the programs of the drains send.
 inline std::string headers_of(std::string_view id) {
-  return "{\"pgtrickle-id\":\"" + std::string(id) + "\",\"pgtrickle-stream-table\":\"limit\"}";
+  return "{\"pgtrickle-id\":\"" + std::string(id) +
+         "\",\"pgtrickle-op\":\"insert\",\"pgtrickle-stream-table\":\"orders\","
+         "\"pgtrickle-outbox-id\":\"1\"}";
 }
 
 /// Writes messages into an inbox of the schema pgtrickle, one INSERT for each batch of `batch`,

@@ -64,8 +64,8 @@ int main(int argc, char** argv) {
       const redisReply* const entry = entries->element[i];
       const redisReply* const fields = entry->element[1];
       read.emplace_back(text(entry->element[0]));
-      const std::string id(text(fields->element[1]));
-      writer.add(id, key, text(fields->element[3]), bench::headers_of(id));
+      const std::string id(text(fields->element[3]));
+      writer.add(id, key, text(fields->element[1]), bench::headers_of(id));
     }
     left -= static_cast<long>(entries->elements);
     writer.send([&acknowledge, read = std::move(read)] { acknowledge(read); });

@@ -11,7 +11,7 @@ int main(int argc, char** argv) {
   bench::read_outbox(
       connection.get(), argv[2], batch, [&](const char* id, const char* payload, int length) {
         writer.add(std::string(argv[6]) + ":" + id, id, {payload, static_cast<std::size_t>(length)},
-                   bench::headers_of(id));
+                   "{\"pgtrickle-stream-table\":\"orders\",\"pgtrickle-outbox-id\":\"1\"}");
         if (writer.full()) writer.send([] {});
       });
   writer.send([] {});
