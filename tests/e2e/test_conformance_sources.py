@@ -12,7 +12,7 @@ import pytest
 from conformance.lab import FailingBroker, assert_no_secret_is_shown, wait_told
 from conformance.suite import SOURCES, case, note, parametrize, start
 from support.background import Background
-from support.pipelines import SLOW_FACTOR, Lines, make_table, set_outbox, status_row, to_file
+from support.pipelines import LONG, SLOW_FACTOR, Lines, make_table, set_outbox, status_row, to_file
 from support.proxy import DOWN, UP
 from support.relay import Relay
 from support.waiting import eventually, holds_for
@@ -217,7 +217,7 @@ def test_the_relay_stopped_and_killed_at_random_moments(lab, relay):
     lab.configure(batch_size=50)
     with lab.publisher() as publisher:
         relay.start()
-        for turn in range(6):
+        for turn in range(100 if LONG else 6):  # every second one is a kill
             publisher.more(chance.randint(20, 150))
             relay.kill9() if turn % 2 else relay.stop()
             relay.start()
