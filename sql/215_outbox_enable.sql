@@ -215,14 +215,15 @@ end $$;
 comment on function pgtrickle.enable_outbox(text, int, text[], int, bigint, boolean, text) is
   'Makes an outbox that records each change of a table or stream table; returns its table''s name';
 
--- Whether the transition tables of a MERGE cannot be trusted: on partitioned tables, since
--- PostgreSQL 16 (seen up to 16.14, 17.10 and 18.4), a row that is updated behind an inserted one
--- comes as that inserted row once more. Row triggers get the right rows.
+-- Whether the transition tables of a MERGE cannot be trusted: on partitioned tables a row that is
+-- updated behind an inserted one comes as that inserted row once more (seen with 15.18, 16.14, 17.10
+-- and 18.4; not with 15.20). Row triggers get the right rows.
 create or replace function pgtrickle._merge_mixes_rows(source regclass) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select current_setting('server_version_num')::int >= 160000
-         and exists (select from pg_class c where c.oid = source and c.relkind = 'p');
+  select v.num >= 150000 and v.num not between 150020 and 159999
+         and exists (select from pg_class c where c.oid = source and c.relkind = 'p')
+  from (select current_setting('server_version_num')::int) v (num);
 $$;
 
 -- The columns of a table's primary key, in its order; null without one.
