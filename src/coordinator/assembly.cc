@@ -152,11 +152,16 @@ OnReject on_reject(const std::string& text) {
   return found == kPolicies.end() ? OnReject::dead_letter : found->second;
 }
 
+/// One read brings so small a part of `batch_bytes`: as messages it may be four times as large, and
+/// while it waits for room one delivery and a half are in memory already.
+constexpr std::size_t kReadShare = 8;
+
 PipelineSpec spec_of(const PipelineConfig& config) {
   PipelineSpec spec;
   spec.name = config.name;
   spec.limits.records = static_cast<std::size_t>(config.options.batch_size);
-  spec.limits.bytes = static_cast<std::size_t>(config.options.batch_bytes);
+  spec.batch_bytes = static_cast<std::size_t>(config.options.batch_bytes);
+  spec.limits.bytes = std::max<std::size_t>(spec.batch_bytes / kReadShare, 1);
   spec.retry_min = config.options.retry_min;
   spec.retry_max = config.options.retry_max;
   spec.on_reject = on_reject(config.options.on_reject);

@@ -41,7 +41,7 @@ struct MessageBatch {
   RecordBatch records;
   Arena arena;
   std::vector<Message> messages;
-  std::size_t bytes = 0;  ///< memory of arenas, for the bound on queued bytes
+  std::size_t bytes = 0;  ///< memory of all that, for the bounds on what waits
 
   /// Puts what follows this batch behind it: one batch, as if it had been read at once. Neither of
   /// them is a replay.

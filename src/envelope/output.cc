@@ -38,8 +38,9 @@ Message& Output::add(std::size_t record) {
 }
 
 MessageBatch Output::finish() {
-  batch_.bytes =
-      batch_.records.arena.size() + batch_.arena.size() + batch_.messages.size() * sizeof(Message);
+  batch_.bytes = batch_.records.arena.size() + batch_.arena.size() +
+                 batch_.records.records.size() * sizeof(Record) +
+                 batch_.messages.size() * sizeof(Message);
   return std::move(batch_);
 }
 

@@ -38,7 +38,7 @@ Pipeline::Pipeline(PipelineSpec spec, std::unique_ptr<Source> source,
       dead_letters_(std::move(dead_letters)),
       metrics_(std::move(metrics)),
       hooks_(std::move(hooks)),
-      queue_(spec_.limits.bytes),
+      queue_(spec_.batch_bytes),
       since_(std::chrono::system_clock::now()),
       last_progress_(since_) {}
 

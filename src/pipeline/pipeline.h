@@ -49,6 +49,8 @@ enum class OnReject { dead_letter, park_key, stop, skip };
 struct PipelineSpec {
   std::string name;
   ReadLimits limits;
+  /// The most bytes that are delivered together; half as many more wait for that.
+  std::size_t batch_bytes = 8u << 20;
   std::chrono::milliseconds retry_min{100};
   std::chrono::milliseconds retry_max{30000};
   OnReject on_reject = OnReject::dead_letter;
