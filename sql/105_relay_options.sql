@@ -118,6 +118,11 @@ create or replace function pgtrickle._relay_outbox_keys() returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select array['stream_table', 'outbox', 'group']; $$;
 
+-- The options that only retention, here in the database, obeys.
+create or replace function pgtrickle._relay_retention_keys() returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$ select array['retention_hours', 'retention_hold_hours', 'max_hold_hours', 'max_hold_bytes']; $$;
+
 -- The type of a pipeline's 'source' or 'sink'; null where the configuration does not say.
 create or replace function pgtrickle._relay_type(config jsonb, side text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -276,6 +281,11 @@ declare
   problem text;
 begin
   select * into option from pgtrickle._relay_options() o where o.key = _relay_key_problem.key;
+  if key = any (pgtrickle._relay_retention_keys()) and 'outbox' <> all (used) then
+    return format('"%s" is for pipelines that read an outbox of this database', key)
+           || case when key = 'retention_hours' and 'pg-inbox' = any (used)
+                   then '; the inbox''s is written "inbox_retention_hours"' else '' end;
+  end if;
   if option.key is not null then
     problem := pgtrickle._relay_value_problem(option.kind, option.minimum, option.choices, value);
     return format('"%s" %s', key, problem)

@@ -242,6 +242,16 @@ def test_reverse_pipelines_need_a_source_and_an_inbox(db):
     assert 'no source "stdout"' in said
 
 
+def test_options_of_an_outboxs_retention_are_refused_where_there_is_none(db):
+    config = {**json.loads(REVERSE), "retention_hours": 5}
+    said = refusal(db, "select pgtrickle.set_relay_inbox('p', %s)", (Jsonb(config),))
+    assert '"retention_hours" is for pipelines that read an outbox' in said
+    assert '"inbox_retention_hours"' in said
+    said = refusal(db, "select pgtrickle.set_relay_inbox('p', %s)",
+                   (Jsonb({**json.loads(REVERSE), "max_hold_bytes": "1GiB"}),))
+    assert '"max_hold_bytes" is for pipelines that read an outbox' in said
+
+
 @pytest.mark.parametrize("name, expected", [
     ("", "needs a name"), (None, "needs a name"), ("x" * 201, "201 characters"),
     ("a\nb", "control characters"), (" a", "blanks")])
