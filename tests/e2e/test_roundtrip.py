@@ -36,7 +36,6 @@ def set_inbox(db, name, source, inbox="back"):
 
 def make_round_trip(db, broker):
     make_table(db)
-    broker.fresh()
     set_outbox(db, "out", {"stream_table": "orders", "message": "row", "sink": broker.sink(),
                            "key_template": "{{ amount }}", "retry": {"min": "50ms", "max": "1s"}})
     set_inbox(db, "in", broker.source(**broker.round_trip))
@@ -67,7 +66,7 @@ def wait_all(db, rows, deadline):
 
 
 def test_each_row_comes_back_exactly_once_with_the_id_with_which_it_left(db, broker, relay):
-    make_round_trip(db, broker)
+    make_round_trip(db, broker.fresh())
     with relay:
         insert(db, 1, 300)
         wait_all(db, 300, 60)
@@ -84,6 +83,8 @@ def test_each_row_comes_back_exactly_once_with_the_id_with_which_it_left(db, bro
 @pytest.mark.timeout(1800)
 def test_everything_is_killed_in_turn_and_each_row_comes_back_once(own_pg_server, own_db, broker,
                                                                    relay_bin):
+    broker.fresh()
+    broker.prepare_durable()
     make_round_trip(own_db, broker)
     relay = Relay(own_db.relay_dsn).start()
     step = ROWS // 6
