@@ -41,6 +41,7 @@ class Broker:
     has_key = False           # Received.key holds the message's key
     raw_body = True           # the body arrives byte for byte (False: an inbox stores JSON values)
     has_server = True         # there is a server to kill, freeze and cut off
+    slow_on_disk = False      # its durable places take few messages a second (an emulator)
     max_body = 900_000        # the largest body in bytes that is worth sending
     na = {}
     source_na = {}

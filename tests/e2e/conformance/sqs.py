@@ -14,6 +14,7 @@ class SqsBroker(ServerBroker):
     name = "sqs"
     deduplicates = True
     has_key = True
+    slow_on_disk = True
     max_body = 250_000
     poison = "poison" + "x" * 100_000  # max_message_bytes is 100 KB until cure()
 
