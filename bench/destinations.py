@@ -175,7 +175,7 @@ class RabbitMq(Destination):
 
 
 class Sqs(Destination):
-    name, what = "sqs", "ElasticMQ, standard queue, ten messages a request, 16 requests in flight"
+    name, what = "sqs", "ElasticMQ, standard queue, ten messages a request"
     options = {"message": "row"}  # with one key all is one after the other, by promise
 
     def __init__(self, programs):
@@ -193,11 +193,31 @@ class Sqs(Destination):
     def limit(self, place):
         return [self.server.endpoint, self._urls[place], place]
 
+    def source(self, place):
+        return {"type": "sqs", "queue_url": self._urls[place], "region": REGION,
+                "endpoint": self.server.endpoint, **KEYS}
+
+    def limit_source(self, place):
+        return [self.server.endpoint, self._urls[place]]
+
     def count(self, place):
         return self.server.count(self._urls[place])
 
     def forget(self, place):
         self.server.client().delete_queue(QueueUrl=self._urls[place])
+
+
+class HttpProgram:
+    """A program of bench/ that serves HTTP at `port` until it is stopped."""
+
+    def __init__(self, *command):
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         text=True)
+        self.port = int(self._process.stdout.readline())
+
+    def stop(self):
+        self._process.stdin.close()
+        assert self._process.wait(10) == 0
 
 
 class Webhook(Destination):
@@ -206,9 +226,8 @@ class Webhook(Destination):
 
     def __init__(self, programs):
         super().__init__(programs)
-        self._process = subprocess.Popen([self.programs / "http_target"], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, text=True)
-        self.port = int(self._process.stdout.readline())
+        self.server = HttpProgram(self.programs / "http_target")
+        self.port = self.server.port
         self._before = 0
 
     def prepare(self, place):
@@ -228,10 +247,6 @@ class Webhook(Destination):
 
     def count(self, place):
         return self._posts() - self._before
-
-    def stop(self):
-        self._process.stdin.close()
-        self._process.wait(10)
 
 
 class Inbox(Destination):

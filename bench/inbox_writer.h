@@ -88,6 +88,13 @@ class InboxWriter {
     under_way_ = std::move(acknowledge);
   }
 
+  /// For who waits by itself: what is to be read when the database answers, and whether it has.
+  int socket() const { return PQsocket(connection_.get()); }
+  bool answered() {
+    if (PQconsumeInput(connection_.get()) == 0) fail();
+    return PQisBusy(connection_.get()) == 0;
+  }
+
   /// Waits until what was sent is written.
   void finish() {
     if (!under_way_) return;

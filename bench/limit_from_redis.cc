@@ -1,11 +1,10 @@
 // The shortest way from a Redis stream into an inbox that acknowledges what is committed.
 //   limit_from_redis INBOX_URL INBOX_TABLE BATCH COUNT redis://HOST:PORT STREAM_KEY
-#include <hiredis/hiredis.h>
-
 #include <memory>
 #include <vector>
 
 #include "inbox_writer.h"
+#include "redis_connection.h"
 
 namespace {
 
@@ -13,15 +12,6 @@ struct FreeReply {
   void operator()(redisReply* reply) const { freeReplyObject(reply); }
 };
 using Reply = std::unique_ptr<redisReply, FreeReply>;
-
-redisContext* open_redis(const std::string& url) {
-  const std::string address = url.substr(url.find("://") + 3);
-  const std::size_t colon = address.rfind(':');
-  redisContext* const context =
-      redisConnect(address.substr(0, colon).c_str(), std::stoi(address.substr(colon + 1)));
-  if (context == nullptr || context->err != 0) bench::die("connecting to Redis", url.c_str());
-  return context;
-}
 
 Reply call(redisContext* redis, const std::vector<std::string_view>& words) {
   std::vector<const char*> texts;
@@ -46,7 +36,7 @@ std::string_view text(const redisReply* reply) {
 int main(int argc, char** argv) {
   if (argc != 7) bench::die("usage", "see the head of limit_from_redis.cc");
   bench::InboxWriter writer(argv[1], argv[2], std::atoi(argv[3]));
-  redisContext* const redis = open_redis(argv[5]);
+  redisContext* const redis = bench::open_redis(argv[5]);
   const std::string key = argv[6];
   call(redis, {"XGROUP", "CREATE", key, "limit", "0"});
   const auto acknowledge = [&](const std::vector<std::string>& entries) {

@@ -1,29 +1,15 @@
 // The shortest way from an outbox to a Redis stream that notices each reply.
 //   limit_redis POSTGRES_URL OUTBOX_TABLE BATCH redis://HOST:PORT STREAM_KEY ID_PREFIX
-#include <hiredis/hiredis.h>
-
 #include <array>
 #include <string_view>
 
 #include "outbox_reader.h"
-
-namespace {
-
-redisContext* open_redis(const std::string& url) {
-  const std::string address = url.substr(url.find("://") + 3);
-  const std::size_t colon = address.rfind(':');
-  redisContext* const context =
-      redisConnect(address.substr(0, colon).c_str(), std::stoi(address.substr(colon + 1)));
-  if (context == nullptr || context->err != 0) bench::die("connecting to Redis", url.c_str());
-  return context;
-}
-
-}  // namespace
+#include "redis_connection.h"
 
 int main(int argc, char** argv) {
   if (argc != 7) bench::die("usage", "see the head of limit_redis.cc");
   const bench::Connection connection = bench::connect(argv[1]);
-  redisContext* const redis = open_redis(argv[4]);
+  redisContext* const redis = bench::open_redis(argv[4]);
   const int batch = std::atoi(argv[3]);
   int waiting = 0;
   const auto take_replies = [&] {

@@ -1,24 +1,16 @@
 // The shortest way from an outbox to an SQS queue that notices each answer: ten messages a signed
 // request, 16 requests at once.
 //   limit_sqs POSTGRES_URL OUTBOX_TABLE BATCH ENDPOINT QUEUE_URL ID_PREFIX
-#include <curl/curl.h>
-
-#include <array>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "outbox_reader.h"
+#include "sqs_requests.h"
 
 namespace {
 
 constexpr std::size_t kAtOnce = 16;
 constexpr int kEntries = 10;
-
-std::size_t keep(char* bytes, std::size_t size, std::size_t count, void* answer) {
-  static_cast<std::string*>(answer)->append(bytes, size * count);
-  return size * count;
-}
 
 /// Payloads come from jsonb: no control characters, and quotes and backslashes to escape.
 void append_escaped(std::string& out, std::string_view text) {
@@ -28,32 +20,11 @@ void append_escaped(std::string& out, std::string_view text) {
   }
 }
 
-struct Request {
-  CURL* easy = nullptr;
-  std::string body;
-  std::string answer;
-};
-
 class Sender {
  public:
   Sender(const char* endpoint, const char* queue_url)
-      : multi_(curl_multi_init()), begin_(std::string(R"({"QueueUrl":")") + queue_url) {
+      : requests_(endpoint), begin_(std::string(R"({"QueueUrl":")") + queue_url) {
     begin_ += R"(","Entries":[)";
-    headers_ = curl_slist_append(headers_, "Content-Type: application/x-amz-json-1.0");
-    headers_ = curl_slist_append(headers_, "X-Amz-Target: AmazonSQS.SendMessageBatch");
-    headers_ = curl_slist_append(headers_, "Expect:");
-    for (Request& request : requests_) {
-      request.easy = curl_easy_init();
-      curl_easy_setopt(request.easy, CURLOPT_URL, endpoint);
-      curl_easy_setopt(request.easy, CURLOPT_POST, 1L);
-      curl_easy_setopt(request.easy, CURLOPT_HTTPHEADER, headers_);
-      curl_easy_setopt(request.easy, CURLOPT_AWS_SIGV4, "aws:amz:eu-west-1:sqs");
-      curl_easy_setopt(request.easy, CURLOPT_USERPWD, "AKIATEST:secret");
-      curl_easy_setopt(request.easy, CURLOPT_WRITEFUNCTION, &keep);
-      curl_easy_setopt(request.easy, CURLOPT_WRITEDATA, &request.answer);
-      curl_easy_setopt(request.easy, CURLOPT_PRIVATE, &request);
-      free_.push_back(&request);
-    }
   }
 
   void add(const std::string& id, std::string_view outbox_id, std::string_view payload) {
@@ -77,7 +48,7 @@ class Sender {
 
   void finish() {
     if (entries_ > 0) send();
-    while (free_.size() < kAtOnce) turn();
+    requests_.finish();
   }
 
  private:
@@ -90,46 +61,17 @@ class Sender {
   }
 
   void send() {
-    while (free_.empty()) turn();
-    Request& request = *free_.back();
-    free_.pop_back();
+    bench::Request& request = requests_.unused(kAtOnce);
     body_ += "]}";
     request.body.swap(body_);
-    request.answer.clear();
     entries_ = 0;
-    curl_easy_setopt(request.easy, CURLOPT_POSTFIELDSIZE, static_cast<long>(request.body.size()));
-    curl_easy_setopt(request.easy, CURLOPT_POSTFIELDS, request.body.data());
-    curl_multi_add_handle(multi_, request.easy);
+    requests_.send(request, "SendMessageBatch", bench::check_batch);
   }
 
-  void turn() {
-    int running = 0;
-    curl_multi_perform(multi_, &running);
-    bool ended = false;
-    int left = 0;
-    while (CURLMsg* const message = curl_multi_info_read(multi_, &left)) {
-      Request* request = nullptr;
-      long status = 0;
-      curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &request);
-      curl_easy_getinfo(message->easy_handle, CURLINFO_RESPONSE_CODE, &status);
-      if (message->data.result != CURLE_OK || status != 200 ||
-          request->answer.find(R"("Failed":[{)") != std::string::npos) {
-        bench::die("SendMessageBatch", request->answer.c_str());
-      }
-      curl_multi_remove_handle(multi_, request->easy);
-      free_.push_back(request);
-      ended = true;
-    }
-    if (!ended) curl_multi_poll(multi_, nullptr, 0, 1000, nullptr);
-  }
-
-  CURLM* multi_;
+  bench::SqsRequests requests_;
   std::string begin_;
-  curl_slist* headers_ = nullptr;
   std::string body_;
   int entries_ = 0;
-  std::array<Request, kAtOnce> requests_;
-  std::vector<Request*> free_;
 };
 
 }  // namespace

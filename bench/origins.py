@@ -110,4 +110,4 @@ class FromFile(Origin):
 
 
 ALL = (*map(from_broker, (destinations.Nats, destinations.Kafka, destinations.Redis,
-                          destinations.RabbitMq)), FromOutbox, FromFile)
+                          destinations.RabbitMq, destinations.Sqs)), FromOutbox, FromFile)

@@ -44,6 +44,7 @@ def test_a_broker_killed_under_load_costs_nothing(db, broker, relay_bin):
     workload.make_counters(db)
     watch_positions(db)
     broker.fresh()
+    broker.prepare_durable()
     set_outbox(db, "p", {"stream_table": workload.TABLE, "message": "row", "sink": broker.sink()})
     recoveries = []
     with kept_on_failure(f"sinks-{broker.name}", SEED) as history:
@@ -62,6 +63,7 @@ def test_a_broker_killed_under_load_costs_nothing(db, broker, relay_bin):
                 recoveries.append(seconds_to_the_next_message(broker, db, relay))
         wait_settled(db, "p", workload.TABLE, deadline=120)
         final = workload.final_versions(db)
+        eventually(lambda: len(broker.received()) == broker.count(), 300 * SLOW_FACTOR)
         deliveries = deliveries_of([json.loads(message.body) for message in broker.received()])
         if not broker.ordered:
             deliveries.sort()

@@ -246,7 +246,8 @@ def test_the_relay_restarted_and_killed_in_mid_stream(db, lab, relay):
 
 @case(SINKS, "broker_killed", "broker killed with -9 and started again: nothing lost, order kept, "
                               "no dead letter")
-def test_the_broker_killed_and_started_again(db, lab, relay):
+def test_the_broker_killed_and_started_again(db, lab, broker, relay):
+    broker.prepare_durable()
     lab.configure()
     with relay:
         with lab.writer() as writer:

@@ -212,6 +212,7 @@ def test_nothing_is_acknowledged_before_it_is_committed(db, lab, broker, relay):
 
 
 @case(SOURCES, "relay_restarted", "relay stopped, and killed with -9 at random moments")
+@pytest.mark.timeout(900 if LONG else 300)
 def test_the_relay_stopped_and_killed_at_random_moments(lab, relay):
     chance = random.Random(7)
     lab.configure(batch_size=50)
@@ -241,7 +242,8 @@ def test_postgresql_restarted_and_killed(own_pg_server, own_db, broker, relay_bi
 
 
 @case(SOURCES, "broker_killed", "broker killed with -9 and started again")
-def test_the_broker_killed_and_started_again(lab, relay):
+def test_the_broker_killed_and_started_again(lab, broker, relay):
+    broker.prepare_durable()
     lab.configure(batch_size=50)
     with relay:
         for _ in range(3):

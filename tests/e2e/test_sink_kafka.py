@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from support.fixtures import need
+from support.kafka_fixtures import fresh_topic, own_kafka, shared_kafka, topic  # noqa: F401
 from support.kafka_server import KafkaServer
 from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
 from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox
@@ -16,35 +16,6 @@ from support.proxy import DOWN, UP, FaultProxy
 from support.tls import Authority
 from support.waiting import eventually
 from support.writers import Writer, bulk, dead_letters, wait_trouble
-
-
-@pytest.fixture(scope="module")
-def shared_kafka():
-    server = KafkaServer().start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def own_kafka():
-    """A broker of the test's own, to kill, freeze and cut."""
-    server = KafkaServer()
-    need(server.real, f"a real Kafka ({server.why_mock})")
-    server.start()
-    yield server
-    server.stop()
-
-
-_topics = iter(range(1_000_000))
-
-
-def fresh_topic(server, partitions=1, **config):
-    return server.create_topic(f"t{next(_topics)}-{time.monotonic_ns()}", partitions, **config)
-
-
-@pytest.fixture
-def topic(shared_kafka):
-    return fresh_topic(shared_kafka)
 
 
 def to_kafka(table, server, topic, sink=None, **options):

@@ -2,51 +2,20 @@
 boto3."""
 
 import json
-import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from support import sqs_server
-from support.fixtures import need
-from support.pipelines import SLOW_FACTOR, insert_rows, make_table, new_rows, set_outbox
+from support import aws_credentials
+from support.http_server import HttpServer
+from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox
 from support.processes import temporary_directory
 from support.proxy import DOWN, UP, FaultProxy
 from support.relay import Relay
-from support.sqs_server import KEYS, REGION, Inbox, SqsServer
+from support.sqs_fixtures import durable_sqs, queue_name, server, sqs  # noqa: F401
+from support.sqs_server import KEYS, REGION, Inbox
 from support.tls import Authority
-from support.http_server import HttpServer
 from support.waiting import eventually
 from support.writers import Writer, bulk, dead_letters, wait_trouble
-
-
-@pytest.fixture(scope="module")
-def server():
-    need(sqs_server.missing() is None, f"SQS ({sqs_server.missing()})")
-    running = SqsServer().start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def sqs(server):
-    server.faults()
-    if server.process is None:
-        server.start()
-    return server
-
-
-@pytest.fixture
-def orders(db):
-    make_table(db)
-
-
-_names = iter(range(1_000_000))
-
-
-def name(suffix=""):
-    return f"q{os.getpid()}-{next(_names)}{suffix}"
 
 
 def to_sqs(server, url, table="orders", port=None, **options):
@@ -72,7 +41,7 @@ def wait_rows(inbox, wanted, deadline=30):
 
 @pytest.mark.sanitizer
 def test_a_message_carries_id_and_headers_as_attributes(db, sqs, relay, orders):
-    url = sqs.queue(name())
+    url = sqs.queue(queue_name())
     inbox = Inbox(sqs, url)
     set_outbox(db, "p", to_sqs(sqs, url, message="row", headers={"X-Source": "shop"}))
     with relay:
@@ -89,7 +58,7 @@ def test_a_message_carries_id_and_headers_as_attributes(db, sqs, relay, orders):
 
 
 def test_more_headers_than_attributes_travel_in_one(db, sqs, relay, orders):
-    url = sqs.queue(name())
+    url = sqs.queue(queue_name())
     inbox = Inbox(sqs, url)
     headers = {f"h{i}": f"ü{i}" for i in range(12)} | {"AWS.reserved": "r"}
     set_outbox(db, "p", to_sqs(sqs, url, message="row", headers=headers))
@@ -104,7 +73,7 @@ def test_more_headers_than_attributes_travel_in_one(db, sqs, relay, orders):
 
 
 def test_a_fifo_queue_has_group_order_and_no_duplicates(db, sqs, relay, orders):
-    url = sqs.queue(name(".fifo"))
+    url = sqs.queue(queue_name(".fifo"))
     inbox = Inbox(sqs, url)
     set_outbox(db, "p", to_sqs(sqs, url, message="row", key_template="{{ name }}",
                                retry_min="10ms", retry_max="100ms"))
@@ -128,7 +97,7 @@ def test_a_fifo_queue_has_group_order_and_no_duplicates(db, sqs, relay, orders):
 
 
 def test_the_group_may_be_a_template_and_long_ids_are_hashed(db, sqs, relay, orders):
-    url = sqs.queue(name(".fifo"))
+    url = sqs.queue(queue_name(".fifo"))
     inbox = Inbox(sqs, url)
     set_outbox(db, "p", to_sqs(sqs, url, message="row", id_prefix="x" * 150,
                                sink={"message_group_id": "g-{{ name }}"}))
@@ -142,7 +111,7 @@ def test_the_group_may_be_a_template_and_long_ids_are_hashed(db, sqs, relay, ord
 
 
 def test_bodies_arrive_byte_for_byte(db, sqs, relay):
-    url = sqs.queue(name())
+    url = sqs.queue(queue_name())
     inbox = Inbox(sqs, url)
     db.execute("select pgtrickle.create_outbox('events')")
     config = to_sqs(sqs, url)
@@ -163,7 +132,7 @@ def test_bodies_arrive_byte_for_byte(db, sqs, relay):
 
 
 def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, sqs, relay, orders):
-    url = sqs.queue(name())
+    url = sqs.queue(queue_name())
     inbox = Inbox(sqs, url)
     config = to_sqs(sqs, url, message="row", sink={"max_message_bytes": "60KiB"})
     set_outbox(db, "p", config)
@@ -186,7 +155,7 @@ def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, sqs, r
     {"failOne": True, "code": "InvalidMessageContents", "senderFault": True},
     {"status": 400, "code": "InvalidParameterValue", "message": "no poison"}])
 def test_what_the_queue_refuses_is_set_aside_alone(db, sqs, relay, orders, fault):
-    url = sqs.queue(name())
+    url = sqs.queue(queue_name())
     inbox = Inbox(sqs, url)
     # failOne refuses the first entry, so the poison goes alone there: max one entry a request.
     sqs.faults({"action": "SendMessageBatch", "contains": "poison", **fault})
@@ -204,7 +173,7 @@ def test_what_the_queue_refuses_is_set_aside_alone(db, sqs, relay, orders, fault
     ("QueueDoesNotExist", "queue_url"), ("AccessDenied", "sqs:SendMessage"),
     ("InvalidClientTokenId", "credentials"), ("SignatureDoesNotMatch", "clock")])
 def test_what_is_no_messages_fault_stops_the_pipeline(db, sqs, relay, orders, code, remedy):
-    url = sqs.queue(name())
+    url = sqs.queue(queue_name())
     sqs.faults({"action": "SendMessageBatch", "status": 400, "code": code})
     set_outbox(db, "p", to_sqs(sqs, url))
     with relay:
@@ -223,7 +192,7 @@ def test_a_queue_that_is_absent_is_named(db, sqs, relay, orders):
 
 
 def test_throttling_is_waited_for(db, sqs, relay, orders):
-    url = sqs.queue(name())
+    url = sqs.queue(queue_name())
     inbox = Inbox(sqs, url)
     sqs.faults({"action": "SendMessageBatch", "status": 400, "code": "RequestThrottled",
                 "times": 3}, {"action": "SendMessageBatch", "failOne": True, "code": "OverLimit",
@@ -236,7 +205,7 @@ def test_throttling_is_waited_for(db, sqs, relay, orders):
 
 
 def test_expired_tokens_are_renewed(db, sqs, relay, orders):
-    url = sqs.queue(name())
+    url = sqs.queue(queue_name())
     inbox = Inbox(sqs, url)
     sqs.faults({"action": "SendMessageBatch", "status": 403, "code": "ExpiredTokenException",
                 "times": 2})
@@ -247,7 +216,7 @@ def test_expired_tokens_are_renewed(db, sqs, relay, orders):
 
 
 def test_a_frozen_server_costs_nothing(db, sqs, relay, orders):
-    url = sqs.queue(name(".fifo"))
+    url = sqs.queue(queue_name(".fifo"))
     inbox = Inbox(sqs, url)
     set_outbox(db, "p", to_sqs(sqs, url, sink={"timeout": "500ms"}, retry_max="1s", message="row",
                                key_template="{{ name }}"))
@@ -265,7 +234,7 @@ def test_a_frozen_server_costs_nothing(db, sqs, relay, orders):
 
 @pytest.mark.parametrize("direction", [UP, DOWN])
 def test_connections_that_are_cut_cost_nothing(db, sqs, relay, orders, direction):
-    url = sqs.queue(name(".fifo"))
+    url = sqs.queue(queue_name(".fifo"))
     inbox = Inbox(sqs, url)
     with FaultProxy(sqs.port) as proxy:
         set_outbox(db, "p", to_sqs(sqs, url, port=proxy.port, retry_max="1s"))
@@ -283,7 +252,7 @@ def test_connections_that_are_cut_cost_nothing(db, sqs, relay, orders, direction
 
 def test_a_killed_server_is_waited_for(db, sqs, relay, orders):
     """The server forgets everything: what was acknowledged is read before it is killed."""
-    url = sqs.queue(name())
+    url = sqs.queue(queue_name())
     inbox = Inbox(sqs, url)
     set_outbox(db, "p", to_sqs(sqs, url, retry_max="1s"))
     with relay:
@@ -297,114 +266,30 @@ def test_a_killed_server_is_waited_for(db, sqs, relay, orders):
     assert dead_letters(db, "p") == []
 
 
-def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, relay, orders):
+def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, durable_sqs, relay, orders):
     """With its messages on disk: what it acknowledged before it was killed, and what came after."""
-    server = SqsServer(durable=True).start()
-    try:
-        url = server.queue(name())
-        set_outbox(db, "p", to_sqs(server, url, retry_max="1s", message="row",
-                                   sink={"timeout": "10s"}))
-        with relay:
-            for first in (1, 401):
-                bulk(db, first, 400)
-                eventually(lambda: server.count(url) > first + 50, 60 * SLOW_FACTOR)
-                server.kill9()
-                wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
-                server.start()
-            wait_rows(Inbox(server, url), range(1, 801), 120)
-        assert dead_letters(db, "p") == []
-    finally:
-        server.stop()
+    url = durable_sqs.queue(queue_name())
+    set_outbox(db, "p", to_sqs(durable_sqs, url, retry_max="1s", message="row",
+                               sink={"timeout": "10s"}))
+    with relay:
+        for first in (1, 401):
+            bulk(db, first, 400)
+            eventually(lambda: durable_sqs.count(url) > first + 50, 60 * SLOW_FACTOR)
+            durable_sqs.kill9()
+            wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
+            durable_sqs.start()
+        wait_rows(Inbox(durable_sqs, url), range(1, 801), 120)
+    assert dead_letters(db, "p") == []
 
 
 # Credentials -------------------------------------------------------------------------------
 
 
-class MetadataService:
-    """What hands out credentials: the token service, a container's and an instance's."""
-
-    def __init__(self):
-        self.asked = []
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
-
-            def _answer(self, text, status=200):
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def do_PUT(self):
-                service.asked.append(("PUT", self.path, dict(self.headers), b""))
-                self._answer("metadata-token")
-
-            def do_GET(self):
-                service.asked.append(("GET", self.path, dict(self.headers), b""))
-                if self.path.endswith("/security-credentials/"):
-                    return self._answer("relay-role")
-                self._answer(json.dumps({
-                    "AccessKeyId": f"AKIAGRANTED{len(service.asked)}", "SecretAccessKey": "granted",
-                    "Token": "granted-token", "Expiration": "2099-01-01T00:00:00Z"}))
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                service.asked.append(("POST", self.path, dict(self.headers), body))
-                self._answer("<R><Credentials><AccessKeyId>AKIAASSUMED</AccessKeyId>"
-                             "<SecretAccessKey>assumed</SecretAccessKey>"
-                             "<SessionToken>assumed-token</SessionToken>"
-                             "<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></R>")
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self):
-        self._server.shutdown()
-
-
-def chain(kind, service, directory):
-    """The environment of each link of the chain, and the access key that must then be used."""
-    def file(label, text):
-        path = os.path.join(directory, label)
-        with open(path, "w") as target:
-            target.write(text)
-        return path
-    none = {"AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_CONFIG_FILE": "/nonexistent",
-            "AWS_EC2_METADATA_DISABLED": "true"}
-    if kind == "environment":
-        return {**none, "AWS_ACCESS_KEY_ID": "AKIAENV", "AWS_SECRET_ACCESS_KEY": "s",
-                "AWS_SESSION_TOKEN": "t"}, "AKIAENV"
-    if kind == "profile":
-        shared = file("credentials", "[default]\naws_access_key_id = WRONG\n"
-                      "aws_secret_access_key = x\n[relay]\naws_access_key_id = AKIAFILE\n"
-                      "aws_secret_access_key = s\n")
-        return {**none, "AWS_SHARED_CREDENTIALS_FILE": shared, "AWS_PROFILE": "relay"}, "AKIAFILE"
-    if kind == "role":
-        config = file("config", "[profile relay]\nrole_arn = arn:aws:iam::1:role/r\n"
-                      "source_profile = base\n[profile base]\naws_access_key_id = AKIABASE\n"
-                      "aws_secret_access_key = s\n")
-        return {**none, "AWS_CONFIG_FILE": config, "AWS_PROFILE": "relay",
-                "AWS_ENDPOINT_URL_STS": service.url}, "AKIAASSUMED"
-    if kind == "web identity":
-        return {**none, "AWS_ROLE_ARN": "arn:aws:iam::1:role/r",
-                "AWS_WEB_IDENTITY_TOKEN_FILE": file("token", "identity-token\n"),
-                "AWS_ENDPOINT_URL_STS": service.url}, "AKIAASSUMED"
-    if kind == "container":
-        return {**none, "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{service.url}/creds",
-                "AWS_CONTAINER_AUTHORIZATION_TOKEN": "container-token"}, "AKIAGRANTED"
-    return {**none, "AWS_EC2_METADATA_DISABLED": "false",
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT": service.url}, "AKIAGRANTED"
-
-
-@pytest.mark.parametrize("kind", ["environment", "profile", "role", "web identity", "container",
-                                  "instance"])
+@pytest.mark.parametrize("kind", aws_credentials.KINDS)
 def test_credentials_come_from_the_whole_chain(db, sqs, relay_bin, orders, kind):
-    service = MetadataService()
-    env, key = chain(kind, service, temporary_directory("aws"))
-    url = sqs.queue(name())
+    service = aws_credentials.MetadataService()
+    env, key = aws_credentials.environment(kind, service, temporary_directory("aws"))
+    url = sqs.queue(queue_name())
     inbox = Inbox(sqs, url)
     config = to_sqs(sqs, url)
     for option in KEYS:
@@ -434,7 +319,7 @@ def test_credentials_come_from_the_whole_chain(db, sqs, relay_bin, orders, kind)
 
 
 def test_no_credentials_at_all_are_told(db, sqs, relay_bin, orders):
-    config = to_sqs(sqs, sqs.queue(name()))
+    config = to_sqs(sqs, sqs.queue(queue_name()))
     for option in KEYS:
         del config["sink"][option]
     set_outbox(db, "p", config)

@@ -10,41 +10,13 @@ import pytest
 
 from support.background import Background
 from support.bridges import numbers, set_bridge, wait_numbers
-from support.fixtures import need
 from support.inboxes import count
+from support.kafka_fixtures import fresh_topic, own_kafka, shared_kafka, topic  # noqa: F401
 from support.kafka_server import KafkaServer
 from support.pipelines import SLOW_FACTOR, Lines
 from support.postgres import REPOSITORY
 from support.waiting import eventually, holds_for
 from support.writers import wait_trouble
-
-
-@pytest.fixture(scope="module")
-def shared_kafka():
-    server = KafkaServer().start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def own_kafka():
-    server = KafkaServer()
-    need(server.real, f"a real Kafka ({server.why_mock})")
-    server.start()
-    yield server
-    server.stop()
-
-
-_topics = iter(range(1_000_000))
-
-
-def fresh_topic(server, partitions=1, **config):
-    return server.create_topic(f"s{next(_topics)}-{time.monotonic_ns()}", partitions, **config)
-
-
-@pytest.fixture
-def topic(shared_kafka):
-    return fresh_topic(shared_kafka)
 
 
 def group_of(topic):

@@ -2,32 +2,17 @@
 
 import base64
 import json
-import os
 import time
 
 import pytest
 
-from support import sqs_server
-from support.fixtures import need
+from support.bridges import set_bridge
 from support.pipelines import SLOW_FACTOR, Lines
 from support.proxy import DOWN, UP, FaultProxy
-from support.sqs_server import KEYS, REGION, SqsServer
+from support.sqs_fixtures import durable_sqs, queue_name, server, sqs  # noqa: F401
+from support.sqs_server import KEYS, REGION
 from support.waiting import eventually, holds_for
 from support.writers import wait_trouble
-
-
-@pytest.fixture(scope="module")
-def server():
-    need(sqs_server.missing() is None, f"SQS ({sqs_server.missing()})")
-    running = SqsServer().start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def sqs(server):
-    server.faults()
-    return server
 
 
 @pytest.fixture
@@ -35,27 +20,22 @@ def lines(tmp_path):
     return Lines(tmp_path / "out.jsonl")
 
 
-_names = iter(range(1_000_000))
-
-
 @pytest.fixture
 def queue(sqs):
-    return sqs.queue(f"s{os.getpid()}-{next(_names)}", VisibilityTimeout=5)
+    return sqs.queue(queue_name(), VisibilityTimeout=5)
 
 
 @pytest.fixture
 def fifo(sqs):
-    return sqs.queue(f"s{os.getpid()}-{next(_names)}.fifo", VisibilityTimeout=5)
+    return sqs.queue(queue_name(".fifo"), VisibilityTimeout=5)
 
 
 def set_pipeline(db, name, sqs, url, path, source=None, port=None, **options):
     """A pipeline from the queue into a file of JSON lines {id, type, key, payload}."""
-    config = {"source": {"type": "sqs", "queue_url": url, "region": REGION, "timeout": "3s",
-                         "endpoint": f"http://127.0.0.1:{port or sqs.relay_port}", "wait": "1s",
-                         "visibility_timeout": "5s", **KEYS, **(source or {})},
-              "sink": {"type": "file", "path": str(path)}, "event_envelope": True, **options}
-    db.execute("select pgtrickle.set_relay(%s, %s::jsonb)", (name, json.dumps(config)))
-    db.execute("select pgtrickle.enable_relay(%s)", (name,))
+    source = {"type": "sqs", "queue_url": url, "region": REGION, "timeout": "3s",
+              "endpoint": f"http://127.0.0.1:{port or sqs.relay_port}", "wait": "1s",
+              "visibility_timeout": "5s", **KEYS, **(source or {})}
+    set_bridge(db, name, source, path, **options)
 
 
 def send(sqs, url, body, attributes=None, **more):
@@ -150,7 +130,7 @@ def test_nothing_is_deleted_before_it_is_delivered_and_work_stays_hidden(db, sqs
 
 def test_a_stop_gives_back_at_once_what_is_not_settled(db, sqs, relay, tmp_path):
     """Else nobody would see it for ten minutes."""
-    url = sqs.queue(f"s{os.getpid()}-{next(_names)}", VisibilityTimeout=600)
+    url = sqs.queue(queue_name(), VisibilityTimeout=600)
     place = tmp_path / "later"
     place.write_text("in the way of the sink")
     set_pipeline(db, "p", sqs, url, place / "out.jsonl", {"visibility_timeout": "600s"},
@@ -232,21 +212,17 @@ def test_a_stop_is_quick_though_a_long_poll_waits(db, sqs, queue, relay, lines):
     assert time.monotonic() - began < 5 * SLOW_FACTOR
 
 
-def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, relay, lines):
-    server = SqsServer(durable=True).start()
-    try:
-        url = server.queue("kept", VisibilityTimeout=5)
-        set_pipeline(db, "p", server, url, lines.path, {"timeout": "10s"}, retry_max="500ms",
-                     batch_size=20)
-        for number in range(300):
-            send(server, url, str(number))
-        with relay:
-            eventually(lines.messages)
-            server.kill9()
-            wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
-            server.start()
-            eventually(lambda: {line["payload"] for line in lines.messages()} == set(range(300)),
-                       60 * SLOW_FACTOR, interval=0.2)
-            wait_deleted(server, url)
-    finally:
-        server.stop()
+def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, durable_sqs, relay, lines):
+    url = durable_sqs.queue(queue_name(), VisibilityTimeout=5)
+    set_pipeline(db, "p", durable_sqs, url, lines.path, {"timeout": "10s"}, retry_max="500ms",
+                 batch_size=20)
+    for number in range(300):
+        send(durable_sqs, url, str(number))
+    with relay:
+        eventually(lines.messages)
+        durable_sqs.kill9()
+        wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
+        durable_sqs.start()
+        eventually(lambda: {line["payload"] for line in lines.messages()} == set(range(300)),
+                   60 * SLOW_FACTOR, interval=0.2)
+        wait_deleted(durable_sqs, url)

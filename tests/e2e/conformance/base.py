@@ -41,7 +41,7 @@ class Broker:
     has_key = False           # Received.key holds the message's key
     raw_body = True           # the body arrives byte for byte (False: an inbox stores JSON values)
     has_server = True         # there is a server to kill, freeze and cut off
-    durable = True            # what it took it has after kill9() and start() (an emulator may not)
+    slow_on_disk = False      # its durable places take few messages a second (an emulator)
     max_body = 900_000        # the largest body in bytes that is worth sending
     na = {}
     source_na = {}
@@ -101,6 +101,10 @@ class Broker:
     def prepare_unordered(self):
         """Makes `place` again as one without any order, where the broker has such places beside those
         with order and gives far more at once from them."""
+
+    def prepare_durable(self):
+        """Makes `place` again as one that is whole after kill9() and start(), where the broker has such
+        places beside those that serve all other cases faster."""
 
     # The sink ----------------------------------------------------------------------------------
 
@@ -215,7 +219,7 @@ class ServerBroker(Broker):
         self._server.thaw()
 
     def close(self):
-        self._server.stop()
+        self.stop()
         if self._secured:
             self._secured.stop()
 

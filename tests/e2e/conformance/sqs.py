@@ -4,76 +4,75 @@ from support.http_server import HttpServer
 from support.sqs_server import KEYS, REGION, Inbox, SqsServer
 from support.tls import Authority
 
-from .base import Broker, Received
+from .base import Received, ServerBroker
 
 
-class SqsBroker(Broker):
-    """One server; a place is a FIFO queue. It keeps nothing over a restart (`durable`)."""
+class SqsBroker(ServerBroker):
+    """A place is a FIFO queue of a server that keeps its messages in memory, or, where it must outlive
+    the server's end, of a second one that writes each message to its disk."""
 
     name = "sqs"
     deduplicates = True
-    durable = False
     has_key = True
+    slow_on_disk = True
     max_body = 250_000
-    na = source_na = {"broker_killed": "ElasticMQ keeps no order over a restart: test_sink_sqs.py kills"
-                                       " one that keeps its messages"}
     poison = "poison" + "x" * 100_000  # max_message_bytes is 100 KB until cure()
 
     def __init__(self):
-        super().__init__()
-        self._server = SqsServer()
-        self._secured = None
+        super().__init__(SqsServer())
+        self._fast, self._durable = self._server, None
         self._inboxes = {}
         self._url = None
-        self.port = self._server.port
-
-    def start(self):
-        self._server.start()
-        return self
 
     def stop(self):
-        self._server.stop()
-
-    def kill9(self):
-        self._server.kill9()
-
-    def freeze(self):
-        self._server.freeze()
-
-    def thaw(self):
-        self._server.thaw()
-
-    def close(self):
-        self._server.stop()
-        if self._secured:
-            self._secured.stop()
-
-    def log(self):
-        return self._server.log()
+        for server in filter(None, (self._fast, self._durable)):
+            server.stop()
 
     def prepare(self):
+        self._use(self._fast)
         self._server.faults()
-        self._url = self._server.queue(f"{self.place}.fifo", VisibilityTimeout=5)
-        self._inboxes[self.place] = Inbox(self._server, self._url)
+        self._queue(".fifo")
 
     def prepare_unordered(self):
-        self._url = self._server.queue(self.place, VisibilityTimeout=5)
+        self._queue("")
+
+    def prepare_durable(self):
+        if self._durable is None:
+            self._durable = SqsServer(durable=True).start()
+        self._use(self._durable)
+        self._queue(".fifo")
+
+    def _use(self, server):
+        self._server, self.port = server, server.port
+
+    def _queue(self, suffix):
+        self._url = self._server.queue(f"{self.place}{suffix}", VisibilityTimeout=5)
+        self._inboxes[self.place] = Inbox(self._server, self._url)
 
     # The sink ----------------------------------------------------------------------------------
 
     def _end(self, port):
         return {"type": "sqs", "queue_url": self._url, "region": REGION,
-                "endpoint": f"http://127.0.0.1:{port or self._server.relay_port}", "timeout": "2s",
+                "endpoint": f"http://127.0.0.1:{port or self._server.relay_port}",
+                "timeout": "10s" if self._server is self._durable else "2s",
                 "connect_timeout": "2s", **KEYS}
 
     def sink(self, port=None, **over):
         return {**self._end(port), **over}
 
     def received(self):
+        messages = self._inboxes[self.place].read()
+        if self._server is self._durable:
+            # The order in which it took them, which it tells of each: what it reads from its disk it
+            # hands out by the millisecond.
+            messages = sorted(messages, key=_taken)
         return [Received(message["Attributes"]["MessageDeduplicationId"],
                          message["Attributes"]["MessageGroupId"], None, message["attributes"],
                          message["Body"].encode())
-                for message in self._inboxes[self.place].read()]
+                for message in messages]
+
+    def count(self):
+        return len(self._inboxes[self.place].messages) + self._server.count(self._url)
 
     def refuse(self):
         return {"sink": {"max_message_bytes": 100_000}}
@@ -130,3 +129,8 @@ class SqsBroker(Broker):
 
     def unacknowledged(self):
         return self._server.count(self._url)
+
+
+def _taken(message):
+    """When the server took it: the millisecond, and a number that counts from each start anew."""
+    return tuple(int(message["Attributes"][name]) for name in ("SentTimestamp", "SequenceNumber"))

@@ -9,13 +9,13 @@ from support.processes import free_port
 from support.proxy import FaultProxy
 from support.tls import Authority
 
-from .base import Broker, Received
+from .base import Received, ServerBroker
 
 TOKEN = "right-token"
 RELAY_IS_THE_SERVER = "the relay is the server, and the senders are the clients"
 
 
-class WebhookBroker(Broker):
+class WebhookBroker(ServerBroker):
     """One server that asks for a bearer token; a place is a path. For the source a place is a port at
     which the relay listens, and a sender."""
 
@@ -27,37 +27,13 @@ class WebhookBroker(Broker):
         "broker_killed", "broker_frozen", "authentication_refused", "wrong_ca", "unresolvable")}
 
     def __init__(self):
-        super().__init__()
-        self._server = HttpServer(authorization=f"Bearer {TOKEN}")
-        self._secured = None
-        self.port = self._server.port
+        super().__init__(HttpServer(authorization=f"Bearer {TOKEN}"))
         self._listen = self._sender = None
-
-    def start(self):
-        self._server.start()
-        return self
-
-    def stop(self):
-        self._server.stop()
-
-    def kill9(self):
-        self._server.kill9()
-
-    def freeze(self):
-        self._server.freeze()
-
-    def thaw(self):
-        self._server.thaw()
 
     def close(self):
         if self._sender:
             self._sender.close()
-        self._server.stop()
-        if self._secured:
-            self._secured.stop()
-
-    def log(self):
-        return self._server.log()
+        super().close()
 
     def prepare(self):
         self._server.rules()

@@ -18,7 +18,7 @@ from .server import Server
 from .waiting import eventually
 
 _VERSION = "3.9.1"
-_NAME = f"kafka-{_VERSION}"
+_NAME, _JARS = f"kafka-{_VERSION}", "kafka_jars.txt"
 _CLUSTER = "cmVsYXktdGVzdHMta2Fma2"  # 16 bytes in base64, as KRaft wants it
 _JAVA = ["-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
 _LOG4J = """log4j.rootLogger=WARN, stderr
@@ -27,21 +27,6 @@ log4j.appender.stderr=org.apache.log4j.ConsoleAppender
 log4j.appender.stderr.layout=org.apache.log4j.PatternLayout
 log4j.appender.stderr.layout.ConversionPattern=%d{HH:mm:ss.SSS} %p %m (%c)%n
 """
-
-
-def _classpath():
-    return maven_jars.classpath(_NAME, "kafka_jars.txt")
-
-
-def missing():
-    """Why there can be no real Kafka; None where there can."""
-    if not shutil.which("java"):
-        return "there is no java (default-jre-headless)"
-    try:
-        _classpath()
-    except OSError as error:
-        return f"Kafka's artifacts cannot be fetched: {error}"
-    return None
 
 
 # The server --------------------------------------------------------------------------------
@@ -59,7 +44,7 @@ class KafkaServer(Server):
     patience = 20
 
     def __init__(self, sasl=None, tls=None, properties=None, acl=False):
-        self.why_mock = missing()
+        self.why_mock = maven_jars.missing("Kafka", _NAME, _JARS)
         self.real = self.why_mock is None
         self.sasl, self.tls, self.acl = sasl, tls, acl
         self._mock = None
@@ -150,7 +135,7 @@ class KafkaServer(Server):
 
     def _java(self, *arguments):
         return ["java", *_JAVA, f"-Dlog4j.configuration=file:{self.directory}/log4j.properties",
-                "-cp", _classpath(), *arguments]
+                "-cp", maven_jars.classpath(_NAME, _JARS), *arguments]
 
     @property
     def brokers(self):

@@ -55,3 +55,14 @@ def classpath(name, listing):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             jars = list(pool.map(lambda jar: _fetch(folder, *jar), _wanted(listing)))
     return ":".join(jars)
+
+
+def missing(what, name, listing):
+    """Why `what`, made of these jars, cannot run here; None where it can."""
+    if not shutil.which("java"):
+        return "there is no java (default-jre-headless)"
+    try:
+        classpath(name, listing)
+    except OSError as error:
+        return f"{what}'s artifacts cannot be fetched: {error}"
+    return None

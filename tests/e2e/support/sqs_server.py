@@ -1,26 +1,28 @@
 """A throw-away SQS: ElasticMQ on loopback, and boto3 as the client that knows nothing of the relay.
 
 It keeps its queues in memory: `start` after a kill makes them again, empty. With `durable` it keeps
-queues and messages on disk (slower, and in no order after a restart).
+queues and messages on disk, which is slower. What it then forgets when it is killed is which
+deduplication ids it has had.
 """
 
-import contextlib
 import os
-import shutil
 
 import botocore.exceptions
 
 from . import maven_jars
 from .processes import Process, free_port, temporary_directory
+from .proxy import FaultProxy
+from .server import Server
 from .sqs_faults import FaultyDoor
 from .waiting import eventually
 
 REGION = "eu-west-1"
 KEYS = {"access_key_id": "AKIATESTTESTTESTTEST", "secret_access_key": "a-secret-of-the-tests"}
+_NAME, _JARS = "elasticmq-1.7.1", "elasticmq_jars.txt"
 _JAVA = ["-Xms128m", "-Xmx1g", "-XX:+UseSerialGC", "-Xshare:auto"]
 _CONFIG = """include classpath("application.conf")
 node-address {{ protocol = http, host = "127.0.0.1", port = {port}, context-path = "" }}
-rest-sqs {{ enabled = true, bind-hostname = "127.0.0.1", bind-port = {port}, sqs-limits = strict }}
+rest-sqs {{ enabled = true, bind-hostname = "127.0.0.1", bind-port = {own_port}, sqs-limits = strict }}
 rest-stats.enabled = false
 aws {{ region = "{region}", accountId = "123456789012" }}
 """
@@ -30,37 +32,30 @@ messages-storage {{ enabled = true, uri = "jdbc:h2:{directory}/messages;WRITE_DE
 """
 
 
-def _classpath():
-    return maven_jars.classpath("elasticmq-1.7.1", "elasticmq_jars.txt")
-
-
 def missing():
     """Why there can be no SQS; None where there can."""
-    if not shutil.which("java"):
-        return "there is no java (default-jre-headless)"
-    try:
-        _classpath()
-    except OSError as error:
-        return f"ElasticMQ's artifacts cannot be fetched: {error}"
-    return None
+    return maven_jars.missing("ElasticMQ", _NAME, _JARS)
 
 
-class SqsServer:
+class SqsServer(Server):
     """ElasticMQ; `queue(name)` makes queues and gives their URL."""
 
     def __init__(self, durable=False, java=_JAVA):
-        self.port = free_port()
+        self._own_port = self.port = free_port()
+        # ElasticMQ serves before it has its queues and messages back: `port` opens when it has.
+        self._gate = FaultProxy(self._own_port) if durable else None
+        if self._gate:
+            self.port = self._gate.port
         self.directory = temporary_directory("sqs")
+        self.log_path = os.path.join(self.directory, "log")
         self._config = os.path.join(self.directory, "elasticmq.conf")
         with open(self._config, "w") as config:
-            config.write(_CONFIG.format(port=self.port, region=REGION))
+            config.write(_CONFIG.format(port=self.port, own_port=self._own_port, region=REGION))
             if durable:
                 config.write(_DURABLE.format(directory=self.directory))
-        self._durable = durable
         self._java = java
         self._queues = {}
         self._door = None
-        self.process = None
         self._client = None
 
     @property
@@ -68,34 +63,37 @@ class SqsServer:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self):
-        with open(os.path.join(self.directory, "log"), "ab") as log:
+        if self._gate:
+            self._gate.cut()
+        with open(self.log_path, "ab") as log:
+            begin = log.tell()
             self.process = Process(["java", *self._java, f"-Dconfig.file={self._config}", "-cp",
-                                    _classpath(), "org.elasticmq.server.Main"],
+                                    maven_jars.classpath(_NAME, _JARS), "org.elasticmq.server.Main"],
                                    stdout=log, stderr=log)
+        if self._gate:
+            eventually(lambda: self._restored(begin), 60, message=self.log)
+            self._gate.restore()
         eventually(lambda: self.client().list_queues() is not None, 60, message=self.log)
-        if not self._durable:
+        if not self._gate:
             for name, attributes in self._queues.items():
                 self.client().create_queue(QueueName=name, Attributes=attributes)
         return self
 
+    def _restored(self, begin):
+        """Whether it says so of each queue, in its log behind `begin`."""
+        with open(self.log_path, "rb") as log:
+            log.seek(begin)
+            said = log.read().decode(errors="replace")
+        return "ElasticMQ server" in said and all(
+            f"messages in queue {name}\n" in said for name in self._queues)
+
     def stop(self):
         if self.process is not None:
             self.process.thaw()
-            self.process.kill9()
-            self.process = None
+            self.kill9()
         if self._door is not None:
             self._door.close()
             self._door = None
-
-    def kill9(self):
-        self.process.kill9()
-        self.process = None
-
-    def freeze(self):
-        self.process.freeze()
-
-    def thaw(self):
-        self.process.thaw()
 
     def client(self):
         import boto3
@@ -136,12 +134,6 @@ class SqsServer:
     def relay_port(self):
         """Where a relay has to connect: to the server, or to the door before it that has faults."""
         return self._door.port if self._door is not None and self._door.faults else self.port
-
-    def log(self):
-        with contextlib.suppress(OSError):
-            with open(os.path.join(self.directory, "log"), errors="replace") as log:
-                return log.read()[-4000:]
-        return ""
 
 
 class _OsErrors:
