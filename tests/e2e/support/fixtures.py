@@ -137,7 +137,7 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture(autouse=True)
-def _no_relay_outlives_its_test():
+def no_relay_outlives_its_test():
     relay_process.forget()
     yield
     relay_process.end_all_quietly()
