@@ -80,7 +80,7 @@ Result<void> OutboxReader::take_rows(Connection& connection, const ReadLimits& l
   batch.records.reserve(static_cast<std::size_t>(page.asked));
   while (true) {
     // Each row has the whole time: a slow link is no error.
-    auto next = connection.next_row(Deadline::after(kStatementTimeout), stop);
+    auto next = connection.next_row(kStatementTimeout, stop);
     if (!next) return fail(next.error());
     if (!*next) return {};
     auto row = decoder_.decode_row(next->get(), batch.arena);
@@ -128,7 +128,7 @@ void OutboxReader::leave(Connection& connection, const Page& page) {
     return;
   }
   while (true) {
-    const auto next = connection.next_row(Deadline::after(kStatementTimeout), {});
+    const auto next = connection.next_row(kStatementTimeout, {});
     if (!next || !*next) return;
   }
 }
@@ -220,7 +220,7 @@ Result<bool> OutboxReader::range_page(Range& range, Connection& connection,
   auto sent = start_rows(connection, decoder_, range.done, to, page.asked);
   if (!sent) return fail(sent.error());
   while (true) {
-    auto next = connection.next_row(Deadline::after(kStatementTimeout), stop);
+    auto next = connection.next_row(kStatementTimeout, stop);
     if (!next) return fail(next.error());
     if (!*next) return page.rows > 0;
     auto row = decoder_.decode_row(next->get(), batch.arena);

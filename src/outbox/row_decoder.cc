@@ -183,12 +183,13 @@ RowDecoder::RowDecoder(const OutboxInfo& outbox, std::int64_t max_record_bytes)
 
 Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) const {
   Fields fields(result);
-  OutboxRow row;
+  Result<OutboxRow> decoded;
+  OutboxRow& row = *decoded;
   Record& record = row.record;
   record.id = record.outbox_id = fields.next_integer();
   record.pgt_id = record.mark = uuid_text(fields.next(), arena);
   record.created_at = timestamp(fields.next_integer());
-  Delta delta;
+  Delta& delta = std::get<Delta>(record.content);
   delta.inserted_count = fields.next_integer();
   delta.deleted_count = fields.next_integer();
   const auto payload = fields.next_jsonb();
@@ -213,12 +214,11 @@ Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) c
     if (const auto key = fields.next()) event.key = arena.copy(*key);
     record.content = event;
   } else {
-    record.content = delta;
     if (!record.refused) take_payload(text, row);
     if (record.refused) row.claim_check = false;
   }
   if (!fields.ok()) return not_understood(fmt::format("outbox {}", outbox_.table));
-  return row;
+  return decoded;
 }
 
 Result<DeltaRow> RowDecoder::decode_delta_row(const PGresult* result) const {
