@@ -53,6 +53,7 @@ class SleepingPipeline final : public Watcher {
       : pipeline_(pipeline), wake_(std::move(wake)) {}
   void moved(std::int64_t last_value) override { wake_->announce(last_value); }
   bool asleep() const override { return pipeline_.asleep(); }
+  bool waits() override { return asleep() || wake_->was_awaited(); }
   void wake() override { pipeline_.wake(); }
 
  private:
@@ -170,7 +171,7 @@ Result<void> Sweep::set_aside(Connection& connection, const WatchList::Question&
   return {};
 }
 
-/// True: something moved.
+/// True: something moved, or is being read.
 Result<bool> Sweep::look(Connection& connection, std::stop_token stop) {
   WatchList::Question question;
   {
@@ -179,6 +180,8 @@ Result<bool> Sweep::look(Connection& connection, std::stop_token stop) {
       list_.wake_sleepers();
       return false;
     }
+    // Whoever reads a backlog needs nobody to tell him that there is more.
+    if (!list_.anybody_waits()) return true;
     question = list_.question();
   }
   const auto rows = connection.query(kLook, {question.oids, question.known},

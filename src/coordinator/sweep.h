@@ -15,8 +15,8 @@ namespace relay::coordinator {
 
 /// One thread and one session that watch the sequences of all outboxes in one query, listen for
 /// their notifications, and wake the pipelines behind those that moved: every 1 ms while something
-/// happened in the last second, 5 ms in the last minute, 25 ms after. An idle pipeline costs its
-/// line in this query and nothing else.
+/// happened in the last second, 5 ms in the last minute, 25 ms after; not at all while every reader
+/// is busy. An idle pipeline costs its line in this query and nothing else.
 class Sweep {
  public:
   explicit Sweep(postgres::Connection::Options options);

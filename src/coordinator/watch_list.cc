@@ -86,6 +86,13 @@ const WatchList::Question& WatchList::question() {
   return question_;
 }
 
+bool WatchList::anybody_waits() const {
+  return std::ranges::any_of(sequences_, [](const auto& item) {
+    return std::ranges::any_of(item.second.watches,
+                               [](const Watch& watch) { return watch.watcher->waits(); });
+  });
+}
+
 void WatchList::make_due(Sequence& sequence) {
   for (Watch& watch : sequence.watches) watch.due = true;
   due_.insert(&sequence);

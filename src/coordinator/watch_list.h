@@ -17,6 +17,8 @@ class Watcher {
   /// The sequence stands at `last_value`: it moves before the row is visible.
   virtual void moved(std::int64_t last_value) = 0;
   virtual bool asleep() const = 0;
+  /// It is to be told at once. One who is busy finds what is new by itself.
+  virtual bool waits() = 0;
   virtual void wake() = 0;
 };
 
@@ -46,6 +48,7 @@ class WatchList {
   };
   const Question& question();
   bool nothing_to_ask() const { return by_oid_.empty(); }
+  bool anybody_waits() const;
 
   /// The sequence stands at a value other than the known one.
   void saw(std::int64_t oid, std::int64_t value);

@@ -13,8 +13,9 @@ void StopEvent::Signal::operator()() const noexcept {
 }
 
 StopEvent::StopEvent(std::stop_token stop)
-    : fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)},
-      callback_(std::move(stop), Signal{fd_.value}) {}
+    : stop_(std::move(stop)),
+      fd_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)},
+      callback_(stop_, Signal{fd_.value}) {}
 
 StopEvent::Descriptor::~Descriptor() {
   ::close(value);

@@ -6,7 +6,7 @@
 namespace relay {
 
 /// A file descriptor that becomes readable when a stop is asked for, to be polled together with a
-/// socket. Lives on the stack of the waiting thread.
+/// socket. One thread at a time.
 class StopEvent {
  public:
   explicit StopEvent(std::stop_token stop);
@@ -14,6 +14,7 @@ class StopEvent {
   StopEvent& operator=(const StopEvent&) = delete;
 
   int fd() const { return fd_.value; }
+  bool is_of(const std::stop_token& stop) const { return stop == stop_; }
 
  private:
   struct Descriptor {
@@ -24,6 +25,7 @@ class StopEvent {
     int fd;
     void operator()() const noexcept;
   };
+  std::stop_token stop_;
   Descriptor fd_;  // before the callback: it is closed only when no callback can run any more
   std::stop_callback<Signal> callback_;
 };

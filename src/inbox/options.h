@@ -23,7 +23,7 @@ struct Options {
   std::optional<std::string> schedule;
   std::optional<bool> with_dead_letter;
   std::optional<std::int64_t> retention_hours;
-  std::size_t rows_per_statement = 1000;
+  std::size_t rows_per_statement = 2000;
   std::chrono::milliseconds connect_timeout{10000};
   std::chrono::milliseconds operation_timeout{30000};
   std::string pipeline;     ///< stored as `source`

@@ -103,9 +103,12 @@ class KafkaSink::Delivery {
     const bool was_empty = producer_.in_flight() == 0;
     while (!failure_ && next_ < messages_.size() && has_room()) {
       const Message& message = messages_[next_];
-      if (const auto problem = topic_problem(message.subject); !problem.empty()) {
-        settle(next_++, illegal_topic(message, problem));
-        continue;
+      if (message.subject != legal_topic_) {
+        if (const auto problem = topic_problem(message.subject); !problem.empty()) {
+          settle(next_++, illegal_topic(message, problem));
+          continue;
+        }
+        legal_topic_ = message.subject;
       }
       auto sent = producer_.send(message, next_);
       if (sent && *sent == Producer::Accepted::full) break;
@@ -137,8 +140,9 @@ class KafkaSink::Delivery {
   }
 
   void note_reports() {
-    for (const auto& [index, code] : producer_.take_reports()) {
-      heard_ = SteadyClock::now();
+    const auto reports = producer_.take_reports();
+    if (!reports.empty()) heard_ = SteadyClock::now();
+    for (const auto& [index, code] : reports) {
       if (index >= messages_.size()) continue;
       if (code == 0) {
         outcomes_[index] = Outcome::delivered();
@@ -180,6 +184,7 @@ class KafkaSink::Delivery {
   std::vector<std::size_t> suspects_;
   bool batch_too_large_ = false;
   std::size_t next_ = 0;
+  std::string_view legal_topic_;                        // the last one that was looked at
   SteadyClock::time_point heard_ = SteadyClock::now();  // the last report, or the first message
   SharedError failure_;                                 // sending more is no use
   bool must_close_ = false;

@@ -126,11 +126,10 @@ Result<ClaimCheck::Fetched> ClaimCheck::fetch(postgres::Connection& connection,
   auto started = connection.start(decoder.delta_sql(), texts, postgres::Connection::Format::binary);
   if (!started) return fail(started.error());
   const std::size_t before = batch.records.size();
-  const Deadline deadline = Deadline::after(kStatementTimeout);
   PgResult previous;  // the cutter compares with the row before
   std::int64_t got = 0;
   while (true) {
-    auto next = connection.next_row(deadline, stop);
+    auto next = connection.next_row(kStatementTimeout, stop);
     if (!next) return fail(next.error());
     if (!*next) break;
     auto row = decoder.decode_delta_row(next->get());

@@ -5,10 +5,20 @@
 
 namespace relay::outbox {
 
+namespace {
+
+bool is_space(char c) {
+  return c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
+bool ends_scalar(char c) {
+  return c == ',' || c == ']' || c == '}' || is_space(c);
+}
+
+}  // namespace
+
 void JsonScanner::skip_space() {
-  while (next_ < end_ && (*next_ == ' ' || *next_ == '\n' || *next_ == '\r' || *next_ == '\t')) {
-    ++next_;
-  }
+  while (next_ < end_ && is_space(*next_)) ++next_;
 }
 
 bool JsonScanner::take(char expected) {
@@ -79,7 +89,7 @@ bool JsonScanner::take_value(std::string_view& raw) {
   } else if (*next_ == '[' || *next_ == '{') {
     if (!skip_structure()) return false;
   } else {
-    while (next_ < end_ && std::strchr(",]} \t\r\n", *next_) == nullptr) ++next_;
+    while (next_ < end_ && !ends_scalar(*next_)) ++next_;
     if (next_ == begin) return false;
   }
   raw = {begin, static_cast<std::size_t>(next_ - begin)};

@@ -37,65 +37,95 @@ std::int64_t OutboxReader::page_size(const ReadLimits& limits) const {
   return std::max<std::int64_t>(rows, 1);
 }
 
-Result<void> OutboxReader::send_page(Connection& connection, std::int64_t rows) {
+/// Sends a statement, for several batches where nobody else needs the connection: planning it takes
+/// as long as reading fifty rows.
+Result<OutboxReader::Statement> OutboxReader::send(Lease lease, const ReadLimits& limits) {
+  ReadLimits asked = limits;
+  if (!pool_.contended()) asked.records *= batches_a_statement_;
+  const std::int64_t rows = page_size(asked);
   horizon_.begin_read();
-  return start_rows(connection, decoder_, horizon_.frontier(), kNoEnd, rows);
+  auto sent = start_rows(*lease, decoder_, horizon_.frontier(), kNoEnd, rows);
+  if (!sent) return fail(sent.error());
+  return Statement{std::move(lease), rows, SteadyClock::now()};
+}
+
+/// The statement that is under way, or a new one.
+Result<OutboxReader::Statement> OutboxReader::under_way(const ReadLimits& limits,
+                                                        std::stop_token stop) {
+  if (auto kept = take_kept()) return std::move(*kept);
+  auto lease = borrow(std::move(stop));
+  if (!lease) return fail(lease.error());
+  return send(std::move(*lease), limits);
 }
 
 Result<RecordBatch> OutboxReader::fetch_page(const ReadLimits& limits, std::stop_token stop) {
-  Lease lease;
+  auto statement = under_way(limits, stop);
+  if (!statement) return fail(statement.error());
+  Connection& connection = *statement->lease;
   Page page;
-  if (auto ahead = take_ahead()) {
-    lease = std::move(ahead->lease);
-    page.asked = ahead->rows;
-  } else {
-    auto borrowed = borrow(stop);
-    if (!borrowed) return fail(borrowed.error());
-    lease = std::move(*borrowed);
-    page.asked = page_size(limits);
-    if (auto sent = send_page(*lease, page.asked); !sent) return fail(sent.error());
-  }
+  page.asked = statement->rows;
   page.passed_from = horizon_.frontier();
   RecordBatch batch = new_batch();
-  if (auto taken = take_rows(*lease, limits, page, batch, stop); !taken) return fail(taken.error());
-  conclude(page);
-  if (page.gap_passed) {
-    // What is not there may be what retention deleted: that is never passed in silence.
-    const auto facts =
-        look_at_position(*lease, outbox_, key_, last_, Deadline::after(kStatementTimeout), stop);
-    if (!facts) return fail(facts.error());
-    if (facts->lost_rows > 0 && facts->purged_below > page.passed_from) {
-      return fail(*judge_position(last_, *facts, outbox_.table, key_.pipeline));
-    }
+  if (auto taken = take_rows(connection, limits, page, batch, stop); !taken) {
+    return fail(taken.error());
   }
-  const bool more = !page.cut && page.stopped_at == 0 && page.rows == page.asked;
-  if (more) {
-    if (auto sent = send_ahead(std::move(lease), limits); !sent) return fail(sent.error());
+  conclude(page);
+  const bool at_end = page.rows == page.asked;
+  if (page.gap_passed) {
+    if (page.full) leave(connection, page);
+    // Gaps come together: while they do, a statement is for one batch.
+    const auto one_batch = static_cast<std::int64_t>(limits.records);
+    page_rows_ = page_rows_ > 0 ? std::min(page_rows_, one_batch) : one_batch;
+    if (auto none = look_for_lost_rows(connection, page, stop); !none) return fail(none.error());
+  } else if (page.full) {
+    statement->rows -= page.rows;
+    keep(std::move(*statement));
+    return batch;
+  }
+  const bool more = !page.cut && page.stopped_at == 0 && (at_end || page.full);
+  if (more && !pool_.contended()) {
+    auto next = send(std::move(statement->lease), limits);
+    if (!next) return fail(next.error());
+    keep(std::move(*next));
   }
   return batch;
 }
 
+/// What is not there may be what retention deleted: that is never passed in silence.
+Result<void> OutboxReader::look_for_lost_rows(Connection& connection, const Page& page,
+                                              std::stop_token stop) {
+  const auto facts = look_at_position(connection, outbox_, key_, last_,
+                                      Deadline::after(kStatementTimeout), std::move(stop));
+  if (!facts) return fail(facts.error());
+  if (facts->lost_rows > 0 && facts->purged_below > page.passed_from) {
+    return fail(*judge_position(last_, *facts, outbox_.table, key_.pipeline));
+  }
+  return {};
+}
+
 Result<void> OutboxReader::take_rows(Connection& connection, const ReadLimits& limits, Page& page,
                                      RecordBatch& batch, std::stop_token stop) {
-  batch.records.reserve(static_cast<std::size_t>(page.asked));
+  batch.records.reserve(std::min(limits.records, static_cast<std::size_t>(page.asked)));
   while (true) {
     // Each row has the whole time: a slow link is no error.
-    auto next = connection.next_row(Deadline::after(kStatementTimeout), stop);
+    auto next = connection.next_row(kStatementTimeout, stop);
     if (!next) return fail(next.error());
     if (!*next) return {};
     auto row = decoder_.decode_row(next->get(), batch.arena);
     if (!row) return fail(row.error());
     ++page.rows;
-    if (!take_row(*row, limits, page, batch)) {
+    if (!take_row(*row, page, batch)) {
       leave(connection, page);
       return {};
     }
+    const bool enough = batch.records.size() >= limits.records || page.bytes >= limits.bytes;
+    page.full = enough && page.rows < page.asked;
+    if (page.full) return {};
   }
 }
 
 /// False: the statement's further rows are left.
-bool OutboxReader::take_row(OutboxRow& row, const ReadLimits& limits, Page& page,
-                            RecordBatch& batch) {
+bool OutboxReader::take_row(OutboxRow& row, Page& page, RecordBatch& batch) {
   const std::int64_t id = row.record.outbox_id;
   const std::int64_t before = horizon_.frontier();
   if (!horizon_.pass(id)) {
@@ -115,22 +145,22 @@ bool OutboxReader::take_row(OutboxRow& row, const ReadLimits& limits, Page& page
   resume_row_ = 0;
   page.bytes += row.bytes;
   batch.records.push_back(std::move(row.record));
-  page.cut = page.bytes >= limits.bytes;
-  return !page.cut;
+  return true;
 }
 
 /// Gets rid of the rows that are still to come.
 void OutboxReader::leave(Connection& connection, const Page& page) {
-  const auto left = static_cast<std::size_t>(page.asked - page.rows);
+  const std::int64_t asked = page.asked - page.rows;
+  const std::int64_t drawn = known() - horizon_.frontier();
+  const auto left = static_cast<std::size_t>(drawn > 0 ? std::min(asked, drawn) : asked);
   const std::size_t mean = page.bytes / static_cast<std::size_t>(page.rows) + mean_row_bytes_;
-  if (left * mean > kDrainBytes) {
-    connection.abandon(Deadline::after(kAbandonTimeout));
-    return;
-  }
-  while (true) {
-    const auto next = connection.next_row(Deadline::after(kStatementTimeout), {});
+  // More may have been drawn than is known.
+  const std::size_t most = kDrainBytes / mean;
+  for (std::size_t taken = 0; left <= most && taken <= most; ++taken) {
+    const auto next = connection.next_row(kStatementTimeout, {});
     if (!next || !*next) return;
   }
+  connection.abandon(Deadline::after(kAbandonTimeout));
 }
 
 /// What a page says about what to do next.
@@ -144,7 +174,7 @@ void OutboxReader::conclude(Page& page) {
   } else if (page_rows_ > 0 && page.rows == page.asked) {
     page_rows_ = page_rows_ > kLargestStart ? 0 : page_rows_ * 4;
   }
-  const bool to_the_end = !page.cut && page.stopped_at == 0 && page.rows < page.asked;
+  const bool to_the_end = !page.full && !page.cut && page.stopped_at == 0 && page.rows < page.asked;
   const std::int64_t last_row = horizon_.frontier();
   if (to_the_end) horizon_.end_read();
   const std::int64_t frontier = horizon_.frontier();
@@ -220,7 +250,7 @@ Result<bool> OutboxReader::range_page(Range& range, Connection& connection,
   auto sent = start_rows(connection, decoder_, range.done, to, page.asked);
   if (!sent) return fail(sent.error());
   while (true) {
-    auto next = connection.next_row(Deadline::after(kStatementTimeout), stop);
+    auto next = connection.next_row(kStatementTimeout, stop);
     if (!next) return fail(next.error());
     if (!*next) return page.rows > 0;
     auto row = decoder_.decode_row(next->get(), batch.arena);

@@ -33,6 +33,7 @@ OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, Out
       key_(std::move(key)),
       delta_max_rows_(options.delta_max_rows),
       max_record_bytes_(options.max_record_bytes),
+      batches_a_statement_(options.batches_a_statement),
       decoder_(outbox_, options.max_record_bytes),
       horizon_(start.id),
       last_(std::move(start)),
@@ -47,38 +48,34 @@ OutboxReader::~OutboxReader() {
   give_back({});
 }
 
-// ---- the statement that is sent ahead
+// ---- the statement that is kept while a batch is worked on
 
 /// Called by whoever needs a connection, too.
 void OutboxReader::give_back(milliseconds unused) {
-  std::optional<Ahead> ahead;
+  std::optional<Statement> kept;
   {
-    const std::lock_guard lock(ahead_mutex_);
-    if (!ahead_ || SteadyClock::now() - ahead_->since < unused) return;
-    ahead = std::move(ahead_);
-    ahead_.reset();
+    const std::lock_guard lock(kept_mutex_);
+    if (!kept_ || SteadyClock::now() - kept_->since < unused) return;
+    kept = std::move(kept_);
+    kept_.reset();
   }
-  ahead->lease->abandon(Deadline::after(kAbandonTimeout));
+  kept->lease->abandon(Deadline::after(kAbandonTimeout));
 }
 
-std::optional<OutboxReader::Ahead> OutboxReader::take_ahead() {
-  const std::lock_guard lock(ahead_mutex_);
-  std::optional<Ahead> ahead = std::move(ahead_);
-  ahead_.reset();
-  return ahead;
+std::optional<OutboxReader::Statement> OutboxReader::take_kept() {
+  const std::lock_guard lock(kept_mutex_);
+  std::optional<Statement> kept = std::move(kept_);
+  kept_.reset();
+  return kept;
 }
 
-Result<void> OutboxReader::send_ahead(Lease lease, const ReadLimits& limits) {
-  if (pool_.contended()) return {};
-  const std::int64_t rows = page_size(limits);
-  if (auto sent = send_page(*lease, rows); !sent) return sent;
+void OutboxReader::keep(Statement statement) {
   {
-    const std::lock_guard lock(ahead_mutex_);
-    ahead_ = Ahead{std::move(lease), rows, SteadyClock::now()};
+    const std::lock_guard lock(kept_mutex_);
+    kept_ = std::move(statement);
   }
   // Somebody may have begun to wait before there was anything to ask us for.
   if (pool_.contended()) give_back({});
-  return {};
 }
 
 // ---- connections, and whether they lead to where they led before

@@ -57,26 +57,27 @@ class OutboxReader final : private postgres::Keeper {
   /// Without any announcement the outbox itself is asked this often.
   static constexpr std::chrono::milliseconds kProbeEvery{1000};
 
-  /// A statement that was sent ahead, while what came before it is worked on.
-  struct Ahead {
+  /// A statement under way: its rows come while those before them are worked on.
+  struct Statement {
     postgres::Lease lease;
-    std::int64_t rows;
+    std::int64_t rows;  ///< that may still come
     SteadyClock::time_point since;
   };
-  /// How the rows of one statement were taken.
+  /// The rows of one statement that make a batch.
   struct Page {
     std::int64_t rows = 0;  ///< that came
     std::int64_t asked = 0;
     std::int64_t passed_from = 0;  ///< the frontier when it began
     bool gap_passed = false;
-    bool cut = false;             ///< left before its end, for memory or a claim check
+    bool full = false;            ///< the statement goes on with the next batch
+    bool cut = false;             ///< left before its end, for a claim check
     std::int64_t stopped_at = 0;  ///< a row behind an open gap
     std::size_t bytes = 0;
   };
 
   void give_back(std::chrono::milliseconds unused) override;
-  std::optional<Ahead> take_ahead();
-  Result<void> send_ahead(postgres::Lease lease, const ReadLimits& limits);
+  std::optional<Statement> take_kept();
+  void keep(Statement statement);
 
   Result<postgres::Lease> borrow(std::stop_token stop);
   Result<void> verify(postgres::Connection& connection, std::stop_token stop);
@@ -88,13 +89,16 @@ class OutboxReader final : private postgres::Keeper {
   Result<Tip> tip(postgres::Connection& connection, std::stop_token stop);
 
   std::int64_t page_size(const ReadLimits& limits) const;
-  Result<void> send_page(postgres::Connection& connection, std::int64_t rows);
+  Result<Statement> send(postgres::Lease lease, const ReadLimits& limits);
+  Result<Statement> under_way(const ReadLimits& limits, std::stop_token stop);
   Result<RecordBatch> fetch_page(const ReadLimits& limits, std::stop_token stop);
   Result<void> take_rows(postgres::Connection& connection, const ReadLimits& limits, Page& page,
                          RecordBatch& batch, std::stop_token stop);
-  bool take_row(OutboxRow& row, const ReadLimits& limits, Page& page, RecordBatch& batch);
+  bool take_row(OutboxRow& row, Page& page, RecordBatch& batch);
   void leave(postgres::Connection& connection, const Page& page);
   void conclude(Page& page);
+  Result<void> look_for_lost_rows(postgres::Connection& connection, const Page& page,
+                                  std::stop_token stop);
   Result<bool> range_claim(Range& range, postgres::Connection& connection, const ReadLimits& limits,
                            RecordBatch& batch, std::stop_token stop);
   Result<bool> range_page(Range& range, postgres::Connection& connection, const ReadLimits& limits,
@@ -111,6 +115,7 @@ class OutboxReader final : private postgres::Keeper {
   const PositionKey key_;
   const std::int64_t delta_max_rows_;
   const std::int64_t max_record_bytes_;
+  const std::size_t batches_a_statement_;
   const RowDecoder decoder_;
 
   Horizon horizon_;
@@ -131,8 +136,8 @@ class OutboxReader final : private postgres::Keeper {
   std::int64_t page_rows_ = 0;
   std::size_t mean_row_bytes_ = 512;
 
-  std::mutex ahead_mutex_;
-  std::optional<Ahead> ahead_;
+  std::mutex kept_mutex_;
+  std::optional<Statement> kept_;
 
   mutable std::mutex status_mutex_;
   OutboxStatus status_;

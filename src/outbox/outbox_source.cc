@@ -20,6 +20,8 @@ namespace {
 constexpr std::chrono::seconds kBorrowTimeout{30};
 constexpr std::chrono::seconds kStatementTimeout{30};
 constexpr std::chrono::seconds kCountEvery{1};
+/// Counting a long backlog takes at most this part of the time.
+constexpr int kCountingShare = 200;
 
 /// Counts the outbox rows that were handed out and are not settled. Any thread.
 class Underway {
@@ -82,7 +84,7 @@ struct OutboxSource::Impl {
   bool open_again = false;
   std::map<std::string, OutboxReader::Range> ranges;  // by the suffix of their ids
   std::int64_t beyond = 0;
-  SteadyClock::time_point counted_at{};
+  SteadyClock::time_point count_at{};
   std::stop_token stop;
 
   mutable std::mutex mutex;
@@ -121,7 +123,7 @@ Result<void> OutboxSource::Impl::open(std::stop_token token) {
   keeper.begin(*found, *ownership);
   underway.clear();
   ranges.clear();
-  counted_at = {};
+  count_at = {};
   const std::lock_guard lock(mutex);
   reader = std::move(fresh);
   outbox = std::move(*found);
@@ -201,11 +203,12 @@ Result<Position> OutboxSource::Impl::accept_loss(postgres::Connection& connectio
 }
 
 std::int64_t OutboxSource::Impl::count_beyond() {
-  const auto now = SteadyClock::now();
-  if (counted_at != SteadyClock::time_point{} && now - counted_at < kCountEvery) return beyond;
-  counted_at = now;
+  const auto begun = SteadyClock::now();
+  if (begun < count_at) return beyond;
   // A number to look at: a failure shows elsewhere.
   if (const auto counted = reader->rows_beyond(stop)) beyond = *counted;
+  const auto took = SteadyClock::now() - begun;
+  count_at = begun + std::max<SteadyClock::duration>(kCountEvery, took * kCountingShare);
   return beyond;
 }
 

@@ -30,7 +30,7 @@ std::string limited(std::string_view column, std::int64_t limit) {
 /// as one composite value, NULL when none does: that costs the server the least.
 class Fields {
  public:
-  explicit Fields(const PGresult* row) : row_(row) {}
+  explicit Fields(const PGresult* row) : row_(row), columns_(PQnfields(row)) {}
   /// A composite value (record_send in utils/adt/rowtypes.c): the number of columns, then type,
   /// length (-1: NULL) and bytes of each.
   explicit Fields(std::string_view composite) : left_(composite) { integer<std::uint32_t>(); }
@@ -75,10 +75,11 @@ class Fields {
  private:
   std::optional<std::string_view> next_of_row() {
     const int column = column_++;
-    if (column >= PQnfields(row_)) ok_ = false;
-    if (!ok_ || PQgetisnull(row_, 0, column) != 0) return std::nullopt;
-    return std::string_view(PQgetvalue(row_, 0, column),
-                            static_cast<std::size_t>(PQgetlength(row_, 0, column)));
+    if (column >= columns_) ok_ = false;
+    if (!ok_) return std::nullopt;
+    const auto length = static_cast<std::size_t>(PQgetlength(row_, 0, column));
+    if (length == 0 && PQgetisnull(row_, 0, column) != 0) return std::nullopt;
+    return std::string_view(PQgetvalue(row_, 0, column), length);
   }
 
   template <class T>
@@ -94,6 +95,7 @@ class Fields {
   }
 
   const PGresult* row_ = nullptr;
+  int columns_ = 0;
   int column_ = 0;
   std::string_view left_;
   bool ok_ = true;
@@ -183,12 +185,13 @@ RowDecoder::RowDecoder(const OutboxInfo& outbox, std::int64_t max_record_bytes)
 
 Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) const {
   Fields fields(result);
-  OutboxRow row;
+  Result<OutboxRow> decoded;
+  OutboxRow& row = *decoded;
   Record& record = row.record;
   record.id = record.outbox_id = fields.next_integer();
   record.pgt_id = record.mark = uuid_text(fields.next(), arena);
   record.created_at = timestamp(fields.next_integer());
-  Delta delta;
+  Delta& delta = std::get<Delta>(record.content);
   delta.inserted_count = fields.next_integer();
   delta.deleted_count = fields.next_integer();
   const auto payload = fields.next_jsonb();
@@ -213,12 +216,11 @@ Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) c
     if (const auto key = fields.next()) event.key = arena.copy(*key);
     record.content = event;
   } else {
-    record.content = delta;
     if (!record.refused) take_payload(text, row);
     if (record.refused) row.claim_check = false;
   }
   if (!fields.ok()) return not_understood(fmt::format("outbox {}", outbox_.table));
-  return row;
+  return decoded;
 }
 
 Result<DeltaRow> RowDecoder::decode_delta_row(const PGresult* result) const {

@@ -1,5 +1,7 @@
 #include "outbox/wake.h"
 
+#include <utility>
+
 namespace relay::outbox {
 
 void Wake::announce(std::int64_t last_value) {
@@ -27,10 +29,18 @@ std::int64_t Wake::wait_beyond(std::int64_t known, Deadline deadline, std::stop_
 std::int64_t Wake::wait_beyond(std::int64_t known, std::uint64_t& pokes, Deadline deadline,
                                std::stop_token stop) {
   std::unique_lock lock(mutex_);
+  ++waiting_;
+  awaited_ = true;
   changed_.wait_until(lock, stop, deadline.at(),
                       [&] { return last_value_ > known || pokes_ != pokes; });
+  --waiting_;
   pokes = pokes_;
   return last_value_;
+}
+
+bool Wake::was_awaited() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(awaited_, waiting_ > 0);
 }
 
 std::int64_t Wake::last_value() const {

@@ -25,6 +25,8 @@ class Wake {
   /// last time (`pokes()` at first), and is brought up to date.
   std::int64_t wait_beyond(std::int64_t known, std::uint64_t& pokes, Deadline deadline,
                            std::stop_token stop);
+  /// Somebody waits, or has waited since this was asked last.
+  bool was_awaited();
   std::int64_t last_value() const;
   std::uint64_t pokes() const;
 
@@ -33,6 +35,8 @@ class Wake {
   std::condition_variable_any changed_;
   std::int64_t last_value_ = 0;
   std::uint64_t pokes_ = 0;
+  int waiting_ = 0;
+  bool awaited_ = false;
 };
 
 }  // namespace relay::outbox

@@ -57,6 +57,7 @@ Result<void> RemoteOutbox::make_reader(std::stop_token stop) {
   options.start = context_.options.start;
   options.max_record_bytes = context_.options.max_record_bytes;
   options.delta_max_rows = context_.options.delta_max_rows;
+  options.batches_a_statement = 1;
   options.control = context_.database;
   options.group = options_.group;
   if (options.group.empty()) {

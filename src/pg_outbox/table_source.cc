@@ -164,7 +164,6 @@ Result<RecordBatch> TableSource::read_page(postgres::Connection& connection,
   batch.shape = table_->shape;
   horizon_.begin_read();
   first_beyond_ = 0;
-  const Deadline deadline = Deadline::after(kTimeout);
   const std::int64_t from = table_->by_xid ? read_to_.id : horizon_.frontier();
   const postgres::Param params[] = {std::to_string(from), std::to_string(read_to_.row),
                                     std::to_string(limits.records)};
@@ -173,7 +172,7 @@ Result<RecordBatch> TableSource::read_page(postgres::Connection& connection,
   }
   std::size_t seen = 0;
   while (true) {
-    auto row = connection.next_row(deadline, stop);
+    auto row = connection.next_row(kTimeout, stop);
     if (!row) {
       // What was taken from this statement is not handed out: it is read again.
       table_.reset();
@@ -182,7 +181,7 @@ Result<RecordBatch> TableSource::read_page(postgres::Connection& connection,
     if (!*row) break;
     ++seen;
     if (!take_row(postgres::Rows(std::move(*row)), batch) || batch.arena.size() >= limits.bytes) {
-      connection.abandon(deadline);
+      connection.abandon(Deadline::after(kTimeout));
       return batch;
     }
   }

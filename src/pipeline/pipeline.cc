@@ -19,6 +19,12 @@ constexpr milliseconds kMisconfiguredMax{30000};
 /// is more: what was away for long is used again soon after its return.
 constexpr milliseconds kReconnectMax{2000};
 
+/// Asking the machine for randomness takes longer than delivering a small batch.
+std::uint64_t next_seed() {
+  thread_local std::mt19937_64 seeds(std::random_device{}());
+  return seeds();
+}
+
 }  // namespace
 
 std::string_view to_string(PipelineState state) {
@@ -199,11 +205,11 @@ void Pipeline::set_progress() {
 }
 
 Backoff Pipeline::backoff() const {
-  return Backoff(spec_.retry_min, spec_.retry_max, std::random_device{}());
+  return Backoff(spec_.retry_min, spec_.retry_max, next_seed());
 }
 
 Backoff Pipeline::reconnect_backoff() const {
-  return Backoff(spec_.retry_min, std::min(spec_.retry_max, kReconnectMax), std::random_device{}());
+  return Backoff(spec_.retry_min, std::min(spec_.retry_max, kReconnectMax), next_seed());
 }
 
 bool Pipeline::wait_for(milliseconds time, std::stop_token stop) {

@@ -149,6 +149,8 @@ class Pipeline {
   bool open_source(std::stop_token stop);
   bool open_sink(std::stop_token stop);
   bool read_replays(std::stop_token stop);
+  bool wait_for_room(std::stop_token stop);
+  void note_lag();
   bool enqueue(MessageBatch batch, std::stop_token stop);
   bool fall_asleep();
 
@@ -214,6 +216,8 @@ class Pipeline {
   PipelineState state_ = PipelineState::starting;
   std::chrono::system_clock::time_point since_;
   std::chrono::system_clock::time_point last_progress_;
+
+  SteadyClock::time_point lag_due_{};  // of the reader thread alone
 
   // Of the sender thread alone.
   bool position_due_ = false;

@@ -65,15 +65,10 @@ bool Pipeline::open_source(std::stop_token stop) {
 void Pipeline::read_loop(std::stop_token stop) {
   if (!open_source(stop)) return;
   Backoff pause = backoff();
+  lag_due_ = SteadyClock::now() + kReadWait;
   auto busy_at = SteadyClock::now();
   bool had_work = false;
-  while (!stop.stop_requested()) {
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, stop,
-                    [this] { return stopping_ || (!paused_ && !halted_ && queue_.has_room()); });
-      if (stopping_ || stop.stop_requested()) return;
-    }
+  while (wait_for_room(stop)) {
     if (!read_replays(stop)) return;
     auto batch = source_->read(spec_.limits, Deadline::after(kReadWait), stop);
     if (!batch) {
@@ -86,23 +81,43 @@ void Pipeline::read_loop(std::stop_token stop) {
       metrics_->source_connected.Set(1);
       clear_trouble(Side::reader, kSourceTrouble);
     }
-    const auto lag = source_->lag();
-    {
-      const std::lock_guard lock(mutex_);
-      lag_ = lag;
-      // Nothing waits: that is progress too.
-      if (in_flight_ == 0 && lag_.value_or(0) == 0) set_progress();
+    if (batch->empty()) {
+      note_lag();
+      const bool idle = !had_work || SteadyClock::now() - busy_at >= spec_.sleep_after;
+      if (idle && fall_asleep()) return;
+      continue;
     }
-    if (lag) metrics_->lag.Set(static_cast<double>(*lag));
-    if (!batch->empty()) {
-      metrics_->observe_batch(batch->records.size());
-      if (!enqueue(encoder_->encode(std::move(*batch)), stop)) return;
-      busy_at = SteadyClock::now();
-      had_work = true;
-    } else if (!had_work || SteadyClock::now() - busy_at >= spec_.sleep_after) {
-      if (fall_asleep()) return;
-    }
+    const bool more_waits = batch->records.size() >= spec_.limits.records;
+    metrics_->observe_batch(batch->records.size());
+    if (!enqueue(encoder_->encode(std::move(*batch)), stop)) return;
+    busy_at = SteadyClock::now();
+    had_work = true;
+    // Counting a backlog takes time from reading it.
+    if (!more_waits || busy_at >= lag_due_) note_lag();
   }
+}
+
+/// False: the pipeline is to stop.
+bool Pipeline::wait_for_room(std::stop_token stop) {
+  std::unique_lock lock(mutex_);
+  if (!queue_.has_room()) {
+    lock.unlock();
+    note_lag();
+    lock.lock();
+  }
+  changed_.wait(lock, stop,
+                [this] { return stopping_ || (!paused_ && !halted_ && queue_.has_room()); });
+  return !stopping_ && !stop.stop_requested();
+}
+
+void Pipeline::note_lag() {
+  lag_due_ = SteadyClock::now() + kReadWait;
+  const auto lag = source_->lag();
+  if (lag) metrics_->lag.Set(static_cast<double>(*lag));
+  const std::lock_guard lock(mutex_);
+  lag_ = lag;
+  // Nothing waits: that is progress too.
+  if (in_flight_ == 0 && lag_.value_or(0) == 0) set_progress();
 }
 
 bool Pipeline::read_replays(std::stop_token stop) {

@@ -133,12 +133,12 @@ void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
                         spec_.on_reject == OnReject::stop);
   Backoff pause = backoff();
   bool going = true;
-  while (going && !settlement.done() && may_go_on(stop)) {
+  do {
     park(batch, settlement);
-    going = settlement.done() || (open_sink(stop) && deliver_round(batch, settlement, pause, stop));
+    going = settlement.done() ||
+            (may_go_on(stop) && open_sink(stop) && deliver_round(batch, settlement, pause, stop));
     going = acknowledge(batch, settlement, stop) && going;
-  }
-  if (going) acknowledge(batch, settlement, stop);
+  } while (going && !settlement.done());
   {
     const std::lock_guard lock(mutex_);
     in_flight_ -= std::min(in_flight_, batch.records.records.size());

@@ -10,8 +10,6 @@
 #include <new>
 #include <thread>
 
-#include "core/stop_event.h"
-
 namespace relay::postgres {
 
 using std::chrono::milliseconds;
@@ -21,22 +19,6 @@ namespace {
 constexpr std::size_t kPreparedStatements = 64;
 constexpr milliseconds kSendTimeout{10000};
 constexpr milliseconds kCancelTimeout{1000};
-
-enum class Ready { yes, timed_out, stopped };
-
-Ready poll_socket(int socket, short events, Deadline deadline, std::stop_token stop) {
-  if (stop.stop_requested()) return Ready::stopped;
-  std::optional<StopEvent> stopped;
-  if (stop.stop_possible()) stopped.emplace(stop);
-  // A negative descriptor is not looked at.
-  pollfd fds[] = {{socket, events, 0}, {stopped ? stopped->fd() : -1, POLLIN, 0}};
-  while (true) {
-    const int count = ::poll(fds, 2, static_cast<int>(deadline.left().count()));
-    if (count < 0 && errno != EINTR) return Ready::yes;  // libpq finds out what it is
-    if (count > 0) return fds[0].revents != 0 ? Ready::yes : Ready::stopped;
-    if (count == 0 && deadline.passed()) return Ready::timed_out;
-  }
-}
 
 struct CancelDeleter {
   void operator()(PGcancel* cancel) const { PQfreeCancel(cancel); }
@@ -165,8 +147,23 @@ Error Connection::give_up(ErrorClass error_class, std::string_view code, std::st
       error_class, std::string(code), fmt::format("PostgreSQL at {}: {}", endpoint_, why), "", {}};
 }
 
+Connection::Ready Connection::poll_socket(short events, Deadline deadline, std::stop_token stop) {
+  if (stop.stop_requested()) return Ready::stopped;
+  // Who waits once waits often, for the same stop.
+  if (stop.stop_possible() && !(stopped_ && stopped_->is_of(stop))) stopped_.emplace(stop);
+  // A negative descriptor is not looked at.
+  const int stop_fd = stop.stop_possible() ? stopped_->fd() : -1;
+  pollfd fds[] = {{PQsocket(handle_.get()), events, 0}, {stop_fd, POLLIN, 0}};
+  while (true) {
+    const int count = ::poll(fds, 2, static_cast<int>(deadline.left().count()));
+    if (count < 0 && errno != EINTR) return Ready::yes;  // libpq finds out what it is
+    if (count > 0) return fds[0].revents != 0 ? Ready::yes : Ready::stopped;
+    if (count == 0 && deadline.passed()) return Ready::timed_out;
+  }
+}
+
 Result<void> Connection::wait(short events, Deadline deadline, std::stop_token stop) {
-  switch (poll_socket(PQsocket(handle_.get()), events, deadline, std::move(stop))) {
+  switch (poll_socket(events, deadline, std::move(stop))) {
     case Ready::yes:
       break;
     case Ready::timed_out:
@@ -344,15 +341,18 @@ Result<void> Connection::start(std::string_view sql, std::span<const Param> para
   return flush(deadline, {});
 }
 
-Result<PgResult> Connection::next_row(Deadline deadline, std::stop_token stop) {
+Result<PgResult> Connection::next_row(milliseconds patience, std::stop_token stop) {
   if (!streaming_) return PgResult();
-  auto result = take_result(deadline, stop);
+  // Most rows are there already, and need no clock.
+  const bool waits = PQisBusy(handle_.get()) != 0;
+  auto result = waits ? take_result(Deadline::after(patience), stop)
+                      : Result<PgResult>(PgResult(PQgetResult(handle_.get())));
   if (!result) return result;
   if (*result && PQresultStatus(result->get()) == PGRES_SINGLE_TUPLE) return result;
   streaming_ = false;
   std::optional<Error> error;
   if (*result && is_error(result->get())) error = error_of(result->get(), endpoint_);
-  auto end = finish(deadline, stop);
+  auto end = finish(Deadline::after(patience), stop);
   if (!end) return fail(error && ok() ? *error : end.error());
   if (error) {
     // Prepared anew when the caller tries again.
@@ -391,7 +391,7 @@ Result<std::vector<Connection::Notification>> Connection::notifications(Deadline
       PQfreemem(notification);
     }
     if (!found.empty()) return found;
-    if (poll_socket(PQsocket(handle_.get()), POLLIN, deadline, stop) != Ready::yes) return found;
+    if (poll_socket(POLLIN, deadline, stop) != Ready::yes) return found;
   }
 }
 

@@ -16,6 +16,7 @@
 
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/stop_event.h"
 
 namespace relay::postgres {
 
@@ -99,8 +100,9 @@ class Connection {
   enum class Format { text = 0, binary = 1 };
   Result<void> start(std::string_view sql, std::span<const Param> params,
                      Format format = Format::text);
-  /// The next row (a PGresult of one tuple), null at the end. After `abandon`, the rest is dropped.
-  Result<PgResult> next_row(Deadline, std::stop_token);
+  /// The next row (a PGresult of one tuple), null at the end; waits for it no longer than
+  /// `patience`. After `abandon`, the rest is dropped.
+  Result<PgResult> next_row(std::chrono::milliseconds patience, std::stop_token);
   /// Cancels a started statement and drops its rows. The connection stays usable where it can.
   void abandon(Deadline);
 
@@ -138,10 +140,13 @@ class Connection {
   std::uint64_t uses_ = 0;
   bool broken_ = false;
   bool streaming_ = false;
+  std::optional<StopEvent> stopped_;
 
   Connection() = default;
   Result<void> connect(const Options& options, Deadline, std::stop_token);
   Result<void> configure(const Options& options, Deadline, std::stop_token);
+  enum class Ready { yes, timed_out, stopped };
+  Ready poll_socket(short events, Deadline, std::stop_token);
   Result<void> wait(short events, Deadline, std::stop_token);
   Result<void> flush(Deadline, std::stop_token);
   Result<PgResult> take_result(Deadline, std::stop_token);

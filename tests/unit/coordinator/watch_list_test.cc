@@ -14,6 +14,7 @@ class Sleeper final : public Watcher {
  public:
   void moved(std::int64_t last_value) override { told = last_value; }
   bool asleep() const override { return sleeps; }
+  bool waits() override { return sleeps; }
   void wake() override {
     sleeps = has_read = false;
     ++wakes;
@@ -70,6 +71,13 @@ TEST_F(WatchListTest, WhatIsKnownIsAskedForAndNotToldAgain) {
   sleeper_->sleeps = true;
   see(3);
   EXPECT_EQ(sleeper_->wakes, 1);
+}
+
+TEST_F(WatchListTest, OneWhoWaitsIsEnoughToLook) {
+  sleeper_->sleeps = false;
+  EXPECT_FALSE(list_.anybody_waits());
+  list_.add("t", std::make_shared<Sleeper>());
+  EXPECT_TRUE(list_.anybody_waits());
 }
 
 TEST_F(WatchListTest, OneWhoComesLaterIsToldTheValueAtOnce) {

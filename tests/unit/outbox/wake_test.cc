@@ -34,6 +34,19 @@ TEST(Wake, APokeBetweenTwoWaitsIsNotMissed) {
   wake.wait_beyond(0, pokes, Deadline::after(milliseconds(10)), {});
 }
 
+TEST(Wake, TellsOnceThatSomebodyWaitedAndAlwaysThatSomebodyWaits) {
+  Wake wake;
+  EXPECT_FALSE(wake.was_awaited());
+  wake.wait_beyond(0, Deadline::after(milliseconds(1)), {});
+  EXPECT_TRUE(wake.was_awaited());
+  EXPECT_FALSE(wake.was_awaited());
+  std::stop_source stop;
+  std::jthread reader([&] { wake.wait_beyond(0, Deadline::never(), stop.get_token()); });
+  while (!wake.was_awaited()) std::this_thread::yield();
+  EXPECT_TRUE(wake.was_awaited());
+  stop.request_stop();
+}
+
 TEST(Wake, AStopEndsTheWait) {
   Wake wake;
   std::stop_source stop;
