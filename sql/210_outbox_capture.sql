@@ -20,6 +20,11 @@
 --
 -- Thresholds count rows and the bytes of the rows as jsonb in memory: a jsonb value ends at 256 MB,
 -- and the application's statement must not fail there.
+--
+-- They run as pgtrickle_owner under the search_path of whoever writes, for pinning it costs each
+-- statement. So nothing is looked up by it: each function, operator and type is qualified, and what
+-- hides an operator (BETWEEN, IN, IS DISTINCT FROM, CASE x WHEN) is not used. Tables with values
+-- whose text depends on the search_path (regclass) have functions that pin it.
 
 -- Puts values into a text with {names}; what looks like a name within a value stays as it is.
 create or replace function pgtrickle._fill(template text, vars jsonb) returns text
@@ -31,20 +36,30 @@ as $$
     using (ord);
 $$;
 
--- The expression for a payload with these expressions for its parts.
+-- The expression for a payload with these expressions for parts of it: {"<path>": expression}.
 create or replace function pgtrickle._capture_payload(parts jsonb) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
   expression text := '''{"v": 1, "inserted": [], "deleted": [], "refresh_mode": "DIFFERENTIAL", '
-                     '"refresh_duration_ms": 0}''::jsonb';
+                     '"refresh_duration_ms": 0}''::pg_catalog.jsonb';
   part record;
 begin
   for part in select * from jsonb_each_text(parts) loop
-    expression := format('jsonb_set(%s, ''{%s}'', %s)', expression, part.key, part.value);
+    expression := format('pg_catalog.jsonb_set(%s, ''{%s}'', %s)', expression, part.key,
+                         part.value);
   end loop;
   return expression;
 end $$;
+
+-- The expression for whether something is noted about the order of nested statements; null: no.
+create or replace function pgtrickle._capture_is_noted(outbox pgtrickle.pgt_outbox_config)
+returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select format('pg_catalog.current_setting(%L, true) operator(pg_catalog.<>) ''''',
+                'pgtrickle_capture.s' || outbox.outbox_number);
+$$;
 
 -- What the bodies of an outbox's functions have in common.
 --
@@ -60,11 +75,12 @@ as $$
     'outbox', format('pgtrickle.%I', outbox.outbox_table_name),
     'delta', format('pgtrickle.%I', outbox.delta_table_name),
     'noted', quote_literal('pgtrickle_capture.s' || outbox.outbox_number),
+    'is_noted', pgtrickle._capture_is_noted(outbox),
     'claim_check', quote_literal('{"v": 1, "claim_check": true, "refresh_mode": "DIFFERENTIAL", '
                                  '"refresh_duration_ms": 0}'),
     'truncate_mark', quote_literal('pgtrickle_capture.t' || outbox.outbox_number),
     'notify', case when outbox.notify
-                   then format('perform pg_notify(''pgtrickle_outbox_new'', %L);',
+                   then format('perform pg_catalog.pg_notify(''pgtrickle_outbox_new'', %L);',
                                outbox.outbox_table_name)
                    else '' end,
     'enter', case when p.partitioned then format(
@@ -72,13 +88,16 @@ as $$
       'pg_catalog.current_setting(%1$L, true), pg_catalog.pg_trigger_depth(), '';''), true);',
       p.running) else '' end,
     'leave', case when p.partitioned then format(
-      'perform set_config(%1$L, regexp_replace(current_setting(%1$L, true), ''[0-9]+;$'', ''''), '
-      'true);', p.running) else '' end,
+      'perform pg_catalog.set_config(%1$L, pg_catalog.regexp_replace('
+      'pg_catalog.current_setting(%1$L, true), ''[0-9]+;$'', ''''), true);', p.running)
+      else '' end,
     'skip', case when outbox.capture = 'statement' then concat(
-      'if current_setting(''session_replication_role'') <> ''replica''',
+      'if pg_catalog.current_setting(''session_replication_role'') '
+      'operator(pg_catalog.<>) ''replica''',
       case when p.partitioned then format(
-        ' and coalesce(substring(current_setting(%L, true) from ''([0-9]+);$'')::int, 0) '
-        '>= pg_trigger_depth()', p.running) end,
+        ' and coalesce((pg_catalog.regexp_match(pg_catalog.current_setting(%L, true), '
+        '''([0-9]+);$''))[1]::int, 0) operator(pg_catalog.>=) pg_catalog.pg_trigger_depth()',
+        p.running) end,
       ' then return null; end if;') else '' end)
   from (select outbox.capture = 'statement' and exists (
                  select from pg_class c
@@ -91,8 +110,8 @@ $$;
 create or replace function pgtrickle._row_json(whole text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select format('case when pg_column_size(%1$s) <= 1000000 then to_jsonb(%1$s) '
-                'else pgtrickle._capture_huge_row(%1$s) end', whole);
+  select format('case when pg_catalog.pg_column_size(%1$s) operator(pg_catalog.<=) 1000000 '
+                'then pg_catalog.to_jsonb(%1$s) else pgtrickle._capture_huge_row(%1$s) end', whole);
 $$;
 
 -- One row as jsonb, whatever its size: where jsonb cannot hold it, columns beyond a megabyte are
@@ -113,39 +132,42 @@ end $$;
 -- The pieces of SQL that record a statement. `parts` are its transition tables: {"inserted": name
 -- of the table of new rows, "deleted": name of the table of old rows}, either or both.
 --
--- one_row and few_rows write nothing where there are more rows, or where one is so large that with
--- decompression (255 times at most) too much could be built: `size` measures first.
+-- one_row and few_rows write nothing where a row is so large that with decompression (255 times at
+-- most) too much could be built: `size` measures first. one_row writes nothing either where there
+-- are more rows, or where the statement is nested in another: one condition about a row, for one
+-- that does not look at rows would be another step of the plan.
 create or replace function pgtrickle._capture_statement_sql(
   outbox pgtrickle.pgt_outbox_config, tg_op text, parts jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with part as (
-    select k.kind, parts ->> k.kind as source, k.ord, o.few, o.bytes
+    select k.kind, parts ->> k.kind as source, k.ord, outbox.inline_threshold_bytes as bytes
     from (values ('inserted', 1), ('deleted', 2)) k (kind, ord)
-    cross join (select least(50, outbox.inline_threshold_rows) as few,
-                       outbox.inline_threshold_bytes as bytes) o
     where parts ? k.kind
   ), counts as (
     select string_agg(case when parts ? k then '1' else '0' end, ', ' order by n) as one,
-           string_agg(case when parts ? k then format('cardinality(s.%I)', k) else '0' end, ', '
-                      order by n) as several,
+           string_agg(case when parts ? k then format('pg_catalog.cardinality(s.%I)', k)
+                           else '0' end, ', ' order by n) as several,
            string_agg(case when parts ? k then 'total' else '0' end, ', ' order by n) as total
     from (values ('inserted', 1), ('deleted', 2)) v (k, n)
   ), pieces as (
     select
       string_agg(format('%I as %I', source, kind), ', ' order by ord) as one_from,
-      string_agg(format('pg_column_size(%I.*)', kind), ' + ' order by ord) as one_size,
-      string_agg(format('array(select case when pg_column_size(x.*) <= 16384 '
-                        'then to_jsonb(x.*) end from %I x limit %s) as %I', source, few + 1, kind),
-                 ', ' order by ord) as few_arrays,
-      string_agg(format('cardinality(s.%I) between 1 and %s and array_position(s.%I, null) is null',
-                        kind, few, kind), ' and ' order by ord) as few_conditions,
-      string_agg(format('pg_column_size(s.%I)', kind), ' + ' order by ord) as few_size,
+      string_agg(format('pg_catalog.pg_column_size(%I.*)', kind), ' operator(pg_catalog.+) '
+                 order by ord) as one_size,
+      string_agg(format('array(select case when pg_catalog.pg_column_size(x.*) '
+                        'operator(pg_catalog.<=) 16384 then pg_catalog.to_jsonb(x.*) end '
+                        'from %I x) as %I', source, kind), ', ' order by ord) as few_arrays,
+      string_agg(format('pg_catalog.array_position(s.%I, null) is null', kind), ' and '
+                 order by ord) as few_conditions,
+      string_agg(format('pg_catalog.pg_column_size(s.%I)', kind), ' operator(pg_catalog.+) '
+                 order by ord) as few_size,
       string_agg(format('array(select %s from %I x) as %I', pgtrickle._row_json('x.*'), source,
                         kind), ', ' order by ord) as all_arrays,
-      string_agg(format('(select sum(case when pg_column_size(x.*) > %s then %s '
-                        'else pg_column_size(%s) end) from %I x)', bytes, bytes + 1,
-                        pgtrickle._row_json('x.*'), source), ' + ' order by ord) as size,
+      string_agg(format('(select pg_catalog.sum(case when pg_catalog.pg_column_size(x.*) '
+                        'operator(pg_catalog.>) %s then %s else pg_catalog.pg_column_size(%s) end) '
+                        'from %I x)', bytes, bytes + 1, pgtrickle._row_json('x.*'), source),
+                 ' operator(pg_catalog.+) ' order by ord) as size,
       string_agg(format('select %L, %s from %I x',
                         case kind when 'inserted' then 'INSERT' else 'DELETE' end,
                         pgtrickle._row_json('x.*'), source),
@@ -155,16 +177,20 @@ as $$
     from part
   ), payload as (
     select pgtrickle._capture_payload(jsonb_object_agg(
-             kind, format('jsonb_build_array(to_jsonb(%I.*))', kind))) as one,
+             kind || ',0', format('pg_catalog.to_jsonb(%I.*)', kind))) as one,
            pgtrickle._capture_payload(jsonb_object_agg(
-             kind, format('to_jsonb(s.%I)', kind))) as several
+             kind, format('pg_catalog.to_jsonb(s.%I)', kind))) as several
     from part
   )
   select jsonb_build_object(
     'one_row', format(
-      'select %s, %L, %s from %s where not exists (select from %I offset 1) and %s <= %s',
-      c.one, tg_op, y.one, p.one_from, p.transition, p.one_size, least(16384, p.bytes / 255)),
-    'few_rows', format('select %s, %L, %s from (select %s offset 0) s where %s and %s <= %s',
+      'select %s, %L, %s from %s where %s operator(pg_catalog.<=) case when '
+      'pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 or %s '
+      'or exists (select from %I offset 1) then 0 else %s end',
+      c.one, tg_op, y.one, p.one_from, p.one_size, pgtrickle._capture_is_noted(outbox),
+      p.transition, least(16384, p.bytes / 255)),
+    'few_rows', format('select %s, %L, %s from (select %s offset 0) s where %s '
+                       'and %s operator(pg_catalog.<=) %s',
                        c.several, tg_op, y.several, p.few_arrays, p.few_conditions, p.few_size,
                        p.bytes),
     'all_rows', format('select %s, %L, %s from (select %s offset 0) s', c.several, tg_op,
@@ -174,58 +200,61 @@ as $$
     'claim_counts', c.total,
     'delta_rows', format('select * from (%s) d (row_op, row_data)', p.delta_rows),
     -- From the jsonb: a key column that was renamed meanwhile must not break a statement.
-    'order', 'order by ' || (select coalesce(string_agg(format('r.row_data -> %L', k), ', '
-                                                        order by n) || ', ', '')
+    'order', 'order by ' || (select coalesce(string_agg(
+                               format('r.row_data operator(pg_catalog.->) %L::pg_catalog.text', k),
+                               ', ' order by n) || ', ', '')
                              from unnest(outbox.key_columns) with ordinality o (k, n))
              || 'r.row_op',
     'op', quote_literal(tg_op),
+    'few', least(50, outbox.inline_threshold_rows),
     'max_rows', outbox.inline_threshold_rows,
+    'enough_rows', outbox.inline_threshold_rows + 1,
     'max_bytes', p.bytes)
   from pieces p, counts c, payload y;
 $$;
 
 -- The body of an AFTER STATEMENT trigger. Most statements have one row and are not nested: for them
--- it is one INSERT with as little in it as can be.
+-- it is one INSERT with as little in it as can be, and "return new", which is null here, for null
+-- would be an expression.
 create or replace function pgtrickle._capture_statement_body(
   outbox pgtrickle.pgt_outbox_config, tg_op text, parts jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 declare
-  noted text := current_setting({noted}, true);
   written bigint;
   total bigint;
   bytes bigint;
 begin
-  if pg_trigger_depth() = 1 and (noted = '' or noted is null) then
-    insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
-    {one_row};
-    if found then
-      {notify}
-      {leave}
-      return null;
-    end if;
+  insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
+  {one_row};
+  if found then
+    {notify}
+    {leave}
+    return new;
   end if;
 
-  insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
-  {few_rows}
-  returning id into written;
-  if written is null then
-    select count(*) into total from (select from {transition} limit {max_rows} + 1) r;
-    if total between 1 and {max_rows} then
+  select pg_catalog.count(*) into total from (select from {transition} limit {enough_rows}) r;
+  if total operator(pg_catalog.>) 0 and total operator(pg_catalog.<=) {few} then
+    insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
+    {few_rows}
+    returning id into written;
+  end if;
+  if written is null and total operator(pg_catalog.>) 0 then
+    if total operator(pg_catalog.<=) {max_rows} then
       select {size} into bytes;
     end if;
-    if bytes <= {max_bytes} then
+    if bytes operator(pg_catalog.<=) {max_bytes} then
       insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
       {all_rows}
       returning id into written;
-    elsif total > 0 then
-      select count(*) into total from {transition};
+    else
+      select pg_catalog.count(*) into total from {transition};
       insert into {outbox} (inserted_count, deleted_count, tg_op, is_claim_check, payload)
       values ({claim_counts}, {op}, true, {claim_check})
       returning id into written;
       insert into {delta} (outbox_id, row_num, row_op, row_data)
-      select written, row_number() over ({order}), r.row_op, r.row_data
+      select written, pg_catalog.row_number() over ({order}), r.row_op, r.row_data
       from ({delta_rows}) r;
     end if;
   end if;
@@ -234,10 +263,10 @@ begin
     {notify}
   end if;
   {leave}
-  if pg_trigger_depth() > 1 or noted <> '' then
+  if pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 or {is_noted} then
     perform pgtrickle._capture_settle({number}, written);
   end if;
-  return null;
+  return new;
 end $body$, pgtrickle._capture_statement_sql(outbox, tg_op, parts)
             || pgtrickle._capture_names(outbox));
 $$;
@@ -250,43 +279,45 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 declare
-  inserted jsonb[] := '{}';
-  deleted jsonb[] := '{}';
+  inserted pg_catalog.jsonb[] := '{}';
+  deleted pg_catalog.jsonb[] := '{}';
   written bigint;
 begin
   {skip}
-  if tg_op <> 'INSERT' then
+  if tg_op operator(pg_catalog.<>) 'INSERT' then
     deleted := array[{old_json}];
   end if;
-  if tg_op <> 'DELETE' then
+  if tg_op operator(pg_catalog.<>) 'DELETE' then
     inserted := array[{new_json}];
   end if;
 
-  if pg_column_size(inserted) + pg_column_size(deleted) <= {max_bytes} then
+  if pg_catalog.pg_column_size(inserted) operator(pg_catalog.+) pg_catalog.pg_column_size(deleted)
+     operator(pg_catalog.<=) {max_bytes} then
     insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
-    values (cardinality(inserted), cardinality(deleted), tg_op, jsonb_build_object(
-              'v', 1, 'inserted', inserted, 'deleted', deleted,
-              'refresh_mode', 'DIFFERENTIAL', 'refresh_duration_ms', 0))
+    values (pg_catalog.cardinality(inserted), pg_catalog.cardinality(deleted), tg_op, {payload})
     returning id into written;
   else
     insert into {outbox} (inserted_count, deleted_count, tg_op, is_claim_check, payload)
-    values (cardinality(inserted), cardinality(deleted), tg_op, true,
+    values (pg_catalog.cardinality(inserted), pg_catalog.cardinality(deleted), tg_op, true,
             {claim_check})
     returning id into written;
     insert into {delta} (outbox_id, row_num, row_op, row_data)
-    select written, row_number() over (order by r.row_op), r.row_op, r.row_data
-    from (select 'DELETE', unnest(deleted) union all select 'INSERT', unnest(inserted))
-         r (row_op, row_data);
+    select written, pg_catalog.row_number() over (order by r.row_op), r.row_op, r.row_data
+    from (select 'DELETE', pg_catalog.unnest(deleted)
+          union all select 'INSERT', pg_catalog.unnest(inserted)) r (row_op, row_data);
   end if;
   {notify}
-  if pg_trigger_depth() > 1 then
+  if pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 then
     perform pgtrickle._capture_adopt({number}, written);
   end if;
   return null;
 end $body$,
     jsonb_build_object('max_bytes', outbox.inline_threshold_bytes,
                        'old_json', pgtrickle._row_json('old'),
-                       'new_json', pgtrickle._row_json('new'))
+                       'new_json', pgtrickle._row_json('new'),
+                       'payload', pgtrickle._capture_payload(
+                         '{"inserted": "pg_catalog.to_jsonb(inserted)", '
+                         '"deleted": "pg_catalog.to_jsonb(deleted)"}'))
     || pgtrickle._capture_names(outbox));
 $$;
 
@@ -343,21 +374,26 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
-  definer constant text := 'security definer set search_path = pg_catalog, pg_temp';
+  pinned constant text := 'security definer set search_path = pg_catalog, pg_temp';
+  how text := 'security definer';
 begin
   select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  if pgtrickle._capture_depends_on_path(outbox.stream_table_oid) then
+    how := pinned;
+  end if;
   perform pgtrickle._capture_define(number, 'begin', '', pgtrickle._capture_begin_body(outbox));
-  perform pgtrickle._capture_define(number, 'row', definer, pgtrickle._capture_row_body(outbox));
-  perform pgtrickle._capture_define(number, 'truncate', definer || ' set row_security = off',
+  perform pgtrickle._capture_define(number, 'row', how, pgtrickle._capture_row_body(outbox));
+  perform pgtrickle._capture_define(number, 'truncate', pinned || ' set row_security = off',
                                     pgtrickle._capture_truncate_body(outbox));
   if outbox.capture = 'row' then
-    perform pgtrickle._capture_define(number, 'end', definer, pgtrickle._capture_end_body(outbox));
+    perform pgtrickle._capture_define(number, 'end', 'security definer',
+                                      pgtrickle._capture_end_body(outbox));
     return;
   end if;
-  perform pgtrickle._capture_define(number, 'insert', definer, pgtrickle._capture_statement_body(
+  perform pgtrickle._capture_define(number, 'insert', how, pgtrickle._capture_statement_body(
     outbox, 'INSERT', '{"inserted": "new_rows"}'));
-  perform pgtrickle._capture_define(number, 'update', definer, pgtrickle._capture_statement_body(
+  perform pgtrickle._capture_define(number, 'update', how, pgtrickle._capture_statement_body(
     outbox, 'UPDATE', '{"inserted": "new_rows", "deleted": "old_rows"}'));
-  perform pgtrickle._capture_define(number, 'delete', definer, pgtrickle._capture_statement_body(
+  perform pgtrickle._capture_define(number, 'delete', how, pgtrickle._capture_statement_body(
     outbox, 'DELETE', '{"deleted": "old_rows"}'));
 end $$;

@@ -40,28 +40,29 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 declare
-  noted text := pg_catalog.current_setting({noted}, true);
+  noted pg_catalog.text;
   depth int;
-  caller text;
+  caller pg_catalog.text;
 begin
   {enter}
-  if noted <> '' then
+  if {is_noted} then
+    noted := pg_catalog.current_setting({noted}, true);
     depth := pg_catalog.pg_trigger_depth();
-    if depth > 1 then
+    if depth operator(pg_catalog.>) 1 then
       -- A foreign key's cascade is recorded at the end of the statement that set it off.
       get diagnostics caller = pg_context;
       if pg_catalog.regexp_match(pg_catalog.split_part(caller, e'\n', 2),
            '(DELETE FROM|UPDATE) (ONLY )?".*\$[0-9]+ OPERATOR\(pg_catalog\.') is not null then
-        depth := depth - 1;
+        depth := depth operator(pg_catalog.-) 1;
       end if;
     end if;
-    if depth = 1 then
+    if depth operator(pg_catalog.=) 1 then
       noted := pg_catalog.set_config({noted}, '', true);
-    elsif pg_catalog.split_part(noted, '|', -1) <> depth::pg_catalog.text then
+    elsif pg_catalog.split_part(noted, '|', -1) operator(pg_catalog.<>) depth::pg_catalog.text then
       noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
     end if;
   end if;
-  return null;
+  return new;
 end $body$, pgtrickle._capture_names(outbox));
 $$;
 
@@ -72,10 +73,10 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 begin
-  if current_setting({noted}, true) <> '' then
+  if {is_noted} then
     perform pgtrickle._capture_settle({number}, null);
   end if;
-  return null;
+  return new;
 end $body$, pgtrickle._capture_names(outbox));
 $$;
 

@@ -32,9 +32,9 @@ begin
           hint = 'Qualify the name with its schema if the schema is not in the search_path.';
 end $$;
 
--- A column whose values would be turned into JSON by a function that its type's owner wrote: that
--- function would run inside the capture trigger. Casts in C come from extensions and are harmless.
-create or replace function pgtrickle._column_with_json_cast(source regclass) returns text
+-- The types of a table's columns and of the row itself, and those that they are made of.
+create or replace function pgtrickle._types_within(source regclass)
+returns table (column_name text, type_oid oid)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with recursive types (column_name, type_oid) as (
@@ -51,17 +51,39 @@ as $$
       union all
       select p.typelem where p.typelem <> 0
       union all
+      select r.rngsubtype from pg_range r where p.oid in (r.rngtypid, r.rngmultitypid)
+      union all
       select a.atttypid from pg_attribute a
       where p.typtype = 'c' and a.attrelid = p.typrelid and a.attnum > 0 and not a.attisdropped
     ) part (type_oid)
   )
+  select t.column_name, t.type_oid from types t;
+$$;
+
+-- A column whose values would be turned into JSON by a function that its type's owner wrote: that
+-- function would run inside the capture trigger. Casts in C come from extensions and are harmless.
+create or replace function pgtrickle._column_with_json_cast(source regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
   select t.column_name
-  from types t
+  from pgtrickle._types_within(source) t
   join pg_cast c on c.castsource = t.type_oid and c.casttarget = 'json'::regtype
   join pg_proc f on f.oid = c.castfunc
   join pg_language l on l.oid = f.prolang
   where l.lanname not in ('c', 'internal')
   limit 1;
+$$;
+
+-- Whether values of a table are written differently under different search_paths: names of objects,
+-- and types whose output is not the server's own.
+create or replace function pgtrickle._capture_depends_on_path(source regclass) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from pgtrickle._types_within(source) t
+    join pg_type p on p.oid = t.type_oid
+    join pg_proc f on f.oid = p.typoutput
+    where f.pronamespace <> 'pg_catalog'::regnamespace or f.proname ~ '^reg.*out$');
 $$;
 
 -- Raises what keeps a relation from having an outbox.

@@ -63,9 +63,10 @@ end $$;
 
 -- The outboxes on tables, and what there is to do for them. All quick: it runs every few seconds
 -- over all outboxes, and mostly finds nothing.
+drop function if exists pgtrickle._upkeep_findings();  -- earlier versions returned less
 create or replace function pgtrickle._upkeep_findings()
 returns table (number int, gone boolean, partitions boolean, triggers boolean, keys boolean,
-               casts boolean)
+               casts boolean, path boolean)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with outboxes as (
@@ -117,7 +118,15 @@ as $$
          (o.c).kind = 'table' and not o.gone and exists (
            select from pg_cast x join pg_proc f on f.oid = x.castfunc
            where x.casttarget = 'json'::regtype and f.oid >= 16384)
-           and pgtrickle._column_with_json_cast(o.stream_table_oid) is not null
+           and pgtrickle._column_with_json_cast(o.stream_table_oid) is not null,
+         (o.c).kind = 'table' and not o.gone and exists (
+           select from pg_attribute a join pg_type t on t.oid = a.atttypid
+           where a.attrelid = o.stream_table_oid and (t.oid >= 16384 or t.typname ~ '^_?reg'))
+           and exists (
+           select from pg_proc f
+           where f.pronamespace = 'pgtrickle'::regnamespace and f.proconfig is null
+             and f.proname = format('_capture_%s_row', o.outbox_number))
+           and pgtrickle._capture_depends_on_path(o.stream_table_oid)
   from outboxes o;
 $$;
 
@@ -285,7 +294,7 @@ declare
 begin
   for f in
     select u.* from pgtrickle._upkeep_findings() u
-    where u.gone or u.partitions or u.triggers or u.keys or u.casts
+    where u.gone or u.partitions or u.triggers or u.keys or u.casts or u.path
   loop
     select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = f.number;
     continue when outbox.outbox_number is null;
@@ -296,6 +305,10 @@ begin
       else
         if f.keys then
           did := pgtrickle._upkeep_keys(outbox);
+        end if;
+        if f.path then
+          perform pgtrickle._capture_generate(outbox.outbox_number);
+          did := true;
         end if;
         if f.casts and pgtrickle._outbox_note(outbox.outbox_number, no_cast) then
           did := true;
@@ -362,7 +375,8 @@ begin
   for f in
     select p.oid from pg_catalog.pg_proc p
     where p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (array[
-      '_outbox_source', '_outbox_check_source', '_outbox_check_options', '_column_with_json_cast',
+      '_outbox_source', '_outbox_check_source', '_outbox_check_options', '_types_within',
+      '_column_with_json_cast', '_capture_depends_on_path',
       '_primary_key', '_merge_mixes_rows', '_qualified', '_outbox_named', '_lock_against_writers',
       '_grant_reading', '_outbox_create', '_outbox_drop', '_outbox_note', '_partitions_remember',
       '_capture_generate', '_capture_places', '_capture_triggers', '_capture_attach',
