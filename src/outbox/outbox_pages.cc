@@ -41,7 +41,10 @@ std::int64_t OutboxReader::page_size(const ReadLimits& limits) const {
 /// as long as reading fifty rows.
 Result<OutboxReader::Statement> OutboxReader::send(Lease lease, const ReadLimits& limits) {
   ReadLimits asked = limits;
-  if (!pool_.contended()) asked.records *= batches_a_statement_;
+  if (!pool_.contended()) {
+    asked.records *= batches_a_statement_;
+    asked.bytes *= batches_a_statement_;
+  }
   const std::int64_t rows = page_size(asked);
   horizon_.begin_read();
   auto sent = start_rows(*lease, decoder_, horizon_.frontier(), kNoEnd, rows);
