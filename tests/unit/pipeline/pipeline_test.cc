@@ -29,6 +29,8 @@ struct Feed {
   std::condition_variable_any changed;
   std::int64_t published = 0;
   std::int64_t acknowledged = 0;
+  SteadyClock::time_point acknowledged_at{};
+  std::optional<SteadyClock::duration> repeated_after;  // the same position came again
   bool went_back = false;
   bool fenced = false;
   std::atomic<bool> more_to_come = false;
@@ -84,7 +86,11 @@ class FeedSource final : public Source {
     const std::lock_guard lock(feed_->mutex);
     if (feed_->fenced) return fail(ErrorClass::fenced, "fenced", "another owner");
     if (position.id < feed_->acknowledged) feed_->went_back = true;
+    const auto now = SteadyClock::now();
+    const bool again = position.id == feed_->acknowledged;
+    if (again && !feed_->repeated_after) feed_->repeated_after = now - feed_->acknowledged_at;
     feed_->acknowledged = position.id;
+    feed_->acknowledged_at = now;
     for (const auto& letter : letters) feed_->letters.push_back(letter.message_id);
     return {};
   }
@@ -189,6 +195,18 @@ TEST_F(PipelineTest, DeliversEverythingInOrderAndAcknowledgesIt) {
   ASSERT_TRUE(eventually([&] { return feed_->settled() == 10000; }));
   EXPECT_EQ(broker_->all(), first(10000));
   EXPECT_EQ(metrics_.pipeline("test")->delivered.Value(), 10000);
+}
+
+TEST_F(PipelineTest, RepeatsAPositionOnlyWhenItHasComeToRest) {
+  auto pipeline = make();
+  pipeline->start();
+  feed_->publish(5);
+  ASSERT_TRUE(eventually([&] {
+    const std::lock_guard lock(feed_->mutex);
+    return feed_->repeated_after.has_value();
+  }));
+  const std::lock_guard lock(feed_->mutex);
+  EXPECT_GE(*feed_->repeated_after, milliseconds(50));
 }
 
 TEST_F(PipelineTest, SendsAgainWhatIsUnknownUntilItArrives) {
