@@ -50,6 +50,8 @@ class OutboxReader final : private postgres::Keeper {
   Result<std::int64_t> rows_beyond(std::stop_token stop);
   /// Something is known to wait that was not handed out.
   bool more_to_come() const { return claim_ || fetch_now_ || blocked_ || known() > frontier(); }
+  /// The last row that was begun has parts that were not handed out.
+  bool within_row() const { return claim_ != nullptr; }
   std::int64_t frontier() const { return horizon_.frontier(); }
   OutboxStatus status() const;
 

@@ -254,7 +254,8 @@ Result<void> OutboxSource::acknowledge(const Position& settled,
 
 std::optional<std::int64_t> OutboxSource::lag() {
   if (!impl_->reader) return std::nullopt;
-  return impl_->underway.rows() + (impl_->reader->more_to_come() ? impl_->count_beyond() : 0);
+  return impl_->underway.rows() + (impl_->reader->within_row() ? 1 : 0) +
+         (impl_->reader->more_to_come() ? impl_->count_beyond() : 0);
 }
 
 bool OutboxSource::more_to_come() const {

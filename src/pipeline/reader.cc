@@ -99,14 +99,15 @@ void Pipeline::read_loop(std::stop_token stop) {
 
 /// False: the pipeline is to stop.
 bool Pipeline::wait_for_room(std::stop_token stop) {
+  const auto ready = [this] { return stopping_ || (!paused_ && !halted_ && queue_.has_room()); };
   std::unique_lock lock(mutex_);
-  if (!queue_.has_room()) {
+  while (!ready() && !stop.stop_requested()) {
+    // A backlog grows while its sink is slow.
     lock.unlock();
     note_lag();
     lock.lock();
+    changed_.wait_for(lock, stop, kReadWait, ready);
   }
-  changed_.wait(lock, stop,
-                [this] { return stopping_ || (!paused_ && !halted_ && queue_.has_room()); });
   return !stopping_ && !stop.stop_requested();
 }
 

@@ -315,6 +315,18 @@ TEST_F(PipelineTest, SendsNothingWhileItsLeaseIsNotValid) {
   ASSERT_TRUE(eventually([&] { return feed_->settled() == 10; }));
 }
 
+TEST_F(PipelineTest, TellsTheLagAnewWhileItsSinkTakesNothing) {
+  broker_->answer = [&](const Message&) { return Outcome::unknown(error(ErrorClass::transient)); };
+  PipelineSpec spec;
+  spec.limits.records = 1;
+  auto pipeline = make(spec);
+  pipeline->start();
+  feed_->publish(100);  // more than wait inside
+  ASSERT_TRUE(eventually([&] { return pipeline->report().lag.value_or(0) > 0; }));
+  feed_->publish(900);
+  ASSERT_TRUE(eventually([&] { return pipeline->report().lag.value_or(0) > 900; }));
+}
+
 TEST_F(PipelineTest, SleepsWithoutThreadsAndWakesForNewWork) {
   PipelineSpec spec;
   spec.may_sleep = true;
