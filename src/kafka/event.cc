@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "core/plausible_time.h"
 #include "pipeline/header_object.h"
 #include "pipeline/too_large.h"
 
@@ -69,9 +70,7 @@ Record to_record(const Consumed& consumed, const EventRules& rules, const FieldM
   }
 
   Record record;
-  if (consumed.timestamp_ms >= 0) {
-    record.created_at = Timestamp(std::chrono::milliseconds(consumed.timestamp_ms));
-  }
+  record.created_at = plausible_time(std::chrono::milliseconds(consumed.timestamp_ms));
   record.headers = arena.copy(headers_json(consumed, mapping.trace_id(message)));
   record.content = event;
   if (consumed.value && consumed.value->size() > static_cast<std::size_t>(rules.max_record_bytes)) {

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "core/plausible_time.h"
 #include "pipeline/header_object.h"
 #include "pipeline/too_large.h"
 
@@ -44,7 +45,7 @@ Record to_record(const Delivered& message, const FieldMapping& mapping,
   if (!message.content_type.empty()) event.content_type = arena.copy(as_text(message.content_type));
 
   Record record;
-  if (message.timestamp > 0) record.created_at = Timestamp(std::chrono::seconds(message.timestamp));
+  record.created_at = plausible_time(std::chrono::seconds(message.timestamp));
   record.headers = arena.copy(headers_json(message, mapping.trace_id(mapped)));
   record.content = event;
   if (message.body.size() > static_cast<std::size_t>(max_record_bytes)) {

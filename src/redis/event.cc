@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "core/plausible_time.h"
 #include "core/text.h"
 #include "pipeline/header_object.h"
 #include "pipeline/too_large.h"
@@ -90,7 +91,7 @@ Record to_record(const Entry& entry, const EventRules& rules, const FieldMapping
 
   Record record;
   if (const auto parsed = parse_entry_id(entry.id)) {
-    record.created_at = Timestamp(std::chrono::milliseconds(parsed->time));
+    record.created_at = plausible_time(std::chrono::milliseconds(parsed->time));
   }
   record.headers =
       arena.copy(headers_json(entry, rules, given.has_value(), mapping.trace_id(message)));

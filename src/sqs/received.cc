@@ -5,6 +5,7 @@
 #include <charconv>
 #include <optional>
 
+#include "core/plausible_time.h"
 #include "pipeline/header_object.h"
 #include "pipeline/too_large.h"
 #include "sqs/entry.h"
@@ -124,7 +125,7 @@ Record to_record(const Received& message, std::string_view queue, std::int64_t m
   event.key = arena.copy(mapping.aggregate_id(mapped).value_or(message.group));
   event.payload = arena.copy(message.body);
   Record record;
-  record.created_at = Timestamp(std::chrono::milliseconds(message.sent_ms));
+  record.created_at = plausible_time(std::chrono::milliseconds(message.sent_ms));
   record.headers = arena.copy(headers_json(message, mapping.trace_id(mapped)));
   record.content = event;
   if (message.body.size() > static_cast<std::size_t>(max_record_bytes)) {
