@@ -1,6 +1,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -97,7 +98,7 @@ Result<void> prepare(const ThrowawayPostgres& server) {
 bool interrupted(const sigset_t& signals) {
   sigset_t pending;
   sigpending(&pending);
-  return std::ranges::any_of(std::initializer_list{SIGTERM, SIGINT}, [&](int signal) {
+  return std::ranges::any_of(std::array{SIGTERM, SIGINT}, [&](int signal) {
     return sigismember(&signals, signal) == 1 && sigismember(&pending, signal) == 1;
   });
 }

@@ -111,7 +111,7 @@ const Field& Values::field(std::string_view name) const {
   for (const Field& candidate : table_) {
     if (candidate.name == name) return candidate;
   }
-  assert(!"the table has no option of this name");
+  assert(false && "the table has no option of this name");
   static constexpr Field kNone{};
   return kNone;
 }

@@ -19,8 +19,7 @@ Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
   for (auto& [name, entry] : table_) {
     if (!entry->owned) continue;
     const auto metrics = metrics_.pipeline(name);
-    const auto found = std::find_if(counts->begin(), counts->end(),
-                                    [&](const auto& count) { return count.first == name; });
+    const auto found = counts->find(name);
     metrics->dead_letters.Set(found == counts->end() ? 0 : static_cast<double>(found->second));
     if (entry->assembled.outbox) {
       metrics->oldest_open_writer.Set(entry->assembled.outbox->status().oldest_open_writer_seconds);

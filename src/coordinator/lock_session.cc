@@ -178,16 +178,15 @@ Result<void> LockSession::finish_replay(std::int64_t id, const std::string& erro
   return {};
 }
 
-Result<std::vector<std::pair<std::string, std::int64_t>>> LockSession::dead_letters(
-    std::stop_token stop) {
+Result<std::map<std::string, std::int64_t>> LockSession::dead_letters(std::stop_token stop) {
   const auto rows = query(
       "select pipeline, count(*) from pgtrickle.relay_dlq where relay_group_id = $1 "
       "and resolved_at is null group by pipeline",
       {group_}, stop);
   if (!rows) return fail(rows.error());
-  std::vector<std::pair<std::string, std::int64_t>> counts;
+  std::map<std::string, std::int64_t> counts;
   for (int row = 0; row < rows->size(); ++row) {
-    counts.emplace_back(rows->text(row, 0), rows->integer(row, 1));
+    counts.emplace(rows->text(row, 0), rows->integer(row, 1));
   }
   return counts;
 }

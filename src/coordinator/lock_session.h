@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -69,7 +70,7 @@ class LockSession {
   Result<std::vector<CatalogEntry>> catalog(std::stop_token stop);
   Result<std::vector<std::pair<std::string, Control>>> controls(std::stop_token stop);
   Result<void> finish_replay(std::int64_t id, const std::string& error, std::stop_token stop);
-  Result<std::vector<std::pair<std::string, std::int64_t>>> dead_letters(std::stop_token stop);
+  Result<std::map<std::string, std::int64_t>> dead_letters(std::stop_token stop);
   Result<void> write_status(std::span<const PipelineStatus> statuses, std::stop_token stop);
 
  private:
