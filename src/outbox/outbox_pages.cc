@@ -18,6 +18,8 @@ constexpr std::chrono::seconds kAbandonTimeout{5};
 // Rows that are left unread are cheaper to take than to cancel up to here.
 constexpr std::size_t kDrainBytes = 256u << 10;
 constexpr std::int64_t kPageAfterClaim = 8;
+// A statement brings several batches: planning it takes as long as reading fifty rows.
+constexpr std::size_t kBatchesAStatement = 8;
 constexpr std::int64_t kLargestStart = 100000;
 constexpr std::int64_t kNoEnd = INT64_MAX;
 
@@ -37,13 +39,12 @@ std::int64_t OutboxReader::page_size(const ReadLimits& limits) const {
   return std::max<std::int64_t>(rows, 1);
 }
 
-/// Sends a statement, for several batches where nobody else needs the connection: planning it takes
-/// as long as reading fifty rows.
+/// Sends a statement, for several batches where nobody else needs the connection.
 Result<OutboxReader::Statement> OutboxReader::send(Lease lease, const ReadLimits& limits) {
   ReadLimits asked = limits;
   if (!pool_.contended()) {
-    asked.records *= batches_a_statement_;
-    asked.bytes *= batches_a_statement_;
+    asked.records *= kBatchesAStatement;
+    asked.bytes *= kBatchesAStatement;
   }
   const std::int64_t rows = page_size(asked);
   horizon_.begin_read();

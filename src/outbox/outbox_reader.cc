@@ -33,7 +33,6 @@ OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, Out
       key_(std::move(key)),
       delta_max_rows_(options.delta_max_rows),
       max_record_bytes_(options.max_record_bytes),
-      batches_a_statement_(options.batches_a_statement),
       decoder_(outbox_, options.max_record_bytes),
       horizon_(start.id),
       last_(std::move(start)),

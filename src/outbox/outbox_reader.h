@@ -117,7 +117,6 @@ class OutboxReader final : private postgres::Keeper {
   const PositionKey key_;
   const std::int64_t delta_max_rows_;
   const std::int64_t max_record_bytes_;
-  const std::size_t batches_a_statement_;
   const RowDecoder decoder_;
 
   Horizon horizon_;

@@ -20,9 +20,6 @@ struct OutboxOptions {
   std::string start = "earliest";
   std::int64_t max_record_bytes = 32 << 20;
   std::int64_t delta_max_rows = 1000;  ///< where a claim check is cut
-  /// A statement brings so many; more than one only from a pool that somebody trims, so that none
-  /// is kept from its end for long.
-  std::size_t batches_a_statement = 8;
   /// False: only looks. `open` takes no ownership and reads from `start`; `acknowledge` does
   /// nothing.
   bool owns = true;

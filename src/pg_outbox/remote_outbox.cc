@@ -12,6 +12,7 @@ namespace {
 // sender writes the position by a third.
 constexpr std::size_t kConnections = 3;
 constexpr std::chrono::seconds kTimeout{15};
+constexpr std::chrono::minutes kUnusedSessions{1};
 
 postgres::Connection::Options session(const Options& options, const std::string& pipeline) {
   postgres::Connection::Options session;
@@ -57,7 +58,6 @@ Result<void> RemoteOutbox::make_reader(std::stop_token stop) {
   options.start = context_.options.start;
   options.max_record_bytes = context_.options.max_record_bytes;
   options.delta_max_rows = context_.options.delta_max_rows;
-  options.batches_a_statement = 1;
   options.control = context_.database;
   options.group = options_.group;
   if (options.group.empty()) {
@@ -100,6 +100,9 @@ Result<RecordBatch> RemoteOutbox::read_range(std::int64_t from, std::int64_t to,
 }
 
 std::optional<std::int64_t> RemoteOutbox::lag() {
+  // This is asked while a slow sink makes the reader wait, too: its statement must not keep the
+  // other server from cleaning up then.
+  pool_.trim(kUnusedSessions);
   return reader_ ? reader_->lag() : std::nullopt;
 }
 

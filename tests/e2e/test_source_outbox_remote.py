@@ -182,6 +182,25 @@ def test_trouble_is_said_and_stays_its_own(db, there, relay, orders, source, pat
         assert "wrong-word" not in relay.log()
 
 
+def test_a_sink_that_takes_nothing_keeps_nobody_from_cleaning_up_there(db, there, relay, orders):
+    db.execute("select pgtrickle.create_inbox('shop')")
+    set_relay(db, "p", from_outbox(there))
+    there.execute("""do $$ begin for i in 1..4000 loop
+                       insert into orders values (i, repeat('x', 20000), i);
+                     end loop; end $$""")
+    snapshots = ("select count(*) from pg_stat_activity where usename = 'relay_daemon' "
+                 "and datname = current_database() and backend_xmin is not null")
+    with db.connect(autocommit=False) as blocker:
+        blocker.execute("lock table pgtrickle.inbox_shop in access exclusive mode")
+        with relay:
+            eventually(lambda: there.one(snapshots) > 0)
+            eventually(lambda: (relay.metric("consumer_lag", pipeline="p") or 0) > 2000)
+            eventually(lambda: there.one(snapshots) == 0, message=relay.log)
+            blocker.rollback()
+            wait_count(db, 4000, relay)
+    assert ids(db) == list(range(1, 4001))
+
+
 def test_an_outbox_made_anew_is_waited_for_and_read_from_its_start(db, there, relay, orders):
     set_relay(db, "p", from_outbox(there))
     with relay:
