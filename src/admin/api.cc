@@ -1,5 +1,7 @@
 #include "admin/api.h"
 
+#include <fmt/core.h>
+
 #include <charconv>
 
 #include "admin/access.h"

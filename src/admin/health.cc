@@ -1,5 +1,7 @@
 #include "admin/health.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "core/text.h"

@@ -1,6 +1,7 @@
 #include "admin/http_server.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 
 #include <array>
 #include <atomic>

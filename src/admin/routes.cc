@@ -1,5 +1,7 @@
 #include "admin/routes.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <chrono>
 

@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include <fmt/core.h>
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <iostream>

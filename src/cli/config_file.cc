@@ -1,5 +1,7 @@
 #include "cli/config_file.h"
 
+#include <fmt/core.h>
+
 #include <cerrno>
 #include <cstring>
 #include <fstream>

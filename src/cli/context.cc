@@ -1,5 +1,7 @@
 #include "cli/context.h"
 
+#include <fmt/core.h>
+
 #include <cstdio>
 
 #include "core/deadline.h"

@@ -1,3 +1,4 @@
+#include <fmt/core.h>
 #include <openssl/evp.h>
 
 #include <array>

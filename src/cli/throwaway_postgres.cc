@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <grp.h>
 #include <netinet/in.h>
 #include <pwd.h>

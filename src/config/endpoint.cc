@@ -1,5 +1,7 @@
 #include "config/endpoint.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <charconv>
 #include <utility>

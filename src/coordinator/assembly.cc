@@ -1,5 +1,7 @@
 #include "coordinator/assembly.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <map>
 

@@ -1,5 +1,6 @@
 #include "coordinator/coordinator.h"
 
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>

@@ -1,4 +1,6 @@
 // What the catalog and the file say there should be, and what somebody asked of it.
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <utility>
 

@@ -1,4 +1,6 @@
 // How the pipelines do: what is measured from time to time, written down and shown.
+#include <fmt/core.h>
+
 #include <utility>
 
 #include "coordinator/coordinator.h"

@@ -144,14 +144,22 @@ Result<bool> Housekeeper::upkeep(std::stop_token stop) {
       "from pgtrickle.relay_housekeeping() j",
       {}, Deadline::after(kStatementTimeout), stop);
   if (!done) return fail(done.error());
-  for (const int column : {1, 2, 3}) {
+  constexpr std::string_view kHolders = "pgtrickle.outbox_status(name) says who holds rows back";
+  struct Finding {
+    int column;
+    std::string_view event;
+    std::string_view remedy;
+  };
+  for (const auto& [column, event, remedy] :
+       {Finding{1, "rows_lost", kHolders}, Finding{2, "retention", kHolders},
+        Finding{3, "upkeep_failed",
+                "it is tried again; until then nothing old is deleted there"}}) {
     if (done->is_null(0, column)) continue;
-    static constexpr std::string_view kEvents[] = {"", "rows_lost", "retention", "upkeep_failed"};
-    log::failure(kEvents[column], "",
+    log::failure(event, "",
                  Error{ErrorClass::misconfigured,
-                       std::string(kEvents[column]),
+                       std::string(event),
                        std::string(done->text(0, column)),
-                       "pgtrickle.outbox_status(name) says who holds rows back",
+                       std::string(remedy),
                        {}});
   }
   return done->boolean(0, 0);

@@ -1,5 +1,6 @@
 #include "coordinator/lock_session.h"
 
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <array>

@@ -1,5 +1,7 @@
 #include "core/error.h"
 
+#include <fmt/core.h>
+
 namespace relay {
 
 std::string_view to_string(ErrorClass error_class) {

@@ -1,5 +1,6 @@
 #include "core/log.h"
 
+#include <fmt/core.h>
 #include <spdlog/logger.h>
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/stdout_sinks.h>

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <charconv>
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -59,8 +61,9 @@ void for_each_header(const Message& message, Add&& add) {
     add(std::string_view("pgtrickle-stream-table"), message.stream_table);
   }
   if (message.outbox_id != 0) {
-    const fmt::format_int text(message.outbox_id);
-    add(std::string_view("pgtrickle-outbox-id"), std::string_view(text.data(), text.size()));
+    char digits[20];
+    const auto end = std::to_chars(std::begin(digits), std::end(digits), message.outbox_id).ptr;
+    add(std::string_view("pgtrickle-outbox-id"), std::string_view(digits, end));
   }
   if (message.full_refresh)
     add(std::string_view("pgtrickle-full-refresh"), std::string_view("true"));

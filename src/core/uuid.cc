@@ -1,6 +1,6 @@
 #include "core/uuid.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <openssl/rand.h>
 
 #include <array>

@@ -1,6 +1,6 @@
 #include "envelope/decimal.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstddef>

@@ -1,5 +1,7 @@
 #include "envelope/filter.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <compare>
 #include <cstddef>

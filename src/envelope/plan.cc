@@ -1,5 +1,7 @@
 #include "envelope/plan.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>

@@ -1,5 +1,7 @@
 #include "envelope/template.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <utility>
 

@@ -1,5 +1,7 @@
 #include "file/format.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstring>
 

@@ -1,6 +1,6 @@
 #include "file/line_event.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <simdjson.h>
 
 #include <chrono>

@@ -1,5 +1,6 @@
 #include "file/output.h"
 
+#include <fmt/core.h>
 #include <sys/stat.h>
 #include <unistd.h>
 

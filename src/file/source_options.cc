@@ -1,6 +1,6 @@
 #include "file/source_options.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 

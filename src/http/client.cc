@@ -1,6 +1,7 @@
 #include "http/client.h"
 
 #include <curl/curl.h>
+#include <fmt/core.h>
 #include <sys/socket.h>
 
 #include <algorithm>

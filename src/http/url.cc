@@ -1,5 +1,7 @@
 #include "http/url.h"
 
+#include <fmt/core.h>
+
 #include <charconv>
 
 #include "config/endpoint.h"

@@ -1,6 +1,6 @@
 #include "inbox/options.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <array>
 

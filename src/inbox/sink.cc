@@ -1,5 +1,7 @@
 #include "inbox/sink.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <string_view>
 #include <unordered_set>

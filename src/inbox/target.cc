@@ -1,6 +1,6 @@
 #include "inbox/target.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <map>

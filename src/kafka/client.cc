@@ -1,5 +1,6 @@
 #include "kafka/client.h"
 
+#include <fmt/core.h>
 #include <librdkafka/rdkafka.h>
 #include <unistd.h>
 

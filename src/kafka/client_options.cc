@@ -1,4 +1,6 @@
 // What sink and source need to reach the cluster, as properties of librdkafka.
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <cctype>

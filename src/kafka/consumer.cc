@@ -1,5 +1,6 @@
 #include "kafka/consumer.h"
 
+#include <fmt/core.h>
 #include <librdkafka/rdkafka.h>
 
 #include <algorithm>

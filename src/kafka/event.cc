@@ -1,6 +1,6 @@
 #include "kafka/event.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "core/plausible_time.h"
 #include "pipeline/header_object.h"

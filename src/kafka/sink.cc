@@ -1,5 +1,7 @@
 #include "kafka/sink.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <optional>
 

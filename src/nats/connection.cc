@@ -1,5 +1,6 @@
 #include "nats/connection.h"
 
+#include <fmt/core.h>
 #include <nats/nats.h>
 #include <unistd.h>
 

@@ -1,5 +1,6 @@
 #include "nats/errors.h"
 
+#include <fmt/core.h>
 #include <nats/nats.h>
 
 #include <algorithm>

@@ -1,5 +1,7 @@
 #include "nats/options.h"
 
+#include <fmt/core.h>
+
 #include <array>
 #include <utility>
 

@@ -1,5 +1,6 @@
 #include "nats/puller.h"
 
+#include <fmt/core.h>
 #include <nats/nats.h>
 
 #include <utility>

@@ -1,5 +1,7 @@
 #include "nats/sink.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <string>
 

@@ -1,5 +1,6 @@
 #include "nats/source.h"
 
+#include <fmt/core.h>
 #include <nats/nats.h>
 
 #include <algorithm>

@@ -1,5 +1,7 @@
 #include "outbox/claim_check.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <utility>
 

@@ -1,5 +1,7 @@
 #include "outbox/look.h"
 
+#include <fmt/core.h>
+
 #include <charconv>
 #include <string>
 

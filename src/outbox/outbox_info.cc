@@ -1,5 +1,7 @@
 #include "outbox/outbox_info.h"
 
+#include <fmt/core.h>
+
 #include <utility>
 
 namespace relay::outbox {

@@ -1,5 +1,7 @@
 #include "outbox/outbox_reader.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <condition_variable>
 #include <utility>

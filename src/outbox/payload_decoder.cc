@@ -1,5 +1,7 @@
 #include "outbox/payload_decoder.h"
 
+#include <fmt/core.h>
+
 #include <charconv>
 #include <string>
 #include <system_error>

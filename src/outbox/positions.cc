@@ -1,5 +1,7 @@
 #include "outbox/positions.h"
 
+#include <fmt/core.h>
+
 #include <utility>
 
 namespace relay::outbox {

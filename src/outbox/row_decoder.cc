@@ -1,6 +1,7 @@
 #include "outbox/row_decoder.h"
 
 #include <endian.h>
+#include <fmt/core.h>
 
 #include <cstring>
 #include <optional>

@@ -1,6 +1,6 @@
 #include "pg_outbox/local_position.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <utility>
 

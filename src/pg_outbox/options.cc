@@ -1,5 +1,7 @@
 #include "pg_outbox/options.h"
 
+#include <fmt/core.h>
+
 #include <array>
 #include <string_view>
 

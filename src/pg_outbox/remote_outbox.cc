@@ -1,6 +1,6 @@
 #include "pg_outbox/remote_outbox.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <utility>
 

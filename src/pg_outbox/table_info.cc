@@ -1,6 +1,6 @@
 #include "pg_outbox/table_info.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <map>
 #include <utility>

@@ -1,6 +1,6 @@
 #include "pg_outbox/table_source.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <condition_variable>

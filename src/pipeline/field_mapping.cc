@@ -1,6 +1,6 @@
 #include "pipeline/field_mapping.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <utility>
 

@@ -1,5 +1,6 @@
 #include "pipeline/metrics.h"
 
+#include <fmt/core.h>
 #include <prometheus/text_serializer.h>
 
 #include <algorithm>

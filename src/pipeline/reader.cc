@@ -1,4 +1,6 @@
 // The reader side of Pipeline: reads and encodes.
+#include <fmt/core.h>
+
 #include <exception>
 
 #include "core/log.h"

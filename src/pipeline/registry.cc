@@ -1,5 +1,7 @@
 #include "pipeline/registry.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>

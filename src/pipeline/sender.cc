@@ -1,4 +1,6 @@
 // The sender side of Pipeline: delivers and settles.
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <exception>
 

@@ -1,5 +1,7 @@
 #include "pipeline/too_large.h"
 
+#include <fmt/core.h>
+
 namespace relay {
 
 SharedError too_large(std::string_view what, std::size_t bytes, std::int64_t max_record_bytes) {

@@ -1,4 +1,5 @@
 // How a Connection comes to be.
+#include <fmt/core.h>
 #include <poll.h>
 
 #include <map>

@@ -1,5 +1,6 @@
 #include "postgres/connection.h"
 
+#include <fmt/core.h>
 #include <poll.h>
 
 #include <algorithm>

@@ -1,4 +1,6 @@
 // SQLSTATEs as what can be done about them.
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <string>
 #include <string_view>

@@ -1,5 +1,7 @@
 #include "postgres/pool.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <utility>
 

@@ -1,5 +1,7 @@
 #include "rabbitmq/delivery.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <utility>
 

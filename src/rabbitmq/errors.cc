@@ -1,6 +1,7 @@
 #include "rabbitmq/errors.h"
 
 #include <amqp.h>
+#include <fmt/core.h>
 #include <openssl/err.h>
 
 #include <algorithm>

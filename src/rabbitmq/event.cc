@@ -1,6 +1,6 @@
 #include "rabbitmq/event.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <optional>
 

@@ -2,6 +2,7 @@
 
 #include <amqp.h>
 #include <amqp_framing.h>
+#include <fmt/format.h>
 
 #include <utility>
 

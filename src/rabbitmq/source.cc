@@ -1,5 +1,7 @@
 #include "rabbitmq/source.h"
 
+#include <fmt/core.h>
+
 #include "core/log.h"
 #include "core/stop_event.h"
 #include "core/uuid.h"

@@ -3,6 +3,7 @@
 #include <amqp.h>
 #include <amqp_ssl_socket.h>
 #include <arpa/inet.h>
+#include <fmt/core.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>

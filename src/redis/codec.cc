@@ -1,5 +1,6 @@
 #include "redis/codec.h"
 
+#include <fmt/format.h>
 #include <hiredis/read.h>
 
 #include <new>

@@ -1,5 +1,6 @@
 #include "redis/columns.h"
 
+#include <fmt/core.h>
 #include <simdjson.h>
 
 #include <optional>

@@ -1,5 +1,7 @@
 #include "redis/connection.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <charconv>
 #include <optional>

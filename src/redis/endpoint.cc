@@ -1,5 +1,7 @@
 #include "redis/endpoint.h"
 
+#include <fmt/core.h>
+
 #include <array>
 #include <charconv>
 #include <utility>

@@ -1,5 +1,7 @@
 #include "redis/errors.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <string>

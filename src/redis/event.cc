@@ -1,6 +1,6 @@
 #include "redis/event.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <optional>
 

@@ -1,5 +1,7 @@
 #include "redis/options.h"
 
+#include <fmt/core.h>
+
 #include <array>
 #include <utility>
 

@@ -1,5 +1,7 @@
 #include "redis/sink.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <string>
 #include <unordered_set>

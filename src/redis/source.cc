@@ -1,5 +1,7 @@
 #include "redis/source.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 #include "core/log.h"

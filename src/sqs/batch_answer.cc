@@ -1,5 +1,6 @@
 #include "sqs/batch_answer.h"
 
+#include <fmt/core.h>
 #include <simdjson.h>
 
 #include "sqs/errors.h"

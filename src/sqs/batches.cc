@@ -1,5 +1,7 @@
 #include "sqs/batches.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <string>
 #include <vector>

@@ -1,5 +1,6 @@
 #include "sqs/credentials.h"
 
+#include <fmt/core.h>
 #include <simdjson.h>
 
 #include <algorithm>

@@ -1,5 +1,7 @@
 #include "sqs/entry.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <vector>

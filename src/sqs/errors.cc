@@ -1,5 +1,6 @@
 #include "sqs/errors.h"
 
+#include <fmt/core.h>
 #include <simdjson.h>
 
 #include <array>

@@ -1,5 +1,7 @@
 #include "sqs/options.h"
 
+#include <fmt/core.h>
+
 #include <array>
 #include <utility>
 

@@ -1,5 +1,6 @@
 #include "sqs/received.h"
 
+#include <fmt/core.h>
 #include <simdjson.h>
 
 #include <charconv>

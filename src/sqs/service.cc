@@ -1,5 +1,7 @@
 #include "sqs/service.h"
 
+#include <fmt/core.h>
+
 #include <utility>
 
 #include "config/tls.h"

@@ -1,8 +1,6 @@
 #include "sqs/sigv4.h"
 
 #include <fmt/chrono.h>
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "http/crypto.h"

@@ -1,5 +1,7 @@
 #include "sqs/source.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <charconv>
 #include <condition_variable>

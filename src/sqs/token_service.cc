@@ -1,5 +1,7 @@
 #include "sqs/token_service.h"
 
+#include <fmt/core.h>
+
 #include <utility>
 #include <vector>
 

@@ -1,5 +1,7 @@
 #include "webhook/options.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <utility>

@@ -1,6 +1,7 @@
 #include "webhook/receiver.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 
 #include <boost/asio.hpp>
 #include <boost/asio/ssl.hpp>

@@ -1,5 +1,7 @@
 #include "webhook/receiver_auth.h"
 
+#include <fmt/core.h>
+
 #include <array>
 #include <charconv>
 #include <cstdint>

@@ -1,5 +1,7 @@
 #include "webhook/receiver_gate.h"
 
+#include <fmt/core.h>
+
 #include "core/log.h"
 #include "core/text.h"
 

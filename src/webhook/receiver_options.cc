@@ -1,5 +1,7 @@
 #include "webhook/receiver_options.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>

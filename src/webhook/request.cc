@@ -1,5 +1,6 @@
 #include "webhook/request.h"
 
+#include <fmt/core.h>
 #include <simdjson.h>
 
 #include <algorithm>

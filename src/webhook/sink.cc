@@ -1,5 +1,7 @@
 #include "webhook/sink.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <chrono>
 

@@ -1,5 +1,7 @@
 #include "webhook/status.h"
 
+#include <fmt/core.h>
+
 #include <charconv>
 
 #include "core/text.h"

@@ -1,5 +1,7 @@
 #include "webhook/verdict.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 
 namespace relay::webhook {

@@ -64,6 +64,8 @@ class PostgresServer:
             "listen_addresses": "'127.0.0.1'",
             "port": self.port,
             "unix_socket_directories": f"'{self.sockets}'",
+            # Processes are killed here, never the machine, which keeps what they wrote.
+            "fsync": "off",
             "wal_level": "logical",
             "max_prepared_transactions": 50,
             "max_connections": 100,

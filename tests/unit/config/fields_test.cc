@@ -1,5 +1,6 @@
 #include "config/fields.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 

@@ -1,5 +1,6 @@
 #include "config/settings.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <set>

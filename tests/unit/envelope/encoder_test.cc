@@ -1,5 +1,6 @@
 #include "envelope/encoder.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <map>

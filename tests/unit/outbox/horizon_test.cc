@@ -1,6 +1,6 @@
 #include "outbox/horizon.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 

@@ -1,6 +1,7 @@
 #include "postgres/connection.h"
 
 #include <arpa/inet.h>
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
