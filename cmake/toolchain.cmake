@@ -11,7 +11,8 @@ endif()
 # Line numbers for stack traces are enough: full debug information nearly doubles the time to compile.
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 if(RELAY_SANITIZE)
-  set(CMAKE_CXX_FLAGS_DEBUG "-g1")  # not optimised: compiling takes most of the time then
+  # Not optimised: with sanitizers compiling takes longer than testing.
+  set(CMAKE_CXX_FLAGS_DEBUG "-g1")
   add_compile_options(-fsanitize=${RELAY_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${RELAY_SANITIZE})
   if(RELAY_SANITIZE MATCHES "thread")

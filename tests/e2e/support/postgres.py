@@ -175,7 +175,9 @@ class PostgresServer:
         self._database_number += 1
         name = f"t{self._database_number}"
         with self.connect() as connection:
-            connection.execute(f"create database {name} template {template}")
+            # Where there is a choice, copying files takes half the time of logging their pages.
+            strategy = "strategy file_copy" if connection.info.server_version >= 150000 else ""
+            connection.execute(f"create database {name} template {template} {strategy}")
         return Database(self, name)
 
 
