@@ -44,8 +44,8 @@ void add_consumer_properties(const config::Values& values, SourceOptions& option
   properties.emplace_back("socket.timeout.ms", "5000");
   // New topics and partitions are noticed within that time.
   properties.emplace_back("topic.metadata.refresh.interval.ms", "10000");
-  // What is fetched ahead bounds the memory.
-  properties.emplace_back("queued.max.messages.kbytes", "16384");
+  // What is fetched ahead bounds the memory: small messages take three times their bytes there.
+  properties.emplace_back("queued.max.messages.kbytes", "4096");
   properties.emplace_back("fetch.max.bytes", "8388608");
 }
 
