@@ -103,12 +103,11 @@ void Pipeline::read_loop(std::stop_token stop) {
 bool Pipeline::wait_for_room(std::stop_token stop) {
   const auto ready = [this] { return stopping_ || (!paused_ && !halted_ && queue_.has_room()); };
   std::unique_lock lock(mutex_);
-  while (!ready() && !stop.stop_requested()) {
-    // A backlog grows while its sink is slow.
+  // A backlog grows while its sink is slow.
+  while (!changed_.wait_until(lock, stop, lag_due_, ready) && !stop.stop_requested()) {
     lock.unlock();
     note_lag();
     lock.lock();
-    changed_.wait_for(lock, stop, kReadWait, ready);
   }
   return !stopping_ && !stop.stop_requested();
 }
