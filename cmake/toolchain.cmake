@@ -8,6 +8,9 @@ endif()
 if(RELAY_WERROR)
   target_compile_options(relay_flags INTERFACE -Werror)
 endif()
+if(RELAY_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 # Line numbers for stack traces are enough: full debug information nearly doubles the time to compile.
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1 -DNDEBUG")
 if(RELAY_SANITIZE)
@@ -19,11 +22,6 @@ if(RELAY_SANITIZE)
     # It knows no fences; Asio's queues are guarded by mutexes beside them.
     add_compile_definitions(BOOST_ASIO_DISABLE_FENCED_BLOCK)
   endif()
-endif()
-if(RELAY_FUZZ)
-  # What clang 14 puts before a function for -fsanitize=function it copies into the parts of a
-  # coroutine, and cannot assemble them then.
-  add_compile_options(-fsanitize=fuzzer-no-link -fno-sanitize=function)
 endif()
 
 find_program(CCACHE ccache)

@@ -7,13 +7,6 @@
 
 namespace relay::coordinator {
 
-namespace {
-
-/// Sessions of the pool that nobody used for so long are closed.
-constexpr std::chrono::minutes kUnusedSessions{1};
-
-}  // namespace
-
 Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
   const auto counts = session_->dead_letters(stop);
   if (!counts) return fail(counts.error());
@@ -27,7 +20,7 @@ Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
       metrics->oldest_open_writer.Set(entry->assembled.outbox->status().oldest_open_writer_seconds);
     }
   }
-  pool_.trim(kUnusedSessions);
+  pool_.trim();
   metrics_.pool_connections().Set(static_cast<double>(pool_.open_connections()));
   return {};
 }

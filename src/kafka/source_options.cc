@@ -44,7 +44,7 @@ void add_consumer_properties(const config::Values& values, SourceOptions& option
   properties.emplace_back("socket.timeout.ms", "5000");
   // New topics and partitions are noticed within that time.
   properties.emplace_back("topic.metadata.refresh.interval.ms", "10000");
-  // What is fetched ahead bounds the memory: small messages take three times their bytes there.
+  // What is fetched ahead bounds the memory. A message takes more there than its bytes.
   properties.emplace_back("queued.max.messages.kbytes", "4096");
   properties.emplace_back("fetch.max.bytes", "8388608");
 }

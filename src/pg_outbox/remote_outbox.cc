@@ -12,7 +12,6 @@ namespace {
 // sender writes the position by a third.
 constexpr std::size_t kConnections = 3;
 constexpr std::chrono::seconds kTimeout{15};
-constexpr std::chrono::minutes kUnusedSessions{1};
 
 postgres::Connection::Options session(const Options& options, const std::string& pipeline) {
   postgres::Connection::Options session;
@@ -102,7 +101,7 @@ Result<RecordBatch> RemoteOutbox::read_range(std::int64_t from, std::int64_t to,
 std::optional<std::int64_t> RemoteOutbox::lag() {
   // This is asked while a slow sink makes the reader wait, too: its statement must not keep the
   // other server from cleaning up then.
-  pool_.trim(kUnusedSessions);
+  pool_.trim();
   return reader_ ? reader_->lag() : std::nullopt;
 }
 

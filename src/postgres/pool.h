@@ -67,7 +67,7 @@ class Pool {
   void add_keeper(Keeper* keeper);
   void remove_keeper(Keeper* keeper);
   /// Closes sessions that nobody used for `idle`.
-  void trim(std::chrono::milliseconds idle);
+  void trim(std::chrono::milliseconds idle = std::chrono::minutes(1));
   const Connection::Options& options() const { return options_; }
 
  private:
