@@ -67,6 +67,7 @@ class Consumer {
   Result<void> subscribe();
   void rebalance(int code, rd_kafka_topic_partition_list_s* partitions);
   void note_position(const rd_kafka_message_s& message, const Consumed& found);
+  void keep_fetching(const rd_kafka_message_s& message);
   void note_error(const rd_kafka_message_s& message);
   Consumed view(const rd_kafka_message_s& message) const;
 
@@ -80,6 +81,9 @@ class Consumer {
   const void* last_topic_ = nullptr;
   std::int32_t last_partition_ = 0;
   std::int64_t* last_position_ = nullptr;
+  bool reminds_ = false;  // see keep_fetching
+  std::size_t bytes_since_reminder_ = 0;
+  std::size_t records_since_reminder_ = 0;
   Owned<rd_kafka_s> client_;  // behind what its callbacks write to
   Owned<rd_kafka_queue_s> queue_;
   Owned<rd_kafka_message_s> message_;

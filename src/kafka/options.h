@@ -36,6 +36,11 @@ struct SinkOptions {
   std::chrono::milliseconds delivery_timeout{10000};
 };
 
+/// What the library holds fetched ahead of the reader, about: it bounds the memory, where a record
+/// takes more than its bytes.
+inline constexpr std::size_t kAheadBytes = 2u << 20;
+inline constexpr std::size_t kAheadRecords = 5000;
+
 /// The options of the source, checked.
 struct SourceOptions {
   ClientOptions client;

@@ -44,9 +44,10 @@ void add_consumer_properties(const config::Values& values, SourceOptions& option
   properties.emplace_back("socket.timeout.ms", "5000");
   // New topics and partitions are noticed within that time.
   properties.emplace_back("topic.metadata.refresh.interval.ms", "10000");
-  // What is fetched ahead bounds the memory. A message takes more there than its bytes.
-  properties.emplace_back("queued.max.messages.kbytes", "4096");
-  properties.emplace_back("fetch.max.bytes", "8388608");
+  properties.emplace_back("queued.max.messages.kbytes", std::to_string(kAheadBytes / 1024));
+  properties.emplace_back("queued.min.messages", std::to_string(kAheadRecords));
+  properties.emplace_back("fetch.message.max.bytes", std::to_string(kAheadBytes / 4));
+  properties.emplace_back("fetch.max.bytes", std::to_string(2 * kAheadBytes));
 }
 
 }  // namespace

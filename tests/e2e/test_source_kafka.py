@@ -129,6 +129,21 @@ def test_ten_thousand_records_arrive_in_the_order_of_each_partition(db, shared_k
         eventually(lambda: relay.pipeline("p")["lag"] == 0)
 
 
+@pytest.mark.alone
+def test_a_steady_sink_never_waits_for_the_next_fetch(db, shared_kafka, relay, topic, tmp_path):
+    """Little is fetched ahead, and the library looks for room only once a second by itself."""
+    output, count, rate = tmp_path / "out", 8000, 2000
+    shared_kafka.publish(topic, [{"value": json.dumps({"n": n, "filler": "x" * 10000})}
+                                 for n in range(count)])
+    set_pipeline(db, "p", shared_kafka, topic, output, rate_limit=rate)
+    with relay:
+        eventually(lambda: output.exists() and output.stat().st_size > 0, 20 * SLOW_FACTOR)
+        began = time.monotonic()
+        wait_numbers(Lines(output), range(count), deadline=60)
+        took = time.monotonic() - began
+    assert took < 1.6 * SLOW_FACTOR * count / rate
+
+
 def test_a_pattern_reads_every_topic_that_fits_even_a_new_one(db, shared_kafka, relay, tmp_path):
     prefix = f"pat{time.monotonic_ns()}"
     shared_kafka.create_topic(f"{prefix}-a")
