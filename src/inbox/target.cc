@@ -153,6 +153,7 @@ Result<void> read_columns(Connection& connection, const Options& options, const 
 std::string insert_statement(const Target& target, std::string_view event_id) {
   std::string names;
   std::string arrays;
+  std::string elements;
   std::string values;
   std::string aliases;
   std::string id_value;
@@ -162,8 +163,10 @@ std::string insert_statement(const Target& target, std::string_view event_id) {
     std::string quoted = "\"";
     for (const char c : column.name) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
     names += fmt::format("{}{}\"", separator, quoted);
-    arrays += fmt::format("{}pg_catalog.unnest(${}::pg_catalog.{}[])", separator, i + 1,
-                          column.kind == ColumnKind::bytes ? "bytea" : "text");
+    const std::string array = fmt::format("pg_catalog.unnest(${}::pg_catalog.{}[])", i + 1,
+                                          column.kind == ColumnKind::bytes ? "bytea" : "text");
+    arrays += fmt::format("{}{}", separator, array);
+    elements += fmt::format("{}{} as v{}", separator, array, i + 1);
     aliases += fmt::format("{}v{}", separator, i + 1);
     const std::string value = fmt::format("x.v{}::{}", i + 1, column.type);
     if (column.field == InboxField::event_id) id_value = value;
@@ -175,10 +178,11 @@ std::string insert_statement(const Target& target, std::string_view event_id) {
       "(select case when pg_catalog.current_setting('synchronous_commit') in ('off', 'local') "
       "then pg_catalog.set_config('synchronous_commit', 'on', true) else '' end) is not null";
   if (target.ids_are_text) {
+    // In a select list the arrays are taken apart row by row; a function in FROM stores all first.
     return fmt::format(
-        "insert into {} ({}) select {} from rows from ({}) as x ({}) where {} "
+        "insert into {} ({}) select {} from (select {}) x where {} "
         "on conflict ({}) do nothing returning {}",
-        target.table, names, values, arrays, aliases, durable, event_id, event_id);
+        target.table, names, values, elements, durable, event_id, event_id);
   }
   return fmt::format(
       "with x as materialized (select * from rows from ({0}) with ordinality u ({1}, n)), "
