@@ -136,6 +136,11 @@ Error trouble_of(const ClientEvents& events, std::string_view brokers) {
   return cluster_error(events.trouble.value_or(0), events.trouble_detail, brokers);
 }
 
+bool library_looks_for_room() {
+  constexpr int kVersion22 = 0x02020000;
+  return rd_kafka_version() >= kVersion22;
+}
+
 void warn_of_no_verification(const ClientOptions& options) {
   if (options.tls_verify) return;
   config::warn_of_no_verification(options.pipeline, options.brokers);

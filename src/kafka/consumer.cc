@@ -83,8 +83,6 @@ Result<void> Consumer::start(std::stop_token stop) {
   events_.owner = this;
   rd_kafka_conf_set_rebalance_cb(configuration->get(), &Callbacks::on_rebalance);
   rd_kafka_conf_set_offset_commit_cb(configuration->get(), &Callbacks::on_commit);
-  // Known from version 2.2 of the library on.
-  reminds_ = !configuration->set("fetch.queue.backoff.ms", "10").has_value();
   std::array<char, 512> text{};
   client_.reset(rd_kafka_new(RD_KAFKA_CONSUMER, configuration->get(), text.data(), text.size()));
   if (!client_) return fail(property_error("the source's options", text.data()));
@@ -178,7 +176,7 @@ Result<std::optional<Consumed>> Consumer::next(milliseconds time, std::stop_toke
   events_.trouble.reset();
   const Consumed found = view(*message_);
   note_position(*message_, found);
-  if (reminds_) keep_fetching(*message_);
+  if (!library_looks_for_room()) keep_fetching(*message_);
   return found;
 }
 
@@ -197,8 +195,9 @@ void Consumer::note_position(const rd_kafka_message_t& message, const Consumed& 
 void Consumer::keep_fetching(const rd_kafka_message_t& message) {
   bytes_since_reminder_ += message.len;
   ++records_since_reminder_;
-  if (bytes_since_reminder_ < kAheadBytes / 4 && records_since_reminder_ < kAheadRecords / 4)
-    return;
+  const bool much_taken =
+      bytes_since_reminder_ >= kAheadBytes / 4 || records_since_reminder_ >= kAheadRecords / 4;
+  if (!much_taken) return;
   bytes_since_reminder_ = records_since_reminder_ = 0;
   const PartitionList list(rd_kafka_topic_partition_list_new(static_cast<int>(positions_.size())));
   for (const auto& [place, position] : positions_) {

@@ -81,8 +81,7 @@ class Consumer {
   const void* last_topic_ = nullptr;
   std::int32_t last_partition_ = 0;
   std::int64_t* last_position_ = nullptr;
-  bool reminds_ = false;  // see keep_fetching
-  std::size_t bytes_since_reminder_ = 0;
+  std::size_t bytes_since_reminder_ = 0;  // see keep_fetching
   std::size_t records_since_reminder_ = 0;
   Owned<rd_kafka_s> client_;  // behind what its callbacks write to
   Owned<rd_kafka_queue_s> queue_;

@@ -1,5 +1,6 @@
 #include <array>
 
+#include "kafka/client.h"
 #include "kafka/client_fields.h"
 #include "kafka/options.h"
 #include "pipeline/field_mapping.h"
@@ -47,6 +48,7 @@ void add_consumer_properties(const config::Values& values, SourceOptions& option
   properties.emplace_back("queued.max.messages.kbytes", std::to_string(kAheadBytes / 1024));
   properties.emplace_back("queued.min.messages", std::to_string(kAheadRecords));
   properties.emplace_back("fetch.message.max.bytes", std::to_string(kAheadBytes / 4));
+  if (library_looks_for_room()) properties.emplace_back("fetch.queue.backoff.ms", "10");
   properties.emplace_back("fetch.max.bytes", std::to_string(2 * kAheadBytes));
 }
 
