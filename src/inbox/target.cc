@@ -160,9 +160,7 @@ std::string insert_statement(const Target& target, std::string_view event_id) {
   for (std::size_t i = 0; i < target.columns.size(); ++i) {
     const Target::Column& column = target.columns[i];
     const std::string_view separator = i == 0 ? "" : ", ";
-    std::string quoted = "\"";
-    for (const char c : column.name) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
-    names += fmt::format("{}{}\"", separator, quoted);
+    names += fmt::format("{}{}", separator, Connection::quote_identifier(column.name));
     const std::string array = fmt::format("pg_catalog.unnest(${}::pg_catalog.{}[])", i + 1,
                                           column.kind == ColumnKind::bytes ? "bytea" : "text");
     arrays += fmt::format("{}{}", separator, array);

@@ -22,12 +22,7 @@ constexpr std::string_view kSequence =
 }  // namespace
 
 std::string qualified(const std::string& table) {
-  std::string quoted = "pgtrickle.\"";
-  for (const char c : table) {
-    if (c == '"') quoted += '"';
-    quoted += c;
-  }
-  return quoted + '"';
+  return "pgtrickle." + postgres::Connection::quote_identifier(table);
 }
 
 Error explain_missing_schema(Error error) {

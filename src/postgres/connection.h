@@ -120,7 +120,7 @@ class Connection {
   /// Inside a transaction, or a statement is under way.
   bool in_transaction() const;
   std::string quote_literal(std::string_view text);
-  std::string quote_identifier(std::string_view name);
+  static std::string quote_identifier(std::string_view name);
   /// "host:port/database", without user and password: for messages.
   const std::string& endpoint() const { return endpoint_; }
   PGconn* handle() const { return handle_.get(); }
