@@ -13,8 +13,8 @@ import pytest
 from conformance.lab import FailingBroker, assert_no_secret_is_shown, wait_told
 from conformance.suite import SINKS, case, note, parametrize, start
 from support.background import Background
-from support.pipelines import (SLOW_FACTOR, Lines, make_table, new_rows, set_outbox, status_row,
-                               to_file, wait_settled)
+from support.pipelines import (SLOW_FACTOR, Lines, make_table, new_rows, position, set_outbox,
+                               status_row, to_file, wait_settled)
 from support.proxy import DOWN, UP
 from support.waiting import eventually
 from support.writers import dead_letters
@@ -323,8 +323,8 @@ def neighbour_runs(db, lab, relay, tmp_path, sink, pattern):
     assert lab.dead_letters() == [], "a connection problem is no message's fault"
 
 
-@case(SINKS, "poison", "poison: exactly that one in the dead letters, neighbours delivered, retry "
-                       "works when the cause is gone")
+@case(SINKS, "poison", "poison among 10,000: exactly that one in the dead letters, neighbours "
+                       "delivered, retry works when the cause is gone and moves no position")
 def test_exactly_the_poisonous_message_is_set_aside(db, lab, broker, relay):
     lab.configure(**broker.refuse())
     with relay:
@@ -332,9 +332,10 @@ def test_exactly_the_poisonous_message_is_set_aside(db, lab, broker, relay):
         with db.connect() as connection, connection.transaction():
             connection.execute("insert into orders values (6, 'before', 6), (7, %s, 0), "
                                "(8, 'after', 1)", (broker.poison,))
-        lab.insert(9, 12)
-        wanted = {*range(1, 7), *range(8, 21)}
-        eventually(lambda: {i for i, _ in lab.rows()} == wanted, 40 * SLOW_FACTOR, interval=0.1,
+        for first in range(9, 10_001, 999):
+            lab.insert(first, min(999, 10_001 - first))
+        wanted = {*range(1, 7), *range(8, 10_001)}
+        eventually(lambda: {i for i, _ in lab.rows()} == wanted, 120 * SLOW_FACTOR, interval=0.1,
                    message=lambda: lab.story(wanted))
         letters = eventually(lab.dead_letters, 20 * SLOW_FACTOR)
         assert len(letters) == 1
@@ -342,12 +343,14 @@ def test_exactly_the_poisonous_message_is_set_aside(db, lab, broker, relay):
         assert code and message
         assert [row["id"] for row in new_rows(json.loads(payload))] == [7]
         wait_settled(db, "p", "orders")
+        settled = position(db, "p")
         options = broker.cure()
         lab.configure(**options)
         db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
         eventually(lambda: {i for i, _ in lab.rows()} == wanted | {7}, 60 * SLOW_FACTOR,
                    interval=0.1, message=lambda: lab.story(wanted | {7}))
         eventually(lambda: lab.dead_letters() == [], 20 * SLOW_FACTOR)
+        assert position(db, "p") == settled
 
 
 @case(SINKS, "back_pressure", "a sink that takes few messages a second does not grow memory")
