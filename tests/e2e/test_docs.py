@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import subprocess
 
 import pytest
 
@@ -56,3 +57,11 @@ def test_every_command_and_flag_that_is_shown_exists(relay_bin, commands, page):
                     assert words[1] in verbs, line
             for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", call):
                 assert flag in flags, line
+
+
+def test_a_build_without_tests_leaves_no_later_one_without_them(tmp_path):
+    """As scripts/demo and then scripts/test do it, in one folder."""
+    configure = ["cmake", "--preset", "release", "-B", str(tmp_path)]
+    for command in ([*configure, "-DRELAY_TESTS=OFF"], configure):
+        subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+    assert "RELAY_TESTS:BOOL=ON" in (tmp_path / "CMakeCache.txt").read_text()
