@@ -76,6 +76,33 @@ create table if not exists pgtrickle.relay_schema_history (
 comment on table pgtrickle.relay_schema_history is
   'Which file of the database side was installed when, with its checksum';
 
+-- What is done by one transaction at a time. A row here is locked, not an advisory lock: any role
+-- may take an advisory lock, and could keep everybody out with it.
+create table if not exists pgtrickle._locks (name text primary key);
+comment on table pgtrickle._locks is
+  'One row for each thing that one transaction at a time may do; locked by _lock and _try_lock';
+insert into pgtrickle._locks values ('housekeeping') on conflict do nothing;
+
+-- Waits until no other transaction holds the lock of that name, and holds it until the end of this
+-- one.
+create or replace function pgtrickle._lock(name text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into pgtrickle._locks values (_lock.name) on conflict do nothing;
+  perform from pgtrickle._locks l where l.name = _lock.name for update;
+end $$;
+
+-- The same without waiting, for a name that is in the table: false where another transaction holds
+-- the lock.
+create or replace function pgtrickle._try_lock(name text) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from pgtrickle._locks l where l.name = _try_lock.name for update skip locked;
+  return found;
+end $$;
+
 -- Gives a relation of ours to pgtrickle_owner and lets the daemon and administrators read it, and
 -- the sequences of its columns (pg_sequence_last_value asks for that). For tables and views that
 -- are made at run time: outboxes, their claim-check rows, stream tables' side tables. The caller

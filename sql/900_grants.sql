@@ -99,7 +99,7 @@ begin
         'resume_relay', 'replay_relay', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_retry_all',
         'relay_dlq_discard', 'relay_dlq_purge', 'relay_open_inbox']),
       ('pgtrickle_admin', array[
-        '_check_relay', '_relay_outbox_name', '_ensure_outbox', '_try_regclass',
+        '_lock', '_check_relay', '_relay_outbox_name', '_ensure_outbox', '_try_regclass',
         '_set_outbox_retention', '_store_relay', '_build_inbox', '_build_own_inbox',
         '_check_inbox_settings', '_cut_to_bytes', '_drop_own_inbox', '_find_inbox', '_forget_inbox', '_inbox_column',
         '_inbox_columns', '_inbox_drop_script', '_inbox_drop_views_script', '_inbox_is_dead',
