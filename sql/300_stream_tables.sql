@@ -5,67 +5,18 @@
 -- pgtrickle_streams.refresh_<id>, SECURITY DEFINER, made by its creator, with the query in its
 -- body. Nobody else can change it, and the query runs with its creator's privileges.
 --
--- How that function is called is what keeps a creator from acting with our privileges. Its owner
--- could make it SECURITY INVOKER at any moment, so pgtrickle_owner never calls it: it calls
--- pgtrickle_gate.call_as_creator, which belongs to pgtrickle_sandbox, a role that owns and may do
--- nothing else. A function turned around would find itself running as that role. The gate lives in
--- a schema that the sandbox itself may not use, so that code running there cannot alter it.
+-- It is called through the gate (010_gate.sql), which keeps a creator from acting with our
+-- privileges.
 --
 --   300_stream_tables.sql      this; the catalog and its writers
 --   302_stream_create.sql      create_stream_table, alter_stream_table, drop_stream_table
 --   305_stream_sources.sql     what a query reads, and how a change there is noticed
 --   310_stream_difference.sql  the statement that computes the difference
 --   312_stream_work.sql        what a refresh does as the creator
---   315_stream_refresh.sql     refresh_stream_table, and the gate between it and the creator
+--   315_stream_refresh.sql     refresh_stream_table
 --   320_stream_schedule.sql    schedules, cron, which stream tables are due
 --   330_stream_alerts.sql      the channels pg_trickle_alert and pgtrickle_refresh
 --   335_stream_grants.sql      who may call what
-
-do $$
-begin
-  if not exists (select from pg_catalog.pg_roles where rolname = 'pgtrickle_sandbox') then
-    begin
-      create role pgtrickle_sandbox nologin;
-    exception when duplicate_object or unique_violation then
-      null;
-    end;
-  end if;
-  if not pg_catalog.pg_has_role(current_user, 'pgtrickle_sandbox', 'USAGE') then
-    begin
-      execute format('grant pgtrickle_sandbox to %I', current_user);
-    exception when insufficient_privilege then
-      raise exception 'role "%" may not become a member of "pgtrickle_sandbox"', current_user
-        using errcode = 'insufficient_privilege',
-              hint = format('Let an administrator run: '
-                            'GRANT pgtrickle_sandbox TO %I WITH ADMIN OPTION;', current_user);
-    end;
-  end if;
-end $$;
-
-create schema if not exists pgtrickle_streams;
-create schema if not exists pgtrickle_gate;
-
-do $$
-declare
-  made name;
-begin
-  foreach made in array array['pgtrickle_streams', 'pgtrickle_gate'] loop
-    if (select nspowner from pg_catalog.pg_namespace where nspname = made)
-       <> 'pgtrickle_owner'::regrole then
-      execute format('alter schema %I owner to pgtrickle_owner', made);
-    end if;
-  end loop;
-end $$;
-
-revoke all on schema pgtrickle_streams, pgtrickle_gate from public;
-grant usage, create on schema pgtrickle_streams to pgtrickle_owner, pgtrickle_admin;
-grant usage on schema pgtrickle_streams to pgtrickle_sandbox;
-grant usage, create on schema pgtrickle_gate to pgtrickle_owner;
-
-comment on schema pgtrickle_streams is
-  'What belongs to the creators of stream tables: their refresh functions and work tables';
-comment on schema pgtrickle_gate is
-  'The one door through which a stream table''s refresh function is called';
 
 -- ---------------------------------------------------------------------------------------------
 -- Catalog
@@ -244,6 +195,22 @@ end $$;
 -- ---------------------------------------------------------------------------------------------
 -- The catalog's writers: called by the functions below, which run as their caller
 
+-- Is anything there already by a name that the parts of stream table `id` would have? Those who may
+-- create stream tables could take names before the id is given out.
+create or replace function pgtrickle._stream_names_taken(id bigint) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  streams constant oid := (select n.oid from pg_namespace n where n.nspname = 'pgtrickle_streams');
+begin
+  return exists (select from pg_proc p
+                 where p.pronamespace = streams and p.proname = 'refresh_' || id)
+      or exists (select from pg_class c
+                 where c.relnamespace = streams and c.relname = 'diff_' || id)
+      or exists (select from pg_type t
+                 where t.typnamespace = streams and t.typname in ('diff_' || id, '_diff_' || id));
+end $$;
+
 -- Records a table that its creator has just made. The row stays marked as being changed by this
 -- transaction, which is what lets _stream_set_sources fill in the rest.
 create or replace function pgtrickle._stream_register(
@@ -267,15 +234,18 @@ begin
   delete from pgtrickle.pgt_stream_tables s
   where s.pgt_schema = schema_ and s.pgt_name = name_
     and not exists (select from pg_class c where c.oid = s.pgt_relid);
+  loop
+    id := nextval(pg_get_serial_sequence('pgtrickle.pgt_stream_tables', 'pgt_id'));
+    exit when not pgtrickle._stream_names_taken(id);
+  end loop;
   insert into pgtrickle.pgt_stream_tables
-    (pgt_relid, pgt_schema, pgt_name, pgt_owner, original_query, defining_query, schedule,
+    (pgt_id, pgt_relid, pgt_schema, pgt_name, pgt_owner, original_query, defining_query, schedule,
      refresh_mode, key_columns, timezone, period, next_due_at, changing_xid)
-  values
-    (rel, schema_, name_, owner_, original_query, defining_query, schedule,
+  overriding system value values
+    (id, rel, schema_, name_, owner_, original_query, defining_query, schedule,
      refresh_mode, key_columns, timezone,
      pgtrickle._schedule_period(schedule, timezone),
-     case when schedule is not null then clock_timestamp() end, pg_current_xact_id())
-  returning pgt_id into id;
+     case when schedule is not null then clock_timestamp() end, pg_current_xact_id());
   return id;
 end $$;
 

@@ -1,100 +1,33 @@
 -- The refresh of a stream table.
 --
---   refresh_stream_table (pgtrickle_owner)      locks, looks at the sources, keeps the books,
---     |                                         writes the outbox
---   pgtrickle_gate.call_as_creator (pgtrickle_sandbox)
+--   refresh_stream_table (pgtrickle_owner)    locks, looks at the sources, keeps the books,
+--     |                                       writes the outbox
+--   the gate (010_gate.sql)
 --     |
---   pgtrickle_streams.refresh_<id> (creator)    holds the query
+--   pgtrickle_streams.refresh_<id> (creator)  holds the query
 --     |
---   _stream_work (as the creator)               computes the difference and applies it
+--   _stream_work (as the creator)             computes the difference and applies it
 --
 -- pgtrickle_owner never reads a relation of the creator's: what it needs is handed up as text and
 -- jsonb. (A table could have become a view by now, or have a row security policy, and either runs
 -- code as whoever reads it.)
 
--- ---------------------------------------------------------------------------------------------
--- The gate
+-- The gate of earlier versions.
+drop function if exists pgtrickle_gate.call_as_creator(bigint, text, jsonb);
+drop function if exists pgtrickle._deferred_exposure();
 
-create or replace function pgtrickle_gate.call_as_creator(id bigint, action text, arg jsonb)
-returns table (op text, ord bigint, row_data jsonb)
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query execute format('select * from pgtrickle_streams.%I($1, $2)', 'refresh_' || id)
-    using action, arg;
-end $$;
-
-do $$
-begin
-  if (select proowner from pg_catalog.pg_proc
-      where oid = 'pgtrickle_gate.call_as_creator(bigint, text, jsonb)'::regprocedure)
-     <> 'pgtrickle_sandbox'::regrole then
-    grant create on schema pgtrickle_gate to pgtrickle_sandbox;
-    alter function pgtrickle_gate.call_as_creator(bigint, text, jsonb) owner to pgtrickle_sandbox;
-    revoke create on schema pgtrickle_gate from pgtrickle_sandbox;
-  end if;
-end $$;
-revoke all on function pgtrickle_gate.call_as_creator(bigint, text, jsonb) from public;
-grant execute on function pgtrickle_gate.call_as_creator(bigint, text, jsonb) to pgtrickle_owner;
-
--- What code could leave behind in the session to be run later, when nobody's privileges but the
--- session's are in force: deferrable triggers run at COMMIT. Tables with such triggers that this
--- transaction has written to.
-create or replace function pgtrickle._deferred_exposure() returns oid[]
-language plpgsql set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if not exists (select from pg_trigger where tgdeferrable and not tgisinternal) then
-    return '{}';
-  end if;
-  return array(
-    select distinct t.tgrelid
-    from pg_trigger t
-    join pg_locks l on l.relation = t.tgrelid and l.pid = pg_backend_pid()
-    where t.tgdeferrable and not t.tgisinternal and l.locktype = 'relation' and l.granted
-      and l.database = (select oid from pg_database where datname = current_database())
-      and l.mode in ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
-                     'AccessExclusiveLock'));
-end $$;
-
--- Runs one step as the creator of the stream table, and makes sure that it left no such thing.
+-- Runs one step as the creator of the stream table.
 create or replace function pgtrickle._stream_step(
   st pgtrickle.pgt_stream_tables, action text, arg jsonb)
 returns table (op text, ord bigint, row_data jsonb)
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
-declare
-  exposed oid[] := pgtrickle._deferred_exposure();
-  left_behind text;
 begin
-  if not exists (
-      select from pg_proc p
-      where p.oid = to_regprocedure(
-              format('pgtrickle_streams.%I(text, jsonb)', 'refresh_' || st.pgt_id))
-        and p.proowner = st.pgt_owner) then
-    raise exception 'the refresh function of stream table %.% is gone, or not its creator''s',
-      st.pgt_schema, st.pgt_name
-      using errcode = 'undefined_function',
-            hint = 'Drop the stream table and create it again.';
-  end if;
-  return query select * from pgtrickle_gate.call_as_creator(st.pgt_id, action, arg);
-  left_behind := case
-    when exists (select from unnest(pgtrickle._deferred_exposure()) e where e <> all (exposed))
-      then 'a deferred trigger'
-    when current_setting('search_path') <> 'pg_catalog, pg_temp' then 'another search_path'
-    when exists (select from pg_cursors
-                 where is_holdable and creation_time >= statement_timestamp())
-      then 'a cursor WITH HOLD'
-    when exists (select from pg_prepared_statements
-                 where from_sql and prepare_time >= statement_timestamp())
-      then 'a prepared statement'
-  end;
-  if left_behind is not null then
-    raise exception 'the query of stream table %.%, or a trigger on it, leaves % behind',
-      st.pgt_schema, st.pgt_name, left_behind
-      using errcode = 'insufficient_privilege',
-            detail = 'It would take effect with the privileges of whoever refreshes it.';
-  end if;
+  return query
+    select *
+    from pgtrickle._gate_step('refresh_' || st.pgt_id, st.pgt_owner,
+                              format('stream table %s.%s', st.pgt_schema, st.pgt_name), action,
+                              arg);
 end $$;
 
 -- ---------------------------------------------------------------------------------------------

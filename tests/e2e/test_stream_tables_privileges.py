@@ -75,11 +75,11 @@ EVIL = """
         perform 1 from secret; done := done || ' +secret';
       exception when others then null; end;
       begin
-        alter function pgtrickle_gate.call_as_creator(bigint, text, jsonb) security invoker;
+        alter function pgtrickle_gate.call_as_owner(text, text, jsonb) security invoker;
         done := done || ' +gate';
       exception when others then null; end;
       begin
-        perform pgtrickle_gate.call_as_creator(1, 'apply', '{}'); done := done || ' +call';
+        perform pgtrickle_gate.call_as_owner('refresh_1', 'apply', '{}'); done := done || ' +call';
       exception when others then null; end;
       begin
         perform pgtrickle_streams.refresh_1('apply', '{"keep": true}');
@@ -127,7 +127,7 @@ def test_a_refresh_function_turned_around_finds_itself_powerless(victim, alice):
     with pytest.raises(psycopg.Error, match="permission denied"):
         alice.execute("select pgtrickle_streams.refresh_1('apply', '{}')")
     with pytest.raises(psycopg.Error, match="permission denied"):
-        alice.execute("select pgtrickle_gate.call_as_creator(1, 'apply', '{}')")
+        alice.execute("select pgtrickle_gate.call_as_owner('refresh_1', 'apply', '{}')")
     with victim.connect() as superuser:
         with pytest.raises(psycopg.Error, match="is not being refreshed here"):
             superuser.execute("select pgtrickle_streams.refresh_1('apply', '{}')")
