@@ -6,6 +6,12 @@
 --   415_inbox_payload_columns.sql  members of the payload as columns
 --   420_inbox_messages.sql   what consumers call: mark, fail, replay; health and status
 --   430_inbox_retention.sql  deleting messages that were processed long ago
+--   440_inbox_upgrade.sql    inboxes of earlier versions
+--
+-- The table of an inbox that create_inbox makes in the schema pgtrickle is ours: it belongs to
+-- pgtrickle_owner, and no other role can put a trigger, a rule or a column on it. Every other table
+-- is its owner's: whatever reads or writes it may run code of that owner, and so it is done through
+-- the gate (010_gate.sql), with that owner's rights.
 --
 -- An inbox is a table with one row a message, unique by event_id: writing a message that is there
 -- already changes nothing. Deduplication lasts as long as the row is kept.
@@ -27,6 +33,9 @@ create table if not exists pgtrickle.pgt_inbox_config (
   created_at      timestamptz not null default clock_timestamp(),
   unique (table_schema, table_name)
 );
+alter table pgtrickle.pgt_inbox_config
+  add column if not exists relation regclass,
+  add column if not exists gate_function text;
 comment on table pgtrickle.pgt_inbox_config is
   'All inboxes: which table each one is, and how its messages are retried and kept';
 comment on column pgtrickle.pgt_inbox_config.columns is
@@ -35,6 +44,15 @@ comment on column pgtrickle.pgt_inbox_config.made_here is
   'The table was made by create_inbox, and goes with drop_inbox';
 comment on column pgtrickle.pgt_inbox_config.schedule is
   'Accepted for pg_trickle''s sake: the views here are always fresh';
+comment on column pgtrickle.pgt_inbox_config.relation is
+  'The table itself: another one under the same name is not this inbox';
+comment on column pgtrickle.pgt_inbox_config.gate_function is
+  'The function in pgtrickle_streams that works on the table with its owner''s rights; null where '
+  'the table is ours';
+
+create table if not exists pgtrickle._inbox_tables (relation regclass primary key);
+comment on table pgtrickle._inbox_tables is
+  'The inbox tables of pgtrickle_owner: no other role could put code of its own on them';
 
 -- What an inbox keeps of a message.
 create or replace function pgtrickle._inbox_fields() returns text[]
@@ -64,7 +82,7 @@ returns setof pgtrickle.pgt_inbox_config
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  rel regclass;
+  parts text[];
 begin
   return query select c.* from pgtrickle.pgt_inbox_config c where c.inbox_name = name;
   if found then
@@ -79,16 +97,13 @@ begin
     return;
   end if;
   begin
-    rel := to_regclass(name);
-  exception when others then
+    parts := parse_ident(name);
+  exception when invalid_parameter_value then
     return;
   end;
   return query
-    select c.*
-    from pgtrickle.pgt_inbox_config c
-    join pg_namespace n on n.nspname = c.table_schema
-    join pg_class r on r.relnamespace = n.oid and r.relname = c.table_name
-    where r.oid = rel;
+    select c.* from pgtrickle.pgt_inbox_config c
+    where array[c.table_schema, c.table_name] = parts;
 end $$;
 
 -- The same, or a clear error.
@@ -115,6 +130,76 @@ end $$;
 create or replace function pgtrickle._inbox_table(inbox pgtrickle.pgt_inbox_config) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select format('%I.%I', inbox.table_schema, inbox.table_name); $$;
+
+-- The table that has the name of an inbox's table now, whether or not it is the one that became
+-- the inbox; null where there is none. Asks for no privilege.
+create or replace function pgtrickle._inbox_relation(inbox pgtrickle.pgt_inbox_config)
+returns regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select c.oid::regclass
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = inbox.table_schema and c.relname = inbox.table_name
+    and c.relkind in ('r', 'p', 'v', 'f');
+$$;
+
+-- Whether the table of an inbox is ours: the very table that we made or took over, and still
+-- pgtrickle_owner's. Every other one is worked on through the gate.
+create or replace function pgtrickle._inbox_is_ours(inbox pgtrickle.pgt_inbox_config)
+returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select
+    from pg_class c
+    join pgtrickle._inbox_tables t on t.relation = c.oid
+    where c.oid = inbox.relation and c.oid = pgtrickle._inbox_relation(inbox) and c.relkind = 'r'
+      and c.relowner = 'pgtrickle_owner'::regrole);
+$$;
+
+-- What on a table could run code that is not ours when pgtrickle_owner reads or writes it; null
+-- where there is nothing.
+create or replace function pgtrickle._inbox_foreign_part(rel regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select part from (
+    select 'it is no ordinary table of its own' as part
+    from pg_class c
+    where c.oid = rel
+      and (c.relkind <> 'r' or c.relispartition or c.relhassubclass
+           or exists (select from pg_inherits i where i.inhrelid = rel))
+    union all
+    select format('rule %I', r.rulename) from pg_rewrite r where r.ev_class = rel
+    union all
+    select 'row security' from pg_class c where c.oid = rel and c.relrowsecurity
+    union all
+    select format('trigger %I', t.tgname)
+    from pg_trigger t
+    join pg_proc p on p.oid = t.tgfoid
+    join pg_namespace n on n.oid = p.pronamespace
+    where t.tgrelid = rel and not t.tgisinternal
+      and n.nspname <> 'pgtrickle'
+      and pg_get_userbyid(p.proowner) not in ('pgtrickle_owner', 'pgtrickle_capture')
+    union all
+    select format('column %I of type %s', a.attname, format_type(a.atttypid, a.atttypmod))
+    from pg_attribute a join pg_type y on y.oid = a.atttypid
+    where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
+      and y.typnamespace <> 'pg_catalog'::regnamespace
+    union all
+    -- Defaults, generated columns, checks and indexes that use what is not the server's own.
+    select pg_describe_object(d.refclassid, d.refobjid, 0)
+    from pg_depend d
+    where d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass,
+                           'pg_opclass'::regclass)
+      and (d.classid, d.objid) in (
+        select 'pg_attrdef'::regclass::oid, f.oid from pg_attrdef f where f.adrelid = rel
+        union all
+        select 'pg_constraint'::regclass, k.oid from pg_constraint k where k.conrelid = rel
+        union all
+        select 'pg_class'::regclass, i.indexrelid from pg_index i where i.indrelid = rel)
+  ) as parts
+  limit 1;
+$$;
 
 -- The column of an inbox that holds a field, quoted; null where the table has none.
 create or replace function pgtrickle._inbox_column(inbox pgtrickle.pgt_inbox_config, field text)
@@ -172,6 +257,17 @@ begin
     raise exception '% cannot be an inbox: it has no column for %', rel, unknown
       using errcode = 'undefined_column', hint = 'Name one: {"' || unknown || '": "<column>"}.';
   end loop;
+  -- Values of these are computed: a cast that a type's owner made would run.
+  select format('"%s" has type %s', a.attname, format_type(a.atttypid, a.atttypmod)) into unknown
+  from unnest(array['processed_at', 'received_at', 'retry_count', 'error']) f
+  join pg_attribute a on a.attrelid = rel and a.attname = columns ->> f
+  join pg_type y on y.oid = a.atttypid
+  where y.typnamespace <> 'pg_catalog'::regnamespace and y.typtype <> 'd'
+  limit 1;
+  if unknown is not null then
+    raise exception '% cannot be an inbox: %', rel, unknown
+      using errcode = 'datatype_mismatch', hint = 'Use a type of PostgreSQL''s own.';
+  end if;
   if not exists (
        select from pg_index i
        join pg_attribute a on a.attrelid = i.indrelid and a.attname = columns ->> 'event_id'
@@ -183,3 +279,8 @@ begin
   end if;
   return columns;
 end $$;
+
+grant execute on function
+  pgtrickle._inbox_relation(pgtrickle.pgt_inbox_config),
+  pgtrickle._inbox_is_ours(pgtrickle.pgt_inbox_config), pgtrickle._inbox_foreign_part(regclass)
+  to pgtrickle_admin;

@@ -109,49 +109,151 @@ begin
   return inbox;
 end $$;
 
--- Writes an inbox into the catalog, over what stands there under its name.
-create or replace function pgtrickle._register_inbox(inbox pgtrickle.pgt_inbox_config) returns void
-language sql security definer set search_path = pg_catalog, pg_temp
+-- Writes an inbox into the catalog, over what stands there under its name or about a table that is
+-- gone. For pgtrickle_owner only.
+create or replace function pgtrickle._store_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+language sql set search_path = pg_catalog, pg_temp
 as $$
-  delete from pgtrickle.pgt_inbox_config c where c.inbox_name = inbox.inbox_name;
+  delete from pgtrickle.pgt_inbox_config c
+  where c.inbox_name = inbox.inbox_name
+     or (c.table_schema = inbox.table_schema and c.table_name = inbox.table_name
+         and not exists (select from pg_class r where r.oid = c.relation));
   insert into pgtrickle.pgt_inbox_config select inbox.*;
 $$;
 
--- Makes what a new inbox needs, with the rights of whoever calls: the table (unless it is there),
--- the views, and the rights that the relay and retention need.
+-- Writes an inbox whose table is not ours into the catalog. Its table's owner has agreed to it: the
+-- function that works on the table is there, belongs to that owner and is made for this inbox.
+create or replace function pgtrickle._register_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (
+      select
+      from pg_class c
+      join pg_proc p on p.proowner = c.relowner and p.proname = inbox.gate_function
+      where c.oid = inbox.relation and c.oid = pgtrickle._inbox_relation(inbox)
+        and p.pronamespace = (select n.oid from pg_namespace n
+                              where n.nspname = 'pgtrickle_streams')
+        and p.prosrc = pgtrickle._gate_source(inbox.gate_function,
+                                              pgtrickle._inbox_gate_body(inbox))) then
+    raise exception 'the owner of % has not made it the inbox "%"',
+      pgtrickle._inbox_table(inbox), inbox.inbox_name
+      using errcode = 'insufficient_privilege',
+            hint = 'Call pgtrickle.enable_inbox_tracking().';
+  elsif exists (select from pgtrickle.pgt_inbox_config c
+                join pg_class r on r.oid = c.relation
+                where c.inbox_name = inbox.inbox_name and c.relation <> inbox.relation) then
+    raise exception 'inbox "%" exists already, and is another table', inbox.inbox_name
+      using errcode = 'duplicate_object';
+  end if;
+  perform pgtrickle._store_inbox(inbox);
+end $$;
+
+-- Makes the function that works on the table of an inbox as its owner; returns its name. The caller
+-- is the owner, a member of it, or a superuser.
+create or replace function pgtrickle._make_inbox_function(inbox pgtrickle.pgt_inbox_config)
+returns text
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  owner constant oid := (select c.relowner from pg_class c where c.oid = inbox.relation);
+  old constant text := (select f.gate_function from pgtrickle._find_inbox(inbox.inbox_name) f);
+  made constant text := case when pgtrickle._gate_owner(old) = owner then old
+                             else pgtrickle._gate_name('inbox') end;
+begin
+  perform pgtrickle._gate_function(made, owner, pgtrickle._inbox_gate_body(inbox));
+  if old <> made then
+    perform pgtrickle._gate_drop(old);
+  end if;
+  return made;
+end $$;
+
+-- Gives the views of an inbox to the owner of its table, so that they read it with that owner's
+-- rights. Where that owner may not create in the schema they stay the caller's, who is a member of
+-- it.
+create or replace function pgtrickle._give_inbox_view(view text, owner oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format('alter view %s owner to %s', view, owner::regrole);
+exception when insufficient_privilege then
+  null;
+end $$;
+
+-- Makes what an inbox needs, with the rights of the caller: the table (unless it is there), the
+-- views, the rights of the relay, and the function that works on the table as its owner. A table of
+-- pgtrickle_owner needs no such function, and must hold nothing that is not ours.
 create or replace function pgtrickle._build_inbox(inbox pgtrickle.pgt_inbox_config) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   qualified constant text := pgtrickle._inbox_table(inbox);
+  owner oid;
   made text;
+  foreign_part text;
 begin
-  if to_regclass(qualified) is null then
+  if pgtrickle._inbox_relation(inbox) is null then
     execute pgtrickle._inbox_table_script(qualified);
     execute format('revoke all on %s from public', qualified);
   end if;
-  inbox.columns := pgtrickle._inbox_columns(qualified::regclass, inbox.columns);
+  inbox.relation := pgtrickle._inbox_relation(inbox);
+  select c.relowner into owner from pg_class c where c.oid = inbox.relation and c.relkind <> 'v';
+  if owner is null then
+    raise exception '% is no table', qualified using errcode = 'wrong_object_type';
+  end if;
+  inbox.columns := pgtrickle._inbox_columns(inbox.relation, inbox.columns);
   inbox := pgtrickle._inbox_name_views(inbox);
   execute pgtrickle._inbox_view_script(inbox);
   execute format('grant select, insert on %s to pgtrickle_relay', qualified);
   execute format('grant select on %s to pgtrickle_admin', qualified);
-  execute format('grant select, update, delete on %s to pgtrickle_owner', qualified);
   foreach made in array array_remove(array[inbox.pending_view, inbox.dlq_view, inbox.stats_view],
                                      null) loop
-    execute format('grant select on %I.%I to pgtrickle_relay, pgtrickle_admin', inbox.table_schema,
-                   made);
+    made := format('%I.%I', inbox.table_schema, made);
+    execute format('grant select on %s to pgtrickle_relay, pgtrickle_admin', made);
+    if owner <> (select r.oid from pg_roles r where r.rolname = current_user) then
+      perform pgtrickle._give_inbox_view(made, owner);
+    end if;
   end loop;
   if inbox.table_schema <> 'pgtrickle' then
-    execute format('grant usage on schema %I to pgtrickle_relay, pgtrickle_owner',
-                   inbox.table_schema);
+    execute format('grant usage on schema %I to pgtrickle_relay', inbox.table_schema);
   end if;
-  perform pgtrickle._register_inbox(inbox);
+  if owner <> 'pgtrickle_owner'::regrole then
+    inbox.gate_function := pgtrickle._make_inbox_function(inbox);
+    perform pgtrickle._register_inbox(inbox);
+    return;
+  end if;
+  foreign_part := pgtrickle._inbox_foreign_part(inbox.relation);
+  if foreign_part is not null then
+    raise exception '% cannot be an inbox: it belongs to pgtrickle_owner, but not all of it: %',
+      qualified, foreign_part
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = format('Give it to another role: ALTER TABLE %s OWNER TO ...;', qualified);
+  end if;
+  inbox.gate_function := null;
+  insert into pgtrickle._inbox_tables values (inbox.relation) on conflict do nothing;
+  perform pgtrickle._store_inbox(inbox);
 end $$;
 
--- The same for an inbox in the schema pgtrickle, where only pgtrickle_owner makes anything.
+-- The same for an inbox in the schema pgtrickle, where only pgtrickle_owner makes anything. The
+-- caller chooses the names and the settings only: of our tables, those of inboxes alone have the
+-- columns that are asked for.
 create or replace function pgtrickle._build_own_inbox(inbox pgtrickle.pgt_inbox_config) returns void
-language sql security definer set search_path = pg_catalog, pg_temp
-as $$ select pgtrickle._build_inbox(inbox); $$;
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  inbox.table_schema := 'pgtrickle';
+  inbox.columns := '{}';
+  inbox.pending_view := null;
+  inbox.dlq_view := null;
+  inbox.stats_view := null;
+  inbox.made_here := pgtrickle._inbox_relation(inbox) is null;
+  if exists (select from pgtrickle.pgt_inbox_config c join pg_class r on r.oid = c.relation
+             where c.inbox_name = inbox.inbox_name) then
+    raise exception 'inbox "%" exists already', inbox.inbox_name
+      using errcode = 'duplicate_object';
+  end if;
+  perform pgtrickle._build_inbox(inbox);
+end $$;
 
 create or replace function pgtrickle._check_inbox_settings(
   name text, max_retries int, schedule text, retention_hours int) returns void
@@ -190,7 +292,7 @@ begin
   end if;
   if row(new.max_retries, new.with_dead_letter, new.with_stats)
        is distinct from row(old.max_retries, old.with_dead_letter, old.with_stats) then
-    if old.table_schema <> 'pgtrickle' then
+    if not pgtrickle._inbox_is_ours(old) then
       raise exception 'the views of inbox "%" are not in the schema pgtrickle', name
         using errcode = 'object_not_in_prerequisite_state',
               hint = 'Drop the inbox with its table kept, and make it again with these settings.';
@@ -199,16 +301,25 @@ begin
     new := pgtrickle._inbox_name_views(new);
     perform pgtrickle._build_inbox(new);
   else
-    perform pgtrickle._register_inbox(new);
+    perform pgtrickle._store_inbox(new);
   end if;
 end $$;
 
+-- The statements that drop the views of an inbox: those of their names that read its table.
 create or replace function pgtrickle._inbox_drop_views_script(inbox pgtrickle.pgt_inbox_config)
 returns text
-language sql immutable set search_path = pg_catalog, pg_temp
+language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(string_agg(format('drop view if exists %I.%I;', inbox.table_schema, v), ''), '')
-  from unnest(array[inbox.pending_view, inbox.dlq_view, inbox.stats_view]) v where v is not null;
+  select coalesce(string_agg(format('drop view %s;', v.oid::regclass), ''), '')
+  from pg_class v
+  join pg_namespace n on n.oid = v.relnamespace
+  where n.nspname = inbox.table_schema and v.relkind = 'v'
+    and v.relname in (inbox.pending_view, inbox.dlq_view, inbox.stats_view)
+    and exists (select
+                from pg_rewrite w
+                join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+                where w.ev_class = v.oid and d.refclassid = 'pg_class'::regclass
+                  and d.refobjid = inbox.relation);
 $$;
 
 -- Makes the inbox <schema>.inbox_<name>. In another schema than pgtrickle its table and views
@@ -224,10 +335,9 @@ declare
   rel regclass;
 begin
   perform pgtrickle._check_inbox_settings(name, max_retries, schedule, retention_hours);
-  perform pg_advisory_xact_lock(hashtextextended('pgtrickle inbox ' || name, 0));
+  perform pgtrickle._lock('inbox ' || name);
   select * into inbox from pgtrickle._find_inbox(name) f;
-  if inbox.inbox_name is not null
-     and to_regclass(pgtrickle._inbox_table(inbox)) is not null then
+  if inbox.inbox_name is not null and pgtrickle._inbox_relation(inbox) is not null then
     if inbox.table_schema <> schema then
       raise exception 'inbox "%" exists already, in the schema "%"', name, inbox.table_schema
         using errcode = 'duplicate_object';
@@ -249,7 +359,9 @@ begin
   inbox.dlq_view := null;
   inbox.stats_view := null;
   inbox.created_at := clock_timestamp();
-  rel := to_regclass(pgtrickle._inbox_table(inbox));
+  inbox.relation := null;
+  inbox.gate_function := null;
+  rel := pgtrickle._inbox_relation(inbox);
   inbox.made_here := rel is null;
   if rel is not null then
     raise notice 'table % exists already and becomes the inbox "%"', rel, name;
@@ -274,14 +386,14 @@ as $$ select c.* from pgtrickle.pgt_inbox_config c where c.inbox_name = name; $$
 -- Makes a table of the caller's an inbox: the relay may write it, and the functions for consumers
 -- work on it. `columns` says which column holds what where names differ: {"event_id": "id",
 -- "payload": "body"}; event_id must be unique. `table_name` is resolved under the caller's
--- search_path.
+-- search_path. Called again, it takes over a table that has changed hands, or was made anew.
 create or replace function pgtrickle.enable_inbox_tracking(
   name text, table_name text, columns jsonb default '{}', max_retries int default 3,
   retention_hours int default null) returns void
 language plpgsql
 as $$
 declare
-  rel constant regclass := table_name::regclass;
+  rel constant pg_catalog.regclass := table_name::pg_catalog.regclass;
 begin
   perform pgtrickle._track_inbox(name, rel, coalesce(columns, '{}'), max_retries, retention_hours);
 end $$;
@@ -298,11 +410,12 @@ declare
   inbox pgtrickle.pgt_inbox_config;
 begin
   perform pgtrickle._check_inbox_settings(name, max_retries, null, retention_hours);
-  perform pg_advisory_xact_lock(hashtextextended('pgtrickle inbox ' || name, 0));
+  perform pgtrickle._lock('inbox ' || name);
   select n.nspname, c.relname into inbox.table_schema, inbox.table_name
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.oid = rel;
   if exists (select from pgtrickle._find_inbox(name) f
+             join pg_class c on c.oid = f.relation
              where row(f.table_schema, f.table_name)
                    <> row(inbox.table_schema, inbox.table_name)) then
     raise exception 'inbox "%" exists already, and is another table', name
@@ -310,7 +423,8 @@ begin
   end if;
   inbox.inbox_name := name;
   inbox.columns := columns;
-  inbox.made_here := false;
+  inbox.made_here := exists (select from pgtrickle._find_inbox(name) f
+                             where f.relation = rel and f.made_here);
   inbox.max_retries := coalesce(max_retries, 3);
   inbox.retention_hours := coalesce(retention_hours, 2147483647);
   inbox.with_dead_letter := true;
@@ -336,10 +450,11 @@ begin
     return;
   end if;
   inbox := pgtrickle._inbox_named(name);
-  if inbox.table_schema = 'pgtrickle' then
+  if inbox.gate_function is null and inbox.table_schema = 'pgtrickle' then
     perform pgtrickle._drop_own_inbox(inbox.inbox_name, keep_table);
   else
     execute pgtrickle._inbox_drop_script(inbox, keep_table);
+    perform pgtrickle._gate_drop(inbox.gate_function);
     perform pgtrickle._forget_inbox(inbox.inbox_name);
   end if;
 end $$;
@@ -348,18 +463,34 @@ comment on function pgtrickle.drop_inbox(text, boolean, boolean) is
 
 create or replace function pgtrickle._inbox_drop_script(inbox pgtrickle.pgt_inbox_config,
                                                         keep_table boolean) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
+language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._inbox_drop_views_script(inbox)
          || case when inbox.made_here and not keep_table
-                 then format('drop table if exists %s;', pgtrickle._inbox_table(inbox))
+                      and pgtrickle._inbox_relation(inbox) = inbox.relation
+                 then format('drop table %s;', pgtrickle._inbox_table(inbox))
                  else '' end;
 $$;
 
+-- Takes an inbox whose table is not ours out of the catalog, once its table or the function that
+-- works on it is gone: only those who may drop these can have done that.
 create or replace function pgtrickle._forget_inbox(name text) returns void
-language sql security definer set search_path = pg_catalog, pg_temp
-as $$ delete from pgtrickle.pgt_inbox_config c where c.inbox_name = name; $$;
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  inbox pgtrickle.pgt_inbox_config;
+begin
+  select * into strict inbox from pgtrickle._find_inbox(name);
+  if exists (select from pg_class c where c.oid = inbox.relation)
+     and (inbox.gate_function is null
+          or pgtrickle._gate_owner(inbox.gate_function) is not null) then
+    raise exception 'inbox "%" is dropped by the owner of its table', name
+      using errcode = 'insufficient_privilege', hint = (pgtrickle._inbox_problem(inbox)).remedy;
+  end if;
+  delete from pgtrickle.pgt_inbox_config c where c.inbox_name = name;
+end $$;
 
+-- Drops an inbox whose table is ours, or is gone.
 create or replace function pgtrickle._drop_own_inbox(name text, keep_table boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -367,10 +498,19 @@ declare
   inbox pgtrickle.pgt_inbox_config;
 begin
   select * into strict inbox from pgtrickle._find_inbox(name);
-  if inbox.table_schema <> 'pgtrickle' then
-    raise exception 'inbox "%" is not in the schema pgtrickle', name
-      using errcode = 'insufficient_privilege';
+  if pgtrickle._inbox_is_ours(inbox) then
+    execute pgtrickle._inbox_drop_script(inbox, keep_table);
+    delete from pgtrickle._inbox_tables t
+    where not exists (select from pg_class c where c.oid = t.relation);
+    delete from pgtrickle.pgt_inbox_config c where c.inbox_name = name;
+  else
+    perform pgtrickle._forget_inbox(name);
   end if;
-  execute pgtrickle._inbox_drop_script(inbox, keep_table);
-  perform pgtrickle._forget_inbox(name);
 end $$;
+
+grant execute on function
+  pgtrickle._make_inbox_function(pgtrickle.pgt_inbox_config),
+  pgtrickle._give_inbox_view(text, oid), pgtrickle._inbox_drop_views_script(
+    pgtrickle.pgt_inbox_config),
+  pgtrickle._inbox_drop_script(pgtrickle.pgt_inbox_config, boolean)
+  to pgtrickle_admin;

@@ -40,7 +40,7 @@ begin
   end if;
 
   made := false;
-  if inbox.inbox_name is not null and to_regclass(pgtrickle._inbox_table(inbox)) is not null then
+  if inbox.inbox_name is not null and pgtrickle._inbox_relation(inbox) is not null then
     if not looks_only then
       perform pgtrickle._change_inbox(inbox.inbox_name, max_retries, schedule, with_dead_letter,
                                       null, retention_hours);
@@ -89,9 +89,9 @@ begin
             hint = 'Only tables without a schema in their name are made, in the schema pgtrickle; '
                    'make this one, or check its name.';
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('pgtrickle inbox ' || name, 0));
+  perform pgtrickle._lock('inbox ' || name);
   select * into inbox from pgtrickle._find_inbox(name);
-  if inbox.inbox_name is not null and to_regclass(pgtrickle._inbox_table(inbox)) is not null then
+  if inbox.inbox_name is not null and pgtrickle._inbox_relation(inbox) is not null then
     return inbox;  -- another relay was faster
   end if;
   inbox.inbox_name := name;
@@ -109,7 +109,9 @@ begin
   inbox.dlq_view := null;
   inbox.stats_view := null;
   inbox.created_at := clock_timestamp();
-  perform pgtrickle._build_inbox(inbox);
+  inbox.relation := null;
+  inbox.gate_function := null;
+  perform pgtrickle._build_own_inbox(inbox);
   select * into inbox from pgtrickle._find_inbox(name);
   return inbox;
 end $$;

@@ -7,11 +7,12 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   target constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(inbox);
-  rel constant regclass := to_regclass(pgtrickle._inbox_table(target));
+  rel constant regclass := target.relation;
 begin
-  if not target.made_here or target.table_schema <> 'pgtrickle' then
+  if not target.made_here or not pgtrickle._inbox_is_ours(target) then
     raise exception 'the table of inbox "%" was not made by create_inbox', inbox
-      using errcode = 'wrong_object_type', hint = format('ALTER TABLE %s ADD ...;', rel);
+      using errcode = 'wrong_object_type',
+            hint = format('ALTER TABLE %s ADD ...;', pgtrickle._inbox_table(target));
   end if;
   if exists (select from pg_attribute a
              where a.attrelid = rel and a.attname = inbox_payload_column.name
@@ -36,10 +37,10 @@ declare
 begin
   select array_agg(c.inbox_name) into inboxes
   from pgtrickle.pgt_inbox_config c
-  where c.made_here and c.table_schema = 'pgtrickle' and strpos(query, c.table_name) > 0;
+  where c.made_here and pgtrickle._inbox_is_ours(c) and strpos(query, c.table_name) > 0;
   if wanted is null or cardinality(inboxes) is distinct from 1
      or exists (select from pg_attribute a join pgtrickle.pgt_inbox_config c
-                  on a.attrelid = to_regclass(pgtrickle._inbox_table(c))
+                  on a.attrelid = c.relation
                 where c.inbox_name = inboxes[1] and a.attname = wanted and not a.attisdropped) then
     return false;
   end if;

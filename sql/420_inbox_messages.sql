@@ -1,14 +1,6 @@
 -- What consumers of an inbox call, and how an inbox fares.
 
--- The type of an inbox's event_id.
-create or replace function pgtrickle._inbox_id_type(inbox pgtrickle.pgt_inbox_config) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select format_type(a.atttypid, a.atttypmod)
-  from pg_attribute a
-  where a.attrelid = to_regclass(pgtrickle._inbox_table(inbox))
-    and a.attname = inbox.columns ->> 'event_id';
-$$;
+drop function if exists pgtrickle._inbox_id_type(pgtrickle.pgt_inbox_config);
 
 -- Says that a message was processed. True: it was not before.
 create or replace function pgtrickle.inbox_mark_processed(name text, event_id text) returns boolean
@@ -16,16 +8,10 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   inbox constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(name);
-  done constant text := pgtrickle._inbox_needed_column(inbox, 'processed_at');
-  error constant text := pgtrickle._inbox_column(inbox, 'error');
-  changed bigint;
 begin
-  execute format('update %s set %s = clock_timestamp() %s where %s = $1::%s and %2$s is null',
-                 pgtrickle._inbox_table(inbox), done, ', ' || error || ' = null',
-                 pgtrickle._inbox_column(inbox, 'event_id'), pgtrickle._inbox_id_type(inbox))
-    using event_id;
-  get diagnostics changed = row_count;
-  return changed > 0;
+  perform pgtrickle._inbox_needed_column(inbox, 'processed_at');
+  return (pgtrickle._inbox_step(inbox, 'processed', jsonb_build_object('event_id', event_id))
+          ->> 'changed')::bigint > 0;
 end $$;
 comment on function pgtrickle.inbox_mark_processed(text, text) is
   'Says that a message of an inbox was processed; false where it was already, or is not there';
@@ -38,17 +24,13 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   inbox constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(name);
-  tries int;
+  needed text;
 begin
-  execute format('update %s set %s = %2$s + 1, %s = $2 where %s = $1::%s and %s is null '
-                 'returning %2$s',
-                 pgtrickle._inbox_table(inbox),
-                 pgtrickle._inbox_needed_column(inbox, 'retry_count'),
-                 pgtrickle._inbox_needed_column(inbox, 'error'),
-                 pgtrickle._inbox_column(inbox, 'event_id'), pgtrickle._inbox_id_type(inbox),
-                 pgtrickle._inbox_needed_column(inbox, 'processed_at'))
-    into tries using event_id, error;
-  return tries;
+  foreach needed in array array['retry_count', 'error', 'processed_at'] loop
+    perform pgtrickle._inbox_needed_column(inbox, needed);
+  end loop;
+  return pgtrickle._inbox_step(
+    inbox, 'failed', jsonb_build_object('event_id', event_id, 'error', error)) ->> 'tries';
 end $$;
 comment on function pgtrickle.inbox_mark_failed(text, text, text) is
   'Counts a failed try to process a message; returns how many there were';
@@ -60,88 +42,103 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   inbox constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(name);
-  changed bigint;
 begin
-  execute format('update %s set %s = null %s %s where %s = any ($1::%s[])',
-                 pgtrickle._inbox_table(inbox),
-                 pgtrickle._inbox_needed_column(inbox, 'processed_at'),
-                 ', ' || pgtrickle._inbox_column(inbox, 'error') || ' = null',
-                 ', ' || pgtrickle._inbox_column(inbox, 'retry_count') || ' = 0',
-                 pgtrickle._inbox_column(inbox, 'event_id'), pgtrickle._inbox_id_type(inbox))
-    using event_ids;
-  get diagnostics changed = row_count;
-  return changed;
+  perform pgtrickle._inbox_needed_column(inbox, 'processed_at');
+  return pgtrickle._inbox_step(
+    inbox, 'replay', jsonb_build_object('event_ids', coalesce(event_ids, '{}'))) ->> 'changed';
 end $$;
 comment on function pgtrickle.replay_inbox_messages(text, text[]) is
   'Makes messages of an inbox pending again, with no failed tries';
 
--- How many messages wait and are dead, and since when. Looks at what is not processed only.
-create or replace function pgtrickle._inbox_counts(
+-- How many messages wait and are dead, and since when. Looks at what is not processed only. Where
+-- that cannot be counted, `problem` and `remedy` say why.
+create or replace function pgtrickle._inbox_look(
   inbox pgtrickle.pgt_inbox_config, out pending bigint, out dead_letters bigint,
-  out oldest_pending_at timestamptz, out last_received_at timestamptz)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+  out oldest_pending_at timestamptz, out problem text, out remedy text)
+language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  received constant text := coalesce(pgtrickle._inbox_column(inbox, 'received_at'),
-                                     'null::timestamptz');
-  dead constant text := format('coalesce(%s, false)', pgtrickle._inbox_is_dead(inbox));
+  counts jsonb;
 begin
-  if inbox.columns ? 'processed_at' then
-    execute format('select count(*) filter (where not %1$s), count(*) filter (where %1$s), '
-                   'min(%2$s) filter (where not %1$s), max(%2$s) from %3$s where %4$s is null',
-                   dead, received, pgtrickle._inbox_table(inbox),
-                   pgtrickle._inbox_column(inbox, 'processed_at'))
-      into pending, dead_letters, oldest_pending_at, last_received_at;
+  if not inbox.columns ? 'processed_at' then
+    return;
   end if;
+  counts := pgtrickle._inbox_step(inbox, 'counts', jsonb_build_object(
+    'max_retries', case when inbox.with_dead_letter then inbox.max_retries end));
+  pending := counts ->> 'pending';
+  dead_letters := counts ->> 'dead_letters';
+  oldest_pending_at := counts ->> 'oldest_pending_at';
+exception when others then
+  get stacked diagnostics problem = message_text, remedy = pg_exception_hint;
 end $$;
+drop function if exists pgtrickle._inbox_counts(pgtrickle.pgt_inbox_config);
 
--- All inboxes, or one. `total` is the planner's estimate.
+-- All inboxes, or one. `total` is the planner's estimate. What cannot be counted is null, and a
+-- WARNING says why.
 create or replace function pgtrickle.inbox_status(name text default null)
 returns table (inbox text, table_name text, pending bigint, dead_letters bigint, total bigint,
                oldest_pending_at timestamptz, max_retries int, retention_hours int)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  one pgtrickle.pgt_inbox_config;
+  look record;
 begin
   if inbox_status.name is not null then
     perform pgtrickle._inbox_named(inbox_status.name);
   end if;
-  return query
-    select c.inbox_name, pgtrickle._inbox_table(c), n.pending, n.dead_letters,
-           greatest(r.reltuples, 0)::bigint, n.oldest_pending_at, c.max_retries,
-           nullif(c.retention_hours, 2147483647)
+  for one in
+    select c.*
     from pgtrickle.pgt_inbox_config c
-    join pg_class r on r.oid = to_regclass(pgtrickle._inbox_table(c))
-    cross join lateral pgtrickle._inbox_counts(c) n
-    where inbox_status.name is null
-       or c.inbox_name = (select f.inbox_name from pgtrickle._resolve_inbox(inbox_status.name) f)
-    order by c.inbox_name;
+    where pgtrickle._inbox_relation(c) is not null
+      and (inbox_status.name is null
+           or c.inbox_name = (select f.inbox_name
+                              from pgtrickle._resolve_inbox(inbox_status.name) f))
+    order by c.inbox_name
+  loop
+    look := pgtrickle._inbox_look(one);
+    if look.problem is not null then
+      raise warning '%', look.problem using hint = look.remedy;
+    end if;
+    return query
+      select one.inbox_name, pgtrickle._inbox_table(one), look.pending, look.dead_letters,
+             greatest(r.reltuples, 0)::bigint, look.oldest_pending_at, one.max_retries,
+             nullif(one.retention_hours, 2147483647)
+      from pg_class r where r.oid = pgtrickle._inbox_relation(one);
+  end loop;
 end $$;
 comment on function pgtrickle.inbox_status(text) is
   'All inboxes, or one: what waits in them, what failed, how long messages are kept';
 
 -- healthy: nothing failed and nothing waits long. degraded: there are dead letters, or the oldest
--- pending message is older than five minutes. missing: the table is gone.
+-- pending message is older than five minutes. missing: the table is gone. refused: the table cannot
+-- be worked on; "problem" says why and "remedy" what mends it.
 create or replace function pgtrickle.inbox_health(name text) returns jsonb
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   inbox constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(name);
-  counts record;
+  look record;
   waited float8;
 begin
-  if to_regclass(pgtrickle._inbox_table(inbox)) is null then
+  if pgtrickle._inbox_relation(inbox) is null then
     return jsonb_build_object('inbox', inbox.inbox_name, 'status', 'missing',
                               'table', pgtrickle._inbox_table(inbox));
   end if;
-  select * into counts from pgtrickle._inbox_counts(inbox);
-  waited := extract(epoch from clock_timestamp() - counts.oldest_pending_at);
+  look := pgtrickle._inbox_look(inbox);
+  if look.problem is not null then
+    return jsonb_build_object(
+      'inbox', inbox.inbox_name, 'status', 'refused', 'table', pgtrickle._inbox_table(inbox),
+      'problem', look.problem, 'remedy', look.remedy);
+  end if;
+  waited := extract(epoch from clock_timestamp() - look.oldest_pending_at);
   return jsonb_build_object(
     'inbox', inbox.inbox_name, 'table', pgtrickle._inbox_table(inbox),
-    'status', case when counts.dead_letters > 0 or waited > 300 then 'degraded' else 'healthy' end,
-    'pending', counts.pending, 'dead_letters', counts.dead_letters,
+    'status', case when look.dead_letters > 0 or waited > 300 then 'degraded' else 'healthy' end,
+    'pending', look.pending, 'dead_letters', look.dead_letters,
     'oldest_pending_seconds', coalesce(greatest(waited, 0), 0), 'max_retries', inbox.max_retries);
 end $$;
 comment on function pgtrickle.inbox_health(text) is
   'How an inbox fares: healthy, degraded (dead letters, or a message that waits for more than five '
-  'minutes) or missing, and the numbers behind it';
+  'minutes), missing or refused, and the numbers or the reason behind it';

@@ -1,5 +1,6 @@
 -- Retention of inboxes: messages go when they were processed longer than retention_hours ago. What
--- waits or is dead stays. With a row goes the memory that its message was here.
+-- waits or is dead stays. With a row goes the memory that its message was here. An inbox that cannot
+-- be purged is reported, with the statement that mends it or that its table's owner can run.
 
 -- Deletes at most max_rows such messages, over all inboxes, and adds what it did to a report of
 -- relay_housekeeping. True in `more`: there are more.
@@ -12,27 +13,28 @@ declare
   left_over int := max_rows;
   deleted bigint;
   total bigint := 0;
+  problem text;
+  remedy text;
 begin
   done := report;
   for inbox in
     select c.* from pgtrickle.pgt_inbox_config c
     where c.columns ? 'processed_at' and c.retention_hours < 2147483647
-      and to_regclass(pgtrickle._inbox_table(c)) is not null
+      and pgtrickle._inbox_relation(c) is not null
     order by random()
   loop
     begin
-      execute format('delete from %1$s where ctid = any (array('
-                     '  select ctid from %1$s '
-                     '  where %2$s < clock_timestamp() - $1 * interval ''1 hour'''
-                     '  order by %2$s limit $2 for update skip locked))',
-                     pgtrickle._inbox_table(inbox),
-                     pgtrickle._inbox_column(inbox, 'processed_at'))
-        using inbox.retention_hours, left_over;
-      get diagnostics deleted = row_count;
+      deleted := pgtrickle._inbox_step(
+        inbox, 'purge', jsonb_build_object('hours', inbox.retention_hours, 'rows', left_over))
+        ->> 'changed';
+      -- What the code of a table's owner says of itself keeps no other inbox waiting.
+      deleted := least(greatest(coalesce(deleted, 0), 0), left_over);
       total := total + deleted;
       left_over := left_over - deleted;
     exception when others then
-      done := pgtrickle._report_error(done, 'inbox ' || inbox.inbox_name, sqlerrm);
+      get stacked diagnostics problem = message_text, remedy = pg_exception_hint;
+      done := pgtrickle._report_error(done, 'inbox ' || inbox.inbox_name,
+                                      concat_ws('; ', problem, nullif(remedy, '')));
     end;
     exit when left_over <= 0;
   end loop;

@@ -1,0 +1,218 @@
+-- What is done in the table of an inbox: marking, failing, replaying, counting, deleting. The same
+-- code runs as pgtrickle_owner where the table is ours, and in a function of its owner's, through
+-- the gate, where it is not.
+
+-- One block of PL/pgSQL. It finds `place` (the table, as it stands in a statement), `columns` (field
+-- -> column), `action` and `arg`, and returns one row. It uses nothing of ours: an owner of a table
+-- need not be able to see the schema pgtrickle.
+--
+-- Ids are written as literals: a literal is read by its type's input function, a parameter would be
+-- cast, by whatever cast the type's owner made.
+create or replace function pgtrickle._inbox_code() returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $function$
+  select $code$
+declare
+  id constant text := quote_ident(columns ->> 'event_id');
+  done constant text := quote_ident(columns ->> 'processed_at');
+  tries constant text := quote_ident(columns ->> 'retry_count');
+  problem constant text := quote_ident(columns ->> 'error');
+  received constant text := coalesce(quote_ident(columns ->> 'received_at'), 'null::timestamptz');
+  dead constant text := coalesce('coalesce(' || tries || ' >= $1, false)', 'false');
+  id_type constant text := (
+    select format_type(a.atttypid, a.atttypmod) from pg_attribute a
+    where a.attrelid = place::regclass and a.attname = columns ->> 'event_id');
+  changed bigint;
+  failed int;
+  counts record;
+  until_then timestamptz;
+  tables oid[];
+  places tid[];
+begin
+  case action
+    when 'processed' then
+      execute format('update %1$s set %2$s = clock_timestamp() %3$s '
+                     'where %4$s = %5$L::%6$s and %2$s is null',
+                     place, done, ', ' || problem || ' = null', id, arg ->> 'event_id', id_type);
+      get diagnostics changed = row_count;
+    when 'failed' then
+      execute format('update %1$s set %2$s = %2$s + 1, %3$s = $1 '
+                     'where %4$s = %5$L::%6$s and %7$s is null returning %2$s',
+                     place, tries, problem, id, arg ->> 'event_id', id_type, done)
+        into failed using arg ->> 'error';
+    when 'replay' then
+      execute format('update %1$s set %2$s = null %3$s %4$s where %5$s = any (%6$L::%7$s[])',
+                     place, done, ', ' || problem || ' = null', ', ' || tries || ' = 0', id,
+                     array(select jsonb_array_elements_text(arg -> 'event_ids')), id_type);
+      get diagnostics changed = row_count;
+    when 'counts' then
+      execute format('select count(*) filter (where not %1$s) as pending, '
+                     'count(*) filter (where %1$s) as dead_letters, '
+                     'min(%2$s) filter (where not %1$s)::timestamptz as oldest_pending_at, '
+                     'max(%2$s)::timestamptz as last_received_at '
+                     'from %3$s where %4$s is null', dead, received, place, done)
+        into counts using (arg ->> 'max_retries')::int;
+      row_data := to_jsonb(counts);
+    when 'purge' then
+      until_then := clock_timestamp() - make_interval(hours => (arg ->> 'hours')::int);
+      execute format('select array_agg(x.o), array_agg(x.i) from ('
+                     '  select tableoid as o, ctid as i from %1$s where %2$s < $1 '
+                     '  order by %2$s limit $2 for update skip locked) x', place, done)
+        into tables, places using until_then, (arg ->> 'rows')::bigint;
+      -- A ctid alone repeats in partitions and children. All of them at once let the server fetch
+      -- the rows by place instead of reading the table.
+      execute format('delete from %1$s t using unnest($1, $2) g (o, i) '
+                     'where t.ctid = any ($2) and t.tableoid = g.o and t.ctid = g.i '
+                     '  and t.%2$s < $3', place, done)
+        using tables, places, until_then;
+      get diagnostics changed = row_count;
+  end case;
+  row_data := coalesce(row_data, jsonb_build_object('changed', changed, 'tries', failed));
+  return next;
+end
+$code$
+$function$;
+
+do $$
+begin
+  execute format(
+    'create or replace function pgtrickle._inbox_work('
+    '  place text, columns jsonb, action text, arg jsonb) '
+    'returns table (op text, ord bigint, row_data jsonb) '
+    'language plpgsql set search_path = pg_catalog, pg_temp as %L', pgtrickle._inbox_code());
+end $$;
+
+-- The body of the function of the gate that works on the table of an inbox. With it, the table's
+-- owner agrees to what is in `agreed`.
+create or replace function pgtrickle._inbox_gate_body(inbox pgtrickle.pgt_inbox_config) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select format(E'declare\n  place constant text := %L;\n  columns constant jsonb := %L;\n'
+                '  agreed constant jsonb := %L;\nbegin\n%s;\nend',
+                pgtrickle._inbox_table(inbox), inbox.columns,
+                jsonb_build_object('inbox', inbox.inbox_name, 'made_here', inbox.made_here),
+                btrim(pgtrickle._inbox_code(), E'\n'));
+$$;
+
+-- Why the table of an inbox that is not ours cannot be worked on, and what mends it. Nulls where it
+-- can.
+create or replace function pgtrickle._inbox_problem(
+  inbox pgtrickle.pgt_inbox_config, out problem text, out remedy text)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  rel constant regclass := pgtrickle._inbox_relation(inbox);
+  owner constant oid := (select c.relowner from pg_class c where c.oid = rel);
+  made_by constant oid := pgtrickle._gate_owner(inbox.gate_function);
+begin
+  problem := format('inbox "%s" cannot be used: ', inbox.inbox_name) || case
+    when rel is null then format('its table %s is gone', pgtrickle._inbox_table(inbox))
+    when rel is distinct from inbox.relation
+      then format('%s is another table than the one that became the inbox', rel)
+    when made_by is null then format('the function that works on %s as its owner is missing', rel)
+    when made_by <> owner
+      then format('%s belongs to %s now, and to %s when it became the inbox', rel, owner::regrole,
+                  made_by::regrole)
+  end;
+  remedy := case
+    when problem is null then null
+    when rel is null then format('SELECT pgtrickle.drop_inbox(%L) removes what is left of it.',
+                                 inbox.inbox_name)
+    else format('Let %s or a superuser run: SELECT pgtrickle.enable_inbox_tracking(%L, %L, '
+                'columns => %L, max_retries => %s, retention_hours => %s);',
+                owner::regrole, inbox.inbox_name, pgtrickle._inbox_table(inbox), inbox.columns,
+                inbox.max_retries,
+                coalesce(nullif(inbox.retention_hours, 2147483647)::text, 'null'))
+  end;
+end $$;
+
+-- A trigger on the table, or on a part of it, that a step of ours would leave to be run at COMMIT
+-- with the session's rights; null where there is none.
+create or replace function pgtrickle._inbox_deferred(rel regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive tree as (
+    select rel::oid as oid
+    union
+    select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.oid
+  )
+  select format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
+  from tree
+  join pg_trigger t on t.tgrelid = tree.oid
+  left join pg_index x on x.indexrelid = t.tgconstrindid
+  where t.tgdeferrable and (not t.tgisinternal or x.indexprs is not null or x.indpred is not null)
+  limit 1;
+$$;
+
+-- The statement by which the owner of the table does the same.
+create or replace function pgtrickle._inbox_owner_statement(
+  inbox pgtrickle.pgt_inbox_config, action text, arg jsonb) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  place constant text := pgtrickle._inbox_table(inbox);
+  id constant text := pgtrickle._inbox_column(inbox, 'event_id');
+  done constant text := pgtrickle._inbox_column(inbox, 'processed_at');
+  tries constant text := pgtrickle._inbox_column(inbox, 'retry_count');
+  problem constant text := pgtrickle._inbox_column(inbox, 'error');
+begin
+  return case action
+    when 'processed' then
+      format('UPDATE %s SET %s = now()%s WHERE %s = %L;', place, done,
+             ', ' || problem || ' = NULL', id, arg ->> 'event_id')
+    when 'failed' then
+      format('UPDATE %1$s SET %2$s = %2$s + 1, %3$s = %4$L WHERE %5$s = %6$L;', place, tries,
+             problem, arg ->> 'error', id, arg ->> 'event_id')
+    when 'replay' then
+      format('UPDATE %s SET %s = NULL%s%s WHERE %s IN (%s);', place, done,
+             ', ' || problem || ' = NULL', ', ' || tries || ' = 0', id,
+             (select string_agg(quote_literal(e), ', ')
+              from jsonb_array_elements_text(arg -> 'event_ids') e))
+    when 'purge' then
+      format('DELETE FROM %s WHERE %s < now() - interval ''%s hours'';', place, done,
+             arg ->> 'hours')
+  end;
+end $$;
+
+-- Does one action in the table of an inbox: as pgtrickle_owner where the table is ours, else through
+-- the gate. For pgtrickle_owner only.
+create or replace function pgtrickle._inbox_step(
+  inbox pgtrickle.pgt_inbox_config, action text, arg jsonb) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  place constant text := pgtrickle._inbox_table(inbox);
+  owner oid;
+  found_problem record;
+  deferred text;
+  answer jsonb;
+begin
+  if pgtrickle._inbox_is_ours(inbox) then
+    select w.row_data into answer
+    from pgtrickle._inbox_work(place, inbox.columns, action, arg) w;
+    return answer;
+  end if;
+  found_problem := pgtrickle._inbox_problem(inbox);
+  if found_problem.problem is not null then
+    raise exception '%', found_problem.problem
+      using errcode = 'object_not_in_prerequisite_state', hint = found_problem.remedy;
+  end if;
+  select c.relowner into strict owner from pg_class c where c.oid = inbox.relation;
+  deferred := case when action <> 'counts'
+                        and owner <> (select r.oid from pg_roles r where r.rolname = session_user)
+                   then pgtrickle._inbox_deferred(inbox.relation) end;
+  if deferred is not null then
+    raise exception '% would run at COMMIT with the rights of this session', deferred
+      using errcode = 'insufficient_privilege',
+            hint = format('Let %s run: %s', owner::regrole,
+                          pgtrickle._inbox_owner_statement(inbox, action, arg));
+  end if;
+  select s.row_data into answer
+  from pgtrickle._gate_step(inbox.gate_function, owner, format('inbox "%s"', inbox.inbox_name),
+                            action, arg) s;
+  return answer;
+end $$;
+
+grant execute on function
+  pgtrickle._inbox_code(), pgtrickle._inbox_gate_body(pgtrickle.pgt_inbox_config)
+  to pgtrickle_admin;

@@ -1,0 +1,47 @@
+-- Inboxes of earlier versions: which table each one is, which tables are ours, and the functions
+-- that work on the others as their owners.
+
+update pgtrickle.pgt_inbox_config c
+set relation = pgtrickle._inbox_relation(c)
+where c.relation is null;
+
+-- A table of pgtrickle_owner in the schema pgtrickle is ours where it holds nothing that is not, and
+-- has the columns that tell an inbox from our other tables.
+insert into pgtrickle._inbox_tables
+select c.relation
+from pgtrickle.pgt_inbox_config c
+join pg_catalog.pg_class r on r.oid = c.relation
+where c.table_schema = 'pgtrickle' and r.relowner = 'pgtrickle_owner'::regrole
+  and c.columns @> '{"event_id": "event_id", "payload": "payload"}'
+  and pgtrickle._inbox_foreign_part(c.relation) is null
+on conflict do nothing;
+
+-- The owner of another table agreed to it being an inbox when pgtrickle_owner was allowed to write
+-- to it. What pgtrickle_owner was allowed then, it needs no more. Where the installing role may not
+-- act for that owner, the inbox is refused until the owner, or a superuser, enables it again; it is
+-- named here, in inbox_health, in inbox_status and by housekeeping.
+do $$
+declare
+  inbox pgtrickle.pgt_inbox_config;
+  remedy text;
+begin
+  for inbox in
+    select c.*
+    from pgtrickle.pgt_inbox_config c
+    join pg_catalog.pg_class r on r.oid = c.relation
+    cross join pg_catalog.aclexplode(r.relacl) a
+    where c.gate_function is null and r.relowner <> 'pgtrickle_owner'::regrole
+      and a.grantee = 'pgtrickle_owner'::regrole and a.privilege_type = 'UPDATE'
+  loop
+    begin
+      inbox.gate_function := pgtrickle._make_inbox_function(inbox);
+      update pgtrickle.pgt_inbox_config c set gate_function = inbox.gate_function
+      where c.inbox_name = inbox.inbox_name;
+      execute pg_catalog.format('revoke select, update, delete on %s from pgtrickle_owner',
+                                inbox.relation);
+    exception when insufficient_privilege then
+      remedy := (pgtrickle._inbox_problem(inbox)).remedy;
+      raise notice 'inbox "%" cannot be used: %', inbox.inbox_name, sqlerrm using hint = remedy;
+    end;
+  end loop;
+end $$;
