@@ -142,7 +142,9 @@ begin
             hint = 'Call pgtrickle.enable_inbox_tracking().';
   elsif exists (select from pgtrickle.pgt_inbox_config c
                 join pg_class r on r.oid = c.relation
-                where c.inbox_name = inbox.inbox_name and c.relation <> inbox.relation) then
+                where c.inbox_name = inbox.inbox_name
+                  and (c.table_schema, c.table_name)
+                      <> (inbox.table_schema, inbox.table_name)) then
     raise exception 'inbox "%" exists already, and is another table', inbox.inbox_name
       using errcode = 'duplicate_object';
   end if;
@@ -485,7 +487,9 @@ begin
      and (inbox.gate_function is null
           or pgtrickle._gate_owner(inbox.gate_function) is not null) then
     raise exception 'inbox "%" is dropped by the owner of its table', name
-      using errcode = 'insufficient_privilege', hint = (pgtrickle._inbox_problem(inbox)).remedy;
+      using errcode = 'insufficient_privilege',
+            hint = coalesce((pgtrickle._inbox_problem(inbox)).remedy,
+                            'Let that role or a superuser call pgtrickle.drop_inbox().');
   end if;
   delete from pgtrickle.pgt_inbox_config c where c.inbox_name = name;
 end $$;
