@@ -4,6 +4,8 @@
 inbox. What mallory puts on it records who ran it, and takes every right that it can get.
 """
 
+import contextlib
+
 import psycopg
 import pytest
 from support.postgres import install_from_files
@@ -75,8 +77,9 @@ VECTORS = {
 NEVER_RUNS = {"cast", "operator"}
 
 
-@pytest.fixture
-def mallory(db):
+@contextlib.contextmanager
+def table_of_mallory(db):
+    """A session of mallory, who owns the schema mallory, the table and what attacks."""
     db.login("mallory")
     db.execute("create schema mallory authorization mallory; grant usage on schema mallory to "
                "public; grant create on schema public to mallory")
@@ -89,6 +92,27 @@ def mallory(db):
             "received_at timestamptz default now())")
         yield connection
     db.execute("alter role mallory nosuperuser")
+
+
+@pytest.fixture
+def mallory(db):
+    with table_of_mallory(db) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def shared_db(pg_server):
+    """A database for the many tests that leave nothing but what mallory owns."""
+    database = pg_server.create_database()
+    yield database
+    database.drop()
+
+
+@pytest.fixture
+def shared(shared_db):
+    with table_of_mallory(shared_db) as connection:
+        yield shared_db, connection
+    shared_db.execute("drop owned by mallory cascade; delete from pgtrickle.pgt_inbox_config")
 
 
 def adopt(db, retention=72, table=PLACE, name="m"):
@@ -134,7 +158,8 @@ def refusal(connection, statement, *parameters):
 
 
 @pytest.mark.parametrize("vector", VECTORS)
-def test_what_is_on_an_adopted_table_runs_as_its_owner(db, mallory, vector):
+def test_what_is_on_an_adopted_table_runs_as_its_owner(shared, vector):
+    db, mallory = shared
     adopt(db)
     arrive(db, "1", "2", "3")
     arrive(db, "4", processed="100 hours")
@@ -155,16 +180,8 @@ def test_what_is_on_an_adopted_table_runs_as_its_owner(db, mallory, vector):
     assert seen(db) == (set() if vector in NEVER_RUNS else {"mallory"})
 
 
-def test_a_purge_gives_no_rights_on_our_tables(db, mallory):
-    adopt(db)
-    arrive(db, "1", processed="100 hours")
-    mallory.execute(f"create trigger t {TRIGGER}")
-    before = rights(db)
-    assert housekeeping(db)["inbox_rows"] == 1
-    assert (seen(db), rights(db)) == ({"mallory"}, before)
-
-
-def test_a_view_or_table_put_in_the_tables_place_is_not_the_inbox(db, mallory):
+def test_a_view_or_table_put_in_the_tables_place_is_not_the_inbox(shared):
+    db, mallory = shared
     adopt(db)
     arrive(db, "1", processed="100 hours")
     before = rights(db)
@@ -185,15 +202,17 @@ def test_a_view_or_table_put_in_the_tables_place_is_not_the_inbox(db, mallory):
     assert db.one("select pgtrickle.inbox_health('m')")["status"] == "healthy"
 
 
-def test_a_type_of_other_roles_is_refused_where_values_are_computed(db, mallory):
+def test_a_type_of_other_roles_is_refused_where_values_are_computed(shared):
+    db, mallory = shared
     mallory.execute("create type mallory.number as enum ('1'); alter table mallory.messages "
                     "alter error type mallory.number using null")
     assert "has type mallory.number" in refusal(
         db, "select pgtrickle.enable_inbox_tracking('m', 'mallory.messages')")
 
 
-def test_defaults_and_triggers_of_an_insert_run_as_the_relay(db, mallory):
+def test_defaults_and_triggers_of_an_insert_run_as_the_relay(shared):
     """The relay writes with its own rights, which are those of pgtrickle_relay and no more."""
+    db, mallory = shared
     adopt(db)
     mallory.execute("create trigger t before insert on mallory.messages for each row "
                     "execute function mallory.fire()")
@@ -216,7 +235,8 @@ DEFERRED = {
 
 
 @pytest.mark.parametrize("kind", DEFERRED)
-def test_what_would_run_at_commit_is_not_started(db, mallory, kind):
+def test_what_would_run_at_commit_is_not_started(shared, kind):
+    db, mallory = shared
     adopt(db)
     arrive(db, "1", processed="100 hours")
     arrive(db, "2", "3")
@@ -242,7 +262,8 @@ def test_what_would_run_at_commit_is_not_started(db, mallory, kind):
     assert seen(db) <= {"mallory"}
 
 
-def test_a_deferred_trigger_somewhere_else_is_noticed(db, mallory):
+def test_a_deferred_trigger_somewhere_else_is_noticed(shared):
+    db, mallory = shared
     adopt(db)
     arrive(db, "1")
     mallory.execute("""
@@ -274,7 +295,8 @@ LEFT = {
 
 
 @pytest.mark.parametrize("kind", LEFT)
-def test_nothing_is_left_in_the_session_of_who_marks(db, mallory, kind):
+def test_nothing_is_left_in_the_session_of_who_marks(shared, kind):
+    db, mallory = shared
     leave, what = LEFT[kind]
     adopt(db)
     arrive(db, "1")
@@ -288,7 +310,8 @@ def test_nothing_is_left_in_the_session_of_who_marks(db, mallory, kind):
     assert db.one("select processed_at is null from mallory.messages")
 
 
-def test_a_cursor_of_the_caller_is_not_replaced(db, mallory):
+def test_a_cursor_of_the_caller_is_not_replaced(shared):
+    db, mallory = shared
     adopt(db)
     arrive(db, "1")
     mallory.execute("""
@@ -307,7 +330,8 @@ def test_a_cursor_of_the_caller_is_not_replaced(db, mallory):
     assert seen(db) == set()
 
 
-def test_temporary_tables_of_the_caller_are_not_dropped(db, mallory):
+def test_temporary_tables_of_the_caller_are_not_dropped(shared):
+    db, mallory = shared
     adopt(db)
     arrive(db, "1")
     mallory.execute("""
@@ -330,7 +354,8 @@ POISON = """
       $$ begin perform mallory.attack('function'); return 'pg_catalog, pg_temp'; end $$;"""
 
 
-def test_a_changed_path_steers_nothing_of_ours(db, mallory):
+def test_a_changed_path_steers_nothing_of_ours(shared):
+    db, mallory = shared
     adopt(db)
     arrive(db, "1")
     mallory.execute(POISON + """
@@ -563,7 +588,8 @@ def test_a_member_of_the_owner_makes_its_table_an_inbox(db):
     db.execute("drop schema shop cascade; revoke shop_group from clerk")
 
 
-def test_our_owner_needs_no_right_on_an_adopted_table(db, mallory):
+def test_our_owner_needs_no_right_on_an_adopted_table(shared):
+    db, mallory = shared
     adopt(db)
     assert db.one("select relacl::text from pg_class where oid = 'mallory.messages'::regclass"
                   ).count("pgtrickle_owner") == 0

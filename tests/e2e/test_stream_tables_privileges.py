@@ -133,23 +133,58 @@ def test_a_refresh_function_turned_around_finds_itself_powerless(victim, alice):
             superuser.execute("select pgtrickle_streams.refresh_1('apply', '{}')")
 
 
-@pytest.mark.parametrize("leave, what", [
+LEFT_BEHIND = [
     ("insert into public.deferring values (1)", "a deferred trigger"),
+    ("insert into public.excluding values (1), (1)", "a deferred trigger"),
     ("perform set_config('search_path', 'public', false)", "another search_path"),
+    ("perform set_config('TimeZone', 'Asia/Tokyo', false)", "another TimeZone"),
+    ("execute 'create temp table orders (id int)'", "a temporary object"),
+    ("execute 'create temp view orders as select 1'", "a temporary object"),
+    ("create function pg_temp.f() returns int language sql as 'select 1'", "a temporary object"),
     ("execute 'declare kept cursor with hold for select 1'", "a cursor WITH HOLD"),
-    ("execute 'prepare planted as select 1'", "a prepared statement")])
-def test_nothing_is_left_behind_to_run_as_whoever_refreshes(db, alice, leave, what):
-    alice.execute(f"""
+    ("execute 'prepare planted as select 1'", "a prepared statement")]
+
+
+def test_nothing_is_left_behind_to_run_as_whoever_refreshes(db, alice):
+    alice.execute("""
         create table t (id int);
         create table deferring (id int);
         create function noted() returns trigger language plpgsql as $$ begin return null; end $$;
         create constraint trigger noted after insert on deferring initially deferred
           for each row execute function noted();
-        create function leave() returns int language plpgsql volatile as
-          $$ begin {leave}; return 1; end $$""")
+        create function same(int) returns int language sql immutable as 'select $1';
+        create table excluding (id int);
+        alter table excluding add exclude (same(id) with =) initially deferred;
+        create function leave() returns int language sql volatile as 'select 1'""")
     alice.execute("select pgtrickle.create_stream_table('s', 'select leave() as x from t', null)")
     alice.execute("insert into t values (1)")
-    assert f"leaves {what} behind" in refresh(db, "s")["error"]
+    for leave, what in LEFT_BEHIND:
+        alice.execute("create or replace function leave() returns int language plpgsql volatile "
+                      f"as $$ begin {leave}; return 1; end $$")
+        assert f"leaves {what} behind" in refresh(db, "s")["error"]
+        alice.execute("select pgtrickle.alter_stream_table('s', resume => true)")
+    alice.execute("create or replace function leave() returns int language sql volatile "
+                  "as 'select 1'")
+    assert refresh(db, "s")["inserted"] == 1
+
+
+def test_a_refresh_that_changes_the_path_steers_nothing_of_ours(db, alice):
+    """The check that looks for it does not run under that path."""
+    db.execute("create schema evil authorization alice")
+    alice.execute("""
+        create table evil.seen (who text);
+        grant usage on schema evil to public;
+        grant insert on evil.seen to public;
+        create table t (id int);
+        create function evil.differ(text, text) returns boolean language plpgsql as
+          $$ begin insert into evil.seen values (current_user); return false; end $$;
+        create operator evil.<> (leftarg = text, rightarg = text, function = evil.differ);
+        create function leave() returns int language plpgsql volatile as $$
+        begin perform set_config('search_path', 'evil, pg_catalog', false); return 1; end $$""")
+    alice.execute("select pgtrickle.create_stream_table('s', 'select leave() as x from t', null)")
+    alice.execute("insert into t values (1)")
+    assert "another search_path" in refresh(db, "s").get("error", "")
+    assert db.execute("select who from evil.seen") == []
 
 
 def test_what_is_not_granted_is_refused(db, alice):
