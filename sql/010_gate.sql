@@ -114,11 +114,12 @@ revoke all on pgtrickle_gate.secret from public;
 
 -- The key that opens a function of the gate. For pgtrickle_owner only.
 create or replace function pgtrickle._gate_key(function_name text) returns text
-language sql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-  select encode(sha256(s.value || convert_to(function_name, 'UTF8')), 'hex')
-  from pgtrickle_gate.secret s
-$$;
+begin
+  return (select encode(sha256(s.value || convert_to(function_name, 'UTF8')), 'hex')
+          from pgtrickle_gate.secret s);
+end $$;
 
 -- What a function compares the key with. It gives nothing away.
 create or replace function pgtrickle._gate_seal(function_name text) returns text
@@ -196,14 +197,16 @@ end $$;
 
 -- Is pgtrickle_streams.<function_name>(text, jsonb) there, and its owner's?
 create or replace function pgtrickle._gate_owner(function_name text) returns oid
-language sql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-  select p.proowner
-  from pg_proc p
-  where p.pronamespace = (select n.oid from pg_namespace n where n.nspname = 'pgtrickle_streams')
-    and p.proname = function_name
-    and p.proargtypes = '25 3802'::oidvector  -- text, jsonb
-$$;
+begin
+  return (
+    select p.proowner
+    from pg_proc p
+    where p.pronamespace = (select n.oid from pg_namespace n where n.nspname = 'pgtrickle_streams')
+      and p.proname = function_name
+      and p.proargtypes = '25 3802'::oidvector);  -- text, jsonb
+end $$;
 
 -- What a step must not leave behind, looked for with a path of its own: `path` is the one that the
 -- step left. Where the session's user owns the code itself, only what would steer our own functions

@@ -135,27 +135,30 @@ as $$ select format('%I.%I', inbox.table_schema, inbox.table_name); $$;
 -- the inbox; null where there is none. Asks for no privilege.
 create or replace function pgtrickle._inbox_relation(inbox pgtrickle.pgt_inbox_config)
 returns regclass
-language sql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-  select c.oid::regclass
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace
-  where n.nspname = inbox.table_schema and c.relname = inbox.table_name
-    and c.relkind in ('r', 'p', 'v', 'f');
-$$;
+begin
+  return (
+    select c.oid
+    from pg_class c
+    where c.relnamespace = (select n.oid from pg_namespace n where n.nspname = inbox.table_schema)
+      and c.relname = inbox.table_name and c.relkind in ('r', 'p', 'v', 'f'));
+end $$;
 
 -- Whether the table of an inbox is ours: the very table that we made or took over, and still
 -- pgtrickle_owner's. Every other one is worked on through the gate.
 create or replace function pgtrickle._inbox_is_ours(inbox pgtrickle.pgt_inbox_config)
 returns boolean
-language sql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select exists (
-    select
-    from pg_class c
-    join pgtrickle._inbox_tables t on t.relation = c.oid
-    where c.oid = inbox.relation and c.oid = pgtrickle._inbox_relation(inbox) and c.relkind = 'r'
-      and c.relowner = 'pgtrickle_owner'::regrole);
-$$;
+begin
+  return inbox.gate_function is null
+    and exists (select from pgtrickle._inbox_tables t where t.relation = inbox.relation)
+    and exists (select from pg_class c
+                where c.oid = inbox.relation and c.relkind = 'r'
+                  and c.relowner = 'pgtrickle_owner'::regrole)
+    and inbox.relation = pgtrickle._inbox_relation(inbox);
+end $$;
 
 -- What on a table could run code that is not ours when pgtrickle_owner reads or writes it; null
 -- where there is nothing.

@@ -129,20 +129,23 @@ end $$;
 -- A trigger on the table, or on a part of it, that a step of ours would leave to be run at COMMIT
 -- with the session's rights; null where there is none.
 create or replace function pgtrickle._inbox_deferred(rel regclass) returns text
-language sql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
-  with recursive tree as (
-    select rel::oid as oid
-    union
-    select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.oid
-  )
-  select format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
-  from tree
-  join pg_trigger t on t.tgrelid = tree.oid
-  left join pg_index x on x.indexrelid = t.tgconstrindid
-  where t.tgdeferrable and (not t.tgisinternal or x.indexprs is not null or x.indpred is not null)
-  limit 1;
-$$;
+begin
+  return (
+    with recursive tree as (
+      select rel::oid as oid
+      union
+      select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.oid
+    )
+    select format('trigger %I on %s', t.tgname, t.tgrelid::regclass)
+    from tree
+    join pg_trigger t on t.tgrelid = tree.oid
+    left join pg_index x on x.indexrelid = t.tgconstrindid
+    where t.tgdeferrable
+      and (not t.tgisinternal or x.indexprs is not null or x.indpred is not null)
+    limit 1);
+end $$;
 
 -- The statement by which the owner of the table does the same.
 create or replace function pgtrickle._inbox_owner_statement(
