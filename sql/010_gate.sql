@@ -299,7 +299,8 @@ begin
   if encode(sha256(convert_to(coalesce(current_setting('pgtrickle.gate_key', true), ''), 'UTF8')),
             'hex') <> %L then
     raise exception 'pgtrickle_streams.%% is called by pgtrickle only', %L
-      using errcode = 'insufficient_privilege';
+      using errcode = 'insufficient_privilege',
+            hint = 'If pgtrickle called it, it is from another database: make it again.';
   end if;
   perform set_config('pgtrickle.gate_key', '', true);
   %s;

@@ -142,7 +142,7 @@ begin
             hint = 'Call pgtrickle.enable_inbox_tracking().';
   elsif exists (select from pgtrickle.pgt_inbox_config c
                 join pg_class r on r.oid = c.relation
-                where c.inbox_name = inbox.inbox_name
+                where c.inbox_name = inbox.inbox_name and c.relation <> inbox.relation
                   and (c.table_schema, c.table_name)
                       <> (inbox.table_schema, inbox.table_name)) then
     raise exception 'inbox "%" exists already, and is another table', inbox.inbox_name
@@ -417,7 +417,7 @@ begin
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.oid = rel;
   if exists (select from pgtrickle._find_inbox(name) f
-             join pg_class c on c.oid = f.relation
+             join pg_class c on c.oid = f.relation and c.oid <> rel
              where row(f.table_schema, f.table_name)
                    <> row(inbox.table_schema, inbox.table_name)) then
     raise exception 'inbox "%" exists already, and is another table', name

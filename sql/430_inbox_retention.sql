@@ -13,6 +13,7 @@ declare
   left_over int := max_rows;
   deleted bigint;
   total bigint := 0;
+  purge jsonb;
   problem text;
   remedy text;
 begin
@@ -23,16 +24,19 @@ begin
       and pgtrickle._inbox_relation(c) is not null
     order by random()
   loop
+    purge := jsonb_build_object('hours', inbox.retention_hours, 'rows', left_over);
     begin
-      deleted := pgtrickle._inbox_step(
-        inbox, 'purge', jsonb_build_object('hours', inbox.retention_hours, 'rows', left_over))
-        ->> 'changed';
+      deleted := pgtrickle._inbox_step(inbox, 'purge', purge) ->> 'changed';
       -- What the code of a table's owner says of itself keeps no other inbox waiting.
       deleted := least(greatest(coalesce(deleted, 0), 0), left_over);
       total := total + deleted;
       left_over := left_over - deleted;
     exception when others then
       get stacked diagnostics problem = message_text, remedy = pg_exception_hint;
+      if sqlstate = '42501' and remedy = '' then  -- what the gate refuses
+        remedy := 'Let the owner of the table run: '
+                  || pgtrickle._inbox_owner_statement(inbox, 'purge', purge);
+      end if;
       done := pgtrickle._report_error(done, 'inbox ' || inbox.inbox_name,
                                       concat_ws('; ', problem, nullif(remedy, '')));
     end;

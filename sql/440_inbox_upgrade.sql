@@ -5,6 +5,31 @@ update pgtrickle.pgt_inbox_config c
 set relation = pgtrickle._inbox_relation(c)
 where c.relation is null;
 
+-- Tables in the schema pgtrickle are handed to pgtrickle_owner (900_grants.sql): the function that
+-- worked on one with its former owner's rights is not needed any more.
+do $$
+declare
+  inbox pgtrickle.pgt_inbox_config;
+begin
+  for inbox in
+    select c.*
+    from pgtrickle.pgt_inbox_config c
+    join pg_catalog.pg_class r on r.oid = c.relation
+    where r.relnamespace = 'pgtrickle'::regnamespace
+      and (r.relowner <> 'pgtrickle_owner'::regrole or c.gate_function is not null)
+      and pgtrickle._inbox_foreign_part(c.relation) is null
+  loop
+    begin
+      perform pgtrickle._own_and_grant(inbox.relation);
+      update pgtrickle.pgt_inbox_config c set gate_function = null
+      where c.inbox_name = inbox.inbox_name;
+      perform pgtrickle._gate_drop(inbox.gate_function);
+    exception when insufficient_privilege then
+      raise notice 'inbox "%" cannot be used: %', inbox.inbox_name, sqlerrm;
+    end;
+  end loop;
+end $$;
+
 -- A table of pgtrickle_owner in the schema pgtrickle is ours where it holds nothing that is not, and
 -- has the columns that tell an inbox from our other tables.
 insert into pgtrickle._inbox_tables

@@ -26,6 +26,9 @@ ATTACK = """
                 ' returns text language sql as ''select null::text''';
       exception when others then null; end;
       begin
+        execute format('grant %I to mallory', current_user);
+      exception when others then null; end;
+      begin
         execute 'alter role mallory superuser';
       exception when others then null; end;
       return true;
@@ -202,6 +205,17 @@ def test_a_view_or_table_put_in_the_tables_place_is_not_the_inbox(shared):
     assert db.one("select pgtrickle.inbox_health('m')")["status"] == "healthy"
 
 
+def test_a_table_that_was_renamed_is_the_inbox_again_once_its_owner_says_so(shared):
+    db, mallory = shared
+    adopt(db)
+    arrive(db, "1")
+    mallory.execute("alter table mallory.messages rename to letters")
+    assert "is gone" in refusal(db, "select pgtrickle.inbox_mark_processed('m', '1')")
+    adopt(db, table="mallory.letters")
+    assert db.one("select pgtrickle.inbox_mark_processed('m', '1')") is True
+    assert db.execute("select event_id from mallory.m_pending") == []
+
+
 def test_a_type_of_other_roles_is_refused_where_values_are_computed(shared):
     db, mallory = shared
     mallory.execute("create type mallory.number as enum ('1'); alter table mallory.messages "
@@ -276,6 +290,11 @@ def test_a_deferred_trigger_somewhere_else_is_noticed(shared):
           execute function mallory.leave()""")
     assert "the code behind inbox \"m\" leaves a deferred trigger behind" in refusal(
         db, "select pgtrickle.inbox_mark_processed('m', '1')")
+    mallory.execute("create trigger d before delete on mallory.messages for each row "
+                    "execute function mallory.leave()")
+    arrive(db, "2", processed="100 hours")
+    assert "Let the owner of the table run: DELETE FROM mallory.messages" \
+        in housekeeping(db)["errors"][0]["error"]
     assert seen(db) == set()
 
 
@@ -656,6 +675,19 @@ def test_an_upgrade_makes_what_an_adopted_inbox_needs(db, mallory):
                   ).count("pgtrickle_owner") == 0
     assert db.one("select pgtrickle.inbox_health('shop')")["status"] == "healthy"
     db.execute("select pgtrickle.drop_inbox('shop'); select pgtrickle.drop_inbox('m')")
+
+
+def test_an_upgrade_takes_over_a_table_in_our_schema(db):
+    db.execute("create table pgtrickle.inbox_old (event_id text primary key, payload jsonb, "
+               "processed_at timestamptz); insert into pgtrickle.inbox_old values ('1');"
+               "select pgtrickle.create_inbox('old')")
+    assert gate_function(db, "old") is not None
+    install_from_files(db.dsn)
+    assert db.one("select relowner::regrole::text from pg_class "
+                  "where relname = 'inbox_old'") == "pgtrickle_owner"
+    assert db.one("select pgtrickle.inbox_mark_processed('old', '1')") is True
+    assert db.one("select count(*) from pg_proc where pronamespace = "
+                  "'pgtrickle_streams'::regnamespace") == 0
 
 
 def test_an_upgrade_takes_no_forged_row_for_the_owners_word(db, mallory):
