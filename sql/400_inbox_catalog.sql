@@ -1,7 +1,9 @@
 -- Inboxes: their catalog and their names.
 --
 --   400_inbox_catalog.sql    this
---   410_inbox_create.sql     create_inbox, drop_inbox, enable_inbox_tracking
+--   405_inbox_work.sql       what is done in an inbox's table, directly or through the gate
+--   410_inbox_create.sql     create_inbox, enable_inbox_tracking
+--   411_inbox_drop.sql       drop_inbox
 --   412_inbox_relay.sql      what the relay asks when a pipeline starts
 --   415_inbox_payload_columns.sql  members of the payload as columns
 --   420_inbox_messages.sql   what consumers call: mark, fail, replay; health and status

@@ -2,9 +2,9 @@
 -- code runs as pgtrickle_owner where the table is ours, and in a function of its owner's, through
 -- the gate, where it is not.
 
--- One block of PL/pgSQL. It finds `place` (the table, as it stands in a statement), `columns` (field
--- -> column), `action` and `arg`, and returns one row. It uses nothing of ours: an owner of a table
--- need not be able to see the schema pgtrickle.
+-- One block of PL/pgSQL. It finds `place` (the table, as it stands in a statement), `columns`
+-- (field -> column), `action` and `arg`, and returns one row. It uses nothing of ours: an owner of a
+-- table need not be able to see the schema pgtrickle.
 --
 -- Ids are written as literals: a literal is read by its type's input function, a parameter would be
 -- cast, by whatever cast the type's owner made.
@@ -177,8 +177,8 @@ begin
   end;
 end $$;
 
--- Does one action in the table of an inbox: as pgtrickle_owner where the table is ours, else through
--- the gate. For pgtrickle_owner only.
+-- Does one action in the table of an inbox: as pgtrickle_owner where the table is ours, else
+-- through the gate. For pgtrickle_owner only.
 create or replace function pgtrickle._inbox_step(
   inbox pgtrickle.pgt_inbox_config, action text, arg jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
 -- Retention of inboxes: messages go when they were processed longer than retention_hours ago. What
--- waits or is dead stays. With a row goes the memory that its message was here. An inbox that cannot
--- be purged is reported, with the statement that mends it or that its table's owner can run.
+-- waits or is dead stays. With a row goes the memory that its message was here. An inbox that
+-- cannot be purged is reported, with the statement that mends it or that its table's owner can run.
 
 -- Deletes at most max_rows such messages, over all inboxes, and adds what it did to a report of
 -- relay_housekeeping. True in `more`: there are more.

@@ -30,8 +30,8 @@ begin
   end loop;
 end $$;
 
--- A table of pgtrickle_owner in the schema pgtrickle is ours where it holds nothing that is not, and
--- has the columns that tell an inbox from our other tables.
+-- A table of pgtrickle_owner in the schema pgtrickle is ours where it holds nothing that is not,
+-- and has the columns that tell an inbox from our other tables.
 insert into pgtrickle._inbox_tables
 select c.relation
 from pgtrickle.pgt_inbox_config c
