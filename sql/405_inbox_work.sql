@@ -3,8 +3,8 @@
 -- the gate, where it is not.
 
 -- One block of PL/pgSQL. It finds `place` (the table, as it stands in a statement), `columns`
--- (field -> column), `action` and `arg`, and returns one row. It uses nothing of ours: an owner of a
--- table need not be able to see the schema pgtrickle.
+-- (field -> column), `action` and `arg`, and returns one row. It uses nothing of ours: the owner of
+-- a table need not be able to see the schema pgtrickle.
 --
 -- Ids are written as literals: a literal is read by its type's input function, a parameter would be
 -- cast, by whatever cast the type's owner made.

@@ -22,8 +22,9 @@ ATTACK = """
         execute 'grant all on all tables in schema pgtrickle to mallory';
       exception when others then null; end;
       begin
-        execute 'create or replace function pgtrickle._inbox_table(inbox pgtrickle.pgt_inbox_config)'
-                ' returns text language sql as ''select null::text''';
+        execute 'create or replace function pgtrickle._inbox_table('
+                'inbox pgtrickle.pgt_inbox_config) returns text language sql as '
+                '''select null::text''';
       exception when others then null; end;
       begin
         execute format('grant %I to mallory', current_user);
@@ -556,7 +557,8 @@ def test_ids_of_stream_tables_whose_names_are_taken_are_skipped(db):
                       "language sql as 'select 1';"
                       "create table pgtrickle_streams.diff_2 ();"
                       "create domain pgtrickle_streams.diff_3 as int")
-    db.execute("create table t (id int); select pgtrickle.create_stream_table('s', 'table t', null)")
+    db.execute("create table t (id int);"
+               "select pgtrickle.create_stream_table('s', 'table t', null)")
     assert db.one("select pgt_id from pgtrickle.pgt_stream_tables") == 4
     assert db.one("select pgtrickle.refresh_stream_table('s')")["action"] == "NO_DATA"
 
