@@ -161,7 +161,8 @@ end $$;
 
 -- What of a session outlives a function and steers what runs later, in groups by what it is.
 -- Settings are those that any role may change and that decide how SQL is read, whether it is
--- durable, how long it may take, and how values are written.
+-- durable, how long it may take, and how values are written. SQL cannot see what LISTEN and SET
+-- CONSTRAINTS have done, nor list the settings that applications define.
 create or replace function pgtrickle._gate_state() returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
