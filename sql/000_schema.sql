@@ -20,8 +20,9 @@ do $$
 declare
   wanted text;
 begin
-  foreach wanted in array array['pgtrickle_owner', 'pgtrickle_relay', 'pgtrickle_publisher',
-                                'pgtrickle_admin', 'pgtrickle_observer'] loop
+  foreach wanted in array array['pgtrickle_owner', 'pgtrickle_capture', 'pgtrickle_relay',
+                                'pgtrickle_publisher', 'pgtrickle_admin',
+                                'pgtrickle_observer'] loop
     if not exists (select from pg_catalog.pg_roles where rolname = wanted) then
       begin
         execute format('create role %I nologin', wanted);
@@ -32,7 +33,7 @@ begin
   end loop;
 
   -- Handing objects to a role takes membership in it; a superuser has it anyway.
-  foreach wanted in array array['pgtrickle_owner', 'pgtrickle_observer'] loop
+  foreach wanted in array array['pgtrickle_owner', 'pgtrickle_capture', 'pgtrickle_observer'] loop
     if not pg_catalog.pg_has_role(current_user, wanted, 'USAGE') then
       begin
         execute format('grant %I to %I', wanted, current_user);
@@ -61,7 +62,10 @@ begin
 end $$;
 
 grant usage, create on schema pgtrickle to pgtrickle_owner;
-grant usage on schema pgtrickle to pgtrickle_relay, pgtrickle_publisher, pgtrickle_admin;
+grant usage on schema pgtrickle to pgtrickle_relay, pgtrickle_publisher, pgtrickle_admin,
+  pgtrickle_capture;
+-- pgtrickle_owner writes the functions of pgtrickle_capture.
+grant pgtrickle_capture to pgtrickle_owner;
 
 comment on schema pgtrickle is
   'Outboxes, stream tables and relay pipelines (pgtrickle-relay)';

@@ -56,8 +56,12 @@ create table if not exists pgtrickle.pgt_outbox_config (
   last_consumed_at       timestamptz,
   source_dropped_at      timestamptz,
   problem                text,
-  created_at             timestamptz not null default clock_timestamp()
+  created_at             timestamptz not null default clock_timestamp(),
+  columns_digest         text,
+  reader                 text
 );
+alter table pgtrickle.pgt_outbox_config add column if not exists columns_digest text;
+alter table pgtrickle.pgt_outbox_config add column if not exists reader text;
 
 comment on table pgtrickle.pgt_outbox_config is
   'All outboxes: what each one records, how, and under which names';
@@ -75,6 +79,10 @@ comment on column pgtrickle.pgt_outbox_config.source_dropped_at is
   'Since when the table is known to be gone; the outbox goes when its rows are gone';
 comment on column pgtrickle.pgt_outbox_config.problem is
   'What keeps this outbox from equalling its table, and what to do; null when all is well';
+comment on column pgtrickle.pgt_outbox_config.columns_digest is
+  'The columns that the capture functions were written for (pgtrickle_json.digest)';
+comment on column pgtrickle.pgt_outbox_config.reader is
+  'The function in pgtrickle_streams that reads the table as its owner';
 
 -- ---------------------------------------------------------------------------------------------
 -- Names
@@ -213,6 +221,25 @@ exception when feature_not_supported then
   null;
 end $$;
 
+-- Raises unless this transaction holds a lock on a table that keeps writers out. A function that runs
+-- as pgtrickle_owner cannot see its caller; but only a role with rights on the table can take that
+-- lock, and the functions that users call take it after they have checked who owns the table.
+create or replace function pgtrickle._require_locked(source regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (
+      select from pg_locks l
+      where l.locktype = 'relation' and l.relation = source and l.pid = pg_backend_pid()
+        and l.database = (select d.oid from pg_database d where d.datname = current_database())
+        and l.granted
+        and l.mode in ('ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')) then
+    raise exception 'table % is not locked by this transaction', source
+      using errcode = 'insufficient_privilege',
+            hint = 'Call enable_outbox(), disable_outbox() or outbox_full_refresh() as its owner.';
+  end if;
+end $$;
+
 -- Makes the tables and the catalog row of an outbox; returns the number of the outbox. `source` is
 -- null for events. What triggers an outbox on an ordinary table needs is made by its callers.
 create or replace function pgtrickle._outbox_create(
@@ -229,7 +256,10 @@ declare
   view_name text;
   made int;
 begin
-  perform pg_advisory_xact_lock(hashtextextended('pgtrickle outbox catalog', 0));
+  if source is not null then
+    perform pgtrickle._require_locked(source);
+  end if;
+  perform pgtrickle._lock('outboxes');
   if source is not null then
     select n.nspname, n.nspname || '.' || logical_name into schema_name, qualified
     from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = source;
@@ -297,7 +327,8 @@ begin
   return made;
 end $$;
 
--- Drops an outbox with its rows and its trigger functions. Triggers must be gone before.
+-- Drops an outbox with its rows and its trigger functions. Triggers must be gone before, and the
+-- table, where there is one, locked.
 create or replace function pgtrickle._outbox_drop(number int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -305,6 +336,9 @@ declare
   outbox pgtrickle.pgt_outbox_config;
   f regprocedure;
 begin
+  perform pgtrickle._require_locked(c.stream_table_oid::regclass)
+  from pgtrickle.pgt_outbox_config c join pg_class r on r.oid = c.stream_table_oid
+  where c.outbox_number = number;
   delete from pgtrickle.pgt_outbox_config c where c.outbox_number = number returning * into outbox;
   for f in
     select p.oid from pg_proc p

@@ -21,10 +21,21 @@
 -- Thresholds count rows and the bytes of the rows as jsonb in memory: a jsonb value ends at 256 MB,
 -- and the application's statement must not fail there.
 --
--- They run as pgtrickle_owner under the search_path of whoever writes, for pinning it costs each
--- statement. So nothing is looked up by it: each function, operator and type is qualified, and what
--- hides an operator (BETWEEN, IN, IS DISTINCT FROM, CASE x WHEN) is not used. Tables with values
--- whose text depends on the search_path (regclass) have functions that pin it.
+-- They belong to pgtrickle_capture, a role that may insert into outboxes and do nothing else, and
+-- convert rows by expressions that run no code of users (150_json_values.sql). Most tables have
+-- plain columns: to_jsonb(row) does. For others the expression names the columns. Whether the
+-- columns are still what the function was written for is asked by a comparison that the planner
+-- computes once (pgtrickle_json.shape); where they are not, the queries are written anew for each
+-- statement, which takes a millisecond, until upkeep has written the functions again.
+--
+-- Only the table's owner may attach them, and each looks at the table that it was called for: on
+-- any other it does nothing.
+--
+-- They run under the search_path of the role that writes, for pinning it costs each statement. So
+-- nothing is looked up by it: each function, operator and type is qualified, and what hides an
+-- operator (BETWEEN, IN, IS DISTINCT FROM, CASE x WHEN) is not used. Tables with values whose text
+-- depends on the search_path (regclass) have functions that pin it. No literal in them has a
+-- backslash, which standard_conforming_strings could turn into something else.
 
 -- Puts values into a text with {names}; what looks like a name within a value stays as it is.
 create or replace function pgtrickle._fill(template text, vars jsonb) returns text
@@ -78,7 +89,6 @@ as $$
     'is_noted', pgtrickle._capture_is_noted(outbox),
     'claim_check', quote_literal('{"v": 1, "claim_check": true, "refresh_mode": "DIFFERENTIAL", '
                                  '"refresh_duration_ms": 0}'),
-    'truncate_mark', quote_literal('pgtrickle_capture.t' || outbox.outbox_number),
     'notify', case when outbox.notify
                    then format('perform pg_catalog.pg_notify(''pgtrickle_outbox_new'', %L);',
                                outbox.outbox_table_name)
@@ -105,158 +115,228 @@ as $$
                'pgtrickle_capture.p' || outbox.outbox_number as running) p;
 $$;
 
--- The expression for one row as jsonb. What is beyond a megabyte, compressed, may be more than
--- jsonb holds.
-create or replace function pgtrickle._row_json(whole text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
+-- What the bodies of an outbox's functions ask about the relation that they were called for:
+-- `is_table`, whether it is the outbox's table; `is_part`, whether it is one of its partitions, which
+-- have the same columns; `is_shape`, whether the table's columns are what the body was written for.
+create or replace function pgtrickle._capture_questions(outbox pgtrickle.pgt_outbox_config)
+returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select format('case when pg_catalog.pg_column_size(%1$s) operator(pg_catalog.<=) 1000000 '
-                'then pg_catalog.to_jsonb(%1$s) else pgtrickle._capture_huge_row(%1$s) end', whole);
+  select jsonb_build_object(
+    'is_table', format('tg_relid operator(pg_catalog.=) %L::pg_catalog.oid', source),
+    'is_part', format('pg_catalog.pg_partition_root(tg_relid::pg_catalog.regclass) '
+                      'operator(pg_catalog.=) %L::pg_catalog.oid', source),
+    'is_shape', format('pgtrickle_json.shape(%s) operator(pg_catalog.=) %L',
+                       (select string_agg(format('%L::pg_catalog.oid', p.rel), ', ' order by p.ord)
+                        from unnest(array[source] || pgtrickle_json.parts(source))
+                             with ordinality p (rel, ord)),
+                       pgtrickle_json.digest(source)))
+  from (select coalesce(outbox.stream_table_oid, 0) as source) s;
 $$;
 
--- One row as jsonb, whatever its size: where jsonb cannot hold it, columns beyond a megabyte are
--- null and named in "__pgtrickle_omitted".
-create or replace function pgtrickle._capture_huge_row(whole record) returns jsonb
-language plpgsql stable set search_path = pg_catalog, pg_temp
+-- Whether an outbox records a relation that its functions do not know: one that was a partition of
+-- its table until a moment ago, or its table after a restore, which has another oid then.
+create or replace function pgtrickle._capture_admits(number int, rel oid) returns boolean
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return to_jsonb(whole);
-exception when program_limit_exceeded then
-  return (
-    select jsonb_object_agg(c.key, case when not c.is_huge then c.value::jsonb end)
-           || jsonb_build_object('__pgtrickle_omitted', jsonb_agg(c.key) filter (where c.is_huge))
-    from (select j.key, j.value, octet_length(j.value::text) > 1048576 as is_huge
-          from json_each(row_to_json(whole)) j offset 0) c);
+  return exists (select from pgtrickle._outbox_partitions k
+                 where k.outbox_number = number and k.relid = rel)
+    or exists (
+      select from pgtrickle.pgt_outbox_config c
+      join pg_class r on r.oid = coalesce(pg_partition_root(rel)::oid, rel)
+      join pg_namespace n on n.oid = r.relnamespace
+      where c.outbox_number = number
+        and (r.oid = c.stream_table_oid
+             or (r.relname = c.stream_table_name and n.nspname = c.stream_table_schema
+                 and not exists (
+                   select from pg_trigger t
+                   where t.tgrelid = c.stream_table_oid
+                     and t.tgname = format('!pgtrickle_%s_begin', number)))));
 end $$;
 
--- The pieces of SQL that record a statement. `parts` are its transition tables: {"inserted": name
--- of the table of new rows, "deleted": name of the table of old rows}, either or both.
---
--- one_row and few_rows write nothing where a row is so large that with decompression (255 times at
--- most) too much could be built: `size` measures first. one_row writes nothing either where there
--- are more rows, or where the statement is nested in another: one condition about a row, for one
--- that does not look at rows would be another step of the plan.
-create or replace function pgtrickle._capture_statement_sql(
-  outbox pgtrickle.pgt_outbox_config, tg_op text, parts jsonb) returns jsonb
+-- Notes that changes of a table could not be recorded, with the remedy.
+create or replace function pgtrickle._capture_missed(number int, why text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgtrickle._outbox_note(number, format(
+    '%s. SELECT pgtrickle.outbox_full_refresh(%L) records all rows anew (writers wait meanwhile)',
+    why, (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
+          where c.outbox_number = number)));
+end $$;
+
+-- The queries that record the rows of a statement, for a relation with the columns of `rel`. `parts`
+-- is {"inserted": name of the transition table of new rows, "deleted": that of old rows}, either or
+-- both.
+--   arrays   inserted and deleted rows, as two arrays
+--   few      the same; null in place of what is so large that with decompression (255 times at most)
+--            too much could be built
+--   size     the bytes of all rows; one beyond the threshold is not built
+--   delta    writes the rows of claim check $1
+create or replace function pgtrickle._capture_queries(outbox pgtrickle.pgt_outbox_config, rel oid,
+                                                      parts jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with part as (
-    select k.kind, parts ->> k.kind as source, k.ord, outbox.inline_threshold_bytes as bytes
-    from (values ('inserted', 1), ('deleted', 2)) k (kind, ord)
-    where parts ? k.kind
-  ), counts as (
-    select string_agg(case when parts ? k then '1' else '0' end, ', ' order by n) as one,
-           string_agg(case when parts ? k then format('pg_catalog.cardinality(s.%I)', k)
-                           else '0' end, ', ' order by n) as several,
-           string_agg(case when parts ? k then 'total' else '0' end, ', ' order by n) as total
-    from (values ('inserted', 1), ('deleted', 2)) v (k, n)
-  ), pieces as (
-    select
-      string_agg(format('%I as %I', source, kind), ', ' order by ord) as one_from,
-      string_agg(format('pg_catalog.pg_column_size(%I.*)', kind), ' operator(pg_catalog.+) '
-                 order by ord) as one_size,
-      string_agg(format('array(select case when pg_catalog.pg_column_size(x.*) '
-                        'operator(pg_catalog.<=) 16384 then pg_catalog.to_jsonb(x.*) end '
-                        'from %I x) as %I', source, kind), ', ' order by ord) as few_arrays,
-      string_agg(format('pg_catalog.array_position(s.%I, null) is null', kind), ' and '
-                 order by ord) as few_conditions,
-      string_agg(format('pg_catalog.pg_column_size(s.%I)', kind), ' operator(pg_catalog.+) '
-                 order by ord) as few_size,
-      string_agg(format('array(select %s from %I x) as %I', pgtrickle._row_json('x.*'), source,
-                        kind), ', ' order by ord) as all_arrays,
-      string_agg(format('(select pg_catalog.sum(case when pg_catalog.pg_column_size(x.*) '
-                        'operator(pg_catalog.>) %s then %s else pg_catalog.pg_column_size(%s) end) '
-                        'from %I x)', bytes, bytes + 1, pgtrickle._row_json('x.*'), source),
-                 ' operator(pg_catalog.+) ' order by ord) as size,
-      string_agg(format('select %L, %s from %I x',
-                        case kind when 'inserted' then 'INSERT' else 'DELETE' end,
-                        pgtrickle._row_json('x.*'), source),
-                 ' union all ' order by ord) as delta_rows,
-      min(source) as transition,
-      min(bytes) as bytes
-    from part
-  ), payload as (
-    select pgtrickle._capture_payload(jsonb_object_agg(
-             kind || ',0', format('pg_catalog.to_jsonb(%I.*)', kind))) as one,
-           pgtrickle._capture_payload(jsonb_object_agg(
-             kind, format('pg_catalog.to_jsonb(s.%I)', kind))) as several
-    from part
+    select v.ord, v.op, parts ->> v.kind as source,
+           pgtrickle_json.row_sql(rel, 'x', 'x.*') as "row",
+           pgtrickle_json.row_sql(rel, 'x', 'x.*', true) as small_row
+    from (values ('inserted', 'INSERT', 1), ('deleted', 'DELETE', 2)) v (kind, op, ord)
   )
   select jsonb_build_object(
-    'one_row', format(
-      'select %s, %L, %s from %s where %s operator(pg_catalog.<=) case when '
-      'pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 or %s '
-      'or exists (select from %I offset 1) then 0 else %s end',
-      c.one, tg_op, y.one, p.one_from, p.one_size, pgtrickle._capture_is_noted(outbox),
-      p.transition, least(16384, p.bytes / 255)),
-    'few_rows', format('select %s, %L, %s from (select %s offset 0) s where %s '
-                       'and %s operator(pg_catalog.<=) %s',
-                       c.several, tg_op, y.several, p.few_arrays, p.few_conditions, p.few_size,
-                       p.bytes),
-    'all_rows', format('select %s, %L, %s from (select %s offset 0) s', c.several, tg_op,
-                       y.several, p.all_arrays),
-    'size', p.size,
-    'transition', quote_ident(p.transition),
-    'claim_counts', c.total,
-    'delta_rows', format('select * from (%s) d (row_op, row_data)', p.delta_rows),
-    -- From the jsonb: a key column that was renamed meanwhile must not break a statement.
-    'order', 'order by ' || (select coalesce(string_agg(
-                               format('r.row_data operator(pg_catalog.->) %L::pg_catalog.text', k),
-                               ', ' order by n) || ', ', '')
-                             from unnest(outbox.key_columns) with ordinality o (k, n))
-             || 'r.row_op',
-    'op', quote_literal(tg_op),
-    'few', least(50, outbox.inline_threshold_rows),
-    'max_rows', outbox.inline_threshold_rows,
-    'enough_rows', outbox.inline_threshold_rows + 1,
-    'max_bytes', p.bytes)
-  from pieces p, counts c, payload y;
+    'arrays', 'select ' || string_agg(
+      case when p.source is null then '''{}''::pg_catalog._jsonb'
+           else format('array(select %s from %I x)', p."row", p.source) end, ', ' order by p.ord),
+    'few', 'select ' || string_agg(
+      case when p.source is null then '''{}''::pg_catalog._jsonb'
+           else format('array(select case when pg_catalog.pg_column_size(x.*) '
+                       'operator(pg_catalog.<=) 16384 then %s end from %I x)', p.small_row,
+                       p.source) end, ', ' order by p.ord),
+    'size', 'select ' || string_agg(
+      format('(select pg_catalog.sum(case when pg_catalog.pg_column_size(x.*) '
+             'operator(pg_catalog.>) %s then %s else pg_catalog.pg_column_size(%s) end) '
+             'from %I x)', outbox.inline_threshold_bytes, outbox.inline_threshold_bytes + 1,
+             p."row", p.source), ' operator(pg_catalog.+) ' order by p.ord)
+      filter (where p.source is not null),
+    'delta', format(
+      'insert into pgtrickle.%I (outbox_id, row_num, row_op, row_data) '
+      'select $1, pg_catalog.row_number() over (order by %s r.row_op), r.row_op, r.row_data '
+      'from (%s) r (row_op, row_data)', outbox.delta_table_name,
+      -- From the jsonb: a key column that was renamed meanwhile must not break a statement.
+      (select string_agg(format('r.row_data operator(pg_catalog.->) %L::pg_catalog.text,', o.k), ' '
+                         order by o.n)
+       from unnest(outbox.key_columns) with ordinality o (k, n)),
+      string_agg(format('select %L::pg_catalog.text, %s from %I x', p.op, p."row", p.source),
+                 ' union all ' order by p.ord) filter (where p.source is not null)))
+  from part p;
 $$;
 
--- The body of an AFTER STATEMENT trigger. Most statements have one row and are not nested: for them
--- it is one INSERT with as little in it as can be, and "return new", which is null here, for null
--- would be an expression.
+-- The same for a statement that is being recorded, by what the catalog says of the columns at this
+-- moment; null where this transaction cannot know that.
+create or replace function pgtrickle._capture_queries_now(number int, rel oid, parts jsonb)
+returns jsonb
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  outbox pgtrickle.pgt_outbox_config;
+begin
+  if pgtrickle_json.shape(rel) is null then
+    return null;
+  end if;
+  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  return pgtrickle._capture_queries(outbox, rel, parts);
+end $$;
+
+-- The query that gives a row, its parameter, as an array of one; null where this transaction cannot
+-- know the columns.
+create or replace function pgtrickle._capture_row_query_now(rel oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select format('select array[%s]', pgtrickle_json.row_sql(rel, '($1)', '$1'))
+  where pgtrickle_json.shape(rel) is not null;
+$$;
+
+-- The statement that records a single row, and nothing where there are more rows, where the row is so
+-- large that its size must be measured first, or where the statement is nested in another: one
+-- condition about a row, for one that does not look at rows would be another step of the plan.
+create or replace function pgtrickle._capture_one_row(
+  outbox pgtrickle.pgt_outbox_config, tg_op text, parts jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with part as (
+    select v.kind, v.ord, v.alias, parts ->> v.kind as source
+    from (values ('inserted', 1, 'new_row'), ('deleted', 2, 'old_row')) v (kind, ord, alias)
+    where parts ? v.kind
+  )
+  select format(
+    'insert into pgtrickle.%I (%s, tg_op, payload) select %s, %L, %s from %s '
+    'where %s operator(pg_catalog.<=) case when pg_catalog.pg_trigger_depth() '
+    'operator(pg_catalog.>) 1 or %s or exists (select from %I offset 1) then 0 else %s end',
+    outbox.outbox_table_name, string_agg(p.kind || '_count', ', ' order by p.ord),
+    string_agg('1', ', '), tg_op,
+    pgtrickle._capture_payload(jsonb_object_agg(
+      p.kind || ',0', pgtrickle_json.row_sql(outbox.stream_table_oid, p.alias, p.alias || '.*',
+                                             true))),
+    string_agg(format('%I as %s', p.source, p.alias), ', ' order by p.ord),
+    string_agg(format('pg_catalog.pg_column_size(%s.*)', p.alias), ' operator(pg_catalog.+) '
+               order by p.ord),
+    pgtrickle._capture_is_noted(outbox), min(p.source),
+    least(16384, outbox.inline_threshold_bytes / 255))
+  from part p;
+$$;
+
+-- The body of an AFTER STATEMENT trigger. `parts` as for _capture_queries.
+--
+-- Most statements have one row and are not nested: for them it is one INSERT with as little in it as
+-- can be, and "return new", which is null here, for null would be an expression. A statement that
+-- names columns is reached, and then only planned, where the columns are what they were.
 create or replace function pgtrickle._capture_statement_body(
   outbox pgtrickle.pgt_outbox_config, tg_op text, parts jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 declare
+  fits boolean;
+  inserted pg_catalog._jsonb;
+  deleted pg_catalog._jsonb;
+  queries pg_catalog.jsonb;
   written bigint;
   total bigint;
   bytes bigint;
 begin
-  insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
-  {one_row};
-  if found then
-    {notify}
-    {leave}
+  if {is_table} and {is_shape} then
+    {one_row};
+    if found then
+      {notify}
+      {leave}
+      return new;
+    end if;
+  end if;
+  fits := ({is_table} or {is_part}) and {is_shape};
+  if fits is not true and ({is_table} or {is_part}) is not true
+     and not pgtrickle._capture_admits({number}, tg_relid) then
     return new;
   end if;
 
   select pg_catalog.count(*) into total from (select from {transition} limit {enough_rows}) r;
-  if total operator(pg_catalog.>) 0 and total operator(pg_catalog.<=) {few} then
-    insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
-    {few_rows}
-    returning id into written;
+  if fits and total operator(pg_catalog.>) 0 and total operator(pg_catalog.<=) {few} then
+    {few_rows} into inserted, deleted;
+    if pg_catalog.array_position(inserted, null) is null
+       and pg_catalog.array_position(deleted, null) is null then
+      bytes := pg_catalog.pg_column_size(inserted) operator(pg_catalog.+)
+               pg_catalog.pg_column_size(deleted);
+    end if;
   end if;
-  if written is null and total operator(pg_catalog.>) 0 then
-    if total operator(pg_catalog.<=) {max_rows} then
-      select {size} into bytes;
+  if total operator(pg_catalog.>) 0
+     and (bytes operator(pg_catalog.<=) {max_bytes}) is not true then
+    bytes := null;
+    if fits then
+      queries := {queries};
+    else
+      queries := pgtrickle._capture_queries_now({number}, tg_relid, {parts});
+    end if;
+    if queries is null then
+      perform pgtrickle._capture_missed({number}, {unseen});
+      total := 0;
+    elsif total operator(pg_catalog.<=) {max_rows} then
+      execute queries operator(pg_catalog.->>) 'size' into bytes;
     end if;
     if bytes operator(pg_catalog.<=) {max_bytes} then
-      insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
-      {all_rows}
-      returning id into written;
-    else
-      select pg_catalog.count(*) into total from {transition};
-      insert into {outbox} (inserted_count, deleted_count, tg_op, is_claim_check, payload)
-      values ({claim_counts}, {op}, true, {claim_check})
-      returning id into written;
-      insert into {delta} (outbox_id, row_num, row_op, row_data)
-      select written, pg_catalog.row_number() over ({order}), r.row_op, r.row_data
-      from ({delta_rows}) r;
+      execute queries operator(pg_catalog.->>) 'arrays' into inserted, deleted;
     end if;
+  end if;
+
+  if bytes operator(pg_catalog.<=) {max_bytes} then
+    insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
+    values (pg_catalog.cardinality(inserted), pg_catalog.cardinality(deleted), {op}, {payload})
+    returning id into written;
+  elsif total operator(pg_catalog.>) 0 then
+    select pg_catalog.count(*) into total from {transition};
+    insert into {outbox} (inserted_count, deleted_count, tg_op, is_claim_check, payload)
+    values ({claim_counts}, {op}, true, {claim_check})
+    returning id into written;
+    execute queries operator(pg_catalog.->>) 'delta' using written;
   end if;
 
   if written is not null then
@@ -267,8 +347,25 @@ begin
     perform pgtrickle._capture_settle({number}, written);
   end if;
   return new;
-end $body$, pgtrickle._capture_statement_sql(outbox, tg_op, parts)
-            || pgtrickle._capture_names(outbox));
+end $body$,
+    pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
+    || jsonb_build_object(
+      'one_row', pgtrickle._capture_one_row(outbox, tg_op, parts),
+      'few_rows', q.queries ->> 'few',
+      'queries', quote_literal(q.queries - 'few') || '::pg_catalog.jsonb',
+      'parts', quote_literal(parts),
+      'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
+      'transition', (select quote_ident(min(t.value)) from jsonb_each_text(parts) t),
+      'claim_counts', concat_ws(', ', case when parts ? 'inserted' then 'total' else '0' end,
+                                case when parts ? 'deleted' then 'total' else '0' end),
+      'payload', (select pgtrickle._capture_payload(jsonb_object_agg(
+                    k, format('pg_catalog.to_jsonb(%I)', k))) from jsonb_object_keys(parts) k),
+      'op', quote_literal(tg_op),
+      'few', least(50, outbox.inline_threshold_rows),
+      'max_rows', outbox.inline_threshold_rows,
+      'enough_rows', outbox.inline_threshold_rows + 1,
+      'max_bytes', outbox.inline_threshold_bytes))
+  from (select pgtrickle._capture_queries(outbox, outbox.stream_table_oid, parts) as queries) q;
 $$;
 
 -- The body of the AFTER ROW trigger: one outbox row. Where statements are recorded it leaves their
@@ -279,16 +376,33 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 declare
-  inserted pg_catalog.jsonb[] := '{}';
-  deleted pg_catalog.jsonb[] := '{}';
+  inserted pg_catalog._jsonb := '{}';
+  deleted pg_catalog._jsonb := '{}';
+  query pg_catalog.text;
   written bigint;
 begin
   {skip}
-  if tg_op operator(pg_catalog.<>) 'INSERT' then
-    deleted := array[{old_json}];
-  end if;
-  if tg_op operator(pg_catalog.<>) 'DELETE' then
-    inserted := array[{new_json}];
+  if ({is_table} or {is_part}) and {is_shape} then
+    if tg_op operator(pg_catalog.<>) 'INSERT' then
+      deleted := array[{old_json}];
+    end if;
+    if tg_op operator(pg_catalog.<>) 'DELETE' then
+      inserted := array[{new_json}];
+    end if;
+  elsif {is_table} or {is_part} or pgtrickle._capture_admits({number}, tg_relid) then
+    query := pgtrickle._capture_row_query_now(tg_relid);
+    if query is null then
+      perform pgtrickle._capture_missed({number}, {unseen});
+      return null;
+    end if;
+    if tg_op operator(pg_catalog.<>) 'INSERT' then
+      execute query into deleted using old;
+    end if;
+    if tg_op operator(pg_catalog.<>) 'DELETE' then
+      execute query into inserted using new;
+    end if;
+  else
+    return null;
   end if;
 
   if pg_catalog.pg_column_size(inserted) operator(pg_catalog.+) pg_catalog.pg_column_size(deleted)
@@ -312,88 +426,167 @@ begin
   end if;
   return null;
 end $body$,
-    jsonb_build_object('max_bytes', outbox.inline_threshold_bytes,
-                       'old_json', pgtrickle._row_json('old'),
-                       'new_json', pgtrickle._row_json('new'),
-                       'payload', pgtrickle._capture_payload(
-                         '{"inserted": "pg_catalog.to_jsonb(inserted)", '
-                         '"deleted": "pg_catalog.to_jsonb(deleted)"}'))
-    || pgtrickle._capture_names(outbox));
+    pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
+    || jsonb_build_object(
+      'max_bytes', outbox.inline_threshold_bytes,
+      'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
+      'old_json', pgtrickle_json.row_sql(outbox.stream_table_oid, 'old', 'old'),
+      'new_json', pgtrickle_json.row_sql(outbox.stream_table_oid, 'new', 'new'),
+      'payload', pgtrickle._capture_payload(
+        '{"inserted": "pg_catalog.to_jsonb(inserted)", '
+        '"deleted": "pg_catalog.to_jsonb(deleted)"}')));
 $$;
 
 -- The body of the TRUNCATE triggers. Argument 'whole': the table is empty now, said by a full
 -- refresh without rows. Argument 'part' (a partition alone): its rows were deleted, and are
--- recorded before they are gone. A TRUNCATE of the whole reaches its parts too, after the mark.
+-- recorded before they are gone. A TRUNCATE of the whole reaches its parts too, after it was marked.
 create or replace function pgtrickle._capture_truncate_body(outbox pgtrickle.pgt_outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
-declare
-  whole text := current_setting({truncate_mark}, true);
 begin
-  if tg_argv[0] = 'part' then
-    if whole is distinct from 'yes' then
-      perform pgtrickle._capture_relation({number}, tg_relid, 'DELETE', 'TRUNCATE');
-    end if;
+  if ({is_table} or {is_part}) is not true
+     and not pgtrickle._capture_admits({number}, tg_relid) then
+    return null;
+  elsif tg_argv[0] = 'part' then
+    perform pgtrickle._capture_truncated_part({number}, tg_relid);
     return null;
   elsif tg_when = 'BEFORE' then
-    whole := set_config({truncate_mark}, 'yes', true);
+    perform pgtrickle._capture_truncates_whole({number}, true);
     return null;
   end if;
   insert into {outbox} (tg_op, payload)
   values ('TRUNCATE', '{"v": 1, "inserted": [], "deleted": [], "full_refresh": true, '
                       '"refresh_mode": "FULL", "refresh_duration_ms": 0}');
   {notify}
-  whole := set_config({truncate_mark}, '', true);
+  perform pgtrickle._capture_truncates_whole({number}, false);
   return null;
-end $body$, pgtrickle._capture_names(outbox));
+end $body$, pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox));
 $$;
+
+-- Outboxes whose whole table a transaction is truncating at this moment: the parts need no record
+-- then. A row lives as long as the statement.
+create table if not exists pgtrickle._outbox_truncations (
+  outbox_number int not null,
+  xid           xid8 not null,
+  primary key (outbox_number, xid)
+);
+
+create or replace function pgtrickle._capture_truncates_whole(number int, begins boolean)
+returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if begins then
+    insert into pgtrickle._outbox_truncations values (number, pg_current_xact_id())
+    on conflict do nothing;
+  else
+    delete from pgtrickle._outbox_truncations t
+    where t.outbox_number = number and t.xid = pg_current_xact_id();
+  end if;
+end $$;
+
+-- Records the rows of a partition that is about to be truncated alone. Where they cannot be read the
+-- statement goes on, and the outbox says what is missing.
+create or replace function pgtrickle._capture_truncated_part(number int, rel regclass) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select from pgtrickle._outbox_truncations t
+             where t.outbox_number = number and t.xid = pg_current_xact_id()) then
+    return;
+  end if;
+  perform pgtrickle._capture_relation(number, rel, 'DELETE', 'TRUNCATE');
+exception when others then
+  perform pgtrickle._capture_missed(number, format('TRUNCATE of %s could not be recorded (%s)', rel,
+                                                   sqlerrm));
+end $$;
 
 -- ---------------------------------------------------------------------------------------------
 -- Writing them
 
--- One trigger function. Administrators may attach it (enable_outbox does, as the table's owner);
--- others may not, or any table's owner could write into any outbox.
-create or replace function pgtrickle._capture_define(number int, what text, options text, body text)
+-- One trigger function. It belongs to pgtrickle_capture, where it runs as its owner (`definer`), and
+-- to pgtrickle_owner where it runs as the role that writes. The owner of the table may attach it,
+-- which making and attaching partitions needs too; every other role may not, or it could write into
+-- the outbox.
+create or replace function pgtrickle._capture_define(
+  outbox pgtrickle.pgt_outbox_config, what text, definer boolean, options text, body text)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  name text := format('pgtrickle.%I', '_capture_' || number || '_' || what);
+  name constant text := format('pgtrickle.%I()',
+                               '_capture_' || outbox.outbox_number || '_' || what);
+  grantee regrole;
 begin
-  execute format('create or replace function %s() returns trigger language plpgsql %s as %L', name,
-                 options, body);
-  execute format('revoke all on function %s() from public', name);
-  execute format('grant execute on function %s() to pgtrickle_admin', name);
+  execute format('create or replace function %s returns trigger language plpgsql %s %s as %L', name,
+                 case when definer then 'security definer' else '' end, options, body);
+  if definer and (select p.proowner from pg_proc p where p.oid = name::regprocedure)
+                 <> 'pgtrickle_capture'::regrole then
+    grant create on schema pgtrickle to pgtrickle_capture;
+    execute format('alter function %s owner to pgtrickle_capture', name);
+    revoke create on schema pgtrickle from pgtrickle_capture;
+  end if;
+  execute format('revoke all on function %s from public', name);
+  for grantee in
+    select distinct a.grantee from pg_proc p cross join lateral aclexplode(p.proacl) a
+    where p.oid = name::regprocedure and a.grantee not in (0, p.proowner)
+      and a.grantee is distinct from (select c.relowner from pg_class c
+                                      where c.oid = outbox.stream_table_oid)
+  loop
+    execute format('revoke all on function %s from %s', name, grantee);
+  end loop;
+  select c.relowner into grantee from pg_class c where c.oid = outbox.stream_table_oid;
+  if found then
+    execute format('grant execute on function %s to %s', name, grantee);
+  end if;
 end $$;
 
--- Writes the trigger functions of one outbox anew, from its catalog row.
+-- Lets the capture functions of an outbox write to its tables, and to nothing that they need not.
+create or replace function pgtrickle._capture_grant(outbox pgtrickle.pgt_outbox_config) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format('grant insert (inserted_count, deleted_count, is_claim_check, tg_op, payload), '
+                 'select (id) on pgtrickle.%I to pgtrickle_capture', outbox.outbox_table_name);
+  execute format('grant insert (outbox_id, row_num, row_op, row_data) on pgtrickle.%I '
+                 'to pgtrickle_capture', outbox.delta_table_name);
+end $$;
+
+-- Writes the trigger functions of one outbox anew, from its catalog row and the columns of its table.
 create or replace function pgtrickle._capture_generate(number int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
-  pinned constant text := 'security definer set search_path = pg_catalog, pg_temp';
-  how text := 'security definer';
+  pinned constant text := 'set search_path = pg_catalog, pg_temp';
+  how text := '';
 begin
-  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  perform pgtrickle._lock('outboxes');
+  update pgtrickle.pgt_outbox_config c
+  set columns_digest = pgtrickle_json.digest(c.stream_table_oid),
+      reader = coalesce(c.reader, pgtrickle._gate_name('outbox'))
+  where c.outbox_number = number
+  returning * into strict outbox;
   if pgtrickle._capture_depends_on_path(outbox.stream_table_oid) then
     how := pinned;
   end if;
-  perform pgtrickle._capture_define(number, 'begin', '', pgtrickle._capture_begin_body(outbox));
-  perform pgtrickle._capture_define(number, 'row', how, pgtrickle._capture_row_body(outbox));
-  perform pgtrickle._capture_define(number, 'truncate', pinned || ' set row_security = off',
+  perform pgtrickle._capture_grant(outbox);
+  perform pgtrickle._capture_define(outbox, 'begin', false, '',
+                                    pgtrickle._capture_begin_body(outbox));
+  perform pgtrickle._capture_define(outbox, 'row', true, how, pgtrickle._capture_row_body(outbox));
+  perform pgtrickle._capture_define(outbox, 'truncate', true, pinned,
                                     pgtrickle._capture_truncate_body(outbox));
   if outbox.capture = 'row' then
-    perform pgtrickle._capture_define(number, 'end', 'security definer',
+    perform pgtrickle._capture_define(outbox, 'end', true, '',
                                       pgtrickle._capture_end_body(outbox));
     return;
   end if;
-  perform pgtrickle._capture_define(number, 'insert', how, pgtrickle._capture_statement_body(
+  perform pgtrickle._capture_define(outbox, 'insert', true, how, pgtrickle._capture_statement_body(
     outbox, 'INSERT', '{"inserted": "new_rows"}'));
-  perform pgtrickle._capture_define(number, 'update', how, pgtrickle._capture_statement_body(
+  perform pgtrickle._capture_define(outbox, 'update', true, how, pgtrickle._capture_statement_body(
     outbox, 'UPDATE', '{"inserted": "new_rows", "deleted": "old_rows"}'));
-  perform pgtrickle._capture_define(number, 'delete', how, pgtrickle._capture_statement_body(
+  perform pgtrickle._capture_define(outbox, 'delete', true, how, pgtrickle._capture_statement_body(
     outbox, 'DELETE', '{"deleted": "old_rows"}'));
 end $$;

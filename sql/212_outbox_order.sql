@@ -51,8 +51,8 @@ begin
     if depth operator(pg_catalog.>) 1 then
       -- A foreign key's cascade is recorded at the end of the statement that set it off.
       get diagnostics caller = pg_context;
-      if pg_catalog.regexp_match(pg_catalog.split_part(caller, e'\n', 2),
-           '(DELETE FROM|UPDATE) (ONLY )?".*\$[0-9]+ OPERATOR\(pg_catalog\.') is not null then
+      if pg_catalog.regexp_match(pg_catalog.split_part(caller, pg_catalog.chr(10), 2),
+           '(DELETE FROM|UPDATE) (ONLY )?".*[$][0-9]+ OPERATOR[(]pg_catalog[.]') is not null then
         depth := depth operator(pg_catalog.-) 1;
       end if;
     end if;

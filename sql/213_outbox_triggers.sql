@@ -55,7 +55,7 @@ $$;
 -- Attaches the triggers of an outbox to one relation, or sets right those that are there.
 create or replace function pgtrickle._capture_attach(outbox pgtrickle.pgt_outbox_config,
                                                      rel regclass, place text) returns void
-language plpgsql
+language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   t record;
@@ -74,7 +74,7 @@ end $$;
 
 -- Takes the triggers of an outbox from one relation.
 create or replace function pgtrickle._capture_detach(number int, rel regclass) returns void
-language plpgsql
+language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   name text;
@@ -102,21 +102,64 @@ as $$
   from pg_class c where c.oid = source and c.relkind = 'r';
 $$;
 
--- Lets pgtrickle_owner read a table: the rows of a partition before a TRUNCATE removes them.
-create or replace function pgtrickle._grant_reading(rel regclass) returns void
-language plpgsql
+-- ---------------------------------------------------------------------------------------------
+-- Reading the table
+
+-- What the reader of an outbox does (pgt_outbox_config.reader), as the owner of the table, who alone may read it:
+--   rows   all rows of arg.relation as jsonb
+--   any    one row: whether arg.relation has any, as jsonb
+-- arg.relation is the oid of a table that has the outbox's triggers. Row security that would hide
+-- rows is an error.
+create or replace function pgtrickle._outbox_reader_body(number int) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
 as $$
+  select format($body$
 declare
-  schema_oid oid := (select c.relnamespace from pg_catalog.pg_class c where c.oid = rel);
+  rel constant regclass := (arg ->> 'relation')::oid;
+  row_security_was constant text := current_setting('row_security');
 begin
-  execute pg_catalog.format('grant select on %s to pgtrickle_owner', pgtrickle._qualified(rel));
-  if not pg_catalog.has_schema_privilege('pgtrickle_owner', schema_oid, 'USAGE') then
-    execute pg_catalog.format('grant usage on schema %s to pgtrickle_owner',
-                              schema_oid::pg_catalog.regnamespace);
-    if not pg_catalog.has_schema_privilege('pgtrickle_owner', schema_oid, 'USAGE') then
-      raise warning 'TRUNCATE of a single partition of % will fail until somebody runs: '
-                    'GRANT USAGE ON SCHEMA % TO pgtrickle_owner', rel,
-                    schema_oid::pg_catalog.regnamespace;
-    end if;
+  if not exists (select from pg_trigger t
+                 join pg_proc f on f.oid = t.tgfoid
+                 where t.tgrelid = rel and f.pronamespace = 'pgtrickle'::regnamespace
+                   and f.proname ~ '^_capture_%s_[a-z]+$') then
+    raise exception '%% has no triggers of the outbox', rel;
   end if;
+  perform set_config('row_security', 'off', true);
+  case action
+    when 'rows' then
+      return query execute format('select null::text, null::bigint, %%s from %%s x',
+                                  pgtrickle_json.row_sql(rel, 'x', 'x.*'), rel);
+    when 'any' then
+      return query execute format('select null::text, null::bigint, '
+                                  'to_jsonb(exists (select from %%s))', rel);
+  end case;
+  perform set_config('row_security', row_security_was, true);
+end $body$, number);
+$$;
+
+-- Makes the function by which the rows of an outbox's table are read, with the caller's rights, who
+-- must have those of the table's owner.
+create or replace function pgtrickle._outbox_make_reader(number int, source regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgtrickle._gate_function(
+    c.reader, r.relowner, pgtrickle._outbox_reader_body(number))
+  from pgtrickle.pgt_outbox_config c join pg_class r on r.oid = source
+  where c.outbox_number = number;
+end $$;
+
+-- Reads a relation of an outbox's table, as the owner of the table; see _outbox_reader_body.
+create or replace function pgtrickle._outbox_read(outbox pgtrickle.pgt_outbox_config, rel oid,
+                                                  action text) returns setof jsonb
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    select g.row_data
+    from pgtrickle._gate_step(
+      outbox.reader,
+      (select c.relowner from pg_class c where c.oid = outbox.stream_table_oid),
+      format('the outbox of %I.%I', outbox.stream_table_schema, outbox.stream_table_name),
+      action, jsonb_build_object('relation', rel::bigint)) g;
 end $$;

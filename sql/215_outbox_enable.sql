@@ -1,25 +1,28 @@
 -- enable_outbox and disable_outbox: an outbox for a table or a stream table.
 --
 -- They run with the caller's rights, who must own the table and be a pgtrickle_admin: triggers are
--- made by the table's owner, the outbox and what the triggers call belong to pgtrickle_owner.
+-- made by the table's owner, the outbox belongs to pgtrickle_owner, and what the triggers call to
+-- pgtrickle_capture.
 
 -- The relation that a user means: as regclass reads it, else the name as it stands (with hyphens,
--- capitals, quotes), else a schema and a name around the first dot. Under the caller's search_path.
-create or replace function pgtrickle._outbox_source(name text) returns regclass
-language plpgsql stable
+-- capitals, quotes), else a schema and a name around the first dot. Under the caller's search_path,
+-- which only this function uses.
+create or replace function pgtrickle._outbox_source(name text, caller_path text) returns regclass
+language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  dot int := pg_catalog.strpos(name, '.');
+  dot int := strpos(name, '.');
   attempt text;
   found_rel regclass;
 begin
   foreach attempt in array array[
-    name, pg_catalog.quote_ident(name),
-    case when dot > 0 then pg_catalog.format('%I.%I', pg_catalog."left"(name, dot - 1),
-                                             pg_catalog.substr(name, dot + 1)) end]
+    name, quote_ident(name),
+    case when dot > 0 then format('%I.%I', left(name, dot - 1), substr(name, dot + 1)) end]
   loop
     begin
+      perform set_config('search_path', caller_path, true);
       found_rel := pg_catalog.to_regclass(attempt);
+      perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     exception when others then
       found_rel := null;
     end;
@@ -31,6 +34,7 @@ begin
     using errcode = 'undefined_table',
           hint = 'Qualify the name with its schema if the schema is not in the search_path.';
 end $$;
+drop function if exists pgtrickle._outbox_source(text);  -- of earlier versions
 
 -- The types of a table's columns and of the row itself, and those that they are made of.
 create or replace function pgtrickle._types_within(source regclass)
@@ -60,20 +64,6 @@ as $$
   select t.column_name, t.type_oid from types t;
 $$;
 
--- A column whose values would be turned into JSON by a function that its type's owner wrote: that
--- function would run inside the capture trigger. Casts in C come from extensions and are harmless.
-create or replace function pgtrickle._column_with_json_cast(source regclass) returns text
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select t.column_name
-  from pgtrickle._types_within(source) t
-  join pg_cast c on c.castsource = t.type_oid and c.casttarget = 'json'::regtype
-  join pg_proc f on f.oid = c.castfunc
-  join pg_language l on l.oid = f.prolang
-  where l.lanname not in ('c', 'internal')
-  limit 1;
-$$;
-
 -- Whether values of a table are written differently under different search_paths: names of objects,
 -- and types whose output is not the server's own.
 create or replace function pgtrickle._capture_depends_on_path(source regclass) returns boolean
@@ -92,7 +82,6 @@ language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   rel pg_class;
-  casting text;
 begin
   select * into strict rel from pg_class c where c.oid = source;
   if rel.relkind not in ('r', 'p') then
@@ -116,47 +105,38 @@ begin
       using errcode = 'insufficient_privilege',
             hint = 'The outbox''s triggers are made by the table''s owner.';
   end if;
-  casting := pgtrickle._column_with_json_cast(source);
-  if casting is not null then
-    raise exception 'column % of % has a type with a cast to json that is not written in C',
-                    casting, source
-      using errcode = 'feature_not_supported',
-            hint = 'It would run inside the outbox''s trigger. Drop it, or use another type.';
-  end if;
 end $$;
 
 -- Locks a table, and with it all its partitions, against writers. Waits for a tenth of a second at
 -- a time, so that one open writer does not make all others queue behind us.
 create or replace function pgtrickle._lock_against_writers(
   source regclass, patience interval default '30 seconds') returns void
-language plpgsql
+language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  before constant text := pg_catalog.current_setting('lock_timeout');
-  until constant timestamptz := pg_catalog.clock_timestamp() + patience;
-  ignored text;
+  before constant text := current_setting('lock_timeout');
+  until constant timestamptz := clock_timestamp() + patience;
 begin
   loop
     begin
-      ignored := pg_catalog.set_config('lock_timeout', '100ms', true);
-      execute pg_catalog.format('lock table %s in share row exclusive mode',
-                                pgtrickle._qualified(source));
-      ignored := pg_catalog.set_config('lock_timeout', before, true);
+      perform set_config('lock_timeout', '100ms', true);
+      execute format('lock table %s in share row exclusive mode', pgtrickle._qualified(source));
+      perform set_config('lock_timeout', before, true);
       return;
     exception when lock_not_available then
       null;
     end;
-    if pg_catalog.clock_timestamp() > until then
+    if clock_timestamp() > until then
       raise exception 'table % is being written to by transactions that do not end', source
         using errcode = 'lock_not_available',
-              detail = pg_catalog.concat('pids: ', (
-                select pg_catalog.string_agg(distinct l.pid::text, ', ')
-                from pg_catalog.pg_locks l
+              detail = concat('pids: ', (
+                select string_agg(distinct l.pid::text, ', ')
+                from pg_locks l
                 where l.locktype = 'relation' and l.relation = source and l.granted
-                  and l.pid <> pg_catalog.pg_backend_pid())),
+                  and l.pid <> pg_backend_pid())),
               hint = 'Try again when they have ended.';
     end if;
-    perform pg_catalog.pg_sleep(0.05 + pg_catalog.random() * 0.15);
+    perform pg_sleep(0.05 + random() * 0.15);
   end loop;
 end $$;
 
@@ -169,14 +149,23 @@ create or replace function pgtrickle.enable_outbox(
   notify boolean default false, capture text default 'auto') returns text
 language plpgsql
 as $$
+begin
+  return pgtrickle._outbox_enable(
+    pgtrickle._outbox_source(name, pg_catalog.current_setting('search_path')), name,
+    retention_hours, key_columns, inline_threshold_rows, inline_threshold_bytes, notify, capture);
+end $$;
+
+-- The same for the table that the name means.
+create or replace function pgtrickle._outbox_enable(
+  source regclass, name text, retention_hours int, key_columns text[], inline_threshold_rows int,
+  inline_threshold_bytes bigint, notify boolean, capture text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
 declare
-  source regclass := pgtrickle._outbox_source(name);
-  kind text := 'table';
   keys text[] := key_columns;
   how text := capture;
+  stream_table record;
   made int;
-  outbox pgtrickle.pgt_outbox_config;
-  place record;
 begin
   perform pgtrickle._outbox_check_source(source);
   perform pgtrickle._outbox_check_options(source, retention_hours, inline_threshold_rows,
@@ -184,55 +173,70 @@ begin
   if exists (select from pgtrickle.pgt_outbox_config c where c.stream_table_oid = source) then
     raise exception 'table % already has an outbox', source
       using errcode = 'duplicate_object',
-            hint = pg_catalog.format('pgtrickle.disable_outbox(%L) drops it with its rows.', name);
+            hint = format('pgtrickle.disable_outbox(%L) drops it with its rows.', name);
   end if;
-  if pg_catalog.to_regclass('pgtrickle.pgt_stream_tables') is not null then
-    execute 'select ''stream_table'', coalesce($2, s.key_columns) '
-            'from pgtrickle.pgt_stream_tables s where s.pgt_relid = $1'
-      into kind, keys using source, keys;
-    kind := coalesce(kind, 'table');
-    keys := coalesce(keys, key_columns);
-  end if;
-  keys := coalesce(keys, pgtrickle._primary_key(source));
-  if kind = 'stream_table' and how <> 'auto' then
+  select s.key_columns into stream_table
+  from pgtrickle.pgt_stream_tables s where s.pgt_relid = source;
+  if found and how <> 'auto' then
     raise exception '% is a stream table: its refresh writes the outbox', source
       using errcode = 'invalid_parameter_value', hint = 'Leave capture out.';
+  elsif found then
+    how := 'refresh';
+    keys := coalesce(keys, stream_table.key_columns);
+  else
+    how := pgtrickle._outbox_capture_kind(source, how);
   end if;
-  how := case when kind = 'stream_table' then 'refresh'
-              when how <> 'auto' then how
-              when exists (select from pg_catalog.pg_class c
-                           where c.oid = source and c.relispartition)
-                or pgtrickle._merge_mixes_rows(source) then 'row'
-              else 'statement' end;
-  if how = 'statement' and pgtrickle._merge_mixes_rows(source) then
+  perform pgtrickle._lock_against_writers(source);
+  made := pgtrickle._outbox_create(
+    case how when 'refresh' then 'stream_table' else 'table' end, source,
+    (select r.relname from pg_class r where r.oid = source),
+    coalesce(keys, pgtrickle._primary_key(source)), retention_hours, inline_threshold_rows,
+    inline_threshold_bytes, notify, how);
+  if how <> 'refresh' then
+    perform pgtrickle._outbox_begin_capture(made, source);
+  end if;
+  return (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
+          where c.outbox_number = made);
+end $$;
+
+-- How the changes of an ordinary table are captured: as asked, or as fits it. Warns of what cannot
+-- be recorded rightly.
+create or replace function pgtrickle._outbox_capture_kind(source regclass, asked text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  rel pg_class;
+begin
+  select * into strict rel from pg_class c where c.oid = source;
+  if asked = 'statement' and pgtrickle._merge_mixes_rows(source) then
     raise warning 'a MERGE into % that inserts and updates is recorded wrongly', source
       using detail = 'This server gives statement triggers on partitioned tables the row inserted '
                      'last in place of the new versions of updated ones.',
             hint = 'Use capture => ''auto'' or ''row'' if MERGE is used on this table.';
   end if;
+  if rel.relpersistence = 'u' then
+    raise warning '% is unlogged: a crash empties it, and no outbox can say so', source;
+  end if;
+  return case when asked <> 'auto' then asked
+              when rel.relispartition or pgtrickle._merge_mixes_rows(source) then 'row'
+              else 'statement' end;
+end $$;
 
-  if kind = 'table' then
-    if exists (select from pg_catalog.pg_class c
-               where c.oid = source and c.relpersistence = 'u') then
-      raise warning '% is unlogged: a crash empties it, and no outbox can say so', source;
-    end if;
-    perform pgtrickle._lock_against_writers(source);
-  end if;
-  made := pgtrickle._outbox_create(
-    kind, source, (select r.relname from pg_catalog.pg_class r where r.oid = source), keys,
-    retention_hours, inline_threshold_rows, inline_threshold_bytes, notify, how);
-  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = made;
-  if kind = 'table' then
-    perform pgtrickle._capture_generate(outbox.outbox_number);
-    for place in select * from pgtrickle._capture_places(source) loop
-      perform pgtrickle._capture_attach(outbox, place.rel, place.place);
-      if place.place in ('root', 'leaf') then
-        perform pgtrickle._grant_reading(place.rel);
-      end if;
-    end loop;
-    perform pgtrickle._partitions_remember(outbox.outbox_number);
-  end if;
-  return outbox.outbox_table_name;
+-- Makes what records the changes of a table that is locked against writers.
+create or replace function pgtrickle._outbox_begin_capture(number int, source regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  outbox pgtrickle.pgt_outbox_config;
+  place record;
+begin
+  perform pgtrickle._capture_generate(number);
+  perform pgtrickle._outbox_make_reader(number, source);
+  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  for place in select * from pgtrickle._capture_places(source) loop
+    perform pgtrickle._capture_attach(outbox, place.rel, place.place);
+  end loop;
+  perform pgtrickle._partitions_remember(number);
 end $$;
 comment on function pgtrickle.enable_outbox(text, int, text[], int, bigint, boolean, text) is
   'Makes an outbox that records each change of a table or stream table; returns its table''s name';
@@ -298,7 +302,7 @@ end $$;
 
 create or replace function pgtrickle.disable_outbox(name text, if_exists boolean default false)
 returns void
-language plpgsql
+language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
@@ -311,24 +315,21 @@ begin
   elsif outbox.outbox_number is null then
     outbox := pgtrickle._outbox_named(name);
   end if;
-  if exists (select from pg_catalog.pg_class c where c.oid = outbox.stream_table_oid) then
-    if not (select pg_catalog.pg_has_role(c.relowner, 'USAGE') from pg_catalog.pg_class c
+  if exists (select from pg_class c where c.oid = outbox.stream_table_oid) then
+    if not (select pg_has_role(c.relowner, 'USAGE') from pg_class c
             where c.oid = outbox.stream_table_oid) then
-      raise exception 'must be owner of table %', outbox.stream_table_oid::pg_catalog.regclass
+      raise exception 'must be owner of table %', outbox.stream_table_oid::regclass
         using errcode = 'insufficient_privilege';
     end if;
+    perform pgtrickle._lock_against_writers(outbox.stream_table_oid);
     if outbox.kind = 'table' then
-      perform pgtrickle._lock_against_writers(outbox.stream_table_oid);
       for place in select * from pgtrickle._capture_places(outbox.stream_table_oid) loop
         perform pgtrickle._capture_detach(outbox.outbox_number, place.rel);
-        if place.place in ('root', 'leaf') then
-          execute pg_catalog.format('revoke select on %s from pgtrickle_owner',
-                                    pgtrickle._qualified(place.rel));
-        end if;
       end loop;
     end if;
   end if;
   perform pgtrickle._outbox_drop(outbox.outbox_number);
+  perform pgtrickle._gate_drop(outbox.reader);
 end $$;
 comment on function pgtrickle.disable_outbox(text, boolean) is
   'Drops an outbox with its rows, and the triggers that fed it';

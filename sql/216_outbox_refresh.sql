@@ -10,11 +10,12 @@ begin
   return found;
 end $$;
 
--- Writes all rows of a relation as one claim check; the caller has locked it against writers. With
--- 'FULL' the rows are all that there are. Returns the outbox id, null when there was no row to say.
+-- Writes all rows of a relation as one claim check; the transaction has locked it against writers.
+-- With 'FULL' the rows are all that there are. They are read as the owner of the outbox's table.
+-- Returns the outbox id, null when there was no row to say.
 create or replace function pgtrickle._capture_relation(number int, rel regclass, op text,
                                                        tg_op text) returns bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp set row_security = off
+language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
@@ -23,6 +24,12 @@ declare
   keys text;
 begin
   select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  perform pgtrickle._require_locked(rel);
+  if op = 'FULL' and rel <> outbox.stream_table_oid or not pgtrickle._capture_admits(number, rel)
+  then
+    raise exception '% is not recorded in the outbox of "%"', rel, outbox.stream_table_name
+      using errcode = 'wrong_object_type';
+  end if;
   select coalesce('order by ' || string_agg(format('r.j -> %L', k), ', '), '') into keys
   from unnest(outbox.key_columns) k;
   execute format(
@@ -34,10 +41,9 @@ begin
               else '{"refresh_mode": "DIFFERENTIAL"}' end::jsonb;
   execute format(
     'insert into pgtrickle.%I (outbox_id, row_num, row_op, row_data) '
-    'select $1, row_number() over (%s), $2, r.j '
-    'from (select %s as j from %s x) r',
-    outbox.delta_table_name, keys, pgtrickle._row_json('x.*'), pgtrickle._qualified(rel))
-    using made, case op when 'FULL' then 'INSERT' else op end;
+    'select $1, row_number() over (%s), $2, r.j from pgtrickle._outbox_read($3, $4, ''rows'') r (j)',
+    outbox.delta_table_name, keys)
+    using made, case op when 'FULL' then 'INSERT' else op end, outbox, rel;
   get diagnostics n = row_count;
   if n = 0 and op <> 'FULL' then
     execute format('delete from pgtrickle.%I where id = $1', outbox.outbox_table_name) using made;
@@ -50,24 +56,16 @@ begin
     perform pg_notify('pgtrickle_outbox_new', outbox.outbox_table_name);
   end if;
   return made;
-exception when insufficient_privilege then
-  raise exception 'the rows of % cannot be recorded in the outbox of "%": %', rel,
-                  outbox.stream_table_name, sqlerrm
-    using errcode = 'insufficient_privilege',
-          hint = format('GRANT SELECT ON %s TO pgtrickle_owner; GRANT USAGE ON SCHEMA %s TO '
-                        'pgtrickle_owner;', rel, (select c.relnamespace::regnamespace
-                                                  from pg_class c where c.oid = rel));
 end $$;
 
 -- Records all rows of the table anew: whoever reads on from there has the table, whatever went
 -- before. Writers wait meanwhile. Returns the outbox id.
 create or replace function pgtrickle.outbox_full_refresh(name text) returns bigint
-language plpgsql
+language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   outbox pgtrickle.pgt_outbox_config := pgtrickle._outbox_named(name);
   source regclass := outbox.stream_table_oid;
-  could_read boolean;
   made bigint;
 begin
   if outbox.kind <> 'table' then
@@ -77,13 +75,8 @@ begin
   end if;
   perform pgtrickle._outbox_check_source(source);
   perform pgtrickle._lock_against_writers(source);
-  could_read := pg_catalog.has_table_privilege('pgtrickle_owner', source, 'SELECT');
-  perform pgtrickle._grant_reading(source);
+  perform pgtrickle._outbox_make_reader(outbox.outbox_number, source);
   made := pgtrickle._capture_relation(outbox.outbox_number, source, 'FULL', null);
-  if not could_read then
-    execute pg_catalog.format('revoke select on %s from pgtrickle_owner',
-                              pgtrickle._qualified(source));
-  end if;
   perform pgtrickle._outbox_note(outbox.outbox_number, null);
   return made;
 end $$;

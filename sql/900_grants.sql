@@ -1,6 +1,7 @@
 -- Who owns what and who may do what. The last file: it looks at everything that the others made.
 --
 --   pgtrickle_owner      owns all of it, and nothing else; nobody logs in as it
+--   pgtrickle_capture    owns the functions that capture changes; may insert into outboxes
 --   pgtrickle_relay      the daemon: reads the catalog and the outboxes, writes positions (by
 --                        functions only), status, dead letters; changes no pipeline, no outbox row
 --   pgtrickle_publisher  publish()
@@ -59,7 +60,8 @@ begin
                         and d.deptype = 'e')
     order by p.oid
   loop
-    if r.proowner not in ('pgtrickle_owner'::regrole, 'pgtrickle_observer'::regrole) then
+    if r.proowner not in ('pgtrickle_owner'::regrole, 'pgtrickle_observer'::regrole,
+                          'pgtrickle_capture'::regrole) then
       execute format('alter routine %s owner to pgtrickle_owner', r.name);
     end if;
     execute format('revoke all on routine %s from public', r.name);

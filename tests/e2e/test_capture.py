@@ -338,25 +338,6 @@ def test_a_changed_table_definition_is_followed_at_once(db, orders):
         == ["amount", "id", "note"]
 
 
-def test_a_column_type_with_a_cast_to_json_of_its_own_is_refused(db):
-    db.execute("create type trap as (a int)")
-    db.execute("create function trap_json(trap) returns json language sql as "
-               "$$ select '1'::json $$")
-    db.execute("create cast (trap as json) with function trap_json(trap)")
-    for number, column in enumerate(["trap", "trap[]", "wrapped"]):
-        if column == "wrapped":
-            db.execute("create type wrapped as (t trap[])")
-        db.execute(f"create table with_trap_{number} (id int, c {column})")
-        with pytest.raises(psycopg.errors.FeatureNotSupported, match="cast to json"):
-            db.execute(f"select pgtrickle.enable_outbox('with_trap_{number}')")
-    db.execute("create table row_cast (id int)")
-    db.execute("create function row_json(row_cast) returns json language sql as "
-               "$$ select '1'::json $$")
-    db.execute("create cast (row_cast as json) with function row_json(row_cast)")
-    with pytest.raises(psycopg.errors.FeatureNotSupported, match="cast to json"):
-        db.execute("select pgtrickle.enable_outbox('row_cast')")
-
-
 # Claim check -----------------------------------------------------------------------------------
 
 def test_more_rows_than_the_threshold_become_a_claim_check_in_key_order(db):

@@ -1,0 +1,309 @@
+-- How a row of a user's table becomes JSON, without running anything that a user wrote.
+--
+-- to_jsonb() looks up a cast to json for each value whose type is not PostgreSQL's own, and runs it.
+-- The owner of the type may have made that cast, at any time, and it would run with the rights of
+-- whatever converts the row. So values of types that were made by users or extensions (enums,
+-- ranges, base types), also inside arrays, domains and composite types, are written by the output
+-- function of their type, which only a superuser can provide. All others go through to_jsonb().
+--
+-- The functions here only read the catalog and their arguments. They run with the rights of their
+-- caller, and every role may call them: the owner of a table does, through the gate.
+
+create schema if not exists pgtrickle_json;
+do $$
+begin
+  if (select nspowner from pg_catalog.pg_namespace where nspname = 'pgtrickle_json')
+     <> 'pgtrickle_owner'::regrole then
+    alter schema pgtrickle_json owner to pgtrickle_owner;
+  end if;
+end $$;
+revoke all on schema pgtrickle_json from public;
+grant usage on schema pgtrickle_json to public;
+comment on schema pgtrickle_json is
+  'Pure functions that write rows as JSON, for every role (pgtrickle-relay)';
+
+-- What a type is made of: itself without its domains, whether that is an array, and what the
+-- element, again without domains, is:
+--   'safe'       to_jsonb() looks no cast up for it, and does not fail
+--   'json'       the same, but its text may be none that jsonb accepts
+--   'output'     made by a user or an extension: written by its output function
+--   'composite'  made by a user: its attributes are looked at one by one
+create or replace function pgtrickle_json.kind(
+  type oid, out is_array boolean, out leaf oid, out kind text)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  t record;
+begin
+  is_array := false;
+  leaf := type;
+  loop
+    select p.typtype, p.typbasetype, p.typrelid,
+           case when p.typsubscript = 'array_subscript_handler'::regproc then p.typelem end as element
+    into strict t from pg_type p where p.oid = leaf;
+    if t.typtype = 'd' then
+      leaf := t.typbasetype;
+    elsif t.element is not null and not is_array then
+      is_array := true;
+      leaf := t.element;
+    else
+      exit;
+    end if;
+  end loop;
+  kind := case when leaf = 'json'::regtype then 'json'
+               when leaf < 16384 then 'safe'
+               when t.typtype = 'c' then 'composite'
+               else 'output' end;
+end $$;
+
+-- The composite types, as relations, that the columns of a relation are made of.
+create or replace function pgtrickle_json.parts(rel oid) returns oid[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  found_parts oid[] := '{}';
+  todo oid[] := array[rel];
+  part oid;
+begin
+  while todo <> '{}' loop
+    select coalesce(array_agg(distinct t.typrelid), '{}') into todo
+    from pg_attribute a
+    cross join lateral pgtrickle_json.kind(a.atttypid) k
+    join pg_type t on t.oid = k.leaf
+    where a.attrelid = any (todo) and a.attnum > 0 and not a.attisdropped
+      and k.kind = 'composite' and t.typrelid <> all (found_parts);
+    found_parts := found_parts || todo;
+  end loop;
+  return found_parts;
+end $$;
+
+-- Whether what the snapshot of this transaction shows of a relation's columns is what they are now.
+-- A REPEATABLE READ transaction reads the catalog as it was when it began, while PostgreSQL works
+-- with the columns as they are. has_column_privilege() (null: there is no such column) and
+-- pg_relation_filenode() (a new one after each rewrite, which a change of type needs) tell the
+-- present. A partition may not have been there at all.
+create or replace function pgtrickle_json._is_current(rel oid) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  last_column int;
+begin
+  select max(a.attnum) into last_column from pg_attribute a where a.attrelid = rel;
+  if last_column is null then
+    return false;
+  end if;
+  return not exists (
+      select from generate_series(last_column + 1, 1600) n
+      where has_column_privilege(rel, n::smallint, 'SELECT') is not null)
+    and not exists (
+      select from pg_attribute a
+      where a.attrelid = rel and a.attnum > 0
+        and a.attisdropped <> (has_column_privilege(rel, a.attnum, 'SELECT') is null))
+    and not exists (
+      select from pg_partition_tree(rel) p left join pg_class c on c.oid = p.relid
+      where c.oid is null or pg_relation_filenode(p.relid) <> c.relfilenode)
+    and not exists (
+      select from pg_class c
+      where c.oid = rel and pg_relation_filenode(rel) <> c.relfilenode);
+end $$;
+
+-- What the columns of a relation are, as the catalog shows them: 'plain' where to_jsonb(row) is safe
+-- and does not fail, else a digest of the columns.
+create or replace function pgtrickle_json.digest(rel oid) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  relations constant oid[] := array[rel] || pgtrickle_json.parts(rel);
+begin
+  return (
+    select case when bool_and(k.kind = 'safe') is not false then 'plain'
+                else md5(string_agg(format('%s %s %s %s', a.attrelid, a.attnum, a.attname,
+                                           a.atttypid), ','
+                                    order by a.attrelid, a.attnum)) end
+    from pg_attribute a cross join lateral pgtrickle_json.kind(a.atttypid) k
+    where a.attrelid = any (relations) and a.attnum > 0 and not a.attisdropped);
+end $$;
+
+-- The same, or null where this transaction cannot know it.
+--
+-- Declared IMMUTABLE so that the planner replaces a call by its result: a statement that compares
+-- it costs nothing. A plan whose statement names the relation as a constant of type oid is made
+-- again when the relation changes, so the result is never older than the columns. `parts` are the
+-- composite types within, named for that alone.
+create or replace function pgtrickle_json.shape(rel oid, variadic parts oid[] default '{}')
+returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  relation oid;
+begin
+  foreach relation in array array[rel] || pgtrickle_json.parts(rel) loop
+    if not pgtrickle_json._is_current(relation) then
+      return null;
+    end if;
+  end loop;
+  return pgtrickle_json.digest(rel);
+end $$;
+
+-- The expression whose to_jsonb() is what the value of a type is in JSON. `value` is the expression
+-- for the value; where all is safe it comes back as it is.
+create or replace function pgtrickle_json.value_sql(type oid, value text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  k constant record := pgtrickle_json.kind(type);
+  element text;
+begin
+  if k.kind in ('safe', 'json') then
+    return value;
+  elsif k.kind = 'output' then
+    -- format() takes the output function. An array is written as text, and read as one of texts.
+    return format('case when pg_catalog.num_nulls(%1$s) operator(pg_catalog.=) 0 '
+                  'then pg_catalog.format(''%%s'', %1$s)%2$s end',
+                  value, case when k.is_array then '::pg_catalog._text' else '' end);
+  elsif not k.is_array then
+    return pgtrickle_json.composite_sql(k.leaf, value);
+  end if;
+  element := pgtrickle_json.composite_sql(k.leaf, format('(%s)[n]', value));
+  if element = format('(%s)[n]', value) then
+    return value;
+  end if;
+  -- One of several dimensions is written as text.
+  return format('case when pg_catalog.num_nulls(%1$s) operator(pg_catalog.<>) 0 then null '
+                'when pg_catalog.array_ndims(%1$s) operator(pg_catalog.>) 1 '
+                'then pg_catalog.to_jsonb(pg_catalog.format(''%%s'', %1$s)) else coalesce('
+                '(select pg_catalog.jsonb_agg(%2$s order by n) '
+                'from pg_catalog.generate_subscripts(%1$s, 1) n), ''[]''::pg_catalog.jsonb) end',
+                value, element);
+end $$;
+
+-- The same for a value of a composite type.
+create or replace function pgtrickle_json.composite_sql(type oid, value text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  fields record;
+begin
+  select string_agg(format('%s as %I', f.written, f.name), ', ' order by f.attnum) as listed,
+         bool_and(f.written = f.plain) as all_plain
+  into fields
+  from (select a.attnum, a.attname as name, p.plain,
+               pgtrickle_json.value_sql(a.atttypid, p.plain) as written
+        from pg_type t
+        join pg_attribute a on a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped
+        cross join lateral (select format('(%s).%I', value, a.attname) as plain) p
+        where t.oid = type) f;
+  if fields.all_plain is not false then
+    return value;
+  end if;
+  return format('case when pg_catalog.num_nulls(%s) operator(pg_catalog.=) 0 then '
+                '(select pg_catalog.to_jsonb(f.*) from (select %s) f) end', value, fields.listed);
+end $$;
+
+-- The expression for a row of a relation as jsonb. `row` is the name of the row in the statement
+-- (of a table, or of a record variable), `whole` what stands for all of it there. Where the row is
+-- known to be `small`, far below a megabyte, its size is not asked.
+create or replace function pgtrickle_json.row_sql(rel oid, "row" text, whole text,
+                                                  small boolean default false) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  columns record;
+begin
+  select string_agg(format('%s as %I', c.written, c.name), ', ' order by c.attnum) as listed,
+         bool_and(c.written = c.plain) as all_plain,
+         bool_or(c.kind = 'json') as has_json
+  into columns
+  from (select a.attnum, a.attname as name, p.plain,
+               (pgtrickle_json.kind(a.atttypid)).kind,
+               pgtrickle_json.value_sql(a.atttypid, p.plain) as written
+        from pg_attribute a
+        cross join lateral (select format('%s.%I', "row", a.attname) as plain) p
+        where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
+        union all
+        -- Within composite types.
+        select 0, null, null, k.kind, null
+        from pg_attribute a cross join lateral pgtrickle_json.kind(a.atttypid) k
+        where a.attrelid = any (pgtrickle_json.parts(rel)) and k.kind = 'json'
+          and not a.attisdropped) c;
+  if columns.has_json then
+    return case when columns.all_plain then format('pgtrickle_json.careful(%s)', whole)
+                else format('(select pgtrickle_json.careful(r.*) from (select %s) r)',
+                            columns.listed) end;
+  elsif columns.all_plain is not false then
+    return pgtrickle_json.plain_row_sql(whole, small);
+  end if;
+  return format('(select %s from (select %s) r)', pgtrickle_json.plain_row_sql('r.*', small),
+                columns.listed);
+end $$;
+
+-- The same where all columns are safe. What is beyond a megabyte, compressed, may be more than jsonb
+-- holds.
+create or replace function pgtrickle_json.plain_row_sql(whole text, small boolean) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select format(case when small then 'pg_catalog.to_jsonb(%1$s)' else 'case when pg_catalog.pg_column_size(%1$s) operator(pg_catalog.<=) 1000000 '
+                'then pg_catalog.to_jsonb(%1$s) else pgtrickle_json.careful(%1$s) end' end, whole);
+$$;
+
+-- A row as jsonb, whatever it holds. A column that jsonb cannot hold (a json value that jsonb does
+-- not accept, or, in a row that is too large as a whole, one beyond a megabyte) is null and named in
+-- "__pgtrickle_omitted". The values of the row must be safe: see value_sql.
+create or replace function pgtrickle_json.careful("row" record) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return to_jsonb("row");
+exception when others then
+  return pgtrickle_json._omitting("row");
+end $$;
+
+-- The columns of a row one by one. json_each() must not look at escapes such as \u0000, which it
+-- refuses: marks stand for them meanwhile. (No literal has a backslash: the writer's
+-- standard_conforming_strings decides what that means.)
+create or replace function pgtrickle_json._omitting("row" record) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  backslash constant text := chr(92);
+  for_two constant text := md5(random()::text);
+  for_escape constant text := md5(random()::text);
+  marked constant json := replace(replace(row_to_json("row")::text, backslash || backslash, for_two),
+                                  backslash || 'u', for_escape);
+  col record;
+  held jsonb := '{}';
+  omitted text[] := '{}';
+  size bigint := 0;
+begin
+  for col in
+    select replace(j.key, for_two, backslash) as name,
+           replace(replace(j.value::text, for_escape, backslash || 'u'), for_two,
+                   backslash || backslash) as value
+    from json_each(marked) j
+  loop
+    begin
+      size := size + octet_length(col.value);
+      if octet_length(col.value) > 1048576 and size > 100000000 then
+        raise program_limit_exceeded;
+      end if;
+      held := held || jsonb_build_object(col.name, col.value::jsonb);
+    exception when others then
+      held := held || jsonb_build_object(col.name, null);
+      omitted := omitted || col.name;
+    end;
+  end loop;
+  return held || jsonb_build_object('__pgtrickle_omitted', omitted);
+exception when others then
+  return '{"__pgtrickle_omitted": ["*"]}';
+end $$;
+
+do $$
+declare
+  f regprocedure;
+begin
+  for f in select p.oid from pg_catalog.pg_proc p
+           where p.pronamespace = 'pgtrickle_json'::regnamespace loop
+    execute pg_catalog.format('alter function %s owner to pgtrickle_owner', f);
+    execute pg_catalog.format('grant execute on function %s to public', f);
+  end loop;
+end $$;
