@@ -304,6 +304,13 @@ begin
   for f in select p.oid from pg_catalog.pg_proc p
            where p.pronamespace = 'pgtrickle_json'::regnamespace loop
     execute pg_catalog.format('alter function %s owner to pgtrickle_owner', f);
-    execute pg_catalog.format('grant execute on function %s to public', f);
+    execute pg_catalog.format('revoke all on function %s from public', f);
+    execute pg_catalog.format('grant execute on function %s to pgtrickle_admin, pgtrickle_capture', f);
   end loop;
 end $$;
+-- What the owner of a table calls, as whom its rows are read.
+grant execute on function
+  pgtrickle_json.row_sql(oid, text, text, boolean), pgtrickle_json.plain_row_sql(text, boolean),
+  pgtrickle_json.value_sql(oid, text), pgtrickle_json.composite_sql(oid, text),
+  pgtrickle_json.kind(oid), pgtrickle_json.parts(oid), pgtrickle_json.careful(record),
+  pgtrickle_json._omitting(record) to public;

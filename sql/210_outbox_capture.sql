@@ -76,7 +76,9 @@ $$;
 --
 -- Partitions inherit the row trigger, and it must leave alone the rows of statements on the parent.
 -- So statements on a partitioned table say that they run: a stack of trigger depths, in a setting
--- of the transaction. (A foreign key's cascade begins one deeper than it ends.)
+-- of the transaction. (A foreign key's cascade begins one deeper than it ends.) Any role can write a
+-- setting. So this one begins with the time of the client's statement, and counts for no other: what
+-- is left in a session hides no change from the outbox.
 create or replace function pgtrickle._capture_names(outbox pgtrickle.pgt_outbox_config)
 returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -94,25 +96,32 @@ as $$
                                outbox.outbox_table_name)
                    else '' end,
     'enter', case when p.partitioned then format(
-      'caller := pg_catalog.set_config(%1$L, pg_catalog.concat('
-      'pg_catalog.current_setting(%1$L, true), pg_catalog.pg_trigger_depth(), '';''), true);',
-      p.running) else '' end,
+      'caller := pg_catalog.set_config(%L, pg_catalog.concat(case when %s '
+      'then pg_catalog.current_setting(%L, true) else %s end, pg_catalog.pg_trigger_depth(), '';''), '
+      'true);', p.name, p.is_of_now, p.name, p.stamp) else '' end,
     'leave', case when p.partitioned then format(
       'perform pg_catalog.set_config(%1$L, pg_catalog.regexp_replace('
-      'pg_catalog.current_setting(%1$L, true), ''[0-9]+;$'', ''''), true);', p.running)
+      'pg_catalog.current_setting(%1$L, true), ''[0-9]+;$'', ''''), true);', p.name)
       else '' end,
     'skip', case when outbox.capture = 'statement' then concat(
       'if pg_catalog.current_setting(''session_replication_role'') '
       'operator(pg_catalog.<>) ''replica''',
       case when p.partitioned then format(
-        ' and coalesce((pg_catalog.regexp_match(pg_catalog.current_setting(%L, true), '
-        '''([0-9]+);$''))[1]::int, 0) operator(pg_catalog.>=) pg_catalog.pg_trigger_depth()',
-        p.running) end,
+        ' and %s and coalesce((pg_catalog.regexp_match(pg_catalog.current_setting(%L, true), '
+        '''([0-9]{1,9});$''))[1]::int, 0) operator(pg_catalog.>=) pg_catalog.pg_trigger_depth()',
+        p.is_of_now, p.name) end,
       ' then return null; end if;') else '' end)
-  from (select outbox.capture = 'statement' and exists (
-                 select from pg_class c
-                 where c.oid = outbox.stream_table_oid and c.relkind = 'p') as partitioned,
-               'pgtrickle_capture.p' || outbox.outbox_number as running) p;
+  from (
+    select q.partitioned, q.name, q.stamp,
+           format('pg_catalog.starts_with(pg_catalog.current_setting(%L, true), %s)', q.name,
+                  q.stamp) as is_of_now
+    from (
+      select outbox.capture = 'statement' and exists (
+               select from pg_class c
+               where c.oid = outbox.stream_table_oid and c.relkind = 'p') as partitioned,
+             'pgtrickle_capture.p' || outbox.outbox_number as name,
+             'pg_catalog.concat(pg_catalog.encode(pg_catalog.timestamptz_send('
+             'pg_catalog.statement_timestamp()), ''hex''), '':'')' as stamp) q) p;
 $$;
 
 -- What the bodies of an outbox's functions ask about the relation that they were called for:

@@ -27,8 +27,9 @@
 -- MERGE is recorded in several parts. Where nothing is nested the setting stays empty
 -- and all this costs two microseconds.
 --
--- A forged setting harms nobody else: only rows whose random tag it knows, and that were written
--- since the transaction began, are written again, unchanged.
+-- Any role can write the setting. A forged one harms no other role: only rows whose random tag it
+-- knows, and that were written since the transaction began, are written again, unchanged; one that
+-- cannot be read counts as empty.
 --
 -- A function called in the middle of a statement on the table (INSERT ... SELECT f(x)) which itself
 -- writes to the table has the statement's depth and counts as a neighbour: recorded first.
@@ -112,6 +113,11 @@ declare
   depth int;
   joined jsonb;
 begin
+  if exists (select from jsonb_each(notes) n
+             where not (n.key::int > 0 and (n.value ->> 0)::uuid is not null
+                        and (n.value ->> 1)::bigint > 0)) then
+    return '{}';
+  end if;
   foreach depth in array coalesce(parts[2:], '{}')::int[] loop
     if exists (select from jsonb_object_keys(notes) k where k::int > depth) then
       joined := pgtrickle._notes_join(outbox.outbox_table_name, notes, depth);
@@ -121,6 +127,20 @@ begin
     end if;
   end loop;
   return notes;
+end $$;
+
+-- The same where the setting may be forged: what cannot be read counts as empty.
+create or replace function pgtrickle._notes_of_session(outbox pgtrickle.pgt_outbox_config)
+returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('pgtrickle_capture.s' || outbox.outbox_number, true) <> '' then
+    return pgtrickle._notes_read(outbox);
+  end if;
+  return '{}';
+exception when data_exception then
+  return '{}';
 end $$;
 
 create or replace function pgtrickle._notes_write(outbox pgtrickle.pgt_outbox_config, notes jsonb)
@@ -232,7 +252,7 @@ declare
   misplaced bigint;
 begin
   select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  notes := pgtrickle._notes_read(outbox);
+  notes := pgtrickle._notes_of_session(outbox);
   if exists (select from jsonb_object_keys(notes) k where k::int > depth) then
     nested := pgtrickle._notes_join(outbox.outbox_table_name, notes, depth + 1);
     if written is not null or outbox.capture = 'row' then
@@ -257,5 +277,5 @@ declare
 begin
   select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
   perform pgtrickle._notes_write(
-    outbox, pgtrickle._notes_add(outbox, pgtrickle._notes_read(outbox), written));
+    outbox, pgtrickle._notes_add(outbox, pgtrickle._notes_of_session(outbox), written));
 end $$;

@@ -142,11 +142,30 @@ $$;
 create or replace function pgtrickle._outbox_make_reader(number int, source regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
+declare
+  owner constant oid := (select c.relowner from pg_class c where c.oid = source);
+  reader text := (select c.reader from pgtrickle.pgt_outbox_config c
+                  where c.outbox_number = number);
 begin
-  perform pgtrickle._gate_function(
-    c.reader, r.relowner, pgtrickle._outbox_reader_body(number))
-  from pgtrickle.pgt_outbox_config c join pg_class r on r.oid = source
-  where c.outbox_number = number;
+  if pgtrickle._gate_owner(reader) <> owner then
+    -- The table has another owner than it had.
+    perform pgtrickle._gate_drop(reader);
+    reader := pgtrickle._outbox_name_reader(number);
+  end if;
+  perform pgtrickle._gate_function(reader, owner, pgtrickle._outbox_reader_body(number));
+end $$;
+
+-- Gives the reader of an outbox another name, where a function of that name is there that is not the
+-- table's owner's.
+create or replace function pgtrickle._outbox_name_reader(number int) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update pgtrickle.pgt_outbox_config c set reader = pgtrickle._gate_name('outbox')
+  from pg_class r
+  where c.outbox_number = number and r.oid = c.stream_table_oid
+    and pgtrickle._gate_owner(c.reader) is distinct from r.relowner;
+  return (select c.reader from pgtrickle.pgt_outbox_config c where c.outbox_number = number);
 end $$;
 
 -- Reads a relation of an outbox's table, as the owner of the table; see _outbox_reader_body.
