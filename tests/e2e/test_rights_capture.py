@@ -174,15 +174,15 @@ def test_a_detached_partition_that_gets_another_column_runs_no_cast(spied):
 def shop(db):
     """A table of a plain role, its outbox made by an administrator, and a role that may write it."""
     db.login("shopkeeper")
-    db.login("clerk")
+    db.login("cashier")
     db.execute("create schema shop authorization shopkeeper")
     with db.connect(user="shopkeeper") as owner:
         owner.execute("create table shop.sales (id int, day int, primary key (id, day)) "
                       "partition by list (day)")
         owner.execute("create table shop.sales_1 partition of shop.sales for values in (1)")
         owner.execute("create table shop.other (id int primary key, day int)")
-        owner.execute("grant usage on schema shop to clerk")
-        owner.execute("grant all on all tables in schema shop to clerk")
+        owner.execute("grant usage on schema shop to cashier")
+        owner.execute("grant all on all tables in schema shop to cashier")
     db.execute("select pgtrickle.enable_outbox('shop.sales', capture => 'statement')")
     return db
 
@@ -208,10 +208,10 @@ def test_the_owner_makes_attaches_and_truncates_partitions_of_a_captured_table(s
 def test_a_new_owner_makes_partitions_once_upkeep_has_looked(shop):
     db = shop
     for table in ("sales", "sales_1"):
-        db.execute(f"alter table shop.{table} owner to clerk")
-    db.execute("grant create on schema shop to clerk")
+        db.execute(f"alter table shop.{table} owner to cashier")
+    db.execute("grant create on schema shop to cashier")
     assert db.one("select pgtrickle.outbox_capture_upkeep()") == 1
-    with db.connect(user="clerk") as owner:
+    with db.connect(user="cashier") as owner:
         owner.execute("create table shop.sales_2 partition of shop.sales for values in (2)")
         owner.execute("insert into shop.sales values (2, 2)")
     with db.connect(user="shopkeeper") as former:
@@ -228,7 +228,7 @@ def test_a_truncate_that_cannot_be_recorded_goes_on_and_is_said(shop):
     # Row security that binds the owner too hides rows from it.
     db.execute("alter table shop.sales_1 enable row level security")
     db.execute("alter table shop.sales_1 force row level security")
-    with db.connect(user="clerk") as writer:
+    with db.connect(user="cashier") as writer:
         writer.execute("truncate shop.sales_1")
     assert db.one("select count(*) from shop.sales") == 0
     problem = db.one("select problem from pgtrickle.pgt_outbox_config")
@@ -238,7 +238,7 @@ def test_a_truncate_that_cannot_be_recorded_goes_on_and_is_said(shop):
 def test_a_forged_setting_hides_no_truncate(shop):
     db = shop
     db.execute("insert into shop.sales values (1, 1)")
-    with db.connect(user="clerk") as writer:
+    with db.connect(user="cashier") as writer:
         for value in ("yes", "1", "on"):
             writer.execute("select set_config('pgtrickle_capture.t1', %s, false)", (value,))
         writer.execute("truncate shop.sales_1")
@@ -260,7 +260,7 @@ def test_a_capture_function_records_no_other_table(shop):
 def test_a_writer_has_no_other_way_into_an_outbox(shop):
     db = shop
     refused = psycopg.errors.InsufficientPrivilege
-    with db.connect(user="clerk") as writer:
+    with db.connect(user="cashier") as writer:
         writer.execute("insert into shop.sales values (1, 1)")
         for statement in (
                 "insert into pgtrickle.outbox_sales (payload) values ('{}')",
