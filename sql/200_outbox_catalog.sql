@@ -340,6 +340,7 @@ begin
   from pgtrickle.pgt_outbox_config c join pg_class r on r.oid = c.stream_table_oid
   where c.outbox_number = number;
   delete from pgtrickle.pgt_outbox_config c where c.outbox_number = number returning * into outbox;
+  delete from pgtrickle._outbox_misses m where m.outbox_number = number;
   for f in
     select p.oid from pg_proc p
     where p.pronamespace = 'pgtrickle'::regnamespace

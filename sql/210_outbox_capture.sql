@@ -164,16 +164,20 @@ begin
                      and t.tgname = format('!pgtrickle_%s_begin', number)))));
 end $$;
 
--- Notes that changes of a table could not be recorded, with the remedy.
+-- Changes that could not be recorded: upkeep makes a full refresh of each outbox that is named here, or
+-- says in its `problem` what to do. Rows are only added by the transactions of applications, so that
+-- none of them waits or fails.
+create table if not exists pgtrickle._outbox_misses (
+  outbox_number int not null,
+  why           text not null,
+  missed_at     timestamptz not null default clock_timestamp()
+);
+
 create or replace function pgtrickle._capture_missed(number int, why text) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+language sql security definer set search_path = pg_catalog, pg_temp
 as $$
-begin
-  perform pgtrickle._outbox_note(number, format(
-    '%s. SELECT pgtrickle.outbox_full_refresh(%L) records all rows anew (writers wait meanwhile)',
-    why, (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
-          where c.outbox_number = number)));
-end $$;
+  insert into pgtrickle._outbox_misses (outbox_number, why) values (number, why);
+$$;
 
 -- The queries that record the rows of a statement, for a relation with the columns of `rel`. `parts`
 -- is {"inserted": name of the transition table of new rows, "deleted": that of old rows}, either or
@@ -222,7 +226,7 @@ as $$
 $$;
 
 -- The same for a statement that is being recorded, by what the catalog says of the columns at this
--- moment; null where this transaction cannot know that.
+-- moment; null where this transaction cannot know that, for it began before.
 create or replace function pgtrickle._capture_queries_now(number int, rel oid, parts jsonb)
 returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -230,10 +234,10 @@ as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
 begin
-  if pgtrickle_json.shape(rel) is null then
+  select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  if outbox.outbox_number is null or pgtrickle_json.shape(rel) is null then
     return null;
   end if;
-  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
   return pgtrickle._capture_queries(outbox, rel, parts);
 end $$;
 

@@ -239,6 +239,12 @@ begin
     using (note ->> 0)::uuid, from_id;
 end $$;
 
+-- Why the order of nested statements is not known: a REPEATABLE READ transaction that began before the
+-- outbox was made does not see it.
+create or replace function pgtrickle._began_before() returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$ select 'a transaction wrote to the table that began before the outbox was made'; $$;
+
 -- A statement, or a part of one, has been recorded as `written` (null: it had no rows): brings what
 -- was nested in it behind it.
 create or replace function pgtrickle._capture_settle(number int, written bigint) returns void
@@ -252,6 +258,10 @@ declare
   misplaced bigint;
 begin
   select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  if not found then
+    perform pgtrickle._capture_missed(number, pgtrickle._began_before());
+    return;
+  end if;
   notes := pgtrickle._notes_of_session(outbox);
   if exists (select from jsonb_object_keys(notes) k where k::int > depth) then
     nested := pgtrickle._notes_join(outbox.outbox_table_name, notes, depth + 1);
@@ -276,6 +286,10 @@ declare
   outbox pgtrickle.pgt_outbox_config;
 begin
   select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  if not found then
+    perform pgtrickle._capture_missed(number, pgtrickle._began_before());
+    return;
+  end if;
   perform pgtrickle._notes_write(
     outbox, pgtrickle._notes_add(outbox, pgtrickle._notes_of_session(outbox), written));
 end $$;

@@ -75,7 +75,7 @@ end $$;
 drop function if exists pgtrickle._upkeep_findings();  -- earlier versions returned something else
 create or replace function pgtrickle._upkeep_findings()
 returns table (number int, gone boolean, partitions boolean, triggers boolean, keys boolean,
-               columns boolean, owner boolean)
+               columns boolean, owner boolean, missed boolean)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with outboxes as (
@@ -147,7 +147,8 @@ as $$
            join pg_class r on r.oid = o.stream_table_oid
            where f.pronamespace = 'pgtrickle'::regnamespace
              and f.proname = format('_capture_%s_row', o.outbox_number)
-             and not exists (select from aclexplode(f.proacl) a where a.grantee = r.relowner))
+             and not exists (select from aclexplode(f.proacl) a where a.grantee = r.relowner)),
+         exists (select from pgtrickle._outbox_misses m where m.outbox_number = o.outbox_number)
   from outboxes o;
 $$;
 
@@ -329,6 +330,20 @@ end $$;
 drop function if exists pgtrickle._upkeep_dropped(pgtrickle.pgt_outbox_config);
 drop function if exists pgtrickle._upkeep_keys(pgtrickle.pgt_outbox_config);
 
+-- What an outbox has missed, which is forgotten with that.
+create or replace function pgtrickle._upkeep_misses(number int) returns text
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  reasons text;
+begin
+  with gone as (
+    delete from pgtrickle._outbox_misses m where m.outbox_number = number returning m.why
+  )
+  select string_agg(distinct g.why, '; ') into reasons from gone g;
+  return reasons;
+end $$;
+
 -- Sets right whatever changed about the tables of outboxes since the last time; returns how many
 -- outboxes there was something to do for. What cannot be done is said in their `problem`.
 create or replace function pgtrickle.outbox_capture_upkeep() returns int
@@ -343,6 +358,7 @@ begin
   for f in
     select u.* from pgtrickle._upkeep_findings() u
     where u.gone or u.partitions or u.triggers or u.keys or u.columns or u.owner
+       or u.missed
   loop
     select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = f.number;
     continue when outbox.outbox_number is null;
@@ -363,6 +379,10 @@ begin
           did := true;
         elsif f.triggers then
           perform pgtrickle._upkeep_triggers(outbox);
+          did := true;
+        end if;
+        if f.missed then
+          perform pgtrickle._upkeep_refresh(outbox, pgtrickle._upkeep_misses(f.number));
           did := true;
         end if;
         if outbox.problem like 'upkeep needs %' and outbox.problem = (
@@ -462,7 +482,7 @@ begin
       '_capture_generate', '_capture_places', '_capture_triggers', '_capture_attach',
       '_capture_detach', '_capture_relation', '_estimated_rows', '_upkeep_max_rows',
       '_upkeep_refresh', '_upkeep_findings', '_upkeep_partitions', '_upkeep_triggers',
-      '_upkeep_dropped', '_upkeep_keys', '_partition_has_rows'])
+      '_upkeep_dropped', '_upkeep_keys', '_upkeep_misses', '_partition_has_rows'])
   loop
     execute pg_catalog.format('grant execute on function %s to pgtrickle_admin', f);
   end loop;
