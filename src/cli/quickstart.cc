@@ -24,7 +24,10 @@ using postgres::Connection;
 constexpr std::chrono::seconds kTimeout{60};
 
 /// What a user would write to get here: a table, a stream table over it, its outbox, a pipeline.
+/// (The program's own sessions look nothing up in the schema public.)
 constexpr std::string_view kDemo = R"sql(
+set search_path to public;
+
 create table orders (
   id bigint generated always as identity primary key,
   region text not null,
@@ -45,7 +48,8 @@ select pgtrickle.enable_relay('revenue-to-screen');
 )sql";
 
 constexpr std::string_view kOrder =
-    "insert into orders (region, amount) values ((array['europe', 'asia', 'americas', 'africa'])"
+    "insert into public.orders (region, amount) values ((array['europe', 'asia', 'americas', "
+    "'africa'])"
     "[1 + floor(random() * 4)::int], round((5 + random() * 495)::numeric, 2))";
 
 /// Writes orders at a rate until it is stopped, and sometimes corrects or cancels one.

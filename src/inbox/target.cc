@@ -182,12 +182,19 @@ std::string insert_statement(const Target& target, std::string_view event_id) {
         "on conflict ({}) do nothing returning {}",
         target.table, names, values, elements, durable, event_id, event_id);
   }
+  // The equality of a type that users made is not looked up: the ids are compared as they are
+  // written.
+  const auto comparable = [&](std::string_view id) {
+    return target.ids_are_of_users ? fmt::format("pg_catalog.format('%s', {})", id)
+                                   : std::string(id);
+  };
   return fmt::format(
       "with x as materialized (select * from rows from ({0}) with ordinality u ({1}, n)), "
       "w as (insert into {2} ({3}) select {4} from x where {5} order by x.n "
       "on conflict ({6}) do nothing returning {6} as id) "
-      "select pg_catalog.min(x.n) from w join x on {7} = w.id group by w.id",
-      arrays, aliases, target.table, names, values, durable, event_id, id_value);
+      "select pg_catalog.min(x.n) from w join x on {7} = {8} group by {8}",
+      arrays, aliases, target.table, names, values, durable, event_id, comparable(id_value),
+      comparable("w.id"));
 }
 
 Result<Target> open_target(Connection& connection, const Options& options, Deadline deadline,
@@ -206,6 +213,7 @@ Result<Target> open_target(Connection& connection, const Options& options, Deadl
       target.columns.begin(), target.columns.end(),
       [](const Target::Column& column) { return column.field == InboxField::event_id; });
   target.ids_are_text = id->type == "text" || id->type.starts_with("character varying");
+  target.ids_are_of_users = id->type.find('.') != std::string::npos;  // qualified: not pg_catalog's
   target.insert = insert_statement(target, connection.quote_identifier(id->name));
   return target;
 }

@@ -24,6 +24,7 @@ struct Target {
   std::vector<Column> columns;
   /// Ids come back as they were sent; else their numbers in the statement come back.
   bool ids_are_text = true;
+  bool ids_are_of_users = false;  ///< of a type that is not the server's own
   std::string insert;  ///< the statement: an array a column; a row for each id that was new
 };
 

@@ -13,6 +13,26 @@ namespace relay::postgres {
 
 namespace {
 
+/// What the program relies on, whatever ALTER ROLE or ALTER DATABASE ... SET says. Set by
+/// statements and not by startup options, which PgBouncer refuses.
+constexpr std::string_view kSessionSettings =
+    // Nothing is looked up in a schema that others may write to.
+    "set search_path to pg_catalog, pg_temp;"
+    // How statements are read, and values and names written.
+    "set standard_conforming_strings to on; set array_nulls to on; set quote_all_identifiers to "
+    "off;"
+    "set datestyle to 'ISO'; set intervalstyle to 'postgres'; set timezone to 'UTC';"
+    "set bytea_output to 'hex'; set extra_float_digits to 1; set row_security to on;"
+    // What a statement sees, and that it may write.
+    "set default_transaction_isolation to 'read committed';"
+    "set default_transaction_read_only to off; set default_transaction_deferrable to off;"
+    // Deadlines are the program's own. A session that waits for work is not idle by mistake.
+    "set lock_timeout to 0; set idle_in_transaction_session_timeout to 0;"
+    "set idle_session_timeout to 0;"
+    // A generic plan of a keyset read, made while the table was small, would be a sequential scan
+    // for ever: each execution is planned for its own parameters.
+    "set plan_cache_mode to 'force_custom_plan';";
+
 struct ConninfoDeleter {
   void operator()(PQconninfoOption* options) const { PQconninfoFree(options); }
 };
@@ -169,12 +189,9 @@ Result<void> Connection::renew(const Options& options, Deadline deadline, std::s
 
 Result<void> Connection::configure(const Options& options, Deadline deadline,
                                    std::stop_token stop) {
-  // A generic plan of a keyset read, made while the table was small, would be a sequential scan for
-  // ever: each execution is planned for its own parameters.
-  std::string sql = fmt::format(
-      "set datestyle to 'ISO'; set timezone to 'UTC'; set bytea_output to 'hex';"
-      "set plan_cache_mode to 'force_custom_plan'; set statement_timeout to {};",
-      options.statement_timeout.count());
+  std::string sql(kSessionSettings);
+  sql += fmt::format("set statement_timeout to {};", options.statement_timeout.count());
+  if (PQserverVersion(handle_.get()) >= 170000) sql += "set transaction_timeout to 0;";
   if (options.keepalive) {
     sql +=
         "set tcp_keepalives_idle to 2; set tcp_keepalives_interval to 1;"
