@@ -1,15 +1,17 @@
 -- Who owns what and who may do what. The last file: it looks at everything that the others made.
 --
---   pgtrickle_owner      owns all of it, and nothing else; nobody logs in as it
---   pgtrickle_capture    owns the functions that capture changes; may insert into outboxes
+--   pgtrickle_owner      owns all of it but what follows; no role logs in as it
+--   pgtrickle_capture    owns the functions that capture triggers call, and nothing else
+--   pgtrickle_sandbox    owns the gate to other owners' functions, and nothing else
+--   pgtrickle_observer   owns one function, which shows how long a writer has been open
 --   pgtrickle_relay      the daemon: reads the catalog and the outboxes, writes positions (by
 --                        functions only), status, dead letters; changes no pipeline, no outbox row
 --   pgtrickle_publisher  publish()
 --   pgtrickle_admin      calls every function that users call, and may do what those two may
---   pgtrickle_observer   owns one function, which shows how long a writer has been open
 --
 -- A function whose name begins with _ is called by other functions; no role is given it here, but
--- administrators those that their own calls reach with their own rights.
+-- administrators those that their own calls reach with their own rights. docs/security.md lists all
+-- functions with owner and grants.
 
 -- The observer gets its one function, and sees the start of other sessions' transactions where the
 -- installing role may allow that; elsewhere the age of open writers is not shown, and nothing else
@@ -34,7 +36,8 @@ end $$;
 
 revoke create on schema pgtrickle from pgtrickle_observer;
 
--- Ownership, and nothing for everybody. What an extension owns stays as it is.
+-- Ownership, and nothing for PUBLIC. What an extension owns stays as it is, and functions that
+-- belong to one of the roles above stay with it.
 do $$
 declare
   r record;
@@ -61,7 +64,7 @@ begin
     order by p.oid
   loop
     if r.proowner not in ('pgtrickle_owner'::regrole, 'pgtrickle_observer'::regrole,
-                          'pgtrickle_capture'::regrole) then
+                          'pgtrickle_capture'::regrole, 'pgtrickle_sandbox'::regrole) then
       execute format('alter routine %s owner to pgtrickle_owner', r.name);
     end if;
     execute format('revoke all on routine %s from public', r.name);
@@ -84,6 +87,33 @@ begin
   end loop;
 end $$;
 
+-- What the installing role's default privileges gave to other roles on what is new.
+do $$
+declare
+  before constant oid[] := current_setting('pgtrickle.objects_before', true)::oid[];
+  r record;
+begin
+  for r in
+    select distinct o.kind, o.name, a.grantee
+    from (
+      select case c.relkind when 'S' then 'sequence' else 'table' end as kind,
+             c.oid::regclass::text as name, c.oid, c.relacl as acl, c.relowner as owner
+      from pg_catalog.pg_class c
+      where c.relnamespace = 'pgtrickle'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
+      union all
+      select 'routine', p.oid::regprocedure::text, p.oid, p.proacl, p.proowner
+      from pg_catalog.pg_proc p
+      where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_json'::regnamespace,
+                               'pgtrickle_gate'::regnamespace)
+        and p.proname !~ '^_capture_[0-9]') o
+    cross join lateral pg_catalog.aclexplode(o.acl) a
+    where o.oid <> all (before) and a.grantee <> o.owner and a.grantee <> 0
+      and pg_get_userbyid(a.grantee) not like 'pgtrickle\_%'
+  loop
+    execute format('revoke all on %s %s from %I', r.kind, r.name, pg_get_userbyid(r.grantee));
+  end loop;
+end $$;
+
 -- Functions by name, all their forms, where they are there.
 do $$
 declare
@@ -101,7 +131,8 @@ begin
         'resume_relay', 'replay_relay', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_retry_all',
         'relay_dlq_discard', 'relay_dlq_purge', 'relay_open_inbox']),
       ('pgtrickle_admin', array[
-        '_lock', '_check_relay', '_relay_outbox_name', '_ensure_outbox', '_try_regclass',
+        '_lock', '_check_relay', '_relay_outbox_name', '_relay_outbox_parts', '_ensure_outbox',
+        '_try_regclass', '_set_relay',
         '_set_outbox_retention', '_store_relay', '_build_inbox', '_build_own_inbox',
         '_check_inbox_settings', '_cut_to_bytes', '_drop_own_inbox', '_find_inbox', '_forget_inbox', '_inbox_column',
         '_inbox_columns', '_inbox_drop_script', '_inbox_drop_views_script', '_inbox_is_dead',
@@ -124,3 +155,21 @@ grant update on pgtrickle.relay_pipeline_control, pgtrickle.relay_replays to pgt
 
 grant pgtrickle_relay, pgtrickle_publisher to pgtrickle_admin;
 grant execute on function pgtrickle._retention_lock() to pgtrickle_observer;
+
+-- The installing role made itself a member of roles to hand objects to them. It stays a member of
+-- pgtrickle_owner, whose objects the next installation replaces.
+do $$
+declare
+  handed_to name;
+begin
+  for handed_to in
+    select r.rolname
+    from pg_catalog.pg_auth_members m
+    join pg_catalog.pg_roles r on r.oid = m.roleid
+    join pg_catalog.pg_roles me on me.oid = m.member and me.oid = m.grantor
+    where me.rolname = current_user
+      and r.rolname in ('pgtrickle_observer', 'pgtrickle_capture', 'pgtrickle_sandbox')
+  loop
+    execute format('revoke %I from %I', handed_to, current_user);
+  end loop;
+end $$;

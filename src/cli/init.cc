@@ -1,6 +1,7 @@
 #include <fmt/core.h>
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 
@@ -14,10 +15,10 @@ namespace {
 
 using postgres::Connection;
 
-/// One `init` at a time in a database.
-constexpr std::string_view kBegin =
-    "begin; select pg_advisory_xact_lock(hashtextextended('pgtrickle-relay init', 0))";
 constexpr std::chrono::minutes kTimeout{10};
+/// How often an installation begins anew because another one made the same things at the same time.
+/// Only first installations can meet so: later ones wait for each other at a lock on a table.
+constexpr int kAttempts = 10;
 /// The layout that this program installs. Raised when an older daemon could not work with it.
 constexpr int kSchemaVersion = 1;
 
@@ -37,10 +38,29 @@ int print_sql() {
   return kOk;
 }
 
-/// Runs all files; true where anything was new.
-Result<int> install(Connection& connection) {
-  const Deadline deadline = Deadline::after(kTimeout);
-  if (auto begun = connection.script(kBegin, deadline, {}); !begun) return fail(begun.error());
+/// Warnings of the installation are for the user, and not for the log.
+void show_warning(void*, const PGresult* notice) {
+  const auto field = [&](int code) {
+    const char* text = PQresultErrorField(notice, code);
+    return std::string_view(text == nullptr ? "" : text);
+  };
+  if (field(PG_DIAG_SEVERITY_NONLOCALIZED) != "WARNING") return;
+  fmt::print(stderr, "warning: {}\n", field(PG_DIAG_MESSAGE_PRIMARY));
+  if (const auto hint = field(PG_DIAG_MESSAGE_HINT); !hint.empty()) {
+    fmt::print(stderr, "  {}\n", hint);
+  }
+}
+
+/// Two installations made the same role, schema or table, or changed the same row of the catalog.
+bool met_another(const Error& error) {
+  constexpr std::array<std::string_view, 7> kStates{"23505", "42710", "42P06", "42P07",
+                                                    "42723", "40P01", "XX000"};
+  return std::ranges::find(kStates, error.code) != kStates.end();
+}
+
+/// Runs all files in one transaction; how many were new or changed.
+Result<int> install_once(Connection& connection, Deadline deadline) {
+  if (auto begun = connection.script("begin", deadline, {}); !begun) return fail(begun.error());
   int changed = 0;
   for (const SqlFile& file : embedded_sql()) {
     if (auto run = connection.script(file.text, deadline, {}); !run) {
@@ -58,6 +78,18 @@ Result<int> install(Connection& connection) {
   }
   if (auto done = connection.script("commit", deadline, {}); !done) return fail(done.error());
   return changed;
+}
+
+Result<int> install(Connection& connection) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  PQsetNoticeReceiver(connection.handle(), show_warning, nullptr);
+  for (int attempt = 1;; ++attempt) {
+    auto installed = install_once(connection, deadline);
+    if (installed || attempt == kAttempts || !met_another(installed.error())) return installed;
+    if (auto undone = connection.script("rollback", deadline, {}); !undone) {
+      return fail(undone.error());
+    }
+  }
 }
 
 }  // namespace
