@@ -153,7 +153,7 @@ declare
   taken text;
 begin
   perform pgtrickle._check_relay(name, direction, config);
-  perform pg_advisory_xact_lock(hashtextextended('pgtrickle relay ' || name, 0));
+  perform pgtrickle._lock('pipeline ' || name);
   select c.direction into taken from pgtrickle._relay_catalog c where c.name = _store_relay.name;
   if taken <> direction then
     raise exception 'pipeline "%" exists already, as a % pipeline', name, taken
@@ -199,20 +199,44 @@ begin
                       else format('Did you mean "%s"?', near) end;
 end $$;
 
--- Makes or changes a forward pipeline. It runs with its caller's rights and search_path: a table
--- whose outbox is missing gets one, as if the caller had called enable_outbox.
+-- Makes or changes a pipeline that may read an outbox, with its caller's rights: a table whose
+-- outbox is missing gets one, as if the caller had called enable_outbox. What names the outbox is
+-- read under `caller_path`, and nothing else is.
+create or replace function pgtrickle._set_relay(name text, direction text, config jsonb,
+                                                enabled boolean, caller_path text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgtrickle._check_relay(name, direction, config);
+  if pgtrickle._relay_outbox_name(config) is not null then
+    perform pgtrickle._ensure_outbox(pgtrickle._relay_outbox_name(config),
+                                     (config ->> 'retention_hours')::int, caller_path);
+  end if;
+  perform pgtrickle._store_relay(name, direction, config, enabled);
+end $$;
+
+-- Makes or changes a forward pipeline. It runs under its caller's search_path, to hand it on: it
+-- looks nothing up by it.
 create or replace function pgtrickle.set_relay_outbox(name text, config jsonb,
                                                       enabled boolean default null) returns void
 language plpgsql
 as $$
 begin
-  perform pgtrickle._check_relay(name, 'forward', config);
-  perform pgtrickle._ensure_outbox(pgtrickle._relay_outbox_name(config),
-                                   (config ->> 'retention_hours')::int);
-  perform pgtrickle._store_relay(name, 'forward', config, enabled);
+  perform pgtrickle._set_relay(name, 'forward'::pg_catalog.text, config, enabled,
+                               pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 comment on function pgtrickle.set_relay_outbox(text, jsonb, boolean) is
   'Makes or changes a pipeline from an outbox to a sink; a new one waits for enable_relay';
+
+-- A forward pipeline's configuration from separate values.
+create or replace function pgtrickle._relay_outbox_parts(outbox text, "group" text, sink jsonb,
+                                                         retention_hours int) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_strip_nulls(jsonb_build_object(
+    'source', jsonb_build_object('type', 'outbox', 'outbox', outbox, 'group', "group"),
+    'sink', sink, 'retention_hours', retention_hours));
+$$;
 
 -- The same, in separate arguments. `sink` has no default on purpose: a JSON literal without a cast
 -- must find the form that it is meant for.
@@ -222,12 +246,10 @@ create or replace function pgtrickle.set_relay_outbox(name text, outbox text, "g
 language plpgsql
 as $$
 begin
-  perform pgtrickle.set_relay_outbox(
-    name,
-    pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object(
-      'source', pg_catalog.jsonb_build_object('type', 'outbox', 'outbox', outbox, 'group', "group"),
-      'sink', sink, 'retention_hours', retention_hours)),
-    enabled);
+  perform pgtrickle._set_relay(
+    name, 'forward'::pg_catalog.text,
+    pgtrickle._relay_outbox_parts(outbox, "group", sink, retention_hours), enabled,
+    pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 comment on function pgtrickle.set_relay_outbox(text, text, text, jsonb, int, boolean) is
   'Makes or changes a pipeline from an outbox to a sink, {"type": ..., ...}; "group" is the name '
@@ -294,31 +316,43 @@ create or replace function pgtrickle.set_relay(name text, config jsonb,
 language plpgsql
 as $$
 begin
-  perform pgtrickle._check_relay(name, 'bridge', config);
-  if pgtrickle._relay_outbox_name(config) is not null then
-    perform pgtrickle._ensure_outbox(pgtrickle._relay_outbox_name(config),
-                                     (config ->> 'retention_hours')::int);
-  end if;
-  perform pgtrickle._store_relay(name, 'bridge', config, enabled);
+  perform pgtrickle._set_relay(name, 'bridge'::pg_catalog.text, config, enabled,
+                               pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 comment on function pgtrickle.set_relay(text, jsonb, boolean) is
   'Makes or changes a pipeline from any source to any sink: {"source": {...}, "sink": {...}}';
 
+drop function if exists pgtrickle._try_regclass(text);  -- of earlier versions
+-- What a name means under a search_path; null where it means nothing or is malformed. Under that
+-- path to_regclass alone is called.
+create or replace function pgtrickle._try_regclass(name text,
+                                                   path text default 'pg_catalog, pg_temp')
+returns regclass
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('search_path', path, true);
+  return pg_catalog.to_regclass(name);
+exception when others then
+  return null;
+end $$;
+
 -- Makes sure that an outbox of this name is there: a table without one gets it, with its default
 -- options. `retention_hours`, when given, is the outbox's from now on. Under the caller's
 -- search_path the name must not mean another table than the one whose outbox the relay would find.
-create or replace function pgtrickle._ensure_outbox(outbox text, retention_hours int) returns void
-language plpgsql
+create or replace function pgtrickle._ensure_outbox(outbox text, retention_hours int,
+                                                    caller_path text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  here constant regclass := pgtrickle._try_regclass(outbox);
+  here constant regclass := pgtrickle._try_regclass(outbox, caller_path);
   known record;
 begin
   select r.outbox_table_name, r.kind, s.oid::regclass as source,
-         pg_catalog.format('pgtrickle.%I', r.outbox_table_name)::regclass as table_itself
+         format('pgtrickle.%I', r.outbox_table_name)::regclass as table_itself
   into known
   from pgtrickle.relay_resolve_outbox(outbox) r
-  left join pg_catalog.pg_class s on s.oid = r.stream_table_oid;
+  left join pg_class s on s.oid = r.stream_table_oid;
   if known.source <> here and known.table_itself <> here then
     raise exception 'the outbox "%" is that of %, but here the name means %', outbox, known.source,
         here
@@ -333,29 +367,25 @@ begin
               hint = 'Create the table or stream table first, or qualify its name with its schema; '
                      'pgtrickle.create_outbox() makes an outbox for application events.';
     end if;
-    perform pgtrickle.enable_outbox(outbox);
+    perform pgtrickle.enable_outbox((
+      select format('%I.%I', n.nspname, c.relname)
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = here));
   end if;
   if retention_hours is not null then
     perform pgtrickle._set_outbox_retention(outbox, retention_hours);
   end if;
 end $$;
+drop function if exists pgtrickle._ensure_outbox(text, int);  -- of earlier versions
 
--- to_regclass that answers null to a malformed name too; under the caller's search_path.
-create or replace function pgtrickle._try_regclass(name text) returns regclass
-language plpgsql stable
-as $$
-begin
-  return pg_catalog.to_regclass(name);
-exception when others then
-  return null;
-end $$;
-
--- Stores how long an outbox keeps its rows.
+-- Stores how long an outbox keeps its rows. An administrator of pipelines sets it for any outbox.
 create or replace function pgtrickle._set_outbox_retention(outbox text, retention_hours int)
 returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if retention_hours is null or retention_hours < 0 then
+    raise exception 'retention_hours must be 0 or more' using errcode = 'invalid_parameter_value';
+  end if;
   update pgtrickle.pgt_outbox_config c
   set retention_hours = _set_outbox_retention.retention_hours
   where c.incarnation = (select r.incarnation from pgtrickle.relay_resolve_outbox(outbox) r)
@@ -397,6 +427,7 @@ begin
   delete from pgtrickle.relay_outbox_config c where c.name = delete_relay.name;
   delete from pgtrickle.relay_inbox_config c where c.name = delete_relay.name;
   delete from pgtrickle.relay_bridge_config c where c.name = delete_relay.name;
+  delete from pgtrickle._locks l where l.name = 'pipeline ' || delete_relay.name;
   delete from pgtrickle.relay_consumer_offsets o where o.pipeline_id = delete_relay.name;
   delete from pgtrickle.relay_pipeline_status s where s.pipeline = delete_relay.name;
   delete from pgtrickle.relay_pipeline_control s where s.pipeline = delete_relay.name;

@@ -136,7 +136,7 @@ begin
     end if;
     to_id := least(to_id, newest);
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('pgtrickle relay ' || name, 0));
+  perform pgtrickle._lock('pipeline ' || name);
   insert into pgtrickle.relay_replays (pipeline, from_id, to_id, next_id, number)
   values (name, replay_relay.from_id, replay_relay.to_id, replay_relay.from_id,
           1 + coalesce((select max(r.number) from pgtrickle.relay_replays r

@@ -9,7 +9,7 @@ as $$ select hashtextextended('pgtrickle retention', 0); $$;
 -- The transactions that may have drawn ids of an outbox and not ended: those that hold the lock
 -- that an INSERT takes before it draws an id, prepared ones included (their pid is null).
 -- started_at is null where it may not be seen. Owned by pgtrickle_observer, which alone may read
--- the activity of others, so that nothing but these columns leaves.
+-- the activity of others, so that nothing but these columns leaves, and of tables of ours only.
 create or replace function pgtrickle.relay_open_writers(outbox regclass)
 returns table (virtual_transaction text, pid int, prepared text, started_at timestamptz)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -28,6 +28,8 @@ begin
   where l.locktype = 'relation'
     and l.database = (select d.oid from pg_database d where d.datname = current_database())
     and l.relation = outbox
+    and exists (select from pg_class c
+                where c.oid = outbox and c.relnamespace = 'pgtrickle'::regnamespace)
     and l.mode = 'RowExclusiveLock'
     and l.granted
     and not exists (

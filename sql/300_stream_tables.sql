@@ -211,6 +211,28 @@ begin
                  where t.typnamespace = streams and t.typname in ('diff_' || id, '_diff_' || id));
 end $$;
 
+-- What the owner of a table, or of a refresh function, writes as its comment. No other role can: by
+-- it the functions below, which cannot see their caller, know that the owner is at work in this
+-- transaction.
+create or replace function pgtrickle._stream_mark() returns text
+language sql set search_path = pg_catalog, pg_temp
+as $$ select 'Stream table: changed by transaction ' || pg_current_xact_id() $$;
+
+-- Is the owner of a stream table making or altering it in this transaction, or is it being
+-- refreshed?
+create or replace function pgtrickle._stream_owner_at_work(id bigint) returns boolean
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from pgtrickle.pgt_stream_tables s
+    left join pg_proc p on p.oid = to_regprocedure(
+      format('pgtrickle_streams.%I(text, jsonb)', 'refresh_' || s.pgt_id))
+    where s.pgt_id = _stream_owner_at_work.id
+      and (s.refreshing_xid = pg_current_xact_id()
+           or (s.changing_xid = pg_current_xact_id() and p.proowner = s.pgt_owner
+               and obj_description(p.oid, 'pg_proc') = pgtrickle._stream_mark())))
+$$;
+
 -- Records a table that its creator has just made. The row stays marked as being changed by this
 -- transaction, which is what lets _stream_set_sources fill in the rest.
 create or replace function pgtrickle._stream_register(
@@ -230,6 +252,9 @@ begin
   from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = rel;
   if kind is distinct from 'r' or schema_ like 'pg\_%' or schema_ like 'pgtrickle%' then
     raise exception '% cannot be a stream table', rel using errcode = 'wrong_object_type';
+  elsif obj_description(rel, 'pg_class') is distinct from pgtrickle._stream_mark() then
+    raise exception 'table % was not made for a stream table by this transaction', rel
+      using errcode = 'insufficient_privilege';
   end if;
   delete from pgtrickle.pgt_stream_tables s
   where s.pgt_schema = schema_ and s.pgt_name = name_
@@ -283,7 +308,8 @@ begin
                    where pgt_id = id and refreshing_xid = pg_current_xact_id_if_assigned()));
 end $$;
 
--- Stores schedule, mode, status and query; null leaves what is there.
+-- Stores schedule, mode, status and query; null leaves what is there. Any administrator may set the
+-- first three; the query only its owner.
 create or replace function pgtrickle._stream_store(
   id bigint, new_schedule text, new_mode text, new_status text, new_original text,
   new_definition text) returns void
@@ -294,6 +320,12 @@ declare
   wanted text;
 begin
   select * into strict old from pgtrickle.pgt_stream_tables where pgt_id = id for update;
+  if (new_original is not null or new_definition is not null)
+     and not pgtrickle._stream_owner_at_work(id) then
+    raise exception 'only the owner of stream table %.% can change its query', old.pgt_schema,
+        old.pgt_name
+      using errcode = 'insufficient_privilege';
+  end if;
   wanted := case when new_schedule is null then old.schedule
                  when new_schedule <> 'manual' then new_schedule end;
   update pgtrickle.pgt_stream_tables

@@ -21,8 +21,9 @@ begin
   return upper(mode);
 end $$;
 
--- Makes a view of the query, under the caller's search_path. It is dropped once everything that
--- can be learned from it is known: kept, it would stand in the way of every ALTER of a source.
+-- Makes a view of the query, whose names, and no others, are looked up under the caller's
+-- search_path. The view is dropped once everything that can be learned from it is known: kept, it
+-- would stand in the way of every ALTER of a source.
 -- A column that the query's inbox lacks is taken out of its payload.
 create or replace function pgtrickle._stream_probe(
   query text, in_schema text, caller_path text) returns regclass
@@ -31,12 +32,13 @@ as $$
 declare
   probe text := format('%I.%I', in_schema, 'pgt_probe_' || md5(gen_random_uuid()::text));
   body text := regexp_replace(query, '[;\s]+$', '');
+  statement text := format(E'create view %s as (\n%s\n)', probe, body);
 begin
   loop
     begin
       perform set_config('search_path', caller_path, true);
-      execute format(E'create view %s as (\n%s\n)', probe, body);
-      perform set_config('search_path', 'pg_catalog, pg_temp', true);
+      execute statement;
+      perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
       return probe::regclass;
     exception
       when undefined_column then
@@ -66,9 +68,9 @@ as $$
 $$;
 
 -- Makes (or replaces) the function that runs the query as its creator. The settings on which a
--- query's result or the text of its values may depend stay as they are now, for ever. The query
--- runs under an empty search_path, as a materialized view's does; triggers on the stream table run
--- under trigger_path.
+-- query's result or the text of its values may depend stay as they are now, for ever. The comment
+-- shows the catalog's writers that the owner is at work. The query runs under an empty search_path,
+-- as a materialized view's does; triggers on the stream table run under trigger_path.
 create or replace function pgtrickle._stream_make_function(
   id bigint, definition text, layout jsonb, trigger_path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -107,6 +109,8 @@ as %L
     'refresh_' || id, (memory / 1024) || 'kB', pinned,
     format(E'\nbegin\n  return query select * from pgtrickle._stream_work('
            '%s, %L, %L, %L, action, arg);\nend ', id, definition, layout, trigger_path));
+  execute format('comment on function pgtrickle_streams.%I(text, jsonb) is %L', 'refresh_' || id,
+                 pgtrickle._stream_mark());
   execute format('revoke all on function pgtrickle_streams.%I(text, jsonb) from public',
                  'refresh_' || id);
   execute format('grant execute on function pgtrickle_streams.%I(text, jsonb) to pgtrickle_sandbox',
@@ -178,6 +182,15 @@ end $$;
 -- ---------------------------------------------------------------------------------------------
 -- create
 
+-- The schema in which a search_path has things created; null where there is none.
+create or replace function pgtrickle._schema_under(path text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('search_path', path, true);
+  return pg_catalog.current_schema();
+end $$;
+
 create or replace function pgtrickle._stream_create(
   name text, query text, schedule text, refresh_mode text, key_columns text[], caller_path text)
 returns void
@@ -200,9 +213,7 @@ begin
   perform pgtrickle._schedule_check(schedule);
   perform pgtrickle._source_sequences_sweep();
   if wanted.schema_name is null then
-    perform set_config('search_path', caller_path, true);
-    wanted.schema_name := current_schema();
-    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+    wanted.schema_name := pgtrickle._schema_under(caller_path);
     if wanted.schema_name is null then
       raise exception 'no schema to create stream table "%" in', name
         using errcode = 'invalid_schema_name', hint = 'Set search_path, or name a schema.';
@@ -229,6 +240,7 @@ begin
   execute format('create table %s (like %s)', full_name, probe);
   rel := full_name::regclass;
   execute format('drop view %s', probe);
+  execute format('comment on table %s is %L', full_name, pgtrickle._stream_mark());
 
   id := pgtrickle._stream_register(rel, query, definition, schedule, mode, key_columns,
                                    current_setting('TimeZone'));
@@ -256,7 +268,7 @@ language plpgsql
 as $$
 begin
   perform pgtrickle._stream_create(name, query, schedule, refresh_mode, key_columns,
-                                   pg_catalog.current_setting('search_path'));
+                                   pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 
 comment on function pgtrickle.create_stream_table(text, text, text, text, text[]) is
@@ -347,7 +359,7 @@ language plpgsql
 as $$
 begin
   perform pgtrickle._stream_alter(name, schedule, refresh_mode, suspend, resume, rename_to, query,
-                                  pg_catalog.current_setting('search_path'));
+                                  pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 
 comment on function pgtrickle.alter_stream_table(text, text, text, boolean, boolean, text, text) is

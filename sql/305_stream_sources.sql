@@ -145,9 +145,7 @@ end $$;
 -- Keeps the sequence of a source from being dropped while it is being taken into use.
 create or replace function pgtrickle._source_sequence_lock(source oid) returns void
 language sql set search_path = pg_catalog, pg_temp
-as $$
-  select pg_advisory_xact_lock(hashtext('pgtrickle.dirty'), source::bigint::bit(32)::int)
-$$;
+as $$ select pgtrickle._lock('source ' || source) $$;
 
 -- The sequence of a source; made when it is not there.
 create or replace function pgtrickle._source_sequence(source regclass) returns regclass
@@ -187,6 +185,7 @@ begin
                        where t.tgname in ('pgtrickle_dirty_' || unused.source,
                                           'pgtrickle_dirty_row_' || unused.source)) then
       execute format('drop sequence if exists pgtrickle.%I', unused.relname);
+      delete from pgtrickle._locks l where l.name = 'source ' || unused.source;
     end if;
   end loop;
 end $$;
@@ -234,12 +233,20 @@ begin
   end if;
 end $$;
 
--- The same on a table of ours (an inbox), on which administrators may not make triggers.
+-- The same on an inbox of ours, on which administrators may not make triggers. No other table of
+-- ours gets one: making it would keep all writers of an outbox waiting.
 create or replace function pgtrickle._source_trigger_on_ours(member regclass, source oid)
 returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if member <> all (pgtrickle._source_members(source)) or not exists (
+       select from pgtrickle.pgt_inbox_config i
+       where i.made_here and member = to_regclass(format('%I.%I', i.table_schema, i.table_name)))
+  then
+    raise exception 'permission denied for table %', member
+      using errcode = 'insufficient_privilege';
+  end if;
   perform pgtrickle._source_trigger(member, source);
 end $$;
 
@@ -290,17 +297,15 @@ begin
   end loop;
 end $$;
 
--- Records what a stream table reads. Only while it is being made, changed or refreshed by this
--- transaction.
+-- Records what a stream table reads. Only while this transaction refreshes it, or its owner makes
+-- or changes it.
 create or replace function pgtrickle._stream_set_sources(
   id bigint, sources jsonb, always_due boolean, functions text[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-  if not exists (select from pgtrickle.pgt_stream_tables s
-                 where s.pgt_id = id
-                   and pg_current_xact_id() in (s.refreshing_xid, s.changing_xid)) then
+  if not pgtrickle._stream_owner_at_work(id) then
     raise exception 'stream table % is not being changed here', id
       using errcode = 'insufficient_privilege';
   end if;

@@ -12,8 +12,9 @@ begin
       and p.proname = any (array[
         '_stream_split_name', '_stream_find', '_stream_id', '_stream_register', '_stream_lock',
         '_stream_unlock', '_stream_is_refreshing', '_stream_store', '_stream_unregister',
-        '_stream_check_mode', '_stream_probe', '_stream_columns', '_stream_make_function',
-        '_stream_make_diff', '_stream_guard', '_stream_make_key', '_stream_create',
+        '_stream_check_mode', '_stream_mark', '_schema_under', '_stream_probe', '_stream_columns',
+        '_stream_make_function', '_stream_make_diff', '_stream_guard', '_stream_make_key',
+        '_stream_create',
         '_stream_alter_query', '_stream_alter', '_stream_discover', '_source_members',
         '_source_changed', '_source_sequence', '_source_sequences_sweep', '_source_trigger',
         '_source_trigger_on_ours', '_source_watch', '_stream_set_sources', '_stream_track',

@@ -41,9 +41,7 @@ def test_a_stream_table_is_filled_and_follows_its_query(orders):
 
 
 def test_a_stream_table_over_an_inbox_table_is_made_as_documented(db):
-    db.execute("create table pgtrickle.inbox_payment_events "
-               "(event_id text primary key, payload jsonb, processed boolean default false)")
-    db.execute("select pgtrickle._own_and_grant('pgtrickle.inbox_payment_events')")
+    db.execute("select pgtrickle.create_inbox('payment_events')")
     db.login("alice", "pgtrickle_admin")
     db.execute("grant create on schema public to alice")
     with db.connect(user="alice") as alice:
@@ -54,7 +52,7 @@ def test_a_stream_table_over_an_inbox_table_is_made_as_documented(db):
           WHERE processed = false GROUP BY customer_id$$,
         schedule => '2s', refresh_mode => 'DIFFERENTIAL')""")
     assert not state(db, "payment_summary")["always_due"]
-    db.execute("insert into pgtrickle.inbox_payment_events values "
+    db.execute("insert into pgtrickle.inbox_payment_events (event_id, payload) values "
                "('e1', '{\"customer\": \"c\", \"amount\": 12.5}')")
     refresh(db, "payment_summary")
     assert db.one("select total_paid::text from payment_summary") == "12.5"
