@@ -1,13 +1,9 @@
 -- Looking at an outbox: who writes to it now, who reads it and how far, who holds its rows back.
 
--- The advisory lock that retention holds while it deletes from an outbox and writes nothing into
--- one. Deleting takes the same table lock as inserting; this one tells the two apart.
-create or replace function pgtrickle._retention_lock() returns bigint
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$ select hashtextextended('pgtrickle retention', 0); $$;
-
--- The transactions that may have drawn ids of an outbox and not ended: those that hold the lock
--- that an INSERT takes before it draws an id, prepared ones included (their pid is null).
+-- The transactions that may have drawn ids of an outbox and not ended, prepared ones included (their
+-- pid is null). An INSERT locks the table, then the table's sequence (both ROW EXCLUSIVE), then draws
+-- its id, and keeps both locks until its commit is visible. What deletes locks the table alone, and
+-- what reads the sequence's last value locks the sequence alone: neither is a writer.
 -- started_at is null where it may not be seen. Owned by pgtrickle_observer, which alone may read
 -- the activity of others, so that nothing but these columns leaves, and of tables of ours only.
 create or replace function pgtrickle.relay_open_writers(outbox regclass)
@@ -17,7 +13,17 @@ as $$
 #variable_conflict use_column
 begin
   return query
-  with locks as materialized (select * from pg_locks)
+  with locks as materialized (
+    select * from pg_locks
+  ), drawn as materialized (
+    select s.virtualtransaction, s.pid
+    from locks s
+    join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.relation
+      and d.refclassid = 'pg_class'::regclass and d.refobjid = outbox and d.deptype in ('a', 'i')
+    join pg_class q on q.oid = s.relation and q.relkind = 'S'
+    where s.locktype = 'relation' and s.mode = 'RowExclusiveLock' and s.granted
+      and s.database = (select d.oid from pg_database d where d.datname = current_database())
+  )
   select l.virtualtransaction, l.pid, x.gid, coalesce(a.xact_start, x.prepared)
   from locks l
   left join pg_stat_activity a on a.pid = l.pid
@@ -32,14 +38,13 @@ begin
                 where c.oid = outbox and c.relnamespace = 'pgtrickle'::regnamespace)
     and l.mode = 'RowExclusiveLock'
     and l.granted
-    and not exists (
-      select from locks r
-      where r.locktype = 'advisory' and r.granted and r.pid = l.pid and r.objsubid = 1
-        and r.classid = ((pgtrickle._retention_lock() >> 32) & 4294967295)::oid
-        and r.objid = (pgtrickle._retention_lock() & 4294967295)::oid);
+    and exists (select from drawn d where d.virtualtransaction = l.virtualtransaction
+                                      and d.pid is not distinct from l.pid);
 end $$;
 comment on function pgtrickle.relay_open_writers(regclass) is
   'Transactions that wrote to an outbox and have not ended';
+
+drop function if exists pgtrickle._retention_lock();  -- earlier versions told a purge by it
 
 -- How many rows come after an id: counted up to 100,000, beyond that an upper bound.
 create or replace function pgtrickle._outbox_rows_after(outbox_table text, after_id bigint,

@@ -23,6 +23,19 @@ create table if not exists pgtrickle._outbox_looks (
   delta_left  boolean not null default false
 );
 
+-- The last value that was drawn from a sequence; 0 where none was. Unlike pg_sequence_last_value, which
+-- locks the sequence as nextval does, it does not make its transaction look like one that has drawn.
+create or replace function pgtrickle._last_drawn(sequence regclass) returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  drawn bigint;
+begin
+  execute format('select case when is_called then last_value else 0 end from %s', sequence)
+    into drawn;
+  return drawn;
+end $$;
+
 -- The highest id up to which every row of an outbox is either visible to the next statement or was
 -- rolled back. Never waits: while writers are open it answers what earlier looks have settled.
 create or replace function pgtrickle._settle_outbox(incarnation uuid, outbox regclass,
@@ -47,7 +60,7 @@ begin
   end if;
   if look.look_to is null then
     -- First the sequence, then the locks: whoever drew an id up to here is among the holders.
-    look.look_to := coalesce(pg_sequence_last_value(sequence), 0);
+    look.look_to := pgtrickle._last_drawn(sequence);
     look.looked_at := clock_timestamp();
     look.holders := array(select w.virtual_transaction from pgtrickle.relay_open_writers(outbox) w);
     if look.holders = '{}' then

@@ -25,7 +25,7 @@ begin
     raise exception 'housekeeping must run in a READ COMMITTED transaction'
       using errcode = 'invalid_transaction_state';
   end if;
-  if not pg_try_advisory_xact_lock(hashtextextended('pgtrickle housekeeping', 0)) then
+  if not pgtrickle._try_lock('housekeeping') then
     return report || '{"busy": true}';
   end if;
   if (select r.after_table = '' from pgtrickle._housekeeping_round r) then
@@ -35,10 +35,6 @@ begin
     select i.done, i.more into report, inbox_rows_left
     from pgtrickle._purge_inboxes(report, greatest(max_rows, 1)) i;
     update pgtrickle._housekeeping_round r set again = r.again or inbox_rows_left;
-  end if;
-  -- A reader that waits for the writers of an outbox need not wait for us, unless upkeep wrote.
-  if not pgtrickle._wrote_to_an_outbox() then
-    perform pg_advisory_xact_lock_shared(pgtrickle._retention_lock());
   end if;
   return pgtrickle._purge_next_outbox(report, greatest(max_rows, 1));
 end $$;
@@ -83,8 +79,7 @@ begin
     begin
       -- Mostly there is nothing: the newest row is gone already, or has never been.
       continue when not outbox.delta_left
-        and coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0)
-            <= outbox.purged_below;
+        and pgtrickle._last_drawn(outbox.outbox_sequence::regclass) <= outbox.purged_below;
       done := pgtrickle._purge_outbox(outbox.incarnation, max_rows, outbox.delta_left);
       report := jsonb_set(report, '{warnings}', report -> 'warnings' || (done -> 'warnings'));
       if (done ->> 'deleted')::bigint > 0 or (done ->> 'delta_rows')::bigint > 0 then
@@ -119,19 +114,7 @@ as $$
                    report -> 'errors' || jsonb_build_object('what', what, 'error', error));
 $$;
 
--- Whether this transaction holds the lock of a writer on any outbox.
-create or replace function pgtrickle._wrote_to_an_outbox() returns boolean
-language sql volatile security definer set search_path = pg_catalog, pg_temp
-as $$
-  select exists (
-    select
-    from pg_locks l
-    join pg_class r on r.oid = l.relation
-    join pgtrickle.pgt_outbox_config c on c.outbox_table_name = r.relname
-    where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.mode = 'RowExclusiveLock'
-      and l.database = (select d.oid from pg_database d where d.datname = current_database())
-      and r.relnamespace = 'pgtrickle'::regnamespace);
-$$;
+drop function if exists pgtrickle._wrote_to_an_outbox();  -- earlier versions asked it
 
 -- Marks, at most every hour, the positions behind which a relay lives: a pipeline that had nothing
 -- to read for long must not look dead once its relay stops for an hour.

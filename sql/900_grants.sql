@@ -154,7 +154,6 @@ grant select, insert, update on pgtrickle.relay_dlq to pgtrickle_relay;
 grant update on pgtrickle.relay_pipeline_control, pgtrickle.relay_replays to pgtrickle_relay;
 
 grant pgtrickle_relay, pgtrickle_publisher to pgtrickle_admin;
-grant execute on function pgtrickle._retention_lock() to pgtrickle_observer;
 
 -- The installing role made itself a member of roles to hand objects to them. It stays a member of
 -- pgtrickle_owner, whose objects the next installation replaces.

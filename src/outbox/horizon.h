@@ -9,7 +9,8 @@
 
 namespace relay::outbox {
 
-/// A transaction that holds the lock which an INSERT takes on the outbox before it draws an id.
+/// A transaction that holds the locks which an INSERT takes on the outbox and on its sequence
+/// before it draws an id.
 struct Holder {
   std::string name;       ///< virtual transaction of a session; of a prepared one, its xid
   bool prepared = false;  ///< prepared for two-phase commit: no session holds it
@@ -19,12 +20,15 @@ struct Holder {
 /// Decides how far the reading of an outbox may pass, so that no row is ever skipped: ids are drawn
 /// in one order and become visible in another. Pure: no I/O, no clock, no thread.
 ///
-/// What it stands on, in PostgreSQL 14 to 18: an INSERT locks its table (ROW EXCLUSIVE) before it
-/// draws an id, and the lock is released only after the commit is visible to new snapshots
+/// What it stands on, in PostgreSQL 14 to 18: an INSERT locks its table (ROW EXCLUSIVE), then the
+/// sequence (the same; lock_and_open_sequence in commands/sequence.c, for the top transaction),
+/// then draws an id, and the locks are released only after the commit is visible to new snapshots
 /// (CommitTransaction in access/transam/xact.c: ProcArrayEndTransaction comes before
 /// ResourceOwnerRelease of locks; FinishPreparedTransaction in twophase.c: ProcArrayRemove comes
-/// before the post-commit callbacks that release locks). So whoever drew an id that the sequence
-/// shows holds the lock, or its rows are visible to the next statement, or will never be.
+/// before the post-commit callbacks that release locks). So a transaction that drew an id which the
+/// sequence shows holds both locks, or its rows are visible to the next statement, or will never
+/// be. A deletion (retention) does not lock the sequence, so it is no holder; no transaction that
+/// drew an id can look like one that only deletes.
 ///
 /// A run of ids without a gap needs no more than that the rows are there. At a gap, or at the tail,
 /// the caller takes a look: reads the sequence, then the holders, in two statements in this order,

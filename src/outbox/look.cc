@@ -9,27 +9,28 @@ namespace relay::outbox {
 
 namespace {
 
-// One call of pg_lock_status(), so that all of it is of one moment. Exactly ROW EXCLUSIVE: whoever
-// inserts holds it, and autovacuum, which must not stall us, holds another. A prepared transaction
-// has no pid, and its virtual id is not unique and changes with a restart of the server; its xid,
-// which it holds a lock on as well, is and does not. Retention (housekeeping) holds the table's
-// lock too, but deletes only, and says so by an advisory lock.
+// One call of pg_lock_status(), so that all of it is of one moment. A writer holds exactly ROW
+// EXCLUSIVE on the table, and the same on the sequence, which only drawing a value or asking for
+// the last one takes; so neither autovacuum nor a deletion nor a look at the sequence is a writer.
+// A prepared transaction has no pid, and its virtual id is not unique and changes with a restart of
+// the server; its xid, which it holds a lock on as well, is and does not.
 constexpr std::string_view kHolders =
     "with locks as materialized ("
-    "  select l.locktype, l.database, l.relation, l.virtualtransaction, l.pid, l.transactionid,"
-    "    l.mode, (l.classid::bigint << 32) | l.objid::bigint as advisory, l.objsubid"
+    "  select l.locktype, l.relation, l.virtualtransaction, l.pid, l.transactionid, l.mode"
     "  from pg_catalog.pg_locks l"
-    "  where l.granted and l.locktype in ('relation', 'transactionid', 'advisory'))"
+    "  where l.granted and (l.locktype = 'transactionid' or l.locktype = 'relation'"
+    "    and l.mode = 'RowExclusiveLock'"
+    "    and l.database = (select d.oid from pg_catalog.pg_database d"
+    "                      where d.datname = current_database())))"
     "select coalesce(x.transactionid::text, h.virtualtransaction), coalesce(h.pid, 0) "
     "from locks h left join locks x on h.pid is null and x.pid is null"
     "  and x.locktype = 'transactionid' and x.virtualtransaction = h.virtualtransaction"
     "  and x.mode = 'ExclusiveLock' "
-    "where h.locktype = 'relation' and h.relation = $1::oid and h.mode = 'RowExclusiveLock'"
-    "  and h.database = (select d.oid from pg_catalog.pg_database d"
-    "                    where d.datname = current_database())"
-    "  and not exists (select from locks r where r.locktype = 'advisory' and r.pid = h.pid"
-    "                  and r.objsubid = 1"
-    "                  and r.advisory = hashtextextended('pgtrickle retention', 0))";
+    "where h.locktype = 'relation' and h.relation = $1::oid"
+    "  and exists (select from locks s where s.locktype = 'relation'"
+    "              and s.relation = $2::regclass::oid"
+    "              and s.virtualtransaction = h.virtualtransaction"
+    "              and s.pid is not distinct from h.pid)";
 
 constexpr std::string_view kOldestWriter =
     "select coalesce(w.pid, 0), "
@@ -53,7 +54,8 @@ Result<Tip> read_tip(postgres::Connection& connection, const OutboxInfo& outbox,
 
 Result<std::vector<Holder>> read_holders(postgres::Connection& connection, const OutboxInfo& outbox,
                                          Deadline deadline, std::stop_token stop) {
-  const auto rows = connection.query(kHolders, {outbox.oid}, deadline, std::move(stop));
+  const auto rows =
+      connection.query(kHolders, {outbox.oid, outbox.sequence}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
   std::vector<Holder> holders;
   holders.reserve(static_cast<std::size_t>(rows->size()));

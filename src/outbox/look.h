@@ -22,7 +22,7 @@ Result<Tip> read_tip(postgres::Connection& connection, const OutboxInfo& outbox,
                      std::int64_t beyond, Deadline deadline, std::stop_token stop);
 
 /// The transactions that may have drawn ids and not ended. To be asked after the sequence was read,
-/// in a statement of its own: whoever drew an id up to there is then among them.
+/// in a statement of its own: each transaction that drew an id up to there is then among them.
 Result<std::vector<Holder>> read_holders(postgres::Connection& connection, const OutboxInfo& outbox,
                                          Deadline deadline, std::stop_token stop);
 

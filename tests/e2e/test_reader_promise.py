@@ -130,6 +130,63 @@ def test_a_prepared_transaction_that_is_rolled_back_holds_nothing_up(db, lines):
     lines.wait_rows([1, 3])
 
 
+# Advisory locks that any login may take, and statements that delete: neither hides a writer.
+
+RETENTION_LOCKS = """
+select pg_advisory_xact_lock(hashtextextended('pgtrickle retention', 0)),
+       pg_advisory_xact_lock_shared(hashtextextended('pgtrickle retention', 0)),
+       pg_advisory_xact_lock(hashtextextended('pgtrickle housekeeping', 0))
+"""
+HOUSEKEEPING = "select pgtrickle.relay_housekeeping()"
+LATE = "insert into orders values (2, 'late', 2)"
+
+
+@pytest.mark.parametrize("statements", [
+    (RETENTION_LOCKS, LATE),
+    (LATE, RETENTION_LOCKS),
+    (HOUSEKEEPING, LATE),
+    (LATE, HOUSEKEEPING),
+    ("savepoint s", LATE, "rollback to s", HOUSEKEEPING, LATE),
+    ("delete from pgtrickle.{outbox} where id < 0", LATE),
+], ids=["locks of retention, then writing", "writing, then locks of retention",
+        "housekeeping, then writing", "writing, then housekeeping",
+        "writing, undone, housekeeping, writing", "deleting, then writing"])
+def test_no_writer_can_hide_from_the_reader(db, lines, statements):
+    db.execute("update pgtrickle.pgt_outbox_config set retention_hours = 0")
+    with db.connect(autocommit=False) as late:
+        for statement in statements:
+            late.execute(statement.format(outbox=outbox_of(db, "orders")))
+        insert_rows(db, "orders", 3, 5)
+        holds_for(lambda: lines.rows() == [1], 0.5)
+        late.commit()
+    lines.wait_rows([1, 2, 3, 4, 5, 6, 7])
+
+
+def test_no_writer_can_hide_from_retention(db, relay_bin):
+    make_table(db)
+    db.execute("update pgtrickle.pgt_outbox_config set retention_hours = 0")
+    with db.connect(autocommit=False) as writer:
+        writer.execute("select pg_advisory_xact_lock_shared("
+                       "hashtextextended('pgtrickle retention', 0))")
+        writer.execute("insert into orders values (1, 'late', 1)")
+        insert_rows(db, "orders", 2)
+        db.execute(HOUSEKEEPING)
+        writer.execute(HOUSEKEEPING)
+        writer.commit()
+    assert db.one("select purged_below from pgtrickle.pgt_outbox_config") == 0
+    assert db.one(f"select count(*) from pgtrickle.{outbox_of(db, 'orders')}") == 2
+
+
+def test_a_deletion_delays_nothing(db, lines):
+    with db.connect(autocommit=False) as deleter:
+        deleter.execute(f"delete from pgtrickle.{outbox_of(db, 'orders')} where id < 0")
+        with db.connect(autocommit=False) as undone:
+            undone.execute("insert into orders values (2, 'undone', 2)")
+            insert_rows(db, "orders", 3)
+            undone.rollback()
+        lines.wait_rows([1, 3])
+
+
 def test_an_unrelated_open_transaction_delays_nothing(db, lines):
     db.execute("create table unrelated (x int)")
     with db.connect(autocommit=False) as open_one, db.connect(autocommit=False) as snapshot:
