@@ -1,7 +1,8 @@
 -- Positions: how far each pipeline of each group has been settled in an outbox.
 --
--- Only the owner of a pipeline moves its position. Whoever takes ownership writes a new random
--- token; a commit with another token changes nothing and learns so. A position never goes back
+-- Only the owner of a pipeline moves its position. Each new owner writes a new random token, which it
+-- cannot while another relay holds the lease of the pipeline (115); a commit with another token
+-- changes nothing and learns so. A position never goes back
 -- except by relay_rewind_position, which says what it does.
 --
 -- Positions are ordered by (last_change_id, last_row). With last_row 0 every outbox row up to and
@@ -61,8 +62,9 @@ begin
   return coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
 end $$;
 
--- Takes ownership of a position, and makes it where there is none. Whoever had it is fenced from
--- now on. Raises where `start` of a new position cannot be understood.
+-- Takes ownership of a position, and makes it where there is none. The previous owner is fenced from
+-- now on. Raises where `start` of a new position cannot be understood, and where another relay holds
+-- the lease of the pipeline: a stale owner must not fence the one that replaced it.
 create or replace function pgtrickle.relay_claim_position(relay_group text, pipeline text,
                                                           incarnation uuid, worker text, start text)
 returns table (owner_token uuid, last_change_id bigint, last_row bigint, last_pgt_id uuid,
@@ -71,7 +73,17 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   token constant uuid := gen_random_uuid();
+  holder text;
 begin
+  select s.worker_id into holder
+  from pgtrickle.relay_leases l
+  join pgtrickle.relay_lease_sessions s on s.token = l.token
+  where l.kind = 'pipeline' and l.relay_group_id = relay_group and l.name = pipeline;
+  if holder <> worker then
+    raise exception 'pipeline "%" of group "%" is owned by another relay: %', pipeline,
+        relay_group, holder
+      using errcode = 'object_in_use';
+  end if;
   loop
     return query
       update pgtrickle.relay_consumer_offsets o

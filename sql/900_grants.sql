@@ -125,6 +125,8 @@ begin
       ('pgtrickle_publisher', array['publish']),
       ('pgtrickle_relay', array[
         'relay_claim_position', 'relay_commit_position', 'relay_rewind_position',
+        'relay_open_leases', 'relay_renew_leases', 'relay_take_leases', 'relay_release_leases',
+        'relay_close_leases',
         'relay_resolve_outbox', 'relay_open_writers', 'outbox_status', 'outbox_rows',
         'outbox_rows_consumed', 'relay_housekeeping', 'stream_tables_due', 'refresh_stream_table',
         'list_relay_configs', 'get_relay_config', 'enable_relay', 'disable_relay', 'pause_relay',

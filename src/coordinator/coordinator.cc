@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "config/tree.h"
-#include "coordinator/share.h"
 #include "core/log.h"
 
 namespace relay::coordinator {
@@ -47,6 +46,16 @@ Error schema_hint(Error error) {
   return error;
 }
 
+Error beside_older(const std::string& worker) {
+  return {ErrorClass::misconfigured,
+          "older_relay",
+          fmt::format("instance {} is of an older version, which knows no leases: this one takes "
+                      "no pipeline beside it",
+                      worker),
+          "stop it: its pipelines are taken over at once",
+          {}};
+}
+
 /// The pipeline of which somebody asked something, where a notification says that.
 std::optional<std::string> asked_pipeline(const std::string& payload) {
   const auto tree = config::parse_json(payload, "notification");
@@ -70,7 +79,8 @@ Coordinator::Coordinator(config::Settings settings, const Registry& registry, Me
       started_(SteadyClock::now()),
       pool_(connection_options(settings_, "pgtrickle-relay", false),
             static_cast<std::size_t>(settings_.pool_size)),
-      workshop_{registry_, pool_, metrics_, settings_.relay_group_id, worker_id_} {}
+      workshop_{registry_, pool_, metrics_, settings_.relay_group_id, worker_id_},
+      lease_(settings_.lease_timeout) {}
 
 Coordinator::~Coordinator() {
   abort();
@@ -142,16 +152,16 @@ void Coordinator::run(std::stop_token stop) {
   stop_all(Deadline::after(settings_.drain_timeout));
 }
 
-/// The life of one lock session: until it is lost, or a stop is asked for.
+/// The life of one lease session: until it is lost, or a stop is asked for.
 Result<void> Coordinator::session(std::stop_token stop) {
   auto opened =
-      Connection::open(connection_options(settings_, LockSession::kApplicationName, true), stop);
+      Connection::open(connection_options(settings_, LeaseSession::kApplicationName, true), stop);
   if (!opened) return fail(opened.error());
   session_ =
-      std::make_unique<LockSession>(std::move(*opened), settings_.relay_group_id, worker_id_);
-  // From here on a stop interrupts no statement: that would end the session, and the locks with it,
-  // while pipelines still finish their work.
-  if (const auto listening = session_->listen({}); !listening) return listening;
+      std::make_unique<LeaseSession>(std::move(*opened), settings_.relay_group_id, worker_id_);
+  // From here on a stop interrupts no statement: that would end the session, and the leases with
+  // it, while pipelines still finish their work.
+  if (const auto open = session_->open(settings_.lease_timeout, {}); !open) return open;
   next_beat_ = next_look_ = next_numbers_ = {};
   catalog_version_.clear();
   leader_ = false;
@@ -180,7 +190,6 @@ Result<void> Coordinator::session(std::stop_token stop) {
 Result<void> Coordinator::tick(std::stop_token stop) {
   const auto now = SteadyClock::now();
   if (now >= next_beat_) {
-    next_beat_ = now + settings_.lease_timeout / 5;
     if (const auto beaten = beat(stop); !beaten) return beaten;
   }
   if (const auto done = settle_stopped(stop); !done) return done;
@@ -227,29 +236,37 @@ Result<void> Coordinator::wait_for_change(std::stop_token stop) {
   return {};
 }
 
+/// Renews the leases. What this instance may send until then counts from before it asked.
+Result<Renewal> Coordinator::renew(std::stop_token stop) {
+  const auto asked = SteadyClock::now();
+  next_beat_ = asked + lease_.interval();
+  auto renewal = session_->renew(stop);
+  if (renewal) lease_.renewed(asked);
+  return renewal;
+}
+
 Result<void> Coordinator::beat(std::stop_token stop) {
-  const auto before = SteadyClock::now();
-  const auto others = session_->heartbeat(settings_.lease_timeout, stop);
-  if (!others) return fail(others.error());
-  lease_until_ = (before + settings_.lease_timeout).time_since_epoch().count();
-  std::size_t live = 1;
-  for (const Instance& other : *others) {
-    // One whose session is gone holds nothing: it has ended, or comes back with a new one.
-    if (!other.stale && other.present) ++live;
-    if (!other.stale) continue;
-    log::warn("takeover", "", "instance {} has not been heard of for {} ms{}", other.worker_id,
-              settings_.lease_timeout.count(), other.present ? ": its session is ended" : "");
-    if (const auto evicted = session_->evict(other, stop); !evicted) return evicted;
+  const auto renewal = renew(stop);
+  if (!renewal) return fail(renewal.error());
+  for (const std::string& worker : renewal->gone) {
+    log::warn("takeover", "", "instance {} is gone: its session ended", worker);
   }
-  if (live != live_instances_) next_look_ = {};
-  live_instances_ = live;
-  if (!on_duty_) {
-    const std::array<std::int64_t, 1> duty = {lock_key("", "housekeeping")};
-    const auto taken = session_->take(duty, 1, stop);
-    if (!taken) return fail(taken.error());
-    on_duty_ = !taken->empty();
-    housekeeper_->set_on_duty(on_duty_);
+  for (const std::string& worker : renewal->expired) {
+    log::warn("takeover", "", "instance {} has not renewed its leases in time", worker);
   }
+  if (renewal->older.empty()) {
+    log::recovered("older_relay", "");
+  } else {
+    log::failure("older_relay", "", beside_older(renewal->older.front()));
+  }
+  if (renewal->live != live_instances_) next_look_ = {};
+  live_instances_ = renewal->live;
+  if (on_duty_) return {};
+  const std::array<std::string, 1> duty = {""};
+  const auto taken = session_->take(LeaseKind::housekeeping, duty, 1, stop);
+  if (!taken) return fail(taken.error());
+  on_duty_ = !taken->empty();
+  housekeeper_->set_on_duty(on_duty_);
   return {};
 }
 

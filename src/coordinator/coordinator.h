@@ -17,7 +17,8 @@
 #include "config/settings.h"
 #include "coordinator/assembly.h"
 #include "coordinator/housekeeper.h"
-#include "coordinator/lock_session.h"
+#include "coordinator/lease_clock.h"
+#include "coordinator/lease_session.h"
 #include "coordinator/status.h"
 #include "coordinator/sweep.h"
 #include "pipeline/registry.h"
@@ -29,7 +30,7 @@ namespace relay::coordinator {
 using FileLoader = std::function<Result<std::vector<config::PipelineConfig>>()>;
 
 /// Owns pipelines and keeps them as the configuration wants them: takes and hands over their
-/// advisory locks, starts, stops and remakes exactly those that changed, and writes down how they
+/// leases, starts, stops and remakes exactly those that changed, and writes down how they
 /// do. One control thread; public functions from any other.
 class Coordinator {
  public:
@@ -52,7 +53,6 @@ class Coordinator {
   /// A pipeline of the configuration, owned or not.
   struct Entry {
     config::PipelineConfig config;
-    std::int64_t key = 0;
     bool owned = false;
     bool removed = false;  ///< not in the configuration any more
     bool release = false;  ///< to be handed over when its pipeline has ended
@@ -62,7 +62,7 @@ class Coordinator {
     std::chrono::system_clock::time_point problem_since{};
     SteadyClock::time_point try_again{};
     Assembled assembled;
-    /// Ended with the lock session, and kept until it is known who owns it now: its source answers
+    /// Ended with the lease session, and kept until it is known who owns it now: its source answers
     /// meanwhile that nothing is taken in.
     std::unique_ptr<Pipeline> turning_away;
     bool stopping = false;
@@ -74,6 +74,7 @@ class Coordinator {
   void run(std::stop_token stop);
   Result<void> session(std::stop_token stop);
   Result<void> tick(std::stop_token stop);
+  Result<Renewal> renew(std::stop_token stop);
   Result<void> beat(std::stop_token stop);
   Result<void> refresh_catalog(std::stop_token stop);
   Result<void> refresh_controls(std::stop_token stop);
@@ -104,7 +105,7 @@ class Coordinator {
   const SteadyClock::time_point started_;
   postgres::Pool pool_;
   Workshop workshop_;
-  std::unique_ptr<LockSession> session_;
+  std::unique_ptr<LeaseSession> session_;
   std::unique_ptr<Sweep> sweep_;
   std::unique_ptr<Housekeeper> housekeeper_;
 
@@ -114,14 +115,14 @@ class Coordinator {
   std::vector<config::PipelineConfig> from_file_;
   std::size_t live_instances_ = 1;
   bool leader_ = false;
-  bool on_duty_ = false;         ///< holds the lock of the housekeeping
+  bool on_duty_ = false;         ///< holds the lease of the housekeeping
   std::set<std::string> asked_;  ///< pipelines of which somebody asked something
   SteadyClock::time_point next_beat_{};
   SteadyClock::time_point next_look_{};
   SteadyClock::time_point next_numbers_{};
   SteadyClock::time_point next_status_{};
 
-  std::atomic<SteadyClock::rep> lease_until_{0};
+  LeaseClock lease_;
 
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "coordinator/coordinator.h"
-#include "coordinator/share.h"
 #include "core/log.h"
 
 namespace relay::coordinator {
@@ -79,7 +78,6 @@ void Coordinator::apply(std::vector<PipelineConfig> wanted) {
     auto& entry = table_[config.name];
     if (!entry) {
       entry = std::make_unique<Entry>();
-      entry->key = lock_key(settings_.relay_group_id, config.name);
       metrics_.pipeline(config.name);
       log::info("pipeline_added", config.name, "source {}, sink {}", config.source_type,
                 config.sink_type);

@@ -22,9 +22,7 @@ constexpr std::chrono::seconds kStartingCounts{2};
 
 PipelineHooks Coordinator::hooks() {
   PipelineHooks hooks;
-  hooks.lease_valid = [this] {
-    return SteadyClock::now().time_since_epoch().count() < lease_until_.load();
-  };
+  hooks.lease_valid = [this] { return lease_.valid(SteadyClock::now()); };
   hooks.replay_finished = [this](const ReplayRequest& request, const std::optional<Error>& error) {
     {
       const std::lock_guard lock(finished_mutex_);
@@ -54,7 +52,8 @@ std::vector<Assembled> Coordinator::end(std::vector<Assembled> pipelines) {
   return pipelines;
 }
 
-/// Takes leave of pipelines that have ended: removed ones and those handed over give up their lock.
+/// Takes leave of pipelines that have ended: removed ones and those handed over give up their
+/// lease.
 Result<void> Coordinator::settle_stopped(std::stop_token stop) {
   std::vector<Assembled> ending;
   {
@@ -74,7 +73,7 @@ Result<void> Coordinator::settle_stopped(std::stop_token stop) {
     }
   }
   end(std::move(ending));
-  std::vector<std::int64_t> to_release;
+  std::vector<std::string> to_release;
   std::vector<PipelineStatus> ended;
   {
     const std::lock_guard lock(mutex_);
@@ -88,7 +87,7 @@ Result<void> Coordinator::settle_stopped(std::stop_token stop) {
           ended.back().report.state = PipelineState::stopped;
           ended.back().report.error.reset();
         }
-        to_release.push_back(entry.key);
+        to_release.push_back(entry.config.name);
         entry.owned = entry.release = false;
         entry.problem.reset();
         const auto metrics = metrics_.pipeline(entry.config.name);
@@ -105,15 +104,14 @@ Result<void> Coordinator::settle_stopped(std::stop_token stop) {
       }
     }
   }
-  for (const std::int64_t key : to_release) {
-    if (const auto released = session_->release(key, stop); !released) return released;
-  }
+  const auto released = session_->release(LeaseKind::pipeline, to_release, stop);
+  if (!released) return released;
   return session_->write_status(ended, stop);
 }
 
-/// Takes locks up to this instance's share, and hands over what is beyond it.
+/// Takes leases up to this instance's share, and hands over what is beyond it.
 Result<void> Coordinator::balance(std::stop_token stop) {
-  std::vector<std::int64_t> wanted;
+  std::vector<std::string> wanted;
   std::size_t total = 0;
   std::vector<Entry*> held;
   for (auto& [name, entry] : table_) {
@@ -122,14 +120,14 @@ Result<void> Coordinator::balance(std::stop_token stop) {
     if (entry->owned) {
       if (!entry->release) held.push_back(entry.get());
     } else {
-      wanted.push_back(entry->key);
+      wanted.push_back(name);
     }
   }
   Share share = share_of(total, live_instances_, held.size());
   if (settings_.ha_mode == "leader") {
     if (!leader_) {
-      const std::array<std::int64_t, 1> key = {lock_key(settings_.relay_group_id, "")};
-      const auto taken = session_->take(key, 1, stop);
+      const std::array<std::string, 1> leader = {""};
+      const auto taken = session_->take(LeaseKind::leader, leader, 1, stop);
       if (!taken) return fail(taken.error());
       leader_ = !taken->empty();
     }
@@ -143,12 +141,12 @@ Result<void> Coordinator::balance(std::stop_token stop) {
     entry.release = true;
     begin_stop(entry);
   }
-  const auto taken = session_->take(wanted, share.take, stop);
+  const auto taken = session_->take(LeaseKind::pipeline, wanted, share.take, stop);
   if (!taken) return fail(taken.error());
-  const std::set<std::int64_t> ours(taken->begin(), taken->end());
+  const std::set<std::string> ours(taken->begin(), taken->end());
   const std::lock_guard lock(mutex_);
   for (auto& [name, entry] : table_) {
-    if (!ours.contains(entry->key)) {
+    if (!ours.contains(name)) {
       if (!entry->owned) entry->turning_away.reset();  // it is for another instance to answer
       continue;
     }
@@ -238,10 +236,10 @@ Result<void> Coordinator::finish_replays(std::stop_token stop) {
   return {};
 }
 
-/// The lock session is gone, and every lock with it: pipelines end at once, committing nothing that
-/// a new owner would not also accept.
+/// The lease session is gone, and every lease with it: pipelines end at once, committing nothing
+/// that a new owner would not also accept.
 void Coordinator::lose_everything(const Error& error) {
-  lease_until_ = 0;
+  lease_.lost();
   housekeeper_->set_on_duty(false);
   on_duty_ = false;
   session_.reset();
@@ -279,19 +277,17 @@ void Coordinator::stop_all(Deadline drain) {
       return !pipeline || pipeline->ended();
     });
   };
-  // The lease is kept meanwhile: whoever waits to take over must not think that we are dead.
-  while (!all_ended() && !drain.passed() && !aborted_) {
+  // The leases are kept meanwhile: no other instance may take over what still ends here.
+  bool lost = false;
+  while (!all_ended() && !drain.passed() && !aborted_ && !lost) {
     changed_.wait_for(lock, milliseconds(20));
     if (session_ && session_->ok() && SteadyClock::now() >= next_beat_) {
-      next_beat_ = SteadyClock::now() + settings_.lease_timeout / 5;
       lock.unlock();
-      const auto before = SteadyClock::now();
-      if (session_->heartbeat(settings_.lease_timeout, {})) {
-        lease_until_ = (before + settings_.lease_timeout).time_since_epoch().count();
-      }
+      lost = !renew({}) && !session_->ok();
       lock.lock();
     }
   }
+  if (lost) lease_.lost();
   std::vector<Assembled> ending;
   for (auto& [name, entry] : table_) {
     if (entry->assembled.pipeline) ending.push_back(std::exchange(entry->assembled, {}));
@@ -299,8 +295,8 @@ void Coordinator::stop_all(Deadline drain) {
   lock.unlock();
   end(std::move(ending));
   if (!session_ || !session_->ok()) return;
-  const auto gone = session_->sign_off({});
-  if (!gone) log::failure("database", "", gone.error());
+  const auto closed = session_->close({});
+  if (!closed) log::failure("database", "", closed.error());
   session_.reset();
 }
 

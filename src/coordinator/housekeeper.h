@@ -19,7 +19,7 @@ class Housekeeper {
   explicit Housekeeper(postgres::Pool& pool);
   ~Housekeeper();
 
-  /// One instance of all is on duty (the coordinator decides by an advisory lock).
+  /// One instance of all is on duty (the coordinator decides by a lease).
   void set_on_duty(bool on_duty) { on_duty_ = on_duty; }
 
  private:

@@ -1,4 +1,4 @@
-#include "coordinator/lock_session.h"
+#include "coordinator/lease_session.h"
 
 #include <fmt/core.h>
 #include <unistd.h>
@@ -22,24 +22,46 @@ std::string host_name() {
   return name.data();
 }
 
+std::string_view to_string(LeaseKind kind) {
+  switch (kind) {
+    case LeaseKind::pipeline:
+      return "pipeline";
+    case LeaseKind::leader:
+      return "leader";
+    case LeaseKind::housekeeping:
+      return "housekeeping";
+  }
+  return "";
+}
+
+Param name_array(std::span<const std::string> names) {
+  const std::vector<Param> params(names.begin(), names.end());
+  return postgres::text_array(params);
+}
+
 }  // namespace
 
-LockSession::LockSession(std::unique_ptr<postgres::Connection> connection, std::string group,
-                         std::string worker_id)
+LeaseSession::LeaseSession(std::unique_ptr<postgres::Connection> connection, std::string group,
+                           std::string worker_id)
     : connection_(std::move(connection)),
       group_(std::move(group)),
       worker_id_(std::move(worker_id)) {}
 
-Result<Rows> LockSession::query(std::string_view sql, std::initializer_list<Param> params,
-                                std::stop_token stop) {
+Result<Rows> LeaseSession::query(std::string_view sql, std::initializer_list<Param> params,
+                                 std::stop_token stop) {
   return connection_->query(sql, params, Deadline::after(kTimeout), stop);
 }
 
-Result<void> LockSession::listen(std::stop_token stop) {
+Result<void> LeaseSession::open(std::chrono::milliseconds lease_timeout, std::stop_token stop) {
+  const auto opened =
+      query("select pgtrickle.relay_open_leases($1, $2, make_interval(secs => $3::float8 / 1000))",
+            {group_, worker_id_, std::to_string(lease_timeout.count())}, stop);
+  if (!opened) return fail(opened.error());
+  token_ = opened->text(0, 0);
   return connection_->script("listen pgtrickle_relay_config", Deadline::after(kTimeout), stop);
 }
 
-Result<std::vector<std::string>> LockSession::wait(Deadline deadline, std::stop_token stop) {
+Result<std::vector<std::string>> LeaseSession::wait(Deadline deadline, std::stop_token stop) {
   auto heard = connection_->notifications(deadline, stop);
   if (!heard) return fail(heard.error());
   std::vector<std::string> payloads;
@@ -47,86 +69,72 @@ Result<std::vector<std::string>> LockSession::wait(Deadline deadline, std::stop_
   return payloads;
 }
 
-Result<std::vector<Instance>> LockSession::heartbeat(std::chrono::milliseconds lease,
-                                                     std::stop_token stop) {
+Result<Renewal> LeaseSession::renew(std::stop_token stop) {
   const auto beat = query(
       "insert into pgtrickle.relay_instances as i (relay_group_id, worker_id, hostname, pid, "
-      "lock_backend_pid, version, started_at, heartbeat_at) values ($1, $2, $3, $4::int, "
-      "pg_backend_pid(), $5, clock_timestamp(), clock_timestamp()) "
-      "on conflict (relay_group_id, worker_id) do update set heartbeat_at = clock_timestamp(), "
-      "lock_backend_pid = pg_backend_pid()",
+      "version, started_at, heartbeat_at) values ($1, $2, $3, $4::int, $5, clock_timestamp(), "
+      "clock_timestamp()) "
+      "on conflict (relay_group_id, worker_id) do update set heartbeat_at = clock_timestamp()",
       {group_, worker_id_, host_name(), std::to_string(::getpid()), RELAY_VERSION}, stop);
   if (!beat) return fail(beat.error());
-  const auto rows = query(
-      "select i.worker_id, coalesce(i.lock_backend_pid, 0), "
-      "i.heartbeat_at < clock_timestamp() - make_interval(secs => $3::float8 / 1000), "
-      "exists (select from pg_stat_activity a where a.pid = i.lock_backend_pid "
-      "and a.application_name = $4) "
-      "from pgtrickle.relay_instances i where i.relay_group_id = $1 and i.worker_id <> $2",
-      {group_, worker_id_, std::to_string(lease.count()), std::string(kApplicationName)}, stop);
-  if (!rows) return fail(rows.error());
-  std::vector<Instance> others;
-  for (int row = 0; row < rows->size(); ++row) {
-    others.push_back({std::string(rows->text(row, 0)), rows->boolean(row, 2), rows->boolean(row, 3),
-                      static_cast<int>(rows->integer(row, 1))});
+  const auto relays =
+      query("select worker_id, state from pgtrickle.relay_renew_leases($1::uuid)", {token_}, stop);
+  if (!relays) return fail(relays.error());
+  if (relays->empty()) {
+    ended_ = true;
+    return fail(ErrorClass::fenced, "leases_lost",
+                "the leases of this instance had run out, and another one took them",
+                "it takes part again at once; look for what held it up: a frozen machine, a cut "
+                "network");
   }
-  return others;
+  Renewal renewal;
+  for (int row = 0; row < relays->size(); ++row) {
+    std::string worker(relays->text(row, 0));
+    const std::string_view state = relays->text(row, 1);
+    if (state == "live") {
+      ++renewal.live;
+    } else {
+      auto& list = state == "gone"      ? renewal.gone
+                   : state == "expired" ? renewal.expired
+                                        : renewal.older;
+      list.push_back(std::move(worker));
+    }
+  }
+  return renewal;
 }
 
-Result<void> LockSession::evict(const Instance& instance, std::stop_token stop) {
-  // The pid may have been given to another session since: only one that is named as ours, holds an
-  // advisory lock and belongs to our role is ended.
-  const auto ended = query(
-      "select pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = $1::int "
-      "and a.application_name = $2 and a.usename = current_user and a.datname = current_database() "
-      "and exists (select 1 from pg_locks l where l.pid = a.pid and l.locktype = 'advisory')",
-      {std::to_string(instance.lock_backend_pid), std::string(kApplicationName)}, stop);
-  if (!ended) return fail(ended.error());
-  const auto gone =
-      query("delete from pgtrickle.relay_instances where relay_group_id = $1 and worker_id = $2",
-            {group_, instance.worker_id}, stop);
-  if (!gone) return fail(gone.error());
-  return {};
-}
-
-Result<void> LockSession::sign_off(std::stop_token stop) {
-  const auto gone = query(
+Result<void> LeaseSession::close(std::stop_token stop) {
+  const auto closed = query(
       "with gone as (delete from pgtrickle.relay_instances where relay_group_id = $1 "
-      "and worker_id = $2) select pg_advisory_unlock_all(), pg_notify('pgtrickle_relay_config', "
-      "'{\"event\":\"released\"}')",
-      {group_, worker_id_}, stop);
-  if (!gone) return fail(gone.error());
+      "and worker_id = $2) select pgtrickle.relay_close_leases($3::uuid)",
+      {group_, worker_id_, token_}, stop);
+  if (!closed) return fail(closed.error());
   return {};
 }
 
-Result<std::vector<std::int64_t>> LockSession::take(std::span<const std::int64_t> keys,
+Result<std::vector<std::string>> LeaseSession::take(LeaseKind kind,
+                                                    std::span<const std::string> names,
                                                     std::size_t limit, std::stop_token stop) {
-  std::vector<std::int64_t> taken;
-  if (keys.empty() || limit == 0) return taken;
-  std::string list = "{";
-  for (const std::int64_t key : keys) {
-    if (list.size() > 1) list += ',';
-    list += std::to_string(key);
-  }
-  list += '}';
+  std::vector<std::string> taken;
+  if (names.empty() || limit == 0) return taken;
   const auto rows =
-      query("select k from unnest($1::bigint[]) k where pg_try_advisory_lock(k) limit $2::bigint",
-            {list, std::to_string(limit)}, stop);
+      query("select pgtrickle.relay_take_leases($1::uuid, $2, $3::text[], $4::int)",
+            {token_, std::string(to_string(kind)), name_array(names), std::to_string(limit)}, stop);
   if (!rows) return fail(rows.error());
-  for (int row = 0; row < rows->size(); ++row) taken.push_back(rows->integer(row, 0));
+  for (int row = 0; row < rows->size(); ++row) taken.emplace_back(rows->text(row, 0));
   return taken;
 }
 
-Result<void> LockSession::release(std::int64_t key, std::stop_token stop) {
-  const auto rows = query(
-      "select pg_advisory_unlock($1::bigint), "
-      "pg_notify('pgtrickle_relay_config', '{\"event\":\"released\"}')",
-      {std::to_string(key)}, stop);
+Result<void> LeaseSession::release(LeaseKind kind, std::span<const std::string> names,
+                                   std::stop_token stop) {
+  if (names.empty()) return {};
+  const auto rows = query("select pgtrickle.relay_release_leases($1::uuid, $2, $3::text[])",
+                          {token_, std::string(to_string(kind)), name_array(names)}, stop);
   if (!rows) return fail(rows.error());
   return {};
 }
 
-Result<std::string> LockSession::catalog_version(std::stop_token stop) {
+Result<std::string> LeaseSession::catalog_version(std::stop_token stop) {
   const auto rows = query(
       "select concat(count(*), ' ', max(updated_at), ' ', "
       "sum(hashtextextended(name || ' ' || direction || ' ' || enabled::text, 0)::numeric)) "
@@ -136,7 +144,7 @@ Result<std::string> LockSession::catalog_version(std::stop_token stop) {
   return std::string(rows->text(0, 0));
 }
 
-Result<std::vector<CatalogEntry>> LockSession::catalog(std::stop_token stop) {
+Result<std::vector<CatalogEntry>> LeaseSession::catalog(std::stop_token stop) {
   const auto rows = query(
       "select name, direction, enabled, config::text from pgtrickle.relay_pipelines order by name",
       {}, stop);
@@ -149,7 +157,7 @@ Result<std::vector<CatalogEntry>> LockSession::catalog(std::stop_token stop) {
   return entries;
 }
 
-Result<std::vector<std::pair<std::string, Control>>> LockSession::controls(std::stop_token stop) {
+Result<std::vector<std::pair<std::string, Control>>> LeaseSession::controls(std::stop_token stop) {
   const auto rows = query(
       "select c.pipeline, true, 0, 0, 0, 0 from pgtrickle.relay_pipeline_control c where c.paused "
       "union all select r.pipeline, false, r.id, r.from_id, coalesce(r.to_id, 0), r.number "
@@ -169,8 +177,8 @@ Result<std::vector<std::pair<std::string, Control>>> LockSession::controls(std::
   return controls;
 }
 
-Result<void> LockSession::finish_replay(std::int64_t id, const std::string& error,
-                                        std::stop_token stop) {
+Result<void> LeaseSession::finish_replay(std::int64_t id, const std::string& error,
+                                         std::stop_token stop) {
   const auto done = query(
       "update pgtrickle.relay_replays set finished_at = clock_timestamp(), error = nullif($2, '') "
       "where id = $1::bigint",
@@ -179,7 +187,7 @@ Result<void> LockSession::finish_replay(std::int64_t id, const std::string& erro
   return {};
 }
 
-Result<std::map<std::string, std::int64_t>> LockSession::dead_letters(std::stop_token stop) {
+Result<std::map<std::string, std::int64_t>> LeaseSession::dead_letters(std::stop_token stop) {
   const auto rows = query(
       "select pipeline, count(*) from pgtrickle.relay_dlq where relay_group_id = $1 "
       "and resolved_at is null group by pipeline",
@@ -192,8 +200,8 @@ Result<std::map<std::string, std::int64_t>> LockSession::dead_letters(std::stop_
   return counts;
 }
 
-Result<void> LockSession::write_status(std::span<const PipelineStatus> statuses,
-                                       std::stop_token stop) {
+Result<void> LeaseSession::write_status(std::span<const PipelineStatus> statuses,
+                                        std::stop_token stop) {
   if (statuses.empty()) return {};
   std::array<std::vector<Param>, 8> columns;
   for (const PipelineStatus& status : statuses) {

@@ -1,0 +1,20 @@
+#include "coordinator/lease_clock.h"
+
+#include <algorithm>
+
+namespace relay::coordinator {
+
+namespace {
+
+/// How long the server keeps a lease session of which it hears nothing.
+constexpr std::chrono::milliseconds kSilenceEndsSession{5000};
+
+}  // namespace
+
+LeaseClock::LeaseClock(std::chrono::milliseconds lease_timeout) {
+  const auto shortest = std::min(lease_timeout, kSilenceEndsSession);
+  share_ = shortest * 9 / 10;
+  interval_ = shortest / 5;
+}
+
+}  // namespace relay::coordinator

@@ -1,0 +1,42 @@
+#include "coordinator/lease_clock.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+namespace relay::coordinator {
+namespace {
+
+using std::chrono::milliseconds;
+
+const SteadyClock::time_point kAsked{std::chrono::hours(1)};
+
+TEST(LeaseClock, IsNotValidBeforeTheFirstRenewal) {
+  EXPECT_FALSE(LeaseClock(milliseconds(5000)).valid(kAsked));
+}
+
+TEST(LeaseClock, IsNotValidOnceTheLeasesAreLost) {
+  LeaseClock lease(milliseconds(5000));
+  lease.renewed(kAsked);
+  EXPECT_TRUE(lease.valid(kAsked));
+  lease.lost();
+  EXPECT_FALSE(lease.valid(kAsked));
+}
+
+RC_GTEST_PROP(LeaseClock, EndsBeforeAnotherInstanceMayTakeOver, ()) {
+  const milliseconds timeout(*rc::gen::inRange(100, 3'600'000));
+  LeaseClock lease(timeout);
+  lease.renewed(kAsked);
+  // The database wrote the renewal no earlier than it was asked for.
+  RC_ASSERT(!lease.valid(kAsked + timeout - timeout / 20));
+  // The server ends a session that is silent for so long, and with it the leases.
+  RC_ASSERT(!lease.valid(kAsked + milliseconds(5000)));
+}
+
+RC_GTEST_PROP(LeaseClock, OutlivesThreeRenewalsThatFail, ()) {
+  LeaseClock lease(milliseconds(*rc::gen::inRange(100, 3'600'000)));
+  lease.renewed(kAsked);
+  RC_ASSERT(lease.valid(kAsked + 4 * lease.interval()));
+}
+
+}  // namespace
+}  // namespace relay::coordinator
