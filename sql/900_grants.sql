@@ -3,7 +3,7 @@
 --   pgtrickle_owner      owns all of it but what follows; no role logs in as it
 --   pgtrickle_capture    owns the functions that capture triggers call, and nothing else
 --   pgtrickle_sandbox    owns the gate to other owners' functions, and nothing else
---   pgtrickle_observer   owns one function, which shows how long a writer has been open
+--   pgtrickle_observer   owns functions that show how long others' transactions have been open
 --   pgtrickle_relay      the daemon: reads the catalog and the outboxes, writes positions (by
 --                        functions only), status, dead letters; changes no pipeline, no outbox row
 --   pgtrickle_publisher  publish()
@@ -13,18 +13,23 @@
 -- administrators those that their own calls reach with their own rights. docs/security.md lists all
 -- functions with owner and grants.
 
--- The observer gets its one function, and sees the start of other sessions' transactions where the
+-- The observer gets its functions, and sees the start of other sessions' transactions where the
 -- installing role may allow that; elsewhere the age of open writers is not shown, and nothing else
 -- changes.
 grant usage, create on schema pgtrickle to pgtrickle_observer;
 
 do $$
+declare
+  f regprocedure;
 begin
-  if (select p.proowner from pg_catalog.pg_proc p
-      where p.oid = 'pgtrickle.relay_open_writers(regclass)'::regprocedure)
-     <> 'pgtrickle_observer'::regrole then
-    alter function pgtrickle.relay_open_writers(regclass) owner to pgtrickle_observer;
-  end if;
+  for f in
+    select p.oid from pg_catalog.pg_proc p
+    where p.oid in ('pgtrickle.relay_open_writers(regclass)'::regprocedure,
+                    'pgtrickle.relay_blockers()'::regprocedure)
+      and p.proowner <> 'pgtrickle_observer'::regrole
+  loop
+    execute format('alter function %s owner to pgtrickle_observer', f);
+  end loop;
   if not pg_catalog.pg_has_role('pgtrickle_observer', 'pg_read_all_stats', 'USAGE') then
     begin
       grant pg_read_all_stats to pgtrickle_observer;
@@ -127,7 +132,7 @@ begin
         'relay_claim_position', 'relay_commit_position', 'relay_rewind_position',
         'relay_open_leases', 'relay_renew_leases', 'relay_take_leases', 'relay_release_leases',
         'relay_close_leases',
-        'relay_resolve_outbox', 'relay_open_writers', 'outbox_status', 'outbox_rows',
+        'relay_resolve_outbox', 'relay_open_writers', 'relay_blockers', 'outbox_status', 'outbox_rows',
         'outbox_rows_consumed', 'relay_housekeeping', 'stream_tables_due', 'refresh_stream_table',
         'list_relay_configs', 'get_relay_config', 'enable_relay', 'disable_relay', 'pause_relay',
         'resume_relay', 'replay_relay', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_retry_all',

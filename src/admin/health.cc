@@ -27,6 +27,19 @@ std::string error_json(const std::optional<Error>& error) {
                      json_string(error->code), json_string(error->remedy));
 }
 
+std::string blockers_json(const std::vector<coordinator::Blocker>& blockers) {
+  std::string list;
+  for (const coordinator::Blocker& blocker : blockers) {
+    const Error error = coordinator::describe(blocker);
+    if (!list.empty()) list += ',';
+    list += fmt::format(
+        R"({{"pid":{},"role":{},"application":{},"holds":{},"message":{},"remedy":{}}})",
+        blocker.pid, json_string(blocker.role), json_string(blocker.application),
+        json_string(blocker.holds), json_string(error.message), json_string(error.remedy));
+  }
+  return fmt::format(R"(,"blocked_by":[{}])", list);
+}
+
 }  // namespace
 
 std::string_view to_string(Health health) {
@@ -48,7 +61,7 @@ Health health_of(const Snapshot& snapshot, TimePoint now) {
   const bool trouble =
       std::any_of(snapshot.pipelines.begin(), snapshot.pipelines.end(),
                   [&](const auto& pipeline) { return coordinator::in_trouble(pipeline, now); });
-  return trouble ? Health::degraded : Health::healthy;
+  return trouble || !snapshot.blockers.empty() ? Health::degraded : Health::healthy;
 }
 
 std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
@@ -82,6 +95,7 @@ std::string health_json(const Snapshot& snapshot, TimePoint now) {
     out += pipeline_json(pipeline, now);
   }
   out += ']';
+  if (!snapshot.blockers.empty()) out += blockers_json(snapshot.blockers);
   if (snapshot.database_error) {
     out += ',' + error_json(snapshot.database_error);
   }

@@ -11,7 +11,8 @@ enum class Health { healthy, degraded, unhealthy };
 std::string_view to_string(Health health);
 
 /// What a snapshot means: unhealthy without the database or its schema, degraded while some
-/// pipeline is in trouble, healthy otherwise (a standby is healthy). Pure.
+/// pipeline is in trouble or another session's locks keep this one waiting, healthy otherwise (a
+/// standby is healthy). Pure.
 Health health_of(const coordinator::Snapshot& snapshot, std::chrono::system_clock::time_point now);
 
 /// The body of GET /health.

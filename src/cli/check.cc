@@ -6,6 +6,7 @@
 #include "cli/commands.h"
 #include "cli/embedded_sql.h"
 #include "coordinator/assembly.h"
+#include "coordinator/lease_session.h"
 #include "core/deadline.h"
 #include "core/text.h"
 
@@ -106,6 +107,16 @@ void check_privileges(Connection& connection, Findings& findings) {
   }
 }
 
+/// Names sessions whose locks keep relays waiting.
+void check_blockers(Connection& connection, Findings& findings) {
+  const auto blockers = coordinator::read_blockers(connection, Deadline::after(kTimeout), {});
+  if (!blockers) {
+    findings.bad("", blockers.error());
+    return;
+  }
+  for (const auto& blocker : *blockers) findings.bad("", coordinator::describe(blocker));
+}
+
 std::vector<PipelineConfig> configured(Connection& connection, const Context& context,
                                        Findings& findings) {
   std::vector<PipelineConfig> all = context.file_pipelines;
@@ -190,6 +201,7 @@ int check(const Context& context) {
     findings.good("", fmt::format("{} answers", (*connection)->endpoint()));
     if (check_schema(**connection, findings)) {
       check_privileges(**connection, findings);
+      check_blockers(**connection, findings);
       Connection::Options options;
       options.url = context.settings.postgres_url;
       options.application_name = "pgtrickle-relay check";

@@ -161,6 +161,8 @@ Result<void> Coordinator::session(std::stop_token stop) {
       std::make_unique<LeaseSession>(std::move(*opened), settings_.relay_group_id, worker_id_);
   // From here on a stop interrupts no statement: that would end the session, and the leases with
   // it, while pipelines still finish their work.
+  // First, so that health can name a session that keeps this one from being opened.
+  if (const auto looked = refresh_blockers({}); !looked) return looked;
   if (const auto open = session_->open(settings_.lease_timeout, {}); !open) return open;
   next_beat_ = next_look_ = next_numbers_ = {};
   catalog_version_.clear();

@@ -79,6 +79,7 @@ class Coordinator {
   Result<void> refresh_catalog(std::stop_token stop);
   Result<void> refresh_controls(std::stop_token stop);
   Result<void> refresh_numbers(std::stop_token stop);
+  Result<void> refresh_blockers(std::stop_token stop);
   Result<void> balance(std::stop_token stop);
   Result<void> finish_replays(std::stop_token stop);
   Result<void> write_statuses(std::stop_token stop);
@@ -135,6 +136,7 @@ class Coordinator {
   bool stopping_ = false;
   bool aborted_ = false;
   std::optional<Error> database_error_;
+  std::vector<Blocker> blockers_;
 
   // What the hooks touch: apart from mutex_, which is held while pipelines are joined.
   std::atomic<bool> poked_{false};

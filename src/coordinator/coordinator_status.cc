@@ -4,10 +4,26 @@
 #include <utility>
 
 #include "coordinator/coordinator.h"
+#include "core/log.h"
 
 namespace relay::coordinator {
 
+/// Looks for sessions that keep this instance waiting. Needs no lease.
+Result<void> Coordinator::refresh_blockers(std::stop_token stop) {
+  auto blockers = session_->blockers(std::move(stop));
+  if (!blockers) return fail(blockers.error());
+  if (blockers->empty()) {
+    log::recovered("blocked", "");
+  } else {
+    log::failure("blocked", "", describe(blockers->front()));
+  }
+  const std::lock_guard lock(mutex_);
+  blockers_ = std::move(*blockers);
+  return {};
+}
+
 Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
+  if (const auto done = refresh_blockers(stop); !done) return done;
   const auto counts = session_->dead_letters(stop);
   if (!counts) return fail(counts.error());
   const std::lock_guard lock(mutex_);
@@ -80,6 +96,7 @@ Snapshot Coordinator::snapshot() const {
   snapshot.database_connected = database_connected_;
   snapshot.catalog_read = catalog_read_;
   snapshot.database_error = database_error_;
+  snapshot.blockers = blockers_;
   snapshot.worker_id = worker_id_;
   snapshot.group = settings_.relay_group_id;
   snapshot.stopping = stopping_;

@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <array>
+#include <charconv>
+#include <utility>
 
 #include "postgres/array.h"
 
@@ -40,6 +42,27 @@ Param name_array(std::span<const std::string> names) {
 }
 
 }  // namespace
+
+Result<std::vector<Blocker>> read_blockers(postgres::Connection& connection, Deadline deadline,
+                                           std::stop_token stop) {
+  const auto rows = connection.query(
+      "select coalesce(pid, 0), coalesce(prepared, ''), coalesce(role, ''), "
+      "coalesce(application, ''), holds, coalesce(seconds, -1) from pgtrickle.relay_blockers()",
+      {}, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  std::vector<Blocker> blockers;
+  for (int row = 0; row < rows->size(); ++row) {
+    Blocker& blocker = blockers.emplace_back();
+    blocker.pid = static_cast<int>(rows->integer(row, 0));
+    blocker.prepared = rows->text(row, 1);
+    blocker.role = rows->text(row, 2);
+    blocker.application = rows->text(row, 3);
+    blocker.holds = rows->text(row, 4);
+    const std::string_view seconds = rows->text(row, 5);
+    std::from_chars(seconds.data(), seconds.data() + seconds.size(), blocker.seconds);
+  }
+  return blockers;
+}
 
 LeaseSession::LeaseSession(std::unique_ptr<postgres::Connection> connection, std::string group,
                            std::string worker_id)
@@ -198,6 +221,10 @@ Result<std::map<std::string, std::int64_t>> LeaseSession::dead_letters(std::stop
     counts.emplace(rows->text(row, 0), rows->integer(row, 1));
   }
   return counts;
+}
+
+Result<std::vector<Blocker>> LeaseSession::blockers(std::stop_token stop) {
+  return read_blockers(*connection_, Deadline::after(kTimeout), std::move(stop));
 }
 
 Result<void> LeaseSession::write_status(std::span<const PipelineStatus> statuses,

@@ -16,6 +16,11 @@
 
 namespace relay::coordinator {
 
+/// The sessions that keep relays waiting, by what the database shows of them. Takes no lock on a
+/// table of ours.
+Result<std::vector<Blocker>> read_blockers(postgres::Connection& connection, Deadline deadline,
+                                           std::stop_token stop);
+
 /// A row of the SQL catalog as it stands.
 struct CatalogEntry {
   std::string name;
@@ -77,6 +82,7 @@ class LeaseSession {
   Result<std::vector<std::pair<std::string, Control>>> controls(std::stop_token stop);
   Result<void> finish_replay(std::int64_t id, const std::string& error, std::stop_token stop);
   Result<std::map<std::string, std::int64_t>> dead_letters(std::stop_token stop);
+  Result<std::vector<Blocker>> blockers(std::stop_token stop);
   Result<void> write_status(std::span<const PipelineStatus> statuses, std::stop_token stop);
 
  private:

@@ -1,5 +1,7 @@
 #include "coordinator/status.h"
 
+#include <fmt/core.h>
+
 namespace relay::coordinator {
 
 namespace {
@@ -13,6 +15,23 @@ bool in_trouble(const PipelineStatus& status, std::chrono::system_clock::time_po
   if (status.report.error) return true;
   if (status.report.state == PipelineState::paused) return false;
   return status.report.has_work && now - status.report.last_progress > kStalledAfter;
+}
+
+Error describe(const Blocker& blocker) {
+  const std::string who = blocker.pid == 0
+                              ? fmt::format("the prepared transaction \"{}\"", blocker.prepared)
+                              : fmt::format("session {} ({})", blocker.pid, blocker.application);
+  const std::string since =
+      blocker.seconds < 0 ? "" : fmt::format(" for {:.0f} s", blocker.seconds);
+  const std::string remedy =
+      blocker.pid == 0
+          ? std::string("commit it or roll it back: COMMIT PREPARED, ROLLBACK PREPARED")
+          : fmt::format("end its transaction, or: select pg_terminate_backend({})", blocker.pid);
+  return {ErrorClass::transient,
+          "blocked",
+          fmt::format("{} of the role {} has held{}: {}", who, blocker.role, since, blocker.holds),
+          remedy,
+          {}};
 }
 
 }  // namespace relay::coordinator

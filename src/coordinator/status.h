@@ -24,6 +24,19 @@ struct PipelineStatus {
   int oldest_open_writer_pid = 0;
 };
 
+/// A session, or a prepared transaction, whose locks on tables of ours keep the relay waiting.
+struct Blocker {
+  int pid = 0;  ///< 0: prepared
+  std::string prepared;
+  std::string role;
+  std::string application;
+  std::string holds;
+  double seconds = -1;  ///< how long its transaction has been open; -1 where it may not be seen
+};
+
+/// Who blocks what, and how to end it.
+Error describe(const Blocker& blocker);
+
 /// How the instance does.
 struct Snapshot {
   std::vector<PipelineStatus> pipelines;  ///< enabled ones, by name
@@ -31,6 +44,7 @@ struct Snapshot {
   bool database_connected = false;
   bool catalog_read = false;  ///< once, since the start
   std::optional<Error> database_error;
+  std::vector<Blocker> blockers;
   std::string worker_id;
   std::string group;
   bool stopping = false;
