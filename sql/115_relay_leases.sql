@@ -12,10 +12,13 @@
 -- A session can be ended at most once, and a renewal of an ended one changes nothing: there is never
 -- a second owner while a first one could still be told that it is the owner.
 --
+-- The tables are unlogged: a crash or a failover ends every database session, and empties them. So a
+-- renewal waits for no disk and no standby, and costs no WAL.
+--
 -- What fences the writes of a stale owner is the owner_token of the position (110): a new owner
 -- writes a new one, and a relay whose lease another one holds cannot.
 
-create table if not exists pgtrickle.relay_lease_sessions (
+create unlogged table if not exists pgtrickle.relay_lease_sessions (
   token          uuid primary key,
   relay_group_id text not null,
   worker_id      text not null,
@@ -28,7 +31,7 @@ comment on table pgtrickle.relay_lease_sessions is
   'The relays that may own something; written by functions only. A row is deleted when its relay '
   'is gone, or did not renew it for lease_timeout';
 
-create table if not exists pgtrickle.relay_leases (
+create unlogged table if not exists pgtrickle.relay_leases (
   kind           text not null check (kind in ('pipeline', 'leader', 'housekeeping')),
   relay_group_id text not null,
   name           text not null,

@@ -161,9 +161,12 @@ Result<void> Coordinator::session(std::stop_token stop) {
       std::make_unique<LeaseSession>(std::move(*opened), settings_.relay_group_id, worker_id_);
   // From here on a stop interrupts no statement: that would end the session, and the leases with
   // it, while pipelines still finish their work.
-  // First, so that health can name a session that keeps this one from being opened.
-  if (const auto looked = refresh_blockers({}); !looked) return looked;
-  if (const auto open = session_->open(settings_.lease_timeout, {}); !open) return open;
+  if (blocked_) {  // health names the session whose locks kept the last one from being opened
+    if (const auto looked = refresh_blockers({}); !looked) return looked;
+  }
+  const auto open = session_->open(settings_.lease_timeout, {});
+  blocked_ = !open;
+  if (!open) return open;
   next_beat_ = next_look_ = next_numbers_ = {};
   catalog_version_.clear();
   leader_ = false;

@@ -116,6 +116,7 @@ class Coordinator {
   std::vector<config::PipelineConfig> from_file_;
   std::size_t live_instances_ = 1;
   bool leader_ = false;
+  bool blocked_ = false;         ///< the last lease session could not be opened
   bool on_duty_ = false;         ///< holds the lease of the housekeeping
   std::set<std::string> asked_;  ///< pipelines of which somebody asked something
   SteadyClock::time_point next_beat_{};

@@ -35,9 +35,9 @@ def terminate_backends(db, chance, share=0.5):
             db.execute("select pg_terminate_backend(%s)", (pid,))
 
 
-def terminate_lock_session(db):
-    """Ends the session that holds the advisory locks; how many there were."""
+def terminate_lease_session(db):
+    """Ends the database sessions behind leases; how many there were."""
     return len(db.execute(
-        "select pg_terminate_backend(pid) from (select distinct l.pid from pg_locks l"
-        " join pg_stat_activity a using (pid) where l.locktype = 'advisory' and l.granted"
-        " and a.usename = 'relay_daemon' and a.datname = current_database()) holders"))
+        "select pg_terminate_backend(a.pid) from pg_stat_activity a"
+        " where a.pid in (select backend_pid from pgtrickle.relay_lease_sessions)"
+        " and a.usename = 'relay_daemon' and a.datname = current_database()"))

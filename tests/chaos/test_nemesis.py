@@ -8,7 +8,7 @@ import pytest
 
 import workload
 from history import assert_kept, kept_on_failure
-from nemesis import Nemesis, terminate_backends, terminate_lock_session
+from nemesis import Nemesis, terminate_backends, terminate_lease_session
 from support.pipelines import (LONG, Lines, set_outbox, status_row, to_file, to_nats, wait_settled)
 from support.postgres import RELAY_ROLE
 from support.proxy import DOWN, UP, FaultProxy
@@ -111,7 +111,7 @@ def test_faults_of_relay_and_broker_lose_nothing_and_duplicate_nothing(db, nats,
             ("cut within the bytes",
              for_a_while(lambda chance: link.cut_after(chance.randrange(1, 50000)))),
             ("terminate the relay's backends", lambda chance: terminate_backends(db, chance)),
-            ("terminate the lock session", lambda chance: terminate_lock_session(db)),
+            ("terminate the lease session", lambda chance: terminate_lease_session(db)),
         ]
 
         def read():
@@ -147,7 +147,7 @@ def test_faults_of_postgresql_and_its_network_lose_nothing(own_pg_server, own_db
             ("immediate restart", lambda chance: own_pg_server.restart("immediate")),
             ("kill -9 of the postmaster", lambda chance: own_pg_server.restart("kill9")),
             ("terminate backends", lambda chance: terminate_backends(db, chance)),
-            ("terminate the lock session", lambda chance: terminate_lock_session(db)),
+            ("terminate the lease session", lambda chance: terminate_lease_session(db)),
             ("cut", for_a_while(lambda chance: link.cut())),
             ("stall", for_a_while(lambda chance: link.stall())),
             ("one-way cut, up", for_a_while(lambda chance: link.stall(UP))),

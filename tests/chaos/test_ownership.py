@@ -8,7 +8,7 @@ import pytest
 
 import workload
 from history import History, assert_kept
-from nemesis import terminate_lock_session
+from nemesis import terminate_lease_session
 from support.pipelines import (LONG, SLOW_FACTOR, Lines, insert_rows, make_table, position,
                                positions_gone_back, set_outbox, to_file, to_nats, wait_settled,
                                watch_positions)
@@ -137,12 +137,12 @@ def test_a_frozen_owner_is_replaced_and_sends_and_commits_nothing_when_it_thaws(
     assert [message.id for message in again if message.time < frozen_at - SLOW_FACTOR] == []
 
 
-def test_losing_the_lock_session_stops_the_pipeline_and_takes_it_again(db, pipelines, relay_bin):
+def test_losing_the_lease_session_stops_the_pipeline_and_takes_it_again(db, pipelines, relay_bin):
     with Relay(db.relay_dsn) as one:
         insert_rows(db, "orders", 1, 5)
         for lines in pipelines.values():
             lines.wait_rows(range(1, 6))
-        assert terminate_lock_session(db) == 1, "the locks are held by one dedicated session"
+        assert terminate_lease_session(db) == 1, "one dedicated session holds all leases"
         insert_rows(db, "orders", 6, 5)
         eventually(lambda: owned(one) == 6, 15 * SLOW_FACTOR)
         for lines in pipelines.values():

@@ -73,6 +73,25 @@ TEST(Health, OnePipelineWithAnErrorDegrades) {
   EXPECT_EQ(health_of(snapshot({pipeline(PipelineState::running), ill}), kNow), Health::degraded);
 }
 
+TEST(Health, ASessionWhoseLocksBlockTheRelayDegradesAndIsNamedWithTheRemedy) {
+  Snapshot blocked = snapshot();
+  blocked.blockers = {{.pid = 4711,
+                       .prepared = "",
+                       .role = "dba",
+                       .application = "psql \"x\"",
+                       .holds = "ShareLock on pgtrickle.outbox_orders",
+                       .seconds = 12.3}};
+  EXPECT_EQ(health_of(blocked, kNow), Health::degraded);
+  simdjson::dom::parser parser;
+  const auto entry = parse(parser, health_json(blocked, kNow))["blocked_by"].at(0);
+  EXPECT_EQ(entry["pid"].get_int64().value(), 4711);
+  EXPECT_EQ(entry["message"].get_string().value(),
+            "session 4711 (psql \"x\") of the role dba has held for 12 s: ShareLock on "
+            "pgtrickle.outbox_orders");
+  EXPECT_EQ(entry["remedy"].get_string().value(),
+            "end its transaction, or: select pg_terminate_backend(4711)");
+}
+
 TEST(Health, WorkWithoutProgressDegradesWhateverTheThreadsDo) {
   PipelineStatus stuck = pipeline(PipelineState::running);
   stuck.report.has_work = true;
