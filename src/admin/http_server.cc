@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <sys/resource.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <boost/asio.hpp>
@@ -10,10 +12,12 @@
 #include <boost/beast/http.hpp>
 #include <charconv>
 #include <chrono>
+#include <deque>
+#include <list>
 #include <mutex>
-#include <set>
 #include <thread>
 
+#include "admin/descriptor_reserve.h"
 #include "core/log.h"
 #include "core/text.h"
 
@@ -30,6 +34,20 @@ namespace {
 // What is still on its way when a request was refused is read for so long, and dropped: closing
 // with unread input would take the answer from the client.
 constexpr std::chrono::seconds kLinger{2};
+
+// Between two lots the other connections have their turn.
+constexpr int kAcceptedTogether = 16;
+// What the system keeps for a client that sends and does not read.
+constexpr int kSocketBuffer = 64 * 1024;
+// A client that sends requests without waiting for answers, or while its lane is full, is slowed
+// down: it could keep the server's thread busy otherwise.
+constexpr std::chrono::milliseconds kBeforePipelined{20};
+constexpr std::chrono::milliseconds kBeforeBusy{250};
+// Where neither descriptors nor memory are left, and no connection that could be closed for them.
+constexpr std::chrono::milliseconds kAcceptPause{20};
+constexpr std::size_t kReservedDescriptors = 16;
+// However few descriptors the process may have.
+constexpr std::size_t kFewestConnections = 8;
 
 constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
 
@@ -79,22 +97,26 @@ HttpRequest to_request(const http::request<http::string_body>& raw) {
   return request;
 }
 
-http::response<http::string_body> to_raw(HttpResponse response, bool head, bool keep_alive) {
-  http::response<http::string_body> raw{static_cast<http::status>(response.status), 11};
+using Response = std::shared_ptr<const HttpResponse>;
+using RawResponse = http::response<http::span_body<const char>>;
+
+/// Its body is that of `response`, which must outlive it.
+RawResponse to_raw(const HttpResponse& response, bool head, bool keep_alive) {
+  RawResponse raw{static_cast<http::status>(response.status), 11};
   raw.set(http::field::content_type, response.content_type);
   raw.set(http::field::cache_control, "no-store");
   for (const auto& [name, value] : response.headers) raw.set(name, value);
   raw.keep_alive(keep_alive);
   raw.content_length(response.body.size());
-  if (!head) raw.body() = std::move(response.body);
+  if (!head) raw.body() = {response.body.data(), response.body.size()};
   return raw;
 }
 
-HttpResponse refusal(int status, std::string_view text) {
+Response refusal(int status, std::string_view text) {
   HttpResponse response;
   response.status = status;
   response.body = std::string(text) + "\n";
-  return response;
+  return std::make_shared<const HttpResponse>(std::move(response));
 }
 
 Result<tcp::endpoint> parse_address(std::string_view text) {
@@ -133,7 +155,7 @@ struct Incoming {
   enum class Kind { request, refused, gone };
   Kind kind = Kind::gone;
   http::request<http::string_body> raw;
-  HttpResponse refusal;
+  Response refusal;
 };
 
 Incoming not_a_request(error_code error) {
@@ -154,18 +176,129 @@ bool expects_continue(const http::request<http::string_body>& request) {
   return beast::iequals(request[http::field::expect], "100-continue");
 }
 
+bool is_descriptor_shortage(error_code error) {
+  return error == asio::error::no_descriptors || error.value() == ENFILE;
+}
+
+/// At most a quarter of the process's descriptors: pipelines need the rest.
+std::size_t most_connections(std::size_t wanted) {
+  rlimit descriptors{};
+  if (::getrlimit(RLIMIT_NOFILE, &descriptors) != 0) return wanted;
+  const auto quarter = static_cast<std::size_t>(descriptors.rlim_cur / 4);
+  return std::min(wanted, std::max(quarter, kFewestConnections));
+}
+
+struct Connection;
+using ConnectionList = std::list<Connection*>;
+
+struct Connection {
+  explicit Connection(tcp::socket socket) : stream(std::move(socket)) {}
+  beast::tcp_stream stream;
+  ConnectionList* list = nullptr;  // null: it was closed
+  ConnectionList::iterator place;
+  std::size_t unread = 0;  // bytes of an answer that the client has not taken
+};
+
+/// Open connections: those that wait for their client (for a request, or to take an answer) and
+/// those that wait for a worker, each in the order in which they came into that state. Where there
+/// are too many, the first one of the longer list is closed. So a client of one kind, however many
+/// connections it opens, takes no more than half of the places, and a new connection is served long
+/// before it is the first.
+class Connections {
+ public:
+  std::size_t size() const { return for_client_.size() + for_worker_.size(); }
+  std::size_t unread() const { return unread_; }
+
+  void enter(Connection& one) {
+    one.list = &for_client_;
+    one.place = for_client_.insert(for_client_.end(), &one);
+  }
+  void leave(Connection& one) {
+    if (!one.list) return;
+    set_unread(one, 0);
+    one.list->erase(one.place);
+    one.list = nullptr;
+  }
+  /// `unread`: bytes of an answer that is sent to it now.
+  void wait_for_client(Connection& one, std::size_t unread = 0) { move(one, for_client_, unread); }
+  void wait_for_worker(Connection& one) { move(one, for_worker_, 0); }
+
+  /// The coroutine of the closed connection ends with an error. False: there is none.
+  bool close_first() {
+    auto& longer = for_worker_.size() > for_client_.size() ? for_worker_ : for_client_;
+    if (longer.empty()) return false;
+    close(*longer.front());
+    return true;
+  }
+  /// Closes the first connection that has not taken its answer, except `but`.
+  bool close_first_unread(const Connection& but) {
+    const auto found =
+        std::find_if(for_client_.begin(), for_client_.end(),
+                     [&](const Connection* one) { return one->unread > 0 && one != &but; });
+    if (found == for_client_.end()) return false;
+    close(**found);
+    return true;
+  }
+
+ private:
+  void close(Connection& one) {
+    leave(one);
+    one.stream.close();
+  }
+  void move(Connection& one, ConnectionList& to, std::size_t unread) {
+    if (!one.list) return;
+    set_unread(one, unread);
+    to.splice(to.end(), *one.list, one.place);
+    one.list = &to;
+  }
+  void set_unread(Connection& one, std::size_t unread) {
+    unread_ += unread - one.unread;
+    one.unread = unread;
+  }
+  ConnectionList for_client_;
+  ConnectionList for_worker_;
+  std::size_t unread_ = 0;
+};
+
+/// A request, or several for the same path, and what came of it. Of the server's thread, but for
+/// `request` while a worker has it.
+struct Job {
+  Job(asio::io_context& io, HttpRequest given)
+      : request(std::move(given)), path(request.path), changed(io) {}
+  const HttpRequest request;
+  const std::string path;
+  asio::steady_timer changed;  // expires when the wait is too long; cancelled with each news
+  Response response;
+};
+
 }  // namespace
 
 struct HttpServer::Impl {
-  Impl(Handler given, HttpLimits of) : handler(std::move(given)), limits(of), acceptor(io) {}
+  Impl(HttpService given, HttpLimits of)
+      : service(std::move(given)), limits(of), workers(count_workers(service.lanes)) {
+    limits.connections = most_connections(limits.connections);
+    service.busy.headers.emplace_back("Retry-After", "1");
+    busy = std::make_shared<const HttpResponse>(service.busy);
+    for (const Lane& lane : service.lanes) queues.emplace_back(lane);
+  }
+
+  static std::size_t count_workers(const std::vector<Lane>& lanes) {
+    std::size_t count = 0;
+    for (const Lane& lane : lanes) count += lane.workers;
+    return count;
+  }
 
   Result<void> listen(const tcp::endpoint& endpoint, std::string_view address) {
     error_code error;
     acceptor.open(endpoint.protocol(), error);
     if (!error) close_on_exec(acceptor);
     if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+    // Connections inherit them.
+    if (!error) acceptor.set_option(asio::socket_base::receive_buffer_size(kSocketBuffer), error);
+    if (!error) acceptor.set_option(asio::socket_base::send_buffer_size(kSocketBuffer), error);
     if (!error) acceptor.bind(endpoint, error);
     if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+    if (!error) acceptor.non_blocking(true, error);
     if (error) {
       return fail(
           ErrorClass::misconfigured, "address",
@@ -178,62 +311,85 @@ struct HttpServer::Impl {
 
   asio::awaitable<void> accept() {
     while (!stopping) {
-      auto [error, socket] = co_await acceptor.async_accept(kNoThrow);
+      const auto [error] = co_await acceptor.async_wait(tcp::acceptor::wait_read, kNoThrow);
       if (stopping) co_return;
-      if (error) {
-        // Out of descriptors, say: others will end theirs.
-        asio::steady_timer pause(io, std::chrono::milliseconds(100));
-        co_await pause.async_wait(kNoThrow);
-        continue;
-      }
-      if (connections >= limits.connections) continue;  // the socket ends here
-      close_on_exec(socket);
-      ++connections;
-      asio::co_spawn(io, serve(beast::tcp_stream(std::move(socket))),
-                     [this](std::exception_ptr) { --connections; });
+      if (!error && accept_some()) continue;
+      co_await pause(kAcceptPause);
     }
   }
 
-  asio::awaitable<void> serve(beast::tcp_stream stream) {
+  asio::awaitable<void> pause(std::chrono::milliseconds time) {
+    asio::steady_timer timer(io, time);
+    co_await timer.async_wait(kNoThrow);
+  }
+
+  /// Accepts what waits, up to a limit. False: nothing can be accepted for now.
+  bool accept_some() {
+    for (int i = 0; i < kAcceptedTogether; ++i) {
+      error_code error;
+      tcp::socket socket = acceptor.accept(error);
+      if (error == asio::error::would_block) return true;
+      if (error == asio::error::connection_aborted) continue;
+      if (is_descriptor_shortage(error)) {
+        if (!reserve.release_one() && !connections.close_first()) return false;
+        continue;
+      }
+      if (error) return false;
+      if (connections.size() >= limits.connections) connections.close_first();
+      close_on_exec(socket);
+      asio::co_spawn(io, serve(std::move(socket)), asio::detached);
+    }
+    return true;
+  }
+
+  asio::awaitable<void> serve(tcp::socket socket) {
     struct Registered {
-      std::set<beast::tcp_stream*>& all;
-      beast::tcp_stream* one;
-      ~Registered() { all.erase(one); }
-    };
-    open.insert(&stream);
-    const Registered registered{open, &stream};
+      Impl& server;
+      Connection one;
+      Registered(Impl& impl, tcp::socket given) : server(impl), one(std::move(given)) {
+        server.connections.enter(one);
+      }
+      ~Registered() {
+        server.connections.leave(one);
+        one.stream.close();
+        server.reserve.refill();
+      }
+    } registered(*this, std::move(socket));
+    Connection& connection = registered.one;
     beast::flat_buffer buffer(limits.header_bytes + limits.body_bytes + 1024);
     bool alive = !stopping;
     while (alive) {
-      Incoming incoming = co_await receive(stream, buffer);
+      Incoming incoming = co_await receive(connection, buffer);
       if (incoming.kind == Incoming::Kind::gone) co_return;
       const bool refused = incoming.kind == Incoming::Kind::refused;
       alive = !refused && incoming.raw.keep_alive();
-      HttpResponse response = std::move(incoming.refusal);
-      if (!refused) {
-        const HttpRequest request = to_request(incoming.raw);
-        response = co_await answer(request);
-      }
+      Response response = std::move(incoming.refusal);
+      connections.wait_for_worker(connection);
+      if (!refused) response = co_await answer(to_request(incoming.raw));
       const bool head = incoming.raw.method() == http::verb::head;
-      const bool sent = co_await send(stream, to_raw(std::move(response), head, alive));
+      const bool sent = co_await send(connection, *response, head, alive);
       if (!sent) co_return;
-      if (refused) co_await linger(stream);
+      if (refused) co_await linger(connection.stream);
+      if (alive && buffer.size() > 0) co_await pause(kBeforePipelined);
     }
     error_code ignored;
-    stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+    connection.stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
   }
 
-  asio::awaitable<Incoming> receive(beast::tcp_stream& stream, beast::flat_buffer& buffer) {
+  asio::awaitable<Incoming> receive(Connection& connection, beast::flat_buffer& buffer) {
+    beast::tcp_stream& stream = connection.stream;
     http::request_parser<http::string_body> parser;
     parser.header_limit(limits.header_bytes);
     parser.body_limit(limits.body_bytes);
     if (buffer.size() == 0) {
       // Waiting for the next request may take long; sending one may not.
+      connections.wait_for_client(connection);
       stream.expires_after(limits.idle);
       const auto [error, size] = co_await stream.async_read_some(buffer.prepare(1024), kNoThrow);
       if (error) co_return Incoming{};
       buffer.commit(size);
     }
+    connections.wait_for_client(connection);
     stream.expires_after(limits.request);
     auto [error, size] = co_await http::async_read_header(stream, buffer, parser, kNoThrow);
     if (!error && expects_continue(parser.get())) {
@@ -251,18 +407,24 @@ struct HttpServer::Impl {
     co_return incoming;
   }
 
-  asio::awaitable<bool> send(beast::tcp_stream& stream,
-                             http::response<http::string_body> response) {
+  asio::awaitable<bool> send(Connection& connection, const HttpResponse& response, bool head,
+                             bool keep_alive) {
+    const RawResponse raw = to_raw(response, head, keep_alive);
     // For HEAD the body is empty, whatever Content-Length says.
-    http::response_serializer<http::string_body> serializer(response);
-    const bool header_only = response.body().empty();
+    http::response_serializer<http::span_body<const char>> serializer(raw);
+    const bool header_only = raw.body().empty();
     serializer.split(header_only);
-    stream.expires_after(limits.request);
+    connections.wait_for_client(connection, raw.body().size());
+    while (connections.unread() > limits.unread_bytes &&
+           connections.close_first_unread(connection)) {
+    }
+    connection.stream.expires_after(limits.sending);
     if (header_only) {
-      const auto [error, size] = co_await http::async_write_header(stream, serializer, kNoThrow);
+      const auto [error, size] =
+          co_await http::async_write_header(connection.stream, serializer, kNoThrow);
       co_return !error;
     }
-    const auto [error, size] = co_await http::async_write(stream, serializer, kNoThrow);
+    const auto [error, size] = co_await http::async_write(connection.stream, serializer, kNoThrow);
     co_return !error;
   }
 
@@ -277,18 +439,49 @@ struct HttpServer::Impl {
     }
   }
 
-  /// Runs the handler on the worker, then comes back to the server's thread.
-  asio::awaitable<HttpResponse> answer(const HttpRequest& request) {
-    co_return co_await asio::co_spawn(
-        worker,
-        [this, &request]() -> asio::awaitable<HttpResponse> { co_return call_handler(request); },
-        asio::use_awaitable);
+  asio::awaitable<Response> answer(HttpRequest request) {
+    const auto lane = service.lane_of(request);
+    if (!lane) co_return call_handler(request);
+    LaneQueue<Job>& queue = queues.at(*lane);
+    std::shared_ptr<Job> job = queue.find(request.path);
+    if (!job) {
+      job = std::make_shared<Job>(io, std::move(request));
+      job->changed.expires_after(limits.worker);
+      if (!queue.add(job)) {
+        co_await pause(kBeforeBusy);
+        co_return busy;
+      }
+      begin_jobs(queue);
+    }
+    while (!job->response) {
+      const auto [waited] = co_await job->changed.async_wait(kNoThrow);
+      if (waited || job->response) continue;  // cancelled: there is news
+      queue.withdraw(job);
+      co_return busy;
+    }
+    co_return job->response;
   }
 
-  HttpResponse call_handler(const HttpRequest& request) {
+  /// Hands waiting jobs to free workers; each comes back to the server's thread with its answer.
+  void begin_jobs(LaneQueue<Job>& queue) {
+    while (auto job = queue.begin()) {
+      job->changed.expires_after(limits.answer);
+      asio::post(workers, [this, &queue, job = std::move(job)]() mutable {
+        Response response = call_handler(job->request);
+        asio::post(io, [this, &queue, job = std::move(job), response = std::move(response)] {
+          job->response = response;
+          job->changed.cancel();
+          queue.finished();
+          begin_jobs(queue);
+        });
+      });
+    }
+  }
+
+  Response call_handler(const HttpRequest& request) {
     if (stopping) return refusal(503, "stopping");
     try {
-      return handler(request);
+      return std::make_shared<const HttpResponse>(service.handler(request));
     } catch (const std::exception& exception) {
       log::error("http", "", "{} {}: {}", request.method, request.path, exception.what());
       return refusal(500, "internal error");
@@ -303,19 +496,23 @@ struct HttpServer::Impl {
     asio::post(io, [this] {
       error_code ignored;
       acceptor.close(ignored);
-      for (beast::tcp_stream* stream : open) stream->close();
+      while (connections.close_first()) {
+      }
     });
     thread.join();
-    worker.join();
+    workers.join();
   }
 
-  Handler handler;
+  HttpService service;
   HttpLimits limits;
+  Response busy;
   asio::io_context io{1};
-  tcp::acceptor acceptor;
-  asio::thread_pool worker{1};
-  std::set<beast::tcp_stream*> open;  // of the server's thread, as is `connections`
-  std::size_t connections = 0;
+  tcp::acceptor acceptor{io};
+  // Of the server's thread, as are the queues.
+  Connections connections;
+  DescriptorReserve reserve{kReservedDescriptors};
+  std::deque<LaneQueue<Job>> queues;
+  asio::thread_pool workers;
   int port = 0;
   std::atomic<bool> stopping{false};
   std::mutex stop_mutex;
@@ -336,11 +533,11 @@ void HttpServer::stop() {
   impl_->stop();
 }
 
-Result<std::unique_ptr<HttpServer>> HttpServer::start(std::string_view address, Handler handler,
+Result<std::unique_ptr<HttpServer>> HttpServer::start(std::string_view address, HttpService service,
                                                       HttpLimits limits) {
   const auto endpoint = parse_address(address);
   if (!endpoint) return fail(endpoint.error());
-  auto impl = std::make_unique<Impl>(std::move(handler), limits);
+  auto impl = std::make_unique<Impl>(std::move(service), limits);
   if (auto listening = impl->listen(*endpoint, address); !listening) {
     return fail(std::move(listening.error()));
   }

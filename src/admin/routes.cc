@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "admin/access.h"
 #include "admin/api.h"
 #include "admin/health.h"
 #include "core/text.h"
@@ -51,6 +52,36 @@ HttpResponse pipelines(const Snapshot& snapshot, std::string_view name) {
   return json_response(200, "[" + list + "]");
 }
 
+bool is_read(const HttpRequest& request) {
+  return request.method == "GET" || request.method == "HEAD";
+}
+
+/// Lanes of the server, by index: a probe waits neither for rendering nor for the database.
+enum LaneIndex : std::size_t { kStatusLane, kMetricsLane, kPipelinesLane, kReadLane, kChangeLane };
+const std::vector<Lane> kLanes = {
+    {.workers = 1, .waiting = 8, .shared = true},   // /health, which has three paths
+    {.workers = 1, .waiting = 8, .shared = true},   // /metrics
+    {.workers = 1, .waiting = 16, .shared = true},  // /api/pipelines: as many paths as clients like
+    {.workers = 2, .waiting = 16},                  // reads of the database, by anyone
+    {.workers = 1, .waiting = 16},                  // changes, by clients that have the token
+};
+
+/// What needs no more than the request is answered at once: liveness, and refusals.
+std::optional<std::size_t> lane_of(const HttpRequest& request, std::string_view admin_token) {
+  const std::string_view path = request.path;
+  if (!is_read(request)) {
+    const bool may_change = access_of(request, admin_token) == Access::granted;
+    return may_change ? std::optional<std::size_t>(kChangeLane) : std::nullopt;
+  }
+  if (path == "/health" || path == "/health/ready" || path == "/health/drained") {
+    return kStatusLane;
+  }
+  if (path == "/metrics") return kMetricsLane;
+  if (path.starts_with(kPipelines)) return kPipelinesLane;
+  if (path.starts_with("/api/")) return kReadLane;
+  return std::nullopt;
+}
+
 /// What can be read. Metrics and /health/live answer whatever the coordinator is busy with.
 HttpResponse read(const HttpRequest& request, const Coordinator& coordinator,
                   const Metrics& metrics, Api& api) {
@@ -77,9 +108,7 @@ HttpResponse read(const HttpRequest& request, const Coordinator& coordinator,
 
 HttpResponse answer(const HttpRequest& request, const Coordinator& coordinator,
                     const Metrics& metrics, Api& api) {
-  if (request.method == "GET" || request.method == "HEAD") {
-    return read(request, coordinator, metrics, api);
-  }
+  if (is_read(request)) return read(request, coordinator, metrics, api);
   if (request.method == "POST" && request.path.starts_with("/api/")) return api.change(request);
   HttpResponse response = problem_response(405, "only GET and HEAD are answered here");
   response.headers.emplace_back("Allow", "GET, HEAD");
@@ -90,10 +119,18 @@ HttpResponse answer(const HttpRequest& request, const Coordinator& coordinator,
 
 Result<std::unique_ptr<HttpServer>> serve(const std::string& address, Coordinator& coordinator,
                                           const Metrics& metrics, std::string admin_token) {
-  auto api = std::make_shared<Api>(coordinator.pool(), std::move(admin_token));
-  return HttpServer::start(address, [&coordinator, &metrics, api](const HttpRequest& request) {
+  auto api = std::make_shared<Api>(coordinator.pool(), admin_token);
+  HttpService service;
+  service.handler = [&coordinator, &metrics, api](const HttpRequest& request) {
     return answer(request, coordinator, metrics, *api);
-  });
+  };
+  service.lanes = kLanes;
+  service.lane_of = [token = std::move(admin_token)](const HttpRequest& request) {
+    return lane_of(request, token);
+  };
+  service.busy = problem_response(503, "no answer in time: the database is slow, or too much asked",
+                                  "ask again later; a change may have been made all the same");
+  return HttpServer::start(address, std::move(service));
 }
 
 }  // namespace relay::admin
