@@ -80,7 +80,10 @@ Coordinator::Coordinator(config::Settings settings, const Registry& registry, Me
       pool_(connection_options(settings_, "pgtrickle-relay", false),
             static_cast<std::size_t>(settings_.pool_size)),
       workshop_{registry_, pool_, metrics_, settings_.relay_group_id, worker_id_},
-      lease_(settings_.lease_timeout) {}
+      lease_(settings_.lease_timeout) {
+  note_round();
+  last_snapshot_ = current_snapshot();
+}
 
 Coordinator::~Coordinator() {
   abort();
@@ -131,6 +134,7 @@ void Coordinator::poke() {
 void Coordinator::run(std::stop_token stop) {
   Backoff pause(milliseconds(100), milliseconds(2000), std::random_device{}());
   while (!stop.stop_requested()) {
+    note_round();
     Result<void> ended;
     try {
       ended = session(stop);
@@ -223,6 +227,7 @@ Result<void> Coordinator::wait_for_change(std::stop_token stop) {
   constexpr milliseconds kSlice{20};
   const auto until = std::min(next_beat_, next_look_);
   while (!stop.stop_requested() && SteadyClock::now() < until) {
+    note_round();
     if (poked_.exchange(false)) return {};
     const auto heard = session_->wait(Deadline::after(kSlice), stop);
     if (!heard) return fail(heard.error());

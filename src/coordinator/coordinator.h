@@ -46,6 +46,8 @@ class Coordinator {
   /// Reads the configuration file again (SIGHUP).
   void reload();
 
+  /// How things stand. Does not wait for the control thread: where that keeps the state to itself,
+  /// it is how things stood last.
   Snapshot snapshot() const;
   postgres::Pool& pool() { return pool_; }
 
@@ -94,9 +96,11 @@ class Coordinator {
   void lose_everything(const Error& error);
   PipelineHooks hooks();
   PipelineStatus status_of(const Entry& entry) const;
+  Snapshot current_snapshot() const;
   Result<void> wait_for_change(std::stop_token stop);
   std::vector<Assembled> end(std::vector<Assembled> pipelines);
   void poke();
+  void note_round() { last_round_ = SteadyClock::now().time_since_epoch().count(); }
 
   const config::Settings settings_;
   const Registry& registry_;
@@ -126,7 +130,12 @@ class Coordinator {
 
   LeaseClock lease_;
 
-  mutable std::mutex mutex_;
+  std::atomic<SteadyClock::rep> last_round_;  ///< when the control thread last did something
+
+  mutable std::mutex last_snapshot_mutex_;
+  mutable Snapshot last_snapshot_;
+
+  mutable std::timed_mutex mutex_;
   std::condition_variable_any changed_;
   Table table_;  // changed by the control thread only, under mutex_
   bool reload_ = false;

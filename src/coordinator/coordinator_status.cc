@@ -26,6 +26,9 @@ Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
   if (const auto done = refresh_blockers(stop); !done) return done;
   const auto counts = session_->dead_letters(stop);
   if (!counts) return fail(counts.error());
+  // Before the lock is taken: it may wait for the database.
+  pool_.trim();
+  metrics_.pool_connections().Set(static_cast<double>(pool_.open_connections()));
   const std::lock_guard lock(mutex_);
   for (auto& [name, entry] : table_) {
     if (!entry->owned) continue;
@@ -36,8 +39,6 @@ Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
       metrics->oldest_open_writer.Set(entry->assembled.outbox->status().oldest_open_writer_seconds);
     }
   }
-  pool_.trim();
-  metrics_.pool_connections().Set(static_cast<double>(pool_.open_connections()));
   return {};
 }
 
@@ -87,12 +88,26 @@ Result<void> Coordinator::write_statuses(std::stop_token stop) {
 }
 
 Snapshot Coordinator::snapshot() const {
-  const std::lock_guard lock(mutex_);
+  // The control thread holds the lock while it starts pipelines, for one, and writes to the log.
+  constexpr std::chrono::milliseconds kPatience{20};
+  const SteadyClock::time_point last_round{SteadyClock::duration(last_round_.load())};
+  const auto silence =
+      std::chrono::duration_cast<std::chrono::seconds>(SteadyClock::now() - last_round);
+  const std::unique_lock lock(mutex_, kPatience);
+  const std::lock_guard last_lock(last_snapshot_mutex_);
+  if (lock) last_snapshot_ = current_snapshot();
+  last_snapshot_.uptime =
+      std::chrono::duration_cast<std::chrono::seconds>(SteadyClock::now() - started_);
+  last_snapshot_.control_silent = silence;
+  return last_snapshot_;
+}
+
+/// Under the lock.
+Snapshot Coordinator::current_snapshot() const {
   Snapshot snapshot;
   for (const auto& [name, entry] : table_) {
     if (!entry->removed) snapshot.pipelines.push_back(status_of(*entry));
   }
-  snapshot.uptime = std::chrono::duration_cast<std::chrono::seconds>(SteadyClock::now() - started_);
   snapshot.database_connected = database_connected_;
   snapshot.catalog_read = catalog_read_;
   snapshot.database_error = database_error_;

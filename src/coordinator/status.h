@@ -48,6 +48,8 @@ struct Snapshot {
   std::string worker_id;
   std::string group;
   bool stopping = false;
+  /// Since the control thread was last seen at work: while it hangs, what else is said here is old.
+  std::chrono::seconds control_silent{0};
 };
 
 /// A pipeline that is in trouble: it has an error, or work and no progress for a while.
