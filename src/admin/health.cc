@@ -14,6 +14,9 @@ using TimePoint = std::chrono::system_clock::time_point;
 
 namespace {
 
+// The longest statement of the control thread takes 4 s.
+constexpr std::chrono::seconds kHangsAfter{15};
+
 std::string time_json(TimePoint at) {
   if (at == TimePoint{}) return "null";
   return json_string(format_timestamp(std::chrono::time_point_cast<std::chrono::microseconds>(at)));
@@ -54,8 +57,26 @@ std::string_view to_string(Health health) {
   return "unhealthy";
 }
 
+std::optional<Error> instance_error(const Snapshot& snapshot) {
+  if (snapshot.database_error) return snapshot.database_error;
+  if (snapshot.stopping || snapshot.control_silent <= kHangsAfter) return std::nullopt;
+  return Error{
+      ErrorClass::transient,
+      "control_hangs",
+      fmt::format("the control thread has done nothing for {} s: what is said of pipelines "
+                  "may be as old",
+                  snapshot.control_silent.count()),
+      "look for what it waits for, such as a secret's file; restart the relay if it lasts",
+      {}};
+}
+
+bool is_ready(const Snapshot& snapshot) {
+  const bool hangs = snapshot.control_silent > kHangsAfter;
+  return snapshot.database_connected && snapshot.catalog_read && !snapshot.stopping && !hangs;
+}
+
 Health health_of(const Snapshot& snapshot, TimePoint now) {
-  if (!snapshot.database_connected || !snapshot.catalog_read || snapshot.database_error) {
+  if (!snapshot.database_connected || !snapshot.catalog_read || instance_error(snapshot)) {
     return Health::unhealthy;
   }
   const bool trouble =
@@ -96,9 +117,7 @@ std::string health_json(const Snapshot& snapshot, TimePoint now) {
   }
   out += ']';
   if (!snapshot.blockers.empty()) out += blockers_json(snapshot.blockers);
-  if (snapshot.database_error) {
-    out += ',' + error_json(snapshot.database_error);
-  }
+  if (const auto error = instance_error(snapshot)) out += ',' + error_json(error);
   return out + "}";
 }
 

@@ -26,8 +26,8 @@ HttpResponse health(const Snapshot& snapshot) {
 }
 
 HttpResponse ready(const Snapshot& snapshot) {
-  const bool is_ready = snapshot.database_connected && snapshot.catalog_read && !snapshot.stopping;
-  return json_response(is_ready ? 200 : 503, fmt::format(R"({{"ready":{}}})", is_ready));
+  const bool is = is_ready(snapshot);
+  return json_response(is ? 200 : 503, fmt::format(R"({{"ready":{}}})", is));
 }
 
 HttpResponse drained(const Snapshot& snapshot) {

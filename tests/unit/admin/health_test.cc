@@ -54,6 +54,32 @@ TEST(Health, IsUnhealthyWithoutTheDatabaseOrItsSchema) {
   EXPECT_EQ(health_of(no_schema, kNow), Health::unhealthy);
 }
 
+TEST(Health, IsUnhealthyAndNotReadyWhileTheControlThreadHangs) {
+  Snapshot busy = snapshot();
+  busy.control_silent = seconds(15);
+  EXPECT_EQ(health_of(busy, kNow), Health::healthy);
+  EXPECT_TRUE(is_ready(busy));
+
+  Snapshot hangs = busy;
+  hangs.control_silent = seconds(16);
+  EXPECT_EQ(health_of(hangs, kNow), Health::unhealthy);
+  EXPECT_FALSE(is_ready(hangs));
+  EXPECT_EQ(instance_error(hangs)->code, "control_hangs");
+  EXPECT_NE(instance_error(hangs)->message.find("16 s"), std::string::npos);
+
+  // What keeps it busy may be the database, which says more.
+  hangs.database_error = broken();
+  EXPECT_EQ(instance_error(hangs)->code, "connection");
+}
+
+TEST(Health, AnInstanceThatStopsMayTakeItsTime) {
+  Snapshot stopping = snapshot();
+  stopping.control_silent = seconds(60);
+  stopping.stopping = true;
+  EXPECT_EQ(health_of(stopping, kNow), Health::healthy);
+  EXPECT_FALSE(is_ready(stopping));
+}
+
 TEST(Health, IsHealthyWithNothingToDo) {
   EXPECT_EQ(health_of(snapshot(), kNow), Health::healthy);
   EXPECT_EQ(health_of(snapshot({pipeline(PipelineState::idle)}), kNow), Health::healthy);
