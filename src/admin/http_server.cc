@@ -13,10 +13,10 @@
 #include <charconv>
 #include <chrono>
 #include <deque>
-#include <list>
 #include <mutex>
 #include <thread>
 
+#include "admin/connections.h"
 #include "admin/descriptor_reserve.h"
 #include "core/log.h"
 #include "core/text.h"
@@ -188,76 +188,14 @@ std::size_t most_connections(std::size_t wanted) {
   return std::min(wanted, std::max(quarter, kFewestConnections));
 }
 
-struct Connection;
-using ConnectionList = std::list<Connection*>;
-
-struct Connection {
+/// Its coroutine ends with an error where it is closed.
+class Connection : public ListedConnection {
+ public:
   explicit Connection(tcp::socket socket) : stream(std::move(socket)) {}
   beast::tcp_stream stream;
-  ConnectionList* list = nullptr;  // null: it was closed
-  ConnectionList::iterator place;
-  std::size_t unread = 0;  // bytes of an answer that the client has not taken
-};
-
-/// Open connections: those that wait for their client (for a request, or to take an answer) and
-/// those that wait for a worker, each in the order in which they came into that state. Where there
-/// are too many, the first one of the longer list is closed. So a client of one kind, however many
-/// connections it opens, takes no more than half of the places, and a new connection is served long
-/// before it is the first.
-class Connections {
- public:
-  std::size_t size() const { return for_client_.size() + for_worker_.size(); }
-  std::size_t unread() const { return unread_; }
-
-  void enter(Connection& one) {
-    one.list = &for_client_;
-    one.place = for_client_.insert(for_client_.end(), &one);
-  }
-  void leave(Connection& one) {
-    if (!one.list) return;
-    set_unread(one, 0);
-    one.list->erase(one.place);
-    one.list = nullptr;
-  }
-  /// `unread`: bytes of an answer that is sent to it now.
-  void wait_for_client(Connection& one, std::size_t unread = 0) { move(one, for_client_, unread); }
-  void wait_for_worker(Connection& one) { move(one, for_worker_, 0); }
-
-  /// The coroutine of the closed connection ends with an error. False: there is none.
-  bool close_first() {
-    auto& longer = for_worker_.size() > for_client_.size() ? for_worker_ : for_client_;
-    if (longer.empty()) return false;
-    close(*longer.front());
-    return true;
-  }
-  /// Closes the first connection that has not taken its answer, except `but`.
-  bool close_first_unread(const Connection& but) {
-    const auto found =
-        std::find_if(for_client_.begin(), for_client_.end(),
-                     [&](const Connection* one) { return one->unread > 0 && one != &but; });
-    if (found == for_client_.end()) return false;
-    close(**found);
-    return true;
-  }
 
  private:
-  void close(Connection& one) {
-    leave(one);
-    one.stream.close();
-  }
-  void move(Connection& one, ConnectionList& to, std::size_t unread) {
-    if (!one.list) return;
-    set_unread(one, unread);
-    to.splice(to.end(), *one.list, one.place);
-    one.list = &to;
-  }
-  void set_unread(Connection& one, std::size_t unread) {
-    unread_ += unread - one.unread;
-    one.unread = unread;
-  }
-  ConnectionList for_client_;
-  ConnectionList for_worker_;
-  std::size_t unread_ = 0;
+  void close() override { stream.close(); }
 };
 
 /// A request, or several for the same path, and what came of it. Of the server's thread, but for
@@ -369,6 +307,7 @@ struct HttpServer::Impl {
       const bool head = incoming.raw.method() == http::verb::head;
       const bool sent = co_await send(connection, *response, head, alive);
       if (!sent) co_return;
+      connections.wait_for_client(connection);
       if (refused) co_await linger(connection.stream);
       if (alive && buffer.size() > 0) co_await pause(kBeforePipelined);
     }

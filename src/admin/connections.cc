@@ -1,0 +1,60 @@
+#include "admin/connections.h"
+
+#include <algorithm>
+
+namespace relay::admin {
+
+void Connections::enter(ListedConnection& one) {
+  one.list_ = &for_client_;
+  one.place_ = for_client_.insert(for_client_.end(), &one);
+}
+
+void Connections::leave(ListedConnection& one) {
+  if (!one.list_) return;
+  set_unread(one, 0);
+  one.list_->erase(one.place_);
+  one.list_ = nullptr;
+}
+
+void Connections::wait_for_client(ListedConnection& one, std::size_t unread) {
+  move(one, for_client_, unread);
+}
+
+void Connections::wait_for_worker(ListedConnection& one) {
+  move(one, for_worker_, 0);
+}
+
+bool Connections::close_first() {
+  const List& longer = for_worker_.size() > for_client_.size() ? for_worker_ : for_client_;
+  if (longer.empty()) return false;
+  close(*longer.front());
+  return true;
+}
+
+bool Connections::close_first_unread(const ListedConnection& but) {
+  const auto found =
+      std::find_if(for_client_.begin(), for_client_.end(),
+                   [&](const ListedConnection* one) { return one->unread_ > 0 && one != &but; });
+  if (found == for_client_.end()) return false;
+  close(**found);
+  return true;
+}
+
+void Connections::close(ListedConnection& one) {
+  leave(one);
+  one.close();
+}
+
+void Connections::move(ListedConnection& one, List& to, std::size_t unread) {
+  if (!one.list_) return;
+  set_unread(one, unread);
+  to.splice(to.end(), *one.list_, one.place_);
+  one.list_ = &to;
+}
+
+void Connections::set_unread(ListedConnection& one, std::size_t unread) {
+  unread_ += unread - one.unread_;
+  one.unread_ = unread;
+}
+
+}  // namespace relay::admin
