@@ -147,7 +147,9 @@ declare
   reader text := (select c.reader from pgtrickle.pgt_outbox_config c
                   where c.outbox_number = number);
 begin
-  if pgtrickle._gate_owner(reader) <> owner then
+  if owner = 'pgtrickle_owner'::regrole then
+    return;  -- an inbox of ours: see _outbox_read
+  elsif pgtrickle._gate_owner(reader) <> owner then
     -- The table has another owner than it had.
     perform pgtrickle._gate_drop(reader);
     reader := pgtrickle._outbox_name_reader(number);
@@ -168,17 +170,26 @@ begin
   return (select c.reader from pgtrickle.pgt_outbox_config c where c.outbox_number = number);
 end $$;
 
--- Reads a relation of an outbox's table, as the owner of the table; see _outbox_reader_body.
+-- Reads a relation of an outbox's table, as the owner of the table; see _outbox_reader_body. In a table
+-- of pgtrickle_owner, an inbox, there is no code of other roles.
 create or replace function pgtrickle._outbox_read(outbox pgtrickle.pgt_outbox_config, rel oid,
                                                   action text) returns setof jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
+declare
+  source pg_class;
 begin
+  select * into strict source from pg_class c where c.oid = outbox.stream_table_oid;
+  if source.relowner = 'pgtrickle_owner'::regrole and source.relkind = 'r' and action = 'rows' then
+    return query execute format('select %s from only %s x',
+                                pgtrickle_json.row_sql(source.oid, 'x', 'x.*'),
+                                source.oid::regclass);
+    return;
+  end if;
   return query
     select g.row_data
     from pgtrickle._gate_step(
-      outbox.reader,
-      (select c.relowner from pg_class c where c.oid = outbox.stream_table_oid),
+      outbox.reader, source.relowner,
       format('the outbox of %I.%I', outbox.stream_table_schema, outbox.stream_table_name),
       action, jsonb_build_object('relation', rel::bigint)) g;
 end $$;

@@ -371,3 +371,13 @@ def test_a_writer_s_settings_make_no_statement_fail(db):
             writer.execute("update odd set \"back\\slash\" = 'y'")
             writer.execute("delete from odd")
     Replay(db, "odd").check()
+
+
+def test_an_inbox_of_ours_can_have_an_outbox(db):
+    db.execute("select pgtrickle.create_inbox('mail')")
+    db.execute("insert into pgtrickle.inbox_mail (event_id, payload) values ('a', '{}')")
+    db.execute("select pgtrickle.enable_outbox('pgtrickle.inbox_mail')")
+    db.execute("select pgtrickle.outbox_full_refresh('pgtrickle.inbox_mail')")
+    db.execute("insert into pgtrickle.inbox_mail (event_id, payload) values ('b', '{}')")
+    Replay(db, "pgtrickle.inbox_mail").check()
+    db.execute("select pgtrickle.disable_outbox('pgtrickle.inbox_mail')")
