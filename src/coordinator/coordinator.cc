@@ -198,7 +198,8 @@ Result<void> Coordinator::session(std::stop_token stop) {
 
 Result<void> Coordinator::tick(std::stop_token stop) {
   const auto now = SteadyClock::now();
-  if (now >= next_beat_) {
+  const bool beats = now >= next_beat_;
+  if (beats) {
     if (const auto beaten = beat(stop); !beaten) return beaten;
   }
   if (const auto done = settle_stopped(stop); !done) return done;
@@ -214,6 +215,9 @@ Result<void> Coordinator::tick(std::stop_token stop) {
     if (const auto done = refresh_controls(stop); !done) return done;
   }
   run_pipelines();
+  if (beats) {
+    if (const auto done = take_duty(stop); !done) return done;
+  }
   if (const auto done = finish_replays(stop); !done) return done;
   if (now >= next_numbers_) {
     next_numbers_ = now + kNumbersEvery;
@@ -271,6 +275,11 @@ Result<void> Coordinator::beat(std::stop_token stop) {
   }
   if (renewal->live != live_instances_) next_look_ = {};
   live_instances_ = renewal->live;
+  return {};
+}
+
+/// Does the housekeeping where no other instance does.
+Result<void> Coordinator::take_duty(std::stop_token stop) {
   if (on_duty_) return {};
   const std::array<std::string, 1> duty = {""};
   const auto taken = session_->take(LeaseKind::housekeeping, duty, 1, stop);

@@ -78,6 +78,7 @@ class Coordinator {
   Result<void> tick(std::stop_token stop);
   Result<Renewal> renew(std::stop_token stop);
   Result<void> beat(std::stop_token stop);
+  Result<void> take_duty(std::stop_token stop);
   Result<void> refresh_catalog(std::stop_token stop);
   Result<void> refresh_controls(std::stop_token stop);
   Result<void> refresh_numbers(std::stop_token stop);

@@ -14,7 +14,7 @@ constexpr std::chrono::milliseconds kSilenceEndsSession{5000};
 LeaseClock::LeaseClock(std::chrono::milliseconds lease_timeout) {
   const auto shortest = std::min(lease_timeout, kSilenceEndsSession);
   share_ = shortest * 9 / 10;
-  interval_ = shortest / 5;
+  interval_ = shortest / 10;
 }
 
 }  // namespace relay::coordinator

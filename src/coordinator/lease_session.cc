@@ -17,6 +17,7 @@ using postgres::Rows;
 namespace {
 
 constexpr std::chrono::milliseconds kTimeout{4000};
+constexpr std::chrono::milliseconds kHeartbeatEvery{1000};
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -92,7 +93,10 @@ Result<std::vector<std::string>> LeaseSession::wait(Deadline deadline, std::stop
   return payloads;
 }
 
-Result<Renewal> LeaseSession::renew(std::stop_token stop) {
+Result<void> LeaseSession::heartbeat(std::stop_token stop) {
+  const auto now = SteadyClock::now();
+  if (now < next_heartbeat_) return {};
+  next_heartbeat_ = now + kHeartbeatEvery;
   const auto beat = query(
       "insert into pgtrickle.relay_instances as i (relay_group_id, worker_id, hostname, pid, "
       "version, started_at, heartbeat_at) values ($1, $2, $3, $4::int, $5, clock_timestamp(), "
@@ -100,6 +104,11 @@ Result<Renewal> LeaseSession::renew(std::stop_token stop) {
       "on conflict (relay_group_id, worker_id) do update set heartbeat_at = clock_timestamp()",
       {group_, worker_id_, host_name(), std::to_string(::getpid()), RELAY_VERSION}, stop);
   if (!beat) return fail(beat.error());
+  return {};
+}
+
+Result<Renewal> LeaseSession::renew(std::stop_token stop) {
+  if (const auto beat = heartbeat(stop); !beat) return fail(beat.error());
   const auto relays =
       query("select worker_id, state from pgtrickle.relay_renew_leases($1::uuid)", {token_}, stop);
   if (!relays) return fail(relays.error());

@@ -64,8 +64,8 @@ class LeaseSession {
   /// Waits for a change of configuration; the payloads that arrived.
   Result<std::vector<std::string>> wait(Deadline deadline, std::stop_token stop);
 
-  /// Writes the heartbeat and renews all leases. Fenced: another instance found them expired, and
-  /// they are lost.
+  /// Renews all leases, and writes the heartbeat once a second. Fenced: another instance found them
+  /// expired, and they are lost.
   Result<Renewal> renew(std::stop_token stop);
   /// Gives up everything and takes this instance off the list.
   Result<void> close(std::stop_token stop);
@@ -86,6 +86,7 @@ class LeaseSession {
   Result<void> write_status(std::span<const PipelineStatus> statuses, std::stop_token stop);
 
  private:
+  Result<void> heartbeat(std::stop_token stop);
   Result<postgres::Rows> query(std::string_view sql, std::initializer_list<postgres::Param> params,
                                std::stop_token stop);
 
@@ -93,6 +94,7 @@ class LeaseSession {
   std::string group_;
   std::string worker_id_;
   std::string token_;
+  SteadyClock::time_point next_heartbeat_{};
   bool ended_ = false;
 };
 
