@@ -3,9 +3,10 @@
 
 -- The sessions and prepared transactions that have held for more than two seconds what relays or
 -- capture wait for: a lock of a whole table of ours that no row can be written beside, or locks of
--- rows by which relays take turns. Where the age of another role's transaction may not be seen,
--- sessions of relays are left out and all others are shown. Owned by pgtrickle_observer, which alone
--- may read the activity of others, so that nothing but these columns leaves.
+-- rows by which relays take turns. A session that waits for a lock itself is not one of them. Where
+-- the age of another role's transaction may not be seen, sessions of relays are left out and all
+-- others are shown. Owned by pgtrickle_observer, which alone may read the activity of others, so
+-- that nothing but these columns leaves.
 create or replace function pgtrickle.relay_blockers()
 returns table (pid int, prepared text, role text, application text, holds text, seconds float8)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -14,13 +15,14 @@ as $$
 begin
   return query
   with locks as materialized (
-    select * from pg_locks l where l.granted and l.pid is distinct from pg_backend_pid()
+    select * from pg_locks l where l.pid is distinct from pg_backend_pid()
   ), held as (
     select l.pid, l.virtualtransaction,
            string_agg(distinct format('%s on %s', l.mode, l.relation::regclass), ', ') as holds
     from locks l
     join pg_class c on c.oid = l.relation and c.relnamespace = 'pgtrickle'::regnamespace
-    where l.locktype = 'relation'
+    where l.locktype = 'relation' and l.granted
+      and not exists (select from locks w where w.pid = l.pid and not w.granted)
       and l.database = (select d.oid from pg_database d where d.datname = current_database())
       and (l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
            or (l.mode in ('RowShareLock', 'RowExclusiveLock')
