@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 import pytest
 
-from support.pipelines import SLOW_FACTOR, Lines, insert_rows, make_table, set_outbox, to_file
+from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, set_outbox, to_file,
+                               wait_settled)
 from support.postgres import RELAY_ROLE
 from support.relay import Relay, run_command
 from support.waiting import eventually, holds_for
@@ -103,6 +104,7 @@ def test_a_login_that_holds_all_advisory_locks_stops_nothing(db, lines):
                 eventually(lambda: "2" == str(db.one(
                     "select count(*) from pgtrickle.relay_lease_sessions")))
                 victim, heir = (one, two) if owned(one) else (two, one)
+                wait_settled(db, "rows", "orders")
                 victim.kill9()
                 insert_rows(db, "orders", 4)
                 lines.wait_rows(range(1, 5))
@@ -123,6 +125,7 @@ def test_relays_with_different_database_roles_take_over_from_each_other(db, line
             eventually(lambda: owned(one) == 0, message=one.log)
             insert_rows(db, "orders", 1)
             lines.wait_rows([1])
+            wait_settled(db, "rows", "orders")
             two.kill9()
             insert_rows(db, "orders", 2)
             lines.wait_rows([1, 2])
