@@ -42,8 +42,9 @@ end $$;
 
 -- A role of these names that was there before is taken only where it gives no more rights than one
 -- made here. The first four own functions that other roles call, superusers among them: a member
--- of one of them can do all that its callers can. So a first installation accepts no member but
--- the installing role; later ones warn of those that were added since.
+-- of one of them can do all that the callers can. So no member is accepted but the installing role
+-- and superusers. (Not in a later installation either: what looks like an earlier one may have been
+-- prepared by such a member.)
 do $$
 declare
   ours constant text[] := array['pgtrickle_owner', 'pgtrickle_capture', 'pgtrickle_sandbox',
@@ -88,16 +89,11 @@ begin
     where b.rolname = any (ours[1:4]) and not a.rolsuper and a.rolname <> all (ours[1:4])
       and a.rolname <> current_user
   loop
-    if to_regclass('pgtrickle.relay_schema_history') is null then
-      raise exception 'role "%" is a member of "%"', r.member, r.role
-        using errcode = 'invalid_role_specification',
-              detail = 'It could do here all that the callers of pgtrickle''s functions can.',
-              hint = format('REVOKE %I FROM %I CASCADE; or install as that role. It can be granted '
-                            'again afterwards.', r.role, r.member);
-    end if;
-    raise warning 'role "%" is a member of "%"', r.member, r.role
-      using detail = 'It can do here all that the callers of pgtrickle''s functions can.',
-            hint = format('REVOKE %I FROM %I CASCADE; unless it is meant to.', r.role, r.member);
+    raise exception 'role "%" is a member of "%"', r.member, r.role
+      using errcode = 'invalid_role_specification',
+            detail = 'It could do here all that the callers of pgtrickle''s functions can.',
+            hint = format('REVOKE %I FROM %I CASCADE; or install as that role. It can be granted '
+                          'again afterwards.', r.role, r.member);
   end loop;
 end $$;
 

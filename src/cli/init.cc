@@ -38,19 +38,6 @@ int print_sql() {
   return kOk;
 }
 
-/// Warnings of the installation are for the user, and not for the log.
-void show_warning(void*, const PGresult* notice) {
-  const auto field = [&](int code) {
-    const char* text = PQresultErrorField(notice, code);
-    return std::string_view(text == nullptr ? "" : text);
-  };
-  if (field(PG_DIAG_SEVERITY_NONLOCALIZED) != "WARNING") return;
-  fmt::print(stderr, "warning: {}\n", field(PG_DIAG_MESSAGE_PRIMARY));
-  if (const auto hint = field(PG_DIAG_MESSAGE_HINT); !hint.empty()) {
-    fmt::print(stderr, "  {}\n", hint);
-  }
-}
-
 /// Two installations made the same role, schema or table, or changed the same row of the catalog.
 bool met_another(const Error& error) {
   constexpr std::array<std::string_view, 7> kStates{"23505", "42710", "42P06", "42P07",
@@ -82,7 +69,6 @@ Result<int> install_once(Connection& connection, Deadline deadline) {
 
 Result<int> install(Connection& connection) {
   const Deadline deadline = Deadline::after(kTimeout);
-  PQsetNoticeReceiver(connection.handle(), show_warning, nullptr);
   for (int attempt = 1;; ++attempt) {
     auto installed = install_once(connection, deadline);
     if (installed || attempt == kAttempts || !met_another(installed.error())) return installed;
