@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "core/repeated_failures.h"
+#include "core/secrets.h"
 #include "core/text.h"
 
 namespace relay::log {
@@ -39,6 +40,7 @@ struct Line {
   std::string_view pipeline;
   std::string_view message;
   const Error* error = nullptr;
+  std::string_view remedy = {};
 };
 
 // One event is one line, whatever a server's error message consists of.
@@ -87,9 +89,9 @@ std::string text_line(const Line& line, bool colour) {
   if (line.error) {
     fmt::format_to(std::back_inserter(out), " ({}, {})", to_string(line.error->error_class),
                    line.error->code);
-    if (!line.error->remedy.empty()) {
+    if (!line.remedy.empty()) {
       out += " Remedy: ";
-      append_on_one_line(out, line.error->remedy);
+      append_on_one_line(out, line.remedy);
     }
   }
   return out;
@@ -112,7 +114,7 @@ std::string json_line(const Line& line) {
   if (line.error) {
     append_member(out, "class", to_string(line.error->error_class));
     append_member(out, "code", line.error->code);
-    if (!line.error->remedy.empty()) append_member(out, "remedy", line.error->remedy);
+    if (!line.remedy.empty()) append_member(out, "remedy", line.remedy);
   }
   out += '}';
   return out;
@@ -135,8 +137,12 @@ class Logger {
   }
   bool enabled(Level level) const { return level >= level_.load(std::memory_order_relaxed); }
 
-  void write(const Line& line) {
+  void write(Line line) {
     if (!enabled(line.level)) return;
+    const std::string message = secrets::masked(line.message);
+    const std::string remedy = line.error ? secrets::masked(line.error->remedy) : std::string();
+    line.message = message;
+    line.remedy = remedy;
     const std::string text =
         format_ == Format::json ? json_line(line) : text_line(line, colour_.load());
     try {

@@ -19,7 +19,8 @@ void configure(Format format, Level level);
 bool parse_level(std::string_view text, Level& level);
 bool enabled(Level level);
 
-/// Writes one line: time, level, event name, pipeline (may be empty), message. Any thread.
+/// Writes one line: time, level, event name, pipeline (may be empty), message. Any thread. What is
+/// written, here and by `failure`, goes through `secrets::masked`.
 void write(Level level, std::string_view event, std::string_view pipeline,
            std::string_view message);
 
