@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/secrets.h"
 #include "core/text.h"
 
 namespace relay::outbox {
@@ -18,6 +19,8 @@ constexpr std::chrono::seconds kTimeout{10};
 constexpr std::string_view kStreamTable = "pgtrickle-stream-table";
 constexpr std::string_view kFullRefresh = "pgtrickle-full-refresh";
 constexpr std::string_view kTombstone = "pgtrickle-tombstone";
+// Says that ${...} in subject and headers stand for secrets, and $$ for $.
+constexpr std::string_view kSealed = "pgtrickle-sealed";
 
 constexpr std::string_view kStore =
     "insert into pgtrickle.relay_dlq as d (relay_group_id, pipeline, message_id, subject, key, op, "
@@ -117,7 +120,11 @@ std::string headers_json(const DeadLetter& letter) {
   if (!letter.stream_table.empty()) add(kStreamTable, letter.stream_table);
   if (letter.full_refresh) add(kFullRefresh, "true");
   if (letter.tombstone) add(kTombstone, "true");
-  for (const auto& [name, value] : letter.headers) add(name, value);
+  if (letter.sealed) add(kSealed, "true");
+  for (const auto& [name, value] : letter.headers) {
+    // Of a message's own, it would have its text taken for references.
+    if (name != kSealed) add(name, value);
+  }
   return json + "}";
 }
 
@@ -153,6 +160,8 @@ void add_header(DeadLetter& letter, std::string_view name, std::string_view valu
     letter.full_refresh = value == "true";
   } else if (name == kTombstone) {
     letter.tombstone = value == "true";
+  } else if (name == kSealed) {
+    letter.sealed = value == "true";
   } else {
     letter.headers.emplace_back(name, value);
   }
@@ -169,7 +178,8 @@ Result<void> store_dead_letters(postgres::Connection& connection, const std::str
         {group, pipeline, legal(letter.message_id), legal(letter.subject), legal(letter.key),
          legal(letter.op), hex(letter.body), legal(letter.content_type), headers_json(letter),
          std::to_string(letter.outbox_id), std::string(to_string(letter.error.error_class)),
-         legal(letter.error.code), legal(letter.error.message), std::to_string(letter.attempts)},
+         legal(letter.error.code), legal(secrets::masked(letter.error.message)),
+         std::to_string(letter.attempts)},
         deadline, stop);
     if (!stored) return fail(stored.error().in_context("storing a dead letter"));
   }
@@ -235,7 +245,7 @@ Result<void> DeadLetterTable::failed_again(std::int64_t dlq_id, const Error& err
       "last_failed_at = clock_timestamp(), error_class = $2, error_code = $3, error_message = $4 "
       "where id = $1 and resolved_at is null",
       {std::to_string(dlq_id), std::string(to_string(error.error_class)), legal(error.code),
-       legal(error.message)});
+       legal(secrets::masked(error.message))});
   if (!done) return fail(done.error());
   return {};
 }

@@ -24,6 +24,7 @@ struct DeadLetter {
   std::int64_t outbox_id = 0;
   bool full_refresh = false;
   bool tombstone = false;
+  bool sealed = false;  ///< subject and headers hold references in the place of secrets (Seal)
   int attempts = 1;
   Error error;
 

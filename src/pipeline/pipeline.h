@@ -25,6 +25,7 @@
 #include "pipeline/dead_letter_queue.h"
 #include "pipeline/metrics.h"
 #include "pipeline/pace.h"
+#include "pipeline/seal.h"
 #include "pipeline/settlement.h"
 #include "pipeline/sink.h"
 #include "pipeline/source.h"
@@ -58,6 +59,7 @@ struct PipelineSpec {
   /// The source announces new work from outside, so that the threads may end while there is none.
   bool may_sleep = false;
   std::chrono::milliseconds sleep_after{60000};
+  Seal seal;  ///< keeps the configuration's secrets out of dead letters
 };
 
 /// A deliberate second delivery of a range of ids.

@@ -36,18 +36,27 @@ void Pipeline::retry_dead_letters(std::stop_token stop) {
 
 /// Sends some of the dead letters that somebody wants sent again. True: there may be more.
 Result<bool> Pipeline::retry_some(std::stop_token stop) {
-  const auto letters = dead_letters_->take_retries(kRetriesAtOnce);
-  if (!letters) return fail(letters.error());
-  if (letters->empty()) return false;
-  std::vector<std::vector<Header>> headers(letters->size());
+  auto taken = dead_letters_->take_retries(kRetriesAtOnce);
+  if (!taken) return fail(taken.error());
+  if (taken->empty()) return false;
+  std::vector<DeadLetter> letters;
+  for (DeadLetter& letter : *taken) {
+    if (const auto opened = spec_.seal.open(letter); opened) {
+      letters.push_back(std::move(letter));
+    } else if (auto noted = dead_letters_->failed_again(letter.dlq_id, opened.error()); !noted) {
+      return fail(noted.error());
+    }
+  }
+  if (letters.empty()) return true;
+  std::vector<std::vector<Header>> headers(letters.size());
   std::vector<Message> messages;
-  for (std::size_t i = 0; i < letters->size(); ++i) {
-    messages.push_back((*letters)[i].to_message(headers[i]));
+  for (std::size_t i = 0; i < letters.size(); ++i) {
+    messages.push_back(letters[i].to_message(headers[i]));
   }
   const auto outcomes = sink_->deliver(messages, Deadline::after(kDeliveryTimeout), stop);
   SharedError trouble;
   for (std::size_t i = 0; i < outcomes.size(); ++i) {
-    const std::int64_t id = (*letters)[i].dlq_id;
+    const std::int64_t id = letters[i].dlq_id;
     Result<void> noted;
     if (outcomes[i].kind == Outcome::Kind::rejected) {
       noted = dead_letters_->failed_again(id, *outcomes[i].error);

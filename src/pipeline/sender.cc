@@ -285,6 +285,7 @@ bool Pipeline::acknowledge(const MessageBatch& batch, Settlement& settlement,
       log::warn("skipped", spec_.name, "message {}: {}", batch.messages[index].id, error.message);
     } else {
       letters.push_back(DeadLetter::from(batch.messages[index], error));
+      spec_.seal.close(letters.back());
     }
   }
   if (!letters.empty()) {
