@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/text.h"
+#include "core/url_text.h"
 
 namespace relay::config {
 
@@ -35,7 +36,11 @@ Result<void> read_address(std::string_view text, const UrlForm& form, Endpoint& 
     const auto parsed = std::from_chars(port.data(), end, endpoint.port);
     if (parsed.ec != std::errc() || parsed.ptr != end || endpoint.port < 1 ||
         endpoint.port > 65535) {
-      return fail(bad_url(fmt::format("'{}' is no port", port), form));
+      // Not shown: it may be a part of a password.
+      return fail(
+          bad_url("what follows the host is no port; a comma, slash or @ in the credentials "
+                  "is written %2C, %2F or %40",
+                  form));
     }
   }
   if (host.empty()) return fail(bad_url("it names no host", form));
@@ -51,7 +56,9 @@ Result<Endpoint> parse_endpoint(std::string_view url, const UrlForm& form) {
     const auto name = url.substr(0, mark);
     const auto known = std::ranges::find(form.schemes, name, &UrlForm::Scheme::name);
     if (known == form.schemes.end()) {
-      return fail(bad_url(fmt::format("the scheme '{}' is not known", name), form));
+      return fail(bad_url(secrets::is_url(url) ? fmt::format("the scheme '{}' is not known", name)
+                                               : std::string("it begins with no scheme"),
+                          form));
     }
     scheme = &*known;
     url.remove_prefix(mark + 3);
@@ -60,6 +67,13 @@ Result<Endpoint> parse_endpoint(std::string_view url, const UrlForm& form) {
   endpoint.tls = scheme->tls;
   endpoint.port = scheme->port;
   if (const auto at = url.rfind('@'); at != std::string_view::npos) {
+    // Either a password with a slash, or a path with an @: which of them cannot be known.
+    if (url.substr(0, at).find_first_of("/?#") != std::string_view::npos) {
+      return fail(
+          bad_url("it can be read in two ways; in the credentials, / ? and # are written "
+                  "%2F, %3F and %23, and in the path @ is written %40",
+                  form));
+    }
     auto read = read_credentials(url.substr(0, at), form, endpoint);
     if (!read) return fail(read.error());
     url.remove_prefix(at + 1);

@@ -6,6 +6,7 @@
 
 #include "config/endpoint.h"
 #include "core/text.h"
+#include "core/url_text.h"
 
 namespace relay::http {
 
@@ -38,7 +39,9 @@ Result<Url> parse_url(std::string_view text) {
   if (mark == std::string_view::npos) return bad_url("it does not begin with http:// or https://");
   url.scheme = lower_case(text.substr(0, mark));
   if (url.scheme != "http" && url.scheme != "https") {
-    return bad_url(fmt::format("the scheme '{}' is neither http nor https", url.scheme));
+    return bad_url(secrets::is_url(text)
+                       ? fmt::format("the scheme '{}' is neither http nor https", url.scheme)
+                       : std::string("it does not begin with http:// or https://"));
   }
   text.remove_prefix(mark + 3);
   const auto slash = std::min(text.find_first_of("/?#"), text.size());
@@ -46,6 +49,14 @@ Result<Url> parse_url(std::string_view text) {
   url.rest = text.substr(slash);
   if (const auto fragment = url.rest.find('#'); fragment != std::string::npos) {
     url.rest.resize(fragment);
+  }
+  const bool has_port =
+      authority.find(':') != std::string_view::npos && !authority.starts_with('[');
+  if (has_port && url.rest.find('@') != std::string::npos &&
+      (authority.find('@') == std::string_view::npos || authority.ends_with('@'))) {
+    return bad_url(
+        "it can be read in two ways; in the credentials, / ? and # are written %2F, %3F and %23, "
+        "and behind the host @ is written %40");
   }
   if (const auto at = authority.rfind('@'); at != std::string_view::npos) {
     const auto credentials = authority.substr(0, at);

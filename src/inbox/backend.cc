@@ -19,6 +19,7 @@ void register_backend(Registry& registry) {
                           auto options = parse_options(values);
                           if (!options) return fail(options.error());
                           options->pipeline = context.pipeline;
+                          options->host_credentials = !context.from_catalog;
                           options->looks_only = context.looks_only;
                           return std::make_unique<InboxSink>(std::move(*options), context.database);
                         },

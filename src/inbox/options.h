@@ -26,8 +26,9 @@ struct Options {
   std::size_t rows_per_statement = 2000;
   std::chrono::milliseconds connect_timeout{10000};
   std::chrono::milliseconds operation_timeout{30000};
-  std::string pipeline;     ///< stored as `source`
-  bool looks_only = false;  ///< a missing inbox is not made
+  std::string pipeline;          ///< stored as `source`
+  bool host_credentials = true;  ///< postgres::Connection::Options
+  bool looks_only = false;       ///< a missing inbox is not made
 };
 
 config::FieldTable sink_fields();

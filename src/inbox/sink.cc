@@ -22,6 +22,7 @@ std::unique_ptr<postgres::Pool> make_pool(const Options& options) {
   session.url = options.url;
   session.application_name = "pgtrickle-relay " + options.pipeline;
   session.connect_timeout = options.connect_timeout;
+  session.host_credentials = options.host_credentials;
   return std::make_unique<postgres::Pool>(std::move(session), 1);
 }
 

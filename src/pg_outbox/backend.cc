@@ -17,6 +17,7 @@ void register_backend(Registry& registry) {
                               -> Result<std::unique_ptr<Source>> {
                             auto options = parse_options(values);
                             if (!options) return fail(options.error());
+                            options->host_credentials = !context.from_catalog;
                             if (options->outbox.empty()) {
                               return std::make_unique<TableSource>(std::move(*options), context);
                             }

@@ -24,6 +24,7 @@ struct Options {
   std::string group;  ///< empty: made from the relay's own group and database
   std::chrono::milliseconds poll_interval{100};
   std::chrono::milliseconds connect_timeout{10000};
+  bool host_credentials = true;  ///< postgres::Connection::Options
 };
 
 config::FieldTable source_fields();

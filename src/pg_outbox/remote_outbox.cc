@@ -18,6 +18,7 @@ postgres::Connection::Options session(const Options& options, const std::string&
   session.url = options.url;
   session.application_name = "pgtrickle-relay " + pipeline;
   session.connect_timeout = options.connect_timeout;
+  session.host_credentials = options.host_credentials;
   return session;
 }
 

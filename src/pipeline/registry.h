@@ -31,6 +31,8 @@ struct BackendContext {
   /// The relay's own database. Null where there is none to be had (a configuration is only looked
   /// at); what is made then answers with an error when it is opened.
   postgres::Pool* database = nullptr;
+  /// Configured in SQL, by a role that must not use credentials of the relay's host.
+  bool from_catalog = false;
   bool looks_only = false;  ///< whether it would work is to be seen: nothing is to be made or moved
 
   /// What a source is called at its broker (a consumer group, a durable consumer) unless its

@@ -115,14 +115,49 @@ void advise(Error& error) {
   }
 }
 
+/// libpq takes the first @ for the end of the credentials and a slash before it for the begin of
+/// the path, and would show the rest of a password as host, port or database.
+bool is_ambiguous(std::string_view url) {
+  const auto mark = url.find("://");
+  if (mark == std::string_view::npos || !url.starts_with("postgres")) return false;
+  const std::string_view rest = url.substr(mark + 3);
+  const std::string_view head = rest.substr(0, rest.find_first_of("/?#"));
+  const std::string_view plain = rest.substr(0, rest.find('?', head.size()));  // no parameters
+  const auto first = plain.find('@');
+  if (first != std::string_view::npos) {
+    return first >= head.size() || plain.find('@', first + 1) != std::string_view::npos;
+  }
+  const auto colon = head.find(':');
+  const bool port = colon == std::string_view::npos || head.starts_with('[') ||
+                    head.find_first_not_of("0123456789,", colon + 1) == std::string_view::npos;
+  return !port && head.find(',') == std::string_view::npos && rest.find('@') != rest.npos;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Connection>> Connection::open(const Options& options, std::stop_token stop) {
+  if (is_ambiguous(options.url)) {
+    return fail(
+        ErrorClass::misconfigured, "postgres_url",
+        "the PostgreSQL URL can be read in two ways: the user or the password holds an @ or "
+        "a slash as it is",
+        "in user and password write %40 for @, %2F for / and %3A for :");
+  }
   const auto values = parse_url(options.url);
   if (values.empty() && !options.url.empty()) {
     // libpq's own words may quote a part of the URL, and so the password.
     return fail(ErrorClass::misconfigured, "postgres_url", "the PostgreSQL URL cannot be read",
                 "it has the form postgres://user:password@host:port/database?sslmode=...");
+  }
+  if (!options.host_credentials) {
+    for (const char* key : {"passfile", "service", "sslkey", "sslcert"}) {
+      if (!values.contains(key)) continue;
+      return fail(ErrorClass::misconfigured, "postgres_url",
+                  fmt::format("the PostgreSQL URL of a pipeline in SQL cannot use {}: it names "
+                              "credentials on the relay's host",
+                              key),
+                  "configure this pipeline in a file of the relay's host");
+    }
   }
   std::unique_ptr<Connection> connection(new Connection);
   connection->endpoint_ = describe_endpoint(values);
@@ -136,7 +171,7 @@ Result<void> Connection::connect(const Options& options, Deadline deadline, std:
   // What stands before the URL is a default that the URL may change; what stands behind it holds.
   // tcp_user_timeout bounds the SYN as well, so that a dead first host of several is left in time.
   const std::string user_timeout = options.keepalive ? "5000" : "10000";
-  const std::pair<const char*, std::string> settings[] = {
+  std::vector<std::pair<const char*, std::string>> settings = {
       {"keepalives", "1"},
       {"keepalives_idle", options.keepalive ? "2" : "10"},
       {"keepalives_interval", options.keepalive ? "1" : "3"},
@@ -146,6 +181,12 @@ Result<void> Connection::connect(const Options& options, Deadline deadline, std:
       {"application_name", options.application_name},
       {"client_encoding", "UTF8"},
   };
+  if (!options.host_credentials) {
+    // A password that is set, though to nothing that is one, comes before PGPASSWORD and files.
+    constexpr const char* kNowhere = "/nonexistent/pgtrickle-relay";
+    settings.insert(settings.begin(), {{"password", "none"}, {"sslcert", kNowhere}});
+    settings.push_back({"passfile", kNowhere});
+  }
   std::vector<const char*> keys;
   std::vector<const char*> texts;
   for (const auto& [key, text] : settings) {

@@ -65,6 +65,9 @@ class Connection {
     std::chrono::milliseconds statement_timeout{0};
     /// Dedicated sessions (locks, LISTEN): short TCP keepalives and tcp_user_timeout, both sides.
     bool keepalive = false;
+    /// False: the URL was written by a role that must not use what this process finds on its host:
+    /// PGPASSWORD, password files, services and client keys.
+    bool host_credentials = true;
   };
 
   static Result<std::unique_ptr<Connection>> open(const Options&, std::stop_token);

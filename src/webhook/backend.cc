@@ -39,6 +39,8 @@ void register_backend(Registry& registry) {
                           if (!options) return fail(options.error());
                           options->pipeline = context.pipeline;
                           options->ordered = context.ordered;
+                          options->origins =
+                              fixed_origins(values, context.options.subject_template);
                           return std::make_unique<WebhookSink>(std::move(*options));
                         },
                         .default_subject = &default_subject,

@@ -188,6 +188,21 @@ config::FieldTable sink_fields() {
   return kSinkFields;
 }
 
+std::vector<std::string> fixed_origins(const config::Values& values,
+                                       const std::optional<std::string>& subject_template) {
+  std::vector<std::string> origins;
+  std::vector<std::string> addresses{values.text("url")};
+  const bool absolute = subject_template && subject_template->find("://") != std::string::npos;
+  if (absolute) addresses.push_back(*subject_template);
+  if (subject_template && subject_template->starts_with('{')) return {};
+  for (const std::string& address : addresses) {
+    const auto url = http::parse_url(address);
+    if (!url || url->origin().find('{') != std::string::npos) return {};
+    origins.push_back(url->origin());
+  }
+  return origins;
+}
+
 Result<Options> parse_options(const config::Values& values) {
   Options options;
   const auto url = http::parse_url(values.text("url"));

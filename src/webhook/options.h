@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,6 +31,10 @@ struct Options {
   StatusRules statuses;
   http::ClientOptions client;
   std::string pipeline;
+  /// Where requests may go: of `url`, and of the subject template. Empty: a row's values decide
+  /// about the host. A dead letter is sent by the address that is stored with it, and whoever may
+  /// change that must not be sent our credentials.
+  std::vector<std::string> origins;
   bool ordered = true;  ///< at most one message of a key under way
 
   /// Texts that must not be shown, whoever sends them back to us.
@@ -37,6 +42,10 @@ struct Options {
 };
 
 config::FieldTable sink_fields();
+
+/// The origins that requests may go to, where `url` and the pipeline's subject template fix them.
+std::vector<std::string> fixed_origins(const config::Values& values,
+                                       const std::optional<std::string>& subject_template);
 
 /// Checks what single options cannot say.
 Result<Options> parse_options(const config::Values& values);

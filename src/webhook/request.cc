@@ -147,6 +147,14 @@ Result<std::string> address_of(std::string_view subject, const Options& options)
     return fail(ErrorClass::rejected, "bad_address", "what it is addressed to is no URL",
                 "look at url and subject_template");
   }
+  const bool known = options.origins.empty() ||
+                     std::find(options.origins.begin(), options.origins.end(), url->origin()) !=
+                         options.origins.end();
+  if (!known) {
+    return fail(ErrorClass::rejected, "other_host",
+                "it is addressed to a host that is neither that of url nor of subject_template",
+                "discard it and send it anew, with a replay of its id");
+  }
   return address;
 }
 

@@ -55,6 +55,20 @@ TEST(Endpoint, RefusesWhatItCannotRead) {
   }
 }
 
+TEST(Endpoint, RefusesWhatCanBeReadInTwoWays) {
+  for (const char* url :
+       {"redis://u:pass/word@host", "redis://host/pass@word", "redis://u:pass,word@host"}) {
+    const auto found = parse_endpoints(url, kForm);
+    ASSERT_FALSE(found) << url;
+    EXPECT_EQ(found.error().message.find("pass"), std::string::npos) << found.error().message;
+    EXPECT_EQ(found.error().message.find("word"), std::string::npos) << found.error().message;
+  }
+  const auto found = parse_endpoints("redis://u:p@ss@host", kForm);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->front().password, "p@ss");
+  EXPECT_EQ(found->front().address, "host:6379");
+}
+
 TEST(Endpoint, NeverShowsCredentials) {
   const auto found = parse_endpoints("redis://me:secret@host:port", kForm);
   ASSERT_FALSE(found);

@@ -27,7 +27,8 @@ TEST(Url, KnowsHostsOfEveryForm) {
 
 TEST(Url, IsRefusedWithoutShowingWhatItHolds) {
   for (const char* text : {"", "host", "ftp://host/", "http://", "http:///path", "http://h:0/",
-                           "http://h:99999/", "http://h:x/", "http://%zzsecret@h/"}) {
+                           "http://u:12/secret@h/", "http://u:secret/x@h/", "http://h:99999/",
+                           "http://h:x/", "http://%zzsecret@h/"}) {
     const auto url = parse_url(text);
     ASSERT_FALSE(url) << text;
     EXPECT_EQ(url.error().error_class, ErrorClass::misconfigured);
