@@ -6,7 +6,9 @@
 
 #include "admin/access.h"
 #include "admin/change.h"
+#include "config/redaction.h"
 #include "core/log.h"
+#include "core/secrets.h"
 #include "core/text.h"
 
 namespace relay::admin {
@@ -18,7 +20,8 @@ constexpr std::chrono::seconds kTimeout{3};
 
 constexpr std::int64_t kMostLetters = 1000;
 
-// Without key and payload, which hold the user's data and are for those who may read the table.
+// Without key, payload and headers, which hold the user's data and are for those who may read the
+// table.
 constexpr std::string_view kLetters =
     "select coalesce(json_agg(d order by d.id), '[]')::text from ("
     "select id, relay_group_id as \"group\", pipeline, message_id, subject, op, outbox_id, "
@@ -67,8 +70,10 @@ HttpResponse json_response(int status, std::string body) {
 }
 
 HttpResponse problem_response(int status, std::string_view what, std::string_view remedy) {
-  std::string body = fmt::format(R"({{"error":{})", json_string(what));
-  if (!remedy.empty()) body += fmt::format(R"(,"remedy":{})", json_string(remedy));
+  std::string body = fmt::format(R"({{"error":{})", json_string(secrets::masked(what)));
+  if (!remedy.empty()) {
+    body += fmt::format(R"(,"remedy":{})", json_string(secrets::masked(remedy)));
+  }
   return json_response(status, body + "}");
 }
 
@@ -98,7 +103,7 @@ HttpResponse Api::dead_letters(const HttpRequest& request) {
   const postgres::Param params[] = {in_query(request, "pipeline"), std::to_string(*limit)};
   const auto rows = query(kLetters, params);
   if (!rows) return failure(rows.error());
-  return json_response(200, std::string(rows->text(0, 0)));
+  return json_response(200, config::redacted_rows(rows->text(0, 0)));
 }
 
 HttpResponse Api::change(const HttpRequest& request) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/secrets.h"
 #include "core/text.h"
 
 namespace relay::admin {
@@ -26,8 +27,9 @@ std::string time_json(TimePoint at) {
 std::string error_json(const std::optional<Error>& error) {
   if (!error) return R"("last_error":null)";
   return fmt::format(R"("last_error":{},"error_class":{},"error_code":{},"remedy":{})",
-                     json_string(error->message), json_string(to_string(error->error_class)),
-                     json_string(error->code), json_string(error->remedy));
+                     json_string(secrets::masked(error->message)),
+                     json_string(to_string(error->error_class)), json_string(error->code),
+                     json_string(secrets::masked(error->remedy)));
 }
 
 std::string blockers_json(const std::vector<coordinator::Blocker>& blockers) {

@@ -8,6 +8,7 @@
 #include "coordinator/assembly.h"
 #include "coordinator/lease_session.h"
 #include "core/deadline.h"
+#include "core/secrets.h"
 #include "core/text.h"
 
 namespace relay::cli {
@@ -22,13 +23,17 @@ constexpr std::chrono::seconds kTimeout{15};
 /// What `check` found: each finding belongs to a pipeline, or to none.
 class Findings {
  public:
-  void good(std::string_view pipeline, std::string text) {
-    add(pipeline, std::move(text), nullptr);
+  void good(std::string_view pipeline, const std::string& text) {
+    add(pipeline, text, nullptr, "ok     ");
   }
   void bad(std::string_view pipeline, const Error& error) {
     ++problems_;
     configuration_ = configuration_ || error.error_class == ErrorClass::misconfigured;
-    add(pipeline, error.message, &error);
+    add(pipeline, error.message, &error, "PROBLEM");
+  }
+  /// It works, and should be changed.
+  void warn(std::string_view pipeline, const Error& warning) {
+    add(pipeline, warning.message, &warning, "WARNING");
   }
   /// Something is wrong that waiting does not mend.
   int exit_code() const {
@@ -49,15 +54,17 @@ class Findings {
   }
 
  private:
-  void add(std::string_view pipeline, std::string text, const Error* error) {
+  void add(std::string_view pipeline, const std::string& found, const Error* error,
+           std::string_view kind) {
+    const std::string text = secrets::masked(found);
+    const std::string remedy = error ? secrets::masked(error->remedy) : std::string();
     const std::string where = pipeline.empty() ? "" : fmt::format("{}: ", pipeline);
-    text_ += fmt::format("{} {}{}\n", error ? "PROBLEM" : "ok     ", where, text);
-    if (error && !error->remedy.empty())
-      text_ += fmt::format("        remedy: {}\n", error->remedy);
+    text_ += fmt::format("{} {}{}\n", kind, where, text);
+    if (!remedy.empty()) text_ += fmt::format("        remedy: {}\n", remedy);
     if (!json_.empty()) json_ += ',';
-    json_ += fmt::format(R"({{"ok":{},"pipeline":{},"message":{},"remedy":{}}})", !error,
-                         json_string(pipeline), json_string(text),
-                         json_string(error ? error->remedy : ""));
+    json_ += fmt::format(R"({{"ok":{},"warning":{},"pipeline":{},"message":{},"remedy":{}}})",
+                         kind != "PROBLEM", kind == "WARNING", json_string(pipeline),
+                         json_string(text), json_string(remedy));
   }
 
   int problems_ = 0;
@@ -129,7 +136,8 @@ std::vector<PipelineConfig> configured(Connection& connection, const Context& co
   }
   for (int row = 0; row < rows->size(); ++row) {
     all.push_back(config::pipeline_from_json(rows->text(row, 0), rows->text(row, 1),
-                                             rows->boolean(row, 2), rows->text(row, 3)));
+                                             rows->boolean(row, 2), rows->text(row, 3),
+                                             context.settings.access));
   }
   return all;
 }
@@ -156,6 +164,9 @@ void check_pipeline(const PipelineConfig& config, const Context& context, Connec
                     postgres::Pool& pool, Findings& findings) {
   const auto problems = coordinator::problems_of(config, context.registry);
   for (const Error& problem : problems) findings.bad(config.name, problem);
+  for (const Error& warning : coordinator::warnings_of(config, context.registry)) {
+    findings.warn(config.name, warning);
+  }
   if (!problems.empty()) return;
   const std::string outbox = coordinator::outbox_of(config);
   if (!outbox.empty()) check_outbox(connection, config.name, outbox, findings);
@@ -189,6 +200,7 @@ Error name_taken(const PipelineConfig& config) {
 
 int check(const Context& context) {
   Findings findings;
+  for (const Error& warning : context.warnings) findings.warn("", warning);
   auto connection = connect(context);
   if (!connection) {
     findings.bad("", connection.error());

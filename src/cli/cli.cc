@@ -1,13 +1,16 @@
 #include "cli/cli.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
 
 #include "cli/commands.h"
 #include "cli/config_file.h"
 #include "core/log.h"
+#include "core/secrets.h"
 
 namespace relay::cli {
 
@@ -37,10 +40,69 @@ void add_settings(CLI::App& app, Words& words) {
     }
     help += fmt::format(" [env {}]", setting.environment);
     const std::string flag(setting.flag);
-    app.add_option_function<std::string>(
-           flag, [&words, flag](const std::string& text) { words.flags[flag] = text; }, help)
-        ->group("Settings");
+    if (setting.field.type == config::FieldType::list) {
+      app.add_option_function<std::vector<std::string>>(
+             flag,
+             [&words, flag](const std::vector<std::string>& given) {
+               words.flags[flag] = fmt::format("{}", fmt::join(given, "\n"));
+             },
+             help)
+          ->allow_extra_args(false)
+          ->group("Settings");
+      continue;
+    }
+    const auto add = [&](const std::string& name, const std::string& meaning) {
+      return app
+          .add_option_function<std::string>(
+              name, [&words, name](const std::string& text) { words.flags[name] = text; }, meaning)
+          ->group("Settings");
+    };
+    CLI::Option* option = add(flag, help);
+    if (!setting.field.secret) continue;
+    add(config::file_flag(setting),
+        fmt::format("file that holds it: arguments show in the list of processes [env {}]",
+                    config::file_variable(setting)))
+        ->excludes(option);
   }
+}
+
+bool is_secret_flag(std::string_view word) {
+  const auto settings = config::settings_table();
+  return std::any_of(settings.begin(), settings.end(), [&](const config::Setting& setting) {
+    return setting.field.secret && setting.flag == word;
+  });
+}
+
+/// Overwrites the values of secret flags, so that the list of processes shows them no longer.
+void hide_secrets(int argc, char** argv) {
+  const auto hide = [](char* text) {
+    const bool url = std::strstr(text, "://") || std::strchr(text, '=');
+    if (!url || !secrets::secrets_in_url(text).empty()) std::memset(text, 'x', std::strlen(text));
+  };
+  for (int i = 1; i < argc; ++i) {
+    const std::string_view word(argv[i]);
+    const auto equals = word.find('=');
+    if (is_secret_flag(word) && i + 1 < argc) {
+      hide(argv[++i]);
+    } else if (equals != std::string_view::npos && is_secret_flag(word.substr(0, equals))) {
+      hide(argv[i] + equals + 1);
+    }
+  }
+}
+
+/// Arguments that mean nothing. What follows a flag that is spelt wrongly may be a secret.
+int refuse_extras(const CLI::App& app) {
+  std::vector<std::string> shown;
+  bool behind_flag = false;
+  for (const std::string& word : app.remaining(true)) {
+    const bool flag = word.starts_with('-');
+    if (flag || !behind_flag) shown.push_back(word.substr(0, word.find('=')));
+    behind_flag = flag && word.find('=') == std::string::npos;
+  }
+  fmt::print(stderr, "The following arguments were not expected: {}\n",
+             secrets::masked(fmt::format("{}", fmt::join(shown, " "))));
+  fmt::print(stderr, "Run with --help for more information.\n");
+  return kUsage;
 }
 
 void add_pipeline_commands(CLI::App& app, Words& words) {
@@ -154,12 +216,22 @@ int load(Context& context, const Words& words) {
   if (!merged.problems.empty()) return kInvalidConfiguration;
   context.settings = std::move(merged.settings);
   context.settings.config_file = file;
+  context.warnings = std::move(merged.warnings);
   return kOk;
+}
+
+/// `run` logs them, and `check` lists them.
+void print_warnings(const Context& context) {
+  for (const Error& warning : context.warnings) {
+    if (warning.code != "secret_in_arguments") continue;
+    fmt::print(stderr, "warning: {}\n  remedy: {}\n", warning.message, warning.remedy);
+  }
 }
 
 int dispatch(const CLI::App& app, Context& context, Words& words) {
   const auto given = app.get_subcommands();
   const std::string command = given.empty() ? "run" : given.front()->get_name();
+  if (command != "run" && command != "check") print_warnings(context);
   if (command == "quickstart") return quickstart(context, words.quickstart);
   if (command == "options") return print_options(context);
   if (command == "init" && words.dry_run) return init_database(context, true);
@@ -200,10 +272,13 @@ int run_program(int argc, char** argv) {
   add_commands(app, words);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::ExtrasError&) {
+    return refuse_extras(app);
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     return code == 0 ? kOk : kUsage;
   }
+  hide_secrets(argc, argv);
   Context context;
   register_backends(context.registry);
   if (const int code = load(context, words); code != kOk) return code;

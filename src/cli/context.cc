@@ -5,12 +5,15 @@
 #include <cstdio>
 
 #include "core/deadline.h"
+#include "core/secrets.h"
 
 namespace relay::cli {
 
 void print_error(const Error& error) {
-  fmt::print(stderr, "error: {}\n", error.message);
-  if (!error.remedy.empty()) fmt::print(stderr, "  remedy: {}\n", error.remedy);
+  fmt::print(stderr, "error: {}\n", secrets::masked(error.message));
+  if (!error.remedy.empty()) {
+    fmt::print(stderr, "  remedy: {}\n", secrets::masked(error.remedy));
+  }
 }
 
 int failed(const Error& error) {

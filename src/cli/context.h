@@ -21,9 +21,10 @@ struct Context {
   Registry registry;
   std::vector<config::PipelineConfig> file_pipelines;
   bool json = false;
+  std::vector<Error> warnings;  ///< about the settings: secrets that others may see
 };
 
-/// Prints an error to stderr: message, then remedy.
+/// Prints an error to stderr, without secrets: message, then remedy.
 void print_error(const Error& error);
 
 /// A session with the relay's database for a command.

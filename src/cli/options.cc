@@ -41,14 +41,29 @@ std::string code(std::string_view text) {
   return text.empty() ? std::string() : fmt::format("`{}`", text);
 }
 
+/// What a pipeline in SQL needs to use the option.
+std::string_view consent(config::HostUse use) {
+  switch (use) {
+    case config::HostUse::none:
+      break;
+    case config::HostUse::file:
+      return " (in SQL: as --allow-file allows)";
+    case config::HostUse::secret_file:
+      return " (in SQL: as --allow-secret allows)";
+    case config::HostUse::properties:
+      return " (in SQL: none that names a file, library or command)";
+  }
+  return "";
+}
+
 void print_field(const Field& field) {
   std::string name = code(field.name);
   if (!field.aliases.empty()) name += fmt::format(" (also {})", code(field.aliases));
   std::string type(type_name(field.type));
   if (field.type == FieldType::choice) type = fmt::format("one of {}", field.choices);
   std::string fallback = field.required ? "required" : code(field.default_text);
-  fmt::print("| {} | {} | {} | {}{} |\n", name, type, fallback, field.meaning,
-             field.secret ? " (secret: give a reference)" : "");
+  fmt::print("| {} | {} | {} | {}{}{} |\n", name, type, fallback, field.meaning,
+             field.secret ? " (secret: give a reference)" : "", consent(field.host));
 }
 
 void print_table(std::string_view title, config::FieldTable fields) {
@@ -65,8 +80,15 @@ void print_settings() {
     if (!setting.field.aliases.empty()) {
       name += fmt::format(" (also {})", code(setting.field.aliases));
     }
-    fmt::print("| {} | {} | {} | {} | {} |\n", name, code(setting.flag), code(setting.environment),
-               code(setting.field.default_text), setting.field.meaning);
+    std::string flag = code(setting.flag);
+    std::string variable = code(setting.environment);
+    if (setting.field.secret) {
+      flag += fmt::format(", {}", code(config::file_flag(setting)));
+      variable += fmt::format(", {}", code(config::file_variable(setting)));
+    }
+    fmt::print("| {} | {} | {} | {} | {}{} |\n", name, flag, variable,
+               code(setting.field.default_text), setting.field.meaning,
+               setting.field.secret ? " (secret: give a reference, a file or the variable)" : "");
   }
 }
 

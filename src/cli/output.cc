@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <vector>
 
+#include "config/redaction.h"
 #include "core/deadline.h"
 
 namespace relay::cli {
@@ -35,10 +36,12 @@ void print_padded(std::string_view text, std::size_t columns, bool last) {
 void print_table(const postgres::Rows& rows) {
   const int columns = rows.get() ? PQnfields(rows.get()) : 0;
   std::vector<std::size_t> widths;
+  std::vector<std::string> cells;  // column by column
   for (int column = 0; column < columns; ++column) {
     std::size_t widest = width(PQfname(rows.get(), column));
     for (int row = 0; row < rows.size(); ++row) {
-      widest = std::max(widest, width(rows.text(row, column)));
+      cells.push_back(config::redacted_column(PQfname(rows.get(), column), rows.text(row, column)));
+      widest = std::max(widest, width(cells.back()));
     }
     widths.push_back(std::min(widest, kWidest));
   }
@@ -51,8 +54,8 @@ void print_table(const postgres::Rows& rows) {
   std::fputs(terminal ? "\033[0m\n" : "\n", stdout);
   for (int row = 0; row < rows.size(); ++row) {
     for (int column = 0; column < columns; ++column) {
-      print_padded(rows.text(row, column), widths[static_cast<std::size_t>(column)],
-                   column + 1 == columns);
+      print_padded(cells[static_cast<std::size_t>(column * rows.size() + row)],
+                   widths[static_cast<std::size_t>(column)], column + 1 == columns);
     }
     std::fputc('\n', stdout);
   }
@@ -65,7 +68,7 @@ int print_query(const Context& context, postgres::Connection& connection, const 
   const auto rows = connection.query(text, params, Deadline::after(kTimeout), {});
   if (!rows) return failed(rows.error());
   if (context.json) {
-    fmt::print("{}\n", rows->text(0, 0));
+    fmt::print("{}\n", config::redacted_rows(rows->text(0, 0)));
   } else {
     print_table(*rows);
   }

@@ -9,7 +9,7 @@
 namespace relay::cli {
 
 /// Runs a query and prints what it gives: aligned columns under their names, or with --json an
-/// array of objects. Returns an exit code.
+/// array of objects. Secrets in them are masked. Returns an exit code.
 int print_query(const Context& context, postgres::Connection& connection, const std::string& sql,
                 std::initializer_list<postgres::Param> params);
 

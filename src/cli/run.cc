@@ -76,6 +76,9 @@ int run_relay(Context& context) {
   if (!server) return failed(server.error());
   log::info("started", "", "version {}, metrics and health on port {}, group {}", RELAY_VERSION,
             (*server)->port(), context.settings.relay_group_id);
+  for (const Error& warning : context.warnings) {
+    log::warn(warning.code, "", "{} Remedy: {}", warning.message, warning.remedy);
+  }
   coordinator.start();
   while (true) {
     const int signal = next_signal(signals);

@@ -5,6 +5,7 @@
 #include "cli/commands.h"
 #include "coordinator/assembly.h"
 #include "core/deadline.h"
+#include "core/secrets.h"
 #include "core/text.h"
 
 namespace relay::cli {
@@ -32,19 +33,20 @@ Result<config::PipelineConfig> find_pipeline(const Context& context, const std::
                 fmt::format("there is no pipeline {}", name),
                 "`pgtrickle-relay pipelines list` names those that there are");
   }
-  return config::pipeline_from_json(name, rows->text(0, 0), rows->boolean(0, 1), rows->text(0, 2));
+  return config::pipeline_from_json(name, rows->text(0, 0), rows->boolean(0, 1), rows->text(0, 2),
+                                    context.settings.access);
 }
 
 void print(const Context& context, const Message& message) {
   if (context.json) {
     fmt::print(R"({{"id":{},"subject":{},"key":{},"op":{},"body":{}}})"
                "\n",
-               json_string(message.id), json_string(message.subject), json_string(message.key),
-               json_string(message.op), json_string(message.body));
+               json_string(message.id), json_string(secrets::masked(message.subject)),
+               json_string(message.key), json_string(message.op), json_string(message.body));
   } else if (message.refused) {
-    fmt::print("{}  refused: {}\n", message.id, message.refused->message);
+    fmt::print("{}  refused: {}\n", message.id, secrets::masked(message.refused->message));
   } else {
-    fmt::print("{}  {}\n", message.subject, message.body);
+    fmt::print("{}  {}\n", secrets::masked(message.subject), message.body);
   }
   std::fflush(stdout);
 }

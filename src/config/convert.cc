@@ -196,7 +196,9 @@ Result<Node> to_map(const Field& field, const Node& node) {
   for (const auto& [key, value] : *node.object()) {
     const auto text = plain_text(value, false);
     if (!text) return fail(wrong_value(field, node, "wrong_type"));
-    map.emplace_back(key, Node(*text, value.place()));
+    Node member(*text, value.place());
+    member.set_origin(value.origin());
+    map.emplace_back(key, std::move(member));
   }
   return Node(std::move(map), node.place());
 }

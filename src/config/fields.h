@@ -26,6 +26,15 @@ enum class FieldType {
   map,       ///< an object of text; numbers and booleans in it are taken as text
 };
 
+/// What an option takes from the relay's host, for which a pipeline of the SQL catalog needs the
+/// operator's consent (`HostAccess`).
+enum class HostUse {
+  none,
+  file,         ///< the path of a file that is read or written: `allow_file`
+  secret_file,  ///< the path of a file that holds a secret: `allow_secret`
+  properties,   ///< a map: members that name files, commands or libraries are refused
+};
+
 /// One option: everything that validation, `--help` and the documentation say of it.
 struct Field {
   std::string_view name;
@@ -38,6 +47,7 @@ struct Field {
   std::string_view aliases = {};  ///< other spellings, comma-separated
   double min = 0;                 ///< for integer, number, duration (seconds) and bytes
   double max = 1e18;
+  HostUse host = HostUse::none;
 };
 
 using FieldTable = std::span<const Field>;
@@ -57,6 +67,8 @@ class Values {
   std::map<std::string, std::string> map(std::string_view name) const;
   /// Where the user wrote it, or empty.
   std::string place(std::string_view name) const;
+  /// The value as the user gave it; null where it was not given.
+  const Node* given(std::string_view name) const { return find(field(name).name); }
 
   /// For a value that fits its field (assert); the table outlives these values.
   void set(const Field& field, Node node);

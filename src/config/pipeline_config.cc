@@ -229,16 +229,23 @@ std::string fingerprint_of(const PipelineConfig& config, const Node::Object& opt
 }  // namespace
 
 void read_pipeline(PipelineConfig& config, const Node& node, Written written) {
-  const Node resolved = resolve_references(node, written == Written::in_file, config.problems);
+  const ReferenceRules rules{written == Written::in_file,
+                             config.access ? &*config.access : nullptr};
+  const Node resolved = resolve_references(node, rules, config.problems, config.references);
   Sorter sorter(config, written);
   sorter.sort(*resolved.object());
+  if (const Node* headers = find_member(sorter.options(), "headers");
+      headers && headers->object()) {
+    config.headers = *headers->object();
+  }
   if (config.direction.empty()) config.direction = direction_of(config);
   config.fingerprint = fingerprint_of(config, sorter.options());
 }
 
 PipelineConfig pipeline_from_json(std::string_view name, std::string_view direction, bool enabled,
-                                  std::string_view json) {
+                                  std::string_view json, const HostAccess& access) {
   PipelineConfig config;
+  config.access = access;
   config.name = name;
   config.direction = direction;
   config.enabled = enabled;

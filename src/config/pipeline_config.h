@@ -62,7 +62,11 @@ struct PipelineConfig {
   std::string place;  ///< "relay.toml:9:1" or "pipeline orders-to-nats"
   std::string
       fingerprint;  ///< differs when anything of the above differs; holds no secret (a hash)
-  std::vector<Error> problems;  ///< not empty: the pipeline must not run
+  std::vector<Error> problems;                ///< not empty: the pipeline must not run
+  std::vector<ResolvedReference> references;  ///< that were put in; holds secrets
+  Node::Object headers;                       ///< `options.headers` with their origins
+  /// What it may take from the relay's host; unset: written by the operator, who may use anything.
+  std::optional<HostAccess> access;
 };
 
 /// From the SQL catalog: flat form ({"stream_table", "sink_type", "nats_url", ...}), nested form
@@ -71,8 +75,9 @@ struct PipelineConfig {
 /// to the pg-inbox sink; `stream_table`, `outbox` and `group` to the outbox source; `path`,
 /// `format` and the like to stdout, stdin and file, whose prefixes stand for each other. A prefix
 /// that fits both ends is a problem. `direction` may be empty: it then follows from the types.
+/// References outside of `access` are problems.
 PipelineConfig pipeline_from_json(std::string_view name, std::string_view direction, bool enabled,
-                                  std::string_view json);
+                                  std::string_view json, const HostAccess& access = {});
 
 /// A TOML file: the values of [global], and the pipelines of [[pipeline]]. Only a file that cannot
 /// be parsed, whose [global] is wrong or that holds anything else, is an error as a whole. Two

@@ -1,22 +1,14 @@
 #include <fmt/core.h>
 
-#include <cerrno>
-#include <cstdio>
+#include <algorithm>
 #include <cstdlib>
-#include <memory>
 #include <optional>
-#include <system_error>
 
 #include "config/tree.h"
+#include "core/secrets.h"
 
 namespace relay::config {
 namespace {
-
-constexpr std::size_t kLargestFile = 1 << 20;
-
-struct CloseFile {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
 
 bool is_plain_name(std::string_view text) {
   const auto is_letter = [](char c) {
@@ -35,11 +27,13 @@ std::optional<std::string> environment(std::string_view name) {
   return value;
 }
 
-// Replaces the references of one text. What a reference stands for is not searched for others.
+// Replaces the references of one text. What a reference stands for is not searched for others: it
+// is not the author of the text who wrote it.
 class Resolver {
  public:
-  Resolver(bool plain_names, std::vector<Error>& problems)
-      : plain_names_(plain_names), problems_(problems) {}
+  Resolver(const ReferenceRules& rules, std::vector<Error>& problems,
+           std::vector<ResolvedReference>& found)
+      : rules_(rules), problems_(problems), found_(found) {}
 
   Node resolve(const Node& node) {
     Node result = node;
@@ -90,7 +84,20 @@ class Resolver {
   }
 
   std::optional<std::string> look_up(std::string_view reference, const Node& node) {
+    auto value = value_of(reference, node);
+    if (!value) return value;
+    const std::string name(shown(reference));
+    secrets::remember(*value, fmt::format("${{{}}}", name));
+    found_.push_back({name, *value});
+    return value;
+  }
+
+  std::optional<std::string> value_of(std::string_view reference, const Node& node) {
     if (reference.starts_with("env:")) {
+      if (!allows_variable(reference)) {
+        report_not_allowed(reference, reference, node);
+        return std::nullopt;
+      }
       auto value = environment(reference.substr(4));
       if (!value) report_unset(reference, reference.substr(4), node);
       return value;
@@ -102,7 +109,7 @@ class Resolver {
       report(node, fmt::format("${{{}}} is not a reference", shown(reference)), kForms);
       return std::nullopt;
     }
-    if (!plain_names_) {
+    if (!rules_.plain_names) {
       report(node,
              fmt::format("${{{}}} is not a reference here; plain names work in files only", name),
              fmt::format("Write ${{env:{}}}, or $${{ for ${{ itself.", name));
@@ -116,26 +123,35 @@ class Resolver {
     return value;
   }
 
+  /// Before it is looked up: whether a variable is set is not for everyone to know.
+  bool allows_variable(std::string_view reference) const {
+    return !rules_.access ||
+           std::any_of(rules_.access->secrets.begin(), rules_.access->secrets.end(),
+                       [&](const std::string& p) { return matches_pattern(p, reference); });
+  }
+
   std::optional<std::string> read_file(std::string_view path, const Node& node) {
-    const auto refuse = [&](std::string_view why) {
-      report(node, fmt::format("${{file:{}}}: {}", path, why),
+    if (!path.starts_with('/')) {
+      report(node, fmt::format("${{file:{}}}: the path must begin with /", path),
              "Give the path of a file that the relay may read.");
       return std::nullopt;
-    };
-    if (!path.starts_with('/')) return refuse("the path must begin with /");
-    const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(std::string(path).c_str(), "rbe"));
-    if (!file) return refuse(std::generic_category().message(errno));
-    std::string content(kLargestFile + 1, '\0');
-    content.resize(std::fread(content.data(), 1, content.size(), file.get()));
-    if (std::ferror(file.get())) return refuse(std::generic_category().message(errno));
-    if (content.size() > kLargestFile) return refuse("the file is larger than 1 MiB");
-    if (content.ends_with('\n')) content.pop_back();
-    if (content.ends_with('\r')) content.pop_back();
-    return content;
+    }
+    auto content = rules_.access ? read_allowed_file(secret_files(*rules_.access), path)
+                                 : read_secret_file(path);
+    if (content) return std::move(*content);
+    if (content.error().code == "not_allowed") {
+      report_not_allowed(fmt::format("file:{}", path), fmt::format("file:{}", normal_path(path)),
+                         node);
+    } else {
+      report(node, fmt::format("${{file:{}}}: {}", path, content.error().message),
+             content.error().remedy);
+    }
+    return std::nullopt;
   }
 
   // A default may be a secret: only the name is shown.
   static std::string_view shown(std::string_view reference) {
+    if (reference.starts_with("env:") || reference.starts_with("file:")) return reference;
     return reference.substr(0, std::min(reference.find(":-"), std::size_t{60}));
   }
 
@@ -143,6 +159,24 @@ class Resolver {
     report(node,
            fmt::format("${{{}}}: the environment variable {} is not set", shown(reference), name),
            fmt::format("Set {} in the environment of the relay and start it again.", name));
+  }
+
+  void report_not_allowed(std::string_view reference, std::string_view pattern, const Node& node) {
+    problems_.push_back(problem(
+        node.place(), "reference_not_allowed",
+        fmt::format("${{{}}} is not allowed: the operator of the relay decides which references "
+                    "pipelines in SQL may use",
+                    shown(reference)),
+        fmt::format("Start the relay with --allow-secret '{0}' (or a pattern such as '{1}'), set "
+                    "PGTRICKLE_RELAY_ALLOW_SECRET, or allow_secret = [\"{0}\"] in [global].",
+                    pattern, wider(pattern))));
+  }
+
+  // What allows the neighbours as well: env:NATS_* for env:NATS_TOKEN, file:/dir/* for a file.
+  static std::string wider(std::string_view pattern) {
+    const auto end = pattern.rfind(pattern.starts_with("env:") ? '_' : '/');
+    return end == std::string_view::npos ? std::string("env:*")
+                                         : std::string(pattern.substr(0, end + 1)) + "*";
   }
 
   void report(const Node& node, std::string_view what, std::string remedy) {
@@ -153,14 +187,21 @@ class Resolver {
       "References are ${env:NAME} and ${file:/path}, in files also ${NAME} and ${NAME:-default}; "
       "$${ stands for ${ itself.";
 
-  bool plain_names_;
+  const ReferenceRules& rules_;
   std::vector<Error>& problems_;
+  std::vector<ResolvedReference>& found_;
 };
 
 }  // namespace
 
+Node resolve_references(const Node& node, const ReferenceRules& rules, std::vector<Error>& problems,
+                        std::vector<ResolvedReference>& found) {
+  return Resolver(rules, problems, found).resolve(node);
+}
+
 Node resolve_references(const Node& node, bool plain_names, std::vector<Error>& problems) {
-  return Resolver(plain_names, problems).resolve(node);
+  std::vector<ResolvedReference> found;
+  return resolve_references(node, {plain_names, nullptr}, problems, found);
 }
 
 Result<Node> resolve_references(const Node& node, bool plain_names) {

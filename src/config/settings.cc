@@ -1,8 +1,12 @@
 #include "config/settings.h"
 
+#include <fmt/core.h>
+
 #include <array>
 
+#include "config/literals.h"
 #include "config/settings_fields.h"
+#include "core/text.h"
 
 namespace relay::config {
 namespace {
@@ -86,6 +90,18 @@ constexpr std::array kSettings = {
              .max = 1000},
             "--pool-size",
             "PGTRICKLE_RELAY_POOL_SIZE"},
+    Setting{{.name = "allow_secret",
+             .type = FieldType::list,
+             .meaning = "references that pipelines in SQL may use: env:NATS_*, "
+                        "file:/etc/relay/secrets/*; may be given several times; default none"},
+            "--allow-secret",
+            "PGTRICKLE_RELAY_ALLOW_SECRET"},
+    Setting{{.name = "allow_file",
+             .type = FieldType::list,
+             .meaning = "files that pipelines in SQL may read and write as source and sink: "
+                        "/var/log/relay/*; may be given several times; default none"},
+            "--allow-file",
+            "PGTRICKLE_RELAY_ALLOW_FILE"},
     Setting{{.name = "config_file",
              .meaning = "TOML file with [global] settings and [[pipeline]] entries"},
             "--config",
@@ -101,23 +117,69 @@ constexpr std::array kFields = [] {
   return fields;
 }();
 
-Node outside(std::string text, std::string_view place) {
+using Flags = std::map<std::string, std::string>;
+using Environment = std::function<std::optional<std::string>(std::string_view)>;
+
+// The elements of a list stand on lines of their own, or behind commas.
+Node list_of(std::string_view text, const std::string& place) {
+  Node::Array list;
+  while (!text.empty()) {
+    const auto end = std::min(text.find_first_of(",\n"), text.size());
+    if (const auto element = trimmed(text.substr(0, end)); !element.empty()) {
+      list.emplace_back(std::string(element), place);
+    }
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return {std::move(list), place};
+}
+
+Node outside(const Setting& setting, std::string text, std::string_view place) {
+  if (setting.field.type == FieldType::list) return list_of(text, std::string(place));
   Node node(std::move(text), std::string(place));
   node.set_origin(Node::Origin::outside);
   return node;
 }
 
+Result<std::optional<Node>> from_secret_file(const Setting& setting, const std::string& path,
+                                             const std::string& place) {
+  auto content = read_secret_file(path);
+  if (!content) {
+    return fail(problem(place, content.error().code,
+                        fmt::format("{}: {}", path, content.error().message),
+                        content.error().remedy));
+  }
+  return outside(setting, std::move(*content), place);
+}
+
 // An empty environment variable is one that is not set.
-std::optional<Node> from_outside(
-    const Setting& setting, const std::map<std::string, std::string>& flags,
-    const std::function<std::optional<std::string>(std::string_view)>& env) {
+Result<std::optional<Node>> from_outside(const Setting& setting, const Flags& flags,
+                                         const Environment& env) {
   if (const auto flag = flags.find(std::string(setting.flag)); flag != flags.end()) {
-    return outside(flag->second, setting.flag);
+    return outside(setting, flag->second, setting.flag);
+  }
+  if (setting.field.secret) {
+    const std::string name = file_flag(setting);
+    if (const auto flag = flags.find(name); flag != flags.end()) {
+      return from_secret_file(setting, flag->second, name);
+    }
   }
   if (auto value = env(setting.environment); value && !value->empty()) {
-    return outside(std::move(*value), setting.environment);
+    return outside(setting, std::move(*value), setting.environment);
   }
-  return std::nullopt;
+  if (setting.field.secret) {
+    const std::string name = file_variable(setting);
+    if (const auto path = env(name); path && !path->empty()) {
+      return from_secret_file(setting, *path, name);
+    }
+  }
+  return std::optional<Node>();
+}
+
+Error shows_in_ps(const Setting& setting) {
+  return problem(setting.flag, "secret_in_arguments",
+                 "other users of this machine see it in the list of processes",
+                 fmt::format("Use {} FILE, or the environment variable {}.", file_flag(setting),
+                             setting.environment));
 }
 
 Settings from_values(const Values& values) {
@@ -134,6 +196,7 @@ Settings from_values(const Values& values) {
   settings.lease_timeout = values.duration("lease_timeout");
   settings.ha_mode = values.text("ha_mode");
   settings.pool_size = values.integer("pool_size");
+  settings.access = {values.list("allow_secret"), values.list("allow_file")};
   return settings;
 }
 
@@ -147,27 +210,48 @@ FieldTable file_settings_fields() {
   return FieldTable(kFields).first(kFields.size() - 1);
 }
 
-CheckedSettings merge_settings(
-    const std::map<std::string, std::string>& flags,
-    const std::function<std::optional<std::string>(std::string_view)>& env,
-    const Node::Object& file) {
+std::string file_flag(const Setting& setting) {
+  return fmt::format("{}-file", setting.flag);
+}
+
+std::string file_variable(const Setting& setting) {
+  return fmt::format("{}_FILE", setting.environment);
+}
+
+CheckedSettings merge_settings(const Flags& flags, const Environment& env,
+                               const Node::Object& file) {
   Checked merged = check(file, file_settings_fields(), "[global]");
   merged.values.bind(kFields);
   CheckedSettings result;
   result.problems = std::move(merged.problems);
   for (const Setting& setting : kSettings) {
     const auto given = from_outside(setting, flags, env);
-    if (!given) continue;
+    if (!given) {
+      result.problems.push_back(given.error());
+      continue;
+    }
+    if (!*given) continue;
     const FieldTable one(&setting.field, 1);
-    Checked checked = check({{std::string(setting.field.name), *given}}, one, given->place());
+    const Node& node = **given;
+    Checked checked = check({{std::string(setting.field.name), node}}, one, node.place());
     if (checked.problems.empty()) {
-      merged.values.set(setting.field, *given);
+      merged.values.set(setting.field, node);
+      if (node.place() == setting.flag && !secret_parts(setting.field, node).empty()) {
+        result.warnings.push_back(shows_in_ps(setting));
+      }
     } else {
       std::move(checked.problems.begin(), checked.problems.end(),
                 std::back_inserter(result.problems));
     }
   }
+  remember_secrets(merged.values, kFields);
+  for (Error& literal : warn_of_literals(merged.values, kFields, Written::in_file)) {
+    result.warnings.push_back(std::move(literal));
+  }
   result.settings = from_values(merged.values);
+  if (const auto good = check_patterns(result.settings.access); !good) {
+    result.problems.push_back(good.error());
+  }
   return result;
 }
 

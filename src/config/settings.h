@@ -28,6 +28,7 @@ struct Settings {
   std::chrono::milliseconds lease_timeout{5000};
   std::string ha_mode = "shared";  ///< shared, leader
   std::int64_t pool_size = 8;
+  HostAccess access;  ///< allow_secret, allow_file
 };
 
 /// One row a setting: the name in TOML, its flag, its environment variable, default and meaning.
@@ -38,12 +39,19 @@ struct Setting {
 };
 std::span<const Setting> settings_table();
 
-/// Merges the layers. `flags`: Setting::flag -> text, only those that were given. An empty
-/// environment variable counts as not set. `file`: [global]. That no database is named is for the
+/// The flag and the variable that name a file with the value of a secret setting:
+/// "--admin-token-file", "PGTRICKLE_RELAY_ADMIN_TOKEN_FILE".
+std::string file_flag(const Setting& setting);
+std::string file_variable(const Setting& setting);
+
+/// Merges the layers. `flags`: Setting::flag or file_flag -> text, only those that were given; of a
+/// list, one element a line. An empty environment variable counts as not set. Secrets are
+/// remembered. `file`: [global]. That no database is named is for the
 /// command to complain about, for some need none.
 struct CheckedSettings {
   Settings settings;
   std::vector<Error> problems;
+  std::vector<Error> warnings;  ///< secrets that were given where others may see them
 };
 CheckedSettings merge_settings(
     const std::map<std::string, std::string>& flags,

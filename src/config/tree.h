@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "config/host_access.h"
 #include "core/error.h"
 
 namespace relay::config {
@@ -79,6 +80,21 @@ Result<Node> parse_toml(std::string_view text, std::string_view file);
 Result<Node> resolve_references(const Node& node, bool plain_names);
 /// The same, with every problem. A value that cannot be resolved becomes null.
 Node resolve_references(const Node& node, bool plain_names, std::vector<Error>& problems);
+
+/// A reference that was put in: "env:NAME", and what it stands for.
+struct ResolvedReference {
+  std::string name;
+  std::string value;
+};
+/// The same for who may write references: `access` is null for the operator, who may use any;
+/// anyone else may use those that it allows. `found` receives each reference that was put in. Every
+/// value behind a reference is remembered as a secret.
+struct ReferenceRules {
+  bool plain_names = false;
+  const HostAccess* access = nullptr;
+};
+Node resolve_references(const Node& node, const ReferenceRules& rules, std::vector<Error>& problems,
+                        std::vector<ResolvedReference>& found);
 
 /// A misconfigured error of this room: "<place>: <what>".
 Error problem(std::string_view place, std::string_view code, std::string_view what,

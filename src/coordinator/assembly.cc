@@ -5,6 +5,10 @@
 #include <algorithm>
 #include <map>
 
+#include "config/literals.h"
+#include "coordinator/consent.h"
+#include "coordinator/sealing.h"
+#include "core/secrets.h"
 #include "core/text.h"
 #include "outbox/dead_letters.h"
 
@@ -34,6 +38,8 @@ struct Ends {
   const SourceType* source = nullptr;  ///< null: an outbox of the relay's own database
   config::Values sink_values;
   config::Values source_values;
+  config::FieldTable sink_table;
+  config::FieldTable source_table;
   std::string outbox;
   std::vector<Error> problems;
 
@@ -54,11 +60,12 @@ void check_source(const PipelineConfig& config, const Registry& registry, Ends& 
       return;
     }
   }
-  const config::FieldTable table =
-      outbox ? config::FieldTable(kOutboxFields) : ends.source->options;
-  auto checked = config::check(config.source, table, config.place + ", source");
+  ends.source_table = outbox ? config::FieldTable(kOutboxFields) : ends.source->options;
+  auto checked = config::check(config.source, ends.source_table, config.place + ", source");
   ends.source_values = std::move(checked.values);
   ends.add(std::move(checked.problems));
+  config::remember_secrets(ends.source_values, ends.source_table);
+  ends.add(problems_of_consent(config, ends.source_values, ends.source_table));
   if (!outbox) return;
   for (const std::string_view name : {"stream_table", "outbox"}) {
     if (ends.source_values.has(name)) ends.outbox = ends.source_values.text(name);
@@ -79,7 +86,7 @@ void check_sink(const PipelineConfig& config, const Registry& registry, Ends& en
     return;
   }
   config::Node::Object options = config.sink;
-  const auto& table = ends.sink->options;
+  const auto& table = ends.sink_table = ends.sink->options;
   // `max_in_flight` may stand beside the sink as well as in it.
   const bool takes_it = std::any_of(table.begin(), table.end(),
                                     [](const Field& f) { return f.name == kMaxInFlight; });
@@ -89,6 +96,8 @@ void check_sink(const PipelineConfig& config, const Registry& registry, Ends& en
   auto checked = config::check(options, table, config.place + ", sink");
   ends.sink_values = std::move(checked.values);
   ends.add(std::move(checked.problems));
+  config::remember_secrets(ends.sink_values, table);
+  ends.add(problems_of_consent(config, ends.sink_values, table));
 }
 
 /// The subject template: the pipeline's own, the sink's own spelling of it, or what its options
@@ -190,12 +199,16 @@ BackendContext context_of(const PipelineConfig& config, std::string_view worker_
   context.ordered = config.options.ordering != "none";
   context.options = config.options;
   context.database = &pool;
+  context.from_catalog = config.access.has_value();
   return context;
 }
 
 Ends check_ends(const PipelineConfig& config, const Registry& registry) {
   Ends ends;
   ends.problems = config.problems;
+  for (const auto& header : config::secret_headers(config.headers)) {
+    secrets::remember(header.text);
+  }
   check_source(config, registry, ends);
   check_sink(config, registry, ends);
   return ends;
@@ -222,6 +235,21 @@ std::vector<Error> problems_of(const PipelineConfig& config, const Registry& reg
     if (!encoder) ends.problems.push_back(encoder.error());
   }
   return ends.problems;
+}
+
+std::vector<Error> warnings_of(const PipelineConfig& config, const Registry& registry) {
+  const Ends ends = check_ends(config, registry);
+  const auto written = config.access ? config::Written::in_catalog : config::Written::in_file;
+  auto warnings = config::warn_of_literals(ends.source_values, ends.source_table, written);
+  for (Error& warning : config::warn_of_literals(ends.sink_values, ends.sink_table, written)) {
+    warnings.push_back(std::move(warning));
+  }
+  for (const auto& header : config::secret_headers(config.headers)) {
+    if (header.literal) {
+      warnings.push_back(config::literal_warning(header, config.place, written));
+    }
+  }
+  return warnings;
 }
 
 Result<Assembled> assemble(const PipelineConfig& config, const Workshop& workshop,
@@ -255,8 +283,11 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
   }
   auto letters =
       std::make_unique<outbox::DeadLetterTable>(workshop.pool, workshop.group, config.name);
+  PipelineSpec spec = spec_of(config);
+  spec.seal = make_seal(config, *subject_template(config, ends),
+                        config::secret_parts(ends.sink_values, ends.sink_table));
   assembled.pipeline = std::make_unique<Pipeline>(
-      spec_of(config), std::move(source), std::move(*encoder), std::move(*sink), std::move(letters),
+      std::move(spec), std::move(source), std::move(*encoder), std::move(*sink), std::move(letters),
       workshop.metrics.pipeline(config.name), std::move(hooks));
   return assembled;
 }

@@ -56,4 +56,7 @@ std::string outbox_of(const config::PipelineConfig& config);
 /// All problems that `assemble` would find, one by one.
 std::vector<Error> problems_of(const config::PipelineConfig& config, const Registry& registry);
 
+/// What does not stop a pipeline and should be changed: secrets that are written as they are.
+std::vector<Error> warnings_of(const config::PipelineConfig& config, const Registry& registry);
+
 }  // namespace relay::coordinator

@@ -34,8 +34,8 @@ Result<void> Coordinator::refresh_catalog(std::stop_token stop) {
   if (!entries) return fail(entries.error());
   from_sql_.clear();
   for (const CatalogEntry& entry : *entries) {
-    from_sql_.push_back(
-        config::pipeline_from_json(entry.name, entry.direction, entry.enabled, entry.config));
+    from_sql_.push_back(config::pipeline_from_json(entry.name, entry.direction, entry.enabled,
+                                                   entry.config, settings_.access));
   }
   catalog_version_ = *version;
   apply(merge(from_sql_));
@@ -84,6 +84,9 @@ void Coordinator::apply(std::vector<PipelineConfig> wanted) {
     }
     entry->removed = false;
     if (entry->config.fingerprint != config.fingerprint || entry->config.name.empty()) {
+      for (const Error& warning : warnings_of(config, registry_)) {
+        log::warn(warning.code, config.name, "{} Remedy: {}", warning.message, warning.remedy);
+      }
       entry->problem.reset();
       entry->try_again = {};
       if (entry->assembled.pipeline) {

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <utility>
 
+#include "core/secrets.h"
 #include "postgres/array.h"
 
 namespace relay::coordinator {
@@ -214,7 +215,7 @@ Result<void> LeaseSession::finish_replay(std::int64_t id, const std::string& err
   const auto done = query(
       "update pgtrickle.relay_replays set finished_at = clock_timestamp(), error = nullif($2, '') "
       "where id = $1::bigint",
-      {std::to_string(id), error}, stop);
+      {std::to_string(id), secrets::masked(error)}, stop);
   if (!done) return fail(done.error());
   return {};
 }
@@ -247,8 +248,8 @@ Result<void> LeaseSession::write_status(std::span<const PipelineStatus> statuses
     columns[0].push_back(status.name);
     columns[1].push_back(std::string(to_string(report.state)));
     columns[2].push_back(error ? Param(std::string(to_string(error->error_class))) : std::nullopt);
-    columns[3].push_back(error ? Param(error->message) : std::nullopt);
-    columns[4].push_back(error ? Param(error->remedy) : std::nullopt);
+    columns[3].push_back(error ? Param(secrets::masked(error->message)) : std::nullopt);
+    columns[4].push_back(error ? Param(secrets::masked(error->remedy)) : std::nullopt);
     columns[5].push_back(std::to_string(report.position.id));
     columns[6].push_back(report.lag ? Param(std::to_string(*report.lag)) : std::nullopt);
     columns[7].push_back(fmt::format("{:.6f}", since));

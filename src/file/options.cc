@@ -40,7 +40,11 @@ constexpr Field kFsync{.name = "fsync",
                            "(regular files only)"};
 
 constexpr Field path_field(bool required, std::string_view meaning) {
-  return {.name = "path", .type = FieldType::text, .meaning = meaning, .required = required};
+  return {.name = "path",
+          .type = FieldType::text,
+          .meaning = meaning,
+          .required = required,
+          .host = config::HostUse::file};
 }
 
 constexpr std::array kStdoutFields = {

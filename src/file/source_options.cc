@@ -19,7 +19,10 @@ constexpr Field kFormat{.name = "format",
                         .meaning = "jsonl: each line is an event",
                         .choices = "jsonl"};
 constexpr std::array kFileFields = {
-    Field{.name = "path", .meaning = "the file that is read", .required = true},
+    Field{.name = "path",
+          .meaning = "the file that is read",
+          .required = true,
+          .host = config::HostUse::file},
     kFormat,
     Field{.name = "follow",
           .type = FieldType::boolean,
@@ -28,7 +31,8 @@ constexpr std::array kFileFields = {
                      "rotated; false: the end of the file is the end"},
     Field{.name = "position_file",
           .meaning = "where the position is kept over restarts; default "
-                     "<path>.<pipeline>.position"},
+                     "<path>.<pipeline>.position",
+          .host = config::HostUse::file},
 };
 constexpr auto kFileSourceFields = with_mapping_fields(kFileFields);
 constexpr auto kStdinSourceFields = with_mapping_fields(std::array{kFormat});

@@ -38,7 +38,8 @@ inline constexpr std::array kOtherClientFields = {
                   .type = config::FieldType::map,
                   .meaning = "any property of librdkafka, for example "
                              "{\"client.rack\": \"eu-1a\"}",
-                  .secret = true},
+                  .secret = true,
+                  .host = config::HostUse::properties},
 };
 
 /// The options that sink and source share.

@@ -99,7 +99,9 @@ constexpr std::array kOwnFields = {
           .meaning = "a request that is not committed by then is answered with 503",
           .min = 0.1},
     Field{.name = "tls_cert", .meaning = "file with the server's certificate chain (PEM): TLS"},
-    Field{.name = "tls_key", .meaning = "file with its private key (PEM)"},
+    Field{.name = "tls_key",
+          .meaning = "file with its private key (PEM)",
+          .host = config::HostUse::secret_file},
     Field{.name = "tls_ca",
           .meaning = "file with authorities (PEM): clients must show a certificate of one of them"},
 };

@@ -15,7 +15,7 @@ namespace {
 using namespace std::chrono_literals;
 
 PipelineConfig from_json(std::string_view json, std::string_view direction = "forward") {
-  return pipeline_from_json("p", direction, true, json);
+  return pipeline_from_json("p", direction, true, json, {{"env:RELAY_TEST_*"}, {}});
 }
 
 std::string json_of(const Node::Object& object) {
@@ -279,6 +279,21 @@ TEST(CatalogPipeline, AnUnresolvedReferenceIsAProblemWithItsName) {
             "unresolved_reference | pipeline p, key nats_password: ${env:RELAY_TEST_UNSET}: the "
             "environment variable RELAY_TEST_UNSET is not set | Set RELAY_TEST_UNSET in the "
             "environment of the relay and start it again.");
+}
+
+TEST(CatalogPipeline, AReferenceThatTheOperatorDoesNotAllowIsAProblemWithTheFlagToAdd) {
+  setenv("RELAY_OTHER", "not-for-sql", 1);
+  EXPECT_EQ(problem_of(R"("stream_table":"t","sink_type":"nats",
+                          "nats_password":"a${env:RELAY_OTHER}")"),
+            "reference_not_allowed | pipeline p, key nats_password: ${env:RELAY_OTHER} is not "
+            "allowed: the operator of the relay decides which references pipelines in SQL may use "
+            "| Start the relay with --allow-secret 'env:RELAY_OTHER' (or a pattern such as "
+            "'env:RELAY_*'), set PGTRICKLE_RELAY_ALLOW_SECRET, or allow_secret = "
+            "[\"env:RELAY_OTHER\"] in [global].");
+  const auto config = from_json(R"({"stream_table":"t","sink_type":"nats",
+                                   "nats_password":"${file:/etc/../etc/shadow}"})");
+  ASSERT_EQ(config.problems.size(), 1u);
+  EXPECT_NE(config.problems[0].remedy.find("'file:/etc/shadow'"), std::string::npos);
 }
 
 TEST(CatalogPipeline, AResolvedSecretIsInTheOptionsAndNotInAnyMessage) {

@@ -24,7 +24,7 @@ CheckedSettings merged(const Texts& flags, const Texts& env, std::string_view to
 }
 
 TEST(Settings, DefaultsAreThoseOfTheDocumentation) {
-  const auto [settings, problems] = merged({}, {});
+  const auto [settings, problems, warnings] = merged({}, {});
   EXPECT_EQ(told(problems), Told{});
   EXPECT_EQ(settings.postgres_url, "");
   EXPECT_EQ(settings.metrics_addr, "0.0.0.0:9090");
@@ -54,6 +54,8 @@ TEST(Settings, EverySettingCanBeGivenInEveryLayer) {
         setting.field.choices.empty()
             ? "7"
             : std::string(setting.field.choices.substr(0, setting.field.choices.find(',')));
+    if (setting.field.name == "allow_secret") text = "env:A_*";
+    if (setting.field.name == "allow_file") text = "/var/log/*";
     EXPECT_EQ(told(merged({{std::string(setting.flag), text}}, {}).problems), Told{});
     EXPECT_EQ(told(merged({}, {{std::string(setting.environment), text}}).problems), Told{});
     if (setting.field.name == "config_file") continue;
@@ -62,6 +64,32 @@ TEST(Settings, EverySettingCanBeGivenInEveryLayer) {
                                          text, number ? "" : "\"");
     EXPECT_EQ(told(merged({}, {}, toml).problems), Told{});
   }
+}
+
+TEST(Settings, AListIsGivenByLinesOfFlagsAndByCommasInTheEnvironment) {
+  const std::vector<std::string> both{"env:A", "file:/b/*"};
+  EXPECT_EQ(merged({{"--allow-secret", "env:A\nfile:/b/*"}}, {}).settings.access.secrets, both);
+  EXPECT_EQ(
+      merged({}, {{"PGTRICKLE_RELAY_ALLOW_SECRET", "env:A, file:/b/*"}}).settings.access.secrets,
+      both);
+  EXPECT_EQ(merged({}, {}, "allow_secret = [\"env:A\", \"file:/b/*\"]\n").settings.access.secrets,
+            both);
+  EXPECT_EQ(merged({}, {}).settings.access.secrets.size(), 0u);
+}
+
+TEST(Settings, ASecretIsWarnedOfWhereOthersSeeIt) {
+  const auto codes = [](const CheckedSettings& checked) {
+    std::vector<std::string> found;
+    for (const Error& warning : checked.warnings) found.push_back(warning.code);
+    return found;
+  };
+  using Codes = std::vector<std::string>;
+  const std::string url = "postgres://u:secret@h/db";
+  EXPECT_EQ(codes(merged({{"--admin-token", "t"}}, {})), Codes{"secret_in_arguments"});
+  EXPECT_EQ(codes(merged({{"--postgres-url", url}}, {})), Codes{"secret_in_arguments"});
+  EXPECT_EQ(codes(merged({{"--postgres-url", "postgres://u@h/db"}}, {})), Codes{});
+  EXPECT_EQ(codes(merged({}, {{"PGTRICKLE_RELAY_POSTGRES_URL", url}})), Codes{});
+  EXPECT_EQ(codes(merged({}, {}, "admin_token = \"t\"\n")), Codes{"literal_secret"});
 }
 
 TEST(Settings, NamesAreUnique) {
@@ -84,7 +112,7 @@ TEST(Settings, BothSpellingsInTheFileWork) {
 }
 
 TEST(Settings, NumbersAndDurationsOfFlagsAreRead) {
-  const auto [settings, problems] = merged(
+  const auto [settings, problems, warnings] = merged(
       {{"--pool-size", "3"}, {"--drain-timeout", "1m"}, {"--discovery-interval", "250ms"}}, {});
   EXPECT_EQ(told(problems), Told{});
   EXPECT_EQ(settings.pool_size, 3);
@@ -102,7 +130,7 @@ TEST(Settings, AllProblemsNameTheirPlace) {
             "unknown_option | relay.toml:2:13: there is no option \"log_levle\" | Did you mean "
             "\"log_level\"? Known here: postgres_url, metrics_addr, log_format, log_level, "
             "relay_group_id, admin_token, drain_timeout, discovery_interval, lease_timeout, "
-            "ha_mode, pool_size.",
+            "ha_mode, pool_size, allow_secret, allow_file.",
             "not_allowed | --log-format: log_format is \"xml\"; it must be one of text, json | ",
             "not_allowed | PGTRICKLE_RELAY_HA_MODE: ha_mode is \"leeder\"; it must be one of "
             "shared, leader | Did you mean \"leader\"?"}));
