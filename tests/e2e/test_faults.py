@@ -363,7 +363,7 @@ def test_a_client_certificate_is_shown_where_the_server_asks_for_it(db, orders, 
         with server.client(**as_client) as client:
             client.create_stream("s", "relay.>")
             set_outbox(db, "rows", to_nats("orders", server, "relay.rows", sink=as_client))
-            with start_relay(db.relay_dsn):
+            with start_relay(db.relay_dsn, allow_secret=f"file:{client_key}"):
                 insert_rows(db, "orders", 1)
                 eventually(lambda: client.count("s") == 1)
     finally:

@@ -561,7 +561,9 @@ def test_secrets_are_resolved_from_environment_and_file_and_never_shown(
                                 ("missing", "${env:NOT_SET_ANYWHERE}")):
             set_outbox(db, name, to_nats("orders", server, f"relay.{name}",
                                          sink={"password": reference}))
-        with start_relay(db.relay_dsn, env={"NATS_SECRET": secret}, log_level="debug") as relay:
+        with start_relay(db.relay_dsn, "--allow-secret", "env:N*", "--allow-secret",
+                         f"file:{tmp_path}/*", env={"NATS_SECRET": secret},
+                         log_level="debug") as relay:
             insert_rows(db, "orders", 1)
             with server.client() as client:
                 eventually(lambda: client.count("s") == 2)

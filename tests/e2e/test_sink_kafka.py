@@ -325,6 +325,7 @@ def test_a_client_certificate_is_shown_where_the_broker_asks_for_one(db, relay, 
         set_outbox(db, "p", to_kafka("orders", server, topic, {
             "tls_ca": authority.ca, "tls_cert": own_certificate, "tls_key": own_key}))
         set_outbox(db, "without", to_kafka("orders", server, topic, {"tls_ca": authority.ca}))
+        relay.argv += ["--allow-secret", f"file:{own_key}"]
         with relay, server.reader(topic) as reader:
             insert_rows(db, "orders", 1)
             wait_rows(reader, [1])

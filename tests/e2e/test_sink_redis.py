@@ -338,6 +338,7 @@ def test_a_client_certificate_is_shown(db, relay, orders):
         set_outbox(db, "p", to_redis(server, sink={
             "tls_ca": authority.ca, "tls_cert": mine, "tls_key": my_key}))
         set_outbox(db, "without", to_redis(server, sink={"tls_ca": authority.ca}))
+        relay.argv += ["--allow-secret", f"file:{my_key}"]
         with relay:
             insert_rows(db, "orders", 1)
             wait_rows(server, [1])

@@ -401,6 +401,7 @@ def test_it_receives_over_tls_and_knows_its_clients(db, relay, port):
     known.load_cert_chain(*authority.certificate("client"))
     unknown = ssl.create_default_context(cafile=authority.ca)
     unknown.load_cert_chain(*stranger.certificate("client"))
+    relay.argv += ["--allow-secret", f"file:{key}"]
     with relay:
         wait_listening(port, relay)
         assert status(port, tls=known) == 200
@@ -565,10 +566,11 @@ def test_while_another_relay_owns_the_pipeline_one_without_the_database_accepts_
                    (json.dumps(config),))
     with FaultProxy(own_pg_server.port) as proxy:
         dsn = own_db.relay_dsn.replace(str(own_pg_server.port), str(proxy.port))
-        with Relay(dsn, env={"HOOKS_PORT": str(port)}) as first:
+        with Relay(dsn, env={"HOOKS_PORT": str(port)}, allow_secret="env:HOOKS_PORT") as first:
             wait_listening(port, first)
             assert status(port) == 200
-            with Relay(own_db.relay_dsn, env={"HOOKS_PORT": str(other)}) as second:
+            with Relay(own_db.relay_dsn, env={"HOOKS_PORT": str(other)},
+                       allow_secret="env:HOOKS_PORT") as second:
                 second.wait_up()
                 proxy.cut()
                 wait_listening(other, second)
