@@ -6,6 +6,7 @@ as no role but its planter. support/attacks.py has the cast, what is planted, an
 
 import contextlib
 import json
+import re
 
 import psycopg
 import pytest
@@ -25,10 +26,18 @@ def land(pg_server):
 
 def run_as(db, role, *statements):
     """Runs statements as a role, each committed at once; the rows of the last one."""
-    with db.connect(user=role, options="-c statement_timeout=20s") as connection:
-        for statement in statements:
-            cursor = connection.execute(statement)
-        return cursor.fetchall() if cursor.description else []
+    connection = session(db, role)
+    for statement in statements:
+        cursor = connection.execute(statement)
+    return cursor.fetchall() if cursor.description else []
+
+
+def session(db, role):
+    """A session of a role that is kept for later calls; nothing waits in it for more than 20 s."""
+    kept = vars(db).setdefault("sessions", {})
+    if role not in kept or kept[role].closed:
+        kept[role] = db.connect(user=role, options="-c statement_timeout=20s")
+    return kept[role]
 
 
 def outbox_of(db, table):
@@ -267,16 +276,19 @@ def test_each_function_that_users_call_is_classified_and_its_call_does_something
 PATHS = ["trap, pg_catalog, pgtrickle", "pg_catalog, trap"]
 
 
-@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("role", ["boss", "clerk", "relay_daemon", "publisher", "app"])
-def test_no_function_looks_names_up_by_its_callers_path(town, functions, role, path):
+def test_no_function_looks_names_up_by_its_callers_path(town, functions, role):
+    differs = []
     with watching(town), town.connect(user=role) as connection:
         connection.execute("set statement_timeout = '5s'")
-        usual = {f.signature: f.call(connection) for f in functions}
-        connection.execute(f"set search_path = {path}")
-        trapped = {f.signature: f.call(connection) for f in functions}
-    assert {name: (usual[name], state) for name, state in trapped.items()
-            if state != usual[name]} == {}
+        usual = [f.call(connection) for f in functions]
+        for path in PATHS:
+            connection.execute(f"set search_path = {path}")
+            differs += [f"{f.signature} ended in {state}, not {before}, under {path}"
+                        for f, before, state in zip(functions, usual,
+                                                    [f.call(connection) for f in functions])
+                        if state != before]
+    assert not differs, "\n".join(differs)
 
 
 def test_a_login_without_rights_calls_no_function_of_ours(town, functions):
@@ -395,14 +407,13 @@ def make_inbox(db, table, types=None):
 def use_inbox(db, table):
     """What administrators, the relay and housekeeping do with an inbox; failing is allowed."""
     for role in ("boss", "clerk"):
-        with db.connect(user=role, options="-c statement_timeout=20s") as connection:
-            for statement in MARKS:
-                with contextlib.suppress(psycopg.Error):
-                    connection.execute(statement.format(t=table))
-    with db.connect(user="relay_daemon") as connection:
-        for by in (f"'{table}', null", f"null, 'public.{table}'", f"null, '{table}'"):
+        for statement in MARKS:
             with contextlib.suppress(psycopg.Error):
-                connection.execute(f"select pgtrickle.relay_open_inbox({by}, 4, null, true, 1)")
+                run_as(db, role, statement.format(t=table))
+    for by in (f"'{table}', null", f"null, 'public.{table}'", f"null, '{table}'"):
+        with contextlib.suppress(psycopg.Error):
+            run_as(db, "relay_daemon",
+                   f"select pgtrickle.relay_open_inbox({by}, 4, null, true, 1)")
     with contextlib.suppress(psycopg.Error):    # the owner says that it was long ago
         run_as(db, "mallory", f"update {table} set processed_at = now() - interval '9 hours'")
     for role in ("relay_daemon", "boss"):
@@ -542,12 +553,11 @@ def test_no_trigger_function_of_an_outbox_serves_another_table(harbour, role):
     assert wrote == set()
 
 
-FORGERIES = ["junk", "9;", "1;9;", "99999999999999;", "-1;", "yes", "no", "whole", "1", "0", "[]",
-             "{}", "null", '{"2": ["x"]}', '{"2": null}', "{}|junk", "{}|99999999999999", "|", "||",
-             '{"3": ["00000000-0000-0000-0000-000000000001", 1]}|1', "{}|2|2|2",
-             '{"99999999999": ["00000000-0000-0000-0000-000000000001", 1]}', "''", "\\",
+FORGERIES = ["junk", "9;", "1;9;", "99999999999999;", "-1;", "yes", "1", "[]", "null", "\\",
+             '{"2": ["x"]}', "{}|junk", "{}|99999999999999", "|", "{}|2|2|2",
+             '{"99999999999": ["00000000-0000-0000-0000-000000000001", 1]}',
              '{"2": ["00000000-0000-0000-0000-000000000001", "1"], "3": [null, null]}|2']
-WRITES = ["insert into plain values (1, 1)", "insert into plain values (2, 1), (3, 1)",
+WRITES = ["insert into others values (40)", "insert into plain values (1, 1)", "insert into plain values (2, 1), (3, 1)",
           "update plain set n = 2", "insert into by_row values (1, 1), (2, 2)",
           "update by_row set n = 2", "insert into tree values (1, 1), (101, 1), (201, 1)",
           "insert into tree_1 values (2, 1)", "insert into tree_2 values (202, 1)",
@@ -570,17 +580,19 @@ def outcome(connection, prepare=()):
             except psycopg.Error as error:
                 failed.append(f"{statement}: {error.diag.message_primary}")
         connection.execute("reset session authorization")
-        rows = [connection.execute(
-            f"select tg_op, inserted_count, deleted_count, payload from pgtrickle.{outbox} "
-            "where created_at >= transaction_timestamp() order by id").fetchall()
-            for outbox in ("outbox_plain", "outbox_by_row", "outbox_tree")]
+        rows = [sorted((*row, *(str(sorted(map(str, payload.get(part, [])))) for part in ("inserted", "deleted")))
+                 for *row, payload in connection.execute(
+                     "select tg_op, inserted_count, deleted_count, is_claim_check, payload "
+                     f"from pgtrickle.{outbox} where created_at >= transaction_timestamp() "
+                     "order by id").fetchall())
+                for outbox in ("outbox_plain", "outbox_by_row", "outbox_tree")]
     return failed, rows
 
 
 # Every setting that our functions read or write: by name as they are written, and as they are found.
 SETTINGS = """
 select 'pgtrickle_capture.' || k || outbox_number as name
-from pgtrickle.pgt_outbox_config c, unnest(array['s', 'p', 't', 'x']) k
+from pgtrickle.pgt_outbox_config c, unnest(array['s', 'p', 't']) k
 where c.kind = 'table'
 union select 'pgtrickle.refreshing'
 union
@@ -590,27 +602,32 @@ where p.pronamespace = 'pgtrickle'::regnamespace and p.proname ~ '^_capture_[0-9
 """
 
 
+def forged_settings(db):
+    """[({settings of one kind}, a forged value)]."""
+    kinds = {}
+    for (name,) in db.execute(SETTINGS):
+        kinds.setdefault(name.rstrip("0123456789"), []).append(name)
+    return [(kind, names, value) for kind, names in sorted(kinds.items()) for value in FORGERIES]
+
+
 def test_no_setting_forged_before_hides_or_doubles_a_change_or_makes_a_statement_fail(harbour):
     """As an earlier user of a pooled session may have left it, or the owner of the database."""
-    settings = [name for (name,) in harbour.execute(SETTINGS)]
+    wrong = []
     with harbour.connect() as connection:
         honest = outcome(connection)
         assert honest[0] == [] and all(honest[1])
-        wrong = {}
-        for forged in FORGERIES:
-            prepare = [("select set_config(%s, %s, false)", (name, forged)) for name in settings]
-            failed, rows = outcome(connection, prepare)
-            if failed:
-                wrong[forged] = failed
-            elif rows != honest[1]:
-                wrong[forged] = [str(len(ours)) + " rows became " + str(len(theirs)) for ours, theirs
-                                 in zip(honest[1], rows) if ours != theirs]
-    assert wrong == {}
+        for kind, names, value in forged_settings(harbour):
+            failed, rows = outcome(connection, [("select set_config(%s, %s, false)", (name, value))
+                                                for name in names])
+            wrong += [f"{kind} = {value}: {error}" for error in failed]
+            if not failed:
+                wrong += [f"{kind} = {value}: {set(ours) ^ set(theirs)}"
+                          for ours, theirs in zip(honest[1], rows) if ours != theirs]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_setting_forged_in_a_statement_hides_another_change(harbour):
     """A function that the statement calls forges the settings after our BEFORE trigger has run."""
-    settings = [name for (name,) in harbour.execute(SETTINGS)]
     harbour.execute("""
         create or replace function app.forge(value text, names text[]) returns int
         language plpgsql as $$
@@ -620,15 +637,15 @@ def test_no_setting_forged_in_a_statement_hides_another_change(harbour):
           return 0;
         end $$;
         grant execute on function app.forge to public; grant usage on schema app to public""")
-    wrong = {}
+    wrong = []
     with harbour.connect() as connection:
-        for forged in FORGERIES:
+        for kind, names, value in forged_settings(harbour):
             with connection.transaction(force_rollback=True):
                 connection.execute("set local session authorization app")
                 for table in ("tree", "plain", "by_row"):
                     with contextlib.suppress(psycopg.Error), connection.transaction():
                         connection.execute(f"insert into {table} select 207 + app.forge(%s, %s), 1",
-                                           (forged, settings))
+                                           (value, names))
                 # What follows is honest.
                 connection.execute("reset session authorization")
                 for table, statement in (("tree", "insert into tree_2 values (250, 1)"),
@@ -642,7 +659,385 @@ def test_no_setting_forged_in_a_statement_hides_another_change(harbour):
                         with connection.transaction():
                             connection.execute(statement)
                         if connection.execute(count).fetchone() == before:
-                            wrong.setdefault(forged, []).append(f"hidden: {statement}")
+                            wrong.append(f"{kind} = {value} hides {statement}")
                     except psycopg.Error as error:
-                        wrong.setdefault(forged, []).append(f"{statement}: {error}"[:150])
-    assert wrong == {}
+                        wrong.append(f"{kind} = {value}, {statement}: {error}"[:150])
+    assert not wrong, "\n".join(wrong)
+
+
+# What administrators of pgtrickle may not do to the outbox of another owner --------------------
+
+# The superuser's outbox, its table, our catalogs, and the treasure's place in them.
+TREASURE = """
+select 'rows', (select count(*)::text from pgtrickle.outbox_treasure)
+union all select 'delta rows', (select count(*)::text from pgtrickle.outbox_delta_rows_treasure)
+union all select 'schema history', (select count(*)::text from pgtrickle.relay_schema_history)
+union all
+select 'catalog', row(c.stream_table_oid, c.outbox_table_name, c.delta_table_name, c.capture,
+                      c.key_columns, c.kind, c.source_dropped_at, c.incarnation,
+                      c.purged_below)::text
+from pgtrickle.pgt_outbox_config c where c.stream_table_name = 'treasure'
+union all
+select 'of ' || c.relname, concat_ws(' ', c.relowner::regrole, c.relacl)
+from pg_class c where c.relnamespace = 'pgtrickle'::regnamespace
+  and c.relname in ('outbox_treasure', 'outbox_delta_rows_treasure', 'outbox_treasure_id_seq',
+                    'relay_schema_history', 'pgt_outbox_config', 'relay_consumer_offsets')
+union all
+select 'outbox of ' || c.stream_table_name, '' from pgtrickle.pgt_outbox_config c
+where c.stream_table_name = 'treasure_2'
+union all
+select 'trigger on ' || t.tgrelid::regclass, t.tgname || ' ' || t.tgenabled::text
+from pg_trigger t where t.tgrelid::regclass::text in
+  ('public.treasure', 'pgtrickle.outbox_treasure', 'pgtrickle.outbox_delta_rows_treasure')
+union all
+select 'last id', last_value::text from pgtrickle.outbox_treasure_id_seq
+"""
+
+# A catalog row of an inbox that says that its table is another table of ours.
+FORGED_INBOX = """row('forged', 'pgtrickle', '{table}', '{columns}'::jsonb, true, 3, null, true, true,
+  1, null, null, null, now())::pgtrickle.pgt_inbox_config"""
+FORGED = [FORGED_INBOX.format(table=table, columns=columns) for table, columns in (
+    ("outbox_treasure", '{"event_id": "id", "payload": "payload", "processed_at": "created_at"}'),
+    ("relay_schema_history", '{"event_id": "file", "payload": "checksum", "error": "version", '
+                             '"processed_at": "installed_at"}'))]
+CHAINS = [[f"select pgtrickle.{first}({inbox})", then] for inbox in FORGED
+          for first in ("_build_own_inbox", "_build_inbox", "_register_inbox")
+          for then in ("select pgtrickle._drop_own_inbox('forged', false)",
+                       "select pgtrickle.drop_inbox('forged')",
+                       "select pgtrickle.inbox_mark_processed('forged', '1')",
+                       "select pgtrickle.replay_inbox_messages('forged', array['1', '2'])",
+                       "select pgtrickle.inbox_payload_column('forged', 'x')",
+                       "select pgtrickle.relay_housekeeping()",
+                       "insert into pgtrickle.outbox_treasure (id, payload) values (4711, '{}')")]
+CHAINS += [[f"select pgtrickle.create_inbox('{name}')"] for name in ("treasure", "outbox_treasure")]
+CHAINS += [["select pgtrickle.enable_inbox_tracking('forged', 'pgtrickle.outbox_treasure', "
+            "'{\"event_id\": \"id\"}')"],
+           ["select pgtrickle.relay_open_inbox(null, 'outbox_treasure', 3, null, true, 1)",
+            "select pgtrickle.relay_open_inbox(null, 'outbox_treasure', 4, null, true, 1)"]]
+CHAINS += [[f"select pgtrickle._capture_relation(1, '{rel}', '{op}', null)"]
+           for rel in ("public.mine", "public.secret", "pg_catalog.pg_authid", "public.mine_view")
+           for op in ("FULL", "DELETE", "INSERT")]
+CHAINS += [["select pgtrickle._outbox_append('outbox_treasure', 'public.mine', gen_random_uuid(), "
+            "'FULL', 0, true)"],
+           ["select pgtrickle._outbox_create('table', 'public.treasure_2', 'treasure_2', null, 24, "
+            "1, 1, false, 'statement')"],
+           ["select pgtrickle.publish('treasure', '{}')"], ["select pgtrickle.disable_outbox('treasure')"],
+           ["select pgtrickle.outbox_full_refresh('treasure')"]]
+CHAINS += [[f"select pgtrickle.{f}(c) from pgtrickle.pgt_outbox_config c"]
+           for f in ("_upkeep_keys", "_upkeep_dropped", "_upkeep_partitions", "_upkeep_triggers")]
+CHAINS += [["""select pgtrickle._upkeep_dropped(jsonb_populate_record(c,
+                 '{"stream_table_oid": 1, "stream_table_name": "mine"}')::pgtrickle.pgt_outbox_config)
+               from pgtrickle.pgt_outbox_config c"""],
+           ["""select pgtrickle._upkeep_keys(jsonb_populate_record(c,
+                 '{"key_columns": ["x"], "key_attnums": [2]}'))
+               from pgtrickle.pgt_outbox_config c"""]]
+
+
+def test_no_function_lets_an_administrator_touch_the_outbox_of_another_owner(town, functions):
+    """Every function with the treasure's arguments, and chains of calls with forged records."""
+    town.execute("set search_path = public")
+    run_as(town, "mallory", "create table if not exists mine (op text, ord bigint, row_data jsonb)",
+           "insert into mine values ('INSERT', 1, '{\"forged\": true}')",
+           "create or replace view mine_view as select * from mine",
+           "grant select on mine, mine_view to pgtrickle_owner")
+    town.execute("create table if not exists secret (id int); "
+                 "create table if not exists treasure_2 (id int)")
+    town.execute("create or replace function attack.treasure() returns table (what text, is_ text) "
+                 f"language sql security definer set search_path = pg_catalog as $t$ {TREASURE} order by 1, 2 $t$")
+    unchanged, touched = town.execute("select * from attack.treasure() order by 1, 2"), []
+    calls = [([f.statement], [f.values]) for f in functions
+             if f.name not in ("set_relay", "set_relay_outbox", "delete_relay")]
+    calls += [(chain, [None] * len(chain)) for chain in CHAINS]
+    for role in ("mallory", "relay_daemon", "publisher"):
+        with town.connect(user=role, options="-c statement_timeout=10s") as connection:
+            for statements, values in calls:
+                # What a call did shows to the superuser inside the same transaction only.
+                with connection.transaction(force_rollback=True):
+                    done = []
+                    for statement, value in zip(statements, values):
+                        with contextlib.suppress(psycopg.Error), connection.transaction():
+                            connection.execute(statement, value)
+                            done.append(statement)
+                    after = seen(connection) if done else unchanged
+                    if after != unchanged:
+                        calls_made = "; ".join(re.sub(r"(?s)%s.*|row\(.*?pgt_inbox_config", "...", call)
+                                               for call in done)
+                        touched.append(f"{role}: {calls_made}: {set(after) ^ set(unchanged)}"[:400])
+                # No rollback gives a drawn id back.
+                unchanged = town.execute("select * from attack.treasure() order by 1, 2")
+    assert not touched, "\n".join(touched)
+
+
+def seen(connection):
+    """The state of the treasure in this transaction, seen with all rights."""
+    try:
+        return connection.execute("select * from attack.treasure() order by 1, 2").fetchall()
+    except psycopg.Error as error:
+        return [("error", str(error))]
+
+
+# The gate ------------------------------------------------------------------------------------
+
+TURNED = """
+create or replace function pgtrickle_streams.refresh_{id}(action text, arg jsonb)
+returns table (op text, ord bigint, row_data jsonb) language plpgsql as $f$
+begin
+  perform attack.ran('refresh function');
+  begin
+    {deed};
+  exception when others then null;
+  end;
+  return query select 'x'::text, 1::bigint,
+    '{{"inserted": 0, "updated": 0, "deleted": 0, "keys": [], "pages": 0}}'::jsonb;
+end $f$
+"""
+DEEDS = ["drop owned by current_user", "drop owned by current_user cascade",
+         "reassign owned by current_user to mallory", "alter role current_user login password 'x'",
+         "drop function pgtrickle_gate.call_as_creator(bigint, text, jsonb)",
+         "alter function pgtrickle_gate.call_as_creator(bigint, text, jsonb) owner to mallory",
+         "perform pgtrickle_streams.refresh_1('apply', '{{}}')",
+         "alter default privileges grant execute on functions to mallory",
+         "create table pgtrickle.planted (id int)", "create table pgtrickle_gate.planted (id int)"]
+
+
+def test_a_function_that_its_owner_turned_around_cannot_harm_the_gate(pg_server):
+    """Made SECURITY INVOKER it runs as the gate's owner: a role that must have nothing to lose."""
+    db = pg_server.create_database()
+    try:
+        attacks.prepare(db)
+        db.execute("select pgtrickle.create_stream_table('honest', 'select id from treasure', null)")
+        run_as(db, "mallory", "create table src (id int)",
+               "select pgtrickle.create_stream_table('hers', 'select id from src', null)")
+        db.execute("insert into treasure values (1)")
+        harm = []
+        for deed in DEEDS:
+            for role in ("relay_daemon", "boss"):
+                with db.connect() as connection, connection.transaction(force_rollback=True):
+                    connection.execute(TURNED.format(id=2, deed=deed.format()))
+                    before = dict(connection.execute(attacks.DIGEST))
+                    connection.execute(f"set local session authorization {role}")
+                    connection.execute("select pgtrickle.refresh_stream_table('hers')")
+                    connection.execute("reset session authorization")
+                    after = dict(connection.execute(attacks.DIGEST))
+                    changed = {name for name in before | after
+                               if before.get(name) != after.get(name)}
+                    honest = connection.execute("select pgtrickle.refresh_stream_table('honest') "
+                                                "->> 'inserted'").fetchone()
+                    if changed or honest != ("1",):
+                        harm.append(f"{deed} by a refresh of {role}: {changed}, {honest}")
+        assert not harm, "\n".join(harm)
+    finally:
+        db.drop()
+
+
+# What is left in a session -------------------------------------------------------------------
+
+LEAVE = """
+create or replace function {schema}.leave() returns boolean language plpgsql volatile as $$
+begin
+  begin {deed}; exception when others then null; end;
+  return true;
+end $$
+"""
+LEFTOVERS = {
+    "temporary table": "create temp table if not exists treasure (id int)",
+    "temporary view": "create temp view treasure_v as select 1 as id",
+    "temporary function": "create function pg_temp.f() returns int language sql as 'select 1'",
+    "prepared statement": "execute 'prepare planted as select 1'",
+    "cursor": "execute 'declare planted cursor with hold for select 1'",
+    "search_path": "perform set_config('search_path', 'mallory_own, public', false)"}
+RESIDUE = """
+select 'relation', c.relname::text from pg_class c where c.relnamespace = pg_my_temp_schema()
+union all select 'function', p.proname from pg_proc p where p.pronamespace = pg_my_temp_schema()
+union all select 'prepared', name from pg_prepared_statements where from_sql
+union all select 'cursor', name from pg_cursors where is_holdable
+union all select 'search_path', current_setting('search_path')
+"""
+
+
+@pytest.mark.parametrize("what", LEFTOVERS)
+def test_nothing_of_an_owner_stays_in_the_session_that_used_its_object(land, what):
+    """A refresh, marking a message, purging, a full refresh: none leaves something for later."""
+    n = list(LEFTOVERS).index(what)
+    run_as(land, "mallory", LEAVE.format(schema="mallory_own", deed=LEFTOVERS[what]),
+           f"create table left_{n} (id int)",
+           f"select pgtrickle.create_stream_table('stream_left_{n}', "
+           f"'select id, mallory_own.leave() as x from left_{n}', null)",
+           f"insert into left_{n} values (1)")
+    make_inbox(land, f"inbox_left_{n}")
+    run_as(land, "mallory", f"alter table inbox_left_{n} add check (mallory_own.leave())",
+           f"create table tree_left_{n} (id int primary key) partition by range (id)",
+           f"create table tree_left_{n}_1 partition of tree_left_{n} for values from (0) to (9)",
+           f"select pgtrickle.enable_outbox('tree_left_{n}')",
+           f"insert into tree_left_{n} values (1)",
+           f"alter table tree_left_{n}_1 enable row level security, force row level security",
+           f"create policy p on tree_left_{n}_1 using (mallory_own.leave())",
+           f"grant all on tree_left_{n}_1 to app")
+    left = {}
+    try:
+        for role, statement in (
+                ("boss", f"select pgtrickle.refresh_stream_table('stream_left_{n}')"),
+                ("boss", f"select pgtrickle.inbox_mark_processed('inbox_left_{n}', 'a')"),
+                ("relay_daemon", "select pgtrickle.relay_housekeeping()"),
+                ("boss", f"select pgtrickle.outbox_full_refresh('tree_left_{n}')"),
+                ("app", f"truncate tree_left_{n}_1")):
+            with land.connect(user=role) as connection:
+                before = set(connection.execute(RESIDUE).fetchall())
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute(statement)
+                residue = set(connection.execute(RESIDUE).fetchall()) - before
+                if residue:
+                    left[f"{role}: {statement}"] = residue
+    finally:
+        land.execute("delete from pgtrickle.pgt_inbox_config where inbox_name = %s",
+                     (f"inbox_left_{n}",))
+    assert left == {}
+
+
+# Definitions that change between two writes, or before a write in its transaction --------------
+
+CHANGES = [
+    "alter type mood add value 'new'", "update d set m = 'new' where id = 1",
+    "alter type mood rename value 'a' to 'aa'", "alter type mood rename to humour",
+    "alter type comp add attribute y text", "insert into d values (2, 1, 'aa', '(1,aa,q)')",
+    "begin; alter type comp drop attribute y; update d set n = 5; commit",
+    "begin; alter table d drop column n; update d set m = 'b'; alter table d add column n text "
+    "default 'q'; alter table d rename n to k; update d set k = 'x'; insert into d (id) values (99);"
+    " commit",
+    "begin; alter table d rename to e; insert into e (id) values (100); create schema s2; "
+    "alter table e set schema s2; insert into s2.e (id) values (101); alter schema s2 rename to s3; "
+    "insert into s3.e (id) values (102); commit; alter table s3.e rename to d; "
+    "alter table s3.d set schema public",
+    "begin; alter table d drop column c; drop type comp cascade; insert into d (id) values (103); "
+    "commit",
+    "begin; alter table d alter m type text using m::text; drop type humour; "
+    "insert into d (id, m) values (104, 'free'); commit",
+    "create type humour as enum ('free', 'b', 'aa', 'new', 'a', 'z')",
+    "begin; alter table d alter m type humour using m::humour; insert into d (id, m) values "
+    "(105, 'z'); commit",
+    "begin; alter table d rename id to ident; insert into d (ident) select generate_series(200, 210);"
+    " delete from d where ident >= 200; commit",
+    "begin; alter table d drop constraint d_pkey; alter table d alter ident type text "
+    "using ident::text; insert into d (ident) values ('x'); commit",
+    "begin; alter table d owner to mallory; insert into d (ident) values ('y'); commit",
+    "begin; create type pair as (a int, b humour); alter table d add p pair, add ps pair[]; "
+    "insert into d (ident, p, ps) values ('z', '(1,b)', array['(1,b)'::pair]); commit",
+    "begin; alter type pair add attribute c int; insert into d (ident, p) values ('zz', '(1,b,3)'); "
+    "commit",
+    "reassign owned by mallory to eve", "insert into d (ident) values ('w')",
+    "copy (select 1) to '/dev/null'",
+    "begin; savepoint s; alter table d add gone int; insert into d (ident, gone) values ('r', 1); "
+    "rollback to s; insert into d (ident) values ('s'); commit",
+    "begin; insert into d (ident) values ('p'); prepare transaction 'rights'",
+    "commit prepared 'rights'",
+    "begin; set constraints all immediate; insert into d (ident) values ('c'); commit",
+    "begin isolation level serializable; insert into d (ident) values ('i'); commit",
+    "truncate d", "insert into d (ident) values ('last')"]
+
+
+@pytest.mark.parametrize("capture", ["statement", "row"])
+@pytest.mark.parametrize("large", [False, True])
+def test_no_change_of_a_definition_makes_a_statement_fail_or_its_record_wrong(pg_server, capture,
+                                                                              large):
+    db = pg_server.create_database()
+    try:
+        attacks.prepare(db)
+        limit = "inline_threshold_rows => 1, inline_threshold_bytes => 1" if large else \
+            "inline_threshold_rows => 1000"
+        db.execute(f"""
+            create type mood as enum ('a', 'b');
+            create type comp as (x int, m mood);
+            create table d (id int primary key, n int, m mood, c comp);
+            select pgtrickle.enable_outbox('d', {limit}, capture => '{capture}');
+            insert into d values (1, 1, 'a', '(1,a)')""")
+        with db.connect() as connection:
+            for change in CHANGES:
+                connection.execute(change)
+        outbox = db.one("select format('pgtrickle.%I', outbox_table_name) "
+                        "from pgtrickle.pgt_outbox_config where stream_table_name = 'd'")
+        entries = db.execute(f"""select o.tg_op, o.inserted_count, o.deleted_count,
+            (select jsonb_agg(r.row_data order by r.row_num)
+             from pgtrickle.outbox_rows('{outbox.split('.')[1]}', o.id) r where r.row_op = 'INSERT')
+            from {outbox} o order by o.id""")
+        rows = [row for _, _, _, inserted in entries for row in inserted or []]
+        assert {"m": "new", "id": 1, "n": 1, "c": {"m": "a", "x": 1}} in rows, rows
+        assert [r["m"] for r in rows if r.get("id") in (104, 105)] == ["free", "z"]
+        assert [r["ident"] for r in rows if "ident" in r and isinstance(r["ident"], str)] \
+            == ["x", "y", "z", "zz", "w", "s", "p", "c", "i", "last"]
+        assert [r["p"] for r in rows if r.get("ident") in ("z", "zz")] == [
+            {"a": 1, "b": "b"}, {"a": 1, "b": "b", "c": 3}]
+        assert [op for op, *_ in entries][-2:] == ["TRUNCATE", "INSERT"]
+    finally:
+        db.drop()
+
+
+# Our roles -----------------------------------------------------------------------------------
+
+def test_our_roles_own_and_may_do_no_more_than_they_are_for(town):
+    """A role that runs next to code of users must have nothing that the code could use."""
+    assert town.execute("""
+        select rolname from pg_roles
+        where rolname like 'pgtrickle%' and (rolcanlogin or rolsuper or rolcreaterole
+              or rolcreatedb or rolreplication or rolbypassrls)""") == []
+    assert set(town.execute("""
+        select m.member::regrole::text, m.roleid::regrole::text from pg_auth_members m
+        where m.member::regrole::text like 'pgtrickle%'""")) <= {
+            ("pgtrickle_admin", "pgtrickle_relay"), ("pgtrickle_admin", "pgtrickle_publisher"),
+            ("pgtrickle_observer", "pg_read_all_stats")}
+    owned = set(town.execute("""
+        select d.refobjid::regrole::text, pg_describe_object(d.classid, d.objid, 0)
+        from pg_shdepend d
+        where d.deptype = 'o' and d.refclassid = 'pg_authid'::regclass
+          and d.dbid = (select oid from pg_database where datname = current_database())
+          and d.refobjid::regrole::text in ('pgtrickle_capture', 'pgtrickle_sandbox',
+                                            'pgtrickle_relay', 'pgtrickle_publisher',
+                                            'pgtrickle_admin')"""))
+    assert {role for role, _ in owned} == {"pgtrickle_capture", "pgtrickle_sandbox"}
+    assert [thing for role, thing in owned if role == "pgtrickle_capture"
+            and not thing.startswith("function pgtrickle._capture_")] == []
+    assert [thing for role, thing in owned if role == "pgtrickle_sandbox"
+            and not thing.startswith("function pgtrickle_gate.call_as_")] == []
+    # What runs with rights of ours is never for everybody to call.
+    assert town.execute("""
+        select p.oid::regprocedure::text from pg_proc p
+        join pg_namespace n on n.oid = p.pronamespace
+        where n.nspname in ('pgtrickle', 'pgtrickle_gate')
+          and (p.proacl is null or exists (select from aclexplode(p.proacl) a
+                                           where a.grantee = 0))""") == []
+
+
+def test_the_right_to_attach_capture_functions_follows_the_table(harbour):
+    """A new owner makes and attaches partitions; the one before, and administrators, may not."""
+    harbour.execute("""
+        drop table if exists moved cascade;
+        create table moved (id int primary key, n int) partition by range (id);
+        create table moved_1 partition of moved for values from (0) to (10);
+        grant usage on schema pgtrickle to eve;
+        alter table moved owner to mallory; alter table moved_1 owner to mallory""")
+    run_as(harbour, "mallory", "select pgtrickle.enable_outbox('moved', capture => 'statement')")
+    number = harbour.one("select outbox_number from pgtrickle.pgt_outbox_config "
+                         "where stream_table_name = 'moved'")
+    run_as(harbour, "mallory", "create table moved_2 partition of moved for values from (10) to (20)")
+    harbour.execute("alter table moved owner to eve; alter table moved_1 owner to eve; "
+                    "alter table moved_2 owner to eve")
+    run_as(harbour, "relay_daemon", "select pgtrickle.relay_housekeeping()",
+           "select pgtrickle.relay_housekeeping()")
+    harbour.execute("select pgtrickle.outbox_capture_upkeep()")
+    run_as(harbour, "eve", "create table moved_3 partition of moved for values from (20) to (30)",
+           "create table moved_4 (id int primary key, n int)",
+           "alter table moved attach partition moved_4 for values from (30) to (40)",
+           "insert into moved values (1, 1), (11, 1), (21, 1), (31, 1)",
+           "insert into moved_3 values (22, 1)", "update moved_4 set n = 2", "delete from moved")
+    seen = {row["id"] for (payload,) in harbour.execute(
+        "select payload from pgtrickle.outbox_moved order by id") for row in payload["inserted"]}
+    assert seen >= {1, 11, 21, 22, 31}
+    harbour.execute("drop table if exists hers; create table hers (id int, n int); "
+                    "alter table hers owner to mallory")
+    allowed = []
+    for what in ("row", "insert", "truncate"):
+        for role in ("mallory", "app"):
+            if harbour.one("select has_function_privilege(%s, %s, 'execute')",
+                           (role, f"pgtrickle._capture_{number}_{what}()")):
+                allowed.append((role, what))
+    assert allowed == []
+    harbour.execute("drop table moved cascade")
