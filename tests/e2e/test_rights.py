@@ -149,6 +149,11 @@ where n.nspname like 'pgtrickle%' and p.prokind = 'f' order by 1, 2, 3
 GENERATED = ("_capture_", "refresh_")
 
 
+# What is in this schema reads the catalog and its arguments with its caller's rights: every role may
+# call it.
+PURE = "pgtrickle_json"
+
+
 class Function:
     """One function of ours, and a call of it with plausible arguments."""
 
@@ -293,8 +298,12 @@ def test_no_function_looks_names_up_by_its_callers_path(town, functions, role):
 
 def test_a_login_without_rights_calls_no_function_of_ours(town, functions):
     with town.connect(user="app") as connection:
-        called = {f.signature: f.call(connection) for f in functions}
+        called = {f.signature: f.call(connection) for f in functions if f.schema != PURE}
     assert {name: state for name, state in called.items() if state != "42501"} == {}
+    assert town.execute("""
+        select p.oid::regprocedure::text from pg_proc p
+        join pg_namespace n on n.oid = p.pronamespace
+        where n.nspname = %s and p.prosecdef""", (PURE,)) == []
 
 
 # What is planted on a captured table ---------------------------------------------------------
@@ -337,10 +346,80 @@ def test_what_a_table_owner_plants_runs_as_its_writer_at_most(land, name):
         run_as(land, "relay_daemon", "select pgtrickle.relay_housekeeping()")
         with contextlib.suppress(psycopg.Error):
             run_as(land, "mallory", f"select pgtrickle.outbox_full_refresh('{table}')")
-    if name in HIDDEN:
-        return
-    with watching(land, "app", SANDBOX, what=name):
-        run_as(land, "app", f"truncate {table}" if name != "cascade" else "select 1")
+    if name not in HIDDEN:
+        with watching(land, "app", SANDBOX, what=name):
+            run_as(land, "app", f"truncate {table}" if name != "cascade" else "select 1")
+    with contextlib.suppress(psycopg.Error):
+        land.execute(f"select pgtrickle.disable_outbox('{outbox}')")
+
+
+LEAF_PLANTS = ["policies", "index expression", "index predicate", "statistics",
+               "check constraint", "truncate triggers", "deferred constraint trigger"]
+
+
+@pytest.mark.parametrize("name", LEAF_PLANTS)
+def test_what_the_owner_of_a_partition_plants_runs_as_its_writer_at_most(land, name):
+    """A TRUNCATE of a partition, one that is detached, and one that is attached with rows."""
+    table = "tree_" + name.replace(" ", "_")
+    word = f"'partition: {name}'"
+    run_as(land, "mallory", f"create table {table} (id int primary key, n int) "
+           "partition by range (id)",
+           f"create table {table}_1 partition of {table} for values from (0) to (10)",
+           f"create table {table}_2 partition of {table} for values from (10) to (20)",
+           f"grant all on {table}, {table}_1, {table}_2 to app",
+           "set client_min_messages = error",
+           f"select pgtrickle.enable_outbox('{table}', capture => 'statement')",
+           *(attacks.TABLE_PLANTS[name].format(t=f"{table}_{n}", w=word) for n in (1, 2)),
+           f"create table {table}_3 (id int primary key, n int)",
+           attacks.TABLE_PLANTS[name].format(t=f"{table}_3", w=word))
+    outbox = outbox_of(land, table)
+    with watching(land, "app", SANDBOX, what=word.strip("'")):
+        run_as(land, "app", f"insert into {table} values (1, 1), (11, 1)")
+        run_as(land, "app", f"truncate {table}_1")
+    with watching(land, SANDBOX, what=word.strip("'")):
+        run_as(land, "mallory", f"insert into {table}_3 values (21, 1)",
+               f"alter table {table} detach partition {table}_2")
+        with contextlib.suppress(psycopg.Error):
+            run_as(land, "mallory", f"alter table {table} attach partition {table}_3 "
+                   "for values from (20) to (30)")
+        for role in ("relay_daemon", "boss", "mallory"):
+            with contextlib.suppress(psycopg.Error):
+                run_as(land, role, "select pgtrickle.relay_housekeeping()")
+        for role in ("boss", "mallory"):
+            with contextlib.suppress(psycopg.Error):
+                run_as(land, role, "select pgtrickle.outbox_capture_upkeep()")
+    assert land.one(f"select count(*) from {outbox} where tg_op = 'TRUNCATE'") == 1
+    land.execute(f"drop table {table}, {table}_2 cascade; drop table if exists {table}_3 cascade")
+
+
+UNREADABLE = {
+    "row security": "alter table {p} enable row level security; create policy h on {p} using (false)",
+    "forced row security": "alter table {p} enable row level security; "
+                           "alter table {p} force row level security; "
+                           "create policy h on {p} using (id > 5)",
+    "no grant to our roles": "revoke all on {p} from pgtrickle_owner, public",
+    "another owner": "revoke all on {p} from pgtrickle_owner; alter table {p} owner to eve",
+    "an owner who may not read": "revoke all on {p} from pgtrickle_owner, mallory",
+}
+
+
+@pytest.mark.parametrize("why", UNREADABLE)
+def test_truncate_of_a_partition_succeeds_whatever_may_be_read(land, why):
+    """It is recorded: by the rows, or by what tells a reader that rows are gone."""
+    table = "unreadable_" + why.replace(" ", "_")
+    run_as(land, "mallory", "set client_min_messages = error",
+           f"create table {table} (id int primary key) partition by range (id)",
+           f"create table {table}_1 partition of {table} for values from (0) to (10)",
+           f"grant all on {table}, {table}_1 to app",
+           f"select pgtrickle.enable_outbox('{table}', capture => 'statement')",
+           f"insert into {table} values (1), (9)")
+    outbox = outbox_of(land, table)
+    land.execute(UNREADABLE[why].format(p=f"{table}_1"))
+    run_as(land, "app", f"truncate {table}_1")
+    said = land.one(f"select count(*) from {outbox} where tg_op is distinct from 'INSERT' "
+                    "and (deleted_count = 2 or payload ? 'full_refresh')")
+    assert said == 1 or land.one("select problem from pgtrickle.pgt_outbox_config "
+                                 "where stream_table_name = %s", (table,))
 
 
 @pytest.mark.parametrize("capture", ["statement", "row"])
@@ -983,7 +1062,7 @@ def test_our_roles_own_and_may_do_no_more_than_they_are_for(town):
         select m.member::regrole::text, m.roleid::regrole::text from pg_auth_members m
         where m.member::regrole::text like 'pgtrickle%'""")) <= {
             ("pgtrickle_admin", "pgtrickle_relay"), ("pgtrickle_admin", "pgtrickle_publisher"),
-            ("pgtrickle_observer", "pg_read_all_stats")}
+            ("pgtrickle_observer", "pg_read_all_stats"), ("pgtrickle_owner", "pgtrickle_capture")}
     owned = set(town.execute("""
         select d.refobjid::regrole::text, pg_describe_object(d.classid, d.objid, 0)
         from pg_shdepend d

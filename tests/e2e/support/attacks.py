@@ -42,7 +42,9 @@ declare
 begin
   raise warning 'ATTACK <%> as <%> in <%: %>', what, current_user, session_user,
     left(split_part(regexp_replace(current_query(), '[[:space:]]+', ' ', 'g'), '(', 1), 90);
-  if current_user in ('mallory', 'eve', 'app') then
+  -- The check of a domain runs as the role that writes a value of it, a superuser too: it is no
+  -- attack on us, and must not end this one.
+  if current_user in ('mallory', 'eve', 'app') or what = 'check of a domain' then
     return true;
   end if;
   foreach attempt in array array[
