@@ -1120,3 +1120,112 @@ def test_the_right_to_attach_capture_functions_follows_the_table(harbour):
                 allowed.append((role, what))
     assert allowed == []
     harbour.execute("drop table moved cascade")
+
+
+# A table of the superuser's with parts of others -------------------------------------------------
+
+def test_the_owner_of_a_partition_runs_nothing_as_the_owner_of_the_table(pg_server):
+    """What a reader's plan evaluates (indexes, statistics), and what a purge fires."""
+    db = pg_server.create_database()
+    try:
+        attacks.prepare(db)
+        db.execute("""
+            create table bt (id int primary key, n int) partition by range (id);
+            create table bt_1 partition of bt for values from (0) to (10);
+            create table bt_2 partition of bt for values from (10) to (20);
+            create table box (event_id text primary key, payload jsonb, processed_at timestamptz,
+                              error text, retry_count int) partition by list (event_id);
+            create table box_1 partition of box default;
+            alter table bt_1 owner to mallory; alter table bt_2 owner to mallory;
+            alter table box_1 owner to mallory;
+            set client_min_messages = error;
+            select pgtrickle.enable_outbox('bt', capture => 'statement');
+            select pgtrickle.enable_inbox_tracking('box', 'public.box', retention_hours => 1);
+            insert into bt values (1, 1), (11, 1);
+            insert into box (event_id, retry_count) values ('a', 0), ('b', 0), ('c', 0)""")
+        with watching(db, SANDBOX):
+            for table in ("bt_1", "bt_2", "box_1"):
+                run_as(db, "mallory",
+                       f"create index on {table} ((attack.immutable('index of a partition')))",
+                       f"create index on {table} ({'n' if table != 'box_1' else 'error'}) "
+                       "where attack.immutable('predicate of a partition')",
+                       f"create statistics s_{table} on (attack.immutable('statistics')), "
+                       f"{'id' if table != 'box_1' else 'event_id'} from {table}",
+                       f"create trigger evil before update or delete on {table} for each row "
+                       "execute function attack.row_trigger('trigger of a partition')")
+            run_as(db, "mallory", "truncate bt_1")
+            for role in ("clerk", "relay_daemon", "boss"):
+                for statement in ("select pgtrickle.inbox_mark_failed('box', 'a', 'no')",
+                                  "select pgtrickle.inbox_mark_processed('box', 'b')",
+                                  "select pgtrickle.replay_inbox_messages('box', '{b}')",
+                                  "select pgtrickle.inbox_health('box')",
+                                  "select pgtrickle.relay_housekeeping()",
+                                  "select pgtrickle.outbox_capture_upkeep()"):
+                    with contextlib.suppress(psycopg.Error):
+                        run_as(db, role, statement)
+            run_as(db, "mallory", "update box_1 set processed_at = now() - interval '9 hours'")
+            with contextlib.suppress(psycopg.Error):
+                run_as(db, "relay_daemon", "select pgtrickle.relay_housekeeping()")
+            db.execute("alter table bt detach partition bt_2")
+            for role in ("relay_daemon", "mallory"):
+                with contextlib.suppress(psycopg.Error):
+                    run_as(db, role, "select pgtrickle.relay_housekeeping()")
+    finally:
+        db.execute(attacks.UNDO)
+        db.drop()
+
+
+def test_the_owner_of_a_type_runs_nothing_as_the_owner_of_an_inbox(pg_server):
+    """A check that a domain gets after the superuser's table became an inbox."""
+    db = pg_server.create_database()
+    try:
+        attacks.prepare(db)
+        db.execute("""
+            create schema eve authorization eve; grant usage on schema eve to public;
+            set role eve;
+            create domain eve.id as text; create domain eve.note as text;
+            create domain eve.count as int; create domain eve.moment as timestamptz;
+            reset role;
+            create table box (event_id eve.id primary key, payload jsonb, processed_at eve.moment,
+                              error eve.note, retry_count eve.count default 0);
+            select pgtrickle.enable_inbox_tracking('box', 'public.box', retention_hours => 1);
+            insert into box (event_id) values ('a'), ('b'), ('c')""")
+        run_as(db, "eve", *(f"alter domain eve.{domain} add check (attack.ran('of a {domain}'))"
+                            for domain in ("id", "note", "count", "moment")))
+        with watching(db, SANDBOX):
+            for role in ("clerk", "relay_daemon"):
+                for statement in ("select pgtrickle.inbox_mark_failed('box', 'a', 'no')",
+                                  "select pgtrickle.inbox_mark_processed('box', 'b')",
+                                  "select pgtrickle.replay_inbox_messages('box', '{b}')",
+                                  "select pgtrickle.inbox_health('box')",
+                                  "select pgtrickle.relay_housekeeping()"):
+                    with contextlib.suppress(psycopg.Error):
+                        run_as(db, role, statement)
+    finally:
+        db.execute(attacks.UNDO)
+        db.drop()
+
+
+def test_no_function_of_the_sandbox_outlives_the_call_that_made_it(pg_server):
+    """Otherwise its maker could drop the gate later, where nothing looks."""
+    db = pg_server.create_database()
+    try:
+        attacks.prepare(db)
+        run_as(db, "mallory", "create table src (id int)",
+               "grant create, usage on schema mallory_own to public",
+               "select pgtrickle.create_stream_table('hers', 'select id from src', null)")
+        db.execute("alter default privileges in schema mallory_own grant execute on functions "
+                   "to public")
+        run_as(db, "mallory", TURNED.format(id=1, deed="""
+            create function mallory_own.later() returns void language plpgsql security definer as
+              'begin drop owned by pgtrickle_sandbox; end'"""))
+        run_as(db, "boss", "select pgtrickle.refresh_stream_table('hers')")
+        before = db.execute(attacks.DIGEST)
+        with contextlib.suppress(psycopg.Error):
+            run_as(db, "mallory", "select mallory_own.later()")
+        assert set(db.execute(attacks.DIGEST)) == set(before)
+        assert db.one("select count(*) from pg_proc p join pg_namespace n on n.oid = p.pronamespace "
+                      "where p.proowner = 'pgtrickle_sandbox'::regrole "
+                      "and n.nspname <> 'pgtrickle_gate'") == 0
+    finally:
+        db.drop()
