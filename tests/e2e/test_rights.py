@@ -1234,3 +1234,52 @@ def test_no_function_of_the_sandbox_outlives_the_call_that_made_it(pg_server):
                       "and n.nspname <> 'pgtrickle_gate'") == 0
     finally:
         db.drop()
+
+
+# Snapshots that are older than the table's columns ---------------------------------------------
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_a_write_under_an_old_snapshot_succeeds_and_runs_no_cast(pg_server, isolation):
+    """The columns, their types' casts and our catalog changed after the snapshot was taken."""
+    db = pg_server.create_database()
+    try:
+        attacks.prepare(db)
+        db.execute(attacks.TYPES)
+        db.execute("""
+            create table d (id int primary key, n int);
+            create table by_row (like d including all);
+            create table tree (like d including all) partition by range (id);
+            create table tree_1 partition of tree for values from (0) to (10);
+            alter table d owner to boss; alter table by_row owner to boss;
+            alter table tree owner to boss; alter table tree_1 owner to boss;
+            set client_min_messages = error;
+            select pgtrickle.enable_outbox('d'),
+                   pgtrickle.enable_outbox('by_row', capture => 'row'),
+                   pgtrickle.enable_outbox('tree', capture => 'statement');
+            insert into tree values (1, 1);
+            grant all on d, by_row, tree, tree_1 to app""")
+        db.execute(attacks.CASTS)
+        with watching(db) as watch:
+            first, second = (db.connect(user="app", options="-c lock_timeout=5s")
+                             for _ in range(2))
+            with first, second:
+                for connection in (first, second):
+                    connection.execute(f"begin isolation level {isolation}")
+                    connection.execute("select count(*) from pg_class")
+                # What housekeeping does all the time, and a migration at any time.
+                db.execute("""
+                    update pgtrickle.pgt_outbox_config set last_drained_at = clock_timestamp();
+                    alter table d add m eve.mood default 'sad';
+                    alter table by_row add m eve.mood default 'sad';
+                    alter table tree add m eve.mood default 'sad'""")
+                for id_, connection in enumerate((first, second)):
+                    connection.execute(f"insert into d (id) values ({id_})")
+                    connection.execute(f"insert into by_row (id) values ({id_})")
+                    connection.execute(f"insert into tree (id) values ({id_ + 5})")
+                second.execute("rollback")
+                first.execute("truncate tree_1")
+                first.execute("commit")
+            assert watch.ran() == set()
+    finally:
+        db.execute(attacks.UNDO)
+        db.drop()
