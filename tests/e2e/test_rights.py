@@ -5,7 +5,6 @@ as no role but its planter. support/attacks.py has the cast, what is planted, an
 """
 
 import contextlib
-import json
 import re
 
 import psycopg
@@ -43,15 +42,6 @@ def session(db, role):
 def outbox_of(db, table):
     return db.one("select format('pgtrickle.%%I', outbox_table_name) from pgtrickle.pgt_outbox_config "
                   "where stream_table_oid = %s::regclass", (table,))
-
-
-def recorded(db, table):
-    """The rows that an outbox says were inserted and deleted, as texts, in order."""
-    outbox = outbox_of(db, table)
-    return [(op, json.dumps(row, sort_keys=True)) for op, row in db.execute(
-        f"select r.row_op, r.row_data from {outbox} o "
-        "cross join lateral pgtrickle.outbox_rows(%s, o.id) r order by o.id, r.row_num",
-        (outbox.removeprefix("pgtrickle.").strip('"'),))]
 
 
 # Shadowed names ------------------------------------------------------------------------------
@@ -1280,6 +1270,31 @@ def test_a_write_under_an_old_snapshot_succeeds_and_runs_no_cast(pg_server, isol
                 first.execute("truncate tree_1")
                 first.execute("commit")
             assert watch.ran() == set()
+    finally:
+        db.execute(attacks.UNDO)
+        db.drop()
+
+
+def test_a_table_that_references_an_inbox_runs_nothing_as_its_owner(pg_server):
+    """Up to PostgreSQL 17 AFTER triggers of a cascade run as the role that deletes, not as theirs."""
+    db = pg_server.create_database()
+    try:
+        attacks.prepare(db)
+        db.execute("""
+            create table box (event_id text primary key, payload jsonb, processed_at timestamptz,
+                              error text, retry_count int default 0);
+            grant references on box to mallory;
+            select pgtrickle.enable_inbox_tracking('box', 'public.box', retention_hours => 1);
+            insert into box (event_id, processed_at) values ('a', now() - interval '9 hours')""")
+        run_as(db, "mallory", "create table hers (event_id text references box on delete cascade)",
+               "create trigger evil after delete on hers for each row "
+               "execute function attack.row_trigger('cascade')",
+               "create trigger evil_too after delete on hers for each statement "
+               "execute function attack.statement_trigger('cascade')",
+               "insert into hers values ('a')")
+        with watching(db, SANDBOX):
+            run_as(db, "relay_daemon", "select pgtrickle.relay_housekeeping()")
+            run_as(db, "clerk", "select pgtrickle.relay_housekeeping()")
     finally:
         db.execute(attacks.UNDO)
         db.drop()
