@@ -40,8 +40,8 @@ def session(db, role):
 
 
 def outbox_of(db, table):
-    return db.one("select format('pgtrickle.%%I', outbox_table_name) from pgtrickle.pgt_outbox_config "
-                  "where stream_table_oid = %s::regclass", (table,))
+    return db.one("select format('pgtrickle.%%I', outbox_table_name) "
+                  "from pgtrickle.pgt_outbox_config where stream_table_oid = %s::regclass", (table,))
 
 
 # Shadowed names ------------------------------------------------------------------------------
@@ -97,7 +97,8 @@ CALLS = {
     "resume_relay": dict(name="forward"),
     "set_relay": dict(name="bridge", config='{"source": {"type": "outbox", "outbox": "treasure"}, '
                                             '"sink": {"type": "stdout"}}'),
-    "set_relay_inbox": dict(name="backward", config='{"source_type": "nats", "nats_url": "nats://x", '
+    "set_relay_inbox": dict(name="backward", config='{"source_type": "nats", '
+                                                    '"nats_url": "nats://x", '
                                                     '"inbox_name": "mail"}',
                             inbox="mail", source='{"type": "stdin"}'),
     "set_relay_outbox": dict(name="other", config='{"sink_type": "stdout", '
@@ -113,10 +114,12 @@ BY_NAME = {"name": "treasure", "rel": "public.treasure", "source": "public.treas
            "direction": "forward", "capture": "statement", "place": "table", "schedule": "1s",
            "timezone": "UTC", "query": "select id from public.treasure", "mode": "AUTO",
            "refresh_mode": "AUTO", "work": "public.plain", "probe": "public.treasure",
-           "action": "apply", "logical_name": "another", "delta_table": "outbox_delta_rows_treasure",
+           "action": "apply", "logical_name": "another",
+           "delta_table": "outbox_delta_rows_treasure",
            "changes": "public.findable", "keys": "{id}", "key_columns": "{id}", "tg_op": "UPDATE",
            "what": "insert", "op": "FULL", "sequence": "pgtrickle.outbox_treasure_id_seq",
-           "statement": "select 1", "definition": "select 1", "columns": "{}", "caller_path": "trap",
+           "statement": "select 1", "definition": "select 1", "columns": "{}",
+           "caller_path": "trap",
            "trigger_path": "trap", "cron": "* * * * *", "field": "event_id",
            "report": '{"errors": [], "warnings": []}'}
 BY_TYPE = {"text": "x", "integer": 1, "bigint": 1, "boolean": True, "jsonb": "{}", "text[]": "{x}",
@@ -139,8 +142,8 @@ where n.nspname like 'pgtrickle%' and p.prokind = 'f' order by 1, 2, 3
 GENERATED = ("_capture_", "refresh_")
 
 
-# What is in this schema reads the catalog and its arguments with its caller's rights: every role may
-# call it.
+# What is in this schema reads the catalog and its arguments with its caller's rights: every role
+# may call it.
 PURE = "pgtrickle_json"
 
 
@@ -266,8 +269,8 @@ def test_each_function_that_users_call_is_classified_and_its_call_does_something
     assert {name: state for name, state in failed.items() if state != "00000"} == {}
 
 
-# Where mallory gets her code in: a schema before pg_catalog, and one behind it whose functions match
-# better than those with "any" or with implicit casts.
+# Where mallory gets her code in: a schema before pg_catalog, and one behind it whose functions
+# match better than those with "any" or with implicit casts.
 PATHS = ["trap, pg_catalog, pgtrickle", "pg_catalog, trap"]
 
 
@@ -308,7 +311,7 @@ HIDDEN = {"rules"} | {name for name in attacks.TABLE_PLANTS if "instead of the t
 
 @pytest.mark.parametrize("name", attacks.TABLE_PLANTS)
 def test_what_a_table_owner_plants_runs_as_its_writer_at_most(land, name):
-    """The owner's own triggers run as the role that writes: that is PostgreSQL's, and no more is."""
+    """The owner's own triggers run as the role that writes, as everywhere in PostgreSQL."""
     table = "captured_" + name.replace(" ", "_")
     run_as(land, "mallory", f"create table {table} (id int primary key, n int)",
            f"grant select, insert, update, delete, truncate on {table} to app",
@@ -391,7 +394,8 @@ def test_what_the_owner_of_a_partition_plants_runs_as_its_writer_at_most(land, n
 
 
 UNREADABLE = {
-    "row security": "alter table {p} enable row level security; create policy h on {p} using (false)",
+    "row security": "alter table {p} enable row level security; "
+                    "create policy h on {p} using (false)",
     "forced row security": "alter table {p} enable row level security; "
                            "alter table {p} force row level security; "
                            "create policy h on {p} using (id > 5)",
@@ -631,7 +635,8 @@ FORGERIES = ["junk", "9;", "1;9;", "99999999999999;", "-1;", "yes", "1", "[]", "
              '{"2": ["x"]}', "{}|junk", "{}|99999999999999", "|", "{}|2|2|2",
              '{"99999999999": ["00000000-0000-0000-0000-000000000001", 1]}',
              '{"2": ["00000000-0000-0000-0000-000000000001", "1"], "3": [null, null]}|2']
-WRITES = ["insert into others values (40)", "insert into plain values (1, 1)", "insert into plain values (2, 1), (3, 1)",
+WRITES = ["insert into others values (40)", "insert into plain values (1, 1)",
+          "insert into plain values (2, 1), (3, 1)",
           "update plain set n = 2", "insert into by_row values (1, 1), (2, 2)",
           "update by_row set n = 2", "insert into tree values (1, 1), (101, 1), (201, 1)",
           "insert into tree_1 values (2, 1)", "insert into tree_2 values (202, 1)",
@@ -654,7 +659,8 @@ def outcome(connection, prepare=()):
             except psycopg.Error as error:
                 failed.append(f"{statement}: {error.diag.message_primary}")
         connection.execute("reset session authorization")
-        rows = [sorted((*row, *(str(sorted(map(str, payload.get(part, [])))) for part in ("inserted", "deleted")))
+        rows = [sorted((*row, *(str(sorted(map(str, payload.get(part, []))))
+                                for part in ("inserted", "deleted")))
                  for *row, payload in connection.execute(
                      "select tg_op, inserted_count, deleted_count, is_claim_check, payload "
                      f"from pgtrickle.{outbox} where created_at >= transaction_timestamp() "
@@ -663,7 +669,7 @@ def outcome(connection, prepare=()):
     return failed, rows
 
 
-# Every setting that our functions read or write: by name as they are written, and as they are found.
+# Every setting that our functions read or write: the known names, and those in their sources.
 SETTINGS = """
 select 'pgtrickle_capture.' || k || outbox_number as name
 from pgtrickle.pgt_outbox_config c, unnest(array['s', 'p', 't']) k
@@ -795,7 +801,8 @@ CHAINS += [["select pgtrickle._outbox_append('outbox_treasure', 'public.mine', g
             "'FULL', 0, true)"],
            ["select pgtrickle._outbox_create('table', 'public.treasure_2', 'treasure_2', null, 24, "
             "1, 1, false, 'statement')"],
-           ["select pgtrickle.publish('treasure', '{}')"], ["select pgtrickle.disable_outbox('treasure')"],
+           ["select pgtrickle.publish('treasure', '{}')"],
+           ["select pgtrickle.disable_outbox('treasure')"],
            ["select pgtrickle.outbox_full_refresh('treasure')"]]
 CHAINS += [[f"select pgtrickle.{f}(c) from pgtrickle.pgt_outbox_config c"]
            for f in ("_upkeep_keys", "_upkeep_dropped", "_upkeep_partitions", "_upkeep_triggers")]
@@ -817,7 +824,8 @@ def test_no_function_lets_an_administrator_touch_the_outbox_of_another_owner(tow
     town.execute("create table if not exists secret (id int); "
                  "create table if not exists treasure_2 (id int)")
     town.execute("create or replace function attack.treasure() returns table (what text, is_ text) "
-                 f"language sql security definer set search_path = pg_catalog as $t$ {TREASURE} order by 1, 2 $t$")
+                 "language sql security definer set search_path = pg_catalog "
+                 f"as $t$ {TREASURE} order by 1, 2 $t$")
     unchanged, touched = town.execute("select * from attack.treasure() order by 1, 2"), []
     calls = [([f.statement], [f.values]) for f in functions
              if f.name not in ("set_relay", "set_relay_outbox", "delete_relay")]
@@ -879,7 +887,8 @@ def test_a_function_that_its_owner_turned_around_cannot_harm_the_gate(pg_server)
     db = pg_server.create_database()
     try:
         attacks.prepare(db)
-        db.execute("select pgtrickle.create_stream_table('honest', 'select id from treasure', null)")
+        db.execute("select pgtrickle.create_stream_table('honest', 'select id from treasure', "
+                   "null)")
         run_as(db, "mallory", "create table src (id int)",
                "select pgtrickle.create_stream_table('hers', 'select id from src', null)")
         db.execute("insert into treasure values (1)")
@@ -1091,7 +1100,8 @@ def test_the_right_to_attach_capture_functions_follows_the_table(harbour):
     run_as(harbour, "mallory", "select pgtrickle.enable_outbox('moved', capture => 'statement')")
     number = harbour.one("select outbox_number from pgtrickle.pgt_outbox_config "
                          "where stream_table_name = 'moved'")
-    run_as(harbour, "mallory", "create table moved_2 partition of moved for values from (10) to (20)")
+    run_as(harbour, "mallory",
+           "create table moved_2 partition of moved for values from (10) to (20)")
     harbour.execute("alter table moved owner to eve; alter table moved_1 owner to eve; "
                     "alter table moved_2 owner to eve")
     run_as(harbour, "relay_daemon", "select pgtrickle.relay_housekeeping()",
@@ -1219,8 +1229,8 @@ def test_no_function_of_the_sandbox_outlives_the_call_that_made_it(pg_server):
         with contextlib.suppress(psycopg.Error):
             run_as(db, "mallory", "select mallory_own.later()")
         assert set(db.execute(attacks.DIGEST)) == set(before)
-        assert db.one("select count(*) from pg_proc p join pg_namespace n on n.oid = p.pronamespace "
-                      "where p.proowner = 'pgtrickle_sandbox'::regrole "
+        assert db.one("select count(*) from pg_proc p "
+                      "join pg_namespace n on n.oid = p.pronamespace where p.proowner = 'pgtrickle_sandbox'::regrole "
                       "and n.nspname <> 'pgtrickle_gate'") == 0
     finally:
         db.drop()
@@ -1276,7 +1286,7 @@ def test_a_write_under_an_old_snapshot_succeeds_and_runs_no_cast(pg_server, isol
 
 
 def test_a_table_that_references_an_inbox_runs_nothing_as_its_owner(pg_server):
-    """Up to PostgreSQL 17 AFTER triggers of a cascade run as the role that deletes, not as theirs."""
+    """Up to PostgreSQL 17 AFTER triggers of a cascade run as the role that deletes."""
     db = pg_server.create_database()
     try:
         attacks.prepare(db)
