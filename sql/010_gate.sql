@@ -14,7 +14,8 @@
 --
 -- The owner could make that function SECURITY INVOKER at any moment, so pgtrickle_owner never calls
 -- it. It calls the gate, which belongs to pgtrickle_sandbox, a role that owns and may do nothing
--- else. A function turned around runs as that role. It could call the functions of other owners
+-- else. A function turned around is refused; one that is turned around while it is called runs as
+-- that role, and an error undoes what it did. It could call the functions of other owners
 -- then, so each of them asks for a key that only pgtrickle_owner can hand in. The gate is in a
 -- schema that the sandbox itself may not use, so that code running there cannot alter it.
 
@@ -196,7 +197,7 @@ begin
     'deferred trigger', to_jsonb(pgtrickle._gate_deferred()));
 end $$;
 
--- Is pgtrickle_streams.<function_name>(text, jsonb) there, and its owner's?
+-- Whose pgtrickle_streams.<function_name>(text, jsonb) is; null where there is none.
 create or replace function pgtrickle._gate_owner(function_name text) returns oid
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -209,20 +210,41 @@ begin
       and p.proargtypes = '25 3802'::oidvector);  -- text, jsonb
 end $$;
 
+-- The function as it is at this moment, and what the sandbox owns. Null where the function would run
+-- as the sandbox instead of its owner.
+create or replace function pgtrickle._gate_identity(function_name text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select concat_ws(' ', p.oid, p.xmin, p.ctid, (
+             select count(*) from pg_shdepend d
+             where d.refclassid = 'pg_authid'::regclass and d.deptype = 'o'
+               and d.refobjid = 'pgtrickle_sandbox'::regrole
+               and d.dbid = (select b.oid from pg_database b where b.datname = current_database())))
+    from pg_proc p
+    where p.pronamespace = (select n.oid from pg_namespace n where n.nspname = 'pgtrickle_streams')
+      and p.proname = function_name and p.proargtypes = '25 3802'::oidvector and p.prosecdef);
+end $$;
+
 -- What a step must not leave behind, looked for with a path of its own: `path` is the one that the
 -- step left. Where the session's user owns the code itself, only what would steer our own functions
 -- counts.
-create or replace function pgtrickle._gate_verify(owner oid, what text, before jsonb, path text)
-returns void
+create or replace function pgtrickle._gate_verify(
+  function_name text, owner oid, what text, identity text, before jsonb, path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   after jsonb := pgtrickle._gate_state();
   own constant boolean := owner = (select r.oid from pg_roles r where r.rolname = session_user);
   left_behind text;
+  prepared text;
 begin
   perform set_config('pgtrickle.gate_key', '', true);
-  if path <> 'pg_catalog, pg_temp' then
+  if pgtrickle._gate_identity(function_name) is distinct from identity then
+    raise exception 'the code behind % was changed while it ran', what
+      using errcode = 'insufficient_privilege';
+  elsif path <> 'pg_catalog, pg_temp' then
     left_behind := 'another search_path';
   elsif before -> 'setting' <> after -> 'setting' then
     left_behind := (
@@ -240,6 +262,13 @@ begin
       order by k.n limit 1);
   end if;
   if left_behind is not null then
+    -- An error undoes all but these.
+    for prepared in
+      select p.name from pg_prepared_statements p
+      where not coalesce(before -> 'prepared statement', '{}') ? p.name
+    loop
+      execute format('deallocate %I', prepared);
+    end loop;
     raise exception 'the code behind % leaves % behind', what, left_behind
       using errcode = 'insufficient_privilege',
             detail = 'It would take effect with the privileges of the session that ran it.';
@@ -262,11 +291,13 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   is_owned_by constant oid := pgtrickle._gate_owner(function_name);
+  identity constant text := pgtrickle._gate_identity(function_name);
   before jsonb;
 begin
-  if is_owned_by is null or is_owned_by <> owner then
+  if is_owned_by is null or is_owned_by <> owner or identity is null then
     raise exception 'the function pgtrickle_streams.% of % is %', quote_ident(function_name), what,
       case when is_owned_by is null then 'gone'
+           when is_owned_by = owner then 'not SECURITY DEFINER any more'
            else format('not its owner''s: it belongs to %s, not to %s', is_owned_by::regrole,
                        owner::regrole) end
       using errcode = 'undefined_function',
@@ -277,7 +308,7 @@ begin
   return query select * from pgtrickle_gate.call_as_owner(function_name, action, arg);
   -- The step may have changed the path under which this function itself goes on. Until that is
   -- known, every name is qualified and there is no operator.
-  perform pgtrickle._gate_verify(owner, what, before,
+  perform pgtrickle._gate_verify(function_name, owner, what, identity, before,
                                  pg_catalog.current_setting('search_path'));
 end $$;
 
@@ -319,8 +350,10 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   if exists (select from pg_roles r
-             where r.oid = role and r.rolname in ('pgtrickle_owner', 'pgtrickle_admin')) then
-    raise exception '% creates in pgtrickle_streams anyway', role::regrole
+             where r.oid = role and r.rolname in ('pgtrickle_owner', 'pgtrickle_admin',
+                                                  'pgtrickle_sandbox', 'pgtrickle_capture',
+                                                  'pgtrickle_observer')) then
+    raise exception '% may not be lent the right to create in pgtrickle_streams', role::regrole
       using errcode = 'invalid_parameter_value';
   end if;
   perform pgtrickle._lock('gate');

@@ -313,4 +313,5 @@ grant execute on function
   pgtrickle_json.row_sql(oid, text, text, boolean), pgtrickle_json.plain_row_sql(text, boolean),
   pgtrickle_json.value_sql(oid, text), pgtrickle_json.composite_sql(oid, text),
   pgtrickle_json.kind(oid), pgtrickle_json.parts(oid), pgtrickle_json.careful(record),
-  pgtrickle_json._omitting(record) to public;
+  pgtrickle_json._omitting(record), pgtrickle_json.shape(oid, oid[]), pgtrickle_json.digest(oid),
+  pgtrickle_json._is_current(oid) to public;

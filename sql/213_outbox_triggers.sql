@@ -108,8 +108,9 @@ $$;
 -- What the reader of an outbox does (pgt_outbox_config.reader), as the owner of the table, who alone may read it:
 --   rows   all rows of arg.relation as jsonb
 --   any    one row: whether arg.relation has any, as jsonb
--- arg.relation is the oid of a table that has the outbox's triggers. Row security that would hide
--- rows is an error.
+-- arg.relation is the oid of a table that has the outbox's triggers. It is an error where row security
+-- would hide rows, where a partition belongs to another role (whose index expressions would run as the
+-- owner of the table), and where this transaction is too old to know the columns.
 create or replace function pgtrickle._outbox_reader_body(number int) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -117,12 +118,26 @@ as $$
 declare
   rel constant regclass := (arg ->> 'relation')::oid;
   row_security_was constant text := current_setting('row_security');
+  strange text;
 begin
   if not exists (select from pg_trigger t
                  join pg_proc f on f.oid = t.tgfoid
                  where t.tgrelid = rel and f.pronamespace = 'pgtrickle'::regnamespace
                    and f.proname ~ '^_capture_%s_[a-z]+$') then
     raise exception '%% has no triggers of the outbox', rel;
+  end if;
+  select format('%%s belongs to %%s, and not to %%s', p.oid::regclass, p.relowner::regrole,
+                current_user)
+  into strange
+  from pg_class p
+  where (p.oid = rel or p.oid in (select t.relid from pg_partition_tree(rel) t))
+    and p.relowner <> (select r.oid from pg_roles r where r.rolname = current_user)
+  limit 1;
+  if strange is not null then
+    raise exception '%%', strange using errcode = 'insufficient_privilege';
+  elsif pgtrickle_json.shape(rel) is null then
+    raise exception 'this transaction began before the columns of %% were changed', rel
+      using errcode = 'object_not_in_prerequisite_state';
   end if;
   perform set_config('row_security', 'off', true);
   case action

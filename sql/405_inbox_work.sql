@@ -94,6 +94,68 @@ as $$
                 btrim(pgtrickle._inbox_code(), E'\n'));
 $$;
 
+-- What belongs to another role than the owner of an inbox's table, and would run as that owner when a
+-- row is changed: index expressions and triggers of a partition or child, checks of the domains of
+-- the columns that are written. Null where there is nothing.
+create or replace function pgtrickle._inbox_other_owner(inbox pgtrickle.pgt_inbox_config, owner oid)
+returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    with recursive tree as (
+      select inbox.relation::oid as oid
+      union
+      select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.oid
+    ), domains as (
+      select a.attname, a.atttypid as oid from pg_attribute a
+      where a.attrelid = inbox.relation and a.attnum > 0 and not a.attisdropped
+        and (a.attgenerated <> ''
+             or a.attname in (select v from jsonb_each_text(inbox.columns) c (k, v)
+                              where k in ('event_id', 'processed_at', 'retry_count', 'error',
+                                          'received_at')))
+      union
+      select d.attname, t.typbasetype from domains d join pg_type t on t.oid = d.oid
+      where t.typtype = 'd'
+    )
+    select found.what from (
+      select format('%s belongs to %s', c.oid::regclass, c.relowner::regrole) as what
+      from tree join pg_class c on c.oid = tree.oid where c.relowner <> owner
+      union all
+      select format('the type of column "%s" belongs to %s', d.attname, t.typowner::regrole)
+      from domains d join pg_type t on t.oid = d.oid
+      where t.typtype = 'd' and t.typowner <> owner
+        and not exists (select from pg_roles r where r.oid = t.typowner and r.rolsuper)
+    ) found limit 1);
+end $$;
+
+-- A table of another role than `owner` from which rows go, or are changed, when one goes from `rel`:
+-- before PostgreSQL 18 its AFTER triggers run as the role that deletes. Null where there is none.
+create or replace function pgtrickle._inbox_cascade(rel regclass, owner oid) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('server_version_num')::int >= 180000 then
+    return null;
+  end if;
+  return (
+    with recursive reached as (
+      select rel::oid as oid
+      union
+      select n.oid
+      from reached r
+      cross join lateral (
+        select i.inhrelid from pg_inherits i where i.inhparent = r.oid
+        union all
+        select k.conrelid from pg_constraint k
+        where k.contype = 'f' and k.confrelid = r.oid and k.confdeltype in ('c', 'n', 'd')) n (oid)
+    )
+    select format('triggers of %s, which refers to it and belongs to %s,', c.oid::regclass,
+                  c.relowner::regrole)
+    from reached r join pg_class c on c.oid = r.oid
+    where c.relowner <> owner limit 1);
+end $$;
+
 -- Why the table of an inbox that is not ours cannot be worked on, and what mends it. Nulls where it
 -- can.
 create or replace function pgtrickle._inbox_problem(
@@ -118,6 +180,8 @@ begin
     when problem is null then null
     when rel is null then format('SELECT pgtrickle.drop_inbox(%L) removes what is left of it.',
                                  inbox.inbox_name)
+    when made_by = owner and rel = inbox.relation
+      then format('Give it to %s, or take it off the table.', owner::regrole)
     else format('Let %s or a superuser run: SELECT pgtrickle.enable_inbox_tracking(%L, %L, '
                 'columns => %L, max_retries => %s, retention_hours => %s);',
                 owner::regrole, inbox.inbox_name, pgtrickle._inbox_table(inbox), inbox.columns,
@@ -177,6 +241,23 @@ begin
   end;
 end $$;
 
+-- Raises where deleting messages would run code of another role than the owner of the table.
+create or replace function pgtrickle._inbox_refuse_cascade(
+  inbox pgtrickle.pgt_inbox_config, action text, owner oid) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  code constant text := case when action = 'purge'
+                             then pgtrickle._inbox_cascade(inbox.relation, owner) end;
+begin
+  if code is not null then
+    raise exception '% would run with the rights of %', code, owner::regrole
+      using errcode = 'insufficient_privilege',
+            hint = 'Make the foreign key ON DELETE NO ACTION, or keep the messages: '
+                   'retention_hours => null.';
+  end if;
+end $$;
+
 -- Does one action in the table of an inbox: as pgtrickle_owner where the table is ours, else
 -- through the gate. For pgtrickle_owner only.
 create or replace function pgtrickle._inbox_step(
@@ -191,6 +272,7 @@ declare
   answer jsonb;
 begin
   if pgtrickle._inbox_is_ours(inbox) then
+    perform pgtrickle._inbox_refuse_cascade(inbox, action, 'pgtrickle_owner'::regrole);
     select w.row_data into answer
     from pgtrickle._inbox_work(place, inbox.columns, action, arg) w;
     return answer;
@@ -210,6 +292,7 @@ begin
             hint = format('Let %s run: %s', owner::regrole,
                           pgtrickle._inbox_owner_statement(inbox, action, arg));
   end if;
+  perform pgtrickle._inbox_refuse_cascade(inbox, action, owner);
   select s.row_data into answer
   from pgtrickle._gate_step(inbox.gate_function, owner, format('inbox "%s"', inbox.inbox_name),
                             action, arg) s;
