@@ -21,7 +21,7 @@ declare
   dead constant text := coalesce('coalesce(' || tries || ' >= $1, false)', 'false');
   id_type constant text := (
     select format_type(a.atttypid, a.atttypmod) from pg_attribute a
-    where a.attrelid = place::regclass and a.attname = columns ->> 'event_id');
+    where a.attrelid = to_regclass(place) and a.attname = columns ->> 'event_id');
   changed bigint;
   failed int;
   counts record;
@@ -175,6 +175,7 @@ begin
     when made_by <> owner
       then format('%s belongs to %s now, and to %s when it became the inbox', rel, owner::regrole,
                   made_by::regrole)
+    else pgtrickle._inbox_other_owner(inbox, owner)
   end;
   remedy := case
     when problem is null then null
