@@ -1,6 +1,8 @@
 """Installation and upgrade: with few rights, at the same time, onto earlier versions, and what
 remains of them."""
 
+import gzip
+import os
 import re
 import subprocess
 
@@ -9,12 +11,13 @@ import pytest
 from psycopg.types.json import Jsonb
 from support.fixtures import need
 from support.function_table import documented_table, function_table
-from support.postgres import PASSWORD, REPOSITORY, Database, PostgresServer
+from support.postgres import PASSWORD, Database, PostgresServer
 from support.relay import relay_binary, run_command
 from support.waiting import eventually
 
-# The last version whose functions were not all pinned, and whose installer took over what it found.
-EARLIER = "bd204b4"
+# The files of sql/, one behind the other, of the last version whose functions were not all pinned,
+# and whose installer took over what it found.
+EARLIER = os.path.join(os.path.dirname(__file__), "earlier", "schema-1.sql.gz")
 
 
 def init(dsn):
@@ -53,12 +56,8 @@ def managed_database(server, name):
 
 
 def install_earlier(dsn):
-    listed = subprocess.run(["git", "ls-tree", "--name-only", EARLIER, "sql/"], cwd=REPOSITORY,
-                            capture_output=True, text=True, check=True).stdout.split()
-    with psycopg.connect(dsn) as connection:
-        for path in sorted(listed):
-            connection.execute(subprocess.run(["git", "show", f"{EARLIER}:{path}"], cwd=REPOSITORY,
-                                              capture_output=True, text=True, check=True).stdout)
+    with gzip.open(EARLIER, "rt", encoding="utf-8") as source, psycopg.connect(dsn) as connection:
+        connection.execute(source.read())
 
 
 RELATIONS = """
