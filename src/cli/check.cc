@@ -124,6 +124,41 @@ void check_blockers(Connection& connection, Findings& findings) {
   for (const auto& blocker : *blockers) findings.bad("", coordinator::describe(blocker));
 }
 
+// Inboxes of other owners whose tables run code of theirs when a row is inserted: triggers, rules,
+// row policies, and defaults that call functions which are not the server's own.
+constexpr std::string_view kInboxesWithCode =
+    "select c.inbox_name, c.relation::text, r.relowner::regrole::text, current_user::text "
+    "from pgtrickle.pgt_inbox_config c join pg_catalog.pg_class r on r.oid = c.relation "
+    "where r.relowner <> 'pgtrickle_owner'::regrole and (r.relrowsecurity "
+    "or exists (select from pg_catalog.pg_trigger t where t.tgrelid = r.oid "
+    "and not t.tgisinternal and t.tgenabled <> 'D' and t.tgtype & 4 > 0) "
+    "or exists (select from pg_catalog.pg_rewrite w where w.ev_class = r.oid and w.ev_type = '3') "
+    "or exists (select from pg_catalog.pg_attrdef d join pg_catalog.pg_depend n "
+    "on n.classid = 'pg_catalog.pg_attrdef'::regclass and n.objid = d.oid "
+    "and n.refclassid = 'pg_catalog.pg_proc'::regclass where d.adrelid = r.oid)) order by 1";
+
+/// Names the inboxes whose owners' code runs as the relay's role.
+void check_inboxes(Connection& connection, Findings& findings) {
+  const auto rows = connection.query(kInboxesWithCode, {}, Deadline::after(kTimeout), {});
+  if (!rows) {
+    findings.bad("", rows.error());
+    return;
+  }
+  for (int row = 0; row < rows->size(); ++row) {
+    findings.warn("",
+                  {ErrorClass::misconfigured,
+                   "inbox_code",
+                   fmt::format("inbox \"{}\": inserts run triggers, rules, policies or defaults "
+                               "of {}, which belongs to {}, as {}",
+                               rows->text(row, 0), rows->text(row, 1), rows->text(row, 2),
+                               rows->text(row, 3)),
+                   fmt::format("where {} is not trusted, let a relay of its own write there, "
+                               "under a role that may do nothing else",
+                               rows->text(row, 2)),
+                   {}});
+  }
+}
+
 std::vector<PipelineConfig> configured(Connection& connection, const Context& context,
                                        Findings& findings) {
   std::vector<PipelineConfig> all = context.file_pipelines;
@@ -214,6 +249,7 @@ int check(const Context& context) {
     if (check_schema(**connection, findings)) {
       check_privileges(**connection, findings);
       check_blockers(**connection, findings);
+      check_inboxes(**connection, findings);
       Connection::Options options;
       options.url = context.settings.postgres_url;
       options.application_name = "pgtrickle-relay check";

@@ -189,6 +189,23 @@ def test_check_names_every_problem_at_once_with_its_remedy(db, lines):
         server.stop()
 
 
+def test_check_names_inboxes_whose_owners_code_runs_at_an_insert(db):
+    db.login("postmaster")
+    db.execute("create schema post authorization postmaster")
+    db.execute("""
+        create function post.stamp() returns trigger language plpgsql as 'begin return new; end';
+        create table post.quiet (event_id text primary key, payload jsonb, n int default 1);
+        create table post.busy (event_id text primary key, payload jsonb);
+        create trigger stamp before insert on post.busy for each row execute function post.stamp();
+        alter table post.quiet owner to postmaster; alter table post.busy owner to postmaster;
+        select pgtrickle.enable_inbox_tracking('quiet', 'post.quiet');
+        select pgtrickle.enable_inbox_tracking('busy', 'post.busy')""")
+    done = run_command("check", "--postgres-url", db.relay_dsn)
+    said = [line for line in done.stdout.splitlines() if line.startswith("WARNING inbox")]
+    assert len(said) == 1 and "post.busy, which belongs to postmaster, as relay_daemon" in said[0]
+    assert done.returncode == 0
+
+
 def test_check_names_init_where_the_schema_is_missing(empty_db):
     done = run_command("check", "--postgres-url", empty_db.dsn)
     assert done.returncode != OK
