@@ -32,12 +32,12 @@ struct Options {
   http::ClientOptions client;
   std::string pipeline;
   /// Where requests may go: of `url`, and of the subject template. Empty: a row's values decide
-  /// about the host. A dead letter is sent by the address that is stored with it, and whoever may
-  /// change that must not be sent our credentials.
+  /// about the host. A dead letter is sent by the address that is stored with it, and a role that
+  /// may change that must not be sent our credentials.
   std::vector<std::string> origins;
   bool ordered = true;  ///< at most one message of a key under way
 
-  /// Texts that must not be shown, whoever sends them back to us.
+  /// Texts that must not be shown, also where another server sends them back.
   std::vector<std::string> secrets() const;
 };
 

@@ -10,8 +10,8 @@ import pytest
 
 from test_capture import Replay
 
-# A cast of the type's owner that notes as which role it ran. Whoever may write to the note is free
-# to fail: an attack must not show as an error.
+# A cast of the type's owner that notes as which role it ran. A role that may not write the note goes
+# on: an attack must not show as an error.
 SPY = """
 create table seen (who text, what text);
 grant insert on seen to public;
