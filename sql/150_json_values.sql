@@ -18,7 +18,7 @@ begin
   end if;
 end $$;
 revoke all on schema pgtrickle_json from public;
-grant usage on schema pgtrickle_json to public;
+grant usage on schema pgtrickle_json to public, pgtrickle_capture;
 comment on schema pgtrickle_json is
   'Pure functions that write rows as JSON, for every role (pgtrickle-relay)';
 
@@ -77,11 +77,11 @@ begin
   return found_parts;
 end $$;
 
--- Whether what the snapshot of this transaction shows of a relation's columns is what they are now.
--- A REPEATABLE READ transaction reads the catalog as it was when it began, while PostgreSQL works
--- with the columns as they are. has_column_privilege() (null: there is no such column) and
--- pg_relation_filenode() (a new one after each rewrite, which a change of type needs) tell the
--- present. A partition may not have been there at all.
+-- Whether what an old snapshot shows of a relation's columns is what they are now. A REPEATABLE READ
+-- transaction reads the catalog as it was when it began, while PostgreSQL works with the columns as
+-- they are. These functions tell the present: has_column_privilege() (null: there is no such column),
+-- pg_identify_object_as_address() (the column's name), and pg_relation_filenode() (a new one after
+-- each rewrite, which a change of type needs; a partitioned table has none, and cannot be known so).
 create or replace function pgtrickle_json._is_current(rel oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -89,7 +89,10 @@ declare
   last_column int;
 begin
   select max(a.attnum) into last_column from pg_attribute a where a.attrelid = rel;
-  if last_column is null then
+  if last_column is null
+     or exists (select from pg_class c
+                where c.oid = rel and (c.relkind = 'p'
+                                       or pg_relation_filenode(rel) <> c.relfilenode)) then
     return false;
   end if;
   return not exists (
@@ -100,15 +103,31 @@ begin
       where a.attrelid = rel and a.attnum > 0
         and a.attisdropped <> (has_column_privilege(rel, a.attnum, 'SELECT') is null))
     and not exists (
-      select from pg_partition_tree(rel) p left join pg_class c on c.oid = p.relid
-      where c.oid is null or pg_relation_filenode(p.relid) <> c.relfilenode)
-    and not exists (
-      select from pg_class c
-      where c.oid = rel and pg_relation_filenode(rel) <> c.relfilenode);
+      select from pg_attribute a
+      cross join lateral pg_identify_object_as_address('pg_class'::regclass, rel, a.attnum) o
+      where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
+        and o.object_names[cardinality(o.object_names)] <> a.attname);
+end $$;
+
+-- The columns of a table as they are now, by their names and those of their types, whatever the
+-- snapshot. Null where that does not tell all: the names of composite types, and of arrays of
+-- domains, can come to mean other types.
+create or replace function pgtrickle_json.by_name(rel oid) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select md5(table_to_xmlschema(rel::regclass, true, false, '')::text)
+    where not exists (
+      select from pg_attribute a
+      cross join lateral pgtrickle_json.kind(a.atttypid) k
+      where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
+        and (k.kind = 'composite' or (k.is_array and a.atttypid >= 16384 and k.kind <> 'output'))));
 end $$;
 
 -- What the columns of a relation are, as the catalog shows them: 'plain' where to_jsonb(row) is safe
--- and does not fail, else a digest of the columns.
+-- and does not fail, else a digest of the columns. A partitioned table always has a digest: what is
+-- written for it names its columns (see by_name).
 create or replace function pgtrickle_json.digest(rel oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -116,7 +135,9 @@ declare
   relations constant oid[] := array[rel] || pgtrickle_json.parts(rel);
 begin
   return (
-    select case when bool_and(k.kind = 'safe') is not false then 'plain'
+    select case when bool_and(k.kind = 'safe') is not false
+                     and (select c.relkind from pg_class c where c.oid = rel) is distinct from 'p'
+                then 'plain'
                 else md5(string_agg(format('%s %s %s %s', a.attrelid, a.attnum, a.attname,
                                            a.atttypid), ','
                                     order by a.attrelid, a.attnum)) end
@@ -124,25 +145,53 @@ begin
     where a.attrelid = any (relations) and a.attnum > 0 and not a.attisdropped);
 end $$;
 
--- The same, or null where this transaction cannot know it.
---
--- Declared IMMUTABLE so that the planner replaces a call by its result: a statement that compares
--- it costs nothing. A plan whose statement names the relation as a constant of type oid is made
--- again when the relation changes, so the result is never older than the columns. `parts` are the
--- composite types within, named for that alone.
-create or replace function pgtrickle_json.shape(rel oid, variadic parts oid[] default '{}')
-returns text
-language plpgsql immutable set search_path = pg_catalog, pg_temp
+-- The same under a snapshot of its own, taken now, where the transaction is READ COMMITTED. (A VOLATILE
+-- function gets one for each statement; what is IMMUTABLE or STABLE uses its caller's, which can be
+-- older than a lock that the statement has waited for.)
+create or replace function pgtrickle_json._digest_now(rel oid) returns text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return pgtrickle_json.digest(rel);
+end $$;
+
+-- What the columns of a relation are at this moment (see digest); null where this transaction cannot
+-- know it.
+create or replace function pgtrickle_json.shape(rel oid) returns text
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   relation oid;
 begin
+  if current_setting('transaction_isolation') in ('read committed', 'read uncommitted') then
+    return pgtrickle_json._digest_now(rel);
+  end if;
   foreach relation in array array[rel] || pgtrickle_json.parts(rel) loop
     if not pgtrickle_json._is_current(relation) then
       return null;
     end if;
   end loop;
   return pgtrickle_json.digest(rel);
+end $$;
+
+-- Whether the columns of a relation are, at this moment, those of `wanted` (see digest) and `named`
+-- (see by_name).
+--
+-- Declared IMMUTABLE so that the planner replaces a call by its result: a statement that asks it costs
+-- nothing. A plan whose statement names the relation as a constant of type oid is made again when the
+-- relation changes, so the result is never older than the columns. `parts` are the composite types
+-- within, named for that alone.
+create or replace function pgtrickle_json.fits(rel oid, wanted text, named text,
+                                               variadic parts oid[] default '{}') returns boolean
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  shape constant text := pgtrickle_json.shape(rel);
+begin
+  return case when shape is not null then shape = wanted
+              else named = pgtrickle_json.by_name(rel) end is true;
+exception when others then
+  return false;
 end $$;
 
 -- The expression whose to_jsonb() is what the value of a type is in JSON. `value` is the expression
@@ -158,9 +207,12 @@ begin
     return value;
   elsif k.kind = 'output' then
     -- format() takes the output function. An array is written as text, and read as one of texts.
+    -- Where elements are not separated by commas, the array stays text.
     return format('case when pg_catalog.num_nulls(%1$s) operator(pg_catalog.=) 0 '
                   'then pg_catalog.format(''%%s'', %1$s)%2$s end',
-                  value, case when k.is_array then '::pg_catalog._text' else '' end);
+                  value, case when k.is_array and (select t.typdelim = ',' from pg_type t
+                                                   where t.oid = k.leaf)
+                              then '::pg_catalog._text' else '' end);
   elsif not k.is_array then
     return pgtrickle_json.composite_sql(k.leaf, value);
   end if;
@@ -202,7 +254,7 @@ end $$;
 
 -- The expression for a row of a relation as jsonb. `row` is the name of the row in the statement
 -- (of a table, or of a record variable), `whole` what stands for all of it there. Where the row is
--- known to be `small`, far below a megabyte, its size is not asked.
+-- known to be `small`, its size is not asked.
 create or replace function pgtrickle_json.row_sql(rel oid, "row" text, whole text,
                                                   small boolean default false) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -216,7 +268,9 @@ begin
   into columns
   from (select a.attnum, a.attname as name, p.plain,
                (pgtrickle_json.kind(a.atttypid)).kind,
-               pgtrickle_json.value_sql(a.atttypid, p.plain) as written
+               -- A trigger does not see virtual generated columns (PostgreSQL 18).
+               case when a.attgenerated = 'v' then 'null::pg_catalog.text'
+                    else pgtrickle_json.value_sql(a.atttypid, p.plain) end as written
         from pg_attribute a
         cross join lateral (select format('%s.%I', "row", a.attname) as plain) p
         where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
@@ -237,12 +291,12 @@ begin
                 columns.listed);
 end $$;
 
--- The same where all columns are safe. What is beyond a megabyte, compressed, may be more than jsonb
--- holds.
+-- The same where all columns are safe. Values grow: 255 times by decompression, eight times as JSON
+-- (a bit string). What is beyond a hundred thousand bytes may be more than jsonb holds.
 create or replace function pgtrickle_json.plain_row_sql(whole text, small boolean) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select format(case when small then 'pg_catalog.to_jsonb(%1$s)' else 'case when pg_catalog.pg_column_size(%1$s) operator(pg_catalog.<=) 1000000 '
+  select format(case when small then 'pg_catalog.to_jsonb(%1$s)' else 'case when pg_catalog.pg_column_size(%1$s) operator(pg_catalog.<=) 100000 '
                 'then pg_catalog.to_jsonb(%1$s) else pgtrickle_json.careful(%1$s) end' end, whole);
 $$;
 
@@ -313,5 +367,6 @@ grant execute on function
   pgtrickle_json.row_sql(oid, text, text, boolean), pgtrickle_json.plain_row_sql(text, boolean),
   pgtrickle_json.value_sql(oid, text), pgtrickle_json.composite_sql(oid, text),
   pgtrickle_json.kind(oid), pgtrickle_json.parts(oid), pgtrickle_json.careful(record),
-  pgtrickle_json._omitting(record), pgtrickle_json.shape(oid, oid[]), pgtrickle_json.digest(oid),
-  pgtrickle_json._is_current(oid) to public;
+  pgtrickle_json._omitting(record), pgtrickle_json.shape(oid), pgtrickle_json._digest_now(oid),
+  pgtrickle_json.digest(oid), pgtrickle_json._is_current(oid) to public;
+drop function if exists pgtrickle_json.shape(oid, oid[]);

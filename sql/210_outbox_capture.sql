@@ -25,7 +25,7 @@
 -- convert rows by expressions that run no code of users (150_json_values.sql). Most tables have
 -- plain columns: to_jsonb(row) does. For others the expression names the columns. Whether the
 -- columns are still what the function was written for is asked by a comparison that the planner
--- computes once (pgtrickle_json.shape); where they are not, the queries are written anew for each
+-- computes once (pgtrickle_json.fits); where they are not, the queries are written anew for each
 -- statement, which takes a millisecond, until upkeep has written the functions again.
 --
 -- Only the table's owner may attach them, and each looks at the table that it was called for: on
@@ -135,12 +135,11 @@ as $$
     'is_table', format('tg_relid operator(pg_catalog.=) %L::pg_catalog.oid', source),
     'is_part', format('pg_catalog.pg_partition_root(tg_relid::pg_catalog.regclass) '
                       'operator(pg_catalog.=) %L::pg_catalog.oid', source),
-    'is_shape', format('pgtrickle_json.shape(%s) operator(pg_catalog.=) %L',
-                       (select string_agg(format('%L::pg_catalog.oid', p.rel), ', ' order by p.ord)
-                        from unnest(array[source] || pgtrickle_json.parts(source))
-                             with ordinality p (rel, ord)),
-                       pgtrickle_json.digest(source)))
-  from (select coalesce(outbox.stream_table_oid, 0) as source) s;
+    'is_shape', format('pgtrickle_json.fits(%L::pg_catalog.oid, %L, %L%s)', source,
+                       pgtrickle_json.digest(source), coalesce(pgtrickle_json.by_name(source), ''),
+                       (select string_agg(format(', %L::pg_catalog.oid', p.rel), '' order by p.ord)
+                        from unnest(pgtrickle_json.parts(source)) with ordinality p (rel, ord))))
+  from (select coalesce(outbox.stream_table_oid, 0)::oid as source) s;
 $$;
 
 -- Whether an outbox records a relation that its functions do not know: one that was a partition of
@@ -156,7 +155,7 @@ begin
       join pg_class r on r.oid = coalesce(pg_partition_root(rel)::oid, rel)
       join pg_namespace n on n.oid = r.relnamespace
       where c.outbox_number = number
-        and (r.oid = c.stream_table_oid
+        and (c.stream_table_oid in (r.oid, rel)
              or (r.relname = c.stream_table_name and n.nspname = c.stream_table_schema
                  and not exists (
                    select from pg_trigger t
@@ -170,7 +169,8 @@ end $$;
 create table if not exists pgtrickle._outbox_misses (
   outbox_number int not null,
   why           text not null,
-  missed_at     timestamptz not null default clock_timestamp()
+  missed_at     timestamptz not null default clock_timestamp(),
+  id            bigint generated always as identity primary key
 );
 
 create or replace function pgtrickle._capture_missed(number int, why text) returns void
@@ -183,8 +183,7 @@ $$;
 -- is {"inserted": name of the transition table of new rows, "deleted": that of old rows}, either or
 -- both.
 --   arrays   inserted and deleted rows, as two arrays
---   few      the same; null in place of what is so large that with decompression (255 times at most)
---            too much could be built
+--   few      the same, of up to 50 rows; null in place of a row so large that too much could be built
 --   size     the bytes of all rows; one beyond the threshold is not built
 --   delta    writes the rows of claim check $1
 create or replace function pgtrickle._capture_queries(outbox pgtrickle.pgt_outbox_config, rel oid,
@@ -204,7 +203,7 @@ as $$
     'few', 'select ' || string_agg(
       case when p.source is null then '''{}''::pg_catalog._jsonb'
            else format('array(select case when pg_catalog.pg_column_size(x.*) '
-                       'operator(pg_catalog.<=) 16384 then %s end from %I x)', p.small_row,
+                       'operator(pg_catalog.<=) 2000 then %s end from %I x)', p.small_row,
                        p.source) end, ', ' order by p.ord),
     'size', 'select ' || string_agg(
       format('(select pg_catalog.sum(case when pg_catalog.pg_column_size(x.*) '
@@ -229,7 +228,7 @@ $$;
 -- moment; null where this transaction cannot know that, for it began before.
 create or replace function pgtrickle._capture_queries_now(number int, rel oid, parts jsonb)
 returns jsonb
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
@@ -244,7 +243,7 @@ end $$;
 -- The query that gives a row, its parameter, as an array of one; null where this transaction cannot
 -- know the columns.
 create or replace function pgtrickle._capture_row_query_now(rel oid) returns text
-language sql stable set search_path = pg_catalog, pg_temp
+language sql volatile set search_path = pg_catalog, pg_temp
 as $$
   select format('select array[%s]', pgtrickle_json.row_sql(rel, '($1)', '$1'))
   where pgtrickle_json.shape(rel) is not null;

@@ -280,7 +280,9 @@ begin
   join pg_class c on c.oid = t.tgrelid
   join pg_namespace n on n.oid = c.relnamespace
   where n.nspname = outbox.stream_table_schema and c.relname = outbox.stream_table_name
-    and t.tgname = format('!pgtrickle_%s_begin', outbox.outbox_number);
+    and t.tgname = format('!pgtrickle_%s_begin', outbox.outbox_number)
+    -- Any role can give a trigger that name; only the owner of the table may attach the function.
+    and t.tgfoid = to_regprocedure(format('pgtrickle._capture_%s_begin()', outbox.outbox_number));
   if found_rel is not null then
     update pgtrickle.pgt_outbox_config c
     set stream_table_oid = found_rel, source_dropped_at = null,
@@ -330,7 +332,7 @@ end $$;
 drop function if exists pgtrickle._upkeep_dropped(pgtrickle.pgt_outbox_config);
 drop function if exists pgtrickle._upkeep_keys(pgtrickle.pgt_outbox_config);
 
--- What an outbox has missed, which is forgotten with that.
+-- What an outbox has missed, which is its `problem` from now on.
 create or replace function pgtrickle._upkeep_misses(number int) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -341,6 +343,11 @@ begin
     delete from pgtrickle._outbox_misses m where m.outbox_number = number returning m.why
   )
   select string_agg(distinct g.why, '; ') into reasons from gone g;
+  -- It stays in the catalog until a full refresh takes it back.
+  perform pgtrickle._outbox_note(number, format(
+    '%s. SELECT pgtrickle.outbox_full_refresh(%L) records all rows anew (writers wait meanwhile)',
+    reasons, (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
+              where c.outbox_number = number)));
   return reasons;
 end $$;
 
@@ -362,6 +369,11 @@ begin
   loop
     select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = f.number;
     continue when outbox.outbox_number is null;
+    -- By itself: what fails below does not undo it.
+    if f.columns or f.owner then
+      perform pgtrickle._capture_generate(outbox.outbox_number);
+      changed := changed + 1;
+    end if;
     begin
       did := false;
       if f.gone then
@@ -369,10 +381,6 @@ begin
       else
         if f.keys then
           did := pgtrickle._upkeep_keys(outbox.outbox_number);
-        end if;
-        if f.columns or f.owner then
-          perform pgtrickle._capture_generate(outbox.outbox_number);
-          did := true;
         end if;
         if f.partitions then
           perform pgtrickle._upkeep_partitions(outbox);
@@ -402,6 +410,9 @@ begin
       when lock_not_available then
         raise notice 'outbox "%" is looked at again next time: %', outbox.stream_table_name,
           sqlerrm;
+      when others then  -- of this outbox alone
+        changed := changed + pgtrickle._outbox_note(outbox.outbox_number, format(
+          'upkeep failed: %s', sqlerrm))::int;
     end;
   end loop;
   return changed;

@@ -12,6 +12,7 @@ namespace {
 // One call of pg_lock_status(), so that all of it is of one moment. A writer holds exactly ROW
 // EXCLUSIVE on the table, and the same on the sequence, which only drawing a value or asking for
 // the last one takes; so neither autovacuum nor a deletion nor a look at the sequence is a writer.
+// Where rows are not numbered by a sequence (there is none to name), the lock on the table decides.
 // A prepared transaction has no pid, and its virtual id is not unique and changes with a restart of
 // the server; its xid, which it holds a lock on as well, is and does not.
 constexpr std::string_view kHolders =
@@ -27,10 +28,10 @@ constexpr std::string_view kHolders =
     "  and x.locktype = 'transactionid' and x.virtualtransaction = h.virtualtransaction"
     "  and x.mode = 'ExclusiveLock' "
     "where h.locktype = 'relation' and h.relation = $1::oid"
-    "  and exists (select from locks s where s.locktype = 'relation'"
-    "              and s.relation = $2::regclass::oid"
-    "              and s.virtualtransaction = h.virtualtransaction"
-    "              and s.pid is not distinct from h.pid)";
+    "  and ($2 = '' or exists (select from locks s where s.locktype = 'relation'"
+    "                          and s.relation = nullif($2, '')::regclass::oid"
+    "                          and s.virtualtransaction = h.virtualtransaction"
+    "                          and s.pid is not distinct from h.pid))";
 
 constexpr std::string_view kOldestWriter =
     "select coalesce(w.pid, 0), "

@@ -248,6 +248,7 @@ Result<bool> TableSource::look(postgres::Connection& connection, std::stop_token
   if (*last <= horizon_.frontier()) return false;
   outbox::OutboxInfo table;
   table.oid = table_->oid;
+  table.sequence = table_->sequence;
   const auto holders = outbox::read_holders(connection, table, deadline, std::move(stop));
   if (!holders) return fail(holders.error());
   horizon_.observe(*last, *holders);

@@ -156,6 +156,91 @@ def test_a_column_that_comes_or_changes_is_followed_without_running_its_casts(sp
     assert db.execute("select * from seen") == []
 
 
+def test_a_partition_tree_that_changes_behind_an_old_snapshot_runs_no_cast(spied):
+    """A partitioned table has no file that a change of type would write anew."""
+    db = spied
+    db.execute("create table parcels (id int, note text) partition by list (id)")
+    db.execute("create table later (id int, note mood)")
+    db.execute("select pgtrickle.enable_outbox('parcels', capture => 'statement')")
+    plant_casts(db)
+    with db.connect() as writer:
+        writer.execute("begin isolation level repeatable read")
+        writer.execute("select 1")
+        db.execute("alter table parcels alter note type mood using note::mood")
+        db.execute("alter table parcels attach partition later for values in (1)")
+        writer.execute("insert into parcels values (1, 'wild')")
+        writer.execute("commit")
+        writer.execute("insert into parcels values (1, 'calm')")
+    db.execute("select pgtrickle.outbox_capture_upkeep()")
+    assert db.execute("select * from seen") == []
+    notes = [note for note, in db.execute(
+        "select r.row_data ->> 'note' from pgtrickle.outbox_parcels o cross join lateral "
+        "pgtrickle.outbox_rows('parcels', o.id) r order by o.id desc, 1 limit 2")]
+    assert notes == ["calm", "wild"]
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_transactions_with_an_old_snapshot_are_captured_like_others(spied, isolation):
+    db = spied
+    db.execute("create table plain (id int primary key, note text)")
+    db.execute("create table moody (id int primary key, m mood)")
+    db.execute("create table tree (id int primary key, note text) partition by range (id)")
+    db.execute("create table moody_tree (id int primary key, m mood) partition by range (id)")
+    tables = ["plain", "moody", "tree", "moody_tree"]
+    for table in tables:
+        if "tree" in table:
+            db.execute(f"create table {table}_1 partition of {table} default")
+        db.execute(f"select pgtrickle.enable_outbox('{table}', capture => 'statement')")
+    db.login("clerk_of_old")
+    db.execute(f"grant all on {', '.join(tables)} to clerk_of_old")
+    with db.connect(user="clerk_of_old") as writer:
+        writer.execute(f"begin isolation level {isolation}")
+        for table in tables:
+            writer.execute(f"insert into {table} values (1, 'calm')")
+            writer.execute(f"insert into {table} select n, 'calm' from generate_series(2, 99) n")
+        writer.execute("commit")
+    assert db.execute("select * from pgtrickle._outbox_misses") == []
+    for table in tables:
+        Replay(db, table).check()
+
+
+@pytest.mark.parametrize("capture", ["statement", "row"])
+def test_a_column_renamed_behind_an_old_snapshot_makes_no_statement_fail(spied, capture):
+    db = spied
+    db.execute("create table renamed (id int primary key, m mood)")
+    db.execute(f"select pgtrickle.enable_outbox('renamed', capture => '{capture}')")
+    with db.connect() as writer:
+        writer.execute("insert into renamed values (1, 'calm')")
+        writer.execute("begin isolation level repeatable read")
+        writer.execute("select 1")
+        db.execute("alter table renamed rename m to mood_of_the_day")
+        writer.execute("insert into renamed values (2, 'calm')")
+        writer.execute("commit")
+        writer.execute("insert into renamed values (3, 'wild')")
+    db.execute("select pgtrickle.outbox_capture_upkeep()")
+    Replay(db, "renamed").check(strict=False)
+
+
+def test_the_outbox_of_a_dropped_table_is_not_taken_over_by_another_table(spied):
+    db = spied
+    db.execute("select pgtrickle.enable_outbox('treasure')")
+    number = db.one("select outbox_number from pgtrickle.pgt_outbox_config")
+    db.execute(WRITE.format(id=1))
+    db.execute("drop table treasure")
+    with db.connect(user="typist") as typist:
+        typist.execute("create table treasure (id int primary key)")
+        typist.execute("create function noop() returns trigger language plpgsql as "
+                       "'begin return new; end'")
+        typist.execute(f'create trigger "!pgtrickle_{number}_begin" before insert on treasure '
+                       "for each statement execute function noop()")
+        db.execute("select pgtrickle.relay_housekeeping()")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            typist.execute("create trigger mine after insert on treasure referencing new table as "
+                           "new_rows for each statement execute function "
+                           f"pgtrickle._capture_{number}_insert()")
+    assert db.one("select stream_table_oid from pgtrickle.pgt_outbox_config") is None
+
+
 def test_a_detached_partition_that_gets_another_column_runs_no_cast(spied):
     db = spied
     db.execute("create table days (id int primary key, note text) partition by range (id)")
@@ -221,6 +306,18 @@ def test_a_new_owner_makes_partitions_once_upkeep_has_looked(shop):
                 former.execute("create trigger t after insert on shop.other "
                                f"for each row execute function pgtrickle.{trigger}()")
     assert ids(db) == [("INSERT", 2)]
+
+
+def test_a_new_owner_makes_partitions_although_the_rest_of_upkeep_needs_an_owner(shop):
+    db = shop
+    db.execute("create table shop.sales_9 partition of shop.sales for values in (9)")
+    db.execute("alter table shop.sales owner to cashier")
+    db.execute("alter table shop.sales detach partition shop.sales_9")
+    with db.connect(user="relay_daemon") as relay:
+        relay.execute("select pgtrickle.relay_housekeeping()")
+    db.execute("grant create on schema shop to cashier")
+    with db.connect(user="cashier") as owner:
+        owner.execute("create table shop.sales_2 partition of shop.sales for values in (2)")
 
 
 def test_a_truncate_that_cannot_be_recorded_goes_on_and_is_said(shop):
@@ -381,3 +478,26 @@ def test_an_inbox_of_ours_can_have_an_outbox(db):
     db.execute("insert into pgtrickle.inbox_mail (event_id, payload) values ('b', '{}')")
     Replay(db, "pgtrickle.inbox_mail").check()
     db.execute("select pgtrickle.disable_outbox('pgtrickle.inbox_mail')")
+
+
+@pytest.mark.parametrize("capture", ["statement", "row"])
+def test_generated_columns_make_no_statement_fail(spied, capture):
+    db = spied
+    kind = "virtual" if db.server.version >= 18 else "stored"
+    db.execute("create table made (id int primary key, m mood, "
+               f"twice int generated always as (id * 2) {kind})")
+    db.execute(f"select pgtrickle.enable_outbox('made', capture => '{capture}')")
+    db.execute("insert into made values (1, 'calm')")
+    db.execute("update made set m = 'wild'")
+    db.execute("delete from made")
+    assert db.one("select count(*) from pgtrickle.outbox_made") == 3
+
+
+def test_values_that_grow_in_json_make_no_statement_fail(db):
+    db.execute("create table wide (id int primary key, bits varbit)")
+    db.execute("create table narrow (id int primary key, bits varbit)")
+    db.execute("insert into narrow select n, repeat('0', 30000000)::varbit "
+               "from generate_series(1, 12) n")
+    db.execute("select pgtrickle.enable_outbox('wide')")
+    db.execute("insert into wide select * from narrow")
+    assert db.one("select inserted_count from pgtrickle.outbox_wide") == 12
