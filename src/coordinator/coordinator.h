@@ -136,7 +136,7 @@ class Coordinator {
   mutable std::mutex last_snapshot_mutex_;
   mutable Snapshot last_snapshot_;
 
-  mutable std::timed_mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable_any changed_;
   Table table_;  // changed by the control thread only, under mutex_
   bool reload_ = false;
