@@ -370,10 +370,14 @@ begin
     select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = f.number;
     continue when outbox.outbox_number is null;
     -- By itself: what fails below does not undo it.
-    if f.columns or f.owner then
-      perform pgtrickle._capture_generate(outbox.outbox_number);
-      changed := changed + 1;
-    end if;
+    begin
+      if f.columns or f.owner then
+        perform pgtrickle._capture_generate(outbox.outbox_number);
+        changed := changed + 1;
+      end if;
+    exception when others then
+      raise notice 'outbox "%" is looked at again next time: %', outbox.stream_table_name, sqlerrm;
+    end;
     begin
       did := false;
       if f.gone then
@@ -393,7 +397,7 @@ begin
           perform pgtrickle._upkeep_refresh(outbox, pgtrickle._upkeep_misses(f.number));
           did := true;
         end if;
-        if outbox.problem like 'upkeep needs %' and outbox.problem = (
+        if outbox.problem ~ '^upkeep (needs|failed)' and outbox.problem = (
           select c.problem from pgtrickle.pgt_outbox_config c
           where c.outbox_number = f.number) then
           perform pgtrickle._outbox_note(f.number, null);
