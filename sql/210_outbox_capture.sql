@@ -88,6 +88,7 @@ as $$
     'outbox', format('pgtrickle.%I', outbox.outbox_table_name),
     'delta', format('pgtrickle.%I', outbox.delta_table_name),
     'noted', quote_literal('pgtrickle_capture.s' || outbox.outbox_number),
+    'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
     'is_noted', pgtrickle._capture_is_noted(outbox),
     'claim_check', quote_literal('{"v": 1, "claim_check": true, "refresh_mode": "DIFFERENTIAL", '
                                  '"refresh_duration_ms": 0}'),
@@ -366,7 +367,6 @@ end $body$,
       'few_rows', q.queries ->> 'few',
       'queries', quote_literal(q.queries - 'few') || '::pg_catalog.jsonb',
       'parts', quote_literal(parts),
-      'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
       'transition', (select quote_ident(min(t.value)) from jsonb_each_text(parts) t),
       'claim_counts', concat_ws(', ', case when parts ? 'inserted' then 'total' else '0' end,
                                 case when parts ? 'deleted' then 'total' else '0' end),
@@ -441,7 +441,6 @@ end $body$,
     pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
     || jsonb_build_object(
       'max_bytes', outbox.inline_threshold_bytes,
-      'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
       'old_json', pgtrickle_json.row_sql(outbox.stream_table_oid, 'old', 'old'),
       'new_json', pgtrickle_json.row_sql(outbox.stream_table_oid, 'new', 'new'),
       'payload', pgtrickle._capture_payload(
