@@ -22,6 +22,8 @@ function(relay_room name)
     target_link_libraries(unit_${name} PRIVATE relay_${name} relay_flags GTest::gtest_main rapidcheck)
     target_include_directories(unit_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/unit)
     add_test(NAME unit_${name} COMMAND unit_${name})
+    # One that hangs is ended, and its output says in which test it was.
+    set_tests_properties(unit_${name} PROPERTIES TIMEOUT 300)
   endif()
 endfunction()
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Sums the results that scripts/test left: "N passed, N failed, N skipped" as the last line.
 
-Unit tests count by their cases; a unit program that ended without a report counts as one failure.
-Exits with 1 where anything failed, or where REQUIRE_ALL=1 and anything was skipped.
+Names each test that failed, so that the end of a long log says what to look at. Unit tests count by
+their cases; a unit program that ended without a report counts as one failure. Exits with 1 where
+anything failed, or where REQUIRE_ALL=1 and anything was skipped.
 """
 
 import os
@@ -24,6 +25,16 @@ def cases(path):
     return passed, failed, skipped
 
 
+def failed_cases(path):
+    """(name, the first lines of why) of each failure in a JUnit-like file."""
+    for case in xml.parse(path).getroot().iter("testcase"):
+        for problem in (case.find("failure"), case.find("error")):
+            if problem is not None:
+                why = problem.get("message") or problem.text or ""
+                name = f"{case.get('classname', '')}::{case.get('name')}"
+                yield name, why.strip().splitlines()[:6]
+
+
 def unit_results(folder):
     reports = {path.stem: cases(path) for path in (folder / "unit").glob("*.xml")}
     programs = folder / "ctest.xml"
@@ -42,6 +53,9 @@ def main(folder):
         totals[f"pytest {path.stem}"] = cases(path)
     for name, (passed, failed, skipped) in sorted(totals.items()):
         print(f"{name}: {passed} passed, {failed} failed, {skipped} skipped")
+    for path in sorted(folder.rglob("*.xml")):
+        for name, why in failed_cases(path):
+            print(f"FAILED {name}", *why, sep="\n    ")
     passed, failed, skipped = (sum(part) for part in zip(*totals.values(), (0, 0, 0)))
     if os.environ.get("REQUIRE_ALL") == "1":
         failed, skipped = failed + skipped, 0
