@@ -280,7 +280,7 @@ void Coordinator::stop_all(Deadline drain) {
   // The leases are kept meanwhile: no other instance may take over what still ends here.
   bool lost = false;
   while (!all_ended() && !drain.passed() && !aborted_ && !lost) {
-    changed_.wait_for(lock, milliseconds(20));
+    changed_.wait_for(lock, milliseconds(2));  // another instance waits for the leases
     if (session_ && session_->ok() && SteadyClock::now() >= next_beat_) {
       lock.unlock();
       lost = !renew({}) && !session_->ok();
