@@ -17,8 +17,8 @@ begin
     alter schema pgtrickle_json owner to pgtrickle_owner;
   end if;
 end $$;
-revoke all on schema pgtrickle_json from public;
-grant usage on schema pgtrickle_json to public, pgtrickle_capture;
+revoke all on schema pgtrickle_json from public, pgtrickle_capture;
+grant usage on schema pgtrickle_json to public;
 comment on schema pgtrickle_json is
   'Pure functions that write rows as JSON, for every role (pgtrickle-relay)';
 

@@ -305,7 +305,7 @@ def test_what_cannot_be_right_is_told(db, nats, relay, stream, tmp_path):
 
 def test_the_end_of_max_deliver_is_told_in_the_log(db, nats, relay, stream, tmp_path):
     missing = tmp_path / "later" / "out"
-    set_pipeline(db, "p", nats, missing, {"max_deliver": 1, "ack_wait": "500ms"})
+    set_pipeline(db, "p", nats, missing, {"max_deliver": 1, "ack_wait": "2s"})
     publish(stream, 0, 1)
     relay.start()
     eventually(lambda: consumer(stream)["num_ack_pending"] == 1)
