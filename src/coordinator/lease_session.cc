@@ -168,10 +168,11 @@ Result<void> LeaseSession::release(LeaseKind kind, std::span<const std::string> 
 }
 
 Result<std::string> LeaseSession::catalog_version(std::stop_token stop) {
+  // Each transaction that writes a row gives it another xmin, whatever it writes and whenever it
+  // commits; times and counters tell nothing of a transaction that commits after a later one.
   const auto rows = query(
-      "select concat(count(*), ' ', max(updated_at), ' ', "
-      "sum(hashtextextended(name || ' ' || direction || ' ' || enabled::text, 0)::numeric)) "
-      "from pgtrickle.relay_pipelines",
+      "select concat(count(*), ' ', md5(string_agg(concat_ws(' ', direction, row_version, name), "
+      "' ' order by direction, name collate \"C\"))) from pgtrickle.relay_pipelines",
       {}, stop);
   if (!rows) return fail(rows.error());
   return std::string(rows->text(0, 0));

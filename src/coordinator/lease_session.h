@@ -76,7 +76,7 @@ class LeaseSession {
   /// Gives leases up and tells the other instances that they are free.
   Result<void> release(LeaseKind kind, std::span<const std::string> names, std::stop_token stop);
 
-  /// A text that differs whenever the catalog does.
+  /// A text that differs whenever a transaction that wrote to the catalog has committed since.
   Result<std::string> catalog_version(std::stop_token stop);
   Result<std::vector<CatalogEntry>> catalog(std::stop_token stop);
   Result<std::vector<std::pair<std::string, Control>>> controls(std::stop_token stop);
