@@ -124,6 +124,9 @@ begin
     execute format('create or replace trigger notify after insert or update or delete '
                    'on pgtrickle.%I for each row '
                    'execute function pgtrickle._relay_config_notify(%L)', t.name, t.direction);
+    -- Retention goes by outbox_name, whatever session_replication_role the writer has.
+    execute format('alter table pgtrickle.%I enable always trigger touch, '
+                   'enable always trigger notify', t.name);
   end loop;
 end $$;
 
@@ -300,7 +303,7 @@ create or replace function pgtrickle.set_relay_inbox(name text, inbox text, sour
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if inbox ~ '^\s*\{' then
+  if inbox ~ E'^\\s*\\{' then
     perform pgtrickle.set_relay_inbox(name, inbox::jsonb, source::boolean);
   else
     perform pgtrickle.set_relay_inbox(name, inbox, source::jsonb, max_retries, schedule,

@@ -64,7 +64,8 @@ class World:
         with self.db.connect(autocommit=False) as session:
             session.execute(f"alter table {CATALOG} disable trigger user")
             session.execute(statement, parameters)
-            session.execute(f"alter table {CATALOG} enable trigger touch, enable trigger notify")
+            session.execute(f"alter table {CATALOG} enable always trigger touch,"
+                            " enable always trigger notify")
             session.commit()
 
 
