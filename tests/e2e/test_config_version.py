@@ -1,6 +1,8 @@
 """A running relay follows every committed change of the catalog, in whatever order transactions
 commit and whatever the clock says, and restarts no pipeline that did not change."""
 
+import time
+
 import pytest
 
 from support.pipelines import Lines, make_table, set_outbox, to_file
@@ -134,3 +136,20 @@ def test_rows_that_are_only_written_anew_restart_nothing(world):
     world.db.execute("select pgtrickle.enable_relay(name) from pgtrickle.list_relay_configs()")
     world.delivers("a", "b", "quiet")
     holds_for(lambda: tokens == {name: world.owner_token(name) for name in tokens}, 1.5, 0.1)
+
+
+def test_a_transaction_that_deletes_a_pipeline_and_stays_open_keeps_no_other_from_its_work(world):
+    """It locks rows that the relay writes with the session that its leases depend on."""
+    replay = world.db.one("select pgtrickle.replay_relay('b', 1, 1)")
+    eventually(lambda: world.db.one("select finished_at is not null from pgtrickle.relay_replays"
+                                    " where id = %s", (replay,)), 15)
+    token = world.owner_token("a")
+    with world.db.connect(autocommit=False) as early:
+        world.db.execute("select pgtrickle.replay_relay('b', 1, 1)")
+        early.execute("select pgtrickle.delete_relay('b')")
+        begin = time.monotonic()
+        while time.monotonic() - begin < 6:
+            world.delivers("a")
+            assert world.owner_token("a") == token, world.relay.log(20)
+        early.rollback()
+    world.delivers("a", "b")
