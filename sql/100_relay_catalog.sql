@@ -41,24 +41,26 @@ comment on table pgtrickle.relay_bridge_config is
   'Pipelines from any source to any sink (written by set_relay)';
 
 -- All pipelines as they were written; outbox_name is the outbox that one reads, as it names it.
+-- row_version is the transaction that wrote the row.
 create or replace view pgtrickle._relay_catalog as
   select name, 'forward'::text as direction, enabled, config, outbox_name, updated_at,
-         enabled_changed_at
+         enabled_changed_at, xmin as row_version
   from pgtrickle.relay_outbox_config
   union all
-  select name, 'reverse', enabled, config, outbox_name, updated_at, enabled_changed_at
+  select name, 'reverse', enabled, config, outbox_name, updated_at, enabled_changed_at, xmin
   from pgtrickle.relay_inbox_config
   union all
-  select name, 'bridge', enabled, config, outbox_name, updated_at, enabled_changed_at
+  select name, 'bridge', enabled, config, outbox_name, updated_at, enabled_changed_at, xmin
   from pgtrickle.relay_bridge_config;
 
 -- All pipelines as the daemon reads them: without the options that only retention, here in the
--- database, obeys.
+-- database, obeys. A row_version that is as before means a row that is as before, which no time says:
+-- a transaction may commit after a later one, and clocks are set back.
 create or replace view pgtrickle.relay_pipelines as
   select name, direction, enabled,
          config - array['retention_hours', 'retention_hold_hours', 'max_hold_hours',
                         'max_hold_bytes'] as config,
-         updated_at
+         updated_at, row_version
   from pgtrickle._relay_catalog;
 comment on view pgtrickle.relay_pipelines is 'All pipelines, as the relay reads them';
 
@@ -122,6 +124,9 @@ begin
     execute format('create or replace trigger notify after insert or update or delete '
                    'on pgtrickle.%I for each row '
                    'execute function pgtrickle._relay_config_notify(%L)', t.name, t.direction);
+    -- Retention goes by outbox_name, whatever session_replication_role the writer has.
+    execute format('alter table pgtrickle.%I enable always trigger touch, '
+                   'enable always trigger notify', t.name);
   end loop;
 end $$;
 
@@ -298,7 +303,7 @@ create or replace function pgtrickle.set_relay_inbox(name text, inbox text, sour
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if inbox ~ '^\s*\{' then
+  if inbox ~ E'^\\s*\\{' then
     perform pgtrickle.set_relay_inbox(name, inbox::jsonb, source::boolean);
   else
     perform pgtrickle.set_relay_inbox(name, inbox, source::jsonb, max_retries, schedule,

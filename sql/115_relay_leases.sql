@@ -61,7 +61,8 @@ as $$
 $$;
 
 -- Ends the lease sessions whose relay is gone or did not renew in time, but the caller's own. One
--- that is being renewed, or takes something, at this moment is left alone.
+-- that is being renewed, or takes something, at this moment is left alone. Here and below leases are
+-- deleted by name: under session_replication_role = replica no foreign key does it.
 create or replace function pgtrickle._end_lease_sessions(own_token uuid)
 returns table (relay_group_id text, worker_id text, expired boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -82,6 +83,8 @@ begin
            or not exists (select from marks m
                           where m.pid = s.backend_pid and m.mark = pgtrickle._lease_mark(s.token)))
     for update skip locked
+  ), leases as (
+    delete from pgtrickle.relay_leases l using ended e where l.token = e.token
   )
   delete from pgtrickle.relay_lease_sessions s
   using ended e
@@ -102,8 +105,12 @@ begin
     raise exception 'the mark of a new lease session is taken'
       using errcode = 'lock_not_available', hint = 'Try again: each session has another mark.';
   end if;
-  delete from pgtrickle.relay_lease_sessions s
-  where s.relay_group_id = relay_group and s.worker_id = worker;
+  with earlier as (
+    delete from pgtrickle.relay_lease_sessions s
+    where s.relay_group_id = relay_group and s.worker_id = worker
+    returning s.token
+  )
+  delete from pgtrickle.relay_leases l using earlier e where l.token = e.token;
   insert into pgtrickle.relay_lease_sessions
     (token, relay_group_id, worker_id, backend_pid, lease_timeout)
   values (token, relay_group, worker, pg_backend_pid(), relay_open_leases.lease_timeout);
@@ -237,6 +244,7 @@ begin
   delete from pgtrickle.relay_lease_sessions s
   where s.token = relay_close_leases.token and s.backend_pid = pg_backend_pid();
   if found then
+    delete from pgtrickle.relay_leases l where l.token = relay_close_leases.token;
     perform pg_advisory_unlock(pgtrickle._lease_mark(token));
     perform pg_notify('pgtrickle_relay_config', '{"event":"released"}');
   end if;

@@ -23,7 +23,9 @@ declare
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'housekeeping must run in a READ COMMITTED transaction'
-      using errcode = 'invalid_transaction_state';
+      using errcode = 'invalid_transaction_state',
+            hint = 'BEGIN ISOLATION LEVEL READ COMMITTED; or, in a scheduler''s session, '
+                   'SET default_transaction_isolation TO ''read committed'';';
   end if;
   if not pgtrickle._try_lock('housekeeping') then
     return report || '{"busy": true}';

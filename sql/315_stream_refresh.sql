@@ -267,7 +267,9 @@ begin
     raise exception 'a stream table is refreshed in a READ COMMITTED transaction, not in %',
       upper(current_setting('transaction_isolation'))
       using errcode = 'active_sql_transaction',
-            hint = 'An older snapshot would undo what later refreshes have stored.';
+            hint = 'An older snapshot would undo what later refreshes have stored. '
+                   'BEGIN ISOLATION LEVEL READ COMMITTED; or, in a scheduler''s session, '
+                   'SET default_transaction_isolation TO ''read committed'';';
   end if;
   id := pgtrickle._stream_id(name);
   update pgtrickle.pgt_stream_tables s set refreshing_xid = pg_current_xact_id()

@@ -226,10 +226,11 @@ Result<void> Coordinator::finish_replays(std::stop_token stop) {
   while (!finished.empty()) {
     const auto done =
         session_->finish_replay(finished.front().first, finished.front().second, stop);
-    if (!done) {
+    if (!done || !*done) {
       const std::lock_guard lock(finished_mutex_);
       finished_replays_.insert(finished_replays_.begin(), finished.begin(), finished.end());
-      return done;
+      if (!done) return fail(done.error());
+      return {};
     }
     finished.pop_front();
   }

@@ -168,10 +168,11 @@ Result<void> LeaseSession::release(LeaseKind kind, std::span<const std::string> 
 }
 
 Result<std::string> LeaseSession::catalog_version(std::stop_token stop) {
+  // Each transaction that writes a row gives it another xmin, whatever it writes and whenever it
+  // commits; times and counters tell nothing of a transaction that commits after a later one.
   const auto rows = query(
-      "select concat(count(*), ' ', max(updated_at), ' ', "
-      "sum(hashtextextended(name || ' ' || direction || ' ' || enabled::text, 0)::numeric)) "
-      "from pgtrickle.relay_pipelines",
+      "select concat(count(*), ' ', md5(string_agg(concat_ws(' ', direction, row_version, name), "
+      "' ' order by direction, name collate \"C\"))) from pgtrickle.relay_pipelines",
       {}, stop);
   if (!rows) return fail(rows.error());
   return std::string(rows->text(0, 0));
@@ -210,14 +211,18 @@ Result<std::vector<std::pair<std::string, Control>>> LeaseSession::controls(std:
   return controls;
 }
 
-Result<void> LeaseSession::finish_replay(std::int64_t id, const std::string& error,
+Result<bool> LeaseSession::finish_replay(std::int64_t id, const std::string& error,
                                          std::stop_token stop) {
   const auto done = query(
-      "update pgtrickle.relay_replays set finished_at = clock_timestamp(), error = nullif($2, '') "
-      "where id = $1::bigint",
+      "with free as (select r.id from pgtrickle.relay_replays r where r.id = $1::bigint "
+      "for no key update skip locked), "
+      "finished as (update pgtrickle.relay_replays r set finished_at = clock_timestamp(), "
+      "error = nullif($2, '') from free where r.id = free.id) "
+      "select exists (select from free) "
+      "or not exists (select from pgtrickle.relay_replays r where r.id = $1::bigint)",
       {std::to_string(id), secrets::masked(error)}, stop);
   if (!done) return fail(done.error());
-  return {};
+  return done->boolean(0, 0);
 }
 
 Result<std::map<std::string, std::int64_t>> LeaseSession::dead_letters(std::stop_token stop) {
@@ -254,13 +259,21 @@ Result<void> LeaseSession::write_status(std::span<const PipelineStatus> statuses
     columns[6].push_back(report.lag ? Param(std::to_string(*report.lag)) : std::nullopt);
     columns[7].push_back(fmt::format("{:.6f}", since));
   }
+  // A row that another transaction has locked, as delete_relay does, is left as it is: the leases
+  // of all pipelines must not wait for it.
   const auto written = query(
+      "with now as (select * from unnest($3::text[], $4::text[], $5::text[], $6::text[], "
+      "$7::text[], $8::bigint[], $9::bigint[], $10::float8[]) u(p, st, ec, le, re, id, lag, "
+      "since)), "
+      "free as (select s.pipeline from pgtrickle.relay_pipeline_status s "
+      "where s.relay_group_id = $1 and s.pipeline in (select p from now) "
+      "for no key update skip locked) "
       "insert into pgtrickle.relay_pipeline_status as s (relay_group_id, pipeline, worker_id, "
       "state, error_class, last_error, remedy, last_change_id, lag, since, updated_at) "
       "select $1, p, $2, st, ec, le, nullif(re, ''), id, lag, to_timestamp(since), "
-      "clock_timestamp() "
-      "from unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[], "
-      "$9::bigint[], $10::float8[]) u(p, st, ec, le, re, id, lag, since) "
+      "clock_timestamp() from now where p in (select pipeline from free) "
+      "or not exists (select from pgtrickle.relay_pipeline_status s "
+      "where s.relay_group_id = $1 and s.pipeline = p) "
       "on conflict (relay_group_id, pipeline) do update set worker_id = excluded.worker_id, "
       "state = excluded.state, error_class = excluded.error_class, "
       "last_error = excluded.last_error, remedy = excluded.remedy, "

@@ -76,13 +76,15 @@ class LeaseSession {
   /// Gives leases up and tells the other instances that they are free.
   Result<void> release(LeaseKind kind, std::span<const std::string> names, std::stop_token stop);
 
-  /// A text that differs whenever the catalog does.
+  /// A text that differs whenever a transaction that wrote to the catalog has committed since.
   Result<std::string> catalog_version(std::stop_token stop);
   Result<std::vector<CatalogEntry>> catalog(std::stop_token stop);
   Result<std::vector<std::pair<std::string, Control>>> controls(std::stop_token stop);
-  Result<void> finish_replay(std::int64_t id, const std::string& error, std::stop_token stop);
+  /// False: another transaction has locked its row, and it is to be tried again.
+  Result<bool> finish_replay(std::int64_t id, const std::string& error, std::stop_token stop);
   Result<std::map<std::string, std::int64_t>> dead_letters(std::stop_token stop);
   Result<std::vector<Blocker>> blockers(std::stop_token stop);
+  /// Leaves out those whose row another transaction has locked.
   Result<void> write_status(std::span<const PipelineStatus> statuses, std::stop_token stop);
 
  private:

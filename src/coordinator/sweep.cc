@@ -20,6 +20,8 @@ constexpr milliseconds kOperationTimeout{5000};
 /// How often a sequence that is not there is looked for.
 constexpr milliseconds kResolveEvery{1000};
 constexpr std::int64_t kGone = -1;
+/// A pipeline whose broker does not answer keeps no other from being woken for longer.
+constexpr std::chrono::seconds kComesUpWithin{2};
 
 /// The sequences that stand elsewhere than known. One that was dropped, or that we may not see,
 /// gives no error that would stop the watch over all others.
@@ -54,9 +56,17 @@ class SleepingPipeline final : public Watcher {
   void moved(std::int64_t last_value) override { wake_->announce(last_value); }
   bool asleep() const override { return pipeline_.asleep(); }
   bool waits() override { return asleep() || wake_->was_awaited(); }
-  void wake() override { pipeline_.wake(); }
+  void wake() override {
+    woken_at_ = SteadyClock::now();
+    pipeline_.wake();
+  }
+  bool coming_up() const override {
+    return SteadyClock::now() - woken_at_ < kComesUpWithin &&
+           pipeline_.report().state == PipelineState::starting;
+  }
 
  private:
+  SteadyClock::time_point woken_at_{};
   Pipeline& pipeline_;
   const std::shared_ptr<outbox::Wake> wake_;
 };

@@ -14,6 +14,7 @@ void WatchList::add(const std::string& name, std::shared_ptr<Watcher> watcher) {
 }
 
 void WatchList::remove(const Watcher& watcher) {
+  std::erase_if(coming_up_, [&](const auto& one) { return one.get() == &watcher; });
   for (auto it = sequences_.begin(); it != sequences_.end();) {
     Sequence& sequence = it->second;
     std::erase_if(sequence.watches,
@@ -113,18 +114,31 @@ void WatchList::gone(std::int64_t oid) {
   if (found != by_oid_.end()) resolve(*found->second, 0);
 }
 
-void WatchList::wake_sleepers() {
-  for (auto it = due_.begin(); it != due_.end();) {
-    bool left = false;
-    for (Watch& watch : (*it)->watches) {
-      if (watch.due && watch.watcher->asleep()) {
-        watch.due = false;
-        watch.watcher->wake();
-      }
-      left = left || watch.due;
-    }
-    it = left ? std::next(it) : due_.erase(it);
+/// True: one was woken.
+bool WatchList::wake_one(Sequence& sequence) {
+  for (Watch& watch : sequence.watches) {
+    if (!watch.due || !watch.watcher->asleep()) continue;
+    watch.due = false;
+    watch.watcher->wake();
+    coming_up_.push_back(watch.watcher);
+    return true;
   }
+  return false;
+}
+
+void WatchList::wake_sleepers() {
+  std::erase_if(coming_up_, [](const auto& watcher) { return !watcher->coming_up(); });
+  bool woken = true;
+  while (woken) {
+    woken = false;
+    for (Sequence* sequence : due_) {
+      if (coming_up_.size() >= kComingUp) return;
+      woken = wake_one(*sequence) || woken;
+    }
+  }
+  std::erase_if(due_, [](const Sequence* sequence) {
+    return std::ranges::none_of(sequence->watches, &Watch::due);
+  });
 }
 
 std::chrono::milliseconds pause_between_looks(std::chrono::nanoseconds quiet) {

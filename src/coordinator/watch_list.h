@@ -20,13 +20,18 @@ class Watcher {
   /// It is to be told at once. One who is busy finds what is new by itself.
   virtual bool waits() = 0;
   virtual void wake() = 0;
+  /// It was woken a moment ago, and is not at work yet.
+  virtual bool coming_up() const = 0;
 };
 
 /// Decides who is to be told and woken of what was seen of sequences. Nobody sleeps through a
 /// value: one who is awake when it comes and falls asleep without another one is woken once more.
-/// Pure: no I/O, clock or thread.
+/// A thousand who sleep on one sequence do not come up together, and keep nobody who sleeps on
+/// another waiting. Pure: no I/O, clock or thread.
 class WatchList {
  public:
+  static constexpr std::size_t kComingUp = 16;
+
   void add(const std::string& sequence, std::shared_ptr<Watcher> watcher);
   void remove(const Watcher& watcher);
   bool empty() const { return sequences_.empty(); }
@@ -55,7 +60,8 @@ class WatchList {
   /// The sequence was dropped: as if its name had been resolved to nothing.
   void gone(std::int64_t oid);
   /// Wakes those who sleep and have not been woken for the newest value. To be called after each
-  /// look, whether something was seen or not: they may have fallen asleep since.
+  /// look, whether something was seen or not: they may have fallen asleep since. No more than
+  /// kComingUp are on their way up at once; the others are woken by later calls.
   void wake_sleepers();
 
  private:
@@ -70,11 +76,13 @@ class WatchList {
     std::vector<Watch> watches;
   };
   void make_due(Sequence& sequence);
+  bool wake_one(Sequence& sequence);
   void resolve(Sequence& sequence, std::int64_t oid);
 
   std::map<std::string, Sequence> sequences_;
   std::map<std::int64_t, Sequence*> by_oid_;
   std::set<Sequence*> due_;  ///< those with a watch that is due
+  std::vector<std::shared_ptr<Watcher>> coming_up_;
   Question question_;
   bool question_made_ = false;
 };

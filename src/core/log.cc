@@ -1,17 +1,15 @@
 #include "core/log.h"
 
 #include <fmt/core.h>
-#include <spdlog/logger.h>
-#include <spdlog/pattern_formatter.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <memory>
+#include <cstdlib>
 #include <mutex>
 
+#include "core/log_output.h"
 #include "core/repeated_failures.h"
 #include "core/secrets.h"
 #include "core/text.h"
@@ -120,16 +118,9 @@ std::string json_line(const Line& line) {
   return out;
 }
 
-// Lines are written by the thread that logs, under the sink's lock, and flushed one by one: what
-// was logged before a crash is in the log. There is little of it, for nothing is logged per
-// message.
+// There is little to write, for nothing is logged per message.
 class Logger {
  public:
-  Logger() : sink_(std::make_shared<spdlog::sinks::stderr_sink_mt>()) {
-    // The line is complete; spdlog's own %v would escape nothing.
-    sink_->set_formatter(std::make_unique<spdlog::pattern_formatter>("%v"));
-  }
-
   void configure(Format format, Level level) {
     format_ = format;
     level_ = level;
@@ -143,15 +134,9 @@ class Logger {
     const std::string remedy = line.error ? secrets::masked(line.error->remedy) : std::string();
     line.message = message;
     line.remedy = remedy;
-    const std::string text =
-        format_ == Format::json ? json_line(line) : text_line(line, colour_.load());
-    try {
-      sink_->log(spdlog::details::log_msg("relay", spdlog::level::info, text));
-      sink_->flush();
-    } catch (const std::exception&) {
-      // Standard error is gone or full. Losing a line must not stop a pipeline.
-    }
+    output_.write(format_ == Format::json ? json_line(line) : text_line(line, colour_.load()));
   }
+  void drain() { output_.drain(); }
 
   RepeatedFailures::Told failed(std::string_view event, std::string_view pipeline,
                                 std::string_view what) {
@@ -165,7 +150,7 @@ class Logger {
   }
 
  private:
-  std::shared_ptr<spdlog::sinks::stderr_sink_mt> sink_;
+  Output output_;
   std::atomic<Format> format_{Format::text};
   std::atomic<Level> level_{Level::info};
   std::atomic<bool> colour_{isatty(STDERR_FILENO) == 1};
@@ -175,7 +160,10 @@ class Logger {
 
 // Never destroyed: threads may still log while the program ends.
 Logger& logger() {
-  static Logger& instance = *new Logger();
+  static Logger& instance = []() -> Logger& {
+    std::atexit([] { logger().drain(); });
+    return *new Logger();
+  }();
   return instance;
 }
 

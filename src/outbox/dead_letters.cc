@@ -37,8 +37,12 @@ constexpr std::string_view kStore =
 constexpr std::string_view kTake =
     "select id, message_id, coalesce(subject, ''), coalesce(key, ''), coalesce(op, ''), "
     "encode(payload, 'hex'), coalesce(content_type, ''), coalesce(outbox_id, 0), attempts, "
-    "coalesce(error_class, ''), coalesce(error_code, ''), coalesce(error_message, '') "
-    "from pgtrickle.relay_dlq where id in (select id from "
+    "coalesce(error_class, ''), coalesce(error_code, ''), coalesce(error_message, ''), "
+    "(select coalesce(max(case when e.retry_requested_at is null then 2 else 1 end), 0) "
+    "from pgtrickle.relay_dlq e where e.relay_group_id = d.relay_group_id "
+    "and e.pipeline = d.pipeline and e.resolved_at is null and md5(e.key) = md5(d.key) "
+    "and e.key = d.key and e.id < d.id) "
+    "from pgtrickle.relay_dlq d where id in (select id from "
     "(select id, row_number() over w as number, sum(octet_length(payload)) over w as bytes from "
     "(select id, payload from pgtrickle.relay_dlq where relay_group_id = $1 and pipeline = $2 "
     "and resolved_at is null and retry_requested_at is not null order by id limit $3) asked "
@@ -150,6 +154,7 @@ DeadLetter letter_of(const postgres::Rows& rows, int row) {
   letter.error.error_class = class_named(rows.text(row, 9));
   letter.error.code = rows.text(row, 10);
   letter.error.message = rows.text(row, 11);
+  letter.follows = static_cast<DeadLetter::Follows>(rows.integer(row, 12));
   return letter;
 }
 

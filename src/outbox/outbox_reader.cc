@@ -46,13 +46,13 @@ OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, Out
 
 OutboxReader::~OutboxReader() {
   pool_.remove_keeper(this);
-  give_back({});
+  give_back({}, Deadline::after(kAbandonTimeout));
 }
 
 // ---- the statement that is kept while a batch is worked on
 
 /// Called by whoever needs a connection, too.
-void OutboxReader::give_back(milliseconds unused) {
+void OutboxReader::give_back(milliseconds unused, Deadline deadline) {
   std::optional<Statement> kept;
   {
     const std::lock_guard lock(kept_mutex_);
@@ -60,7 +60,7 @@ void OutboxReader::give_back(milliseconds unused) {
     kept = std::move(kept_);
     kept_.reset();
   }
-  kept->lease->abandon(Deadline::after(kAbandonTimeout));
+  kept->lease->abandon(deadline.earlier(Deadline::after(kAbandonTimeout)));
 }
 
 std::optional<OutboxReader::Statement> OutboxReader::take_kept() {
@@ -76,7 +76,7 @@ void OutboxReader::keep(Statement statement) {
     kept_ = std::move(statement);
   }
   // Somebody may have begun to wait before there was anything to ask us for.
-  if (pool_.contended()) give_back({});
+  if (pool_.contended()) give_back({}, Deadline::after(kAbandonTimeout));
 }
 
 // ---- connections, and whether they lead to where they led before
@@ -132,7 +132,7 @@ Result<RecordBatch> OutboxReader::read(const ReadLimits& limits, Deadline deadli
   verified_ = false;
   claim_.reset();
   resume_row_ = last_.row;
-  give_back({});
+  give_back({}, Deadline::after(kAbandonTimeout));
   if (batch.error().error_class == ErrorClass::cancelled && stop.stop_requested()) {
     return new_batch();
   }

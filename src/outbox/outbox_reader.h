@@ -77,7 +77,7 @@ class OutboxReader final : private postgres::Keeper {
     std::size_t bytes = 0;
   };
 
-  void give_back(std::chrono::milliseconds unused) override;
+  void give_back(std::chrono::milliseconds unused, Deadline deadline) override;
   std::optional<Statement> take_kept();
   void keep(Statement statement);
 

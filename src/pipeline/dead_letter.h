@@ -26,6 +26,9 @@ struct DeadLetter {
   bool tombstone = false;
   bool sealed = false;  ///< subject and headers hold references in the place of secrets (Seal)
   int attempts = 1;
+  /// What of its key lies before it, unresolved: nothing, only what is sent again as well, or more.
+  enum class Follows { nothing, retried, unresolved };
+  Follows follows = Follows::nothing;  ///< of one that was read back
   Error error;
 
   static DeadLetter from(const Message& message, Error error);

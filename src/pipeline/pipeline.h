@@ -142,6 +142,8 @@ class Pipeline {
   enum class Side { reader, sender };
   static constexpr std::chrono::milliseconds kDeliveryTimeout{30000};
   static constexpr std::string_view kSinkTrouble = "sink_failed";
+  /// Seconds of the rate limit that go out at once.
+  static constexpr double kRateSlice = 0.05;
 
   void run_reader(std::stop_token stop);
   void run_sender(std::stop_token stop);
@@ -150,6 +152,7 @@ class Pipeline {
 
   bool open_source(std::stop_token stop);
   bool open_sink(std::stop_token stop);
+  bool wait_for_lease(std::stop_token stop);
   bool read_replays(std::stop_token stop);
   bool wait_for_room(std::stop_token stop);
   void note_lag();
@@ -171,8 +174,13 @@ class Pipeline {
   bool commit(const Position& position, std::span<const DeadLetter> letters, std::stop_token stop);
   void flush_position();
   void park(const MessageBatch& batch, Settlement& settlement);
+  bool take_word_of_retries();
   void retry_dead_letters(std::stop_token stop);
   Result<bool> retry_some(std::stop_token stop);
+  Result<std::vector<DeadLetter>> take_retries();
+  Result<bool> settle_retries(std::span<const DeadLetter> letters,
+                              std::span<const Outcome> outcomes);
+  Result<void> refresh_parked();
   std::size_t allowance(std::size_t wanted, std::stop_token stop);
 
   /// Notes the trouble of one side and waits before the next try; false: a stop was asked for.

@@ -98,10 +98,18 @@ bool Pipeline::open_sink(std::stop_token stop) {
   }
 }
 
+/// Waits while this instance may send nothing. False: the pipeline is to stop.
+bool Pipeline::wait_for_lease(std::stop_token stop) {
+  while (!hooks_.lease_valid()) {
+    if (!wait_for(kLeaseCheck, stop)) return false;
+  }
+  return true;
+}
+
 void Pipeline::send_loop(std::stop_token stop) {
+  bool look_for_retries = false;
   while (open_sink(stop)) {
     std::optional<MessageBatch> batch;
-    bool look_for_retries = false;
     {
       std::unique_lock lock(mutex_);
       const auto ready = [this] {
@@ -115,9 +123,13 @@ void Pipeline::send_loop(std::stop_token stop) {
       }
       if (stopping_ || asleep_ || stop.stop_requested()) return;
       if (paused_ || halted_) continue;
-      look_for_retries = retry_letters_;
-      retry_letters_ = false;
-      if (!look_for_retries) batch = queue_.pop();
+      // Batches and dead letters in turn, where both wait.
+      look_for_retries = retry_letters_ && !(look_for_retries && !queue_.empty());
+      if (look_for_retries) {
+        retry_letters_ = false;
+      } else {
+        batch = queue_.pop();
+      }
     }
     changed_.notify_all();
     if (look_for_retries) {
@@ -140,6 +152,11 @@ void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
     going = settlement.done() ||
             (may_go_on(stop) && open_sink(stop) && deliver_round(batch, settlement, pause, stop));
     going = acknowledge(batch, settlement, stop) && going;
+    // A batch may take long. (Keys that are parked change between batches only.)
+    if (going && !settlement.done() && spec_.on_reject != OnReject::park_key &&
+        take_word_of_retries()) {
+      retry_dead_letters(stop);
+    }
   } while (going && !settlement.done());
   {
     const std::lock_guard lock(mutex_);
@@ -209,9 +226,7 @@ std::span<const Message> Pipeline::sendable(const MessageBatch& batch, const Set
 /// Sends what is pending once. False: the pipeline is to stop.
 bool Pipeline::deliver_round(const MessageBatch& batch, Settlement& settlement, Backoff& pause,
                              std::stop_token stop) {
-  while (!hooks_.lease_valid()) {
-    if (!wait_for(kLeaseCheck, stop)) return false;
-  }
+  if (!wait_for_lease(stop)) return false;
   const SharedError& refused = batch.messages[settlement.pending().front()].refused;
   if (refused) return halt(*refused, stop);
   std::vector<Message> copies;
@@ -355,8 +370,7 @@ std::size_t Pipeline::allowance(std::size_t wanted, std::stop_token stop) {
   if (next_send_ > present) {
     if (!wait_for(std::chrono::ceil<milliseconds>(next_send_ - present), stop)) return 0;
   }
-  constexpr double kSlice = 0.05;  // seconds of the rate that go out at once
-  const auto slice = static_cast<std::size_t>(std::max(1.0, spec_.rate_limit * kSlice));
+  const auto slice = static_cast<std::size_t>(std::max(1.0, spec_.rate_limit * kRateSlice));
   const std::size_t count = std::min(wanted, slice);
   const auto cost = std::chrono::duration<double>(static_cast<double>(count) / spec_.rate_limit);
   next_send_ = std::max(next_send_, SteadyClock::now()) +

@@ -31,7 +31,9 @@ constexpr std::string_view kSessionSettings =
     "set idle_session_timeout to 0;"
     // A generic plan of a keyset read, made while the table was small, would be a sequential scan
     // for ever: each execution is planned for its own parameters.
-    "set plan_cache_mode to 'force_custom_plan';";
+    "set plan_cache_mode to 'force_custom_plan';"
+    // Compiling a statement that takes a millisecond takes a hundred.
+    "set jit to off;";
 
 struct ConninfoDeleter {
   void operator()(PQconninfoOption* options) const { PQconninfoFree(options); }
@@ -230,9 +232,11 @@ Result<void> Connection::renew(const Options& options, Deadline deadline, std::s
 
 Result<void> Connection::configure(const Options& options, Deadline deadline,
                                    std::stop_token stop) {
-  std::string sql(kSessionSettings);
-  sql += fmt::format("set statement_timeout to {};", options.statement_timeout.count());
+  // First of all what might end this very script.
+  std::string sql;
   if (PQserverVersion(handle_.get()) >= 170000) sql += "set transaction_timeout to 0;";
+  sql += fmt::format("set statement_timeout to {};", options.statement_timeout.count());
+  sql += kSessionSettings;
   if (options.keepalive) {
     sql +=
         "set tcp_keepalives_idle to 2; set tcp_keepalives_interval to 1;"

@@ -7,6 +7,21 @@
 
 namespace relay::postgres {
 
+namespace {
+
+Error not_granted(std::size_t size, bool stopped) {
+  if (stopped) {
+    return {ErrorClass::cancelled, "stopped", "stopped while waiting for a connection", "", {}};
+  }
+  return {ErrorClass::transient,
+          "pool_exhausted",
+          fmt::format("none of the {} connections of the pool became free in time", size),
+          "a larger pool, or fewer pipelines on one instance",
+          {}};
+}
+
+}  // namespace
+
 Lease& Lease::operator=(Lease&& other) noexcept {
   if (this != &other) {
     release();
@@ -31,31 +46,27 @@ Pool::~Pool() = default;
 
 Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop) {
   std::unique_lock lock(mutex_);
-  const char place = 0;
-  const void* const ticket = &place;
-  waiting_.push_back(ticket);
-  if (idle_.empty() && open_ >= size_) {
-    lock.unlock();
-    ask_keepers({});
-    lock.lock();
-  }
-  const auto my_turn = [&] {
-    return waiting_.front() == ticket && (!idle_.empty() || open_ < size_);
-  };
-  const bool granted = changed_.wait_until(lock, stop, deadline.at(), my_turn);
-  std::erase(waiting_, ticket);
-  // Whoever is next may find room as well.
-  changed_.notify_all();
-  if (!granted) {
-    if (stop.stop_requested()) {
-      return fail(ErrorClass::cancelled, "stopped", "stopped while waiting for a connection");
+  if (!waiting_.empty() || !available()) {
+    std::condition_variable_any turn;
+    waiting_.push_back(&turn);
+    if (!available()) {
+      lock.unlock();
+      ask_keepers({}, deadline);
+      lock.lock();
     }
-    return fail(ErrorClass::transient, "pool_exhausted",
-                fmt::format("none of the {} connections of the pool became free in time", size_),
-                "a larger pool, or fewer pipelines on one instance");
+    const bool granted = turn.wait_until(lock, stop, deadline.at(),
+                                         [&] { return waiting_.front() == &turn && available(); });
+    std::erase(waiting_, &turn);
+    if (!granted) {
+      wake_first();
+      return fail(not_granted(size_, stop.stop_requested()));
+    }
   }
-  if (auto connection = take_idle()) return Lease(this, std::move(connection));
-  ++open_;
+  auto connection = take_idle();
+  if (!connection) ++open_;
+  // The next one may find room as well.
+  wake_first();
+  if (connection) return Lease(this, std::move(connection));
   lock.unlock();
   auto options = options_;
   options.connect_timeout = std::min(options.connect_timeout, deadline.left());
@@ -63,8 +74,13 @@ Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop) {
   if (opened) return Lease(this, std::move(*opened));
   lock.lock();
   --open_;
-  changed_.notify_all();
+  wake_first();
   return fail(opened.error());
+}
+
+/// Under the mutex.
+void Pool::wake_first() {
+  if (!waiting_.empty() && available()) waiting_.front()->notify_one();
 }
 
 /// The connection that was used last, of those that are still there.
@@ -82,16 +98,14 @@ std::unique_ptr<Connection> Pool::take_idle() {
 void Pool::give_back(std::unique_ptr<Connection> connection) {
   const bool lost = !connection->ok();
   if (lost || connection->in_transaction()) connection.reset();
-  {
-    const std::lock_guard lock(mutex_);
-    if (lost) ++lost_;
-    if (connection) {
-      idle_.push_back({std::move(connection), SteadyClock::now()});
-    } else {
-      --open_;
-    }
+  const std::lock_guard lock(mutex_);
+  if (lost) ++lost_;
+  if (connection) {
+    idle_.push_back({std::move(connection), SteadyClock::now()});
+  } else {
+    --open_;
   }
-  changed_.notify_all();
+  wake_first();
 }
 
 void Pool::add_keeper(Keeper* keeper) {
@@ -104,9 +118,14 @@ void Pool::remove_keeper(Keeper* keeper) {
   std::erase(keepers_, keeper);
 }
 
-void Pool::ask_keepers(std::chrono::milliseconds unused) {
-  const std::lock_guard lock(keepers_mutex_);
-  for (Keeper* keeper : keepers_) keeper->give_back(unused);
+/// One thread asks at a time: a keeper that it has passed sees by `contended` that there is need.
+void Pool::ask_keepers(std::chrono::milliseconds unused, Deadline deadline) {
+  const std::unique_lock lock(keepers_mutex_, std::try_to_lock);
+  if (!lock) return;
+  for (Keeper* keeper : keepers_) {
+    if (deadline.passed()) return;
+    keeper->give_back(unused, deadline);
+  }
 }
 
 std::uint64_t Pool::lost_sessions() const {
@@ -127,7 +146,8 @@ std::size_t Pool::open_connections() const {
 void Pool::trim(std::chrono::milliseconds idle) {
   // A statement that nobody reads on keeps the server from cleaning up.
   constexpr std::chrono::seconds kKept{1};
-  ask_keepers(kKept);
+  ask_keepers(kKept, Deadline::after(kKept));
+  if (contended()) ask_keepers({}, Deadline::after(kKept));  // those who wait since then
   std::vector<Idle> closing;
   {
     const std::lock_guard lock(mutex_);
@@ -137,8 +157,8 @@ void Pool::trim(std::chrono::milliseconds idle) {
     std::move(unused, idle_.end(), std::back_inserter(closing));
     idle_.erase(unused, idle_.end());
     open_ -= closing.size();
+    wake_first();
   }
-  changed_.notify_all();
 }
 
 }  // namespace relay::postgres

@@ -42,13 +42,15 @@ class Lease {
 class Keeper {
  public:
   virtual ~Keeper() = default;
-  /// Gives back a connection that has been kept, unused, for longer than `unused`. Called by any
-  /// thread, at any time between `Pool::add_keeper` and `Pool::remove_keeper`.
-  virtual void give_back(std::chrono::milliseconds unused) = 0;
+  /// Gives back a connection that has been kept, unused, for longer than `unused`; takes no longer
+  /// than until the deadline. Called by any thread, at any time between `Pool::add_keeper` and
+  /// `Pool::remove_keeper`.
+  virtual void give_back(std::chrono::milliseconds unused, Deadline deadline) = 0;
 };
 
 /// At most `size` sessions, opened when first needed, lent first come first served, closed after a
-/// minute without use. Any thread. Outlives its leases.
+/// minute without use. A connection that comes back wakes the first of those who wait and no other,
+/// so that a thousand of them cost no more than ten. Any thread. Outlives its leases.
 class Pool {
  public:
   Pool(Connection::Options options, std::size_t size);
@@ -74,7 +76,9 @@ class Pool {
   friend class Lease;
   void give_back(std::unique_ptr<Connection> connection);
   std::unique_ptr<Connection> take_idle();
-  void ask_keepers(std::chrono::milliseconds unused);
+  void ask_keepers(std::chrono::milliseconds unused, Deadline deadline);
+  bool available() const { return !idle_.empty() || open_ < size_; }
+  void wake_first();
 
   struct Idle {
     std::unique_ptr<Connection> connection;
@@ -83,9 +87,8 @@ class Pool {
   const Connection::Options options_;
   const std::size_t size_;
   mutable std::mutex mutex_;
-  std::condition_variable_any changed_;
   std::vector<Idle> idle_;
-  std::deque<const void*> waiting_;
+  std::deque<std::condition_variable_any*> waiting_;  // each on the stack of its thread
   std::size_t open_ = 0;
   std::uint64_t lost_ = 0;
   std::mutex keepers_mutex_;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 
 namespace relay::coordinator {
@@ -19,6 +20,7 @@ class Sleeper final : public Watcher {
     sleeps = has_read = false;
     ++wakes;
   }
+  bool coming_up() const override { return comes_up; }
   void read() {
     read_up_to = told;
     has_read = true;
@@ -28,6 +30,7 @@ class Sleeper final : public Watcher {
   std::int64_t read_up_to = 0;
   bool sleeps = true;
   bool has_read = true;
+  bool comes_up = false;
   int wakes = 0;
 };
 
@@ -52,6 +55,32 @@ TEST_F(WatchListTest, ASleeperIsToldAndWokenOnceForAValue) {
   sleeper_->sleeps = true;
   list_.wake_sleepers();
   EXPECT_EQ(sleeper_->wakes, 1);
+}
+
+TEST_F(WatchListTest, AThousandWhoSleepOnOneSequenceKeepNoOtherWaiting) {
+  std::vector<std::shared_ptr<Sleeper>> crowd(1000);
+  for (auto& one : crowd) {
+    one = std::make_shared<Sleeper>();
+    one->comes_up = true;
+    list_.add("crowded", one);
+  }
+  list_.resolve("crowded", 6);
+  list_.saw(6, 1);
+  const auto woken = [&] {
+    return std::ranges::count_if(crowd, [](const auto& one) { return one->wakes > 0; });
+  };
+  list_.wake_sleepers();
+  EXPECT_EQ(woken(), WatchList::kComingUp);
+  crowd[0]->comes_up = crowd[1]->comes_up = false;
+  see(3);
+  EXPECT_EQ(sleeper_->wakes, 1);
+  EXPECT_EQ(woken(), WatchList::kComingUp + 1);
+  for (int round = 0; round < 1000 && woken() < 1000; ++round) {
+    for (auto& one : crowd) one->comes_up = one->wakes == 0;
+    list_.wake_sleepers();
+  }
+  EXPECT_EQ(woken(), 1000);
+  EXPECT_TRUE(std::ranges::all_of(crowd, [](const auto& one) { return one->wakes == 1; }));
 }
 
 TEST_F(WatchListTest, OneWhoIsAwakeIsToldAndWokenWhenItFallsAsleepLater) {
