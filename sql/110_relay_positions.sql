@@ -48,7 +48,7 @@ begin
   for share;
   if start = 'earliest' then
     return coalesce(outbox.purged_below, 0);
-  elsif start ~ E'^\\d{1,18}$' then
+  elsif start ~ '^\d{1,18}$' then
     return greatest(start::bigint - 1, 0);
   elsif start is distinct from 'latest' then
     raise exception 'a pipeline cannot start at "%"', coalesce(start, '(null)')

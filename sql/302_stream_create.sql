@@ -31,7 +31,7 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   probe text := format('%I.%I', in_schema, 'pgt_probe_' || md5(gen_random_uuid()::text));
-  body text := regexp_replace(query, E'[;\\s]+$', '');
+  body text := regexp_replace(query, '[;\s]+$', '');
   statement text := format(E'create view %s as (\n%s\n)', probe, body);
 begin
   loop
@@ -225,7 +225,7 @@ begin
   end if;
 
   probe := pgtrickle._stream_probe(query, wanted.schema_name, caller_path);
-  definition := regexp_replace(pg_get_viewdef(probe, false), E';\\s*$', '');
+  definition := regexp_replace(pg_get_viewdef(probe, false), ';\s*$', '');
   columns := (pgtrickle._stream_columns(probe)).names;
   sources := pgtrickle._stream_discover(probe);
 
@@ -295,7 +295,7 @@ declare
 begin
   select * into strict st from pgtrickle.pgt_stream_tables where pgt_id = id;
   probe := pgtrickle._stream_probe(query, st.pgt_schema, caller_path);
-  definition := regexp_replace(pg_get_viewdef(probe, false), E';\\s*$', '');
+  definition := regexp_replace(pg_get_viewdef(probe, false), ';\s*$', '');
   was := pgtrickle._stream_columns(st.pgt_relid);
   now_ := pgtrickle._stream_columns(probe);
   if was.types <> now_.types then

@@ -26,14 +26,14 @@ as $$
     union
     select r.ev_class, r.ev_action::text
     from rule
-    cross join lateral regexp_matches(rule.tree, E':relid (\\d+)', 'g') as m
+    cross join lateral regexp_matches(rule.tree, ':relid (\d+)', 'g') as m
     join pg_class c on c.oid = m[1]::oid and c.relkind = 'v' and c.oid <> rule.ev_class
     join pg_rewrite r on r.ev_class = c.oid and r.rulename = '_RETURN'
   ), relation as (
     select distinct c.oid, c.relkind, c.relrowsecurity,
            n.nspname in ('pg_catalog', 'information_schema', 'pg_toast') as is_system
     from rule
-    cross join lateral regexp_matches(rule.tree, E':relid (\\d+)', 'g') as m
+    cross join lateral regexp_matches(rule.tree, ':relid (\d+)', 'g') as m
     join pg_class c on c.oid = m[1]::oid and c.oid <> probe
     join pg_namespace n on n.oid = c.relnamespace
   ), function as (
@@ -41,7 +41,7 @@ as $$
            format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) as signature
     from rule
     cross join lateral
-      regexp_matches(rule.tree, E':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') as m
+      regexp_matches(rule.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') as m
     join pg_proc p on p.oid = m[1]::oid
     join pg_namespace n on n.oid = p.pronamespace
   )
@@ -173,10 +173,10 @@ declare
   unused record;
 begin
   for unused in
-    select c.oid, c.relname, substring(c.relname from E'\\d+$')::oid as source
+    select c.oid, c.relname, substring(c.relname from '\d+$')::oid as source
     from pg_class c
     where c.relnamespace = 'pgtrickle'::regnamespace and c.relkind = 'S'
-      and c.relname ~ E'^dirty_\\d+$'
+      and c.relname ~ '^dirty_\d+$'
       and not exists (select from pgtrickle.pgt_stream_sources s where s.sequence = c.oid)
   loop
     perform pgtrickle._source_sequence_lock(unused.source);
@@ -214,8 +214,8 @@ begin
       select from pg_trigger t
       where t.tgrelid = member and t.tgname = plain
         and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure
-        and t.tgargs = convert_to(args[1], 'UTF8') || E'\\x00'::bytea
-                       || convert_to(args[2], 'UTF8') || E'\\x00'::bytea) then
+        and t.tgargs = convert_to(args[1], 'UTF8') || '\x00'::bytea
+                       || convert_to(args[2], 'UTF8') || '\x00'::bytea) then
     execute format('create or replace trigger %I after insert or update or delete or truncate '
                    'on %s for each statement execute function pgtrickle._source_changed(%L, %L)',
                    plain, member, args[1], args[2]);
@@ -371,7 +371,7 @@ begin
     from pg_trigger t
     where t.tgrelid = rel and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure
       and not exists (select from pgtrickle.pgt_stream_sources s
-                      where s.source = substring(t.tgname from E'\\d+$')::oid)
+                      where s.source = substring(t.tgname from '\d+$')::oid)
   loop
     begin
       perform set_config('lock_timeout', '500ms', true);
