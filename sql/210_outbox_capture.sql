@@ -34,8 +34,9 @@
 -- They run under the search_path of the role that writes, for pinning it costs each statement. So
 -- nothing is looked up by it: each function, operator and type is qualified, and what hides an
 -- operator (BETWEEN, IN, IS DISTINCT FROM, CASE x WHEN) is not used. Tables with values whose text
--- depends on the search_path (regclass) have functions that pin it. No literal in them has a
--- backslash, which standard_conforming_strings could turn into something else.
+-- depends on the search_path (regclass) have functions that pin it. Other settings that the text of
+-- values depends on are compared, and pinned and put back only where they differ: a deleted row is
+-- the one that was inserted, whatever its writers have set. No literal in them has a backslash, which standard_conforming_strings could turn into something else.
 
 -- Puts values into a text with {names}; what looks like a name within a value stays as it is.
 create or replace function pgtrickle._fill(template text, vars jsonb) returns text
@@ -128,6 +129,8 @@ $$;
 -- What the bodies of an outbox's functions ask about the relation that they were called for:
 -- `is_table`, whether it is the outbox's table; `is_part`, whether it is one of its partitions, which
 -- have the same columns; `is_shape`, whether the table's columns are what the body was written for.
+-- And the settings under which values are written: `pin` and `unpin` those that the table's columns
+-- depend on, `pin_all` and `unpin_all` all, for other columns.
 create or replace function pgtrickle._capture_questions(outbox pgtrickle.pgt_outbox_config)
 returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -140,6 +143,10 @@ as $$
                        pgtrickle_json.digest(source), coalesce(pgtrickle_json.by_name(source), ''),
                        (select string_agg(format(', %L::pg_catalog.oid', p.rel), '' order by p.ord)
                         from unnest(pgtrickle_json.parts(source)) with ordinality p (rel, ord))))
+    || pgtrickle_json.pin_sql(pgtrickle_json.settings(source), 'was')
+    || (select jsonb_build_object('pin_all', a.sql -> 'pin', 'unpin_all', a.sql -> 'unpin')
+        from (select pgtrickle_json.pin_sql(array_agg(k.name order by k.name), 'was') as sql
+              from pgtrickle_json._settings_known() k) a)
   from (select coalesce(outbox.stream_table_oid, 0)::oid as source) s;
 $$;
 
@@ -297,10 +304,13 @@ declare
   written bigint;
   total bigint;
   bytes bigint;
+  was pg_catalog._text;
 begin
   if {is_table} and {is_shape} then
+    {pin}
     {one_row};
     if found then
+      {unpin}
       {notify}
       {leave}
       return new;
@@ -312,6 +322,11 @@ begin
     return new;
   end if;
 
+  if fits then
+    {pin}
+  else
+    {pin_all}
+  end if;
   select pg_catalog.count(*) into total from (select from {transition} limit {enough_rows}) r;
   if fits and total operator(pg_catalog.>) 0 and total operator(pg_catalog.<=) {few} then
     {few_rows} into inserted, deleted;
@@ -350,6 +365,11 @@ begin
     values ({claim_counts}, {op}, true, {claim_check})
     returning id into written;
     execute queries operator(pg_catalog.->>) 'delta' using written;
+  end if;
+  if fits then
+    {unpin}
+  else
+    {unpin_all}
   end if;
 
   if written is not null then
@@ -392,27 +412,32 @@ declare
   deleted pg_catalog._jsonb := '{}';
   query pg_catalog.text;
   written bigint;
+  was pg_catalog._text;
 begin
   {skip}
   if ({is_table} or {is_part}) and {is_shape} then
+    {pin}
     if tg_op operator(pg_catalog.<>) 'INSERT' then
       deleted := array[{old_json}];
     end if;
     if tg_op operator(pg_catalog.<>) 'DELETE' then
       inserted := array[{new_json}];
     end if;
+    {unpin}
   elsif {is_table} or {is_part} or pgtrickle._capture_admits({number}, tg_relid) then
     query := pgtrickle._capture_row_query_now(tg_relid);
     if query is null then
       perform pgtrickle._capture_missed({number}, {unseen});
       return null;
     end if;
+    {pin_all}
     if tg_op operator(pg_catalog.<>) 'INSERT' then
       execute query into deleted using old;
     end if;
     if tg_op operator(pg_catalog.<>) 'DELETE' then
       execute query into inserted using new;
     end if;
+    {unpin_all}
   else
     return null;
   end if;

@@ -124,15 +124,9 @@ as $$
                  where not exists (select from pg_attribute a
                                    where a.attrelid = o.stream_table_oid and a.attnum = k.attnum
                                      and a.attname = k.name)),
-         -- The capture functions were written for other columns; only those that are not plain
-         -- need to know. Or their text depends on the search_path now.
-         (o.c).kind = 'table' and not o.gone
-           and ((o.c).columns_digest is distinct from 'plain' or exists (
-                  select from pg_attribute a
-                  where a.attrelid = o.stream_table_oid and a.attnum > 0
-                    and (a.atttypid >= 16384
-                         or a.atttypid in ('json'::regtype, 'json[]'::regtype))))
-           and (o.c).columns_digest is distinct from pgtrickle_json.digest(o.stream_table_oid)
+         -- The capture functions were written for other columns. Or their text depends on the
+         -- search_path now.
+         (o.c).kind = 'table' and not o.gone and (o.c).columns_digest is distinct from pgtrickle_json.digest(o.stream_table_oid)
          or (o.c).kind = 'table' and not o.gone and exists (
            select from pg_attribute a join pg_type t on t.oid = a.atttypid
            where a.attrelid = o.stream_table_oid and (t.oid >= 16384 or t.typname ~ '^_?reg'))
