@@ -266,7 +266,8 @@ begin
 end $$;
 
 -- What the columns of a relation are, as the catalog shows them: 'plain' where to_jsonb(row) is safe
--- and does not fail, with the settings that it depends on; else a digest of the columns. A
+-- and does not fail, else a digest of the columns; with the settings that it depends on, and whether
+-- there is a key that is checked at the end of the transaction (207_outbox_deferred.sql). A
 -- partitioned table always has a digest: what is written for it names its columns (see by_name).
 create or replace function pgtrickle_json.digest(rel oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -274,6 +275,9 @@ as $$
 declare
   relations oid[];
   settings text[];
+  late_key constant text := case when exists (
+    select from pg_index i where i.indrelid = rel and i.indisunique and not i.indimmediate)
+    then 'deferrable' end;
 begin
   -- Most tables, quickly.
   select array_agg(distinct c.setting order by c.setting) filter (where c.setting is not null)
@@ -296,19 +300,20 @@ begin
   join pg_class r on r.oid = c.attrelid and r.relkind <> 'p'
   having bool_and(c.simple);
   if found then
-    return concat_ws(' ', 'plain', array_to_string(settings, ','));
+    return concat_ws(' ', 'plain', array_to_string(settings, ','), late_key);
   end if;
 
   relations := array[rel] || pgtrickle_json.parts(rel);
   settings := pgtrickle_json.settings(rel);
   return (
-    select case when bool_and(k.kind = 'safe' and a.attgenerated <> 'v') is not false
+    select concat_ws(' ',
+           case when bool_and(k.kind = 'safe' and a.attgenerated <> 'v') is not false
                      and (select c.relkind from pg_class c where c.oid = rel) is distinct from 'p'
                 then 'plain'
                 else md5(string_agg(format('%s %s %s %s %s', a.attrelid, a.attnum, a.attname,
                                            a.atttypid, a.attgenerated), ','
-                                    order by a.attrelid, a.attnum)) end
-           || case when settings = '{}' then '' else ' ' || array_to_string(settings, ',') end
+                                    order by a.attrelid, a.attnum)) end,
+           nullif(array_to_string(settings, ','), ''), late_key)
     from pg_attribute a cross join lateral pgtrickle_json.kind(a.atttypid) k
     where a.attrelid = any (relations) and a.attnum > 0 and not a.attisdropped);
 end $$;

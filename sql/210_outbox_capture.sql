@@ -64,13 +64,16 @@ begin
   return expression;
 end $$;
 
--- The expression for whether something is noted about the order of nested statements; null: no.
+-- The expression for whether something is noted, or must be, about the order of nested statements and
+-- of the parts of one (212_outbox_order.sql); null: no.
 create or replace function pgtrickle._capture_is_noted(outbox pgtrickle.pgt_outbox_config)
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select format('pg_catalog.current_setting(%L, true) operator(pg_catalog.<>) ''''',
-                'pgtrickle_capture.s' || outbox.outbox_number);
+  select format('(pg_catalog.current_setting(%L, true) operator(pg_catalog.<>) '''' or '
+                'pg_catalog.current_setting(%L, true) operator(pg_catalog.<>) '''')',
+                'pgtrickle_capture.s' || outbox.outbox_number,
+                'pgtrickle_capture.c' || outbox.outbox_number);
 $$;
 
 -- What the bodies of an outbox's functions have in common.
@@ -89,8 +92,13 @@ as $$
     'outbox', format('pgtrickle.%I', outbox.outbox_table_name),
     'delta', format('pgtrickle.%I', outbox.delta_table_name),
     'noted', quote_literal('pgtrickle_capture.s' || outbox.outbox_number),
+    'changing', quote_literal('pgtrickle_capture.c' || outbox.outbox_number),
     'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
     'is_noted', pgtrickle._capture_is_noted(outbox),
+    'defer', format(case when pgtrickle._capture_defers(outbox)
+                         then 'if written is not null then perform pgtrickle._capture_defer(%s, '
+                              'written); end if;'
+                         else '' end, outbox.outbox_number),
     'claim_check', quote_literal('{"v": 1, "claim_check": true, "refresh_mode": "DIFFERENTIAL", '
                                  '"refresh_duration_ms": 0}'),
     'notify', case when outbox.notify
@@ -305,17 +313,10 @@ declare
   total bigint;
   bytes bigint;
   was pg_catalog._text;
+  is_part boolean := true;
 begin
-  if {is_table} and {is_shape} then
-    {pin}
-    {one_row};
-    if found then
-      {unpin}
-      {notify}
-      {leave}
-      return new;
-    end if;
-  end if;
+  {end_change}
+  {if_one_row}
   fits := ({is_table} or {is_part}) and {is_shape};
   if fits is not true and ({is_table} or {is_part}) is not true
      and not pgtrickle._capture_admits({number}, tg_relid) then
@@ -377,13 +378,34 @@ begin
   end if;
   {leave}
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 or {is_noted} then
-    perform pgtrickle._capture_settle({number}, written);
+    perform pgtrickle._capture_settle({number}, written, is_part);
   end if;
+  {defer}
   return new;
 end $body$,
-    pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
-    || jsonb_build_object(
-      'one_row', pgtrickle._capture_one_row(outbox, tg_op, parts),
+    q.common || jsonb_build_object(
+      'if_one_row', case when pgtrickle._capture_defers(outbox) then '' else pgtrickle._fill($body$
+  if {is_table} and {is_shape} then
+    {pin}
+    {one_row};
+    if found then
+      {unpin}
+      {notify}
+      {leave}
+      return new;
+    end if;
+  end if;$body$, q.common || jsonb_build_object(
+        'one_row', pgtrickle._capture_one_row(outbox, tg_op, parts))) end,
+      -- A foreign key's cascade began deeper than it ends, and is no part of the statement around it.
+      'end_change', case when tg_op <> 'INSERT' and outbox.key_columns is not null then
+        pgtrickle._fill($body$
+  if pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then
+    is_part := pg_catalog.current_setting({changing}, true) operator(pg_catalog.<>) '';
+    if is_part then
+      perform pg_catalog.set_config({changing}, pg_catalog.substr(
+        pg_catalog.current_setting({changing}, true), 2), true);
+    end if;
+  end if;$body$, q.common) else '' end,
       'few_rows', q.queries ->> 'few',
       'queries', quote_literal(q.queries - 'few') || '::pg_catalog.jsonb',
       'parts', quote_literal(parts),
@@ -397,7 +419,9 @@ end $body$,
       'max_rows', outbox.inline_threshold_rows,
       'enough_rows', outbox.inline_threshold_rows + 1,
       'max_bytes', outbox.inline_threshold_bytes))
-  from (select pgtrickle._capture_queries(outbox, outbox.stream_table_oid, parts) as queries) q;
+  from (select pgtrickle._capture_queries(outbox, outbox.stream_table_oid, parts) as queries,
+               pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
+                 as common) q;
 $$;
 
 -- The body of the AFTER ROW trigger: one outbox row. Where statements are recorded it leaves their
@@ -461,6 +485,7 @@ begin
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 then
     perform pgtrickle._capture_adopt({number}, written);
   end if;
+  {defer}
   return null;
 end $body$,
     pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
@@ -533,7 +558,8 @@ begin
              where t.outbox_number = number and t.xid = pg_current_xact_id()) then
     return;
   end if;
-  perform pgtrickle._capture_relation(number, rel, 'DELETE', 'TRUNCATE');
+  perform pgtrickle._capture_defer(
+    number, pgtrickle._capture_relation(number, rel, 'DELETE', 'TRUNCATE'));
 exception when others then
   perform pgtrickle._capture_missed(number, format('TRUNCATE of %s could not be recorded (%s)', rel,
                                                    sqlerrm));

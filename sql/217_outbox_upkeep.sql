@@ -499,7 +499,7 @@ begin
   for f in
     select p.oid from pg_catalog.pg_proc p
     where p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (array[
-      '_capture_settle', '_capture_adopt', '_capture_admits', '_capture_missed',
+      '_capture_settle', '_capture_adopt', '_capture_defer', '_capture_admits', '_capture_missed',
       '_capture_queries_now', '_capture_row_query_now', '_capture_truncates_whole',
       '_capture_truncated_part'])
   loop
