@@ -70,10 +70,8 @@ create or replace function pgtrickle._capture_is_noted(outbox pgtrickle.pgt_outb
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
-  select format('(pg_catalog.current_setting(%L, true) operator(pg_catalog.<>) '''' or '
-                'pg_catalog.current_setting(%L, true) operator(pg_catalog.<>) '''')',
-                'pgtrickle_capture.s' || outbox.outbox_number,
-                'pgtrickle_capture.c' || outbox.outbox_number);
+  select format('pg_catalog.current_setting(%L, true) operator(pg_catalog.<>) ''''',
+                'pgtrickle_capture.s' || outbox.outbox_number);
 $$;
 
 -- What the bodies of an outbox's functions have in common.
@@ -92,7 +90,6 @@ as $$
     'outbox', format('pgtrickle.%I', outbox.outbox_table_name),
     'delta', format('pgtrickle.%I', outbox.delta_table_name),
     'noted', quote_literal('pgtrickle_capture.s' || outbox.outbox_number),
-    'changing', quote_literal('pgtrickle_capture.c' || outbox.outbox_number),
     'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
     'is_noted', pgtrickle._capture_is_noted(outbox),
     'defer', format(case when pgtrickle._capture_defers(outbox)
@@ -313,7 +310,8 @@ declare
   total bigint;
   bytes bigint;
   was pg_catalog._text;
-  is_part boolean := true;
+  ignored pg_catalog.text;
+  {declare_part}
 begin
   {end_change}
   {if_one_row}
@@ -378,7 +376,7 @@ begin
   end if;
   {leave}
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 or {is_noted} then
-    perform pgtrickle._capture_settle({number}, written, is_part);
+    perform pgtrickle._capture_settle({number}, written, {part});
   end if;
   {defer}
   return new;
@@ -396,14 +394,15 @@ end $body$,
     end if;
   end if;$body$, q.common || jsonb_build_object(
         'one_row', pgtrickle._capture_one_row(outbox, tg_op, parts))) end,
+      'declare_part', case when q.counts then 'is_part boolean := true;' else '' end,
+      'part', case when q.counts then 'is_part' else 'true' end,
       -- A foreign key's cascade began deeper than it ends, and is no part of the statement around it.
-      'end_change', case when tg_op <> 'INSERT' and outbox.key_columns is not null then
-        pgtrickle._fill($body$
+      'end_change', case when q.counts then pgtrickle._fill($body$
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then
-    is_part := pg_catalog.current_setting({changing}, true) operator(pg_catalog.<>) '';
+    is_part := pg_catalog.starts_with(pg_catalog.current_setting({noted}, true), '+');
     if is_part then
-      perform pg_catalog.set_config({changing}, pg_catalog.substr(
-        pg_catalog.current_setting({changing}, true), 2), true);
+      ignored := pg_catalog.set_config({noted}, pg_catalog.substr(
+        pg_catalog.current_setting({noted}, true), 2), true);
     end if;
   end if;$body$, q.common) else '' end,
       'few_rows', q.queries ->> 'few',
@@ -421,7 +420,8 @@ end $body$,
       'max_bytes', outbox.inline_threshold_bytes))
   from (select pgtrickle._capture_queries(outbox, outbox.stream_table_oid, parts) as queries,
                pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
-                 as common) q;
+                 as common,
+               tg_op <> 'INSERT' and outbox.key_columns is not null as counts) q;
 $$;
 
 -- The body of the AFTER ROW trigger: one outbox row. Where statements are recorded it leaves their
@@ -437,6 +437,7 @@ declare
   query pg_catalog.text;
   written bigint;
   was pg_catalog._text;
+  ignored pg_catalog.text;
 begin
   {skip}
   if ({is_table} or {is_part}) and {is_shape} then

@@ -29,12 +29,12 @@
 --
 -- The parts of one statement that is no nested one need an order too: PostgreSQL ends them in its own
 -- (a MERGE: inserts, updates, deletes), and a part that inserts a key must come behind the one that
--- deletes or changes the row which had that key. An UPDATE or DELETE of the client's that has begun and
--- not ended is counted in the setting pgtrickle_capture.c<number of the outbox>, so a part that is
--- recorded before another one is known by that, and noted. A third element of a note is the id of the
--- first part of the statement that is being recorded at that depth.
+-- deletes or changes the row which had that key. For each UPDATE or DELETE of the client's that has begun
+-- and not ended the setting begins with a +, so a part that is recorded before another one is known by
+-- that, and noted. A third element of a note is the id of the first part of the statement that is being
+-- recorded at that depth.
 --
--- Any role can write the settings. A forged one harms no other role: only rows whose random tag it
+-- Any role can write the setting. A forged one harms no other role: only rows whose random tag it
 -- knows, and that were written since the transaction began, are written again, unchanged; one that
 -- cannot be read counts as empty.
 --
@@ -48,14 +48,12 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 declare
-  noted pg_catalog.text;
+  noted pg_catalog.text := pg_catalog.current_setting({noted}, true);
   depth int;
   caller pg_catalog.text;
 begin
   {enter}
-  {begin_change}
-  if pg_catalog.current_setting({noted}, true) operator(pg_catalog.<>) '' then
-    noted := pg_catalog.current_setting({noted}, true);
+  if noted operator(pg_catalog.<>) '' {or_counts} then
     depth := pg_catalog.pg_trigger_depth();
     if depth operator(pg_catalog.>) 1 then
       -- A foreign key's cascade is recorded at the end of the statement that set it off.
@@ -66,21 +64,20 @@ begin
       end if;
     end if;
     if depth operator(pg_catalog.=) 1 then
-      noted := pg_catalog.set_config({noted}, '', true);
+      noted := pg_catalog.set_config({noted}, pg_catalog.concat(
+        pg_catalog.substring(noted, '^[+]*') {counted}), true);
     elsif pg_catalog.split_part(noted, '|', -1) operator(pg_catalog.<>) depth::pg_catalog.text then
       noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
     end if;
   end if;
   return new;
-end $body$, n.names || jsonb_build_object('begin_change',
-    case when outbox.capture = 'statement' and outbox.key_columns is not null then
-      pgtrickle._fill($body$
-  if tg_op operator(pg_catalog.<>) 'INSERT'
-     and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then
-    perform pg_catalog.set_config({changing}, pg_catalog.concat(
-      pg_catalog.current_setting({changing}, true), '+'), true);
-  end if;$body$, n.names) else '' end))
-  from (select pgtrickle._capture_names(outbox) as names) n;
+end $body$, pgtrickle._capture_names(outbox) || case
+    when outbox.capture = 'statement' and outbox.key_columns is not null then jsonb_build_object(
+      'or_counts', 'or (tg_op operator(pg_catalog.<>) ''INSERT'' '
+                   'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1)',
+      'counted', ', case when tg_op operator(pg_catalog.<>) ''INSERT'' '
+                 'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then ''+'' end')
+    else '{"or_counts": "", "counted": ""}' end);
 $$;
 
 -- The body of the AFTER STATEMENT trigger where rows are recorded one by one.
@@ -124,7 +121,7 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   parts text[] := string_to_array(
-    current_setting('pgtrickle_capture.s' || outbox.outbox_number, true), '|');
+    ltrim(current_setting('pgtrickle_capture.s' || outbox.outbox_number, true), '+'), '|');
   notes jsonb := coalesce(nullif(parts[1], ''), '{}');
   depth int;
   joined jsonb;
@@ -167,8 +164,9 @@ returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform set_config('pgtrickle_capture.s' || outbox.outbox_number,
-                     case when notes = '{}' then '' else notes::text end, true);
+  perform set_config(s.name, concat(substring(current_setting(s.name, true) from '^[+]*'),
+                                    nullif(notes, '{}')), true)
+  from (select 'pgtrickle_capture.s' || outbox.outbox_number) s (name);
 end $$;
 
 -- Notes an outbox row under the depth at which it was recorded; at the outermost one only where
@@ -181,8 +179,8 @@ declare
   depth text := pg_trigger_depth();
   note jsonb := coalesce(notes -> depth, jsonb_build_array(gen_random_uuid(), written));
 begin
-  if written is null or (depth = '1' and coalesce(
-       current_setting('pgtrickle_capture.c' || outbox.outbox_number, true), '') = '') then
+  if written is null or (depth = '1' and starts_with(
+       current_setting('pgtrickle_capture.s' || outbox.outbox_number, true), '+') is not true) then
     return notes;
   elsif note -> 2 is null then
     note := note || to_jsonb(written);

@@ -483,7 +483,7 @@ begin
     select p.oid from pg_catalog.pg_proc p
     where p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (array[
       '_outbox_source', '_outbox_enable', '_outbox_check_source', '_outbox_check_options',
-      '_outbox_capture_kind', '_outbox_begin_capture', '_outbox_make_reader',
+      '_outbox_capture_kind', '_outbox_begin_capture', '_outbox_say_what_changes', '_outbox_make_reader',
       '_outbox_name_reader',
       '_outbox_reader_body', '_types_within', '_capture_depends_on_path',
       '_primary_key', '_merge_mixes_rows', '_qualified', '_outbox_named', '_lock_against_writers',
