@@ -138,10 +138,12 @@ $$;
 create or replace function pgtrickle._gate_deferred() returns oid[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
+declare
+  ours constant oid := to_regclass('pgtrickle._outbox_deferred');
 begin
   if not exists (
       select from pg_trigger t
-      where t.tgdeferrable
+      where t.tgdeferrable and t.tgrelid is distinct from ours
         and (not t.tgisinternal
              or exists (select from pg_index i
                         where i.indexrelid = t.tgconstrindid
@@ -155,7 +157,7 @@ begin
     left join pg_index i on i.indexrelid = t.tgconstrindid
     where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.mode = 'RowExclusiveLock'
       and l.database = (select d.oid from pg_database d where d.datname = current_database())
-      and t.tgdeferrable
+      and t.tgdeferrable and t.tgrelid is distinct from ours
       and (not t.tgisinternal or i.indexprs is not null or i.indpred is not null)
     order by 1);
 end $$;

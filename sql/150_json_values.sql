@@ -77,6 +77,146 @@ begin
   return found_parts;
 end $$;
 
+-- The settings that the text of values depends on, for all types there are. `differs` is the condition
+-- under which a session writes them otherwise than `pinned` does. (ISO dates are the same in every
+-- order of day and month; a positive extra_float_digits always gives the shortest exact number.)
+-- array_nulls is for the arrays that value_sql writes as text and reads again.
+create or replace function pgtrickle_json._settings_known()
+returns table (name text, pinned text, differs text)
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select k.name, k.pinned, format(k.differs, format('pg_catalog.current_setting(%L)', k.name))
+  from (values
+    ('array_nulls', 'on', '%s operator(pg_catalog.<>) ''on'''),
+    ('bytea_output', 'hex', '%s operator(pg_catalog.<>) ''hex'''),
+    ('DateStyle', 'ISO', 'not pg_catalog.starts_with(%s, ''ISO'')'),
+    ('extra_float_digits', '1', '%s operator(pg_catalog.<>) all (''{1,2,3}''::pg_catalog._text)'),
+    ('IntervalStyle', 'postgres', '%s operator(pg_catalog.<>) ''postgres'''),
+    ('lc_monetary', 'C', '%s operator(pg_catalog.<>) ''C'''),
+    ('quote_all_identifiers', 'off', '%s operator(pg_catalog.<>) ''off'''),
+    ('TimeZone', 'UTC', '%s operator(pg_catalog.<>) all '
+                        '(''{UTC,Etc/UTC,GMT,Etc/GMT}''::pg_catalog._text)')
+  ) k (name, pinned, differs);
+$$;
+
+-- The settings that values of a relation depend on when they are written as JSON; see _settings_known.
+-- to_jsonb() writes dates itself, in ISO, unless they are within a value that is written as text.
+-- An output function that is not the server's own may read any of them.
+create or replace function pgtrickle_json.settings(rel oid) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- Types that are still to be looked at, and those that were: alone, and within such a value.
+  todo oid[];
+  todo_as_text oid[] := '{}';
+  seen oid[] := '{}';
+  seen_as_text oid[] := '{}';
+  needed text[] := '{}';
+begin
+  select coalesce(array_agg(distinct a.atttypid), '{}') into todo from pg_attribute a
+  where a.attrelid = rel and a.attnum > 0 and not a.attisdropped;
+  while todo <> '{}' or todo_as_text <> '{}' loop
+    seen := seen || todo;
+    seen_as_text := seen_as_text || todo_as_text;
+    needed := needed || array(
+      select pgtrickle_json._settings_of(w.type, w.as_text)
+      from (select unnest(todo), false union all select unnest(todo_as_text), true) w (type, as_text));
+    select coalesce(array_agg(distinct p.type) filter (where not p.as_text and p.type <> all (seen)),
+                    '{}'),
+           coalesce(array_agg(distinct p.type) filter (where p.as_text
+                                                         and p.type <> all (seen_as_text)), '{}')
+    into todo, todo_as_text
+    from (select unnest(todo), false union all select unnest(todo_as_text), true) w (type, as_text)
+    cross join lateral (
+      select q.type, w.as_text or q.as_text
+      from pgtrickle_json._types_of(w.type) q) p (type, as_text);
+  end loop;
+  return array(select distinct n.name from unnest(needed) n (name) order by n.name);
+end $$;
+
+-- The types that a type is made of, and whether their values are written as text within it.
+create or replace function pgtrickle_json._types_of(whole oid)
+returns table (type oid, as_text boolean)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  t record;
+begin
+  select p.typtype, p.typbasetype, p.typelem, p.typrelid into strict t
+  from pg_type p where p.oid = whole;
+  return query
+    select t.typbasetype, false where t.typtype = 'd'
+    union all
+    select t.typelem, false where t.typelem <> 0;
+  if t.typtype = 'r' then
+    return query select r.rngsubtype, true from pg_range r where r.rngtypid = whole;
+  elsif t.typtype = 'm' then
+    return query select r.rngsubtype, true from pg_range r where r.rngmultitypid = whole;
+  elsif t.typtype = 'c' then
+    return query select a.atttypid, true from pg_attribute a
+                 where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped;
+  end if;
+end $$;
+
+-- The settings that values of one type depend on, apart from the types that it is made of.
+create or replace function pgtrickle_json._settings_of(type oid, as_text boolean)
+returns setof text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  t record;
+begin
+  select p.typelem, f.proname, f.pronamespace into strict t
+  from pg_type p join pg_proc f on f.oid = p.typoutput where p.oid = type;
+  if t.pronamespace <> 'pg_catalog'::regnamespace then
+    return query select k.name from pgtrickle_json._settings_known() k;
+  elsif type >= 16384 and t.typelem <> 0 then
+    return next 'array_nulls';
+  elsif t.proname = 'byteaout' then
+    return next 'bytea_output';
+  elsif t.proname in ('date_out', 'timestamp_out', 'timestamptz_out') then
+    if as_text then
+      return next 'DateStyle';
+    end if;
+    if t.proname = 'timestamptz_out' then
+      return next 'TimeZone';
+    end if;
+  elsif t.proname in ('float4out', 'float8out', 'point_out', 'line_out', 'lseg_out', 'box_out',
+                      'path_out', 'poly_out', 'circle_out') then
+    return next 'extra_float_digits';
+  elsif t.proname = 'interval_out' then
+    return next 'IntervalStyle';
+  elsif t.proname = 'cash_out' then
+    return next 'lc_monetary';
+  elsif t.proname ~ '^reg.*out$' then
+    return next 'quote_all_identifiers';
+  end if;
+end $$;
+
+-- Statements of PL/pgSQL that pin settings for as long as values are written, and that put back what
+-- the session had: {"pin", "unpin"}. `was` is a variable of type text[], null until something had to
+-- be set; `ignored` is one of type text (an assignment costs a tenth of PERFORM). Nothing is sent to the client between the two, and nothing of them outlives the
+-- transaction; an error undoes them with the (sub)transaction that it ends.
+create or replace function pgtrickle_json.pin_sql(settings text[], was text) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('pin', '', 'unpin', '') where settings = '{}'
+  union all
+  select jsonb_build_object(
+    'pin', format(
+      'if %1$s then %2$I := array[%3$s]; ignored := pg_catalog.concat(%4$s); end if;', string_agg(k.differs, ' or ' order by s.n),
+      was, string_agg(format('pg_catalog.current_setting(%L)', k.name), ', ' order by s.n),
+      string_agg(format('pg_catalog.set_config(%L, %L, true)', k.name, k.pinned), ', '
+                 order by s.n)),
+    'unpin', format(
+      'if %1$I is not null then ignored := pg_catalog.concat(%2$s); end if;', was,
+      string_agg(format('pg_catalog.set_config(%L, %I[%s], true)', k.name, was, s.n), ', '
+                 order by s.n)))
+  from unnest(settings) with ordinality s (name, n)
+  join pgtrickle_json._settings_known() k using (name)
+  having count(*) > 0;
+$$;
+
 -- Whether what an old snapshot shows of a relation's columns is what they are now. A REPEATABLE READ
 -- transaction reads the catalog as it was when it began, while PostgreSQL works with the columns as
 -- they are. These functions tell the present: has_column_privilege() (null: there is no such column),
@@ -113,7 +253,7 @@ end $$;
 -- snapshot. Null where that does not tell all: the names of composite types, and of arrays of
 -- domains, can come to mean other types.
 create or replace function pgtrickle_json.by_name(rel oid) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp set xmlbinary = base64
 as $$
 begin
   return (
@@ -126,21 +266,54 @@ begin
 end $$;
 
 -- What the columns of a relation are, as the catalog shows them: 'plain' where to_jsonb(row) is safe
--- and does not fail, else a digest of the columns. A partitioned table always has a digest: what is
--- written for it names its columns (see by_name).
+-- and does not fail, else a digest of the columns; with the settings that it depends on, and whether
+-- there is a key that is checked at the end of the transaction (207_outbox_deferred.sql). A
+-- partitioned table always has a digest: what is written for it names its columns (see by_name).
 create or replace function pgtrickle_json.digest(rel oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  relations constant oid[] := array[rel] || pgtrickle_json.parts(rel);
+  relations oid[];
+  settings text[];
+  late_key constant text := case when exists (
+    select from pg_index i where i.indrelid = rel and i.indisunique and not i.indimmediate)
+    then 'deferrable' end;
 begin
+  -- Most tables, quickly.
+  select array_agg(distinct c.setting order by c.setting) filter (where c.setting is not null)
+  into settings
+  from (
+    select a.attrelid, s.setting, s.type is not null and a.attgenerated <> 'v' as simple
+    from pg_attribute a
+    left join (values
+      ('bool'::regtype, null), ('int2'::regtype, null), ('int4'::regtype, null),
+      ('int8'::regtype, null), ('numeric'::regtype, null), ('text'::regtype, null),
+      ('varchar'::regtype, null), ('bpchar'::regtype, null), ('uuid'::regtype, null),
+      ('jsonb'::regtype, null), ('inet'::regtype, null), ('date'::regtype, null),
+      ('time'::regtype, null), ('timestamp'::regtype, null), ('text[]'::regtype, null),
+      ('int4[]'::regtype, null), ('int8[]'::regtype, null), ('uuid[]'::regtype, null),
+      ('tsvector'::regtype, null), ('timestamptz'::regtype, 'TimeZone'),
+      ('bytea'::regtype, 'bytea_output'), ('interval'::regtype, 'IntervalStyle'),
+      ('float4'::regtype, 'extra_float_digits'), ('float8'::regtype, 'extra_float_digits')
+    ) s (type, setting) on s.type = a.atttypid
+    where a.attrelid = rel and a.attnum > 0 and not a.attisdropped) c
+  join pg_class r on r.oid = c.attrelid and r.relkind <> 'p'
+  having bool_and(c.simple);
+  if found then
+    return concat_ws(' ', 'plain', array_to_string(settings, ','), late_key);
+  end if;
+
+  relations := array[rel] || pgtrickle_json.parts(rel);
+  settings := pgtrickle_json.settings(rel);
   return (
-    select case when bool_and(k.kind = 'safe') is not false
+    select concat_ws(' ',
+           case when bool_and(k.kind = 'safe' and a.attgenerated <> 'v') is not false
                      and (select c.relkind from pg_class c where c.oid = rel) is distinct from 'p'
                 then 'plain'
-                else md5(string_agg(format('%s %s %s %s', a.attrelid, a.attnum, a.attname,
-                                           a.atttypid), ','
-                                    order by a.attrelid, a.attnum)) end
+                else md5(string_agg(format('%s %s %s %s %s', a.attrelid, a.attnum, a.attname,
+                                           a.atttypid, a.attgenerated), ','
+                                    order by a.attrelid, a.attnum)) end,
+           nullif(array_to_string(settings, ','), ''), late_key)
     from pg_attribute a cross join lateral pgtrickle_json.kind(a.atttypid) k
     where a.attrelid = any (relations) and a.attnum > 0 and not a.attisdropped);
 end $$;
@@ -262,17 +435,19 @@ as $$
 declare
   columns record;
 begin
-  select string_agg(format('%s as %I', c.written, c.name), ', ' order by c.attnum) as listed,
-         bool_and(c.written = c.plain) as all_plain,
+  select coalesce(string_agg(format('%s as %I', c.written, c.name), ', ' order by c.attnum)
+                    filter (where c.written is not null), '') as listed,
+         bool_and(c.written is not distinct from c.plain) as all_plain,
          bool_or(c.kind = 'json') as has_json
   into columns
-  from (select a.attnum, a.attname as name, p.plain,
-               (pgtrickle_json.kind(a.atttypid)).kind,
-               -- A trigger does not see virtual generated columns (PostgreSQL 18).
-               case when a.attgenerated = 'v' then 'null::pg_catalog.text'
-                    else pgtrickle_json.value_sql(a.atttypid, p.plain) end as written
+  from (select a.attnum, a.attname as name, p.plain, k.kind,
+               -- Virtual generated columns (PostgreSQL 18) are left out: a trigger does not see them,
+               -- and their expressions may fail, which the statement that writes the row does not.
+               case when a.attgenerated <> 'v'
+                    then pgtrickle_json.value_sql(a.atttypid, p.plain) end as written
         from pg_attribute a
         cross join lateral (select format('%s.%I', "row", a.attname) as plain) p
+        cross join lateral pgtrickle_json.kind(a.atttypid) k
         where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
         union all
         -- Within composite types.
@@ -286,6 +461,8 @@ begin
                             columns.listed) end;
   elsif columns.all_plain is not false then
     return pgtrickle_json.plain_row_sql(whole, small);
+  elsif columns.listed = '' then
+    return '''{}''::pg_catalog.jsonb';
   end if;
   return format('(select %s from (select %s) r)', pgtrickle_json.plain_row_sql('r.*', small),
                 columns.listed);
@@ -368,5 +545,7 @@ grant execute on function
   pgtrickle_json.value_sql(oid, text), pgtrickle_json.composite_sql(oid, text),
   pgtrickle_json.kind(oid), pgtrickle_json.parts(oid), pgtrickle_json.careful(record),
   pgtrickle_json._omitting(record), pgtrickle_json.shape(oid), pgtrickle_json._digest_now(oid),
-  pgtrickle_json.digest(oid), pgtrickle_json._is_current(oid) to public;
+  pgtrickle_json.digest(oid), pgtrickle_json._is_current(oid), pgtrickle_json.settings(oid),
+  pgtrickle_json._types_of(oid), pgtrickle_json._settings_of(oid, boolean),
+  pgtrickle_json._settings_known() to public;
 drop function if exists pgtrickle_json.shape(oid, oid[]);

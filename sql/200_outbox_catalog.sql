@@ -2,6 +2,7 @@
 --
 --   200_outbox_catalog.sql   this
 --   205_outbox_rows.sql      what is written into an outbox, and how it is read back
+--   207_outbox_deferred.sql  tables whose key is checked at the end of the transaction
 --   210_outbox_capture.sql   the trigger functions that watch an ordinary table
 --   212_outbox_order.sql     the order of what nested statements wrote
 --   213_outbox_triggers.sql  the triggers that a table has

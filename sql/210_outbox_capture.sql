@@ -34,8 +34,9 @@
 -- They run under the search_path of the role that writes, for pinning it costs each statement. So
 -- nothing is looked up by it: each function, operator and type is qualified, and what hides an
 -- operator (BETWEEN, IN, IS DISTINCT FROM, CASE x WHEN) is not used. Tables with values whose text
--- depends on the search_path (regclass) have functions that pin it. No literal in them has a
--- backslash, which standard_conforming_strings could turn into something else.
+-- depends on the search_path (regclass) have functions that pin it. Other settings that the text of
+-- values depends on are compared, and pinned and put back only where they differ: a deleted row is
+-- the one that was inserted, whatever its writers have set. No literal in them has a backslash, which standard_conforming_strings could turn into something else.
 
 -- Puts values into a text with {names}; what looks like a name within a value stays as it is.
 create or replace function pgtrickle._fill(template text, vars jsonb) returns text
@@ -63,7 +64,8 @@ begin
   return expression;
 end $$;
 
--- The expression for whether something is noted about the order of nested statements; null: no.
+-- The expression for whether something is noted, or must be, about the order of nested statements and
+-- of the parts of one (212_outbox_order.sql); null: no.
 create or replace function pgtrickle._capture_is_noted(outbox pgtrickle.pgt_outbox_config)
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -90,6 +92,10 @@ as $$
     'noted', quote_literal('pgtrickle_capture.s' || outbox.outbox_number),
     'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
     'is_noted', pgtrickle._capture_is_noted(outbox),
+    'defer', format(case when pgtrickle._capture_defers(outbox)
+                         then 'if written is not null then perform pgtrickle._capture_defer(%s, '
+                              'written); end if;'
+                         else '' end, outbox.outbox_number),
     'claim_check', quote_literal('{"v": 1, "claim_check": true, "refresh_mode": "DIFFERENTIAL", '
                                  '"refresh_duration_ms": 0}'),
     'notify', case when outbox.notify
@@ -128,6 +134,8 @@ $$;
 -- What the bodies of an outbox's functions ask about the relation that they were called for:
 -- `is_table`, whether it is the outbox's table; `is_part`, whether it is one of its partitions, which
 -- have the same columns; `is_shape`, whether the table's columns are what the body was written for.
+-- And the settings under which values are written: `pin` and `unpin` those that the table's columns
+-- depend on, `pin_all` and `unpin_all` all, for other columns.
 create or replace function pgtrickle._capture_questions(outbox pgtrickle.pgt_outbox_config)
 returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -140,6 +148,10 @@ as $$
                        pgtrickle_json.digest(source), coalesce(pgtrickle_json.by_name(source), ''),
                        (select string_agg(format(', %L::pg_catalog.oid', p.rel), '' order by p.ord)
                         from unnest(pgtrickle_json.parts(source)) with ordinality p (rel, ord))))
+    || pgtrickle_json.pin_sql(pgtrickle_json.settings(source), 'was')
+    || (select jsonb_build_object('pin_all', a.sql -> 'pin', 'unpin_all', a.sql -> 'unpin')
+        from (select pgtrickle_json.pin_sql(array_agg(k.name order by k.name), 'was') as sql
+              from pgtrickle_json._settings_known() k) a)
   from (select coalesce(outbox.stream_table_oid, 0)::oid as source) s;
 $$;
 
@@ -297,21 +309,23 @@ declare
   written bigint;
   total bigint;
   bytes bigint;
+  was pg_catalog._text;
+  ignored pg_catalog.text;
+  {declare_part}
 begin
-  if {is_table} and {is_shape} then
-    {one_row};
-    if found then
-      {notify}
-      {leave}
-      return new;
-    end if;
-  end if;
+  {end_change}
+  {if_one_row}
   fits := ({is_table} or {is_part}) and {is_shape};
   if fits is not true and ({is_table} or {is_part}) is not true
      and not pgtrickle._capture_admits({number}, tg_relid) then
     return new;
   end if;
 
+  if fits then
+    {pin}
+  else
+    {pin_all}
+  end if;
   select pg_catalog.count(*) into total from (select from {transition} limit {enough_rows}) r;
   if fits and total operator(pg_catalog.>) 0 and total operator(pg_catalog.<=) {few} then
     {few_rows} into inserted, deleted;
@@ -351,19 +365,46 @@ begin
     returning id into written;
     execute queries operator(pg_catalog.->>) 'delta' using written;
   end if;
+  if fits then
+    {unpin}
+  else
+    {unpin_all}
+  end if;
 
   if written is not null then
     {notify}
   end if;
   {leave}
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 or {is_noted} then
-    perform pgtrickle._capture_settle({number}, written);
+    perform pgtrickle._capture_settle({number}, written, {part});
   end if;
+  {defer}
   return new;
 end $body$,
-    pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
-    || jsonb_build_object(
-      'one_row', pgtrickle._capture_one_row(outbox, tg_op, parts),
+    q.common || jsonb_build_object(
+      'if_one_row', case when pgtrickle._capture_defers(outbox) then '' else pgtrickle._fill($body$
+  if {is_table} and {is_shape} then
+    {pin}
+    {one_row};
+    if found then
+      {unpin}
+      {notify}
+      {leave}
+      return new;
+    end if;
+  end if;$body$, q.common || jsonb_build_object(
+        'one_row', pgtrickle._capture_one_row(outbox, tg_op, parts))) end,
+      'declare_part', case when q.counts then 'is_part boolean := true;' else '' end,
+      'part', case when q.counts then 'is_part' else 'true' end,
+      -- A foreign key's cascade began deeper than it ends, and is no part of the statement around it.
+      'end_change', case when q.counts then pgtrickle._fill($body$
+  if pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then
+    is_part := pg_catalog.starts_with(pg_catalog.current_setting({noted}, true), '+');
+    if is_part then
+      ignored := pg_catalog.set_config({noted}, pg_catalog.substr(
+        pg_catalog.current_setting({noted}, true), 2), true);
+    end if;
+  end if;$body$, q.common) else '' end,
       'few_rows', q.queries ->> 'few',
       'queries', quote_literal(q.queries - 'few') || '::pg_catalog.jsonb',
       'parts', quote_literal(parts),
@@ -377,7 +418,10 @@ end $body$,
       'max_rows', outbox.inline_threshold_rows,
       'enough_rows', outbox.inline_threshold_rows + 1,
       'max_bytes', outbox.inline_threshold_bytes))
-  from (select pgtrickle._capture_queries(outbox, outbox.stream_table_oid, parts) as queries) q;
+  from (select pgtrickle._capture_queries(outbox, outbox.stream_table_oid, parts) as queries,
+               pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
+                 as common,
+               tg_op <> 'INSERT' and outbox.key_columns is not null as counts) q;
 $$;
 
 -- The body of the AFTER ROW trigger: one outbox row. Where statements are recorded it leaves their
@@ -392,27 +436,33 @@ declare
   deleted pg_catalog._jsonb := '{}';
   query pg_catalog.text;
   written bigint;
+  was pg_catalog._text;
+  ignored pg_catalog.text;
 begin
   {skip}
   if ({is_table} or {is_part}) and {is_shape} then
+    {pin}
     if tg_op operator(pg_catalog.<>) 'INSERT' then
       deleted := array[{old_json}];
     end if;
     if tg_op operator(pg_catalog.<>) 'DELETE' then
       inserted := array[{new_json}];
     end if;
+    {unpin}
   elsif {is_table} or {is_part} or pgtrickle._capture_admits({number}, tg_relid) then
     query := pgtrickle._capture_row_query_now(tg_relid);
     if query is null then
       perform pgtrickle._capture_missed({number}, {unseen});
       return null;
     end if;
+    {pin_all}
     if tg_op operator(pg_catalog.<>) 'INSERT' then
       execute query into deleted using old;
     end if;
     if tg_op operator(pg_catalog.<>) 'DELETE' then
       execute query into inserted using new;
     end if;
+    {unpin_all}
   else
     return null;
   end if;
@@ -436,6 +486,7 @@ begin
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 then
     perform pgtrickle._capture_adopt({number}, written);
   end if;
+  {defer}
   return null;
 end $body$,
     pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
@@ -508,7 +559,8 @@ begin
              where t.outbox_number = number and t.xid = pg_current_xact_id()) then
     return;
   end if;
-  perform pgtrickle._capture_relation(number, rel, 'DELETE', 'TRUNCATE');
+  perform pgtrickle._capture_defer(
+    number, pgtrickle._capture_relation(number, rel, 'DELETE', 'TRUNCATE'));
 exception when others then
   perform pgtrickle._capture_missed(number, format('TRUNCATE of %s could not be recorded (%s)', rel,
                                                    sqlerrm));

@@ -27,6 +27,13 @@
 -- MERGE is recorded in several parts. Where nothing is nested the setting stays empty
 -- and all this costs two microseconds.
 --
+-- The parts of one statement that is no nested one need an order too: PostgreSQL ends them in its own
+-- (a MERGE: inserts, updates, deletes), and a part that inserts a key must come behind the one that
+-- deletes or changes the row which had that key. For each UPDATE or DELETE of the client's that has begun
+-- and not ended the setting begins with a +, so a part that is recorded before another one is known by
+-- that, and noted. A third element of a note is the id of the first part of the statement that is being
+-- recorded at that depth.
+--
 -- Any role can write the setting. A forged one harms no other role: only rows whose random tag it
 -- knows, and that were written since the transaction began, are written again, unchanged; one that
 -- cannot be read counts as empty.
@@ -41,13 +48,12 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 declare
-  noted pg_catalog.text;
+  noted pg_catalog.text := pg_catalog.current_setting({noted}, true);
   depth int;
   caller pg_catalog.text;
 begin
   {enter}
-  if {is_noted} then
-    noted := pg_catalog.current_setting({noted}, true);
+  if noted operator(pg_catalog.<>) '' {or_counts} then
     depth := pg_catalog.pg_trigger_depth();
     if depth operator(pg_catalog.>) 1 then
       -- A foreign key's cascade is recorded at the end of the statement that set it off.
@@ -58,13 +64,20 @@ begin
       end if;
     end if;
     if depth operator(pg_catalog.=) 1 then
-      noted := pg_catalog.set_config({noted}, '', true);
+      noted := pg_catalog.set_config({noted}, pg_catalog.concat(
+        pg_catalog.substring(noted, '^[+]*') {counted}), true);
     elsif pg_catalog.split_part(noted, '|', -1) operator(pg_catalog.<>) depth::pg_catalog.text then
       noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
     end if;
   end if;
   return new;
-end $body$, pgtrickle._capture_names(outbox));
+end $body$, pgtrickle._capture_names(outbox) || case
+    when outbox.capture = 'statement' and outbox.key_columns is not null then jsonb_build_object(
+      'or_counts', 'or (tg_op operator(pg_catalog.<>) ''INSERT'' '
+                   'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1)',
+      'counted', ', case when tg_op operator(pg_catalog.<>) ''INSERT'' '
+                 'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then ''+'' end')
+    else '{"or_counts": "", "counted": ""}' end);
 $$;
 
 -- The body of the AFTER STATEMENT trigger where rows are recorded one by one.
@@ -75,7 +88,7 @@ as $$
   select pgtrickle._fill($body$
 begin
   if {is_noted} then
-    perform pgtrickle._capture_settle({number}, null);
+    perform pgtrickle._capture_settle({number}, null, false);
   end if;
   return new;
 end $body$, pgtrickle._capture_names(outbox));
@@ -108,14 +121,15 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   parts text[] := string_to_array(
-    current_setting('pgtrickle_capture.s' || outbox.outbox_number, true), '|');
+    ltrim(current_setting('pgtrickle_capture.s' || outbox.outbox_number, true), '+'), '|');
   notes jsonb := coalesce(nullif(parts[1], ''), '{}');
   depth int;
   joined jsonb;
 begin
   if exists (select from jsonb_each(notes) n
              where not (n.key::int > 0 and (n.value ->> 0)::uuid is not null
-                        and (n.value ->> 1)::bigint > 0)) then
+                        and (n.value ->> 1)::bigint > 0
+                        and coalesce((n.value ->> 2)::bigint, 1) > 0)) then
     return '{}';
   end if;
   foreach depth in array coalesce(parts[2:], '{}')::int[] loop
@@ -124,6 +138,8 @@ begin
       select coalesce(jsonb_object_agg(n.key, n.value), '{}') into notes
       from jsonb_each(notes) n where n.key::int < depth;
       notes := notes || jsonb_build_object(depth::text, joined);
+    elsif notes ? depth::text then
+      notes := notes #- array[depth::text, '2'];
     end if;
   end loop;
   return notes;
@@ -148,11 +164,13 @@ returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform set_config('pgtrickle_capture.s' || outbox.outbox_number,
-                     case when notes = '{}' then '' else notes::text end, true);
+  perform set_config(s.name, concat(substring(current_setting(s.name, true) from '^[+]*'),
+                                    nullif(notes, '{}')), true)
+  from (select 'pgtrickle_capture.s' || outbox.outbox_number) s (name);
 end $$;
 
--- Notes an outbox row under the depth at which it was recorded, unless that is the outermost.
+-- Notes an outbox row under the depth at which it was recorded; at the outermost one only where
+-- another part of the statement is still to be recorded.
 create or replace function pgtrickle._notes_add(outbox pgtrickle.pgt_outbox_config, notes jsonb,
                                                 written bigint) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -161,8 +179,11 @@ declare
   depth text := pg_trigger_depth();
   note jsonb := coalesce(notes -> depth, jsonb_build_array(gen_random_uuid(), written));
 begin
-  if depth = '1' or written is null then
+  if written is null or (depth = '1' and starts_with(
+       current_setting('pgtrickle_capture.s' || outbox.outbox_number, true), '+') is not true) then
     return notes;
+  elsif note -> 2 is null then
+    note := note || to_jsonb(written);
   end if;
   execute format('update pgtrickle.%I set refresh_id = $1 where id = $2', outbox.outbox_table_name)
     using (note ->> 0)::uuid, written;
@@ -170,10 +191,13 @@ begin
 end $$;
 
 -- The first of the noted rows that must come behind a row recorded after it: behind `written`, or
--- where rows are recorded one by one (null) behind any that is not noted so deep. The planner
+-- where rows are recorded one by one (null) behind any that is not noted so deep. `parts` are no nested
+-- statements: what one of them deletes was there before all of them. The planner
 -- cannot know how many rows are in payloads: nested loops could take hours.
+drop function if exists pgtrickle._capture_misplaced(pgtrickle.pgt_outbox_config, jsonb, bigint);
 create or replace function pgtrickle._capture_misplaced(outbox pgtrickle.pgt_outbox_config,
-                                                        note jsonb, written bigint) returns bigint
+                                                        note jsonb, written bigint, parts boolean)
+returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off set jit = off
 as $$
 declare
@@ -203,21 +227,24 @@ begin
     )
     select least(
       (select min(n.id) from nested n join around a on n.r = a.r
-       where n.op = 'DELETE' and a.op = 'INSERT' and n.id < a.id),
+       where n.op = 'DELETE' and a.op = 'INSERT' and n.id < a.id and not $5),
       (select min(n.id) from nested n join around a on n.key = a.key
        where n.op = 'INSERT' and a.op = 'DELETE' and n.id < a.id))$sql$,
     outbox.outbox_table_name, outbox.delta_table_name)
     into misplaced
-    using (note ->> 0)::uuid, (note ->> 1)::bigint, written, outbox.key_columns;
+    using (note ->> 0)::uuid, (note ->> 1)::bigint, written, outbox.key_columns, parts;
   return misplaced;
 end $$;
 
 -- Writes noted rows again, those from an id on, behind everything written so far, in their order.
--- They keep what they say, pgt_id included.
-create or replace function pgtrickle._capture_move(outbox pgtrickle.pgt_outbox_config, note jsonb,
-                                                   from_id bigint) returns void
+-- They keep what they say, pgt_id included. Returns their ids.
+drop function if exists pgtrickle._capture_move(pgtrickle.pgt_outbox_config, jsonb, bigint);
+create function pgtrickle._capture_move(outbox pgtrickle.pgt_outbox_config, note jsonb,
+                                        from_id bigint) returns bigint[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
+declare
+  moved bigint[];
 begin
   execute format($sql$
     with gone as (
@@ -231,12 +258,15 @@ begin
              payload, headers
       from gone order by id
       returning id, pgt_id
+    ), rows_of_claim_checks as (
+      update pgtrickle.%2$I d set outbox_id = again.id
+      from gone join again using (pgt_id)
+      where gone.is_claim_check and d.outbox_id = gone.id
     )
-    update pgtrickle.%2$I d set outbox_id = again.id
-    from gone join again using (pgt_id)
-    where gone.is_claim_check and d.outbox_id = gone.id$sql$,
+    select array_agg(id order by id) from again$sql$,
     outbox.outbox_table_name, outbox.delta_table_name)
-    using (note ->> 0)::uuid, from_id;
+    into moved using (note ->> 0)::uuid, from_id;
+  return moved;
 end $$;
 
 -- Why the order of nested statements is not known: a REPEATABLE READ transaction that began before the
@@ -246,16 +276,21 @@ language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select 'a transaction wrote to the table that began before the outbox was made'; $$;
 
 -- A statement, or a part of one, has been recorded as `written` (null: it had no rows): brings what
--- was nested in it behind it.
-create or replace function pgtrickle._capture_settle(number int, written bigint) returns void
+-- was nested in it behind it, and of the parts of the same statement (where it `is_part` of one) those
+-- that took keys which it has given free.
+drop function if exists pgtrickle._capture_settle(int, bigint);
+create or replace function pgtrickle._capture_settle(number int, written bigint, is_part boolean)
+returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   depth constant int := pg_trigger_depth();
   outbox pgtrickle.pgt_outbox_config;
   notes jsonb;
+  part jsonb;
   nested jsonb;
   misplaced bigint;
+  around bigint[] := array[written];
 begin
   select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
   if not found then
@@ -263,13 +298,24 @@ begin
     return;
   end if;
   notes := pgtrickle._notes_of_session(outbox);
+  part := notes -> depth::text;
+  if is_part and written is not null and part -> 2 is not null then
+    part := part - 1;
+    misplaced := pgtrickle._capture_misplaced(outbox, part, written, true);
+    if misplaced is not null then
+      around := around || pgtrickle._capture_move(outbox, part, misplaced);
+    end if;
+  end if;
   if exists (select from jsonb_object_keys(notes) k where k::int > depth) then
     nested := pgtrickle._notes_join(outbox.outbox_table_name, notes, depth + 1);
     if written is not null or outbox.capture = 'row' then
-      misplaced := pgtrickle._capture_misplaced(outbox, nested, written);
-    end if;
-    if misplaced is not null then
-      perform pgtrickle._capture_move(outbox, nested, misplaced);
+      foreach written in array around loop
+        misplaced := pgtrickle._capture_misplaced(outbox, nested, written, false);
+        if misplaced is not null then
+          perform pgtrickle._capture_move(outbox, nested, misplaced);
+        end if;
+      end loop;
+      written := around[1];
     end if;
     select coalesce(jsonb_object_agg(n.key, n.value), '{}') into notes
     from jsonb_each(notes) n where n.key::int <= depth;

@@ -190,6 +190,10 @@ end $$;
 create or replace function pgtrickle._outbox_read(outbox pgtrickle.pgt_outbox_config, rel oid,
                                                   action text) returns setof jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
+  -- As capture writes values: see pgtrickle_json._settings_known().
+  set array_nulls = on set bytea_output = hex set DateStyle = ISO set extra_float_digits = 1
+  set IntervalStyle = postgres set lc_monetary = 'C' set quote_all_identifiers = off
+  set TimeZone = 'UTC'
 as $$
 declare
   source pg_class;

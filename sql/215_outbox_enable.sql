@@ -194,6 +194,7 @@ begin
     inline_threshold_bytes, notify, how);
   if how <> 'refresh' then
     perform pgtrickle._outbox_begin_capture(made, source);
+    perform pgtrickle._outbox_say_what_changes(source);
   end if;
   return (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
           where c.outbox_number = made);
@@ -220,6 +221,42 @@ begin
   return case when asked <> 'auto' then asked
               when rel.relispartition or pgtrickle._merge_mixes_rows(source) then 'row'
               else 'statement' end;
+end $$;
+
+-- Says what an application may notice of the outbox on its table, and what the outbox leaves out.
+create or replace function pgtrickle._outbox_say_what_changes(source regclass) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  sequences text;
+  left_out text;
+begin
+  select string_agg(format('currval(%L)', format('%I.%I', n.nspname, s.relname)), ', '
+                    order by n.nspname, s.relname)
+  into sequences
+  from pg_class s
+  join pg_namespace n on n.oid = s.relnamespace
+  where s.relkind = 'S'
+    and (exists (select from pg_depend d  -- of an identity column
+                 where d.classid = 'pg_class'::regclass and d.objid = s.oid
+                   and d.refclassid = 'pg_class'::regclass and d.refobjid = source
+                   and d.deptype = 'i')
+         or exists (select from pg_attrdef f
+                    join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid
+                      and d.refclassid = 'pg_class'::regclass and d.refobjid = s.oid
+                    where f.adrelid = source));
+  if sequences is not null then
+    raise notice 'lastval() after an insert into % is the id of the outbox row from now on', source
+      using hint = format('PDO''s lastInsertId() without an argument calls lastval(), for one. Use '
+                          'RETURNING, or %s.', sequences);
+  end if;
+  select string_agg(quote_ident(a.attname), ', ' order by a.attnum) into left_out
+  from pg_attribute a
+  where a.attrelid = source and a.attgenerated = 'v' and not a.attisdropped;
+  if left_out is not null then
+    raise notice 'the outbox of % leaves out its virtual generated columns: %', source, left_out
+      using hint = 'A STORED generated column is recorded.';
+  end if;
 end $$;
 
 -- Makes what records the changes of a table that is locked against writers.
@@ -297,6 +334,14 @@ begin
   if found then
     raise exception 'key column "%" is not a column of %', unknown, source
       using errcode = 'undefined_column';
+  end if;
+  select k into unknown from unnest(key_columns) k
+  join pg_attribute a on a.attrelid = source and a.attname = k and a.attgenerated = 'v'
+  limit 1;
+  if found then
+    raise exception 'key column "%" of % is a virtual generated column, which is not recorded',
+                    unknown, source
+      using errcode = 'invalid_parameter_value', hint = 'Make it STORED, or take another key.';
   end if;
 end $$;
 

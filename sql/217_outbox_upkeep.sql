@@ -124,15 +124,9 @@ as $$
                  where not exists (select from pg_attribute a
                                    where a.attrelid = o.stream_table_oid and a.attnum = k.attnum
                                      and a.attname = k.name)),
-         -- The capture functions were written for other columns; only those that are not plain
-         -- need to know. Or their text depends on the search_path now.
-         (o.c).kind = 'table' and not o.gone
-           and ((o.c).columns_digest is distinct from 'plain' or exists (
-                  select from pg_attribute a
-                  where a.attrelid = o.stream_table_oid and a.attnum > 0
-                    and (a.atttypid >= 16384
-                         or a.atttypid in ('json'::regtype, 'json[]'::regtype))))
-           and (o.c).columns_digest is distinct from pgtrickle_json.digest(o.stream_table_oid)
+         -- The capture functions were written for other columns. Or their text depends on the
+         -- search_path now.
+         (o.c).kind = 'table' and not o.gone and (o.c).columns_digest is distinct from pgtrickle_json.digest(o.stream_table_oid)
          or (o.c).kind = 'table' and not o.gone and exists (
            select from pg_attribute a join pg_type t on t.oid = a.atttypid
            where a.attrelid = o.stream_table_oid and (t.oid >= 16384 or t.typname ~ '^_?reg'))
@@ -489,7 +483,7 @@ begin
     select p.oid from pg_catalog.pg_proc p
     where p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (array[
       '_outbox_source', '_outbox_enable', '_outbox_check_source', '_outbox_check_options',
-      '_outbox_capture_kind', '_outbox_begin_capture', '_outbox_make_reader',
+      '_outbox_capture_kind', '_outbox_begin_capture', '_outbox_say_what_changes', '_outbox_make_reader',
       '_outbox_name_reader',
       '_outbox_reader_body', '_types_within', '_capture_depends_on_path',
       '_primary_key', '_merge_mixes_rows', '_qualified', '_outbox_named', '_lock_against_writers',
@@ -505,7 +499,7 @@ begin
   for f in
     select p.oid from pg_catalog.pg_proc p
     where p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (array[
-      '_capture_settle', '_capture_adopt', '_capture_admits', '_capture_missed',
+      '_capture_settle', '_capture_adopt', '_capture_defer', '_capture_admits', '_capture_missed',
       '_capture_queries_now', '_capture_row_query_now', '_capture_truncates_whole',
       '_capture_truncated_part'])
   loop
