@@ -222,10 +222,14 @@ exception when feature_not_supported then
   null;
 end $$;
 
--- Raises unless this transaction holds a lock on a table that keeps writers out. A function that runs
--- as pgtrickle_owner cannot see its caller; but only a role with rights on the table can take that
--- lock, and the functions that users call take it after they have checked who owns the table.
-create or replace function pgtrickle._require_locked(source regclass) returns void
+-- Transactions in which upkeep has locked tables as their owners: the lock then says nothing about the
+-- caller. A row is deleted by the next such transaction.
+create table if not exists pgtrickle._outbox_lent_locks (
+  xid xid8 primary key
+);
+
+-- Raises unless this transaction holds a lock on a table that keeps writers out.
+create or replace function pgtrickle._require_quiet(source regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -238,6 +242,21 @@ begin
     raise exception 'table % is not locked by this transaction', source
       using errcode = 'insufficient_privilege',
             hint = 'Call enable_outbox(), disable_outbox() or outbox_full_refresh() as its owner.';
+  end if;
+end $$;
+
+-- Raises unless the caller has locked a table against writers. A function that runs as
+-- pgtrickle_owner cannot see its caller; but only a role with rights on the table can take that lock,
+-- and the functions that users call take it after they have checked who owns the table.
+create or replace function pgtrickle._require_locked(source regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgtrickle._require_quiet(source);
+  if exists (select from pgtrickle._outbox_lent_locks k
+             where k.xid = pg_current_xact_id_if_assigned()) then
+    raise exception 'upkeep has locked tables in this transaction as their owners'
+      using errcode = 'insufficient_privilege', hint = 'Call this in a transaction of its own.';
   end if;
 end $$;
 

@@ -10,7 +10,7 @@ $$;
 
 -- The triggers that a relation has for an outbox, and when each fires, as pg_trigger.tgenabled
 -- says: O not under session_replication_role = replica, R only there, A always. `place` is table,
--- root, middle or leaf (of a partition tree), or part (a partition with its own outbox).
+-- root, middle, leaf or foreign (of a partition tree), or part (a partition with its own outbox).
 --
 -- Their names begin with ! so that ours come before the user's, whose triggers may write again.
 -- A row trigger on a partitioned table is inherited by each partition from the moment it exists,
@@ -40,7 +40,7 @@ as $$
      'after insert or update or delete on %s for each statement'),
     ('row', case when outbox.capture = 'statement' and place in ('table', 'leaf')
                  then 'R' else 'A' end::"char",
-     place in ('leaf', 'middle'), true, '',
+     place in ('leaf', 'middle', 'foreign'), true, '',
      'after insert or update or delete on %s for each row'),
     ('truncating', 'A', false, place = 'root', quote_literal('whole'),
      'before truncate on %s for each statement'),
@@ -49,7 +49,22 @@ as $$
     ('truncate', 'A', false, place = 'leaf', quote_literal('part'),
      'before truncate on %s for each statement')
   ) as t (what, fires, inherited, wanted, argument, definition)
-  where t.wanted;
+  -- A foreign table has the row trigger that it inherits: PostgreSQL has no transition rows for it.
+  where t.wanted and (place <> 'foreign' or t.what = 'row');
+$$;
+
+-- The triggers of a relation that call functions of an outbox, whatever their names, and those with
+-- names of an outbox's triggers; not those that it inherits.
+create or replace function pgtrickle._capture_triggers_of(number int, rel regclass)
+returns setof name
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select t.tgname
+  from pg_trigger t join pg_proc f on f.oid = t.tgfoid
+  where t.tgrelid = rel and t.tgparentid = 0 and not t.tgisinternal
+    and (starts_with(t.tgname, format('!pgtrickle_%s_', number))
+         or (f.pronamespace = 'pgtrickle'::regnamespace
+             and f.proname ~ format('^_capture_%s_[a-z]+$', number)));
 $$;
 
 -- Attaches the triggers of an outbox to one relation, or sets right those that are there.
@@ -70,6 +85,14 @@ begin
                                            else '' end,
                               t.trigger_name);
   end loop;
+  for t in
+    select o.trigger_name
+    from pgtrickle._capture_triggers_of(outbox.outbox_number, rel) o (trigger_name)
+    where o.trigger_name not in (select w.trigger_name
+                                 from pgtrickle._capture_triggers(outbox, place) w)
+  loop
+    execute pg_catalog.format('drop trigger %I on %s', t.trigger_name, pgtrickle._qualified(rel));
+  end loop;
 end $$;
 
 -- Takes the triggers of an outbox from one relation.
@@ -80,23 +103,39 @@ declare
   name text;
 begin
   for name in
-    select t.tgname from pg_catalog.pg_trigger t
-    where t.tgrelid = rel and t.tgparentid = 0
-      and pg_catalog.starts_with(t.tgname, pg_catalog.format('!pgtrickle_%s_', number))
+    select o.trigger_name from pgtrickle._capture_triggers_of(number, rel) o (trigger_name)
   loop
     execute pg_catalog.format('drop trigger %I on %s', name, pgtrickle._qualified(rel));
   end loop;
 end $$;
+
+-- A partitioned table and its partitions, or a table alone. Unlike pg_partition_tree() it locks none of
+-- them: those locks last until the end of the transaction, and whoever altered the table would wait
+-- for them while upkeep waits for the table.
+create or replace function pgtrickle._partition_tree(root oid)
+returns table (relid oid, relkind "char", is_leaf boolean)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive tree (relid, relkind) as (
+    select c.oid, c.relkind from pg_class c where c.oid = root
+    union all
+    select c.oid, c.relkind
+    from tree t
+    join pg_inherits i on i.inhparent = t.relid and t.relkind = 'p'
+    join pg_class c on c.oid = i.inhrelid and c.relispartition
+  )
+  select t.relid, t.relkind, t.relkind <> 'p' from tree t;
+$$;
 
 -- Where each relation of a source stands.
 create or replace function pgtrickle._capture_places(source regclass)
 returns table (rel regclass, place text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select p.relid, case when p.relid = source then 'root' when p.isleaf then 'leaf'
-                       else 'middle' end
-  from pg_partition_tree(source) p
-  join pg_class c on c.oid = source and c.relkind = 'p'
+  select p.relid, case when p.relid = source then 'root' when p.relkind = 'f' then 'foreign'
+                       when p.is_leaf then 'leaf' else 'middle' end
+  from pg_class c cross join lateral pgtrickle._partition_tree(c.oid) p
+  where c.oid = source and c.relkind = 'p'
   union all
   select c.oid, case when c.relispartition then 'part' else 'table' end
   from pg_class c where c.oid = source and c.relkind = 'r';
@@ -106,8 +145,10 @@ $$;
 -- Reading the table
 
 -- What the reader of an outbox does (pgt_outbox_config.reader), as the owner of the table, who alone may read it:
---   rows   all rows of arg.relation as jsonb
---   any    one row: whether arg.relation has any, as jsonb
+--   rows    all rows of arg.relation as jsonb; those of a table's children by INHERITS are not its own
+--   any     one row: whether arg.relation has any, as jsonb
+--   lock    keeps writers out of arg.relation until the transaction ends
+--   enable  lets arg.trigger, one of the outbox's, fire as arg.fires says (pg_trigger.tgenabled)
 -- arg.relation is the oid of a table that has the outbox's triggers. It is an error where row security
 -- would hide rows, where a partition belongs to another role (whose index expressions would run as the
 -- owner of the table), and where this transaction is too old to know the columns.
@@ -117,6 +158,11 @@ as $$
   select format($body$
 declare
   rel constant regclass := (arg ->> 'relation')::oid;
+  name constant text := (select format('%%I.%%I', n.nspname, c.relname)
+                         from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                         where c.oid = rel);
+  only_ constant text := (select case when c.relkind = 'r' then 'only ' else '' end
+                          from pg_class c where c.oid = rel);
   row_security_was constant text := current_setting('row_security');
   strange text;
 begin
@@ -130,26 +176,39 @@ begin
                 current_user)
   into strange
   from pg_class p
-  where (p.oid = rel or p.oid in (select t.relid from pg_partition_tree(rel) t))
+  where p.oid in (
+      with recursive tree (relid) as (
+        select rel::oid
+        union
+        select i.inhrelid from tree t join pg_inherits i on i.inhparent = t.relid
+        join pg_class c on c.oid = i.inhrelid and c.relispartition)
+      select t.relid from tree t)
     and p.relowner <> (select r.oid from pg_roles r where r.rolname = current_user)
   limit 1;
   if strange is not null then
     raise exception '%%', strange using errcode = 'insufficient_privilege';
-  elsif pgtrickle_json.shape(rel) is null then
+  elsif action in ('rows', 'any') and pgtrickle_json.shape(rel) is null then
     raise exception 'this transaction began before the columns of %% were changed', rel
       using errcode = 'object_not_in_prerequisite_state';
   end if;
   perform set_config('row_security', 'off', true);
   case action
     when 'rows' then
-      return query execute format('select null::text, null::bigint, %%s from %%s x',
-                                  pgtrickle_json.row_sql(rel, 'x', 'x.*'), rel);
+      return query execute format('select null::text, null::bigint, %%s from %%s%%s x',
+                                  pgtrickle_json.row_sql(rel, 'x', 'x.*'), only_, name);
     when 'any' then
       return query execute format('select null::text, null::bigint, '
-                                  'to_jsonb(exists (select from %%s))', rel);
+                                  'to_jsonb(exists (select from %%s%%s))', only_, name);
+    when 'lock' then
+      execute format('lock table %%s in share row exclusive mode', name);
+    when 'enable' then
+      execute format('alter table %%s enable %%s trigger %%I', name,
+                     case arg ->> 'fires' when 'R' then 'replica' when 'A' then 'always'
+                                          else '' end,
+                     '!pgtrickle_%s_' || (arg ->> 'trigger'));
   end case;
   perform set_config('row_security', row_security_was, true);
-end $body$, number);
+end $body$, number, number);
 $$;
 
 -- Makes the function by which the rows of an outbox's table are read, with the caller's rights, who

@@ -100,27 +100,51 @@ begin
     raise exception '% is part of an inheritance tree', source
       using errcode = 'feature_not_supported',
             hint = 'Partitioned tables are supported, tables with INHERITS are not.';
-  elsif not pg_has_role(rel.relowner, 'USAGE') then
+  end if;
+  perform pgtrickle._outbox_check_owner(source);
+end $$;
+
+create or replace function pgtrickle._outbox_check_owner(source regclass) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not pgtrickle._has_owners_rights(source) then
     raise exception 'must be owner of table %', source
       using errcode = 'insufficient_privilege',
             hint = 'The outbox''s triggers are made by the table''s owner.';
   end if;
 end $$;
 
+create or replace function pgtrickle._has_owners_rights(rel regclass) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$ select pg_has_role(c.relowner, 'USAGE') from pg_class c where c.oid = rel; $$;
+
 -- Locks a table, and with it all its partitions, against writers. Waits for a tenth of a second at
--- a time, so that one open writer does not make all others queue behind us.
+-- a time, so that one open writer does not make all others queue behind us; and not at all while it
+-- holds another table's lock, so that no application can be in a deadlock with us. With an outbox of
+-- the table, which pgtrickle_owner alone may give, it is done as the table's owner.
+drop function if exists pgtrickle._lock_against_writers(regclass, interval);
 create or replace function pgtrickle._lock_against_writers(
-  source regclass, patience interval default '30 seconds') returns void
+  source regclass, patience interval default '30 seconds',
+  outbox pgtrickle.pgt_outbox_config default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   before constant text := current_setting('lock_timeout');
+  timeout constant text := case when exists (
+    select from pg_locks l
+    where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.mode = 'ShareRowExclusiveLock'
+      and l.relation <> source) then '1ms' else '100ms' end;
   until constant timestamptz := clock_timestamp() + patience;
 begin
   loop
     begin
-      perform set_config('lock_timeout', '100ms', true);
-      execute format('lock table %s in share row exclusive mode', pgtrickle._qualified(source));
+      perform set_config('lock_timeout', timeout, true);
+      if outbox.outbox_number is null then
+        execute format('lock table %s in share row exclusive mode', pgtrickle._qualified(source));
+      else
+        perform pgtrickle._outbox_lock_as_owner(outbox, source);
+      end if;
       perform set_config('lock_timeout', before, true);
       return;
     exception when lock_not_available then
@@ -138,6 +162,18 @@ begin
     end if;
     perform pg_sleep(0.05 + random() * 0.15);
   end loop;
+end $$;
+
+-- Locks a table as its owner. The lock says nothing about the caller's rights then: see
+-- _require_locked.
+create or replace function pgtrickle._outbox_lock_as_owner(outbox pgtrickle.pgt_outbox_config,
+                                                           source regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from pgtrickle._outbox_lent_locks k where k.xid <> pg_current_xact_id();
+  insert into pgtrickle._outbox_lent_locks values (pg_current_xact_id()) on conflict do nothing;
+  perform pgtrickle._outbox_read(outbox, source, 'lock');
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
@@ -166,6 +202,7 @@ declare
   how text := capture;
   stream_table record;
   made int;
+  former int;
 begin
   perform pgtrickle._outbox_check_source(source);
   perform pgtrickle._outbox_check_options(source, retention_hours, inline_threshold_rows,
@@ -187,11 +224,22 @@ begin
     how := pgtrickle._outbox_capture_kind(source, how);
   end if;
   perform pgtrickle._lock_against_writers(source);
+  keys := coalesce(keys, pgtrickle._primary_key(source));
+  former := pgtrickle._outbox_former(source, case how when 'refresh' then 'stream_table'
+                                                      else 'table' end);
+  if former is not null then
+    -- Pipelines that read it go on: they deliver what it holds, and then all rows of this table.
+    perform pgtrickle._require_fresh_snapshots('enable_outbox() on a table that was made anew');
+    perform pgtrickle._outbox_rebind(former, source, keys, retention_hours, inline_threshold_rows,
+                                     inline_threshold_bytes, notify, how);
+    perform pgtrickle._outbox_take_over(former, source, 'the table was made anew');
+    return (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
+            where c.outbox_number = former);
+  end if;
   made := pgtrickle._outbox_create(
     case how when 'refresh' then 'stream_table' else 'table' end, source,
     (select r.relname from pg_class r where r.oid = source),
-    coalesce(keys, pgtrickle._primary_key(source)), retention_hours, inline_threshold_rows,
-    inline_threshold_bytes, notify, how);
+    keys, retention_hours, inline_threshold_rows, inline_threshold_bytes, notify, how);
   if how <> 'refresh' then
     perform pgtrickle._outbox_begin_capture(made, source);
     perform pgtrickle._outbox_say_what_changes(source);
@@ -215,11 +263,21 @@ begin
                      'last in place of the new versions of updated ones.',
             hint = 'Use capture => ''auto'' or ''row'' if MERGE is used on this table.';
   end if;
+  if pgtrickle._has_foreign_parts(source) then
+    if asked = 'statement' then
+      raise exception '% has partitions that are foreign tables: a statement on it that wrote to one '
+                      'would fail, for PostgreSQL has no transition rows of foreign tables', source
+        using errcode = 'invalid_parameter_value', hint = 'Use capture => ''auto'' or ''row''.';
+    end if;
+    raise warning '% has partitions that are foreign tables: what is changed by their server, or by a '
+                  'TRUNCATE of one of them, is not recorded', source;
+  end if;
   if rel.relpersistence = 'u' then
     raise warning '% is unlogged: a crash empties it, and no outbox can say so', source;
   end if;
   return case when asked <> 'auto' then asked
-              when rel.relispartition or pgtrickle._merge_mixes_rows(source) then 'row'
+              when rel.relispartition or pgtrickle._merge_mixes_rows(source)
+                or pgtrickle._has_foreign_parts(source) then 'row'
               else 'statement' end;
 end $$;
 
@@ -274,6 +332,7 @@ begin
     perform pgtrickle._capture_attach(outbox, place.rel, place.place);
   end loop;
   perform pgtrickle._partitions_remember(number);
+  perform pgtrickle._signature_store(number);
 end $$;
 comment on function pgtrickle.enable_outbox(text, int, text[], int, bigint, boolean, text) is
   'Makes an outbox that records each change of a table or stream table; returns its table''s name';
@@ -287,6 +346,12 @@ as $$
   select v.num >= 150000 and v.num not between 150020 and 159999
          and exists (select from pg_class c where c.oid = source and c.relkind = 'p')
   from (select current_setting('server_version_num')::int) v (num);
+$$;
+
+create or replace function pgtrickle._has_foreign_parts(source regclass) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select exists (select from pgtrickle._capture_places(source) p where p.place = 'foreign');
 $$;
 
 -- The columns of a table's primary key, in its order; null without one.
@@ -352,6 +417,7 @@ as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
   place record;
+  lost record;
 begin
   select * into outbox from pgtrickle.relay_resolve_outbox(name);
   if outbox.outbox_number is null and if_exists then
@@ -373,8 +439,12 @@ begin
       end loop;
     end if;
   end if;
+  for lost in select * from pgtrickle._outbox_undelivered(outbox.outbox_number) loop
+    raise warning '% rows of % are dropped that %', lost.rows, outbox.outbox_table_name,
+      coalesce(format('pipeline "%s" has not delivered', lost.pipeline), 'no pipeline has read');
+  end loop;
   perform pgtrickle._outbox_drop(outbox.outbox_number);
   perform pgtrickle._gate_drop(outbox.reader);
 end $$;
 comment on function pgtrickle.disable_outbox(text, boolean) is
-  'Drops an outbox with its rows, and the triggers that fed it';
+  'Drops an outbox with its rows, and the triggers that fed it; warns of rows not delivered';

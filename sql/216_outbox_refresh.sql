@@ -10,11 +10,26 @@ begin
   return found;
 end $$;
 
+-- Raises in a transaction whose snapshot may be older than a lock that it waits for: it would record
+-- the rows of then.
+create or replace function pgtrickle._require_fresh_snapshots(what text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception '% needs a READ COMMITTED transaction, not %', what,
+      upper(current_setting('transaction_isolation'))
+      using errcode = 'active_sql_transaction',
+            hint = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  end if;
+end $$;
+
 -- Writes all rows of a relation as one claim check; the transaction has locked it against writers.
--- With 'FULL' the rows are all that there are. They are read as the owner of the outbox's table.
--- Returns the outbox id, null when there was no row to say.
-create or replace function pgtrickle._capture_relation(number int, rel regclass, op text,
-                                                       tg_op text) returns bigint
+-- With 'FULL' the rows are all that there are, and `reason` says why they are sent. They are read as
+-- the owner of the outbox's table. Returns the outbox id, null when there was no row to say.
+drop function if exists pgtrickle._capture_relation(int, regclass, text, text);
+create or replace function pgtrickle._capture_relation(
+  number int, rel regclass, op text, tg_op text, reason text default null) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -24,7 +39,7 @@ declare
   keys text;
 begin
   select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  perform pgtrickle._require_locked(rel);
+  perform pgtrickle._require_quiet(rel);
   if op = 'FULL' and rel <> outbox.stream_table_oid or not pgtrickle._capture_admits(number, rel)
   then
     raise exception '% is not recorded in the outbox of "%"', rel, outbox.stream_table_name
@@ -38,7 +53,8 @@ begin
     into made
     using tg_op, '{"v": 1, "claim_check": true, "refresh_duration_ms": 0}'::jsonb
       || case when op = 'FULL' then '{"full_refresh": true, "refresh_mode": "FULL"}'
-              else '{"refresh_mode": "DIFFERENTIAL"}' end::jsonb;
+              else '{"refresh_mode": "DIFFERENTIAL"}' end::jsonb
+      || case when reason is null then '{}' else jsonb_build_object('reason', reason) end;
   execute format(
     'insert into pgtrickle.%I (outbox_id, row_num, row_op, row_data) '
     'select $1, row_number() over (%s), $2, r.j from pgtrickle._outbox_read($3, $4, ''rows'') r (j)',
@@ -58,6 +74,19 @@ begin
   return made;
 end $$;
 
+-- Forgets why a full refresh was needed: it has been written, by a transaction that has locked the
+-- table.
+create or replace function pgtrickle._outbox_refreshed(number int) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgtrickle._require_quiet(c.stream_table_oid::regclass)
+  from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  delete from pgtrickle._outbox_misses m where m.outbox_number = number;
+  update pgtrickle._outbox_signatures s set wanted = null
+  where s.outbox_number = number and s.wanted is not null;
+end $$;
+
 -- Records all rows of the table anew: whoever reads on from there has the table, whatever went
 -- before. Writers wait meanwhile. Returns the outbox id.
 create or replace function pgtrickle.outbox_full_refresh(name text) returns bigint
@@ -65,20 +94,17 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   outbox pgtrickle.pgt_outbox_config := pgtrickle._outbox_named(name);
-  source regclass := outbox.stream_table_oid;
-  made bigint;
 begin
   if outbox.kind <> 'table' then
     raise exception 'outbox "%" does not record a table', name
       using errcode = 'wrong_object_type',
             hint = 'A stream table has refresh_stream_table().';
+  elsif not exists (select from pg_class c where c.oid = outbox.stream_table_oid) then
+    raise exception 'the table of outbox "%" was dropped', name using errcode = 'undefined_table';
   end if;
-  perform pgtrickle._outbox_check_source(source);
-  perform pgtrickle._lock_against_writers(source);
-  perform pgtrickle._outbox_make_reader(outbox.outbox_number, source);
-  made := pgtrickle._capture_relation(outbox.outbox_number, source, 'FULL', null);
-  perform pgtrickle._outbox_note(outbox.outbox_number, null);
-  return made;
+  perform pgtrickle._require_fresh_snapshots('outbox_full_refresh()');
+  perform pgtrickle._outbox_check_owner(outbox.stream_table_oid);
+  return pgtrickle._outbox_heal(outbox.outbox_number, true);
 end $$;
 comment on function pgtrickle.outbox_full_refresh(text) is
   'Records all rows of an outbox''s table as a full refresh; writers wait while it reads';

@@ -1,11 +1,17 @@
--- Upkeep of the outboxes on ordinary tables: partitions that come and go, tables that were dropped,
--- triggers that somebody switched off, columns that were renamed.
+-- Upkeep of the outboxes on ordinary tables: what went past the triggers becomes one full refresh,
+-- and the triggers are set right.
 --
--- Housekeeping calls outbox_capture_upkeep() as pgtrickle_owner, who owns no table of the user's.
--- What needs the table's owner (new triggers, locks, reading) is then left as it is and said in
--- pgt_outbox_config.problem, with the remedy; nothing is lost meanwhile, for a partition inherits
--- the row trigger of its parent. `GRANT <the table's owner> TO pgtrickle_owner` lets housekeeping
--- do all of it; otherwise the owner calls outbox_capture_upkeep() after having changed partitions.
+-- Housekeeping calls outbox_capture_upkeep() as pgtrickle_owner, who owns no table of the user's. It
+-- locks and reads tables, and enables triggers again, through the gate, as their owners. What needs
+-- more of the owner (new triggers) is left as it is and said in pgt_outbox_config.problem, with the
+-- remedy; a new partition inherits the row trigger of its parent meanwhile. `GRANT <the table's owner>
+-- TO pgtrickle_owner` lets housekeeping do all of it; otherwise the owner calls
+-- outbox_capture_upkeep() after having changed partitions.
+--
+-- Order. A writer holds its lock on the table until its commit is visible. The full refresh is written
+-- under a lock that waits for all writers, by a statement that begins afterwards; what it says is
+-- stored in the same transaction as the table's signature. So each writer is either before it, with a
+-- lower id, and in it, or after it, with a higher id.
 
 -- The partitions that are known to have their triggers.
 create table if not exists pgtrickle._outbox_partitions (
@@ -20,7 +26,7 @@ create or replace function pgtrickle._partitions_remember(number int) returns vo
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._require_locked(c.stream_table_oid::regclass)
+  perform pgtrickle._require_quiet(c.stream_table_oid::regclass)
   from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
   perform pgtrickle._partitions_note(number);
 end $$;
@@ -34,16 +40,30 @@ begin
   select number, p.rel, p.place
   from pgtrickle.pgt_outbox_config c
   cross join lateral pgtrickle._capture_places(c.stream_table_oid) p
-  where c.outbox_number = number and p.place in ('middle', 'leaf');
+  where c.outbox_number = number and p.place in ('middle', 'leaf', 'foreign');
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
 -- Upkeep
 
--- Up to how many rows (as the planner estimates) upkeep writes a full refresh by itself.
+-- Up to how many rows (as the planner estimates) and bytes upkeep writes a full refresh by itself.
 create or replace function pgtrickle._upkeep_max_rows() returns bigint
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select 1000000::bigint; $$;
+
+create or replace function pgtrickle._upkeep_max_bytes() returns bigint
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$ select 268435456::bigint; $$;
+
+-- Whether all rows of a table are few enough for that.
+create or replace function pgtrickle._upkeep_may_refresh(source regclass) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return pgtrickle._estimated_rows(source) <= pgtrickle._upkeep_max_rows()
+    and (select coalesce(sum(pg_table_size(p.rel)), 0) <= pgtrickle._upkeep_max_bytes()
+         from pgtrickle._capture_places(source) p);
+end $$;
 
 create or replace function pgtrickle._estimated_rows(source regclass) returns numeric
 language sql stable set search_path = pg_catalog, pg_temp
@@ -54,97 +74,197 @@ as $$
   join pg_class c on c.oid = p.rel and c.relkind = 'r';
 $$;
 
--- Writes a full refresh because of `reason`, or, where the table is large, asks for one.
-create or replace function pgtrickle._upkeep_refresh(outbox pgtrickle.pgt_outbox_config,
-                                                     reason text) returns void
-language plpgsql set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if pgtrickle._estimated_rows(outbox.stream_table_oid) <= pgtrickle._upkeep_max_rows() then
-    perform pgtrickle.outbox_full_refresh(outbox.outbox_table_name);
-  else
-    raise warning 'outbox "%": %', outbox.stream_table_name, reason;
-    perform pgtrickle._outbox_note(outbox.outbox_number, format(
-      '%s. SELECT pgtrickle.outbox_full_refresh(%L) records all rows anew (writers wait meanwhile)',
-      reason, outbox.outbox_table_name));
-  end if;
-end $$;
-
--- The outboxes on tables, and what there is to do for them. All quick: it runs every few seconds
--- over all outboxes, and mostly finds nothing.
-drop function if exists pgtrickle._upkeep_findings();  -- earlier versions returned something else
-create or replace function pgtrickle._upkeep_findings()
-returns table (number int, gone boolean, partitions boolean, triggers boolean, keys boolean,
-               columns boolean, owner boolean, missed boolean)
+-- What the triggers of tables lack, as far as partitions are known: of one outbox, or of all. `state`
+-- is pg_trigger.tgenabled, null where the trigger is missing.
+create or replace function pgtrickle._trigger_faults(only_number int default null)
+returns table (outbox_number int, rel oid, what text, fires "char", state "char")
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  with outboxes as (
+  with relations as materialized (
+    select c as outbox, r.oid as rel,
+           case when r.relkind = 'p' then 'root' when r.relispartition then 'part'
+                else 'table' end as place
+    from pgtrickle.pgt_outbox_config c join pg_class r on r.oid = c.stream_table_oid
+    where c.kind = 'table' and (only_number is null or c.outbox_number = only_number)
+    union all
+    select c, k.relid, k.place
+    from pgtrickle.pgt_outbox_config c
+    join pgtrickle._outbox_partitions k on k.outbox_number = c.outbox_number
+    join pg_class r on r.oid = k.relid and r.relispartition
+    where only_number is null or c.outbox_number = only_number
+  )
+  select (r.outbox).outbox_number, r.rel, w.what, w.fires, t.tgenabled
+  from relations r
+  cross join lateral pgtrickle._capture_triggers(r.outbox, r.place) w
+  left join (pg_trigger t
+             join pg_proc f on f.oid = t.tgfoid and f.pronamespace = 'pgtrickle'::regnamespace)
+    on t.tgrelid = r.rel and t.tgname = w.trigger_name
+    and f.proname = format('_capture_%s_%s', (r.outbox).outbox_number, case
+          when w.what like 'truncat%' then 'truncate' else w.what end)::name
+  where t.tgenabled is distinct from w.fires;
+$$;
+
+-- The outboxes on tables, and what there is to do for them: for one, or for all. It runs every few
+-- seconds over all outboxes, and mostly finds nothing.
+--
+--   gone        the table was dropped, or the database is another one
+--   partitions  came or went
+--   triggers    are not as they should be
+--   keys        columns of the key were renamed or dropped
+--   functions   were written for other columns or another owner, or are missing
+--   to_row      statement triggers cannot record the table (any more)
+--   missed      something could not be recorded
+--   reasons     why a full refresh is needed
+--   standing    what upkeep cannot mend
+drop function if exists pgtrickle._upkeep_findings();  -- of earlier versions
+create or replace function pgtrickle._upkeep_findings(only_number int default null)
+returns table (number int, gone boolean, partitions boolean, triggers boolean, keys boolean,
+               functions boolean, to_row boolean, missed boolean, reasons text[], standing text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  -- Materialized: a plan that calls the functions again for each outbox takes minutes.
+  with outboxes as materialized (
     -- After a restore the oid may be another table's: the table is the one that has our triggers,
     -- or at least the name.
-    select c, c.outbox_number, c.stream_table_oid, r.relkind, r.oid is null as gone
+    select c, c.outbox_number, c.kind = 'table' as is_table, c.stream_table_oid as source, r.relkind,
+           r.oid is null or (c.kind = 'table' and s.server <> v.server) as gone, s,
+           (r.relname, r.relnamespace) <> (c.stream_table_name::name, n.oid) as renamed,
+           n.oid as schema_oid,
+           r.relowner, r.relispartition
     from pgtrickle.pgt_outbox_config c
+    cross join (select pgtrickle._server()) v (server)
+    left join pgtrickle._outbox_signatures s on s.outbox_number = c.outbox_number
     left join pg_namespace n on n.nspname = c.stream_table_schema
     left join pg_class r on r.oid = c.stream_table_oid
-      and (c.kind = 'stream_table' or (r.relname = c.stream_table_name and r.relnamespace = n.oid)
+      and (c.kind = 'stream_table' or s.server = v.server
+           or (r.relname = c.stream_table_name and r.relnamespace = n.oid)
            or exists (select from pg_trigger t
                       where t.tgrelid = r.oid
                         and t.tgname = format('!pgtrickle_%s_begin', c.outbox_number)))
-    where c.kind <> 'events'
-  ), partition_changes as (
+    where c.kind <> 'events' and (only_number is null or c.outbox_number = only_number)
+  ), partition_changes as materialized (
     select distinct coalesce(p.outbox_number, k.outbox_number) as outbox_number
-    from (select o.outbox_number, t.relid::oid, o.stream_table_oid as root
-          from outboxes o cross join lateral pg_partition_tree(o.stream_table_oid) t
-          where o.relkind = 'p' and (o.c).kind = 'table' and t.relid <> o.stream_table_oid) p
-    full join pgtrickle._outbox_partitions k using (outbox_number, relid)
+    from (select o.outbox_number, t.relid
+          from outboxes o cross join lateral pgtrickle._partition_tree(o.source) t
+          where o.relkind = 'p' and o.is_table and t.relid <> o.source) p
+    full join (select k.* from pgtrickle._outbox_partitions k
+               where only_number is null or k.outbox_number = only_number) k
+      using (outbox_number, relid)
     where p.relid is null or k.relid is null
-  ), wanted as (
-    select o.outbox_number, p.rel, t.trigger_name, t.fires
-    from outboxes o
-    cross join lateral (
-      select o.stream_table_oid as rel,
-             case when o.relkind = 'p' then 'root'
-                  when (select r.relispartition from pg_class r where r.oid = o.stream_table_oid)
-                  then 'part' else 'table' end as place
-      union all
-      select k.relid, k.place from pgtrickle._outbox_partitions k
-      where k.outbox_number = o.outbox_number
-        and exists (select from pg_class r where r.oid = k.relid and r.relispartition)
-    ) p
-    cross join lateral pgtrickle._capture_triggers(o.c, p.place) t
-    where not o.gone and (o.c).kind = 'table'
+  ), signatures as materialized (
+    select * from pgtrickle._signatures_now(only_number)
+  ), faults as materialized (
+    select f.outbox_number,
+           bool_or(coalesce(f.state, 'D') = 'D' or (f.state = 'R' and f.fires <> 'R')
+                   or (f.what = 'row' and f.state = 'O'
+                       and exists (select from pg_subscription_rel s
+                                   where s.srrelid = f.rel))) as lost
+    from pgtrickle._trigger_faults(only_number) f group by f.outbox_number
+  ), children as materialized (
+    select i.inhparent, string_agg(i.inhrelid::regclass::text, ', ' order by i.inhrelid) as names
+    from pg_inherits i
+    where i.inhparent in (select o.source from outboxes o where o.is_table and o.relkind = 'r')
+    group by i.inhparent
   )
   select o.outbox_number, o.gone,
-         exists (select from partition_changes p where p.outbox_number = o.outbox_number),
-         exists (select from wanted w
-                 where w.outbox_number = o.outbox_number
-                   and not exists (select from pg_trigger t
-                                   where t.tgrelid = w.rel and t.tgname = w.trigger_name
-                                     and t.tgenabled = w.fires)),
+         not o.gone and p.outbox_number is not null,
+         not o.gone and f.outbox_number is not null,
          exists (select from unnest((o.c).key_columns, (o.c).key_attnums) k (name, attnum)
                  where not exists (select from pg_attribute a
-                                   where a.attrelid = o.stream_table_oid and a.attnum = k.attnum
+                                   where a.attrelid = o.source and a.attnum = k.attnum
                                      and a.attname = k.name)),
-         -- The capture functions were written for other columns. Or their text depends on the
-         -- search_path now.
-         (o.c).kind = 'table' and not o.gone and (o.c).columns_digest is distinct from pgtrickle_json.digest(o.stream_table_oid)
-         or (o.c).kind = 'table' and not o.gone and exists (
-           select from pg_attribute a join pg_type t on t.oid = a.atttypid
-           where a.attrelid = o.stream_table_oid and (t.oid >= 16384 or t.typname ~ '^_?reg'))
-           and exists (
-           select from pg_proc f
-           where f.pronamespace = 'pgtrickle'::regnamespace and f.proconfig is null
-             and f.proname = format('_capture_%s_row', o.outbox_number))
-           and pgtrickle._capture_depends_on_path(o.stream_table_oid),
-         -- The table belongs to another role now, which may not attach the capture functions.
-         (o.c).kind = 'table' and not o.gone and exists (
-           select from pg_proc f
-           join pg_class r on r.oid = o.stream_table_oid
-           where f.pronamespace = 'pgtrickle'::regnamespace
-             and f.proname = format('_capture_%s_row', o.outbox_number)
-             and not exists (select from aclexplode(f.proacl) a where a.grantee = r.relowner)),
-         exists (select from pgtrickle._outbox_misses m where m.outbox_number = o.outbox_number)
-  from outboxes o;
+         o.is_table and not o.gone and (
+           -- Written for other columns.
+           (o.c).columns_digest is distinct from pgtrickle_json.digest(o.source)
+           -- Their text depends on the search_path now.
+           or (exists (
+                 select from pg_attribute a join pg_type t on t.oid = a.atttypid
+                 where a.attrelid = o.source and (t.oid >= 16384 or t.typname ~ '^_?reg'))
+               and exists (
+                 select from pg_proc f
+                 where f.pronamespace = 'pgtrickle'::regnamespace and f.proconfig is null
+                   and f.proname = format('_capture_%s_row', o.outbox_number)::name)
+               and pgtrickle._capture_depends_on_path(o.source))
+           -- Missing, or the table belongs to another role now, which may not attach them.
+           or exists (
+             select from unnest(array['begin', 'row', 'truncate']
+                                || case (o.c).capture when 'row' then array['end']
+                                   else array['insert', 'update', 'delete'] end) w (what)
+             where not exists (
+               select from pg_proc f cross join lateral aclexplode(f.proacl) a
+               where f.pronamespace = 'pgtrickle'::regnamespace and a.grantee = o.relowner
+                 and f.proname = format('_capture_%s_%s', o.outbox_number, w.what)::name))),
+         o.is_table and not o.gone and (o.c).capture = 'statement'
+           and (o.relispartition
+                or (o.relkind = 'r' and exists (
+                      select from pg_inherits i where o.source in (i.inhrelid, i.inhparent)))
+                or (o.relkind = 'p' and exists (
+                      select from pgtrickle._partition_tree(o.source) t
+                      where t.relkind = 'f'))),
+         exists (select from pgtrickle._outbox_misses m where m.outbox_number = o.outbox_number),
+         array_remove(array[
+           case when pgtrickle._columns_changed((o.s).columns, now.columns)
+                then 'the columns of the table were changed' end,
+           case when pgtrickle._storage_rewritten((o.s).storage, now.storage)
+                then 'ALTER TABLE computed values anew' end,
+           case when f.lost or pgtrickle._triggers_touched((o.s).triggers, now.triggers)
+                then 'triggers of the outbox had been switched off' end,
+           case when (o.s).wanted is not null and not o.gone
+                     and pgtrickle._upkeep_may_refresh(o.source) then (o.s).wanted end], null),
+         case
+           when o.renamed and not o.gone and r.oid is not null then format(
+             'not recorded: %s, for the table that had this name is now %s. %s',
+             r.oid::regclass, o.source::regclass,
+             case when o.is_table then format(
+                    'SELECT pgtrickle.rebind_outbox(%L, %L) records the one that has the name now, '
+                    'SELECT pgtrickle.rebind_outbox(%L, %L) goes on with the other',
+                    (o.c).outbox_table_name, pgtrickle._qualified(r.oid),
+                    (o.c).outbox_table_name, pgtrickle._qualified(o.source))
+                  else format(
+                    'Disable the outbox %s, and enable that of the stream table that has the name '
+                    'now', (o.c).outbox_table_name) end)
+           when children.names is not null then format(
+             'not recorded: rows of tables that inherit from %s (%s). End that by ALTER TABLE ... '
+             'NO INHERIT, or record them by outboxes of their own and do not rely on this one for '
+             'them', o.source::regclass, children.names)
+         end
+  from outboxes o
+  left join partition_changes p on p.outbox_number = o.outbox_number
+  left join faults f on f.outbox_number = o.outbox_number
+  left join signatures now on now.outbox_number = o.outbox_number
+  left join pg_class r on o.renamed
+    and r.relnamespace = o.schema_oid and r.relname = (o.c).stream_table_name
+    and r.relkind in ('r', 'p', 'f', 'v', 'm')
+  left join children on children.inhparent = o.source;
 $$;
+
+-- Says in the catalog how an outbox stands: why a full refresh is wanted, or what cannot be mended.
+create or replace function pgtrickle._outbox_judge(number int) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return pgtrickle._outbox_note(number, (
+    select case when s.wanted is not null then format(
+             '%s. SELECT pgtrickle.outbox_full_refresh(%L) records all rows anew (writers wait '
+             'meanwhile)', s.wanted, c.outbox_table_name)
+           else (select f.standing from pgtrickle._upkeep_findings(number) f) end
+    from pgtrickle.pgt_outbox_config c
+    left join pgtrickle._outbox_signatures s
+      on s.outbox_number = c.outbox_number and s.wanted is not null
+    where c.outbox_number = number));
+end $$;
+
+-- Remembers that a full refresh is wanted, and why.
+create or replace function pgtrickle._upkeep_want(number int, reasons text[]) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from pgtrickle._outbox_misses m where m.outbox_number = number;
+  update pgtrickle._outbox_signatures s
+  set wanted = (select string_agg(distinct r, '; ')
+                from unnest(reasons || string_to_array(s.wanted, '; ')) r)
+  where s.outbox_number = number;
+end $$;
 
 -- Whether a partition has rows, as the owner of the table sees it; where it cannot be read: true.
 create or replace function pgtrickle._partition_has_rows(number int, rel regclass) returns boolean
@@ -159,145 +279,121 @@ exception when others then
   return true;
 end $$;
 
--- A partition was attached, detached or dropped.
-create or replace function pgtrickle._upkeep_partitions(outbox pgtrickle.pgt_outbox_config)
-returns void
+-- ---------------------------------------------------------------------------------------------
+-- Healing one outbox
+
+-- Keeps writers out of a relation of an outbox until the transaction ends: with the caller's rights,
+-- or, for pgtrickle_owner alone, with those of the table's owner.
+create or replace function pgtrickle._outbox_hold(outbox pgtrickle.pgt_outbox_config, rel regclass,
+                                                  patience interval) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgtrickle._lock_against_writers(
+    rel, patience, case when not pgtrickle._has_owners_rights(rel) then outbox end);
+end $$;
+
+-- Sets right the triggers of all relations of an outbox's table. Without the owner's rights, triggers
+-- that are there are enabled again, and it is an error where one is missing.
+create or replace function pgtrickle._upkeep_attach(outbox pgtrickle.pgt_outbox_config) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  source regclass := outbox.stream_table_oid;
+  source constant regclass := outbox.stream_table_oid;
+  place record;
+  fault record;
+begin
+  if pgtrickle._has_owners_rights(source) then
+    for place in select * from pgtrickle._capture_places(source) loop
+      perform pgtrickle._capture_attach(outbox, place.rel, place.place);
+    end loop;
+    return;
+  end if;
+  for fault in select * from pgtrickle._trigger_faults(outbox.outbox_number) loop
+    if fault.state is null then
+      raise exception 'must be owner of table % to make its triggers', fault.rel::regclass
+        using errcode = 'insufficient_privilege';
+    end if;
+    perform pgtrickle._outbox_enable_trigger(outbox, fault.rel, fault.what, fault.fires);
+  end loop;
+end $$;
+
+create or replace function pgtrickle._outbox_enable_trigger(
+  outbox pgtrickle.pgt_outbox_config, rel oid, what text, fires "char") returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgtrickle._gate_step(
+    outbox.reader, (select c.relowner from pg_class c where c.oid = outbox.stream_table_oid),
+    format('the outbox of %I.%I', outbox.stream_table_schema, outbox.stream_table_name), 'enable',
+    jsonb_build_object('relation', rel::bigint, 'trigger', what, 'fires', fires));
+end $$;
+
+-- Whether a partition is new since a moment when it was empty, and has recorded all its rows since.
+-- Rows of the catalog say so: its columns, its place in the tree and the row trigger that it inherits
+-- were made by one command, and the trigger was not touched later (its dependencies are written with
+-- it, and stay as they are).
+create or replace function pgtrickle._partition_began_empty(number int, rel oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from pg_inherits i
+    join pg_attribute a on a.attrelid = i.inhrelid and a.attname = 'tableoid' and a.xmin = i.xmin
+    join pg_trigger t on t.tgrelid = i.inhrelid and t.xmin = i.xmin
+      and t.tgname = format('!pgtrickle_%s_row', number)
+    join pg_depend d on d.classid = 'pg_trigger'::regclass and d.objid = t.oid
+      and d.xmin = t.xmin and d.cmin::text::bigint >= t.cmin::text::bigint
+    where i.inhrelid = rel);
+$$;
+
+-- Partitions were attached, detached or dropped. Returns why a full refresh is needed.
+drop function if exists pgtrickle._upkeep_partitions(pgtrickle.pgt_outbox_config);
+create or replace function pgtrickle._upkeep_partitions(outbox pgtrickle.pgt_outbox_config)
+returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  number constant int := outbox.outbox_number;
+  source constant regclass := outbox.stream_table_oid;
   p record;
   reasons text[] := '{}';
 begin
-  perform pgtrickle._lock_against_writers(source, '1 second');
-  perform pgtrickle._outbox_make_reader(outbox.outbox_number, source);
-  -- Gone from the tree. While it still exists its statement triggers went on recording: its rows
-  -- are as the outbox has them, and are deleted now. A row trigger went with the parent.
   for p in
     select k.relid, k.place from pgtrickle._outbox_partitions k
-    where k.outbox_number = outbox.outbox_number
+    where k.outbox_number = number
       and k.relid not in (select t.rel from pgtrickle._capture_places(source) t)
   loop
     if not exists (select from pg_class c where c.oid = p.relid) then
       reasons := reasons || case p.place when 'leaf' then array['a partition was dropped']
+                                         when 'foreign' then array['a partition was dropped']
                                          else '{}' end;
       continue;
     end if;
-    perform pgtrickle._lock_against_writers(p.relid, '1 second');
-    if p.place = 'leaf' then
-      if outbox.capture = 'statement'
-         and pgtrickle._estimated_rows(p.relid) <= pgtrickle._upkeep_max_rows() then
-        perform pgtrickle._capture_relation(outbox.outbox_number, p.relid, 'DELETE', 'DELETE');
-      else
-        reasons := reasons || format('partition %s was detached', p.relid::regclass);
-      end if;
+    -- Its statement triggers went on recording: its rows are as the outbox has them, and are deleted
+    -- now. A row trigger went with the parent.
+    perform pgtrickle._outbox_hold(outbox, p.relid, '1 second');
+    if p.place = 'leaf' and outbox.capture = 'statement'
+       and pgtrickle._recorded_since_detached(number, p.relid, source)
+       and pgtrickle._estimated_rows(p.relid) <= pgtrickle._upkeep_max_rows() then
+      perform pgtrickle._capture_relation(number, p.relid, 'DELETE', 'DELETE');
+    elsif p.place <> 'middle' then
+      reasons := reasons || format('partition %s was detached', p.relid::regclass);
     end if;
-    perform pgtrickle._capture_detach(outbox.outbox_number, p.relid);
+    perform pgtrickle._capture_detach(number, p.relid);
   end loop;
 
-  -- New in the tree. One that was made as a partition was empty then, and all its rows have been
-  -- recorded since. (Rows of the catalog say so: its columns and its place in the tree were made by
-  -- one command.) One that was attached may have brought rows along.
   for p in
     select t.rel, t.place from pgtrickle._capture_places(source) t
-    where t.place <> 'root' and t.rel not in (
-      select k.relid from pgtrickle._outbox_partitions k
-      where k.outbox_number = outbox.outbox_number)
+    where t.place in ('leaf', 'foreign') and t.rel not in (
+      select k.relid from pgtrickle._outbox_partitions k where k.outbox_number = number)
   loop
-    perform pgtrickle._capture_attach(outbox, p.rel, p.place);
-    if p.place = 'leaf' then
-      if not exists (
-        select from pg_inherits i
-        join pg_attribute a on a.attrelid = i.inhrelid and a.attname = 'tableoid'
-        where i.inhrelid = p.rel and a.xmin = i.xmin) then
-        if pgtrickle._partition_has_rows(outbox.outbox_number, p.rel) then
-          reasons := reasons || format('partition %s was attached with rows', p.rel);
-        end if;
-      end if;
+    if not pgtrickle._partition_began_empty(number, p.rel)
+       and pgtrickle._partition_has_rows(number, p.rel) then
+      reasons := reasons || format('partition %s was attached with rows', p.rel);
     end if;
   end loop;
-  perform pgtrickle._partitions_remember(outbox.outbox_number);
-  if reasons <> '{}' then
-    perform pgtrickle._upkeep_refresh(outbox, array_to_string(reasons, ', '));
-  end if;
-end $$;
-
--- Triggers are missing, switched off, or fire at the wrong time.
-create or replace function pgtrickle._upkeep_triggers(outbox pgtrickle.pgt_outbox_config)
-returns void
-language plpgsql set search_path = pg_catalog, pg_temp
-as $$
-declare
-  source regclass := outbox.stream_table_oid;
-  place record;
-  missed boolean := false;
-begin
-  perform pgtrickle._lock_against_writers(source, '1 second');
-  for place in select * from pgtrickle._capture_places(source) loop
-    missed := missed or exists (
-      select from pgtrickle._capture_triggers(outbox, place.place) w
-      left join pg_trigger t on t.tgrelid = place.rel and t.tgname = w.trigger_name
-      where coalesce(t.tgenabled, 'D') = 'D' or (t.tgenabled = 'R' and w.fires <> 'R')
-         or (w.what = 'row' and t.tgenabled = 'O'
-             and exists (select from pg_subscription_rel s
-                         where s.srrelid = place.rel)));
-    perform pgtrickle._capture_attach(outbox, place.rel, place.place);
-  end loop;
-  if missed then
-    perform pgtrickle._upkeep_refresh(outbox, 'triggers of the outbox had been switched off');
-  end if;
-end $$;
-
--- A table whose outbox stays until its rows are gone: retention and readers come first.
-create or replace function pgtrickle._upkeep_dropped(number int) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp
-as $$
-declare
-  outbox pgtrickle.pgt_outbox_config;
-  found_rel oid;
-  empty boolean;
-begin
-  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  if exists (
-      select from pg_class r join pg_namespace n on n.oid = r.relnamespace
-      where r.oid = outbox.stream_table_oid
-        and (outbox.kind = 'stream_table'
-             or (r.relname = outbox.stream_table_name and n.nspname = outbox.stream_table_schema)
-             or exists (select from pg_trigger t
-                        where t.tgrelid = r.oid
-                          and t.tgname = format('!pgtrickle_%s_begin', number)))) then
-    return false;
-  end if;
-  -- After a dump and restore the table has another oid, and still our triggers.
-  select t.tgrelid into found_rel
-  from pg_trigger t
-  join pg_class c on c.oid = t.tgrelid
-  join pg_namespace n on n.oid = c.relnamespace
-  where n.nspname = outbox.stream_table_schema and c.relname = outbox.stream_table_name
-    and t.tgname = format('!pgtrickle_%s_begin', outbox.outbox_number)
-    -- Any role can give a trigger that name; only the owner of the table may attach the function.
-    and t.tgfoid = to_regprocedure(format('pgtrickle._capture_%s_begin()', outbox.outbox_number));
-  if found_rel is not null then
-    update pgtrickle.pgt_outbox_config c
-    set stream_table_oid = found_rel, source_dropped_at = null,
-        outbox_oid = format('pgtrickle.%I', c.outbox_table_name)::regclass
-    where c.outbox_number = outbox.outbox_number;
-    perform pgtrickle._capture_generate(outbox.outbox_number);
-    perform pgtrickle._partitions_note(outbox.outbox_number);
-    return true;
-  end if;
-  if outbox.source_dropped_at is null then
-    update pgtrickle.pgt_outbox_config c
-    set source_dropped_at = clock_timestamp(), stream_table_oid = null
-    where c.outbox_number = outbox.outbox_number;
-    return true;
-  end if;
-  execute format('select not exists (select from pgtrickle.%I)', outbox.outbox_table_name)
-    into empty;
-  if empty then
-    perform pgtrickle._outbox_drop(outbox.outbox_number);
-  end if;
-  return empty;
+  perform pgtrickle._partitions_remember(number);
+  return reasons;
 end $$;
 
 -- Follows key columns that were renamed; one that was dropped keeps its old name.
@@ -322,101 +418,160 @@ begin
   return found;
 end $$;
 
--- What earlier versions had: whole rows of the catalog as arguments, which a caller could forge.
-drop function if exists pgtrickle._upkeep_dropped(pgtrickle.pgt_outbox_config);
-drop function if exists pgtrickle._upkeep_keys(pgtrickle.pgt_outbox_config);
-
--- What an outbox has missed, which is its `problem` from now on.
-create or replace function pgtrickle._upkeep_misses(number int) returns text
+-- From now on each row is recorded by itself. The triggers are attached by the caller, who has locked
+-- the table.
+create or replace function pgtrickle._upkeep_to_row(number int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
-declare
-  reasons text;
 begin
-  with gone as (
-    delete from pgtrickle._outbox_misses m where m.outbox_number = number returning m.why
-  )
-  select string_agg(distinct g.why, '; ') into reasons from gone g;
-  -- It stays in the catalog until a full refresh takes it back.
-  perform pgtrickle._outbox_note(number, format(
-    '%s. SELECT pgtrickle.outbox_full_refresh(%L) records all rows anew (writers wait meanwhile)',
-    reasons, (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
-              where c.outbox_number = number)));
-  return reasons;
+  perform pgtrickle._require_quiet(c.stream_table_oid::regclass)
+  from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  update pgtrickle.pgt_outbox_config c set capture = 'row'
+  where c.outbox_number = number and c.kind = 'table' and c.capture = 'statement';
+  perform pgtrickle._capture_generate(number);
+end $$;
+
+-- Locks the table of an outbox against writers, sets right what there is to set right, and writes one
+-- full refresh where that is needed, or was `asked` for. Returns its outbox id.
+create or replace function pgtrickle._outbox_heal(number int, asked boolean) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  outbox pgtrickle.pgt_outbox_config;
+  f record;
+  reasons text[];
+  made bigint;
+begin
+  perform pgtrickle._outbox_hold(c, c.stream_table_oid,
+                                 case when asked then interval '30 seconds' else '1 second' end)
+  from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  -- As it is now that it is locked.
+  select * into strict f from pgtrickle._upkeep_findings(number);
+  reasons := f.reasons || array(select distinct m.why from pgtrickle._outbox_misses m
+                                where m.outbox_number = number);
+  if f.to_row then
+    reasons := reasons || 'statement triggers do not record this table any more'::text;
+    perform pgtrickle._upkeep_to_row(number);
+  elsif f.functions then
+    perform pgtrickle._capture_generate(number);
+  end if;
+  if f.keys then
+    perform pgtrickle._upkeep_keys(number);
+  end if;
+  if (select pgtrickle._has_owners_rights(c.stream_table_oid)
+      from pgtrickle.pgt_outbox_config c where c.outbox_number = number) then
+    perform pgtrickle._outbox_make_reader(number, c.stream_table_oid)
+    from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  end if;
+  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  if f.partitions then
+    reasons := reasons || pgtrickle._upkeep_partitions(outbox);
+  end if;
+  if f.to_row or f.triggers or f.partitions then
+    perform pgtrickle._upkeep_attach(outbox);
+  end if;
+  -- Before the rows are read: what changes meanwhile (the label of an enum) is found next time.
+  perform pgtrickle._signature_store(number);
+  if asked or (reasons <> '{}' and pgtrickle._upkeep_may_refresh(outbox.stream_table_oid)) then
+    made := pgtrickle._capture_relation(number, outbox.stream_table_oid, 'FULL', null,
+                                        nullif(array_to_string(reasons, '; '), ''));
+    perform pgtrickle._outbox_refreshed(number);
+  elsif reasons <> '{}' then
+    raise warning 'outbox "%": %', outbox.stream_table_name, array_to_string(reasons, '; ');
+    perform pgtrickle._upkeep_want(number, reasons);
+  end if;
+  perform pgtrickle._outbox_judge(number);
+  return made;
 end $$;
 
 -- Sets right whatever changed about the tables of outboxes since the last time; returns how many
--- outboxes there was something to do for. What cannot be done is said in their `problem`.
+-- outboxes there was something to do for. What cannot be done is said in their `problem`. After two
+-- seconds the rest waits for the next time, and says so, for tables stay locked until the end.
 create or replace function pgtrickle.outbox_capture_upkeep() returns int
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
+  until constant timestamptz := clock_timestamp() + interval '2 seconds';
   f record;
   outbox pgtrickle.pgt_outbox_config;
   changed int := 0;
-  did boolean;
+  changes int;
 begin
+  perform pgtrickle._require_fresh_snapshots('outbox_capture_upkeep()');
+  if to_regprocedure('pgtrickle._stream_rebind()') is not null then
+    execute 'select pgtrickle._stream_rebind()';
+  end if;
+  perform pgtrickle._signatures_follow();
   for f in
-    select u.* from pgtrickle._upkeep_findings() u
-    where u.gone or u.partitions or u.triggers or u.keys or u.columns or u.owner
-       or u.missed
+    select u.*, c.problem from pgtrickle._upkeep_findings() u
+    join pgtrickle.pgt_outbox_config c on c.outbox_number = u.number
+    where u.gone or u.partitions or u.triggers or u.keys or u.functions or u.to_row or u.missed
+       or u.reasons <> '{}' or c.problem ~ '^upkeep (needs|failed|waits)'
+       or (coalesce(c.problem, 'not recorded: ') ~ '^not recorded: '
+           and c.problem is distinct from u.standing)
   loop
     select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = f.number;
     continue when outbox.outbox_number is null;
+    changes := 0;
     -- By itself: what fails below does not undo it.
     begin
-      if f.columns or f.owner then
+      if f.functions then
         perform pgtrickle._capture_generate(outbox.outbox_number);
-        changed := changed + 1;
+        changes := changes + 1;
       end if;
     exception when others then
       raise notice 'outbox "%" is looked at again next time: %', outbox.stream_table_name, sqlerrm;
     end;
     begin
-      did := false;
-      if f.gone then
-        did := pgtrickle._upkeep_dropped(outbox.outbox_number);
-      else
-        if f.keys then
-          did := pgtrickle._upkeep_keys(outbox.outbox_number);
-        end if;
-        if f.partitions then
-          perform pgtrickle._upkeep_partitions(outbox);
-          did := true;
-        elsif f.triggers then
-          perform pgtrickle._upkeep_triggers(outbox);
-          did := true;
-        end if;
-        if f.missed then
-          perform pgtrickle._upkeep_refresh(outbox, pgtrickle._upkeep_misses(f.number));
-          did := true;
-        end if;
-        if outbox.problem ~ '^upkeep (needs|failed)' and outbox.problem = (
-          select c.problem from pgtrickle.pgt_outbox_config c
-          where c.outbox_number = f.number) then
-          perform pgtrickle._outbox_note(f.number, null);
-        end if;
+      if f.gone and pgtrickle._upkeep_dropped(outbox.outbox_number) then
+        changes := changes + 1;
+        select u.* into f from pgtrickle._upkeep_findings(outbox.outbox_number) u;
+        select * into outbox from pgtrickle.pgt_outbox_config c
+        where c.outbox_number = outbox.outbox_number;
       end if;
-      changed := changed + did::int;
+      if outbox.outbox_number is null or f.gone then
+        null;
+      elsif outbox.kind = 'stream_table' then
+        changes := f.keys::int;
+        if f.keys then
+          perform pgtrickle._upkeep_keys(f.number);
+        end if;
+        changes := changes + pgtrickle._outbox_judge(f.number)::int;
+      elsif f.partitions or f.triggers or f.keys or f.to_row or f.missed or f.reasons <> '{}' then
+        if clock_timestamp() > until then
+          changes := changes + pgtrickle._outbox_note(f.number, format(
+            'upkeep waits for its turn: %s', array_to_string(f.reasons, '; ')))::int;
+        else
+          perform pgtrickle._outbox_heal(f.number, false);
+          changes := changes + 1;
+        end if;
+      else
+        changes := changes + pgtrickle._outbox_judge(f.number)::int;
+      end if;
     exception
       when insufficient_privilege then
-        changed := changed + pgtrickle._outbox_note(outbox.outbox_number, format(
+        changes := changes + pgtrickle._outbox_note(outbox.outbox_number, format(
           'upkeep needs the owner of %s: let it run SELECT pgtrickle.outbox_capture_upkeep(), or '
           'GRANT %s TO pgtrickle_owner (%s)', outbox.stream_table_oid::regclass,
           (select c.relowner::regrole from pg_class c
            where c.oid = outbox.stream_table_oid), sqlerrm))::int;
       when lock_not_available then
-        raise notice 'outbox "%" is looked at again next time: %', outbox.stream_table_name,
-          sqlerrm;
+        changes := changes + pgtrickle._outbox_note(outbox.outbox_number, format(
+          'upkeep waits until the table can be locked: %s', sqlerrm))::int;
       when others then  -- of this outbox alone
-        changed := changed + pgtrickle._outbox_note(outbox.outbox_number, format(
+        changes := changes + pgtrickle._outbox_note(outbox.outbox_number, format(
           'upkeep failed: %s', sqlerrm))::int;
     end;
+    changed := changed + (changes > 0)::int;
   end loop;
   return changed;
 end $$;
 comment on function pgtrickle.outbox_capture_upkeep() is
-  'Gives new partitions their triggers, follows dropped and renamed tables and columns';
+  'Sets right the triggers of outboxes, and records by a full refresh what went past them';
+
+-- What earlier versions had: whole rows of the catalog as arguments, which a caller could forge.
+drop function if exists pgtrickle._upkeep_dropped(pgtrickle.pgt_outbox_config);
+drop function if exists pgtrickle._upkeep_keys(pgtrickle.pgt_outbox_config);
 
 -- ---------------------------------------------------------------------------------------------
 -- Upgrade
@@ -428,6 +583,9 @@ drop function if exists pgtrickle._row_json(text);
 drop function if exists pgtrickle._capture_huge_row(record);
 drop function if exists pgtrickle._capture_statement_sql(pgtrickle.pgt_outbox_config, text, jsonb);
 drop function if exists pgtrickle._capture_define(int, text, text, text);
+drop function if exists pgtrickle._upkeep_refresh(pgtrickle.pgt_outbox_config, text);
+drop function if exists pgtrickle._upkeep_triggers(pgtrickle.pgt_outbox_config);
+drop function if exists pgtrickle._upkeep_misses(int);
 
 -- They let pgtrickle_owner read tables of users.
 do $$
@@ -483,15 +641,22 @@ begin
     select p.oid from pg_catalog.pg_proc p
     where p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (array[
       '_outbox_source', '_outbox_enable', '_outbox_check_source', '_outbox_check_options',
-      '_outbox_capture_kind', '_outbox_begin_capture', '_outbox_say_what_changes', '_outbox_make_reader',
-      '_outbox_name_reader',
-      '_outbox_reader_body', '_types_within', '_capture_depends_on_path',
-      '_primary_key', '_merge_mixes_rows', '_qualified', '_outbox_named', '_lock_against_writers',
-      '_outbox_create', '_outbox_drop', '_outbox_note', '_partitions_remember',
-      '_capture_generate', '_capture_places', '_capture_triggers', '_capture_attach',
-      '_capture_detach', '_capture_relation', '_estimated_rows', '_upkeep_max_rows',
-      '_upkeep_refresh', '_upkeep_findings', '_upkeep_partitions', '_upkeep_triggers',
-      '_upkeep_dropped', '_upkeep_keys', '_upkeep_misses', '_partition_has_rows'])
+      '_outbox_capture_kind', '_outbox_begin_capture', '_outbox_say_what_changes',
+      '_outbox_make_reader',
+      '_outbox_name_reader', '_outbox_reader_body', '_outbox_check_owner', '_has_foreign_parts',
+      '_attnums', '_outbox_rebind_to', '_types_within', '_capture_depends_on_path', '_primary_key',
+      '_merge_mixes_rows', '_qualified', '_outbox_named', '_outbox_namesake', '_lock_against_writers',
+      '_has_owners_rights', '_outbox_create', '_outbox_drop', '_outbox_undelivered',
+      '_outbox_note', '_outbox_judge', '_outbox_hold', '_outbox_heal', '_outbox_former',
+      '_outbox_take_over', '_outbox_rebind', '_outbox_refreshed', '_partitions_remember', '_partition_tree',
+      '_capture_generate', '_capture_places', '_capture_triggers', '_capture_triggers_of',
+      '_capture_attach', '_capture_detach', '_capture_relation', '_estimated_rows',
+      '_recorded_since_detached', '_partition_began_empty', '_partition_has_rows',
+      '_require_fresh_snapshots', '_server', '_signature_store', '_signatures_follow',
+      '_signatures_now', '_columns_changed', '_storage_rewritten', '_triggers_touched', '_triggers_version',
+      '_trigger_faults', '_upkeep_attach', '_upkeep_dropped', '_upkeep_findings', '_upkeep_keys',
+      '_upkeep_may_refresh', '_upkeep_max_bytes', '_upkeep_max_rows', '_upkeep_partitions',
+      '_upkeep_to_row', '_upkeep_want'])
   loop
     execute pg_catalog.format('grant execute on function %s to pgtrickle_admin', f);
   end loop;

@@ -126,6 +126,7 @@ begin
     'stream_table', outbox.stream_table_name, 'schema', outbox.stream_table_schema,
     'outbox', outbox.outbox_table_name, 'kind', outbox.kind, 'capture', outbox.capture,
     'incarnation', outbox.incarnation, 'key_columns', outbox.key_columns,
+    'problem', outbox.problem, 'source_dropped_at', outbox.source_dropped_at,
     'rows', total.rows, 'rows_exact', total.exact, 'last_id', newest, 'oldest_id', oldest.id,
     'oldest_created_at', oldest.created_at,
     'oldest_age_seconds', round(extract(epoch from clock_timestamp() - oldest.created_at), 3),

@@ -75,6 +75,7 @@ CALLS = {
     "outbox_status": dict(name="public.treasure"),
     "pause_relay": dict(name="forward"),
     "publish": dict(outbox="crown", payload="{}", idempotency_key="k"),
+    "rebind_outbox": dict(name="public.treasure"),
     "refresh_stream_table": dict(name="public.totals"),
     "relay_blockers": dict(),
     "relay_close_leases": dict(token="@uuid"),

@@ -27,6 +27,7 @@ REVIEWED = {
     "pgtrickle.create_stream_table(text,text,text,text,text[])": READS_THE_PATH,
     "pgtrickle.alter_stream_table(text,text,text,boolean,boolean,text,text)": READS_THE_PATH,
     "pgtrickle.enable_outbox(text,integer,text[],integer,bigint,boolean,text)": READS_THE_PATH,
+    "pgtrickle.rebind_outbox(text,text)": READS_THE_PATH,
     "pgtrickle.enable_inbox_tracking(text,text,jsonb,integer,integer)": READS_THE_PATH,
 }
 PINNED = ("search_path=pg_catalog, pg_temp", 'search_path=""')
@@ -156,6 +157,7 @@ CALLS = [
     ("inbox_payload_column('made', 'amount')", None),
     ("inbox_status()", None), ("inbox_health('made')", None),
     ("drop_inbox('made')", None),
+    ("rebind_outbox('public.orders', 'public.orders')", None),
     ("outbox_full_refresh('public.orders')", None), ("outbox_capture_upkeep()", None),
     ("delete_relay('p')", None),
     ("disable_outbox('public.orders')", None),

@@ -1,0 +1,191 @@
+-- What upkeep remembers of a captured table, to see later what went past the triggers.
+--
+-- Three things change what a consumer should have without a change that a trigger sees: ALTER TABLE
+-- changes rows, triggers do not fire for a while, and the database is another one after a dump and
+-- restore. The catalog tells each of them:
+--
+--   columns   names and types, also within composite types, and the labels of enums: another
+--             name or type is in every row, though none is written
+--   storage   the file of the table, and the version (xmin) of each column's row in pg_attribute.
+--             ALTER TABLE that computes values anew changes both; VACUUM FULL, CLUSTER, TRUNCATE and
+--             SET TABLESPACE change the file alone, statistics, storage, defaults and NOT NULL the
+--             column alone. (VACUUM FULL also clears atthasmissing, where the column's default
+--             stays the same row of pg_attrdef.)
+--   triggers  the version of each trigger's row in pg_trigger: a trigger that was disabled and enabled
+--             again is another version
+--   server    the cluster and the database. The versions of rows survive VACUUM FREEZE, standbys and
+--             restarts, not pg_upgrade and dump and restore.
+--
+-- xmin is compared, never calculated with.
+
+create table if not exists pgtrickle._outbox_signatures (
+  outbox_number int primary key references pgtrickle.pgt_outbox_config on delete cascade,
+  server        text not null,
+  columns       jsonb not null,
+  storage       jsonb not null,
+  triggers      jsonb not null,
+  wanted        text
+);
+comment on table pgtrickle._outbox_signatures is
+  'What the tables of outboxes were when the outboxes last equalled them';
+comment on column pgtrickle._outbox_signatures.wanted is
+  'Why a full refresh is needed that upkeep leaves to the owner of the table';
+
+-- Which cluster and database this is.
+create or replace function pgtrickle._server() returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select concat((select s.system_identifier from pg_control_system() s), '/',
+                (select d.oid from pg_database d where d.datname = current_database()));
+$$;
+
+-- The versions of the triggers that a relation has for an outbox: its own, then those that it
+-- inherits.
+create or replace function pgtrickle._triggers_version(number int, rel oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select concat_ws('/', md5(string_agg(t.version, ',' order by t.version)
+                            filter (where not t.inherited)),
+                   md5(string_agg(t.version, ',' order by t.version) filter (where t.inherited)))
+  from (select concat_ws(' ', t.tgname, t.tgfoid, t.xmin) as version,
+               t.tgparentid <> 0 as inherited
+        from pg_trigger t
+        where t.tgrelid = rel
+          and starts_with(t.tgname, concat('!pgtrickle_', number, '_'))) t;
+$$;
+
+-- The signatures of tables with outboxes as they are: of one, or of all.
+create or replace function pgtrickle._signatures_now(only_number int default null)
+returns table (outbox_number int, columns jsonb, storage jsonb, triggers jsonb)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  -- A subquery for each table, all by index: a plan that joins what is about all tables costs seconds
+  -- where there are a thousand.
+  select c.outbox_number,
+         coalesce(a.named, '{}') || coalesce(case when a.made_by_users then (
+           select jsonb_object_agg(p.name, p.value)
+           from (
+             select 'e' || e.oid, e.enumlabel::text
+             from pgtrickle._types_within(r.oid) t join pg_enum e on e.enumtypid = t.type_oid
+             union
+             select format('p%s.%s', a.attrelid, a.attnum), concat_ws(' ', a.atttypid, a.attname)
+             from pgtrickle._types_within(r.oid) t
+             join pg_type y on y.oid = t.type_oid and y.typtype = 'c' and y.typrelid <> r.oid
+             join pg_attribute a on a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped
+           ) p (name, value)) end, '{}'),
+         jsonb_build_object('files', m.files, 'columns', coalesce(a.versions, '{}')),
+         m.triggers
+  from pgtrickle.pgt_outbox_config c
+  join pg_class r on r.oid = c.stream_table_oid
+  cross join lateral (
+    select bool_or(a.atttypid >= 16384) as made_by_users,
+           -- varchar and text are the same in JSON. A virtual column has no values but its
+           -- expression's.
+           jsonb_object_agg('c' || a.attnum, concat_ws(' ',
+             case a.atttypid when 'varchar'::regtype then 'text'::regtype::oid else a.atttypid end,
+             a.attname, case when a.attgenerated = 'v' then d.oid end)) as named,
+           jsonb_object_agg(a.attnum, jsonb_build_array(a.xmin::text, a.atthasmissing, d.oid))
+             as versions
+    from pg_attribute a
+    left join pg_attrdef d on a.atthasdef and d.adrelid = a.attrelid and d.adnum = a.attnum
+    where a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped) a
+  cross join lateral (
+    select jsonb_object_agg(p.relid, pgtrickle._triggers_version(c.outbox_number, p.relid))
+             as triggers,
+           md5(string_agg(concat_ws(' ', p.relid, p.relfilenode), ',' order by p.relid)
+               filter (where p.is_leaf)) as files
+    from (select r.oid as relid, r.relfilenode, true as is_leaf where r.relkind <> 'p'
+          union all
+          select t.relid, l.relfilenode, t.is_leaf
+          from pgtrickle._partition_tree(r.oid) t join pg_class l on l.oid = t.relid
+          where r.relkind = 'p') p) m
+  where c.kind = 'table' and (only_number is null or c.outbox_number = only_number);
+$$;
+
+-- Whether rows are written otherwise now: each name, type and label must be what it was, and nothing
+-- be new but labels.
+create or replace function pgtrickle._columns_changed(old jsonb, new jsonb) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select old <> new
+         and (not new @> old
+              or exists (select from jsonb_object_keys(new) k
+                         where not starts_with(k, 'e') and not old ? k));
+$$;
+
+-- Whether ALTER TABLE has computed values anew; see above.
+create or replace function pgtrickle._storage_rewritten(old jsonb, new jsonb) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select old -> 'files' <> new -> 'files'
+         and exists (
+           select from jsonb_each(old -> 'columns') o
+           join jsonb_each(new -> 'columns') n on n.key = o.key
+           where o.value <> n.value
+             and not (o.value -> 1 = 'true' and n.value -> 1 = 'false'
+                      and o.value -> 2 <> 'null' and o.value -> 2 = n.value -> 2));
+$$;
+
+-- Whether triggers of a relation that is still there are not those that they were.
+create or replace function pgtrickle._triggers_touched(old jsonb, new jsonb) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select old <> new
+         and exists (select from jsonb_each(old) o join jsonb_each(new) n on n.key = o.key
+                     where o.value <> n.value);
+$$;
+
+-- Whether a table that has left the partition tree of an outbox has the triggers of its own that it
+-- had there, with the columns of the root: then all its changes were recorded until now.
+create or replace function pgtrickle._recorded_since_detached(number int, rel oid, root oid)
+returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select split_part(s.triggers ->> rel::text, '/', 1)
+           = split_part(pgtrickle._triggers_version(number, rel), '/', 1)
+         and not exists (
+           select from pg_attribute a
+           full join (select * from pg_attribute b where b.attrelid = root) b
+             on b.attname = a.attname and b.atttypid = a.atttypid
+           where coalesce(a.attrelid, rel) = rel and coalesce(a.attnum, b.attnum) > 0
+             and not coalesce(a.attisdropped, b.attisdropped)
+             and (a.attnum is null or b.attnum is null or b.attisdropped <> a.attisdropped))
+  from pgtrickle._outbox_signatures s where s.outbox_number = number;
+$$;
+
+-- Remembers what the table of an outbox is now. The transaction has locked it against writers, and
+-- reads its rows later, if it does.
+create or replace function pgtrickle._signature_store(number int) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgtrickle._require_quiet(c.stream_table_oid::regclass)
+  from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  insert into pgtrickle._outbox_signatures as s
+    (outbox_number, server, columns, storage, triggers)
+  select n.outbox_number, pgtrickle._server(), n.columns, n.storage, n.triggers
+  from pgtrickle._signatures_now(number) n
+  on conflict (outbox_number) do update
+  set server = excluded.server, columns = excluded.columns, storage = excluded.storage,
+      triggers = excluded.triggers;
+end $$;
+
+-- Remembers signatures that differ by what changes no value: what is stored is what was compared. An
+-- outbox of an earlier version has none yet.
+create or replace function pgtrickle._signatures_follow() returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+as $$
+  insert into pgtrickle._outbox_signatures as s
+    (outbox_number, server, columns, storage, triggers)
+  select n.outbox_number, pgtrickle._server(), n.columns, n.storage, n.triggers
+  from pgtrickle._signatures_now() n
+  left join pgtrickle._outbox_signatures o on o.outbox_number = n.outbox_number
+  where o.outbox_number is null
+     or (o.server = pgtrickle._server()
+         and (o.columns <> n.columns or o.storage <> n.storage)
+         and not pgtrickle._columns_changed(o.columns, n.columns)
+         and not pgtrickle._storage_rewritten(o.storage, n.storage)
+         and not pgtrickle._triggers_touched(o.triggers, n.triggers))
+  on conflict (outbox_number) do update
+  set columns = excluded.columns, storage = excluded.storage;
+$$;

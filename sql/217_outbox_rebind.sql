@@ -1,0 +1,273 @@
+-- Outboxes whose table is another one now: dropped and made anew, restored, renamed away and replaced.
+
+-- How many rows of an outbox each pipeline that has a position has not delivered; where none has, all
+-- rows, of no pipeline. `exact` as in _outbox_rows_after.
+create or replace function pgtrickle._outbox_undelivered(number int)
+returns table (pipeline text, rows bigint, exact boolean)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  outbox pgtrickle.pgt_outbox_config;
+  newest bigint;
+begin
+  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
+  return query
+    select p.pipeline_id, r.rows, r.exact
+    from (select distinct o.pipeline_id, o.last_change_id
+          from pgtrickle.relay_consumer_offsets o where o.incarnation = outbox.incarnation
+          union all
+          select null, 0
+          where not exists (select from pgtrickle.relay_consumer_offsets o
+                            where o.incarnation = outbox.incarnation)) p
+    cross join lateral pgtrickle._outbox_rows_after(outbox.outbox_table_name, p.last_change_id,
+                                                    newest) r
+    where r.rows > 0
+    order by 1;
+end $$;
+
+-- Lets an outbox record another table from now on, with its name and these options; the caller has
+-- locked the table against writers, and makes the triggers. Rows, positions and incarnation stay.
+create or replace function pgtrickle._outbox_rebind(
+  number int, source regclass, key_columns text[], retention_hours int, inline_threshold_rows int,
+  inline_threshold_bytes bigint, notify boolean, capture text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  recorded oid;
+begin
+  perform pgtrickle._require_locked(source);
+  perform pgtrickle._lock('outboxes');
+  select c.stream_table_oid into strict recorded
+  from pgtrickle.pgt_outbox_config c where c.outbox_number = number and c.kind = 'table';
+  if exists (select from pg_class c where c.oid = recorded) then
+    perform pgtrickle._require_locked(recorded::regclass);
+  end if;
+  update pgtrickle.pgt_outbox_config c
+  set stream_table_oid = source, stream_table_schema = n.nspname, stream_table_name = r.relname,
+      key_columns = _outbox_rebind.key_columns,
+      key_attnums = pgtrickle._attnums(source, _outbox_rebind.key_columns),
+      retention_hours = _outbox_rebind.retention_hours,
+      inline_threshold_rows = _outbox_rebind.inline_threshold_rows,
+      inline_threshold_bytes = _outbox_rebind.inline_threshold_bytes,
+      notify = _outbox_rebind.notify, capture = _outbox_rebind.capture,
+      source_dropped_at = null, problem = null
+  from pg_class r join pg_namespace n on n.oid = r.relnamespace
+  where c.outbox_number = number and r.oid = source;
+end $$;
+
+create or replace function pgtrickle._attnums(source oid, columns text[]) returns smallint[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select array_agg(a.attnum order by k.ord)
+  from unnest(columns) with ordinality k (name, ord)
+  left join pg_attribute a on a.attrelid = source and a.attname = k.name and a.attnum > 0
+    and not a.attisdropped;
+$$;
+
+-- The number of the outbox whose table had a table's name, and was dropped; null where there is none.
+-- It is an error where its rows cannot be followed by those of the table, and are not delivered yet.
+create or replace function pgtrickle._outbox_former(source regclass, kind text) returns int
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  former pgtrickle.pgt_outbox_config;
+  missing record;
+begin
+  select c.* into former
+  from pgtrickle.pgt_outbox_config c
+  join pg_class r on r.oid = source and r.relname = c.stream_table_name
+  join pg_namespace n on n.oid = r.relnamespace and n.nspname = c.stream_table_schema
+  where c.kind <> 'events'
+    and not exists (select from pg_class t where t.oid = c.stream_table_oid)
+  order by c.outbox_number desc limit 1;
+  if former.kind = 'table' and _outbox_former.kind = 'table' then
+    return former.outbox_number;
+  elsif former.outbox_number is not null then
+    select * into missing from pgtrickle._outbox_undelivered(former.outbox_number) limit 1;
+    if found then
+      raise exception 'the outbox %, of a table of this name that was dropped, holds % rows that % '
+                      'has not delivered', former.outbox_table_name, missing.rows,
+                      coalesce('pipeline ' || quote_ident(missing.pipeline), 'a relay')
+        using errcode = 'object_not_in_prerequisite_state',
+              hint = format('Let them be delivered, or give them up: '
+                            'SELECT pgtrickle.disable_outbox(%L);', former.outbox_table_name);
+    end if;
+  end if;
+  return null;
+end $$;
+
+-- Makes an outbox record a table that is locked, and begins with all its rows.
+create or replace function pgtrickle._outbox_take_over(number int, source regclass, reason text)
+returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgtrickle._outbox_begin_capture(number, source);
+  perform pgtrickle._capture_relation(number, source, 'FULL', null, reason);
+  perform pgtrickle._outbox_refreshed(number);
+  perform pgtrickle._outbox_judge(number);
+end $$;
+
+-- The relation that has the name now which the table of an outbox had when the outbox was made.
+create or replace function pgtrickle._outbox_namesake(number int) returns regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select r.oid
+  from pgtrickle.pgt_outbox_config c
+  join pg_namespace n on n.nspname = c.stream_table_schema
+  join pg_class r on r.relnamespace = n.oid and r.relname = c.stream_table_name
+    and r.relkind in ('r', 'p', 'f', 'v', 'm')
+  where c.outbox_number = number;
+$$;
+
+-- Binds an outbox to another table: the one that has the name now which its table had when the outbox
+-- was made, or the one that is named. What it has recorded stays, and is followed by a full refresh.
+-- Bound to the table that it records already, it takes that one's name.
+create or replace function pgtrickle.rebind_outbox(name text, to_table text default null)
+returns text
+language plpgsql
+as $$
+begin
+  return pgtrickle._outbox_rebind_to(name, case when to_table is not null then
+    pgtrickle._outbox_source(to_table, pg_catalog.current_setting('search_path')) end);
+end $$;
+comment on function pgtrickle.rebind_outbox(text, text) is
+  'Lets an outbox record the table that has its table''s name now, or another; nothing is dropped';
+
+create or replace function pgtrickle._outbox_rebind_to(name text, wanted regclass) returns text
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  outbox constant pgtrickle.pgt_outbox_config := pgtrickle._outbox_named(name);
+  number constant int := outbox.outbox_number;
+  former constant regclass := (select c.oid from pg_class c where c.oid = outbox.stream_table_oid);
+  source constant regclass := coalesce(wanted, pgtrickle._outbox_namesake(number));
+  keys text[] := outbox.key_columns;
+  rel regclass;
+begin
+  if outbox.kind <> 'table' then
+    raise exception 'outbox "%" does not record a table', name using errcode = 'wrong_object_type';
+  elsif source is null then
+    raise exception 'there is no table %.%', quote_ident(outbox.stream_table_schema),
+      quote_ident(outbox.stream_table_name) using errcode = 'undefined_table';
+  elsif exists (select from pgtrickle.pgt_outbox_config c
+                where c.stream_table_oid = source and c.outbox_number <> number) then
+    raise exception 'table % has an outbox of its own', source
+      using errcode = 'duplicate_object',
+            hint = 'SELECT pgtrickle.disable_outbox() drops it with its rows.';
+  elsif exists (select from pgtrickle.pgt_stream_tables s where s.pgt_relid = source) then
+    raise exception '% is a stream table', source using errcode = 'wrong_object_type';
+  end if;
+  perform pgtrickle._require_fresh_snapshots('rebind_outbox()');
+  if former is not null then
+    perform pgtrickle._outbox_check_owner(former);
+    perform pgtrickle._lock_against_writers(former);
+  end if;
+  if source is distinct from former then
+    perform pgtrickle._outbox_check_source(source);
+    perform pgtrickle._lock_against_writers(source);
+    if array_position(pgtrickle._attnums(source, keys), null) is not null then
+      keys := pgtrickle._primary_key(source);
+    end if;
+    if former is not null then
+      for rel in select p.rel from pgtrickle._capture_places(former) p loop
+        perform pgtrickle._capture_detach(number, rel);
+      end loop;
+    end if;
+  end if;
+  perform pgtrickle._outbox_rebind(
+    number, source, keys, outbox.retention_hours, outbox.inline_threshold_rows,
+    outbox.inline_threshold_bytes, outbox.notify,
+    case when source is distinct from former and outbox.capture = 'statement'
+         then pgtrickle._outbox_capture_kind(source, 'auto') else outbox.capture end);
+  if source is distinct from former then
+    perform pgtrickle._outbox_take_over(number, source, format(
+      'the outbox records %s instead of %s', source, coalesce(former::text, 'a dropped table')));
+  else
+    perform pgtrickle._outbox_judge(number);
+  end if;
+  return outbox.outbox_table_name;
+end $$;
+
+-- An outbox whose table is gone, or which finds itself in another database. After a dump and restore
+-- the table has another oid, and still our triggers: it is bound to that one. An outbox whose table
+-- was dropped stays until its rows are gone: retention and readers come first. True where there was
+-- something to do.
+create or replace function pgtrickle._upkeep_dropped(number int) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  outbox pgtrickle.pgt_outbox_config;
+  found_rel oid;
+  anew constant text := (
+    select format('%I.%I', c.stream_table_schema, c.stream_table_name)
+    from pgtrickle.pgt_outbox_config c where c.outbox_number = number);
+  empty boolean;
+  noted boolean;
+begin
+  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  if not (select f.gone from pgtrickle._upkeep_findings(number) f) then
+    return false;
+  end if;
+  select t.tgrelid into found_rel
+  from pg_trigger t
+  join pg_class c on c.oid = t.tgrelid
+  join pg_namespace n on n.oid = c.relnamespace
+  where t.tgname = format('!pgtrickle_%s_begin', number)
+    -- Any role can give a trigger that name; only the owner of the table may attach the function.
+    and t.tgfoid = to_regprocedure(format('pgtrickle._capture_%s_begin()', number))
+    and t.tgparentid = 0 and outbox.kind = 'table'
+    and ((n.nspname, c.relname) = (outbox.stream_table_schema, outbox.stream_table_name)
+         or exists (select from pgtrickle._outbox_signatures s
+                    where s.outbox_number = number and s.server <> pgtrickle._server()))
+  order by n.nspname = outbox.stream_table_schema and c.relname = outbox.stream_table_name desc,
+           pg_partition_root(c.oid) is null desc, pg_partition_root(c.oid) = c.oid desc
+  limit 1;
+  if found_rel is not null then
+    perform pgtrickle._outbox_restored(number, found_rel);
+    return true;
+  elsif outbox.source_dropped_at is null then
+    update pgtrickle.pgt_outbox_config c
+    set source_dropped_at = clock_timestamp(), stream_table_oid = null
+    where c.outbox_number = number;
+  end if;
+  execute format('select not exists (select from pgtrickle.%I)', outbox.outbox_table_name)
+    into empty;
+  if outbox.source_dropped_at is not null and empty then
+    perform pgtrickle._outbox_drop(number);
+    return true;
+  end if;
+  noted := pgtrickle._outbox_note(number, case when pgtrickle._outbox_namesake(number) is not null
+    then format('not recorded: %s, for the table that had this name was dropped. SELECT '
+                'pgtrickle.enable_outbox(%L) records it, behind what this outbox still holds', anew,
+                anew) end);
+  return noted or outbox.source_dropped_at is null;
+end $$;
+
+-- Binds an outbox to its table after a restore, where oids, positions of columns and versions of rows
+-- are others, and asks for a full refresh.
+create or replace function pgtrickle._outbox_restored(number int, source oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update pgtrickle.pgt_outbox_config c set stream_table_oid = null
+  where c.stream_table_oid = source and c.outbox_number <> number;
+  update pgtrickle.pgt_outbox_config c
+  set stream_table_oid = source, source_dropped_at = null,
+      key_attnums = pgtrickle._attnums(source, c.key_columns),
+      outbox_oid = format('pgtrickle.%I', c.outbox_table_name)::regclass
+  where c.outbox_number = number;
+  perform pgtrickle._capture_generate(number);
+  perform pgtrickle._partitions_note(number);
+  insert into pgtrickle._outbox_signatures
+    (outbox_number, server, columns, storage, triggers, wanted)
+  select number, pgtrickle._server(), n.columns, n.storage, n.triggers,
+         'the database was restored or upgraded'
+  from pgtrickle._signatures_now(number) n
+  on conflict (outbox_number) do update
+  set server = excluded.server, columns = excluded.columns, storage = excluded.storage,
+      triggers = excluded.triggers, wanted = excluded.wanted;
+  perform pgtrickle._outbox_judge(number);
+end $$;
