@@ -136,8 +136,12 @@ begin
     from pgtrickle.relay_instances i group by 1
   ), positions as materialized (
     select o.relay_group_id, o.pipeline_id, o.updated_at, o.seen_at,
-           o.last_change_id - case when o.last_row > 0 then 1 else 0 end as needs_after
+           case when o.last_row > 0 then o.last_change_id - 1
+                when o.skipped is null then o.last_change_id
+                else pgtrickle._position_passes(c.outbox_table_name, o.last_change_id, o.skipped)
+                end as needs_after
     from pgtrickle.relay_consumer_offsets o
+    join pgtrickle.pgt_outbox_config c using (incarnation)
     where o.incarnation = _outbox_holders.incarnation
   ), claims (relay_group_id, pipeline, needs_after, why, sign_of_life, config) as (
     -- Positions, by what became of their pipelines.
@@ -281,13 +285,14 @@ declare
   lost jsonb := '[]';
 begin
   for reader in
-    select o.relay_group_id, o.pipeline_id, o.last_change_id, o.lost_rows
+    select o.relay_group_id, o.pipeline_id, o.last_change_id, o.lost_rows, o.skipped
     from pgtrickle.relay_consumer_offsets o
     where o.incarnation = outbox.incarnation and o.last_change_id < deleted_to
   loop
-    execute format('select count(*) from pgtrickle.%I where id > $1 and id <= $2',
-                   outbox.outbox_table_name)
-      into missed using greatest(reader.last_change_id, outbox.purged_below), deleted_to;
+    execute format('select count(*) from pgtrickle.%I where id > $1 and id <= $2 '
+                   'and (id <@ $3) is not true', outbox.outbox_table_name)
+      into missed using greatest(reader.last_change_id, outbox.purged_below), deleted_to,
+                        reader.skipped;
     continue when missed = 0;
     update pgtrickle.relay_consumer_offsets o set lost_rows = o.lost_rows + missed
     where o.incarnation = outbox.incarnation and o.relay_group_id = reader.relay_group_id

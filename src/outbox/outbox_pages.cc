@@ -47,10 +47,19 @@ Result<OutboxReader::Statement> OutboxReader::send(Lease lease, const ReadLimits
     asked.bytes *= kBatchesAStatement;
   }
   const std::int64_t rows = page_size(asked);
+  jump();
   horizon_.begin_read();
   auto sent = start_rows(*lease, decoder_, horizon_.frontier(), kNoEnd, rows);
   if (!sent) return fail(sent.error());
   return Statement{std::move(lease), rows, SteadyClock::now()};
+}
+
+/// Rows that are skipped are not read where they come next.
+void OutboxReader::jump() {
+  const std::int64_t end = skipped_.run_end(horizon_.frontier() + 1);
+  if (end == 0) return;
+  horizon_.jump_to(end);
+  skipped_to_ = end;
 }
 
 /// The statement that is under way, or a new one.
@@ -137,8 +146,14 @@ bool OutboxReader::take_row(OutboxRow& row, Page& page, RecordBatch& batch) {
     return false;
   }
   page.gap_passed = page.gap_passed || id != before + 1;
+  if (skipped_.contains(id)) {
+    page.bytes += row.bytes;  // held until the page ends
+    skipped_to_ = id;
+    return true;
+  }
   if (row.claim_check) {
-    const std::int64_t settled_id = batch.empty() ? last_.id : batch.records.back().id;
+    const std::int64_t settled_id =
+        std::max(batch.empty() ? last_.id : batch.records.back().id, skipped_to_);
     const bool resumed = resume_row_ > 0 && row.record.pgt_id == last_.mark;
     claim_ = std::make_unique<ClaimCheck>(row, settled_id, resumed ? resume_row_ : 0, outbox_,
                                           delta_max_rows_, max_record_bytes_);

@@ -28,7 +28,8 @@ constexpr std::int64_t kFarFromTail = 100;
 }  // namespace
 
 OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox,
-                           PositionKey key, const OutboxOptions& options, Position start)
+                           PositionKey key, const OutboxOptions& options, Position start,
+                           SkipSet skipped)
     : pool_(pool),
       wake_(std::move(wake)),
       outbox_(std::move(outbox)),
@@ -37,6 +38,7 @@ OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, Out
       max_record_bytes_(options.max_record_bytes),
       decoder_(outbox_, options.max_record_bytes),
       horizon_(start.id),
+      skipped_(std::move(skipped)),
       last_(std::move(start)),
       resume_row_(last_.row),
       pokes_(wake_->pokes()),
@@ -101,15 +103,16 @@ Result<void> OutboxReader::verify(Connection& connection, std::stop_token stop) 
   if (!facts) return fail(facts.error());
   if (auto error = judge_position(last_, *facts, outbox_.table, key_.pipeline)) {
     // What is under way was read from a history that is no more: nothing of it may be settled.
-    if (error->code == "outbox_rewound") error->error_class = ErrorClass::fenced;
+    if (error->code == kRewound) error->error_class = ErrorClass::fenced;
     return fail(std::move(*error));
   }
   if (!last_.mark.empty() && !facts->mark && facts->purged_below < last_.id) {
-    return fail(ErrorClass::fenced, "outbox_rewound",
+    return fail(ErrorClass::fenced, std::string(kRewound),
                 fmt::format("row {} of outbox {}, which was read, is no longer there", last_.id,
                             outbox_.table));
   }
   horizon_ = Horizon(claim_ ? claim_->outbox_id() : last_.id);
+  skipped_to_ = 0;
   fetch_now_ = true;
   blocked_ = false;
   return {};
@@ -261,6 +264,7 @@ void OutboxReader::note_handed_out(const RecordBatch& batch) {
   if (batch.empty()) return;
   const Record& record = batch.records.back();
   last_ = Position{record.id, record.row, std::string(record.mark)};
+  if (last_.id >= skipped_.last()) skipped_.clear();
 }
 
 bool OutboxReader::pause(milliseconds time, std::stop_token stop) const {

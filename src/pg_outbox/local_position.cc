@@ -51,8 +51,8 @@ Result<bool> LocalPosition::restart_if_allowed(std::stop_token stop) {
   outbox::OutboxInfo table;
   const std::lock_guard lock(mutex_);
   table.incarnation = incarnation_;
-  auto set = outbox::rewind_position(**lease, table, {group_, pipeline_}, token_, {}, deadline,
-                                     std::move(stop));
+  auto set = outbox::rewind_position(**lease, table, {group_, pipeline_}, token_, {}, false,
+                                     deadline, std::move(stop));
   if (!set) return fail(set.error());
   settled_ = {};
   return true;

@@ -91,6 +91,7 @@ CALLS = {
     "relay_dlq_purge": dict(older_than="1 day"),
     "relay_dlq_retry": dict(id="@dead_letter"),
     "relay_dlq_retry_all": dict(pipeline="forward"),
+    "relay_first_position": dict(incarnation="@incarnation", start="earliest"),
     "relay_housekeeping": dict(),
     "relay_open_inbox": dict(inbox_name="later", inbox_table=None, max_retries=3, schedule=None,
                              with_dead_letter=True, retention_hours=5),
