@@ -26,10 +26,12 @@ create table if not exists pgtrickle.relay_consumer_offsets (
   seen_at        timestamptz not null default clock_timestamp(),
   skipped        int8multirange,
   skipped_mark   uuid,
+  outbox_name    text,
   primary key (relay_group_id, pipeline_id, incarnation)
 );
 alter table pgtrickle.relay_consumer_offsets add column if not exists skipped int8multirange;
 alter table pgtrickle.relay_consumer_offsets add column if not exists skipped_mark uuid;
+alter table pgtrickle.relay_consumer_offsets add column if not exists outbox_name text;
 comment on table pgtrickle.relay_consumer_offsets is
   'How far each pipeline of each group has read each outbox; incarnation tells an outbox from a '
   'later one of the same name';
@@ -38,6 +40,8 @@ comment on column pgtrickle.relay_consumer_offsets.seen_at is
 comment on column pgtrickle.relay_consumer_offsets.lost_rows is
   'Rows that retention deleted although this pipeline had not read them, because it no longer held '
   'them back; at most that many where they were gone before it began';
+comment on column pgtrickle.relay_consumer_offsets.outbox_name is
+  'By which name the pipeline means this outbox; null: not known';
 comment on column pgtrickle.relay_consumer_offsets.skipped is
   'Ids beyond the position that are not delivered: they were published before a start at "latest"';
 comment on column pgtrickle.relay_consumer_offsets.skipped_mark is
@@ -69,7 +73,7 @@ end $$;
 drop function if exists pgtrickle.relay_claim_position(text, text, uuid, text, text);
 create or replace function pgtrickle.relay_claim_position(
   relay_group text, pipeline text, incarnation uuid, worker text, start text,
-  skipping int8multirange default null)
+  outbox_name text default null, skipping int8multirange default null)
 returns table (owner_token uuid, last_change_id bigint, last_row bigint, last_pgt_id uuid,
                is_new boolean, skipped int8multirange)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -90,7 +94,8 @@ begin
   loop
     return query
       update pgtrickle.relay_consumer_offsets o
-      set owner_token = token, worker_id = worker, seen_at = clock_timestamp()
+      set owner_token = token, worker_id = worker, seen_at = clock_timestamp(),
+          outbox_name = coalesce(relay_claim_position.outbox_name, o.outbox_name)
       where o.relay_group_id = relay_group and o.pipeline_id = pipeline
         and o.incarnation = relay_claim_position.incarnation
       returning token, o.last_change_id, o.last_row, o.last_pgt_id, false, o.skipped;
@@ -102,9 +107,10 @@ begin
     return query
       insert into pgtrickle.relay_consumer_offsets as o
         (relay_group_id, pipeline_id, incarnation, last_change_id, last_pgt_id, lost_rows, skipped,
-         skipped_mark, owner_token, worker_id)
+         skipped_mark, outbox_name, owner_token, worker_id)
       select relay_group, pipeline, relay_claim_position.incarnation, f.change_id, f.mark,
-             f.lost_rows, coalesce(f.skipped, skipping), f.skipped_mark, token, worker
+             f.lost_rows, coalesce(f.skipped, skipping), f.skipped_mark, relay_claim_position.outbox_name,
+             token, worker
       from pgtrickle.relay_first_position(relay_claim_position.incarnation, start) f
       on conflict do nothing
       returning token, o.last_change_id, o.last_row, o.last_pgt_id, true, o.skipped;
@@ -112,7 +118,7 @@ begin
   end loop;
 end $$;
 comment on function
-  pgtrickle.relay_claim_position(text, text, uuid, text, text, int8multirange) is
+  pgtrickle.relay_claim_position(text, text, uuid, text, text, text, int8multirange) is
   'For the relay: takes ownership of a pipeline''s position';
 
 -- Moves a position forward. False: the caller is no longer the owner (or the pipeline was deleted),

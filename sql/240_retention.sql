@@ -75,15 +75,18 @@ begin
   return look.settled_to;
 end $$;
 
--- Whether a pipeline's name for an outbox means this one. A name that cannot be resolved now counts
+-- Whether a pipeline's name for an outbox means this one, to it. A name that cannot be resolved now counts
 -- as meaning it: who may need rows keeps them.
-create or replace function pgtrickle._names_outbox(outbox_name text, incarnation uuid)
-returns boolean
+drop function if exists pgtrickle._names_outbox(text, uuid);  -- of earlier versions
+create or replace function pgtrickle._names_outbox(outbox_name text, pipeline text,
+                                                   incarnation uuid) returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return coalesce((select r.incarnation = _names_outbox.incarnation
-                   from pgtrickle.relay_resolve_outbox(outbox_name) r), true);
+  return coalesce((select c.incarnation = _names_outbox.incarnation
+                   from pgtrickle.pgt_outbox_config c
+                   where c.outbox_number = pgtrickle._pipeline_outbox(
+                     _names_outbox.outbox_name, null, _names_outbox.pipeline)), true);
 exception when others then
   return true;
 end $$;
@@ -115,7 +118,7 @@ begin
   )
   select c.name, c.enabled, c.config, c.updated_at, c.enabled_changed_at
   from candidates c
-  where pgtrickle._names_outbox(c.outbox_name, _outbox_pipelines.incarnation);
+  where pgtrickle._names_outbox(c.outbox_name, c.name, _outbox_pipelines.incarnation);
 end $$;
 
 -- Everybody who has a claim on the rows of an outbox: rows after needs_after; `holds` says whether

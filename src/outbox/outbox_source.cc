@@ -110,7 +110,8 @@ Result<void> OutboxSource::Impl::open(std::stop_token token) {
   if (!lease) return fail(lease.error());
   postgres::Connection& connection = **lease;
   const Deadline deadline = Deadline::after(kStatementTimeout);
-  auto found = resolve_outbox(connection, options.outbox, deadline, token);
+  auto found =
+      resolve_outbox(connection, options.outbox, options.group, options.pipeline, deadline, token);
   if (!found) return fail(found.error());
   if (auto checked = check_outbox(connection, *found, deadline, token); !checked) return checked;
   auto ownership = options.owns ? claim(connection, *found, deadline, token)
@@ -134,8 +135,8 @@ Result<void> OutboxSource::Impl::open(std::stop_token token) {
 Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
                                             const OutboxInfo& found, Deadline deadline,
                                             std::stop_token token) {
-  auto ownership =
-      claim_position(connection, found, key, options.worker_id, options.start, deadline, token);
+  auto ownership = claim_position(connection, found, key, options.worker_id, options.start,
+                                  options.outbox, deadline, token);
   if (!ownership) return ownership;
   const auto facts = look_at_position(connection, found, key, ownership->position, deadline, token);
   if (!facts) return fail(facts.error());

@@ -36,13 +36,13 @@ Error fenced_by_another(const PositionKey& key) {
 
 Result<Ownership> claim_position(postgres::Connection& connection, const OutboxInfo& outbox,
                                  const PositionKey& key, const std::string& worker,
-                                 const std::string& start, Deadline deadline,
-                                 std::stop_token stop) {
+                                 const std::string& start, const postgres::Param& outbox_name,
+                                 Deadline deadline, std::stop_token stop) {
   const auto claimed = connection.query(
       "select owner_token, last_change_id, last_row, coalesce(last_pgt_id::text, ''), is_new, "
       "coalesce(skipped, '{}') "
-      "from pgtrickle.relay_claim_position($1, $2, $3, $4, $5)",
-      {key.group, key.pipeline, outbox.incarnation, worker, start}, deadline, stop);
+      "from pgtrickle.relay_claim_position($1, $2, $3, $4, $5, $6)",
+      {key.group, key.pipeline, outbox.incarnation, worker, start, outbox_name}, deadline, stop);
   if (!claimed) return fail(explain_missing_schema(claimed.error()));
   if (claimed->empty()) {
     return fail(ErrorClass::misconfigured, "position",

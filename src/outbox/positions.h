@@ -30,10 +30,12 @@ struct Ownership {
   bool is_new = false;
 };
 
-/// Takes ownership; who had it before is fenced.
+/// Takes ownership; who had it before is fenced. `outbox_name`: how the pipeline names the outbox;
+/// null: it is none of this database.
 Result<Ownership> claim_position(postgres::Connection& connection, const OutboxInfo& outbox,
                                  const PositionKey& key, const std::string& worker,
-                                 const std::string& start, Deadline deadline, std::stop_token stop);
+                                 const std::string& start, const postgres::Param& outbox_name,
+                                 Deadline deadline, std::stop_token stop);
 
 /// Where a reader begins that owns no position, as `start` says.
 struct FirstPosition {

@@ -31,7 +31,7 @@ Result<Position> LocalPosition::claim(const std::string& incarnation, std::int64
   outbox::OutboxInfo table;
   table.incarnation = incarnation;
   auto owned = outbox::claim_position(**lease, table, {group_, pipeline_}, worker_,
-                                      std::to_string(start), deadline, std::move(stop));
+                                      std::to_string(start), {}, deadline, std::move(stop));
   if (!owned) return fail(owned.error());
   const std::lock_guard lock(mutex_);
   incarnation_ = incarnation;

@@ -165,6 +165,8 @@ def test_latest_is_exact_among_many_writers_kills_and_owners(db, relay_bin, tmp_
                     if stop.is_set():
                         return
                     writer.execute(f"insert into orders values ({row}, 'x', 1)")
+                    if enabled.is_set() and not started.is_set() and random_.random() < 0.3:
+                        started.wait(20)  # drawn before the start, committed after it
                     if random_.random() < 0.3:
                         stop.wait(random_.random() * 0.1)
                     was_started, fate = started.is_set(), random_.random()
