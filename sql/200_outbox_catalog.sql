@@ -58,10 +58,14 @@ create table if not exists pgtrickle.pgt_outbox_config (
   problem                text,
   created_at             timestamptz not null default clock_timestamp(),
   columns_digest         text,
-  reader                 text
+  reader                 text,
+  first_key_columns      text[]
 );
 alter table pgtrickle.pgt_outbox_config add column if not exists columns_digest text;
 alter table pgtrickle.pgt_outbox_config add column if not exists reader text;
+alter table pgtrickle.pgt_outbox_config add column if not exists first_key_columns text[];
+update pgtrickle.pgt_outbox_config c set first_key_columns = coalesce(c.key_columns, '{}')
+where c.first_key_columns is null;
 
 comment on table pgtrickle.pgt_outbox_config is
   'All outboxes: what each one records, how, and under which names';
@@ -70,6 +74,9 @@ comment on column pgtrickle.pgt_outbox_config.stream_table_name is
   'table does not change it), or the name given to create_outbox';
 comment on column pgtrickle.pgt_outbox_config.incarnation is
   'Differs for an outbox that was dropped and made again, so that it inherits no position';
+comment on column pgtrickle.pgt_outbox_config.first_key_columns is
+  'What the key columns were called when the outbox was made. A row whose payload has no key_columns '
+  'has them under these names';
 comment on column pgtrickle.pgt_outbox_config.key_attnums is
   'The key columns as the table numbers them, to follow renames';
 comment on column pgtrickle.pgt_outbox_config.capture is
@@ -351,7 +358,7 @@ begin
   insert into pgtrickle.pgt_outbox_config (
     stream_table_oid, stream_table_schema, stream_table_name, outbox_table_name, outbox_oid,
     outbox_sequence, delta_table_name, latest_view_name, kind, capture, key_columns, key_attnums,
-    retention_hours, inline_threshold_rows, inline_threshold_bytes, notify)
+    retention_hours, inline_threshold_rows, inline_threshold_bytes, notify, first_key_columns)
   values (
     source, schema_name, logical_name, outbox_name,
     format('pgtrickle.%I', outbox_name)::regclass,
@@ -361,7 +368,8 @@ begin
      from unnest(_outbox_create.key_columns) with ordinality k (name, ord)
      join pg_attribute a on a.attrelid = source and a.attname = k.name and a.attnum > 0),
     _outbox_create.retention_hours, _outbox_create.inline_threshold_rows,
-    _outbox_create.inline_threshold_bytes, _outbox_create.notify)
+    _outbox_create.inline_threshold_bytes, _outbox_create.notify,
+    coalesce(_outbox_create.key_columns, '{}'))
   returning outbox_number into made;
   return made;
 end $$;

@@ -97,6 +97,14 @@ declare
   outbox record;
   now_named text;
 begin
+  -- Nearly always the table still has the name.
+  if exists (select from pgtrickle.pgt_outbox_config c
+             join pg_class r on r.oid = c.stream_table_oid
+             join pg_namespace n on n.oid = r.relnamespace
+             where c.incarnation = relay_outbox_name_holds.incarnation
+               and r.relname = named_table and n.nspname = named_schema) then
+    return true;
+  end if;
   select c.outbox_number, c.outbox_table_name into outbox
   from pgtrickle.pgt_outbox_config c
   where c.incarnation = relay_outbox_name_holds.incarnation;

@@ -11,7 +11,8 @@ namespace {
 constexpr std::string_view kResolve =
     "select c.outbox_table_name, coalesce(c.delta_table_name, ''), c.outbox_sequence, "
     "format('pgtrickle.%I', c.outbox_table_name)::regclass::oid, c.incarnation, "
-    "c.kind = 'events', c.stream_table_name, coalesce(c.key_columns, '{}'), current_database(), "
+    "c.kind = 'events', c.stream_table_name, coalesce(c.first_key_columns, '{}'), "
+    "current_database(), "
     "coalesce(c.stream_table_schema, ''), coalesce(p.named_schema, ''), p.named_table, "
     "p.named_table is null or "
     "pgtrickle.relay_outbox_name_holds(c.incarnation, p.named_schema, p.named_table) "

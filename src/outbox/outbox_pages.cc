@@ -141,6 +141,11 @@ Result<void> OutboxReader::take_rows(Connection& connection, const ReadLimits& l
 bool OutboxReader::take_row(OutboxRow& row, Page& page, RecordBatch& batch) {
   const std::int64_t id = row.record.outbox_id;
   const std::int64_t before = horizon_.frontier();
+  const auto& shape = shape_of(row);
+  if (shape != batch.shape && !batch.empty()) {
+    page.cut = true;  // the next batch begins with it
+    return false;
+  }
   if (!horizon_.pass(id)) {
     page.stopped_at = id;
     return false;
@@ -155,7 +160,7 @@ bool OutboxReader::take_row(OutboxRow& row, Page& page, RecordBatch& batch) {
     const std::int64_t settled_id =
         std::max(batch.empty() ? last_.id : batch.records.back().id, skipped_to_);
     const bool resumed = resume_row_ > 0 && row.record.pgt_id == last_.mark;
-    claim_ = std::make_unique<ClaimCheck>(row, settled_id, resumed ? resume_row_ : 0, outbox_,
+    claim_ = std::make_unique<ClaimCheck>(row, settled_id, resumed ? resume_row_ : 0, shape,
                                           delta_max_rows_, max_record_bytes_);
     resume_row_ = 0;
     page.cut = true;
@@ -163,6 +168,7 @@ bool OutboxReader::take_row(OutboxRow& row, Page& page, RecordBatch& batch) {
   }
   resume_row_ = 0;
   page.bytes += row.bytes;
+  batch.shape = shape;
   batch.records.push_back(std::move(row.record));
   return true;
 }
@@ -220,6 +226,7 @@ Result<RecordBatch> OutboxReader::read_claim(const ReadLimits& limits, std::stop
   auto lease = borrow(stop);
   if (!lease) return fail(lease.error());
   RecordBatch batch = new_batch();
+  batch.shape = claim_->shape();
   const auto finished = claim_->read(**lease, decoder_, limits, batch, stop);
   if (!finished) return fail(finished.error());
   if (*finished) claim_.reset();
@@ -251,6 +258,7 @@ Result<RecordBatch> OutboxReader::read_range(Range& range, const ReadLimits& lim
 Result<bool> OutboxReader::range_claim(Range& range, Connection& connection,
                                        const ReadLimits& limits, RecordBatch& batch,
                                        std::stop_token stop) {
+  batch.shape = range.claim->shape();
   const auto finished = range.claim->read(connection, decoder_, limits, batch, std::move(stop));
   if (!finished) return fail(finished.error());
   if (*finished) range.claim.reset();
@@ -276,11 +284,17 @@ Result<bool> OutboxReader::range_page(Range& range, Connection& connection,
     if (!row) return fail(row.error());
     ++page.rows;
     page.bytes += row->bytes;
+    const auto& shape = shape_of(*row);
+    if (shape != batch.shape && !batch.empty()) {
+      leave(connection, page);
+      return true;
+    }
     range.done = row->record.outbox_id;
     if (row->claim_check) {
-      range.claim = std::make_unique<ClaimCheck>(*row, range.done - 1, 0, outbox_, delta_max_rows_,
+      range.claim = std::make_unique<ClaimCheck>(*row, range.done - 1, 0, shape, delta_max_rows_,
                                                  max_record_bytes_);
     } else {
+      batch.shape = shape;
       batch.records.push_back(std::move(row->record));
     }
     if (range.claim || page.bytes >= limits.bytes) {

@@ -6,6 +6,8 @@
 #include <condition_variable>
 #include <utility>
 
+#include "outbox/payload_decoder.h"
+
 namespace relay::outbox {
 
 using postgres::Connection;
@@ -258,6 +260,18 @@ RecordBatch OutboxReader::new_batch() const {
   RecordBatch batch;
   batch.shape = outbox_.shape;
   return batch;
+}
+
+/// The key columns had other names when the row was recorded than when the outbox was made.
+const std::shared_ptr<const TableShape>& OutboxReader::shape_of(const OutboxRow& row) {
+  if (row.key_columns.empty()) return outbox_.shape;
+  const auto known = shapes_.find(row.key_columns);
+  if (known != shapes_.end()) return known->second;
+  TableShape shape = *outbox_.shape;
+  shape.key_columns.clear();
+  if (!read_texts(row.key_columns, shape.key_columns)) shape.key_columns.clear();
+  return shapes_.emplace(row.key_columns, std::make_shared<const TableShape>(std::move(shape)))
+      .first->second;
 }
 
 void OutboxReader::note_handed_out(const RecordBatch& batch) {

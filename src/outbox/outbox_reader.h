@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -109,6 +111,7 @@ class OutboxReader final : private postgres::Keeper {
                           RecordBatch& batch, std::stop_token stop);
   Result<RecordBatch> read_claim(const ReadLimits& limits, std::stop_token stop);
   RecordBatch new_batch() const;
+  const std::shared_ptr<const TableShape>& shape_of(const OutboxRow& row);
   void note_handed_out(const RecordBatch& batch);
   std::int64_t known() const;
   bool pause(std::chrono::milliseconds time, std::stop_token stop) const;
@@ -120,6 +123,9 @@ class OutboxReader final : private postgres::Keeper {
   const std::int64_t delta_max_rows_;
   const std::int64_t max_record_bytes_;
   const RowDecoder decoder_;
+
+  /// Shapes of rows whose key columns had other names, by what their payloads say.
+  std::map<std::string, std::shared_ptr<const TableShape>, std::less<>> shapes_;
 
   Horizon horizon_;
   SkipSet skipped_;              // published before this reader's position began

@@ -143,6 +143,7 @@ void take_payload(std::string_view text, OutboxRow& row) {
   delta.refresh_duration_ms = payload->refresh_duration_ms;
   delta.full_refresh = payload->full_refresh;
   row.claim_check = row.claim_check || payload->claim_check;
+  row.key_columns = payload->key_columns;
 }
 
 std::string rows_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {
