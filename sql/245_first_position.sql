@@ -35,9 +35,15 @@ create or replace function pgtrickle._latest_position(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  execute format('select range_agg(int8range(o.id, o.id + 1)), '
-                 '(array_agg(o.pgt_id order by o.id desc))[1] from pgtrickle.%I o where o.id > $1',
-                 outbox.outbox_table_name)
+  -- One statement, so that all of it is of one moment.
+  execute format($sql$
+    select (select range_agg(int8range(run.first_id, run.last_id + 1))
+            from (select min(r.id) as first_id, max(r.id) as last_id
+                  from (select o.id, o.id - row_number() over (order by o.id) as run
+                        from pgtrickle.%1$I o where o.id > $1) r
+                  group by r.run) run),
+           (select o.pgt_id from pgtrickle.%1$I o where o.id > $1 order by o.id desc limit 1)$sql$,
+    outbox.outbox_table_name)
     into skipped, skipped_mark using settled;
   -- A row that is there gives the position a mark, by which a failover that lost rows is seen.
   execute format('select o.id, o.pgt_id from pgtrickle.%I o where o.id <= $1 '
