@@ -8,6 +8,9 @@
 -- Positions are ordered by (last_change_id, last_row). With last_row 0 every outbox row up to and
 -- including last_change_id is settled; with another the reader is in the middle of a claim check,
 -- and retention keeps last_change_id itself as well.
+--
+-- A position that began at 'latest' also has the ids beyond it that were published before (`skipped`),
+-- until it has passed them: what commits later may have a smaller id.
 
 create table if not exists pgtrickle.relay_consumer_offsets (
   relay_group_id text not null,
@@ -21,8 +24,14 @@ create table if not exists pgtrickle.relay_consumer_offsets (
   lost_rows      bigint not null default 0,
   updated_at     timestamptz not null default clock_timestamp(),
   seen_at        timestamptz not null default clock_timestamp(),
+  skipped        int8multirange,
+  skipped_mark   uuid,
+  outbox_name    text,
   primary key (relay_group_id, pipeline_id, incarnation)
 );
+alter table pgtrickle.relay_consumer_offsets add column if not exists skipped int8multirange;
+alter table pgtrickle.relay_consumer_offsets add column if not exists skipped_mark uuid;
+alter table pgtrickle.relay_consumer_offsets add column if not exists outbox_name text;
 comment on table pgtrickle.relay_consumer_offsets is
   'How far each pipeline of each group has read each outbox; incarnation tells an outbox from a '
   'later one of the same name';
@@ -30,45 +39,43 @@ comment on column pgtrickle.relay_consumer_offsets.seen_at is
   'When housekeeping last saw a living relay behind this position (to the hour)';
 comment on column pgtrickle.relay_consumer_offsets.lost_rows is
   'Rows that retention deleted although this pipeline had not read them, because it no longer held '
-  'them back';
+  'them back; at most that many where they were gone before it began';
+comment on column pgtrickle.relay_consumer_offsets.outbox_name is
+  'By which name the pipeline means this outbox; null: not known';
+comment on column pgtrickle.relay_consumer_offsets.skipped is
+  'Ids beyond the position that are not delivered: they were published before a start at "latest"';
+comment on column pgtrickle.relay_consumer_offsets.skipped_mark is
+  'pgt_id of the row that has the highest id of skipped';
 
--- Where a new position begins: 'earliest' (all that is kept), 'latest' (what comes from now on), or
--- the id of the first row to deliver.
-create or replace function pgtrickle._first_position(incarnation uuid, start text) returns bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+-- The highest id up to which a position needs no row any more: its own, and beyond it the ids that it
+-- skips with the gaps between them. The caller knows which gaps may still be filled.
+create or replace function pgtrickle._position_passes(outbox_table text, last_change_id bigint,
+                                                      skipped int8multirange) returns bigint
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox record;
+  run int8range;
+  passed bigint := last_change_id;
+  needed boolean;
 begin
-  -- The lock lets a batch of retention end first, and keeps the next one until the position is
-  -- stored, so that no row is deleted in front of a new reader unseen.
-  select c.purged_below, c.outbox_sequence into outbox
-  from pgtrickle.pgt_outbox_config c
-  where c.incarnation = _first_position.incarnation
-  for share;
-  if start = 'earliest' then
-    return coalesce(outbox.purged_below, 0);
-  elsif start ~ '^\d{1,18}$' then
-    return greatest(start::bigint - 1, 0);
-  elsif start is distinct from 'latest' then
-    raise exception 'a pipeline cannot start at "%"', coalesce(start, '(null)')
-      using errcode = 'invalid_parameter_value',
-            hint = 'It is "earliest", "latest", or the id of the first row to deliver.';
-  elsif outbox.outbox_sequence is null then
-    raise exception 'a pipeline cannot start at "latest": there is no outbox of incarnation %',
-        incarnation
-      using errcode = 'undefined_object', hint = 'Resolve the outbox again: it was made anew.';
-  end if;
-  return coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
+  for run in select r from unnest(skipped) r where upper(r) > last_change_id loop
+    execute format('select exists (select from pgtrickle.%I where id > $1 and id < $2)',
+                   outbox_table) into needed using passed, lower(run);
+    exit when needed;
+    passed := greatest(passed, upper(run) - 1);
+  end loop;
+  return passed;
 end $$;
 
 -- Takes ownership of a position, and makes it where there is none. The previous owner is fenced from
 -- now on. Raises where `start` of a new position cannot be understood, and where another relay holds
 -- the lease of the pipeline: a stale owner must not fence the one that replaced it.
-create or replace function pgtrickle.relay_claim_position(relay_group text, pipeline text,
-                                                          incarnation uuid, worker text, start text)
+drop function if exists pgtrickle.relay_claim_position(text, text, uuid, text, text);
+create or replace function pgtrickle.relay_claim_position(
+  relay_group text, pipeline text, incarnation uuid, worker text, start text,
+  outbox_name text default null, skipping int8multirange default null)
 returns table (owner_token uuid, last_change_id bigint, last_row bigint, last_pgt_id uuid,
-               is_new boolean)
+               is_new boolean, skipped int8multirange)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -87,22 +94,31 @@ begin
   loop
     return query
       update pgtrickle.relay_consumer_offsets o
-      set owner_token = token, worker_id = worker, seen_at = clock_timestamp()
+      set owner_token = token, worker_id = worker, seen_at = clock_timestamp(),
+          outbox_name = coalesce(relay_claim_position.outbox_name, o.outbox_name)
       where o.relay_group_id = relay_group and o.pipeline_id = pipeline
         and o.incarnation = relay_claim_position.incarnation
-      returning token, o.last_change_id, o.last_row, o.last_pgt_id, false;
+      returning token, o.last_change_id, o.last_row, o.last_pgt_id, false, o.skipped;
     exit when found;
+    -- Where a pipeline began must survive a crash of the server: it would begin later again.
+    if current_setting('synchronous_commit') = 'off' then
+      perform set_config('synchronous_commit', 'on', true);
+    end if;
     return query
       insert into pgtrickle.relay_consumer_offsets as o
-        (relay_group_id, pipeline_id, incarnation, last_change_id, owner_token, worker_id)
-      values (relay_group, pipeline, relay_claim_position.incarnation,
-              pgtrickle._first_position(relay_claim_position.incarnation, start), token, worker)
+        (relay_group_id, pipeline_id, incarnation, last_change_id, last_pgt_id, lost_rows, skipped,
+         skipped_mark, outbox_name, owner_token, worker_id)
+      select relay_group, pipeline, relay_claim_position.incarnation, f.change_id, f.mark,
+             f.lost_rows, coalesce(f.skipped, skipping), f.skipped_mark, relay_claim_position.outbox_name,
+             token, worker
+      from pgtrickle.relay_first_position(relay_claim_position.incarnation, start) f
       on conflict do nothing
-      returning token, o.last_change_id, o.last_row, o.last_pgt_id, true;
+      returning token, o.last_change_id, o.last_row, o.last_pgt_id, true, o.skipped;
     exit when found;
   end loop;
 end $$;
-comment on function pgtrickle.relay_claim_position(text, text, uuid, text, text) is
+comment on function
+  pgtrickle.relay_claim_position(text, text, uuid, text, text, text, int8multirange) is
   'For the relay: takes ownership of a pipeline''s position';
 
 -- Moves a position forward. False: the caller is no longer the owner (or the pipeline was deleted),
@@ -116,6 +132,7 @@ as $$
 begin
   update pgtrickle.relay_consumer_offsets o
   set last_change_id = change_id, last_row = row_num, last_pgt_id = pgt_id,
+      skipped = case when upper(o.skipped) > change_id + 1 then o.skipped end,
       updated_at = clock_timestamp()
   where o.relay_group_id = relay_group and o.pipeline_id = pipeline
     and o.incarnation = relay_commit_position.incarnation
@@ -134,17 +151,22 @@ comment on function pgtrickle.relay_commit_position(text, text, uuid, uuid, bigi
   'For the relay: moves a pipeline''s position forward; false when another instance owns it';
 
 -- Sets a position wherever it is asked to, back too: after an outbox was rewound by a failover, or
--- when the user accepted a loss. False: the caller is not the owner.
+-- when the user accepted a loss. What it skips is forgotten unless `keep_skipped`: ids of a rewound
+-- outbox are drawn again. False: the caller is not the owner.
+drop function if exists pgtrickle.relay_rewind_position(text, text, uuid, uuid, bigint, bigint, uuid);
 create or replace function pgtrickle.relay_rewind_position(relay_group text, pipeline text,
                                                            incarnation uuid, owner_token uuid,
                                                            change_id bigint,
                                                            row_num bigint default 0,
-                                                           pgt_id uuid default null) returns boolean
+                                                           pgt_id uuid default null,
+                                                           keep_skipped boolean default false)
+returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   update pgtrickle.relay_consumer_offsets o
   set last_change_id = change_id, last_row = row_num, last_pgt_id = pgt_id, lost_rows = 0,
+      skipped = case when keep_skipped and upper(o.skipped) > change_id + 1 then o.skipped end,
       updated_at = clock_timestamp()
   where o.relay_group_id = relay_group and o.pipeline_id = pipeline
     and o.incarnation = relay_rewind_position.incarnation
@@ -152,5 +174,5 @@ begin
   return found;
 end $$;
 comment on function
-  pgtrickle.relay_rewind_position(text, text, uuid, uuid, bigint, bigint, uuid) is
+  pgtrickle.relay_rewind_position(text, text, uuid, uuid, bigint, bigint, uuid, boolean) is
   'For the relay: sets a pipeline''s position, even back; false when another instance owns it';

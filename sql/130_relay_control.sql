@@ -115,8 +115,7 @@ begin
     -- Locked, so that retention deletes nothing between this look and the replay's being stored.
     select c.purged_below, c.outbox_sequence, c.outbox_table_name into outbox
     from pgtrickle.pgt_outbox_config c
-    where c.incarnation = (select r.incarnation
-                           from pgtrickle.relay_resolve_outbox(pipeline.outbox_name) r)
+    where c.outbox_number = pgtrickle._pipeline_outbox(pipeline.outbox_name, null, name)
     for share;
     if outbox.outbox_table_name is null then
       raise exception 'pipeline "%" has no outbox: "%" is gone', name, pipeline.outbox_name

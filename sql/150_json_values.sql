@@ -528,6 +528,40 @@ exception when others then
   return '{"__pgtrickle_omitted": ["*"]}';
 end $$;
 
+-- What a payload says of the key, where the key columns of an outbox's table are not called what they
+-- were called when the outbox was made: {"key_columns": [...]}, with no names where one was dropped;
+-- else {}. `trigger_name`: a relation without that trigger is not the table (after a restore the oid may
+-- be any relation's). IMMUTABLE and named by a constant oid for the same reason as fits(); and the names
+-- are those of the present under any snapshot.
+create or replace function pgtrickle_json.key_marks(rel oid, attnums smallint[], names text[],
+                                                    trigger_name text) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  now_named text[];
+begin
+  if not exists (select from pg_trigger t where t.tgrelid = rel and t.tgname = trigger_name) then
+    return '{}';
+  end if;
+  begin
+    -- The name of a dropped column is made up; a privilege on it is null.
+    select array_agg(case when has_column_privilege(rel, k.attnum, 'SELECT') is not null
+                          then o.object_names[3] end order by k.ord)
+    into now_named
+    from unnest(attnums) with ordinality k (attnum, ord)
+    cross join lateral pg_identify_object_as_address('pg_class'::regclass, rel, k.attnum) o;
+  exception when others then
+    now_named := null;
+  end;
+  if now_named = names then
+    return '{}';
+  elsif cardinality(now_named) = cardinality(attnums)
+        and array_position(now_named, null) is null then
+    return jsonb_build_object('key_columns', to_jsonb(now_named));
+  end if;
+  return '{"key_columns": []}';
+end $$;
+
 do $$
 declare
   f regprocedure;

@@ -59,10 +59,14 @@ create table if not exists pgtrickle.pgt_outbox_config (
   problem                text,
   created_at             timestamptz not null default clock_timestamp(),
   columns_digest         text,
-  reader                 text
+  reader                 text,
+  first_key_columns      text[]
 );
 alter table pgtrickle.pgt_outbox_config add column if not exists columns_digest text;
 alter table pgtrickle.pgt_outbox_config add column if not exists reader text;
+alter table pgtrickle.pgt_outbox_config add column if not exists first_key_columns text[];
+update pgtrickle.pgt_outbox_config c set first_key_columns = coalesce(c.key_columns, '{}')
+where c.first_key_columns is null;
 
 comment on table pgtrickle.pgt_outbox_config is
   'All outboxes: what each one records, how, and under which names';
@@ -71,6 +75,9 @@ comment on column pgtrickle.pgt_outbox_config.stream_table_name is
   'table does not change it), or the name given to create_outbox';
 comment on column pgtrickle.pgt_outbox_config.incarnation is
   'Differs for an outbox that was dropped and made again, so that it inherits no position';
+comment on column pgtrickle.pgt_outbox_config.first_key_columns is
+  'What the key columns were called when the outbox was made. A row whose payload has no key_columns '
+  'has them under these names';
 comment on column pgtrickle.pgt_outbox_config.key_attnums is
   'The key columns as the table numbers them, to follow renames';
 comment on column pgtrickle.pgt_outbox_config.capture is
@@ -120,10 +127,51 @@ begin
   return found_name;
 end $$;
 
+-- The parts of a name as SQL reads it; null where it cannot be read.
+create or replace function pgtrickle._name_parts(name text) returns text[]
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return parse_ident(name);
+exception when others then
+  return null;
+end $$;
+
+-- What the table of an outbox is called now, where it has lost a name to another relation; null where
+-- it has not, or where its table is gone. (After a restore the catalog's oid may be any relation's.)
+create or replace function pgtrickle._outbox_lost_name(number int, schema_name text,
+                                                       table_name text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  now_named text;
+begin
+  select format('%I.%I', n.nspname, r.relname) into now_named
+  from pgtrickle.pgt_outbox_config c
+  join pg_class r on r.oid = c.stream_table_oid
+  join pg_namespace n on n.oid = r.relnamespace
+  where c.outbox_number = number and (n.nspname <> schema_name or r.relname <> table_name);
+  if now_named is null or not exists (
+      select from pg_class x join pg_namespace n on n.oid = x.relnamespace
+      where n.nspname = schema_name and x.relname = table_name
+        and x.relkind in ('r', 'p', 'v', 'm', 'f')) then
+    return null;
+  end if;
+  return (
+    select now_named from pgtrickle.pgt_outbox_config c
+    where c.outbox_number = number
+      and (exists (select from pg_trigger t
+                   where t.tgrelid = c.stream_table_oid
+                     and t.tgname = format('!pgtrickle_%s_begin', number))
+           or exists (select from pgtrickle.pgt_stream_tables s
+                      where s.pgt_relid = c.stream_table_oid)));
+end $$;
+
 -- The outbox that a name means: its own table's name, the name of the table or stream table that it
 -- records (alone or with its schema, as the user wrote it or as the server shows it, now or when
 -- the outbox was made), or the name given to create_outbox. No row when there is none, an error
--- when several could be meant. An outbox whose table was dropped steps back behind a living one.
+-- when several could be meant. An outbox whose table was dropped steps back behind a living one, and
+-- one whose table was renamed behind that of the table which has the name now.
 create or replace function pgtrickle.relay_resolve_outbox(name text)
 returns setof pgtrickle.pgt_outbox_config
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -139,24 +187,22 @@ begin
   if found then
     return;
   end if;
-  begin
-    parts := parse_ident(name);
-  exception when others then
-    parts := null;
-  end;
+  parts := pgtrickle._name_parts(name);
 
   with names as (
     select c.outbox_number, c.source_dropped_at, c.stream_table_schema as schema_name,
-           c.stream_table_name as table_name
+           c.stream_table_name as table_name, true as stored
     from pgtrickle.pgt_outbox_config c
     union
-    select c.outbox_number, c.source_dropped_at, n.nspname, r.relname
+    select c.outbox_number, c.source_dropped_at, n.nspname, r.relname, false
     from pgtrickle.pgt_outbox_config c
     join pg_class r on r.oid = c.stream_table_oid
     join pg_namespace n on n.oid = r.relnamespace
   ), matches as (
     select distinct n.outbox_number, n.source_dropped_at is not null as dropped,
-           w.written is null as folded
+           w.written is null as folded,
+           n.stored and pgtrickle._outbox_lost_name(n.outbox_number, n.schema_name,
+                                                    n.table_name) is not null as stale
     from names n
     left join lateral (
       select v.written
@@ -169,10 +215,10 @@ begin
        or (n.schema_name is null and parts = array['pgtrickle', n.table_name])
   ), best as (
     select m.outbox_number from matches m
-    where (m.dropped, m.folded) = (select b.dropped, b.folded from matches b
-                                   order by b.dropped, b.folded limit 1)
+    where (m.dropped, m.stale, m.folded) = (select b.dropped, b.stale, b.folded from matches b
+                                            order by b.dropped, b.stale, b.folded limit 1)
   )
-  select array_agg(b.outbox_number) into found_numbers from best b;
+  select array_agg(distinct b.outbox_number) into found_numbers from best b;
 
   if cardinality(found_numbers) > 1 then
     select string_agg(format('%s (of %s)', c.outbox_table_name,
@@ -332,7 +378,7 @@ begin
   insert into pgtrickle.pgt_outbox_config (
     stream_table_oid, stream_table_schema, stream_table_name, outbox_table_name, outbox_oid,
     outbox_sequence, delta_table_name, latest_view_name, kind, capture, key_columns, key_attnums,
-    retention_hours, inline_threshold_rows, inline_threshold_bytes, notify)
+    retention_hours, inline_threshold_rows, inline_threshold_bytes, notify, first_key_columns)
   values (
     source, schema_name, logical_name, outbox_name,
     format('pgtrickle.%I', outbox_name)::regclass,
@@ -342,7 +388,8 @@ begin
      from unnest(_outbox_create.key_columns) with ordinality k (name, ord)
      join pg_attribute a on a.attrelid = source and a.attname = k.name and a.attnum > 0),
     _outbox_create.retention_hours, _outbox_create.inline_threshold_rows,
-    _outbox_create.inline_threshold_bytes, _outbox_create.notify)
+    _outbox_create.inline_threshold_bytes, _outbox_create.notify,
+    coalesce(_outbox_create.key_columns, '{}'))
   returning outbox_number into made;
   return made;
 end $$;

@@ -5,7 +5,8 @@
 -- and beyond a threshold of rows or bytes the claim check
 --   {"v": 1, "claim_check": true, "refresh_mode": ..., "refresh_duration_ms": ...}
 -- with the rows in the outbox's table of delta rows. "full_refresh": true says that the rows are
--- all rows that there are.
+-- all rows that there are. "key_columns": [...] are the names under which these rows have the key, where
+-- they are not those of when the outbox was made; empty: the rows have lost their key.
 
 -- Writes a difference into an outbox; 200_outbox_catalog.sql describes it.
 create or replace function pgtrickle._outbox_append(

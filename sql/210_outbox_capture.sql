@@ -48,17 +48,33 @@ as $$
     using (ord);
 $$;
 
+-- The expression for what a payload says of the key (pgtrickle_json.key_marks): the planner replaces it by
+-- its result, so that a statement of the application's does not pay for it.
+create or replace function pgtrickle._capture_key_marks(outbox pgtrickle.pgt_outbox_config)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case when outbox.key_attnums is null or outbox.stream_table_oid is null then ''
+              else format(' operator(pg_catalog.||) pgtrickle_json.key_marks(%L::pg_catalog.oid, '
+                          '%L::pg_catalog._int2, %L::pg_catalog._text, %L)', outbox.stream_table_oid,
+                          outbox.key_attnums, coalesce(outbox.first_key_columns, '{}'),
+                          format('!pgtrickle_%s_begin', outbox.outbox_number)) end;
+$$;
+
 -- The expression for a payload with these expressions for parts of it: {"<path>": expression}.
-create or replace function pgtrickle._capture_payload(parts jsonb) returns text
-language plpgsql immutable set search_path = pg_catalog, pg_temp
+drop function if exists pgtrickle._capture_payload(jsonb);  -- of earlier versions
+create or replace function pgtrickle._capture_payload(outbox pgtrickle.pgt_outbox_config, parts jsonb)
+returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   expression text := '''{"v": 1, "inserted": [], "deleted": [], "refresh_mode": "DIFFERENTIAL", '
-                     '"refresh_duration_ms": 0}''::pg_catalog.jsonb';
+                     '"refresh_duration_ms": 0}''::pg_catalog.jsonb'
+                     || pgtrickle._capture_key_marks(outbox);
   part record;
 begin
   for part in select * from jsonb_each_text(parts) loop
-    expression := format('pg_catalog.jsonb_set(%s, ''{%s}'', %s)', expression, part.key,
+    expression := format('pg_catalog.jsonb_set((%s), ''{%s}'', %s)', expression, part.key,
                          part.value);
   end loop;
   return expression;
@@ -97,7 +113,8 @@ as $$
                               'written); end if;'
                          else '' end, outbox.outbox_number),
     'claim_check', quote_literal('{"v": 1, "claim_check": true, "refresh_mode": "DIFFERENTIAL", '
-                                 '"refresh_duration_ms": 0}'),
+                                 '"refresh_duration_ms": 0}') || '::pg_catalog.jsonb'
+                   || pgtrickle._capture_key_marks(outbox),
     'notify', case when outbox.notify
                    then format('perform pg_catalog.pg_notify(''pgtrickle_outbox_new'', %L);',
                                outbox.outbox_table_name)
@@ -280,7 +297,7 @@ as $$
     'operator(pg_catalog.>) 1 or %s or exists (select from %I offset 1) then 0 else %s end',
     outbox.outbox_table_name, string_agg(p.kind || '_count', ', ' order by p.ord),
     string_agg('1', ', '), tg_op,
-    pgtrickle._capture_payload(jsonb_object_agg(
+    pgtrickle._capture_payload(outbox, jsonb_object_agg(
       p.kind || ',0', pgtrickle_json.row_sql(outbox.stream_table_oid, p.alias, p.alias || '.*',
                                              true))),
     string_agg(format('%I as %s', p.source, p.alias), ', ' order by p.ord),
@@ -411,7 +428,7 @@ end $body$,
       'transition', (select quote_ident(min(t.value)) from jsonb_each_text(parts) t),
       'claim_counts', concat_ws(', ', case when parts ? 'inserted' then 'total' else '0' end,
                                 case when parts ? 'deleted' then 'total' else '0' end),
-      'payload', (select pgtrickle._capture_payload(jsonb_object_agg(
+      'payload', (select pgtrickle._capture_payload(outbox, jsonb_object_agg(
                     k, format('pg_catalog.to_jsonb(%I)', k))) from jsonb_object_keys(parts) k),
       'op', quote_literal(tg_op),
       'few', least(50, outbox.inline_threshold_rows),
@@ -495,7 +512,7 @@ end $body$,
       'old_json', pgtrickle_json.row_sql(outbox.stream_table_oid, 'old', 'old'),
       'new_json', pgtrickle_json.row_sql(outbox.stream_table_oid, 'new', 'new'),
       'payload', pgtrickle._capture_payload(
-        '{"inserted": "pg_catalog.to_jsonb(inserted)", '
+        outbox, '{"inserted": "pg_catalog.to_jsonb(inserted)", '
         '"deleted": "pg_catalog.to_jsonb(deleted)"}')));
 $$;
 

@@ -54,7 +54,11 @@ begin
     using tg_op, '{"v": 1, "claim_check": true, "refresh_duration_ms": 0}'::jsonb
       || case when op = 'FULL' then '{"full_refresh": true, "refresh_mode": "FULL"}'
               else '{"refresh_mode": "DIFFERENTIAL"}' end::jsonb
-      || case when reason is null then '{}' else jsonb_build_object('reason', reason) end;
+      || case when reason is null then '{}' else jsonb_build_object('reason', reason) end
+      || case when outbox.key_attnums is null then '{}'
+              else pgtrickle_json.key_marks(
+                outbox.stream_table_oid, outbox.key_attnums, outbox.first_key_columns,
+                format('!pgtrickle_%s_begin', outbox.outbox_number)) end;
   execute format(
     'insert into pgtrickle.%I (outbox_id, row_num, row_op, row_data) '
     'select $1, row_number() over (%s), $2, r.j from pgtrickle._outbox_read($3, $4, ''rows'') r (j)',

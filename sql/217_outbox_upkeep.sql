@@ -396,14 +396,25 @@ begin
   return reasons;
 end $$;
 
--- Follows key columns that were renamed; one that was dropped keeps its old name.
+-- Follows key columns that were renamed; one that was dropped keeps its old name, and is a problem.
 create or replace function pgtrickle._upkeep_keys(number int) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
+  dropped text;
 begin
   select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  select o.name into dropped
+  from unnest(outbox.key_columns, outbox.key_attnums) o (name, attnum)
+  join pg_attribute a on a.attrelid = outbox.stream_table_oid and a.attnum = o.attnum
+    and a.attisdropped
+  limit 1;
+  if found and outbox.problem is null then
+    return pgtrickle._outbox_note(number, format(
+      'key column %I was dropped: rows are recorded without a key. disable_outbox and enable_outbox '
+      'make an outbox with another key', dropped));
+  end if;
   update pgtrickle.pgt_outbox_config c
   set key_columns = k.names
   from (select array_agg(coalesce(a.attname::text, o.name) order by o.ord) as names

@@ -104,8 +104,9 @@ begin
   into readers
   from pgtrickle.relay_consumer_offsets o
   left join pgtrickle._relay_catalog c on c.name = o.pipeline_id
-  cross join lateral pgtrickle._outbox_rows_after(outbox.outbox_table_name, o.last_change_id,
-                                                  newest) lag
+  cross join lateral pgtrickle._outbox_rows_after(
+    outbox.outbox_table_name,
+    pgtrickle._position_passes(outbox.outbox_table_name, o.last_change_id, o.skipped), newest) lag
   where o.incarnation = outbox.incarnation;
 
   select coalesce(jsonb_agg(jsonb_build_object(

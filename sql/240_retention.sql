@@ -75,15 +75,18 @@ begin
   return look.settled_to;
 end $$;
 
--- Whether a pipeline's name for an outbox means this one. A name that cannot be resolved now counts
+-- Whether a pipeline's name for an outbox means this one, to it. A name that cannot be resolved now counts
 -- as meaning it: who may need rows keeps them.
-create or replace function pgtrickle._names_outbox(outbox_name text, incarnation uuid)
-returns boolean
+drop function if exists pgtrickle._names_outbox(text, uuid);  -- of earlier versions
+create or replace function pgtrickle._names_outbox(outbox_name text, pipeline text,
+                                                   incarnation uuid) returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return coalesce((select r.incarnation = _names_outbox.incarnation
-                   from pgtrickle.relay_resolve_outbox(outbox_name) r), true);
+  return coalesce((select c.incarnation = _names_outbox.incarnation
+                   from pgtrickle.pgt_outbox_config c
+                   where c.outbox_number = pgtrickle._pipeline_outbox(
+                     _names_outbox.outbox_name, null, _names_outbox.pipeline)), true);
 exception when others then
   return true;
 end $$;
@@ -115,7 +118,7 @@ begin
   )
   select c.name, c.enabled, c.config, c.updated_at, c.enabled_changed_at
   from candidates c
-  where pgtrickle._names_outbox(c.outbox_name, _outbox_pipelines.incarnation);
+  where pgtrickle._names_outbox(c.outbox_name, c.name, _outbox_pipelines.incarnation);
 end $$;
 
 -- Everybody who has a claim on the rows of an outbox: rows after needs_after; `holds` says whether
@@ -136,8 +139,12 @@ begin
     from pgtrickle.relay_instances i group by 1
   ), positions as materialized (
     select o.relay_group_id, o.pipeline_id, o.updated_at, o.seen_at,
-           o.last_change_id - case when o.last_row > 0 then 1 else 0 end as needs_after
+           case when o.last_row > 0 then o.last_change_id - 1
+                when o.skipped is null then o.last_change_id
+                else pgtrickle._position_passes(c.outbox_table_name, o.last_change_id, o.skipped)
+                end as needs_after
     from pgtrickle.relay_consumer_offsets o
+    join pgtrickle.pgt_outbox_config c using (incarnation)
     where o.incarnation = _outbox_holders.incarnation
   ), claims (relay_group_id, pipeline, needs_after, why, sign_of_life, config) as (
     -- Positions, by what became of their pipelines.
@@ -281,13 +288,14 @@ declare
   lost jsonb := '[]';
 begin
   for reader in
-    select o.relay_group_id, o.pipeline_id, o.last_change_id, o.lost_rows
+    select o.relay_group_id, o.pipeline_id, o.last_change_id, o.lost_rows, o.skipped
     from pgtrickle.relay_consumer_offsets o
     where o.incarnation = outbox.incarnation and o.last_change_id < deleted_to
   loop
-    execute format('select count(*) from pgtrickle.%I where id > $1 and id <= $2',
-                   outbox.outbox_table_name)
-      into missed using greatest(reader.last_change_id, outbox.purged_below), deleted_to;
+    execute format('select count(*) from pgtrickle.%I where id > $1 and id <= $2 '
+                   'and (id <@ $3) is not true', outbox.outbox_table_name)
+      into missed using greatest(reader.last_change_id, outbox.purged_below), deleted_to,
+                        reader.skipped;
     continue when missed = 0;
     update pgtrickle.relay_consumer_offsets o set lost_rows = o.lost_rows + missed
     where o.incarnation = outbox.incarnation and o.relay_group_id = reader.relay_group_id

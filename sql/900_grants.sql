@@ -129,6 +129,7 @@ begin
     from (values
       ('pgtrickle_publisher', array['publish']),
       ('pgtrickle_relay', array[
+        'relay_pipeline_outbox', 'relay_outbox_name_holds', 'relay_first_position',
         'relay_claim_position', 'relay_commit_position', 'relay_rewind_position',
         'relay_open_leases', 'relay_renew_leases', 'relay_take_leases', 'relay_release_leases',
         'relay_close_leases',

@@ -177,11 +177,14 @@ std::vector<PipelineConfig> configured(Connection& connection, const Context& co
   return all;
 }
 
-void check_outbox(Connection& connection, const std::string& pipeline, const std::string& outbox,
-                  Findings& findings) {
-  const auto rows =
-      connection.query("select outbox_table_name from pgtrickle.relay_resolve_outbox($1)", {outbox},
-                       Deadline::after(kTimeout), {});
+void check_outbox(Connection& connection, const std::string& group, const std::string& pipeline,
+                  const std::string& outbox, Findings& findings) {
+  const auto rows = connection.query(
+      "select c.outbox_table_name from pgtrickle.pgt_outbox_config c join "
+      "pgtrickle.relay_pipeline_outbox($1, $2, $3) p using (incarnation) where "
+      "p.named_table is null or pgtrickle.relay_outbox_name_holds("
+      "p.incarnation, p.named_schema, p.named_table)",
+      {outbox, group, pipeline}, Deadline::after(kTimeout), {});
   if (!rows) {
     findings.bad(pipeline, rows.error());
   } else if (rows->empty()) {
@@ -204,7 +207,8 @@ void check_pipeline(const PipelineConfig& config, const Context& context, Connec
   }
   if (!problems.empty()) return;
   const std::string outbox = coordinator::outbox_of(config);
-  if (!outbox.empty()) check_outbox(connection, config.name, outbox, findings);
+  if (!outbox.empty())
+    check_outbox(connection, context.settings.relay_group_id, config.name, outbox, findings);
   auto sink = coordinator::make_sink(config, context.registry, pool);
   if (!sink) {
     findings.bad(config.name, sink.error());

@@ -13,7 +13,8 @@ constexpr double kGigabyte = 1073741824.0;
 constexpr std::array kFields = {
     Field{.name = "start",
           .default_text = "earliest",
-          .meaning = "where a pipeline without a position begins: earliest, latest, or an id"},
+          .meaning = "where a pipeline without a position begins: earliest (all that is kept), "
+                     "latest (what commits from now on), or the id of the first row"},
     Field{.name = "batch_size",
           .type = FieldType::integer,
           .default_text = "1000",

@@ -67,7 +67,10 @@ void for_each_attribute(const MessageFacts& message, const Add& add) {
   add_text("subject", message.key);
   if (message.record.at != Timestamp{}) add("time", format_timestamp(message.record.at));
   add_text("partitionkey", message.key);
-  if (message.record.shape != nullptr) add_text("streamtable", message.record.shape->name);
+  if (message.record.shape != nullptr) {
+    add_text("streamtable", message.record.shape->name);
+    add_text("streamschema", message.record.shape->schema);
+  }
   for (const std::string_view name : {"traceparent", "tracestate"}) {
     add_text(name, header(message, name));
   }

@@ -19,6 +19,11 @@ void Router::start(Output& output) {
   output_ = &output;
   constant_subject_ = {};
   variables_.set(Variable::stream_table, output.shape().name);
+  if (output.shape().schema.empty()) {
+    variables_.clear(Variable::schema);
+  } else {
+    variables_.set(Variable::schema, output.shape().schema);
+  }
 }
 
 bool Router::begin(const Record& record) {

@@ -11,7 +11,7 @@ namespace relay::envelope {
 namespace {
 
 constexpr std::array<std::string_view, kVariables> kNames = {
-    "stream_table", "op", "outbox_id", "refresh_id", "event_type", "key"};
+    "stream_table", "op", "outbox_id", "refresh_id", "event_type", "key", "schema"};
 constexpr std::string_view kNull = "_null";
 
 std::uint8_t bit(Variable variable) {
@@ -140,7 +140,7 @@ bool Template::uses(Variable variable) const {
 }
 
 bool Template::varies() const {
-  return has_columns_ || (variables_ & ~bit(Variable::stream_table)) != 0;
+  return has_columns_ || (variables_ & ~bit(Variable::stream_table) & ~bit(Variable::schema)) != 0;
 }
 
 const ColumnPath* Template::render(std::string& out, const Variables& variables, const RowView& row,

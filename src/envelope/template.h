@@ -15,8 +15,16 @@
 namespace relay::envelope {
 
 /// What `{name}` stands for.
-enum class Variable : std::uint8_t { stream_table, op, outbox_id, refresh_id, event_type, key };
-inline constexpr std::size_t kVariables = 6;
+enum class Variable : std::uint8_t {
+  stream_table,
+  op,
+  outbox_id,
+  refresh_id,
+  event_type,
+  key,
+  schema
+};
+inline constexpr std::size_t kVariables = 7;
 
 /// The variables' values for one message. One that is not set renders `_null`.
 class Variables {

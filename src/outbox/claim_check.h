@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -21,13 +22,15 @@ class ClaimCheck {
   /// `row` is the outbox row; `settled_id` the last row before it that is settled; the first
   /// `rows_done` of its rows were delivered before.
   ClaimCheck(const OutboxRow& row, std::int64_t settled_id, std::int64_t rows_done,
-             const OutboxInfo& outbox, std::int64_t delta_max_rows, std::int64_t max_record_bytes);
+             std::shared_ptr<const TableShape> shape, std::int64_t delta_max_rows,
+             std::int64_t max_record_bytes);
 
   /// Appends the next parts to `batch`, at least one. True: that was the last one.
   Result<bool> read(postgres::Connection& connection, const RowDecoder& decoder,
                     const ReadLimits& limits, RecordBatch& batch, std::stop_token stop);
 
   std::int64_t outbox_id() const { return outbox_id_; }
+  const std::shared_ptr<const TableShape>& shape() const { return shape_; }
 
  private:
   struct Part {
@@ -49,6 +52,7 @@ class ClaimCheck {
   Record& append(RecordBatch& batch, bool final);
   std::int64_t rows_to_ask(const ReadLimits& limits) const;
 
+  const std::shared_ptr<const TableShape> shape_;
   const std::int64_t outbox_id_;
   const std::int64_t settled_id_;
   const std::int64_t expected_;

@@ -12,6 +12,10 @@ bool Horizon::pass(std::int64_t id) {
   return true;
 }
 
+void Horizon::jump_to(std::int64_t id) {
+  frontier_ = std::max(frontier_, id);
+}
+
 void Horizon::end_read() {
   frontier_ = std::max(frontier_, settled_at_read_);
 }

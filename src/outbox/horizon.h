@@ -51,6 +51,9 @@ class Horizon {
   /// The next row of that statement, in order of id. False: something before it may still come; it
   /// and what follows is left for a later statement.
   bool pass(std::int64_t id);
+  /// Ids up to here, from the one behind the frontier on, are known to be visible, and need not be
+  /// read. Between statements only.
+  void jump_to(std::int64_t id);
   /// The statement gave all rows that there were, and each was passed.
   void end_read();
 

@@ -9,11 +9,15 @@ namespace relay::outbox {
 namespace {
 
 constexpr std::string_view kResolve =
-    "select outbox_table_name, coalesce(delta_table_name, ''), outbox_sequence, "
-    "format('pgtrickle.%I', outbox_table_name)::regclass::oid, incarnation, kind = 'events', "
-    "stream_table_name, coalesce(key_columns, '{}'), current_database(), "
-    "coalesce(stream_table_schema, '') "
-    "from pgtrickle.relay_resolve_outbox($1)";
+    "select c.outbox_table_name, coalesce(c.delta_table_name, ''), c.outbox_sequence, "
+    "format('pgtrickle.%I', c.outbox_table_name)::regclass::oid, c.incarnation, "
+    "c.kind = 'events', c.stream_table_name, coalesce(c.first_key_columns, '{}'), "
+    "current_database(), "
+    "coalesce(c.stream_table_schema, ''), coalesce(p.named_schema, ''), p.named_table, "
+    "p.named_table is null or "
+    "pgtrickle.relay_outbox_name_holds(c.incarnation, p.named_schema, p.named_table) "
+    "from pgtrickle.relay_pipeline_outbox($1, $2, $3) p "
+    "join pgtrickle.pgt_outbox_config c on c.incarnation = p.incarnation";
 
 constexpr std::string_view kSequence =
     "select pg_is_in_recovery(), seqcache, seqincrement, seqcycle "
@@ -33,8 +37,9 @@ Error explain_missing_schema(Error error) {
 }
 
 Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::string& name,
+                                  const std::string& group, const std::string& pipeline,
                                   Deadline deadline, std::stop_token stop) {
-  const auto found = connection.query(kResolve, {name}, deadline, stop);
+  const auto found = connection.query(kResolve, {name, group, pipeline}, deadline, stop);
   if (!found) return fail(explain_missing_schema(found.error()));
   if (found->empty()) {
     return fail(misconfigured(
@@ -48,6 +53,13 @@ Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::s
   outbox.oid = found->text(0, 3);
   outbox.incarnation = found->text(0, 4);
   outbox.events = found->boolean(0, 5);
+
+  if (!found->is_null(0, 11)) {
+    outbox.name_holds = fmt::format("pgtrickle.relay_outbox_name_holds({}, {}, {})",
+                                    connection.quote_literal(outbox.incarnation),
+                                    connection.quote_literal(std::string(found->text(0, 10))),
+                                    connection.quote_literal(std::string(found->text(0, 11))));
+  }
 
   TableShape shape;
   shape.name = found->text(0, 6);

@@ -21,11 +21,16 @@ struct OutboxInfo {
   std::string incarnation;
   bool events = false;  ///< payloads are an application's events, not deltas
   std::shared_ptr<const TableShape> shape;
+  /// A condition in SQL that each statement which reads rows must ask: an error where the name that
+  /// the outbox was found by means another relation now. Empty: it was named itself.
+  std::string name_holds;
 };
 
-/// Finds an outbox by any name that a user may give it. Misconfigured: there is none, or the
-/// database side is not installed.
+/// Finds the outbox that a pipeline of a group reads, by any name that a user may give it: the one
+/// that its position stands on, if it has one. Misconfigured: there is none, the name means another
+/// relation now, or the database side is not installed.
 Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::string& name,
+                                  const std::string& group, const std::string& pipeline,
                                   Deadline deadline, std::stop_token stop);
 
 /// What reading without skipping stands on: not a standby; ids drawn one by one, by inserts only.

@@ -47,10 +47,19 @@ Result<OutboxReader::Statement> OutboxReader::send(Lease lease, const ReadLimits
     asked.bytes *= kBatchesAStatement;
   }
   const std::int64_t rows = page_size(asked);
+  jump();
   horizon_.begin_read();
   auto sent = start_rows(*lease, decoder_, horizon_.frontier(), kNoEnd, rows);
   if (!sent) return fail(sent.error());
   return Statement{std::move(lease), rows, SteadyClock::now()};
+}
+
+/// Rows that are skipped are not read where they come next.
+void OutboxReader::jump() {
+  const std::int64_t end = skipped_.run_end(horizon_.frontier() + 1);
+  if (end == 0) return;
+  horizon_.jump_to(end);
+  skipped_to_ = end;
 }
 
 /// The statement that is under way, or a new one.
@@ -132,15 +141,26 @@ Result<void> OutboxReader::take_rows(Connection& connection, const ReadLimits& l
 bool OutboxReader::take_row(OutboxRow& row, Page& page, RecordBatch& batch) {
   const std::int64_t id = row.record.outbox_id;
   const std::int64_t before = horizon_.frontier();
+  const auto& shape = shape_of(row);
+  if (shape != batch.shape && !batch.empty()) {
+    page.cut = true;  // the next batch begins with it
+    return false;
+  }
   if (!horizon_.pass(id)) {
     page.stopped_at = id;
     return false;
   }
   page.gap_passed = page.gap_passed || id != before + 1;
+  if (skipped_.contains(id)) {
+    page.bytes += row.bytes;  // held until the page ends
+    skipped_to_ = id;
+    return true;
+  }
   if (row.claim_check) {
-    const std::int64_t settled_id = batch.empty() ? last_.id : batch.records.back().id;
+    const std::int64_t settled_id =
+        std::max(batch.empty() ? last_.id : batch.records.back().id, skipped_to_);
     const bool resumed = resume_row_ > 0 && row.record.pgt_id == last_.mark;
-    claim_ = std::make_unique<ClaimCheck>(row, settled_id, resumed ? resume_row_ : 0, outbox_,
+    claim_ = std::make_unique<ClaimCheck>(row, settled_id, resumed ? resume_row_ : 0, shape,
                                           delta_max_rows_, max_record_bytes_);
     resume_row_ = 0;
     page.cut = true;
@@ -148,6 +168,7 @@ bool OutboxReader::take_row(OutboxRow& row, Page& page, RecordBatch& batch) {
   }
   resume_row_ = 0;
   page.bytes += row.bytes;
+  batch.shape = shape;
   batch.records.push_back(std::move(row.record));
   return true;
 }
@@ -205,6 +226,7 @@ Result<RecordBatch> OutboxReader::read_claim(const ReadLimits& limits, std::stop
   auto lease = borrow(stop);
   if (!lease) return fail(lease.error());
   RecordBatch batch = new_batch();
+  batch.shape = claim_->shape();
   const auto finished = claim_->read(**lease, decoder_, limits, batch, stop);
   if (!finished) return fail(finished.error());
   if (*finished) claim_.reset();
@@ -236,6 +258,7 @@ Result<RecordBatch> OutboxReader::read_range(Range& range, const ReadLimits& lim
 Result<bool> OutboxReader::range_claim(Range& range, Connection& connection,
                                        const ReadLimits& limits, RecordBatch& batch,
                                        std::stop_token stop) {
+  batch.shape = range.claim->shape();
   const auto finished = range.claim->read(connection, decoder_, limits, batch, std::move(stop));
   if (!finished) return fail(finished.error());
   if (*finished) range.claim.reset();
@@ -261,11 +284,17 @@ Result<bool> OutboxReader::range_page(Range& range, Connection& connection,
     if (!row) return fail(row.error());
     ++page.rows;
     page.bytes += row->bytes;
+    const auto& shape = shape_of(*row);
+    if (shape != batch.shape && !batch.empty()) {
+      leave(connection, page);
+      return true;
+    }
     range.done = row->record.outbox_id;
     if (row->claim_check) {
-      range.claim = std::make_unique<ClaimCheck>(*row, range.done - 1, 0, outbox_, delta_max_rows_,
+      range.claim = std::make_unique<ClaimCheck>(*row, range.done - 1, 0, shape, delta_max_rows_,
                                                  max_record_bytes_);
     } else {
+      batch.shape = shape;
       batch.records.push_back(std::move(row->record));
     }
     if (range.claim || page.bytes >= limits.bytes) {

@@ -6,6 +6,8 @@
 #include <condition_variable>
 #include <utility>
 
+#include "outbox/payload_decoder.h"
+
 namespace relay::outbox {
 
 using postgres::Connection;
@@ -28,7 +30,8 @@ constexpr std::int64_t kFarFromTail = 100;
 }  // namespace
 
 OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox,
-                           PositionKey key, const OutboxOptions& options, Position start)
+                           PositionKey key, const OutboxOptions& options, Position start,
+                           SkipSet skipped)
     : pool_(pool),
       wake_(std::move(wake)),
       outbox_(std::move(outbox)),
@@ -37,6 +40,7 @@ OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, Out
       max_record_bytes_(options.max_record_bytes),
       decoder_(outbox_, options.max_record_bytes),
       horizon_(start.id),
+      skipped_(std::move(skipped)),
       last_(std::move(start)),
       resume_row_(last_.row),
       pokes_(wake_->pokes()),
@@ -101,15 +105,16 @@ Result<void> OutboxReader::verify(Connection& connection, std::stop_token stop) 
   if (!facts) return fail(facts.error());
   if (auto error = judge_position(last_, *facts, outbox_.table, key_.pipeline)) {
     // What is under way was read from a history that is no more: nothing of it may be settled.
-    if (error->code == "outbox_rewound") error->error_class = ErrorClass::fenced;
+    if (error->code == kRewound) error->error_class = ErrorClass::fenced;
     return fail(std::move(*error));
   }
   if (!last_.mark.empty() && !facts->mark && facts->purged_below < last_.id) {
-    return fail(ErrorClass::fenced, "outbox_rewound",
+    return fail(ErrorClass::fenced, std::string(kRewound),
                 fmt::format("row {} of outbox {}, which was read, is no longer there", last_.id,
                             outbox_.table));
   }
   horizon_ = Horizon(claim_ ? claim_->outbox_id() : last_.id);
+  skipped_to_ = 0;
   fetch_now_ = true;
   blocked_ = false;
   return {};
@@ -257,10 +262,23 @@ RecordBatch OutboxReader::new_batch() const {
   return batch;
 }
 
+/// The key columns had other names when the row was recorded than when the outbox was made.
+const std::shared_ptr<const TableShape>& OutboxReader::shape_of(const OutboxRow& row) {
+  if (row.key_columns.empty()) return outbox_.shape;
+  const auto known = shapes_.find(row.key_columns);
+  if (known != shapes_.end()) return known->second;
+  TableShape shape = *outbox_.shape;
+  shape.key_columns.clear();
+  if (!read_texts(row.key_columns, shape.key_columns)) shape.key_columns.clear();
+  return shapes_.emplace(row.key_columns, std::make_shared<const TableShape>(std::move(shape)))
+      .first->second;
+}
+
 void OutboxReader::note_handed_out(const RecordBatch& batch) {
   if (batch.empty()) return;
   const Record& record = batch.records.back();
   last_ = Position{record.id, record.row, std::string(record.mark)};
+  if (last_.id >= skipped_.last()) skipped_.clear();
 }
 
 bool OutboxReader::pause(milliseconds time, std::stop_token stop) const {

@@ -2,6 +2,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -18,6 +20,7 @@
 #include "outbox/outbox_source.h"
 #include "outbox/positions.h"
 #include "outbox/row_decoder.h"
+#include "outbox/skip_set.h"
 #include "outbox/wake.h"
 #include "pipeline/source.h"
 #include "postgres/pool.h"
@@ -30,7 +33,7 @@ namespace relay::outbox {
 class OutboxReader final : private postgres::Keeper {
  public:
   OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox, PositionKey key,
-               const OutboxOptions& options, Position start);
+               const OutboxOptions& options, Position start, SkipSet skipped);
   ~OutboxReader() override;
 
   /// As Source::read. Misconfigured: rows are gone, or the outbox is. Fenced: what was handed out
@@ -91,6 +94,7 @@ class OutboxReader final : private postgres::Keeper {
   Result<Tip> tip(postgres::Connection& connection, std::stop_token stop);
 
   std::int64_t page_size(const ReadLimits& limits) const;
+  void jump();
   Result<Statement> send(postgres::Lease lease, const ReadLimits& limits);
   Result<Statement> under_way(const ReadLimits& limits, std::stop_token stop);
   Result<RecordBatch> fetch_page(const ReadLimits& limits, std::stop_token stop);
@@ -107,6 +111,7 @@ class OutboxReader final : private postgres::Keeper {
                           RecordBatch& batch, std::stop_token stop);
   Result<RecordBatch> read_claim(const ReadLimits& limits, std::stop_token stop);
   RecordBatch new_batch() const;
+  const std::shared_ptr<const TableShape>& shape_of(const OutboxRow& row);
   void note_handed_out(const RecordBatch& batch);
   std::int64_t known() const;
   bool pause(std::chrono::milliseconds time, std::stop_token stop) const;
@@ -119,8 +124,13 @@ class OutboxReader final : private postgres::Keeper {
   const std::int64_t max_record_bytes_;
   const RowDecoder decoder_;
 
+  /// Shapes of rows whose key columns had other names, by what their payloads say.
+  std::map<std::string, std::shared_ptr<const TableShape>, std::less<>> shapes_;
+
   Horizon horizon_;
-  Position last_;  // of the last record that was handed out
+  SkipSet skipped_;              // published before this reader's position began
+  std::int64_t skipped_to_ = 0;  // the last of them that was passed
+  Position last_;                // of the last record that was handed out
   std::unique_ptr<ClaimCheck> claim_;
   std::int64_t resume_row_ = 0;  // where the first claim check is to be resumed
   std::int64_t sequence_seen_ = 0;

@@ -110,7 +110,8 @@ Result<void> OutboxSource::Impl::open(std::stop_token token) {
   if (!lease) return fail(lease.error());
   postgres::Connection& connection = **lease;
   const Deadline deadline = Deadline::after(kStatementTimeout);
-  auto found = resolve_outbox(connection, options.outbox, deadline, token);
+  auto found =
+      resolve_outbox(connection, options.outbox, options.group, options.pipeline, deadline, token);
   if (!found) return fail(found.error());
   if (auto checked = check_outbox(connection, *found, deadline, token); !checked) return checked;
   auto ownership = options.owns ? claim(connection, *found, deadline, token)
@@ -118,8 +119,8 @@ Result<void> OutboxSource::Impl::open(std::stop_token token) {
   if (!ownership) return fail(ownership.error());
   log::debug("outbox_opened", options.pipeline, "reading {} behind {} (row {})", found->table,
              ownership->position.id, ownership->position.row);
-  auto fresh =
-      std::make_shared<OutboxReader>(pool, wake, *found, key, options, ownership->position);
+  auto fresh = std::make_shared<OutboxReader>(pool, wake, *found, key, options, ownership->position,
+                                              ownership->skipped);
   keeper.begin(*found, *ownership);
   underway.clear();
   ranges.clear();
@@ -134,9 +135,9 @@ Result<void> OutboxSource::Impl::open(std::stop_token token) {
 Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
                                             const OutboxInfo& found, Deadline deadline,
                                             std::stop_token token) {
-  auto ownership =
-      claim_position(connection, found, key, options.worker_id, options.start, deadline, token);
-  if (!ownership || ownership->is_new) return ownership;
+  auto ownership = claim_position(connection, found, key, options.worker_id, options.start,
+                                  options.outbox, deadline, token);
+  if (!ownership) return ownership;
   const auto facts = look_at_position(connection, found, key, ownership->position, deadline, token);
   if (!facts) return fail(facts.error());
   const auto loss = judge_position(ownership->position, *facts, found.table, options.pipeline);
@@ -152,6 +153,8 @@ Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
       accept_loss(connection, found, *ownership, *facts, *loss, deadline, std::move(token));
   if (!position) return fail(position.error());
   ownership->position = std::move(*position);
+  // The ids of a rewound outbox are drawn again.
+  if (loss->code == kRewound) ownership->skipped.clear();
   return ownership;
 }
 
@@ -159,15 +162,16 @@ Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
 Result<Ownership> OutboxSource::Impl::look_on(postgres::Connection& connection,
                                               const OutboxInfo& found, Deadline deadline,
                                               std::stop_token token) {
-  const auto facts = look_at_position(connection, found, key, {}, deadline, std::move(token));
-  if (!facts) return fail(facts.error());
-  Ownership ownership;
-  if (options.start == "latest") {
-    ownership.position.id = facts->sequence;
-  } else if (options.start != "earliest") {
-    ownership.position.id = std::strtoll(options.start.c_str(), nullptr, 10) - 1;
+  auto first = first_position(connection, found, options.start, deadline, std::move(token));
+  if (!first) return fail(first.error());
+  if (first->lost_rows > 0) {
+    first->position.id += first->lost_rows;
+    log::warn("rows_purged", options.pipeline, "rows of outbox {} up to {} are gone", found.table,
+              first->position.id);
   }
-  ownership.position.id = std::max(ownership.position.id, facts->purged_below);
+  Ownership ownership;
+  ownership.position = std::move(first->position);
+  ownership.skipped = std::move(first->skipped);
   return ownership;
 }
 
@@ -196,8 +200,8 @@ Result<Position> OutboxSource::Impl::accept_loss(postgres::Connection& connectio
   log::warn("loss_accepted", options.pipeline, "{}; going on behind {}", loss.message,
             facts.purged_below);
   Position position{facts.purged_below, 0, {}};
-  auto set = rewind_position(connection, found, key, ownership.token, position, deadline,
-                             std::move(token));
+  auto set = rewind_position(connection, found, key, ownership.token, position,
+                             loss.code != kRewound, deadline, std::move(token));
   if (!set) return fail(set.error());
   return position;
 }

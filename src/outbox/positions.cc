@@ -36,12 +36,13 @@ Error fenced_by_another(const PositionKey& key) {
 
 Result<Ownership> claim_position(postgres::Connection& connection, const OutboxInfo& outbox,
                                  const PositionKey& key, const std::string& worker,
-                                 const std::string& start, Deadline deadline,
-                                 std::stop_token stop) {
+                                 const std::string& start, const postgres::Param& outbox_name,
+                                 Deadline deadline, std::stop_token stop) {
   const auto claimed = connection.query(
-      "select owner_token, last_change_id, last_row, coalesce(last_pgt_id::text, ''), is_new "
-      "from pgtrickle.relay_claim_position($1, $2, $3, $4, $5)",
-      {key.group, key.pipeline, outbox.incarnation, worker, start}, deadline, stop);
+      "select owner_token, last_change_id, last_row, coalesce(last_pgt_id::text, ''), is_new, "
+      "coalesce(skipped, '{}') "
+      "from pgtrickle.relay_claim_position($1, $2, $3, $4, $5, $6)",
+      {key.group, key.pipeline, outbox.incarnation, worker, start, outbox_name}, deadline, stop);
   if (!claimed) return fail(explain_missing_schema(claimed.error()));
   if (claimed->empty()) {
     return fail(ErrorClass::misconfigured, "position",
@@ -53,7 +54,27 @@ Result<Ownership> claim_position(postgres::Connection& connection, const OutboxI
   ownership.position = {claimed->integer(0, 1), claimed->integer(0, 2),
                         std::string(claimed->text(0, 3))};
   ownership.is_new = claimed->boolean(0, 4);
+  auto skipped = SkipSet::parse(claimed->text(0, 5));
+  if (!skipped) return fail(skipped.error());
+  ownership.skipped = std::move(*skipped);
   return ownership;
+}
+
+Result<FirstPosition> first_position(postgres::Connection& connection, const OutboxInfo& outbox,
+                                     const std::string& start, Deadline deadline,
+                                     std::stop_token stop) {
+  const auto found = connection.query(
+      "select change_id, coalesce(mark::text, ''), coalesce(skipped, '{}'), lost_rows "
+      "from pgtrickle.relay_first_position($1, $2)",
+      {outbox.incarnation, start}, deadline, std::move(stop));
+  if (!found) return fail(explain_missing_schema(found.error()));
+  FirstPosition first;
+  first.position = {found->integer(0, 0), 0, std::string(found->text(0, 1))};
+  auto skipped = SkipSet::parse(found->text(0, 2));
+  if (!skipped) return fail(skipped.error());
+  first.skipped = std::move(*skipped);
+  first.lost_rows = found->integer(0, 3);
+  return first;
 }
 
 Result<void> commit_position(postgres::Connection& connection, const OutboxInfo& outbox,
@@ -76,7 +97,7 @@ Result<void> commit_position(postgres::Connection& connection, const OutboxInfo&
       deadline, stop);
   if (!done) return fail(done.error());
   if (done->is_null(0, 0)) {
-    return fail(fenced("outbox_rewound",
+    return fail(fenced(std::string(kRewound),
                        fmt::format("outbox {} no longer holds what was read from it: row {} is "
                                    "gone or another one",
                                    outbox.table, position.id)));
@@ -87,11 +108,12 @@ Result<void> commit_position(postgres::Connection& connection, const OutboxInfo&
 
 Result<void> rewind_position(postgres::Connection& connection, const OutboxInfo& outbox,
                              const PositionKey& key, const std::string& token,
-                             const Position& position, Deadline deadline, std::stop_token stop) {
+                             const Position& position, bool keep_skipped, Deadline deadline,
+                             std::stop_token stop) {
   const auto done = connection.query(
-      "select pgtrickle.relay_rewind_position($1, $2, $3, $4, $5, $6, $7)",
+      "select pgtrickle.relay_rewind_position($1, $2, $3, $4, $5, $6, $7, $8)",
       {key.group, key.pipeline, outbox.incarnation, token, std::to_string(position.id),
-       std::to_string(position.row), mark_param(position)},
+       std::to_string(position.row), mark_param(position), keep_skipped ? "t" : "f"},
       deadline, stop);
   if (!done) return fail(done.error());
   if (!done->boolean(0, 0)) return fail(fenced_by_another(key));
@@ -102,11 +124,14 @@ Result<PositionFacts> look_at_position(postgres::Connection& connection, const O
                                        const PositionKey& key, const Position& position,
                                        Deadline deadline, std::stop_token stop) {
   const std::string sql = fmt::format(
-      "select coalesce(pg_sequence_last_value($1::regclass), 0), c.purged_below, "
-      "(select o.lost_rows from pgtrickle.relay_consumer_offsets o where o.relay_group_id = $2 "
-      "and o.pipeline_id = $3 and o.incarnation = c.incarnation), {} "
-      "from pgtrickle.pgt_outbox_config c where c.incarnation = $4::uuid",
-      marked_row(outbox, "$5", "$6"));
+      "select coalesce(pg_sequence_last_value($1::regclass), 0), c.purged_below, o.lost_rows, {}, "
+      "o.skipped_mark is null or o.skipped is null or upper(o.skipped) - 1 <= c.purged_below "
+      "or exists (select from {} s where s.id = upper(o.skipped) - 1 and s.pgt_id = "
+      "o.skipped_mark) "
+      "from pgtrickle.pgt_outbox_config c left join pgtrickle.relay_consumer_offsets o "
+      "on o.relay_group_id = $2 and o.pipeline_id = $3 and o.incarnation = c.incarnation "
+      "where c.incarnation = $4::uuid",
+      marked_row(outbox, "$5", "$6"), qualified(outbox.table));
   const auto found = connection.query(sql,
                                       {outbox.sequence, key.group, key.pipeline, outbox.incarnation,
                                        std::to_string(position.id), std::to_string(position.row)},
@@ -119,6 +144,7 @@ Result<PositionFacts> look_at_position(postgres::Connection& connection, const O
   facts.purged_below = found->integer(0, 1);
   facts.lost_rows = found->integer(0, 2);
   if (!found->is_null(0, 3)) facts.mark = found->text(0, 3);
+  facts.skipped_are_there = found->boolean(0, 4);
   return facts;
 }
 
@@ -136,23 +162,33 @@ std::optional<Error> judge_position(const Position& position, const PositionFact
   const bool ahead = position.id > facts.sequence;
   // A row that is not there any more was deleted by somebody; that says nothing about later ones.
   const bool another = !position.mark.empty() && facts.mark && *facts.mark != position.mark;
-  if (ahead || another) {
-    error.code = "outbox_rewound";
+  if (ahead || another || !facts.skipped_are_there) {
+    error.code = kRewound;
     error.message =
-        ahead ? fmt::format("outbox {} was rewound: its newest id is {}, and {} was delivered",
-                            outbox, facts.sequence, position.id)
-              : fmt::format("outbox {} was rewound: row {} is not the one that was delivered",
-                            outbox, position.id);
+        ahead ? fmt::format("outbox {} was rewound: its newest id is {}, and {} was passed", outbox,
+                            facts.sequence, position.id)
+        : another ? fmt::format("outbox {} was rewound: row {} is not the one that was passed",
+                                outbox, position.id)
+                  : fmt::format(
+                        "outbox {} was rewound: rows that were there when the pipeline began at "
+                        "latest are gone",
+                        outbox);
     error.message += " (a failover to a standby that lagged, or a restored backup)";
     error.remedy += ", which delivers everything that the outbox holds";
     return error;
   }
   if (facts.lost_rows > 0) {
     error.code = "rows_purged";
-    error.message = fmt::format(
-        "{} rows of outbox {} behind {} are gone: retention deleted them before they were "
-        "delivered",
-        facts.lost_rows, outbox, position.id);
+    error.message =
+        position.mark.empty() && position.id < facts.purged_below
+            ? fmt::format(
+                  "the pipeline is to begin at row {} of outbox {}, and rows up to {} are "
+                  "gone: retention deleted them before they were delivered",
+                  position.id + 1, outbox, facts.purged_below)
+            : fmt::format(
+                  "{} rows of outbox {} behind {} are gone: retention deleted them before "
+                  "they were delivered",
+                  facts.lost_rows, outbox, position.id);
     error.remedy += fmt::format(", which goes on behind {}", facts.purged_below);
     return error;
   }

@@ -4,11 +4,13 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <string_view>
 
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/record.h"
 #include "outbox/outbox_info.h"
+#include "outbox/skip_set.h"
 #include "postgres/connection.h"
 
 namespace relay::outbox {
@@ -24,13 +26,26 @@ struct PositionKey {
 struct Ownership {
   std::string token;
   Position position;
+  SkipSet skipped;  ///< beyond the position
   bool is_new = false;
 };
 
-/// Takes ownership; who had it before is fenced.
+/// Takes ownership; who had it before is fenced. `outbox_name`: how the pipeline names the outbox;
+/// null: it is none of this database.
 Result<Ownership> claim_position(postgres::Connection& connection, const OutboxInfo& outbox,
                                  const PositionKey& key, const std::string& worker,
-                                 const std::string& start, Deadline deadline, std::stop_token stop);
+                                 const std::string& start, const postgres::Param& outbox_name,
+                                 Deadline deadline, std::stop_token stop);
+
+/// Where a reader begins that owns no position, as `start` says.
+struct FirstPosition {
+  Position position;
+  SkipSet skipped;
+  std::int64_t lost_rows = 0;  ///< ids that it asked for and retention has deleted, at most
+};
+Result<FirstPosition> first_position(postgres::Connection& connection, const OutboxInfo& outbox,
+                                     const std::string& start, Deadline deadline,
+                                     std::stop_token stop);
 
 /// Moves the position forward; one that is not ahead changes nothing. Durable with the transaction
 /// where one is open; alone, it may be lost with a crash of the server, which costs a second
@@ -40,10 +55,15 @@ Result<void> commit_position(postgres::Connection& connection, const OutboxInfo&
                              const PositionKey& key, const std::string& token,
                              const Position& position, Deadline deadline, std::stop_token stop);
 
-/// Sets the position, even back. Fenced: another instance owns it.
+/// Sets the position, even back. Ids that it skips stay so where `keep_skipped`. Fenced: another
+/// instance owns it.
 Result<void> rewind_position(postgres::Connection& connection, const OutboxInfo& outbox,
                              const PositionKey& key, const std::string& token,
-                             const Position& position, Deadline deadline, std::stop_token stop);
+                             const Position& position, bool keep_skipped, Deadline deadline,
+                             std::stop_token stop);
+
+/// The code of the error that an outbox no longer holds what was read from it.
+inline constexpr std::string_view kRewound = "outbox_rewound";
 
 /// What the database says around a position.
 struct PositionFacts {
@@ -52,6 +72,8 @@ struct PositionFacts {
   std::int64_t purged_below = 0;    ///< rows up to here were deleted by retention
   std::int64_t lost_rows = 0;       ///< of them, those that this position had not passed
   std::optional<std::string> mark;  ///< pgt_id of the row that `Position::mark` speaks of
+  /// The rows that the position skips are those that it was told to skip, as far as they are kept.
+  bool skipped_are_there = true;
 };
 
 Result<PositionFacts> look_at_position(postgres::Connection& connection, const OutboxInfo& outbox,

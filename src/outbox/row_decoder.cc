@@ -143,6 +143,7 @@ void take_payload(std::string_view text, OutboxRow& row) {
   delta.refresh_duration_ms = payload->refresh_duration_ms;
   delta.full_refresh = payload->full_refresh;
   row.claim_check = row.claim_check || payload->claim_check;
+  row.key_columns = payload->key_columns;
 }
 
 std::string rows_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {
@@ -152,9 +153,11 @@ std::string rows_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {
       "or o.payload is null then "
       "row(o.refresh_id, coalesce(o.is_claim_check, false), o.payload is not null, o.headers) "
       "end{} "
-      "from {} o where o.id > $1::bigint and o.id <= $2::bigint order by o.id limit $3::bigint",
+      "from {} o where o.id > $1::bigint and o.id <= $2::bigint{} order by o.id limit $3::bigint",
       limited("o.payload", max_record_bytes),
-      outbox.events ? ", o.event_type::text, o.event_key::text" : "", qualified(outbox.table));
+      outbox.events ? ", o.event_type::text, o.event_key::text" : "", qualified(outbox.table),
+      // Without a column in it, the condition is asked once a statement.
+      outbox.name_holds.empty() ? "" : " and " + outbox.name_holds);
 }
 
 std::string delta_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {

@@ -18,7 +18,8 @@ namespace relay::outbox {
 struct OutboxRow {
   Record record;
   bool claim_check = false;
-  std::size_t bytes = 0;  ///< of its payload and headers
+  std::string_view key_columns;  ///< as Payload's
+  std::size_t bytes = 0;         ///< of its payload and headers
 };
 
 /// The statements that bring outbox rows and claim-check rows, and the decoding of what they bring.

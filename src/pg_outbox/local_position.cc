@@ -31,7 +31,7 @@ Result<Position> LocalPosition::claim(const std::string& incarnation, std::int64
   outbox::OutboxInfo table;
   table.incarnation = incarnation;
   auto owned = outbox::claim_position(**lease, table, {group_, pipeline_}, worker_,
-                                      std::to_string(start), deadline, std::move(stop));
+                                      std::to_string(start), {}, deadline, std::move(stop));
   if (!owned) return fail(owned.error());
   const std::lock_guard lock(mutex_);
   incarnation_ = incarnation;
@@ -51,8 +51,8 @@ Result<bool> LocalPosition::restart_if_allowed(std::stop_token stop) {
   outbox::OutboxInfo table;
   const std::lock_guard lock(mutex_);
   table.incarnation = incarnation_;
-  auto set = outbox::rewind_position(**lease, table, {group_, pipeline_}, token_, {}, deadline,
-                                     std::move(stop));
+  auto set = outbox::rewind_position(**lease, table, {group_, pipeline_}, token_, {}, false,
+                                     deadline, std::move(stop));
   if (!set) return fail(set.error());
   settled_ = {};
   return true;

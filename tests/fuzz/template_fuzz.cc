@@ -25,6 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                        reader.slice_object(arena.copy(input.substr(newline + 1)), rows);
   Variables variables;
   variables.set(Variable::stream_table, "orders");
+  variables.set(Variable::schema, "shop");
   std::string out;
   compiled->render(out, variables, has_row ? RowView{&rows, 0} : RowView{}, reader, nullptr);
   return 0;

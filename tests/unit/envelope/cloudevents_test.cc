@@ -54,6 +54,7 @@ TEST(CloudEvents, OfARowHaveTheNativeEnvelopeAsData) {
             R"({"specversion":"1.0","id":")" + std::string(message.id) +
                 R"(","source":"/pgtrickle/feed%201","type":"pgtrickle.insert","subject":"1",)"
                 R"("time":"2026-04-27T10:15:03.412Z","partitionkey":"1","streamtable":"orders",)"
+                R"("streamschema":"public",)"
                 R"("datacontenttype":"application/json","data":)" +
                 std::string(bare.messages.at(0).body) + "}");
   EXPECT_EQ(message.content_type, "application/cloudevents+json");
@@ -130,7 +131,8 @@ TEST(CloudEventsBinary, HasTheAttributesInHeadersAndTheBareDataAsBody) {
                                                      {"ce-subject", "1"},
                                                      {"ce-time", "2026-04-27T10:15:03.412Z"},
                                                      {"ce-partitionkey", "1"},
-                                                     {"ce-streamtable", "orders"}};
+                                                     {"ce-streamtable", "orders"},
+                                                     {"ce-streamschema", "public"}};
   EXPECT_EQ(headers(message), wanted);
 }
 

@@ -16,6 +16,7 @@ struct Renderer {
     variables.set(Variable::stream_table, "orders");
     variables.set(Variable::op, "insert");
     variables.set(Variable::outbox_id, "42");
+    variables.set(Variable::schema, "shop");
   }
   std::string operator()(std::string_view text) {
     const auto compiled = Template::compile(text, "subject_template");
@@ -35,6 +36,7 @@ struct Renderer {
 TEST(Template, PutsVariablesAndColumnsIn) {
   Renderer render(R"({"region": "eu", "n": 1.50, "ok": true, "gone": null, "tags": ["a", 2]})");
   EXPECT_EQ(render("pgtrickle.{stream_table}.{op}"), "pgtrickle.orders.insert");
+  EXPECT_EQ(render("{schema}.{stream_table}"), "shop.orders");
   EXPECT_EQ(render("{ outbox_id }/{{region}}/{{ n }}/{{ok}}"), "42/eu/1.50/true");
   EXPECT_EQ(render("{{ gone }}.{refresh_id}"), "_null._null");
   EXPECT_EQ(render("{{ tags }}"), R"(["a", 2])");
@@ -68,6 +70,9 @@ TEST(Template, SaysWhereItDoesNotCompile) {
   EXPECT_EQ(render("é{stream_tabel}"),
             "error: subject_template, character 2: unknown variable {stream_tabel}; did you mean "
             "{stream_table}?");
+  EXPECT_EQ(render("{schem}"),
+            "error: subject_template, character 1: unknown variable {schem}; did you mean "
+            "{schema}?");
   EXPECT_EQ(render("{zzzzz}"), "error: subject_template, character 1: unknown variable {zzzzz}");
   EXPECT_EQ(render("ab{op"),
             "error: subject_template, character 3: a brace is opened and not closed");
@@ -81,7 +86,7 @@ TEST(Template, SaysWhereItDoesNotCompile) {
 
 TEST(Template, KnowsWhatItDependsOn) {
   const auto compiled = [](std::string_view text) { return *Template::compile(text, "t"); };
-  EXPECT_FALSE(compiled("a.{stream_table}").varies());
+  EXPECT_FALSE(compiled("a.{schema}.{stream_table}").varies());
   EXPECT_TRUE(compiled("{outbox_id}").varies());
   EXPECT_FALSE(compiled("{outbox_id}").varies_by_row());
   EXPECT_TRUE(compiled("{key}").varies_by_row());
