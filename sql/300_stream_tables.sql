@@ -51,9 +51,17 @@ create table if not exists pgtrickle.pgt_stream_tables (
   refreshing_xid     xid8,
   changing_xid       xid8,
   created_at         timestamptz not null default clock_timestamp(),
+  relid_number       oid,
+  opaque             boolean not null default false,
+  reads_through      regclass[] not null default '{}',
   constraint pgt_stream_tables_mode check (refresh_mode in ('AUTO', 'DIFFERENTIAL', 'FULL')),
   constraint pgt_stream_tables_status check (status in ('ACTIVE', 'SUSPENDED'))
 ) with (fillfactor = 60);
+alter table pgtrickle.pgt_stream_tables
+  add column if not exists relid_number oid,
+  add column if not exists opaque boolean not null default false,
+  add column if not exists reads_through regclass[] not null default '{}';
+update pgtrickle.pgt_stream_tables set relid_number = pgt_relid::oid where relid_number is null;
 
 comment on table pgtrickle.pgt_stream_tables is
   'Stream tables: definition, schedule and state (written by create_stream_table and by refreshes)';
@@ -69,6 +77,12 @@ comment on column pgtrickle.pgt_stream_tables.refreshing_xid is
   'The transaction that is refreshing the stream table; never visible to another';
 comment on column pgtrickle.pgt_stream_tables.changing_xid is
   'The transaction that is making or altering the stream table; never visible to another';
+comment on column pgtrickle.pgt_stream_tables.relid_number is
+  'pgt_relid as a number: after a restore pgt_relid names the table as before, and this does not';
+comment on column pgtrickle.pgt_stream_tables.opaque is
+  'The query calls functions whose bodies cannot be followed: any changed function may concern it';
+comment on column pgtrickle.pgt_stream_tables.reads_through is
+  'The stream tables that such functions were seen to read';
 
 create table if not exists pgtrickle.pgt_stream_sources (
   pgt_id      bigint not null references pgtrickle.pgt_stream_tables on delete cascade,
@@ -78,14 +92,18 @@ create table if not exists pgtrickle.pgt_stream_sources (
   tracked     boolean not null,
   seen        bigint,
   relfilenode oid,
+  state       text,
   primary key (pgt_id, source)
 ) with (fillfactor = 60);
+alter table pgtrickle.pgt_stream_sources add column if not exists state text;
 create index if not exists pgt_stream_sources_source on pgtrickle.pgt_stream_sources (source);
 
 comment on table pgtrickle.pgt_stream_sources is
   'What each stream table reads: tables with their partitions, and the views in between';
 comment on column pgtrickle.pgt_stream_sources.seen is
   'The value of the sequence that the last refresh has taken into account';
+comment on column pgtrickle.pgt_stream_sources.state is
+  'The definition of the source and of the triggers that watch it, as the last refresh found them';
 
 create table if not exists pgtrickle.pgt_refresh_history (
   refresh_id     uuid primary key,
@@ -265,12 +283,12 @@ begin
   end loop;
   insert into pgtrickle.pgt_stream_tables
     (pgt_id, pgt_relid, pgt_schema, pgt_name, pgt_owner, original_query, defining_query, schedule,
-     refresh_mode, key_columns, timezone, period, next_due_at, changing_xid)
+     refresh_mode, key_columns, timezone, period, next_due_at, changing_xid, relid_number)
   overriding system value values
     (id, rel, schema_, name_, owner_, original_query, defining_query, schedule,
      refresh_mode, key_columns, timezone,
      pgtrickle._schedule_period(schedule, timezone),
-     case when schedule is not null then clock_timestamp() end, pg_current_xact_id());
+     case when schedule is not null then clock_timestamp() end, pg_current_xact_id(), rel::oid);
   return id;
 end $$;
 
@@ -296,6 +314,45 @@ as $$
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where s.pgt_id = id and c.oid = s.pgt_relid and s.changing_xid = pg_current_xact_id()
 $$;
+
+-- Binds the outboxes of stream tables to their tables again after a restore into another database:
+-- pgt_relid was restored by name, the number that the outbox knows was not.
+create or replace function pgtrickle._stream_rebind() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  restored record;
+begin
+  for restored in
+    with moved as materialized (
+      select s.pgt_id, s.pgt_relid, s.relid_number, s.pgt_schema, s.pgt_name
+      from pgtrickle.pgt_stream_tables s
+      where s.relid_number <> s.pgt_relid::oid
+      for update of s
+    ), bound as materialized (
+      -- Upkeep may have taken the number away already.
+      select m.pgt_id, m.pgt_relid, c.outbox_number, c.outbox_table_name
+      from moved m
+      left join pgtrickle.pgt_outbox_config c
+        on c.kind = 'stream_table'
+       and (c.stream_table_oid = m.relid_number
+            or (c.stream_table_oid is null and c.stream_table_schema = m.pgt_schema
+                and c.stream_table_name = m.pgt_name))
+    ), unbound as (
+      -- A number may be that of another stream table by now, and no two outboxes share one.
+      update pgtrickle.pgt_outbox_config c set stream_table_oid = null
+      from bound b where c.outbox_number = b.outbox_number
+    )
+    select * from bound
+  loop
+    update pgtrickle.pgt_stream_tables s set relid_number = restored.pgt_relid::oid
+    where s.pgt_id = restored.pgt_id;
+    update pgtrickle.pgt_outbox_config c
+    set stream_table_oid = restored.pgt_relid::oid, source_dropped_at = null,
+        outbox_oid = to_regclass(format('pgtrickle.%I', c.outbox_table_name))::oid
+    where c.outbox_number = restored.outbox_number;
+  end loop;
+end $$;
 
 -- Is this transaction refreshing the stream table? Code that runs as its creator asks before it
 -- does anything, so that it runs for a refresh and for nobody else.
