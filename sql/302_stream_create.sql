@@ -231,6 +231,7 @@ returns void
 language plpgsql
   set search_path = pg_catalog, pg_temp
   set quote_all_identifiers = off
+  set standard_conforming_strings = on
 as $$
 #variable_conflict use_variable
 declare
@@ -359,6 +360,7 @@ create or replace function pgtrickle._stream_alter(
 language plpgsql
   set search_path = pg_catalog, pg_temp
   set quote_all_identifiers = off
+  set standard_conforming_strings = on
 as $$
 #variable_conflict use_variable
 declare
@@ -419,6 +421,7 @@ returns void
 language plpgsql
   set search_path = pg_catalog, pg_temp
   set quote_all_identifiers = off
+  set standard_conforming_strings = on
 as $$
 declare
   id bigint := pgtrickle._stream_find(name);

@@ -526,6 +526,19 @@ begin
     listed := listed || jsonb_build_object('source', source.oid::bigint, 'tracked', watched);
   end loop;
   perform pgtrickle._stream_set_sources(id, listed, reads);
+  -- Those that a restore brought along are named by numbers of another database.
+  for source in
+    select distinct t.tgrelid
+    from pgtrickle.pgt_stream_sources s
+    join pg_trigger t on t.tgrelid = any (s.members)
+                     and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure
+    where s.pgt_id = id and s.tracked
+      and not exists (select from pgtrickle.pgt_stream_sources o
+                      where t.tgname in ('pgtrickle_dirty_' || o.source::oid,
+                                         'pgtrickle_dirty_row_' || o.source::oid))
+  loop
+    perform pgtrickle._stream_untrack(source.tgrelid);
+  end loop;
 end $$;
 
 -- Takes our triggers off a table that no stream table reads any more, where the caller may do so
@@ -541,6 +554,7 @@ begin
     select t.tgname
     from pg_trigger t
     where t.tgrelid = rel and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure
+      and t.tgparentid = 0
       and not exists (select from pgtrickle.pgt_stream_sources s
                       where s.source = substring(t.tgname from '\d+$')::oid)
   loop

@@ -125,6 +125,15 @@ begin
     st, case mode when 'FULL' then 'full' else 'apply' end,
     jsonb_build_object('keep', outbox.outbox_table_name is not null, 'opaque', st.opaque,
                        'order_by', to_jsonb(outbox.key_columns))) s;
+  -- enable_outbox and disable_outbox lock the table as the step above does: which one there is now
+  -- is certain.
+  if outbox.outbox_table_name is distinct from (
+       select o.outbox_table_name from pgtrickle.pgt_outbox_config o
+       where o.stream_table_oid = st.pgt_relid) then
+    raise exception 'the outbox of stream table %.% came or went meanwhile', st.pgt_schema,
+        st.pgt_name
+      using errcode = 'serialization_failure';
+  end if;
   through := array(select jsonb_array_elements_text(summary -> 'through'))::regclass[];
   perform pgtrickle._stream_check_cycle(st.pgt_id, through);
   action := case when mode = 'FULL' then 'FULL'
@@ -168,6 +177,10 @@ begin
                          and (c.relowner = 'pgtrickle_owner'::regrole
                               or has_table_privilege(t.pgt_owner, s.source, 'TRIGGER')))
                           or pgtrickle._source_members(s.source) <> s.members
+                          -- Restored, with the number that the source had elsewhere.
+                          or s.sequence <> to_regclass('pgtrickle.dirty_' || s.source::oid)
+                          or (s.tracked
+                              and to_regclass('pgtrickle.dirty_' || s.source::oid) is null)
                           or (s.tracked and exists (
                             select from unnest(s.members) m
                             join pg_class r on r.oid = m
@@ -272,6 +285,7 @@ create or replace function pgtrickle.refresh_stream_table(name text) returns jso
 language plpgsql security definer
   set search_path = pg_catalog, pg_temp
   set quote_all_identifiers = off
+  set standard_conforming_strings = on
 as $$
 declare
   id bigint;
@@ -333,11 +347,15 @@ begin
     perform pgtrickle._stream_alert('reinitialize_needed', id, '{}');
   end if;
 
-  begin
-    select * into done from pgtrickle._stream_refresh(st, refresh, started);
-  exception when others or query_canceled then
-    get stacked diagnostics state = returned_sqlstate, message = message_text;
-  end;
+  for attempt in 1 .. 3 loop
+    state := null;
+    begin
+      select * into done from pgtrickle._stream_refresh(st, refresh, started);
+    exception when others or query_canceled then
+      get stacked diagnostics state = returned_sqlstate, message = message_text;
+    end;
+    exit when state is distinct from '40001';
+  end loop;
   if state is not null then
     return pgtrickle._stream_failed(st, refresh, started, clock_timestamp(), state, message);
   end if;

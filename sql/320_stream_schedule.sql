@@ -277,6 +277,7 @@ create or replace function pgtrickle._stream_upkeep() returns int
 language plpgsql security definer
   set search_path = pg_catalog, pg_temp
   set quote_all_identifiers = off
+  set standard_conforming_strings = on
 as $$
 declare
   changed int;
@@ -301,7 +302,9 @@ begin
 end $$;
 
 create or replace function pgtrickle.stream_tables_due() returns table (name text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+language plpgsql security definer
+  set search_path = pg_catalog, pg_temp
+  set standard_conforming_strings = on
 as $$
 declare
   present timestamptz := clock_timestamp();
