@@ -54,14 +54,18 @@ create table if not exists pgtrickle.pgt_stream_tables (
   relid_number       oid,
   opaque             boolean not null default false,
   reads_through      regclass[] not null default '{}',
+  names_in_values    text,
   constraint pgt_stream_tables_mode check (refresh_mode in ('AUTO', 'DIFFERENTIAL', 'FULL')),
   constraint pgt_stream_tables_status check (status in ('ACTIVE', 'SUSPENDED'))
 ) with (fillfactor = 60);
 alter table pgtrickle.pgt_stream_tables
   add column if not exists relid_number oid,
   add column if not exists opaque boolean not null default false,
-  add column if not exists reads_through regclass[] not null default '{}';
-update pgtrickle.pgt_stream_tables set relid_number = pgt_relid::oid where relid_number is null;
+  add column if not exists reads_through regclass[] not null default '{}',
+  add column if not exists names_in_values text;
+-- What an earlier version took for a fingerprint tells nothing now.
+update pgtrickle.pgt_stream_tables set relid_number = pgt_relid::oid, fingerprint = null
+where relid_number is null;
 
 comment on table pgtrickle.pgt_stream_tables is
   'Stream tables: definition, schedule and state (written by create_stream_table and by refreshes)';
@@ -83,6 +87,8 @@ comment on column pgtrickle.pgt_stream_tables.opaque is
   'The query calls functions whose bodies cannot be followed: any changed function may concern it';
 comment on column pgtrickle.pgt_stream_tables.reads_through is
   'The stream tables that such functions were seen to read';
+comment on column pgtrickle.pgt_stream_tables.names_in_values is
+  'The labels and attributes by which consumers have its values (_stream_names_in_values)';
 
 create table if not exists pgtrickle.pgt_stream_sources (
   pgt_id      bigint not null references pgtrickle.pgt_stream_tables on delete cascade,
@@ -251,6 +257,25 @@ as $$
                and obj_description(p.oid, 'pg_proc') = pgtrickle._stream_mark())))
 $$;
 
+-- What is written with the values of a table and can change without a row being written: labels of
+-- enums, attributes of composite types.
+create or replace function pgtrickle._stream_names_in_values(rel regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select md5(coalesce(string_agg(concat_ws(' ', t.column_name, n.names), ',' order by t.column_name,
+                                                                                  n.names), ''))
+  from pgtrickle._types_within(rel) t
+  cross join lateral (
+    select string_agg(e.enumlabel, ',' order by e.enumsortorder) as names
+    from pg_enum e where e.enumtypid = t.type_oid
+    union all
+    select string_agg(a.attname, ',' order by a.attnum)
+    from pg_type y join pg_attribute a on a.attrelid = y.typrelid
+    where y.oid = t.type_oid and y.typtype = 'c' and y.typrelid <> rel and a.attnum > 0
+      and not a.attisdropped) n
+  where n.names is not null
+$$;
+
 -- Records a table that its creator has just made. The row stays marked as being changed by this
 -- transaction, which is what lets _stream_set_sources fill in the rest.
 create or replace function pgtrickle._stream_register(
@@ -283,12 +308,14 @@ begin
   end loop;
   insert into pgtrickle.pgt_stream_tables
     (pgt_id, pgt_relid, pgt_schema, pgt_name, pgt_owner, original_query, defining_query, schedule,
-     refresh_mode, key_columns, timezone, period, next_due_at, changing_xid, relid_number)
+     refresh_mode, key_columns, timezone, period, next_due_at, changing_xid, relid_number,
+     names_in_values)
   overriding system value values
     (id, rel, schema_, name_, owner_, original_query, defining_query, schedule,
      refresh_mode, key_columns, timezone,
      pgtrickle._schedule_period(schedule, timezone),
-     case when schedule is not null then clock_timestamp() end, pg_current_xact_id(), rel::oid);
+     case when schedule is not null then clock_timestamp() end, pg_current_xact_id(), rel::oid,
+     pgtrickle._stream_names_in_values(rel));
   return id;
 end $$;
 
@@ -353,6 +380,28 @@ begin
     where c.outbox_number = restored.outbox_number;
   end loop;
 end $$;
+
+-- Is a relation the table that a stream table was made with? After a restore its number may be that
+-- of any other.
+create or replace function pgtrickle._stream_is_guarded(rel regclass) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (select from pg_trigger t
+                 where t.tgrelid = rel and t.tgfoid = 'pgtrickle._stream_guard()'::regprocedure);
+end $$;
+
+-- Takes over the name that a stream table was given by hand.
+create or replace function pgtrickle._stream_follow_name(id bigint) returns void
+language sql set search_path = pg_catalog, pg_temp
+as $$
+  update pgtrickle.pgt_stream_tables s
+  set pgt_schema = n.nspname, pgt_name = c.relname
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where s.pgt_id = id and c.oid = s.pgt_relid
+    and (s.pgt_schema, s.pgt_name) <> (n.nspname, c.relname)
+    and pgtrickle._stream_is_guarded(s.pgt_relid)
+$$;
 
 -- Is this transaction refreshing the stream table? Code that runs as its creator asks before it
 -- does anything, so that it runs for a refresh and for nobody else.

@@ -110,13 +110,24 @@ declare
   outbox record;
   through regclass[];
   mode text := case st.refresh_mode when 'FULL' then 'FULL' else 'DIFFERENTIAL' end;
+  names text := pgtrickle._stream_names_in_values(st.pgt_relid);
   watch_again boolean := pgtrickle._stream_wants_watching(st.pgt_id);
 begin
-  if watch_again then
+  if not pgtrickle._stream_is_guarded(st.pgt_relid) then
+    raise exception '% is not the table of stream table %.%: it has no trigger pgtrickle_guard',
+        st.pgt_relid, st.pgt_schema, st.pgt_name
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Drop the stream table and create it again.';
+  elsif watch_again then
     perform pgtrickle._stream_step(st, 'verify', '{}');
   end if;
   select o.outbox_table_name, o.key_columns into outbox
   from pgtrickle.pgt_outbox_config o where o.stream_table_oid = st.pgt_relid;
+
+  -- The rows that a consumer has are written otherwise now, and no difference says so.
+  if outbox.outbox_table_name is not null and st.names_in_values <> names then
+    mode := 'FULL';
+  end if;
 
   looked := pgtrickle._stream_look(st.pgt_id);
   taken_at := clock_timestamp();
@@ -154,7 +165,7 @@ begin
          or s.state is distinct from looked.states ->> s.source::oid::text);
   update pgtrickle.pgt_stream_tables s
   set pending_writers = looked.writers, is_populated = true, data_timestamp = taken_at,
-      reads_through = case when s.opaque then through else '{}' end
+      reads_through = case when s.opaque then through else '{}' end, names_in_values = names
   where s.pgt_id = st.pgt_id;
   -- Last, because it takes a lock on the sources until the end. It begins with having seen
   -- nothing, so that what changed since the look is found by the next refresh.
@@ -170,6 +181,7 @@ as $$
 begin
   return (
     select pgtrickle._stream_fingerprint(id) is distinct from t.fingerprint
+        or t.names_in_values <> pgtrickle._stream_names_in_values(t.pgt_relid)
         or exists (select from pgtrickle.pgt_stream_sources s
                    join pg_class c on c.oid = s.source and c.relkind in ('r', 'p')
                    where s.pgt_id = id
@@ -326,23 +338,9 @@ begin
             hint = format('SELECT pgtrickle.drop_stream_table(%L) removes what is left of it.',
                           name);
   end if;
-  if not exists (select from pg_trigger t where t.tgrelid = st.pgt_relid
-                   and t.tgfoid = 'pgtrickle._stream_guard()'::regprocedure) then
-    -- A number that was restored may be another table's.
-    raise exception '% is not, or no longer, the table of stream table %.%: it lacks its guard',
-        st.pgt_relid, st.pgt_schema, st.pgt_name
-      using errcode = 'object_not_in_prerequisite_state',
-            hint = format('CREATE TRIGGER pgtrickle_guard BEFORE INSERT OR UPDATE OR DELETE OR '
-                          'TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION '
-                          'pgtrickle._stream_guard(); or drop it and create it again.',
-                          st.pgt_relid);
-  end if;
   started := clock_timestamp();
-  -- Renamed by hand?
-  select n.nspname, c.relname into strict st.pgt_schema, st.pgt_name
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = st.pgt_relid;
-  update pgtrickle.pgt_stream_tables s set pgt_schema = st.pgt_schema, pgt_name = st.pgt_name
-  where s.pgt_id = id and (s.pgt_schema, s.pgt_name) <> (st.pgt_schema, st.pgt_name);
+  perform pgtrickle._stream_follow_name(id);
+  select * into strict st from pgtrickle.pgt_stream_tables s where s.pgt_id = id;
   if st.fingerprint is not null and pgtrickle._stream_fingerprint(id) <> st.fingerprint then
     perform pgtrickle._stream_alert('reinitialize_needed', id, '{}');
   end if;

@@ -283,14 +283,13 @@ declare
   changed int;
 begin
   perform pgtrickle._stream_rebind();
-  update pgtrickle.pgt_stream_tables t
-  set pgt_schema = n.nspname, pgt_name = c.relname
-  from pgtrickle.pgt_stream_tables o
-  join pg_class c on c.oid = o.pgt_relid
-  join pg_namespace n on n.oid = c.relnamespace
-  where t.pgt_id = o.pgt_id and (t.pgt_schema, t.pgt_name) <> (n.nspname, c.relname)
-    and t.pgt_id in (select s.pgt_id from pgtrickle.pgt_stream_tables s
-                     for no key update skip locked);
+  perform pgtrickle._stream_follow_name(o.pgt_id)
+  from (select s.pgt_id
+        from pgtrickle.pgt_stream_tables s
+        join pg_class c on c.oid = s.pgt_relid
+        join pg_namespace n on n.oid = c.relnamespace
+        where (s.pgt_schema, s.pgt_name) <> (n.nspname, c.relname)
+        for no key update of s skip locked) o;
   update pgtrickle.pgt_stream_tables t set dirty_since = clock_timestamp()
   where t.pgt_id in (
     select o.pgt_id from pgtrickle.pgt_stream_tables o
