@@ -175,7 +175,11 @@ end $$;
 -- because only the table's owner could say so, the server's count of changes is part of it.
 create or replace function pgtrickle._stream_source_states(only_id bigint default null)
 returns table (pgt_id bigint, source regclass, state text)
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  -- A few triggers by their names, rather than all of pg_trigger for each source.
+  set enable_seqscan = off
+  set enable_hashjoin = off
 as $$
 begin
   return query
@@ -183,16 +187,16 @@ begin
     from pgtrickle.pgt_stream_sources s
     join pg_class c on c.oid = s.source
     cross join lateral (
-      select string_agg(concat_ws(' ', g.tgrelid, g.xmin, g.tgenabled,
-                          case when g.tgenabled <> 'A' and g.tgtype & 1 = 0 then
-                            pg_stat_get_tuples_inserted(g.tgrelid)
-                            + pg_stat_get_tuples_updated(g.tgrelid)
-                            + pg_stat_get_tuples_deleted(g.tgrelid) end),
-                        ',' order by g.tgrelid, g.tgname) as written
-      from pg_trigger g
-      where g.tgrelid = any (s.members)
-        and g.tgname in ('pgtrickle_dirty_' || s.source::oid,
-                         'pgtrickle_dirty_row_' || s.source::oid)) t
+      select string_agg(
+               concat_ws(' ', g.tgrelid, g.xmin, g.tgenabled,
+                 case when g.tgenabled <> 'A' and g.tgtype & 1 = 0 then
+                   pg_stat_get_tuples_inserted(g.tgrelid) + pg_stat_get_tuples_updated(g.tgrelid)
+                   + pg_stat_get_tuples_deleted(g.tgrelid) end),
+               ',' order by g.tgrelid, g.tgname) as written
+      from unnest(s.members) m
+      join pg_trigger g on g.tgrelid = m::oid
+        and g.tgname = any (array['pgtrickle_dirty_' || s.source::oid,
+                                  'pgtrickle_dirty_row_' || s.source::oid]::name[])) t
     where only_id is null or s.pgt_id = only_id;
 end $$;
 
@@ -462,8 +466,9 @@ end $$;
 -- Records what a stream table reads. Only while this transaction refreshes it, or its owner makes
 -- or changes it.
 drop function if exists pgtrickle._stream_set_sources(bigint, jsonb, boolean, text[]);
-create or replace function pgtrickle._stream_set_sources(id bigint, sources jsonb, reads jsonb)
-returns void
+create or replace function pgtrickle._stream_set_sources(
+  id bigint, sources jsonb, always_due boolean, functions text[], opaque boolean default false,
+  through jsonb default null) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
@@ -487,15 +492,15 @@ begin
   from pgtrickle._stream_source_states(id) n
   where s.pgt_id = id and s.source = n.source;
   update pgtrickle.pgt_stream_tables s
-  set always_due = (reads ->> 'always_due')::boolean
+  set always_due = always_due
         or exists (select from pgtrickle.pgt_stream_sources o
                    where o.pgt_id = id and not o.tracked),
-      functions = array(select jsonb_array_elements_text(reads -> 'functions')),
-      opaque = (reads ->> 'opaque')::boolean,
-      reads_through = case when reads ? 'through' then array(
+      functions = functions,
+      opaque = opaque,
+      reads_through = case when through is null then s.reads_through else array(
         select t.pgt_relid from pgtrickle.pgt_stream_tables t
-        where t.pgt_relid::text in (select jsonb_array_elements_text(reads -> 'through'))
-          and has_any_column_privilege(s.pgt_owner, t.pgt_relid, 'SELECT')) else s.reads_through end,
+        where t.pgt_relid::text in (select jsonb_array_elements_text(through))
+          and has_any_column_privilege(s.pgt_owner, t.pgt_relid, 'SELECT')) end,
       pending_writers = '{}'
   where s.pgt_id = id;
   perform pgtrickle._stream_check_cycle(id, '{}');
@@ -525,7 +530,10 @@ begin
     end;
     listed := listed || jsonb_build_object('source', source.oid::bigint, 'tracked', watched);
   end loop;
-  perform pgtrickle._stream_set_sources(id, listed, reads);
+  perform pgtrickle._stream_set_sources(
+    id, listed, (reads ->> 'always_due')::boolean,
+    array(select jsonb_array_elements_text(reads -> 'functions')),
+    (reads ->> 'opaque')::boolean, reads -> 'through');
   -- Those that a restore brought along are named by numbers of another database.
   for source in
     select distinct t.tgrelid
