@@ -194,9 +194,11 @@ begin
                    + pg_stat_get_tuples_deleted(g.tgrelid) end),
                ',' order by g.tgrelid, g.tgname) as written
       from unnest(s.members) m
-      join pg_trigger g on g.tgrelid = m::oid
-        and g.tgname = any (array['pgtrickle_dirty_' || s.source::oid,
-                                  'pgtrickle_dirty_row_' || s.source::oid]::name[])) t
+      -- By its table first, which is what the index is for.
+      cross join lateral (select r.tgrelid, r.tgname, r.tgenabled, r.tgtype, r.xmin
+                          from pg_trigger r where r.tgrelid = m::oid offset 0) g
+      where g.tgname in ('pgtrickle_dirty_' || s.source::oid,
+                         'pgtrickle_dirty_row_' || s.source::oid)) t
     where only_id is null or s.pgt_id = only_id;
 end $$;
 

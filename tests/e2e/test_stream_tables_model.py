@@ -15,7 +15,7 @@ from support.waiting import eventually
 
 SEEDS = ([int(os.environ["SEED"])] if "SEED" in os.environ
          else list(range(1, 7)) if os.environ.get("LONG") else [20260427])
-ROUNDS = 25 if os.environ.get("LONG") else 5
+ROUNDS = 25 if os.environ.get("LONG") else 3
 
 SOURCES = """
     create schema m;
