@@ -566,7 +566,7 @@ begin
     where t.tgrelid = rel and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure
       and t.tgparentid = 0
       and not exists (select from pgtrickle.pgt_stream_sources s
-                      where s.source = substring(t.tgname from '\d+$')::oid)
+                      where s.source::oid::text = substring(t.tgname from '\d+$'))
   loop
     begin
       perform set_config('lock_timeout', '500ms', true);
