@@ -50,6 +50,10 @@ as $$
 declare
   changed int;
 begin
+  -- First: it binds the outboxes of restored stream tables to their tables again.
+  if to_regprocedure('pgtrickle._stream_upkeep()') is not null then
+    execute 'select pgtrickle._stream_upkeep()';
+  end if;
   if to_regprocedure('pgtrickle.outbox_capture_upkeep()') is not null then
     execute 'select pgtrickle.outbox_capture_upkeep()' into changed;
   end if;

@@ -51,9 +51,21 @@ create table if not exists pgtrickle.pgt_stream_tables (
   refreshing_xid     xid8,
   changing_xid       xid8,
   created_at         timestamptz not null default clock_timestamp(),
+  relid_number       oid,
+  opaque             boolean not null default false,
+  reads_through      regclass[] not null default '{}',
+  names_in_values    text,
   constraint pgt_stream_tables_mode check (refresh_mode in ('AUTO', 'DIFFERENTIAL', 'FULL')),
   constraint pgt_stream_tables_status check (status in ('ACTIVE', 'SUSPENDED'))
 ) with (fillfactor = 60);
+alter table pgtrickle.pgt_stream_tables
+  add column if not exists relid_number oid,
+  add column if not exists opaque boolean not null default false,
+  add column if not exists reads_through regclass[] not null default '{}',
+  add column if not exists names_in_values text;
+-- What an earlier version took for a fingerprint tells nothing now.
+update pgtrickle.pgt_stream_tables set relid_number = pgt_relid::oid, fingerprint = null
+where relid_number is null;
 
 comment on table pgtrickle.pgt_stream_tables is
   'Stream tables: definition, schedule and state (written by create_stream_table and by refreshes)';
@@ -69,6 +81,14 @@ comment on column pgtrickle.pgt_stream_tables.refreshing_xid is
   'The transaction that is refreshing the stream table; never visible to another';
 comment on column pgtrickle.pgt_stream_tables.changing_xid is
   'The transaction that is making or altering the stream table; never visible to another';
+comment on column pgtrickle.pgt_stream_tables.relid_number is
+  'pgt_relid as a number: after a restore pgt_relid names the table as before, and this does not';
+comment on column pgtrickle.pgt_stream_tables.opaque is
+  'The query calls functions whose bodies cannot be followed: any changed function may concern it';
+comment on column pgtrickle.pgt_stream_tables.reads_through is
+  'The stream tables that such functions were seen to read';
+comment on column pgtrickle.pgt_stream_tables.names_in_values is
+  'The labels and attributes by which consumers have its values (_stream_names_in_values)';
 
 create table if not exists pgtrickle.pgt_stream_sources (
   pgt_id      bigint not null references pgtrickle.pgt_stream_tables on delete cascade,
@@ -78,14 +98,18 @@ create table if not exists pgtrickle.pgt_stream_sources (
   tracked     boolean not null,
   seen        bigint,
   relfilenode oid,
+  state       text,
   primary key (pgt_id, source)
 ) with (fillfactor = 60);
+alter table pgtrickle.pgt_stream_sources add column if not exists state text;
 create index if not exists pgt_stream_sources_source on pgtrickle.pgt_stream_sources (source);
 
 comment on table pgtrickle.pgt_stream_sources is
   'What each stream table reads: tables with their partitions, and the views in between';
 comment on column pgtrickle.pgt_stream_sources.seen is
   'The value of the sequence that the last refresh has taken into account';
+comment on column pgtrickle.pgt_stream_sources.state is
+  'The definition of the source and of the triggers that watch it, as the last refresh found them';
 
 create table if not exists pgtrickle.pgt_refresh_history (
   refresh_id     uuid primary key,
@@ -233,6 +257,25 @@ as $$
                and obj_description(p.oid, 'pg_proc') = pgtrickle._stream_mark())))
 $$;
 
+-- What is written with the values of a table and can change without a row being written: labels of
+-- enums, attributes of composite types.
+create or replace function pgtrickle._stream_names_in_values(rel regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select md5(coalesce(string_agg(concat_ws(' ', t.column_name, n.names), ',' order by t.column_name,
+                                                                                  n.names), ''))
+  from pgtrickle._types_within(rel) t
+  cross join lateral (
+    select string_agg(e.enumlabel, ',' order by e.enumsortorder) as names
+    from pg_enum e where e.enumtypid = t.type_oid
+    union all
+    select string_agg(a.attname, ',' order by a.attnum)
+    from pg_type y join pg_attribute a on a.attrelid = y.typrelid
+    where y.oid = t.type_oid and y.typtype = 'c' and y.typrelid <> rel and a.attnum > 0
+      and not a.attisdropped) n
+  where n.names is not null
+$$;
+
 -- Records a table that its creator has just made. The row stays marked as being changed by this
 -- transaction, which is what lets _stream_set_sources fill in the rest.
 create or replace function pgtrickle._stream_register(
@@ -265,12 +308,14 @@ begin
   end loop;
   insert into pgtrickle.pgt_stream_tables
     (pgt_id, pgt_relid, pgt_schema, pgt_name, pgt_owner, original_query, defining_query, schedule,
-     refresh_mode, key_columns, timezone, period, next_due_at, changing_xid)
+     refresh_mode, key_columns, timezone, period, next_due_at, changing_xid, relid_number,
+     names_in_values)
   overriding system value values
     (id, rel, schema_, name_, owner_, original_query, defining_query, schedule,
      refresh_mode, key_columns, timezone,
      pgtrickle._schedule_period(schedule, timezone),
-     case when schedule is not null then clock_timestamp() end, pg_current_xact_id());
+     case when schedule is not null then clock_timestamp() end, pg_current_xact_id(), rel::oid,
+     pgtrickle._stream_names_in_values(rel));
   return id;
 end $$;
 
@@ -295,6 +340,67 @@ as $$
       last_refresh_at = coalesce(populated, last_refresh_at)
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where s.pgt_id = id and c.oid = s.pgt_relid and s.changing_xid = pg_current_xact_id()
+$$;
+
+-- Binds the outboxes of stream tables to their tables again after a restore into another database:
+-- pgt_relid was restored by name, the number that the outbox knows was not.
+create or replace function pgtrickle._stream_rebind() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  restored record;
+begin
+  for restored in
+    with moved as materialized (
+      select s.pgt_id, s.pgt_relid, s.relid_number, s.pgt_schema, s.pgt_name
+      from pgtrickle.pgt_stream_tables s
+      where s.relid_number <> s.pgt_relid::oid
+      for update of s
+    ), bound as materialized (
+      -- Upkeep may have taken the number away already.
+      select m.pgt_id, m.pgt_relid, c.outbox_number, c.outbox_table_name
+      from moved m
+      left join pgtrickle.pgt_outbox_config c
+        on c.kind = 'stream_table'
+       and (c.stream_table_oid = m.relid_number
+            or (c.stream_table_oid is null and c.stream_table_schema = m.pgt_schema
+                and c.stream_table_name = m.pgt_name))
+    ), unbound as (
+      -- A number may be that of another stream table by now, and no two outboxes share one.
+      update pgtrickle.pgt_outbox_config c set stream_table_oid = null
+      from bound b where c.outbox_number = b.outbox_number
+    )
+    select * from bound
+  loop
+    update pgtrickle.pgt_stream_tables s set relid_number = restored.pgt_relid::oid
+    where s.pgt_id = restored.pgt_id;
+    update pgtrickle.pgt_outbox_config c
+    set stream_table_oid = restored.pgt_relid::oid, source_dropped_at = null,
+        outbox_oid = to_regclass(format('pgtrickle.%I', c.outbox_table_name))::oid
+    where c.outbox_number = restored.outbox_number;
+  end loop;
+end $$;
+
+-- Is a relation the table that a stream table was made with? After a restore its number may be that
+-- of any other.
+create or replace function pgtrickle._stream_is_guarded(rel regclass) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (select from pg_trigger t
+                 where t.tgrelid = rel and t.tgfoid = 'pgtrickle._stream_guard()'::regprocedure);
+end $$;
+
+-- Takes over the name that a stream table was given by hand.
+create or replace function pgtrickle._stream_follow_name(id bigint) returns void
+language sql set search_path = pg_catalog, pg_temp
+as $$
+  update pgtrickle.pgt_stream_tables s
+  set pgt_schema = n.nspname, pgt_name = c.relname
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where s.pgt_id = id and c.oid = s.pgt_relid
+    and (s.pgt_schema, s.pgt_name) <> (n.nspname, c.relname)
+    and pgtrickle._stream_is_guarded(s.pgt_relid)
 $$;
 
 -- Is this transaction refreshing the stream table? Code that runs as its creator asks before it

@@ -67,9 +67,46 @@ as $$
   where attrelid = rel and attnum > 0 and not attisdropped
 $$;
 
--- Makes (or replaces) the function that runs the query as its creator. The settings on which a
--- query's result or the text of its values may depend stay as they are now, for ever. The comment
--- shows the catalog's writers that the owner is at work. The query runs under an empty search_path,
+-- The query of a view as text that means the same in every session: a literal was read under its
+-- creator's settings, and is written under those that the query always runs with.
+create or replace function pgtrickle._stream_definition(probe regclass) returns text
+language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set DateStyle = 'ISO'
+  set IntervalStyle = 'postgres'
+  set extra_float_digits = 1
+  set bytea_output = 'hex'
+  set standard_conforming_strings = on
+  set quote_all_identifiers = off
+as $$
+begin
+  return regexp_replace(pg_get_viewdef(probe, false), ';\s*$', '');
+end $$;
+
+-- Fills a new stream table, under the settings with which it will be refreshed.
+create or replace function pgtrickle._stream_fill(rel regclass, definition text) returns void
+language plpgsql
+  set search_path = pg_catalog, pg_temp
+  set row_security = on
+  set DateStyle = 'ISO'
+  set IntervalStyle = 'postgres'
+  set extra_float_digits = 1
+  set bytea_output = 'hex'
+  set standard_conforming_strings = on
+  set quote_all_identifiers = off
+  set transform_null_equals = off
+  set array_nulls = on
+  set xmlbinary = 'base64'
+  set xmloption = 'content'
+as $$
+begin
+  execute format('insert into %s %s', rel, definition);
+end $$;
+
+-- Makes (or replaces) the function that runs the query as its creator. The settings that decide what
+-- a query means (the time zone, the order of day and month, the locale) stay as they are now, for
+-- ever; those that only decide how values are written are the same for all stream tables
+-- (_stream_work). The comment shows the catalog's writers that the owner is at work. The query runs under an empty search_path,
 -- as a materialized view's does; triggers on the stream table run under trigger_path.
 create or replace function pgtrickle._stream_make_function(
   id bigint, definition text, layout jsonb, trigger_path text) returns void
@@ -84,8 +121,7 @@ declare
                      format('pgtrickle_streams.%I(text, jsonb)', 'refresh_' || id)));
   memory bigint := greatest(pg_size_bytes(current_setting('work_mem')), 64 * 1024 * 1024);
 begin
-  foreach setting in array array['TimeZone', 'DateStyle', 'IntervalStyle', 'bytea_output',
-                                 'lc_monetary', 'lc_numeric', 'lc_time',
+  foreach setting in array array['TimeZone', 'DateStyle', 'lc_monetary', 'lc_numeric', 'lc_time',
                                  'default_text_search_config'] loop
     pinned := pinned || format(E'\n  set %I = %L', setting, coalesce(
       (select substr(k, length(setting) + 2) from unnest(known) k
@@ -99,8 +135,6 @@ returns table (op text, ord bigint, row_data jsonb)
 language plpgsql security definer
   set search_path = pg_catalog, pg_temp
   set row_security = on
-  set extra_float_digits = 1
-  set xmloption = content
   set jit = off
   set work_mem = %L%s
 as %L
@@ -194,7 +228,10 @@ end $$;
 create or replace function pgtrickle._stream_create(
   name text, query text, schedule text, refresh_mode text, key_columns text[], caller_path text)
 returns void
-language plpgsql set search_path = pg_catalog, pg_temp
+language plpgsql
+  set search_path = pg_catalog, pg_temp
+  set quote_all_identifiers = off
+  set standard_conforming_strings = on
 as $$
 #variable_conflict use_variable
 declare
@@ -209,6 +246,8 @@ declare
   id bigint;
   sources jsonb;
   taken_at timestamptz;
+  locked regclass[];
+  through regclass[];
 begin
   perform pgtrickle._schedule_check(schedule);
   perform pgtrickle._source_sequences_sweep();
@@ -225,7 +264,7 @@ begin
   end if;
 
   probe := pgtrickle._stream_probe(query, wanted.schema_name, caller_path);
-  definition := regexp_replace(pg_get_viewdef(probe, false), ';\s*$', '');
+  definition := pgtrickle._stream_definition(probe);
   columns := (pgtrickle._stream_columns(probe)).names;
   sources := pgtrickle._stream_discover(probe);
 
@@ -245,7 +284,10 @@ begin
   id := pgtrickle._stream_register(rel, query, definition, schedule, mode, key_columns,
                                    current_setting('TimeZone'));
   taken_at := clock_timestamp();
-  execute format('insert into %s %s', full_name, definition);
+  locked := pgtrickle._stream_locked((sources ->> 'opaque')::boolean);
+  perform pgtrickle._stream_fill(rel, definition);
+  through := array(select unnest(pgtrickle._stream_locked((sources ->> 'opaque')::boolean))
+                   except select unnest(locked || rel));
   perform pgtrickle._stream_make_key(rel, key_columns);
   execute format('analyze %s', full_name);
   perform pgtrickle._stream_make_diff(id, rel);
@@ -257,7 +299,8 @@ begin
                  'Stream table: see pgtrickle.pgt_stream_tables');
   -- Last, because it takes a lock on the sources; whatever changed since the fill is found by the
   -- first refresh, which has seen nothing yet.
-  perform pgtrickle._stream_track(id, sources, interval '10 seconds');
+  perform pgtrickle._stream_track(
+    id, sources || jsonb_build_object('through', through), interval '10 seconds');
   perform pgtrickle._stream_unlock(id, taken_at);
 end $$;
 
@@ -295,7 +338,7 @@ declare
 begin
   select * into strict st from pgtrickle.pgt_stream_tables where pgt_id = id;
   probe := pgtrickle._stream_probe(query, st.pgt_schema, caller_path);
-  definition := regexp_replace(pg_get_viewdef(probe, false), ';\s*$', '');
+  definition := pgtrickle._stream_definition(probe);
   was := pgtrickle._stream_columns(st.pgt_relid);
   now_ := pgtrickle._stream_columns(probe);
   if was.types <> now_.types then
@@ -314,7 +357,10 @@ end $$;
 create or replace function pgtrickle._stream_alter(
   name text, schedule text, refresh_mode text, suspend boolean, resume boolean, rename_to text,
   query text, caller_path text) returns void
-language plpgsql set search_path = pg_catalog, pg_temp
+language plpgsql
+  set search_path = pg_catalog, pg_temp
+  set quote_all_identifiers = off
+  set standard_conforming_strings = on
 as $$
 #variable_conflict use_variable
 declare
@@ -372,7 +418,10 @@ comment on function pgtrickle.alter_stream_table(text, text, text, boolean, bool
 
 create or replace function pgtrickle.drop_stream_table(name text, if_exists boolean default false)
 returns void
-language plpgsql set search_path = pg_catalog, pg_temp
+language plpgsql
+  set search_path = pg_catalog, pg_temp
+  set quote_all_identifiers = off
+  set standard_conforming_strings = on
 as $$
 declare
   id bigint := pgtrickle._stream_find(name);

@@ -14,7 +14,7 @@
 -- Everything after that reads the difference.
 
 -- How two values of a type are told apart, exactly and at the least cost.
---   value   equal values always look the same
+--   value   equal values always look the same (money under one locale, which is pinned)
 --   text    the same, once a collation that calls different texts equal is out of the way
 --   image   equal values may differ (numeric 1.0 and 1.00, float 0 and -0, interval, jsonb), or
 --           there is no equality at all (json, xml, point)
@@ -32,7 +32,7 @@ begin
       when t.typtype = 'e' or t.oid in (
         'bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'oid'::regtype,
         'date'::regtype, 'time'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype,
-        'uuid'::regtype, 'bytea'::regtype, 'macaddr'::regtype, 'pg_lsn'::regtype) then 'value'
+        'timetz'::regtype, 'money'::regtype, 'uuid'::regtype, 'bytea'::regtype, 'macaddr'::regtype, 'pg_lsn'::regtype) then 'value'
       when t.oid in ('text'::regtype, 'varchar'::regtype) then 'text'
       else 'image'
     end

@@ -153,6 +153,8 @@ declare
   statement text := pgtrickle._stream_diff_statement(
     id, rel, query, layout,
     array(select jsonb_array_elements_text(nullif(arg -> 'order_by', 'null'))));
+  opaque boolean := (arg ->> 'opaque')::boolean;
+  locked regclass[] := pgtrickle._stream_locked(opaque);
   total bigint;
   counts record;
   restore text[] := '{}';
@@ -161,8 +163,11 @@ declare
 begin
   execute statement;
   get diagnostics total = row_count;
+  -- Before triggers on the stream table read whatever they like.
+  summary := jsonb_build_object('through', array(
+    select unnest(pgtrickle._stream_locked(opaque)) except select unnest(locked)));
   if total = 0 then
-    return '{"inserted": 0, "updated": 0, "deleted": 0, "keys": [], "pages": 0}';
+    return summary || '{"inserted": 0, "updated": 0, "deleted": 0, "keys": [], "pages": 0}';
   end if;
   execute format('select count(*) filter (where op = ''I'') as inserted, '
                  '       count(*) filter (where op = ''U'' and sign > 0) as updated, '
@@ -191,7 +196,7 @@ begin
     execute step;
   end loop;
 
-  summary := jsonb_build_object(
+  summary := summary || jsonb_build_object(
     'inserted', counts.inserted, 'updated', counts.updated, 'deleted', counts.deleted,
     'keys', pgtrickle._stream_affected_keys(id, layout, 1000),
     'pages', pg_relation_size(work) / current_setting('block_size')::int);
@@ -209,6 +214,9 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   work regclass := format('pgtrickle_streams.%I', 'diff_' || id)::regclass;
+  opaque boolean := (arg ->> 'opaque')::boolean;
+  locked regclass[] := pgtrickle._stream_locked(opaque);
+  through regclass[];
   l record;
   restore text[];
   step text;
@@ -232,11 +240,13 @@ begin
     execute format('insert into %s (%s) %s', rel, l.names, query);
   end if;
   get diagnostics come = row_count;
+  -- User triggers are off.
+  through := array(select unnest(pgtrickle._stream_locked(opaque)) except select unnest(locked));
   foreach step in array restore loop
     execute step;
   end loop;
   return jsonb_build_object(
-    'inserted', come, 'updated', 0, 'deleted', gone, 'keys', '[]'::jsonb,
+    'inserted', come, 'updated', 0, 'deleted', gone, 'keys', '[]'::jsonb, 'through', through,
     'pages', pg_relation_size(work) / current_setting('block_size')::int);
 end $$;
 
@@ -246,7 +256,8 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   probe regclass := pgtrickle._stream_probe(
-    query, (select relnamespace::regnamespace::text from pg_class where oid = rel),
+    query, (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where c.oid = rel),
     'pg_catalog, pg_temp');
   gives text := (pgtrickle._stream_columns(probe)).types;
   has text := (pgtrickle._stream_columns(rel)).types;
@@ -268,10 +279,24 @@ end $$;
 --   rows          those of the pages arg.from to arg.to of the difference, one for each row
 --   done          the rows are no longer needed
 --   watch         watches what the query reads now
+--
+-- Whatever the session has set, values are written as here: rows without a key are compared and
+-- stored by their text.
 create or replace function pgtrickle._stream_work(
   id bigint, query text, layout jsonb, trigger_path text, action text, arg jsonb)
 returns table (op text, ord bigint, row_data jsonb)
-language plpgsql set search_path = pg_catalog, pg_temp
+language plpgsql
+  set search_path = pg_catalog, pg_temp
+  set DateStyle = 'ISO'
+  set IntervalStyle = 'postgres'
+  set extra_float_digits = 1
+  set bytea_output = 'hex'
+  set standard_conforming_strings = on
+  set quote_all_identifiers = off
+  set transform_null_equals = off
+  set array_nulls = on
+  set xmlbinary = 'base64'
+  set xmloption = 'content'
 as $$
 declare
   rel regclass;
@@ -286,7 +311,8 @@ begin
     when 'verify' then
       perform pgtrickle._stream_verify(rel, query);
     when 'watch' then
-      perform pgtrickle._stream_track(id, pgtrickle._stream_verify(rel, query), interval '0');
+      perform pgtrickle._stream_track(
+        id, pgtrickle._stream_verify(rel, query) || coalesce(arg, '{}'), interval '0');
     when 'apply', 'full' then
       execute format('lock table only %s in row exclusive mode', rel);
       perform set_config('pgtrickle.refreshing', rel::oid::text, true);

@@ -34,14 +34,18 @@ end $$;
 -- The refresh
 
 -- Where the sources stand, taken before the difference is computed: "seen" is each sequence's
--- value; "writers" are the transactions that hold a writer's lock on a source. A sequence moves
+-- value; "states" are their definitions; "writers" are the transactions that hold a writer's lock on
+-- a source. A sequence moves
 -- before its transaction commits: what such a writer did may be seen as moved, and not in the
 -- snapshot. So the stream table is due again when one of them has ended.
+drop function if exists pgtrickle._stream_look(bigint);  -- earlier versions returned less
 create or replace function pgtrickle._stream_look(
-  id bigint, out seen jsonb, out writers text[])
+  id bigint, out seen jsonb, out writers text[], out states jsonb)
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
+  select coalesce(jsonb_object_agg(s.source::oid::text, s.state), '{}') into states
+  from pgtrickle._stream_source_states(id) s;
   select coalesce(jsonb_object_agg(s.source::oid::text, pg_sequence_last_value(s.sequence)), '{}')
   into seen
   from pgtrickle.pgt_stream_sources s where s.pgt_id = id and s.sequence is not null;
@@ -104,22 +108,45 @@ as $$
 declare
   looked record;
   outbox record;
+  through regclass[];
   mode text := case st.refresh_mode when 'FULL' then 'FULL' else 'DIFFERENTIAL' end;
+  names text := pgtrickle._stream_names_in_values(st.pgt_relid);
   watch_again boolean := pgtrickle._stream_wants_watching(st.pgt_id);
 begin
-  if watch_again then
+  if not pgtrickle._stream_is_guarded(st.pgt_relid) then
+    raise exception '% is not the table of stream table %.%: it has no trigger pgtrickle_guard',
+        st.pgt_relid, st.pgt_schema, st.pgt_name
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Drop the stream table and create it again.';
+  elsif watch_again then
     perform pgtrickle._stream_step(st, 'verify', '{}');
   end if;
   select o.outbox_table_name, o.key_columns into outbox
   from pgtrickle.pgt_outbox_config o where o.stream_table_oid = st.pgt_relid;
+
+  -- The rows that a consumer has are written otherwise now, and no difference says so.
+  if outbox.outbox_table_name is not null and st.names_in_values <> names then
+    mode := 'FULL';
+  end if;
 
   looked := pgtrickle._stream_look(st.pgt_id);
   taken_at := clock_timestamp();
   select s.row_data into summary
   from pgtrickle._stream_step(
     st, case mode when 'FULL' then 'full' else 'apply' end,
-    jsonb_build_object('keep', outbox.outbox_table_name is not null,
+    jsonb_build_object('keep', outbox.outbox_table_name is not null, 'opaque', st.opaque,
                        'order_by', to_jsonb(outbox.key_columns))) s;
+  -- enable_outbox and disable_outbox lock the table as the step above does: which one there is now
+  -- is certain.
+  if outbox.outbox_table_name is distinct from (
+       select o.outbox_table_name from pgtrickle.pgt_outbox_config o
+       where o.stream_table_oid = st.pgt_relid) then
+    raise exception 'the outbox of stream table %.% came or went meanwhile', st.pgt_schema,
+        st.pgt_name
+      using errcode = 'serialization_failure';
+  end if;
+  through := array(select jsonb_array_elements_text(summary -> 'through'))::regclass[];
+  perform pgtrickle._stream_check_cycle(st.pgt_id, through);
   action := case when mode = 'FULL' then 'FULL'
                  when summary @> '{"inserted": 0, "updated": 0, "deleted": 0}' then 'NO_DATA'
                  else 'DIFFERENTIAL' end;
@@ -129,18 +156,21 @@ begin
   end if;
 
   update pgtrickle.pgt_stream_sources s
-  set seen = (looked.seen ->> s.source::oid::text)::bigint, relfilenode = c.relfilenode
+  set seen = (looked.seen ->> s.source::oid::text)::bigint, relfilenode = c.relfilenode,
+      state = looked.states ->> s.source::oid::text
   from pg_class c
   where s.pgt_id = st.pgt_id and c.oid = s.source
     and (s.seen is distinct from (looked.seen ->> s.source::oid::text)::bigint
-         or s.relfilenode is distinct from c.relfilenode);
+         or s.relfilenode is distinct from c.relfilenode
+         or s.state is distinct from looked.states ->> s.source::oid::text);
   update pgtrickle.pgt_stream_tables s
-  set pending_writers = looked.writers, is_populated = true, data_timestamp = taken_at
+  set pending_writers = looked.writers, is_populated = true, data_timestamp = taken_at,
+      reads_through = case when s.opaque then through else '{}' end, names_in_values = names
   where s.pgt_id = st.pgt_id;
   -- Last, because it takes a lock on the sources until the end. It begins with having seen
   -- nothing, so that what changed since the look is found by the next refresh.
   if watch_again then
-    perform pgtrickle._stream_step(st, 'watch', '{}');
+    perform pgtrickle._stream_step(st, 'watch', jsonb_build_object('through', through));
   end if;
 end $$;
 
@@ -151,13 +181,25 @@ as $$
 begin
   return (
     select pgtrickle._stream_fingerprint(id) is distinct from t.fingerprint
+        or t.names_in_values <> pgtrickle._stream_names_in_values(t.pgt_relid)
         or exists (select from pgtrickle.pgt_stream_sources s
                    join pg_class c on c.oid = s.source and c.relkind in ('r', 'p')
                    where s.pgt_id = id
                      and ((not s.tracked
                          and (c.relowner = 'pgtrickle_owner'::regrole
                               or has_table_privilege(t.pgt_owner, s.source, 'TRIGGER')))
-                          or pgtrickle._source_members(s.source) <> s.members))
+                          or pgtrickle._source_members(s.source) <> s.members
+                          -- Restored, with the number that the source had elsewhere.
+                          or s.sequence <> to_regclass('pgtrickle.dirty_' || s.source::oid)
+                          or (s.tracked
+                              and to_regclass('pgtrickle.dirty_' || s.source::oid) is null)
+                          or (s.tracked and exists (
+                            select from unnest(s.members) m
+                            join pg_class r on r.oid = m
+                            cross join lateral pgtrickle._source_triggers_missing(
+                              m, s.source, case when r.relowner = 'pgtrickle_owner'::regrole
+                                                then r.relowner else t.pgt_owner::oid end) w
+                            where w.plain or w.by_row))))
     from pgtrickle.pgt_stream_tables t where t.pgt_id = id);
 end $$;
 
@@ -214,8 +256,8 @@ begin
                             'deleted', deleted, 'duration_ms', took);
 end $$;
 
--- The same after a refresh that failed. Three in a row suspend the stream table; one that lost a
--- race for a lock does not count.
+-- The same after a refresh that failed. Three in a row suspend the stream table, or one that found it
+-- reading itself; one that lost a race for a lock does not count.
 create or replace function pgtrickle._stream_failed(
   st pgtrickle.pgt_stream_tables, refresh uuid, started timestamptz, ended timestamptz,
   state text, message text) returns jsonb
@@ -225,7 +267,7 @@ declare
   took bigint := extract(epoch from ended - started) * 1000;
   counts boolean := state not in ('55P03', '40P01', '40001');
   errors int := st.consecutive_errors + counts::int;
-  suspend boolean := counts and errors >= 3;
+  suspend boolean := counts and errors >= 3 or state = '42P19';
 begin
   insert into pgtrickle.pgt_refresh_history
     (refresh_id, pgt_id, stream_table, action, started_at, duration_ms, error)
@@ -236,8 +278,8 @@ begin
     'action', case st.refresh_mode when 'FULL' then 'FULL' else 'DIFFERENTIAL' end,
     'error', message));
   if suspend then
-    perform pgtrickle._stream_alert('auto_suspended', st.pgt_id,
-                                    jsonb_build_object('consecutive_errors', errors));
+    perform pgtrickle._stream_alert('auto_suspended', st.pgt_id, jsonb_build_object(
+      'consecutive_errors', errors, 'reason', message));
   end if;
   update pgtrickle.pgt_stream_tables s
   set refreshing_xid = null, consecutive_errors = errors, last_error = message,
@@ -252,7 +294,10 @@ begin
 end $$;
 
 create or replace function pgtrickle.refresh_stream_table(name text) returns jsonb
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+language plpgsql security definer
+  set search_path = pg_catalog, pg_temp
+  set quote_all_identifiers = off
+  set standard_conforming_strings = on
 as $$
 declare
   id bigint;
@@ -267,10 +312,11 @@ begin
     raise exception 'a stream table is refreshed in a READ COMMITTED transaction, not in %',
       upper(current_setting('transaction_isolation'))
       using errcode = 'active_sql_transaction',
-            hint = 'An older snapshot would undo what later refreshes have stored. '
-                   'BEGIN ISOLATION LEVEL READ COMMITTED; or, in a scheduler''s session, '
+            detail = 'An older snapshot would undo what later refreshes have stored.',
+            hint = 'BEGIN ISOLATION LEVEL READ COMMITTED; or, in a scheduler''s session, '
                    'SET default_transaction_isolation TO ''read committed'';';
   end if;
+  perform pgtrickle._stream_rebind();
   id := pgtrickle._stream_id(name);
   update pgtrickle.pgt_stream_tables s set refreshing_xid = pg_current_xact_id()
   where s.pgt_id = id and s.refreshing_xid is distinct from pg_current_xact_id()
@@ -293,20 +339,21 @@ begin
                           name);
   end if;
   started := clock_timestamp();
-  -- Renamed by hand?
-  select n.nspname, c.relname into strict st.pgt_schema, st.pgt_name
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = st.pgt_relid;
-  update pgtrickle.pgt_stream_tables s set pgt_schema = st.pgt_schema, pgt_name = st.pgt_name
-  where s.pgt_id = id and (s.pgt_schema, s.pgt_name) <> (st.pgt_schema, st.pgt_name);
+  perform pgtrickle._stream_follow_name(id);
+  select * into strict st from pgtrickle.pgt_stream_tables s where s.pgt_id = id;
   if st.fingerprint is not null and pgtrickle._stream_fingerprint(id) <> st.fingerprint then
     perform pgtrickle._stream_alert('reinitialize_needed', id, '{}');
   end if;
 
-  begin
-    select * into done from pgtrickle._stream_refresh(st, refresh, started);
-  exception when others or query_canceled then
-    get stacked diagnostics state = returned_sqlstate, message = message_text;
-  end;
+  for attempt in 1 .. 3 loop
+    state := null;
+    begin
+      select * into done from pgtrickle._stream_refresh(st, refresh, started);
+    exception when others or query_canceled then
+      get stacked diagnostics state = returned_sqlstate, message = message_text;
+    end;
+    exit when state is distinct from '40001';
+  end loop;
   if state is not null then
     return pgtrickle._stream_failed(st, refresh, started, clock_timestamp(), state, message);
   end if;

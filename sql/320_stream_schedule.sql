@@ -189,7 +189,8 @@ end $$;
 -- ---------------------------------------------------------------------------------------------
 -- What is due
 
--- The stream tables whose sources have moved since their last refresh; see _stream_look.
+-- The stream tables whose sources have moved, or were altered, since their last refresh; see
+-- _stream_look.
 create or replace function pgtrickle._stream_moved() returns setof bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -199,8 +200,10 @@ begin
     from pgtrickle.pgt_stream_sources s
     left join pg_class c on c.oid = s.source
     left join pg_class q on q.oid = s.sequence
+    left join pgtrickle._stream_source_states() n on n.pgt_id = s.pgt_id and n.source = s.source
     where case
       when c.oid is null or c.relfilenode is distinct from s.relfilenode then true
+      when s.state <> n.state then true
       when s.sequence is null then false
       when q.oid is null or pg_sequence_last_value(q.oid) is distinct from s.seen then true
       when c.relkind = 'p' or c.relhassubclass
@@ -268,8 +271,39 @@ begin
   end loop;
 end $$;
 
+-- What is not looked at every time: names that tables have taken since, and stream tables whose
+-- query reads something that is not what it was. Those are due then, and their refresh looks closer.
+create or replace function pgtrickle._stream_upkeep() returns int
+language plpgsql security definer
+  set search_path = pg_catalog, pg_temp
+  set quote_all_identifiers = off
+  set standard_conforming_strings = on
+as $$
+declare
+  changed int;
+begin
+  perform pgtrickle._stream_rebind();
+  perform pgtrickle._stream_follow_name(o.pgt_id)
+  from (select s.pgt_id
+        from pgtrickle.pgt_stream_tables s
+        join pg_class c on c.oid = s.pgt_relid
+        join pg_namespace n on n.oid = c.relnamespace
+        where (s.pgt_schema, s.pgt_name) <> (n.nspname, c.relname)
+        for no key update of s skip locked) o;
+  update pgtrickle.pgt_stream_tables t set dirty_since = clock_timestamp()
+  where t.pgt_id in (
+    select o.pgt_id from pgtrickle.pgt_stream_tables o
+    where o.dirty_since is null and not o.always_due and o.status = 'ACTIVE'
+      and o.schedule is not null and pgtrickle._stream_wants_watching(o.pgt_id)
+    for no key update skip locked);
+  get diagnostics changed = row_count;
+  return changed;
+end $$;
+
 create or replace function pgtrickle.stream_tables_due() returns table (name text)
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+language plpgsql security definer
+  set search_path = pg_catalog, pg_temp
+  set standard_conforming_strings = on
 as $$
 declare
   present timestamptz := clock_timestamp();

@@ -13,6 +13,8 @@ begin
         '_stream_split_name', '_stream_find', '_stream_id', '_stream_register', '_stream_lock',
         '_stream_unlock', '_stream_is_refreshing', '_stream_store', '_stream_unregister',
         '_stream_check_mode', '_stream_mark', '_schema_under', '_stream_probe', '_stream_columns',
+        '_stream_definition', '_stream_fill', '_stream_locked', '_source_counts',
+        '_source_triggers_missing', '_stream_rebind',
         '_stream_make_function', '_stream_make_diff', '_stream_guard', '_stream_make_key',
         '_stream_create',
         '_stream_alter_query', '_stream_alter', '_stream_discover', '_source_members',
