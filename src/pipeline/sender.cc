@@ -82,6 +82,7 @@ bool Pipeline::open_sink(std::stop_token stop) {
       if (sink_open_) return true;
       if (stopping_) return false;
     }
+    if (!wait_for_lease(stop)) return false;
     const auto opened = sink_->open(stop);
     if (opened) {
       metrics_->sink_connected.Set(1);
@@ -96,6 +97,14 @@ bool Pipeline::open_sink(std::stop_token stop) {
     metrics_->errors.Increment();
     if (!in_trouble(Side::sender, kSinkTrouble, opened.error(), pause, stop)) return false;
   }
+}
+
+/// Waits while this instance may send nothing. False: the pipeline is to stop.
+bool Pipeline::wait_for_lease(std::stop_token stop) {
+  while (!hooks_.lease_valid()) {
+    if (!wait_for(kLeaseCheck, stop)) return false;
+  }
+  return true;
 }
 
 void Pipeline::send_loop(std::stop_token stop) {
@@ -209,9 +218,7 @@ std::span<const Message> Pipeline::sendable(const MessageBatch& batch, const Set
 /// Sends what is pending once. False: the pipeline is to stop.
 bool Pipeline::deliver_round(const MessageBatch& batch, Settlement& settlement, Backoff& pause,
                              std::stop_token stop) {
-  while (!hooks_.lease_valid()) {
-    if (!wait_for(kLeaseCheck, stop)) return false;
-  }
+  if (!wait_for_lease(stop)) return false;
   const SharedError& refused = batch.messages[settlement.pending().front()].refused;
   if (refused) return halt(*refused, stop);
   std::vector<Message> copies;
