@@ -4,6 +4,7 @@ behind what that one sent; frozen alone, it goes on where it was and loses nothi
 Two relays have one pipeline each in a file of their own, alike but for a header that names them: so
 each message says who sent it. LONG=1: 20 freezes for each sink, FREEZES=n: that many."""
 
+import itertools
 import json
 import os
 import random
@@ -23,10 +24,11 @@ FREEZES = int(os.environ.get("FREEZES", "20" if LONG else "1"))
 LEASE = "1s"
 ROWS_A_STATEMENT = 20
 # Rows of the backlog: what takes a sink a second or so.
-ROWS = {"kafka": 40000, "redis": 40000, "nats": 40000, "pg-inbox": 40000, "file": 40000,
-        "rabbitmq": 12000, "webhook": 4000, "sqs": 4000}
+ROWS = {"kafka": 10000, "redis": 10000, "nats": 10000, "pg-inbox": 10000, "file": 10000,
+        "rabbitmq": 6000, "webhook": 2000, "sqs": 2000}
 # What documentation allows to come late: nothing, from a process that was stopped by a signal.
 LATE = 0
+TURNS = itertools.count()
 
 
 class Freezes:
@@ -37,7 +39,6 @@ class Freezes:
         self.rows = ROWS[broker.name]
         self.table = f"backlog_{self.rows}"
         self._fill()
-        self._turn = 0
 
     def _fill(self):
         if self.db.one("select to_regclass(%s)", (self.table,)):
@@ -62,8 +63,7 @@ class Freezes:
                                      duplicate_window=0.1)
         if self.broker.name == "sqs":
             self.broker.prepare_unordered()
-        self._turn += 1
-        self.group = f"{self.broker.name}-{self._turn}"
+        self.group = f"turn-{next(TURNS)}"
         self.newest = newest_outbox_id(self.db, self.table)
 
     def relay(self, name, **options):
