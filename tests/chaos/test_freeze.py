@@ -21,7 +21,7 @@ from support.waiting import eventually
 
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 FREEZES = int(os.environ.get("FREEZES", "20" if LONG else "1"))
-LEASE = "1s"
+LEASE = "3s"
 ROWS_A_STATEMENT = 20
 # Rows of the backlog: what takes a sink a second or so.
 ROWS = {"kafka": 10000, "redis": 10000, "nats": 10000, "pg-inbox": 10000, "file": 10000,
@@ -164,7 +164,7 @@ def freeze_once(freezes, chance):
     sent = sum(1 for sender, _ in arrivals if sender == "old")
     if freezes.broker.ordered and freezes.broker.name not in ("webhook", "sqs", "file"):
         by_new = [row for sender, row in arrivals if sender == "new"]
-        assert by_new == sorted(set(by_new)), "the new owner's messages are not in order"
+        assert list(dict.fromkeys(by_new)) == sorted(set(by_new)), "the new owner's messages are not in order"
     return sent, late(arrivals)
 
 
@@ -192,7 +192,7 @@ def test_an_owner_that_was_frozen_alone_goes_on_in_order(freezes, relay_bin):
     freezes.begin()
     with freezes.relay("old") as old:
         freezes.wait_underway(old, chance)
-        for seconds in (0.3, 1.5):  # shorter and longer than the lease
+        for seconds in (0.5, 4):  # shorter and longer than the lease
             if not freezes.settled():
                 old.freeze()
                 time.sleep(seconds)  # how long it is frozen is the case
