@@ -257,8 +257,8 @@ Result<void> Coordinator::wait_for_change(std::stop_token stop) {
 
 /// Renews the leases. What this instance may send until then counts from before it asked.
 Result<Renewal> Coordinator::renew(std::stop_token stop) {
-  const auto asked = SteadyClock::now();
-  next_beat_ = asked + lease_.interval();
+  const auto asked = BootClock::now();
+  next_beat_ = SteadyClock::now() + lease_.interval();
   auto renewal = session_->renew(stop);
   if (renewal) lease_.renewed(asked);
   return renewal;

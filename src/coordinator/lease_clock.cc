@@ -13,7 +13,8 @@ constexpr std::chrono::milliseconds kSilenceEndsSession{5000};
 
 LeaseClock::LeaseClock(std::chrono::milliseconds lease_timeout) {
   const auto shortest = std::min(lease_timeout, kSilenceEndsSession);
-  share_ = shortest * 9 / 10;
+  share_ = shortest * 90 / 100;
+  cut_share_ = shortest * 95 / 100;
   interval_ = shortest / 10;
 }
 

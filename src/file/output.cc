@@ -56,16 +56,17 @@ Error system_error(int number, std::string_view doing, std::string_view where) {
   return {ErrorClass::transient, "io_error", told, "", {}};
 }
 
-Result<std::unique_ptr<Output>> open_output(const Options& options, std::stop_token stop) {
+Result<std::unique_ptr<Output>> open_output(const Options& options, const Lease& lease,
+                                            std::stop_token stop) {
   struct stat status {};
   if (options.path.empty()) {
     const bool regular = ::fstat(STDOUT_FILENO, &status) == 0 && S_ISREG(status.st_mode);
     return regular ? open_redirected(STDOUT_FILENO, options)
-                   : open_stream(STDOUT_FILENO, "standard output");
+                   : open_stream(STDOUT_FILENO, "standard output", lease);
   }
   const bool stream = ::stat(options.path.c_str(), &status) == 0 &&
                       (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode));
-  return stream ? open_stream(options.path) : open_file(options, stop);
+  return stream ? open_stream(options.path, lease) : open_file(options, stop);
 }
 
 }  // namespace relay::file

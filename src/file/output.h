@@ -9,6 +9,7 @@
 
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/lease.h"
 #include "file/options.h"
 
 namespace relay::file {
@@ -65,6 +66,8 @@ class Output {
 
 /// Opens what the options name: a regular file, or a pipe, terminal or device. Misconfigured: no
 /// such directory, no permission. Transient: the disk is full, another process has the file.
-Result<std::unique_ptr<Output>> open_output(const Options& options, std::stop_token stop);
+/// `lease`: a pipe, which other instances may write to as well, is written to under it alone.
+Result<std::unique_ptr<Output>> open_output(const Options& options, const Lease& lease,
+                                            std::stop_token stop);
 
 }  // namespace relay::file

@@ -82,7 +82,8 @@ class FileSink::Delivery {
   }
 
   static bool reader_is_gone(const SharedError& error) {
-    return error && error->error_class != ErrorClass::cancelled && error->code != "slow_reader";
+    return error && error->error_class != ErrorClass::cancelled && error->code != "slow_reader" &&
+           error->code != "lease_over";
   }
 
   void forget_torn() {
@@ -92,6 +93,7 @@ class FileSink::Delivery {
 
   /// Writes the chunk and empties it.
   SharedError write() {
+    if (!sink_.lease().holds()) return share(lease_over());
     const auto begun = sink_.output_->prepare(text_.size(), stop_);
     if (!begun) return std::make_shared<Error>(begun.error());
     if (*begun) all_is_safe();
@@ -173,7 +175,7 @@ class FileSink::Delivery {
 };
 
 Result<void> FileSink::open(std::stop_token stop) {
-  auto output = open_output(options_, stop);
+  auto output = open_output(options_, lease(), stop);
   if (!output) return fail(output.error());
   output_ = std::move(*output);
   return {};

@@ -19,6 +19,9 @@ namespace relay::file {
 
 namespace {
 
+/// Between two looks at the lease. A larger pipe is filled by several writes.
+constexpr std::size_t kMostAtOnce = 64u << 10;
+
 /// The write to a pipe without a reader shall return EPIPE, not end the process.
 void ignore_broken_pipes() {
   struct sigaction action {};
@@ -30,12 +33,12 @@ void ignore_broken_pipes() {
 
 class StreamOutput : public Output {
  public:
-  StreamOutput(Descriptor own, int fd, std::string name)
-      : own_(std::move(own)), fd_(fd), name_(std::move(name)) {
+  StreamOutput(Descriptor own, int fd, std::string name, const Lease& lease)
+      : own_(std::move(own)), fd_(fd), name_(std::move(name)), lease_(lease) {
     // Non-blocking is a property of the open file, which a shell may share with us: we leave it as
     // it is, and write no more at once than poll() promises to take.
     const int flags = ::fcntl(fd_, F_GETFL);
-    at_once_ = flags >= 0 && (flags & O_NONBLOCK) != 0 ? std::size_t{1} << 20 : PIPE_BUF;
+    at_once_ = flags >= 0 && (flags & O_NONBLOCK) != 0 ? kMostAtOnce : PIPE_BUF;
   }
 
   Written write(std::string_view bytes, Deadline deadline, std::stop_token stop) override {
@@ -44,6 +47,10 @@ class StreamOutput : public Output {
     while (written.bytes < bytes.size()) {
       if (auto error = wait(stopping, deadline)) {
         written.error = std::make_shared<Error>(std::move(*error));
+        return written;
+      }
+      if (!lease_.holds()) {
+        written.error = share(lease_over());
         return written;
       }
       const auto rest = bytes.substr(written.bytes, at_once_);
@@ -96,13 +103,14 @@ class StreamOutput : public Output {
   Descriptor own_;
   int fd_;
   std::string name_;
+  const Lease& lease_;
   std::size_t at_once_;
   bool new_ = true;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Output>> open_stream(int fd, std::string name) {
+Result<std::unique_ptr<Output>> open_stream(int fd, std::string name, const Lease& lease) {
   ignore_broken_pipes();
   struct stat status {};
   if (::fstat(fd, &status) != 0) {
@@ -119,10 +127,10 @@ Result<std::unique_ptr<Output>> open_stream(int fd, std::string name) {
   // A larger pipe lets the reader take more at a time. Where it is refused, the usual one serves.
   if (S_ISFIFO(status.st_mode)) ::fcntl(fd, F_SETPIPE_SZ, 1 << 20);
   const int used = own ? own.get() : fd;
-  return std::make_unique<StreamOutput>(std::move(own), used, std::move(name));
+  return std::make_unique<StreamOutput>(std::move(own), used, std::move(name), lease);
 }
 
-Result<std::unique_ptr<Output>> open_stream(const std::string& path) {
+Result<std::unique_ptr<Output>> open_stream(const std::string& path, const Lease& lease) {
   ignore_broken_pipes();
   Descriptor own(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
   if (!own) {
@@ -133,7 +141,7 @@ Result<std::unique_ptr<Output>> open_stream(const std::string& path) {
     return fail(system_error(errno, "opening", path));
   }
   const int fd = own.get();
-  return std::make_unique<StreamOutput>(std::move(own), fd, path);
+  return std::make_unique<StreamOutput>(std::move(own), fd, path, lease);
 }
 
 }  // namespace relay::file

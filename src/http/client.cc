@@ -3,9 +3,12 @@
 #include <curl/curl.h>
 #include <fmt/core.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <utility>
 
@@ -41,6 +44,12 @@ bool starts_with_name(std::string_view line, std::string_view name) {
          equal_ignoring_case(line.substr(0, name.size()), name);
 }
 
+/// The sockets of a client, which end with its lease.
+struct Sockets {
+  Lease& lease;
+  std::map<curl_socket_t, std::unique_ptr<SocketCutter>> cutters = {};
+};
+
 /// One request under way, and the handle that carries one after the other.
 struct Transfer {
   Easy easy{curl_easy_init()};
@@ -49,6 +58,7 @@ struct Transfer {
   std::size_t max_bytes = 0;
   std::size_t header_bytes = 0;
   bool allow_private = true;
+  Sockets* sockets = nullptr;
   std::string refused_address;
   char why[CURL_ERROR_SIZE] = "";
 };
@@ -83,7 +93,20 @@ curl_socket_t open_socket(void* user, curlsocktype, curl_sockaddr* to) {
     transfer.refused_address = address_text(to->addr);
     return CURL_SOCKET_BAD;
   }
-  return ::socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+  const int socket = ::socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+  if (socket < 0) return CURL_SOCKET_BAD;
+  auto cutter = SocketCutter::make(transfer.sockets->lease, socket);
+  if (!cutter) {
+    ::close(socket);
+    return CURL_SOCKET_BAD;
+  }
+  transfer.sockets->cutters[socket] = std::move(*cutter);
+  return socket;
+}
+
+int close_socket(void* user, curl_socket_t socket) {
+  static_cast<Sockets*>(user)->cutters.erase(socket);
+  return ::close(socket);
 }
 
 Error no_response(const Transfer& transfer, CURLcode code) {
@@ -166,7 +189,8 @@ bool is_header_value(std::string_view value) {
 }
 
 struct Client::Impl {
-  explicit Impl(ClientOptions given) : options(std::move(given)), multi(curl_multi_init()) {
+  Impl(ClientOptions given, Lease& lease)
+      : options(std::move(given)), sockets{lease}, multi(curl_multi_init()) {
     const auto most = static_cast<long>(options.max_connections);
     curl_multi_setopt(multi.get(), CURLMOPT_MAXCONNECTS, most);
     curl_multi_setopt(multi.get(), CURLMOPT_MAX_TOTAL_CONNECTIONS, most);
@@ -181,6 +205,7 @@ struct Client::Impl {
     auto transfer = std::make_unique<Transfer>();
     transfer->max_bytes = options.max_response_bytes;
     transfer->allow_private = options.allow_private;
+    transfer->sockets = &sockets;
     CURL* easy = transfer->easy.get();
     curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer.get());
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -199,6 +224,8 @@ struct Client::Impl {
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer.get());
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, &open_socket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer.get());
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, &close_socket);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, &sockets);
     set_security(easy);
     return transfer;
   }
@@ -309,14 +336,15 @@ struct Client::Impl {
   }
 
   const ClientOptions options;
+  Sockets sockets;  // before the handles: they close what they still have open
   Multi multi;
   std::vector<std::unique_ptr<Transfer>> busy;
   std::vector<std::unique_ptr<Transfer>> idle;
 };
 
-Client::Client(ClientOptions options) {
+Client::Client(ClientOptions options, Lease& lease) {
   initialise_once();
-  impl_ = std::make_unique<Impl>(std::move(options));
+  impl_ = std::make_unique<Impl>(std::move(options), lease);
 }
 
 Client::~Client() = default;

@@ -13,6 +13,7 @@
 #include "config/tls.h"
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/lease.h"
 
 struct curl_slist;
 
@@ -79,7 +80,8 @@ struct Response {
 /// name scheme, host and port only.
 class Client {
  public:
-  explicit Client(ClientOptions options);
+  /// Its connections end with the lease, and there are no new ones without it.
+  explicit Client(ClientOptions options, Lease& lease = Lease::endless());
   ~Client();
   Client(const Client&) = delete;
 

@@ -103,6 +103,8 @@ Result<void> InboxSink::deliver_all(std::span<const Message> messages,
   if (!target_) return fail(ErrorClass::transient, "not_open", "the inbox is not open");
   auto lease = borrow(deadline, stop);
   if (!lease) return fail(lease.error());
+  const auto cutter = SocketCutter::make(this->lease(), (*lease)->socket());
+  if (!cutter) return fail(cutter.error());
   Delivery delivery{**lease, messages, outcomes, deadline, stop};
   Part under_way;
   bool started = false;
@@ -112,6 +114,7 @@ Result<void> InboxSink::deliver_all(std::span<const Message> messages,
     const Part next{first, end - first};
     auto arrays = values(delivery, next, false);
     if (auto done = complete(delivery, under_way, started); !done) return done;
+    if (!this->lease().holds()) return fail(lease_over());
     started = start(delivery, arrays);
     under_way = next;
     first = end;

@@ -1,9 +1,12 @@
 #include "kafka/producer.h"
 
 #include <librdkafka/rdkafka.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 
 #include "kafka/errors.h"
@@ -20,6 +23,30 @@ struct Producer::Callbacks {
     producer.bytes_in_flight_ -= message->len + message->key_len;
     producer.reports_.push_back({reinterpret_cast<std::size_t>(message->_private), message->err});
   }
+
+  // Called by the library's thread that connects to a broker, and writes to it.
+  static int open_socket(int domain, int type, int protocol, void* opaque) {
+    auto& producer = *static_cast<Producer*>(static_cast<ClientEvents*>(opaque)->owner);
+    const int socket = ::socket(domain, type | SOCK_CLOEXEC, protocol);
+    if (socket < 0) return socket;
+    auto cutter = SocketCutter::make(producer.lease_, socket);
+    if (!cutter) {
+      ::close(socket);
+      errno = ECANCELED;
+      return -1;
+    }
+    const std::lock_guard lock(producer.cutters_mutex_);
+    producer.cutters_[socket] = std::move(*cutter);
+    return socket;
+  }
+  static int close_socket(int socket, void* opaque) {
+    auto& producer = *static_cast<Producer*>(static_cast<ClientEvents*>(opaque)->owner);
+    {
+      const std::lock_guard lock(producer.cutters_mutex_);
+      producer.cutters_.erase(socket);
+    }
+    return ::close(socket);
+  }
 };
 
 void Producer::Free::operator()(rd_kafka_t* client) const {
@@ -33,8 +60,8 @@ void Producer::Free::operator()(rd_kafka_topic_t* topic) const {
 }
 
 Result<std::unique_ptr<Producer>> Producer::open(const SinkOptions& options, Batching batching,
-                                                 std::stop_token stop) {
-  std::unique_ptr<Producer> producer(new Producer(options, batching));
+                                                 Lease& lease, std::stop_token stop) {
+  std::unique_ptr<Producer> producer(new Producer(options, batching, lease));
   if (auto started = producer->start(); !started) return fail(started.error());
   auto reached = wait_for_cluster(producer->client_.get(), options.client, producer->events_,
                                   Deadline::after(options.client.connect_timeout), stop);
@@ -47,6 +74,8 @@ Result<void> Producer::start() {
   if (!configuration) return fail(configuration.error());
   events_.owner = this;
   rd_kafka_conf_set_dr_msg_cb(configuration->get(), &Callbacks::on_report);
+  rd_kafka_conf_set_socket_cb(configuration->get(), &Callbacks::open_socket);
+  rd_kafka_conf_set_closesocket_cb(configuration->get(), &Callbacks::close_socket);
   Result<void> set;
   if (batching_.singly) {
     set = configuration->set("batch.num.messages", "1");
@@ -134,6 +163,10 @@ void Producer::wait(milliseconds time, bool flush, std::stop_token stop) {
   } else {
     rd_kafka_poll(client_.get(), wait_ms);
   }
+}
+
+void Producer::take_back_unsent() {
+  rd_kafka_purge(client_.get(), RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_NON_BLOCKING);
 }
 
 void Producer::abandon() {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <stop_token>
@@ -14,6 +15,7 @@
 
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/lease.h"
 #include "core/message.h"
 #include "kafka/client.h"
 #include "kafka/options.h"
@@ -36,8 +38,9 @@ struct Batching {
 class Producer {
  public:
   /// Connects and waits for a first broker. Errors as of `wait_for_cluster`.
+  /// Its connections end with the lease, and there are no new ones without it.
   static Result<std::unique_ptr<Producer>> open(const SinkOptions& options, Batching batching,
-                                                std::stop_token stop);
+                                                Lease& lease, std::stop_token stop);
   ~Producer();
   Producer(const Producer&) = delete;
   Producer& operator=(const Producer&) = delete;
@@ -66,6 +69,8 @@ class Producer {
   /// lingers is sent at once.
   void wait(std::chrono::milliseconds time, bool flush, std::stop_token stop);
 
+  /// Takes back what was not sent yet; there will be a report of it.
+  void take_back_unsent();
   /// Gives up what is under way; the reports of what was stored until now can still be taken.
   void abandon();
 
@@ -83,13 +88,16 @@ class Producer {
   using Owned = std::unique_ptr<T, Free>;
   struct Callbacks;
 
-  Producer(const SinkOptions& options, Batching batching)
-      : options_(options), batching_(batching) {}
+  Producer(const SinkOptions& options, Batching batching, Lease& lease)
+      : options_(options), batching_(batching), lease_(lease) {}
   Result<void> start();
   rd_kafka_topic_s* topic(std::string_view name);
 
   const SinkOptions& options_;
   const Batching batching_;
+  Lease& lease_;
+  std::mutex cutters_mutex_;
+  std::map<int, std::unique_ptr<SocketCutter>> cutters_;  // by socket; of the library's threads
   ClientEvents events_;
   std::vector<Report> reports_;
   std::size_t in_flight_ = 0;

@@ -34,10 +34,11 @@ SharedError shared(ErrorClass error_class, std::string code, std::string message
 class KafkaSink::Delivery {
  public:
   Delivery(Producer& producer, const SinkOptions& options, std::span<const Message> messages,
-           Deadline deadline, std::stop_token stop)
+           const Lease& lease, Deadline deadline, std::stop_token stop)
       : producer_(producer),
         options_(options),
         messages_(messages),
+        lease_(lease),
         deadline_(deadline),
         stop_(std::move(stop)),
         outcomes_(messages.size()) {}
@@ -69,8 +70,11 @@ class KafkaSink::Delivery {
 
  private:
   bool ended() {
+    if (!lease_.holds() && !lease_is_over_) end_with_lease();
     note_reports();
-    if (producer_.broken()) {
+    if (lease_.is_cut()) {
+      give_up(share(lease_over()));
+    } else if (producer_.broken()) {
       failure_ = nullptr;  // what the reports say of it is less clear
       give_up(share(producer_.trouble()));
     } else if (stop_.stop_requested()) {
@@ -88,8 +92,15 @@ class KafkaSink::Delivery {
     return true;
   }
 
+  /// What is in a request may still be acknowledged; all else is not sent by this producer.
+  void end_with_lease() {
+    lease_is_over_ = must_close_ = true;
+    if (!failure_) failure_ = share(lease_over());
+    producer_.take_back_unsent();
+  }
+
   void give_up(SharedError why) {
-    must_close_ = producer_.in_flight() > 0 || producer_.broken();
+    must_close_ = must_close_ || producer_.in_flight() > 0 || producer_.broken();
     if (!failure_) failure_ = std::move(why);
   }
 
@@ -180,6 +191,7 @@ class KafkaSink::Delivery {
   Producer& producer_;
   const SinkOptions& options_;
   std::span<const Message> messages_;
+  const Lease& lease_;
   Deadline deadline_;
   std::stop_token stop_;
   std::vector<std::optional<Outcome>> outcomes_;
@@ -190,6 +202,7 @@ class KafkaSink::Delivery {
   SteadyClock::time_point heard_ = SteadyClock::now();  // the last report, or the first message
   SharedError failure_;                                 // sending more is no use
   bool must_close_ = false;
+  bool lease_is_over_ = false;
 };
 
 Result<void> KafkaSink::open(std::stop_token stop) {
@@ -202,7 +215,7 @@ Result<void> KafkaSink::open(std::stop_token stop) {
 Result<void> KafkaSink::use(Batching batching, std::stop_token stop) {
   if (producer_ && !producer_->broken() && producer_->batching() == batching) return {};
   producer_.reset();
-  auto producer = Producer::open(options_, batching, stop);
+  auto producer = Producer::open(options_, batching, lease(), stop);
   if (!producer) return fail(producer.error());
   producer_ = std::move(*producer);
   return {};
@@ -257,7 +270,7 @@ std::vector<Outcome> KafkaSink::deliver(std::span<const Message> messages, Deadl
   if (auto ready = use(Batching{.bytes = batch_bytes_}, stop); !ready) {
     return all_unknown(ready.error());
   }
-  Delivery delivery(*producer_, options_, messages, deadline, stop);
+  Delivery delivery(*producer_, options_, messages, lease(), deadline, stop);
   const SharedError failure = delivery.run(outcomes);
   if (delivery.must_close()) close();
   const auto& suspects = delivery.suspects();
@@ -285,7 +298,7 @@ void KafkaSink::send_suspects(std::span<const Message> messages,
   if (auto ready = use(Batching{.bytes = batch_bytes_, .singly = true}, stop); !ready) {
     std::ranges::fill(found, Outcome::unknown(share(ready.error())));
   } else {
-    Delivery delivery(*producer_, options_, alone, deadline, stop);
+    Delivery delivery(*producer_, options_, alone, lease(), deadline, stop);
     delivery.run(found);
     if (delivery.must_close()) close();
   }

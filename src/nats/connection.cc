@@ -114,13 +114,13 @@ void Connection::Free::operator()(natsMsg* message) const {
   natsMsg_Destroy(message);
 }
 
-Connection::Connection(const Options& options, const Endpoint& endpoint)
+Connection::Connection(const Options& options, const Endpoint& endpoint, Lease& lease)
     : address_(endpoint.address),
       expected_stream_(options.stream),
       operation_timeout_(options.operation_timeout),
       ledger_(std::make_shared<Ledger>(endpoint.address)),
       callback_id_(register_ledger(ledger_)),
-      loop_(std::make_unique<EventLoop>()) {}
+      loop_(std::make_unique<EventLoop>(lease)) {}
 
 Connection::~Connection() {
   withdraw_ledger(callback_id_);
@@ -129,7 +129,7 @@ Connection::~Connection() {
 }
 
 Result<std::unique_ptr<Connection>> Connection::open(const Options& options,
-                                                     const Endpoint& endpoint) {
+                                                     const Endpoint& endpoint, Lease& lease) {
   // The library's locks spin before they wait, which costs more than it saves: its threads and ours
   // are more than most machines have cores to spare.
   static const natsStatus opened = nats_Open(0);
@@ -137,7 +137,7 @@ Result<std::unique_ptr<Connection>> Connection::open(const Options& options,
     return fail(ErrorClass::transient, "library",
                 fmt::format("cannot start the NATS library: {}", natsStatus_GetText(opened)));
   }
-  std::unique_ptr<Connection> connection(new Connection(options, endpoint));
+  std::unique_ptr<Connection> connection(new Connection(options, endpoint, lease));
   if (auto connected = connection->connect(options, endpoint); !connected) {
     return fail(connected.error());
   }

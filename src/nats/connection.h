@@ -37,7 +37,9 @@ struct StreamFacts {
 /// into the ledger, which may outlive the connection. One thread.
 class Connection {
  public:
-  static Result<std::unique_ptr<Connection>> open(const Options& options, const Endpoint& endpoint);
+  /// It ends with the lease.
+  static Result<std::unique_ptr<Connection>> open(const Options& options, const Endpoint& endpoint,
+                                                  Lease& lease = Lease::endless());
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -68,7 +70,7 @@ class Connection {
   template <class T>
   using Owned = std::unique_ptr<T, Free>;
 
-  Connection(const Options& options, const Endpoint& endpoint);
+  Connection(const Options& options, const Endpoint& endpoint, Lease& lease);
   Result<void> connect(const Options& options, const Endpoint& endpoint);
   Result<Owned<__natsOptions>> library_options(const Options& options, const Endpoint& endpoint);
 

@@ -3,6 +3,7 @@
 #include <nats/nats.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -35,14 +36,14 @@ struct LoopCallbacks {
   }
   static natsStatus detach(void* user_data) {
     auto* self = static_cast<EventLoop*>(user_data);
-    self->socket_ = -1;
-    self->wake();
+    self->forget_socket();
     return NATS_OK;
   }
 };
 
-EventLoop::EventLoop()
-    : wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
+EventLoop::EventLoop(Lease& lease)
+    : lease_(lease),
+      wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
       thread_([this](std::stop_token stop) { run(std::move(stop)); }) {}
 
 EventLoop::~EventLoop() {
@@ -68,23 +69,55 @@ void EventLoop::wake() const {
 }
 
 void EventLoop::run(std::stop_token stop) {
+  int guarded = -1;
   while (!stop.stop_requested()) {
     const int socket = socket_;
+    if (socket != guarded) {
+      guarded = socket;
+      guard(socket);
+    }
     const int events = (wants_read_ ? POLLIN : 0) | (wants_write_ ? POLLOUT : 0);
-    pollfd waits[2] = {{wake_fd_, POLLIN, 0},
-                       {events != 0 ? socket : -1, static_cast<short>(events), 0}};
-    if (::poll(waits, 2, -1) < 0) continue;
-    if (waits[0].revents != 0) {
-      std::uint64_t ignored;
-      [[maybe_unused]] const ssize_t got = ::read(wake_fd_, &ignored, sizeof ignored);
-    }
-    // The connection may have been closed meanwhile: both calls notice that themselves.
-    if ((waits[1].revents & (POLLIN | POLLERR | POLLHUP | POLLNVAL)) != 0 && socket_ >= 0) {
-      natsConnection_ProcessReadEvent(connection_);
-    }
-    if ((waits[1].revents & POLLOUT) != 0 && socket_ >= 0) {
-      natsConnection_ProcessWriteEvent(connection_);
-    }
+    serve(socket, events);
+  }
+}
+
+/// Before anything is written to a socket: lets it end with the lease.
+void EventLoop::guard(int socket) {
+  const std::lock_guard lock(cutter_mutex_);
+  if (socket < 0 || socket_ != socket) return;
+  auto cutter = SocketCutter::make(lease_, socket);
+  if (cutter) {
+    cutter_ = std::move(*cutter);
+  } else {
+    ::shutdown(socket, SHUT_RDWR);  // the library notices, and tells the ledger
+  }
+}
+
+/// Before the library closes the socket.
+void EventLoop::forget_socket() {
+  {
+    const std::lock_guard lock(cutter_mutex_);
+    cutter_.reset();
+    socket_ = -1;
+  }
+  wake();
+}
+
+/// Waits for what the socket can do, and lets the library do it.
+void EventLoop::serve(int socket, int events) {
+  pollfd waits[2] = {{wake_fd_, POLLIN, 0},
+                     {events != 0 ? socket : -1, static_cast<short>(events), 0}};
+  if (::poll(waits, 2, -1) < 0) return;
+  if (waits[0].revents != 0) {
+    std::uint64_t ignored;
+    [[maybe_unused]] const ssize_t got = ::read(wake_fd_, &ignored, sizeof ignored);
+  }
+  // The connection may have been closed meanwhile: both calls notice that themselves.
+  if ((waits[1].revents & (POLLIN | POLLERR | POLLHUP | POLLNVAL)) != 0 && socket_ >= 0) {
+    natsConnection_ProcessReadEvent(connection_);
+  }
+  if ((waits[1].revents & POLLOUT) != 0 && socket_ >= 0) {
+    natsConnection_ProcessWriteEvent(connection_);
   }
 }
 

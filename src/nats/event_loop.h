@@ -1,7 +1,11 @@
 #pragma once
 
 #include <atomic>
+#include <memory>
+#include <mutex>
 #include <thread>
+
+#include "core/lease.h"
 
 struct __natsConnection;
 struct __natsOptions;
@@ -15,7 +19,8 @@ namespace relay::nats {
 /// Made before the connection, destroyed after it was closed and before it is destroyed.
 class EventLoop {
  public:
-  EventLoop();
+  /// What it sends ends with the lease.
+  explicit EventLoop(Lease& lease);
   ~EventLoop();
   EventLoop(const EventLoop&) = delete;
   EventLoop& operator=(const EventLoop&) = delete;
@@ -31,14 +36,20 @@ class EventLoop {
   friend struct LoopCallbacks;
 
   void run(std::stop_token stop);
+  void serve(int socket, int events);
+  void guard(int socket);
+  void forget_socket();
   void wake() const;
 
+  Lease& lease_;
   int wake_fd_;
   std::atomic<__natsConnection*> connection_ = nullptr;
   std::atomic<int> socket_ = -1;
   std::atomic<bool> wants_read_ = false;
   std::atomic<bool> wants_write_ = false;
   std::atomic<bool> held_ = false;
+  std::mutex cutter_mutex_;
+  std::unique_ptr<SocketCutter> cutter_;
   std::jthread thread_;
 };
 

@@ -27,13 +27,14 @@ Error error(ErrorClass error_class, std::string code, std::string message,
 class NatsSink::Delivery {
  public:
   Delivery(Connection& connection, const Options& options, std::span<const Message> messages,
-           bool one_of_a_key, Deadline deadline, std::stop_token stop)
+           bool one_of_a_key, const Lease& lease, Deadline deadline, std::stop_token stop)
       : connection_(connection),
         ledger_(connection.ledger()),
         options_(options),
         messages_(messages),
         one_of_a_key_(one_of_a_key),
         gate_(messages, one_of_a_key),
+        lease_(lease),
         deadline_(deadline),
         stop_(std::move(stop)) {}
 
@@ -83,6 +84,11 @@ class NatsSink::Delivery {
   /// Sends as many as may be under way.
   void fill() {
     while (!state_.failure && !exhausted_ && has_room()) {
+      if (!lease_.holds()) {
+        cause_ = share(lease_over());
+        exhausted_ = true;
+        return;
+      }
       const std::size_t gathered = gather();
       if (gathered == 0) return;
       if (auto sent = connection_.send(); !sent) {
@@ -139,6 +145,7 @@ class NatsSink::Delivery {
   std::span<const Message> messages_;
   const bool one_of_a_key_;
   KeyGate gate_;
+  const Lease& lease_;
   Deadline deadline_;
   std::stop_token stop_;
   Ledger::State state_;
@@ -157,7 +164,7 @@ Result<void> NatsSink::open(std::stop_token stop) {
     }
     const Endpoint& endpoint = options_.endpoints[next_endpoint_ % options_.endpoints.size()];
     ++next_endpoint_;
-    auto connection = Connection::open(options_, endpoint);
+    auto connection = Connection::open(options_, endpoint, lease());
     if (connection) {
       connection_ = std::move(*connection);
       --next_endpoint_;  // the one that serves is the first to be tried again
@@ -225,7 +232,7 @@ std::vector<Outcome> NatsSink::deliver(std::span<const Message> messages, Deadli
     const std::size_t count = first ? 1 : messages.size() - done;
     const auto part = std::span(outcomes).subspan(done, count);
     failure = Delivery(*connection_, options_, messages.subspan(done, count), one_of_a_key(),
-                       deadline, stop)
+                       lease(), deadline, stop)
                   .run(part);
     if (failure) close();
     done += count;

@@ -46,7 +46,9 @@ Pipeline::Pipeline(PipelineSpec spec, std::unique_ptr<Source> source,
       hooks_(std::move(hooks)),
       queue_(spec_.batch_bytes),
       since_(std::chrono::system_clock::now()),
-      last_progress_(since_) {}
+      last_progress_(since_) {
+  sink_->send_under(*hooks_.lease);
+}
 
 Pipeline::~Pipeline() {
   request_stop();

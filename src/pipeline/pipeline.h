@@ -20,6 +20,7 @@
 #include "core/backoff.h"
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/lease.h"
 #include "envelope/encoder.h"
 #include "pipeline/batch_queue.h"
 #include "pipeline/dead_letter_queue.h"
@@ -75,6 +76,8 @@ struct ReplayRequest {
 struct PipelineHooks {
   /// False: this instance may not be the owner any more; deliver nothing until it is true again.
   std::function<bool()> lease_valid = [] { return true; };
+  /// The same, for the sink: its connections end with it.
+  Lease* lease = &Lease::endless();
   std::function<void(const ReplayRequest&, const std::optional<Error>&)> replay_finished =
       [](const ReplayRequest&, const std::optional<Error>&) {};
   /// The source was opened: what it knows of itself only then can be asked.

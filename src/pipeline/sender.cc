@@ -82,6 +82,7 @@ bool Pipeline::open_sink(std::stop_token stop) {
       if (sink_open_) return true;
       if (stopping_) return false;
     }
+    if (!wait_for_lease(stop)) return false;
     const auto opened = sink_->open(stop);
     if (opened) {
       metrics_->sink_connected.Set(1);

@@ -6,6 +6,7 @@
 
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/lease.h"
 #include "core/message.h"
 
 namespace relay {
@@ -14,6 +15,12 @@ namespace relay {
 class Sink {
  public:
   virtual ~Sink() = default;
+
+  /// Before the first `open`. What is sent ends with the lease: once it does not hold, a sink
+  /// begins nothing more, and waits for the answers to what it has sent; when the lease is cut, the
+  /// sink has no connection left on which anything could be sent, frozen or not (SocketCutter), and
+  /// drops what it, or a library, still queues. All that was not answered is `unknown`.
+  void send_under(Lease& lease) { lease_ = &lease; }
 
   /// Connects. Transient: the broker is away. Misconfigured: it refuses us, or a stream is missing.
   virtual Result<void> open(std::stop_token) = 0;
@@ -25,6 +32,12 @@ class Sink {
   virtual std::vector<Outcome> deliver(std::span<const Message>, Deadline, std::stop_token) = 0;
 
   virtual void close() = 0;
+
+ protected:
+  Lease& lease() const { return *lease_; }
+
+ private:
+  Lease* lease_ = &Lease::endless();
 };
 
 }  // namespace relay

@@ -83,6 +83,10 @@ std::int64_t Rows::affected() const {
   return result_ ? to_integer(PQcmdTuples(result_.get())) : 0;
 }
 
+int Connection::socket() const {
+  return PQsocket(handle_.get());
+}
+
 Connection::~Connection() {
   // Closing alone would let the server work on until it has something to send.
   if (handle_ && !broken_ && PQtransactionStatus(handle_.get()) == PQTRANS_ACTIVE) {

@@ -94,6 +94,9 @@ class Connection {
   Result<Rows> take_rows(Deadline deadline, std::stop_token stop) { return finish(deadline, stop); }
   Result<void> script(std::string_view sql, Deadline, std::stop_token);
 
+  /// Where the session's bytes go, for what must be able to end it from outside.
+  int socket() const;
+
   /// Makes the session as new: forgets what code that is not ours may have left in it (settings,
   /// prepared statements, LISTEN). `options` are those that it was opened with.
   Result<void> renew(const Options& options, Deadline, std::stop_token);

@@ -95,6 +95,7 @@ Connection::~Connection() {
     amqp_set_rpc_timeout(state_->library, &patience);
     amqp_connection_close(state_->library, AMQP_REPLY_SUCCESS);
   }
+  cutter_.reset();  // before the socket is closed
   amqp_destroy_connection(state_->library);
 }
 
@@ -178,6 +179,13 @@ Result<void> Connection::declare_exchange(const std::string& name, const std::st
 Result<void> Connection::want_confirms() {
   amqp_confirm_select(state_->library, kChannel);
   return answer_of_last_call("asking for confirms");
+}
+
+Result<void> Connection::end_with(Lease& lease) {
+  auto cutter = SocketCutter::make(lease, socket());
+  if (!cutter) return broke(cutter.error());
+  cutter_ = std::move(*cutter);
+  return {};
 }
 
 Result<bool> Connection::has_queue(const std::string& name) {

@@ -10,6 +10,7 @@
 
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/lease.h"
 #include "core/message.h"
 #include "rabbitmq/notice.h"
 #include "rabbitmq/options.h"
@@ -53,6 +54,9 @@ class Connection {
     bool mandatory = true;
     bool persistent = true;
   };
+  /// From now on it ends with the lease.
+  Result<void> end_with(Lease& lease);
+
   /// Sends a message. Rejected: it cannot be sent (and nothing was). Waits where the broker takes
   /// no bytes, so ask `wait` first whether it does.
   Result<void> publish(const Message& message, const Publish& how);
@@ -90,6 +94,7 @@ class Connection {
   std::unique_ptr<State> state_;
   std::string blocked_;
   bool broken_ = false;
+  std::unique_ptr<SocketCutter> cutter_;
 };
 
 /// Connects to one of the brokers, from the `next` one on, which then is the one that serves. The

@@ -170,6 +170,10 @@ bool Delivery::may_write() {
 
 void Delivery::fill() {
   while (!exhausted_ && has_room() && may_write()) {
+    if (!rules_.lease.holds()) {
+      failure_ = share(lease_over());
+      return;
+    }
     const std::ptrdiff_t next = gate_.next();
     if (next < 0) {
       exhausted_ = !rules_.one_of_a_key || confirms_.in_flight() == 0;

@@ -20,6 +20,7 @@ struct SendingRules {
   bool one_of_a_key = false;
   /// So many messages, from the first, are under way alone: one of them may close the channel.
   std::size_t alone = 0;
+  const Lease& lease;
 };
 
 /// Publishes some messages over one connection and waits for what becomes of them. Used once.

@@ -30,6 +30,7 @@ Result<void> RabbitSink::open(std::stop_token stop) {
   connection_ = std::move(*connection);
   confirms_ = Confirms();
   auto prepared = prepare_channel();
+  if (prepared) prepared = connection_->end_with(lease());
   if (!prepared) close();
   return prepared;
 }
@@ -82,8 +83,8 @@ std::vector<Outcome> RabbitSink::deliver(std::span<const Message> messages, Dead
     std::vector<Message> copies;
     if (open.size() < messages.size()) copies = picked(messages, open);
     const auto part = copies.empty() ? messages : std::span<const Message>(copies);
-    Delivery delivery(*connection_, confirms_, {options_, one_of_a_key(), alone}, part, deadline,
-                      stopped.fd());
+    Delivery delivery(*connection_, confirms_, {options_, one_of_a_key(), alone, lease()}, part,
+                      deadline, stopped.fd());
     {
       // The library may wait for the broker to take the rest of a large message.
       const std::stop_callback end(

@@ -101,6 +101,13 @@ void Connection::ask_max_argument(Deadline deadline, int stop_fd) {
   }
 }
 
+Result<void> Connection::end_with(Lease& lease) {
+  auto cutter = SocketCutter::make(lease, transport_->socket());
+  if (!cutter) return fail(cutter.error());
+  cutter_ = std::move(*cutter);
+  return {};
+}
+
 Error Connection::silent() const {
   return {ErrorClass::transient,
           "no_answer",

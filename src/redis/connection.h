@@ -8,6 +8,7 @@
 
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/lease.h"
 #include "redis/codec.h"
 #include "redis/options.h"
 #include "redis/transport.h"
@@ -38,6 +39,9 @@ class Connection {
   /// Whether the server has ended it, or sent what nobody asked for, since the last reply.
   bool stale();
 
+  /// From now on it ends with the lease.
+  Result<void> end_with(Lease& lease);
+
   const std::string& address() const { return address_; }
   bool is_replica() const { return replica_; }
   /// The longest argument that the server takes, where it may be asked; 0: not known.
@@ -59,6 +63,7 @@ class Connection {
   const std::string address_;
   const std::chrono::milliseconds response_timeout_;
   std::unique_ptr<Transport> transport_;
+  std::unique_ptr<SocketCutter> cutter_;  // behind the socket that it cuts
   ReplyReader reader_;
   std::vector<char> room_ = std::vector<char>(64 * 1024);
   std::string_view unsent_;

@@ -32,12 +32,13 @@ const std::string kMulti = multi();
 class RedisSink::Delivery {
  public:
   Delivery(Connection& connection, const SinkOptions& options, std::span<const Message> messages,
-           std::span<Outcome> outcomes, Deadline deadline, int stop_fd)
+           std::span<Outcome> outcomes, const Lease& lease, Deadline deadline, int stop_fd)
       : connection_(connection),
         options_(options),
         writer_(options.field_mode, options.maxlen),
         messages_(messages),
         outcomes_(outcomes),
+        lease_(lease),
         deadline_(deadline),
         stop_fd_(stop_fd) {}
 
@@ -46,6 +47,10 @@ class RedisSink::Delivery {
     Chunk sending, prepared;
     prepare(sending);
     while (!sending.messages.empty() && !failure_) {
+      if (!lease_.holds()) {
+        failure_ = share(lease_over());
+        break;
+      }
       connection_.start(sending.view(), sending.replies());
       prepare(prepared);  // while the server works
       std::vector<Reply> replies;
@@ -167,6 +172,7 @@ class RedisSink::Delivery {
   EntryWriter writer_;
   std::span<const Message> messages_;
   std::span<Outcome> outcomes_;
+  const Lease& lease_;
   Deadline deadline_;
   int stop_fd_;
   std::size_t next_ = 0;  // the first message that no chunk has
@@ -178,6 +184,7 @@ Result<void> RedisSink::connect(int stop_fd) {
   connection_.reset();
   auto connection = open_any(options_.connection, next_endpoint_, true, stop_fd);
   if (!connection) return fail(connection.error());
+  if (auto leased = (*connection)->end_with(lease()); !leased) return leased;
   connection_ = std::move(*connection);
   return {};
 }
@@ -204,7 +211,7 @@ std::vector<Outcome> RedisSink::deliver(std::span<const Message> messages, Deadl
   if (std::ranges::any_of(messages, larger)) {
     connection_->ask_max_argument(deadline, stopped.fd());
   }
-  Delivery(*connection_, options_, messages, outcomes, deadline, stopped.fd()).run();
+  Delivery(*connection_, options_, messages, outcomes, lease(), deadline, stopped.fd()).run();
   return outcomes;
 }
 

@@ -30,6 +30,8 @@ class Transport {
   Result<std::size_t> write(std::string_view bytes);
   Result<std::size_t> read(std::span<char> room);
 
+  int socket() const { return socket_; }
+
   enum class Woken { ready, deadline, stopped };
   /// Until bytes can be read, or, with `to_write`, written.
   Woken wait(bool to_write, Deadline deadline, int stop_fd);

@@ -26,12 +26,12 @@ http::ClientOptions credential_client(const QueueOptions& options) {
 
 }  // namespace
 
-Service::Service(const QueueOptions& options)
+Service::Service(const QueueOptions& options, Lease& lease)
     : options_(options),
       where_(fmt::format("SQS queue {} at {}", options.queue, http::origin_of(options.endpoint))),
       region_(options.region),
       keys_(options),
-      client_(options.client) {}
+      client_(options.client, lease) {}
 
 Result<void> Service::renew(Deadline deadline, std::stop_token stop) {
   std::unique_ptr<http::Client> asking;  // made only where somebody has to be asked

@@ -16,7 +16,8 @@ namespace relay::sqs {
 /// SQS's JSON protocol: signed requests for one queue. One thread.
 class Service {
  public:
-  explicit Service(const QueueOptions& options);
+  /// Its connections end with the lease.
+  explicit Service(const QueueOptions& options, Lease& lease = Lease::endless());
 
   /// Credentials, a region, and a look at the queue: that it is there and lets us in. A policy that
   /// forbids looking at its attributes is no error.

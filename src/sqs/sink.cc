@@ -26,19 +26,25 @@ SharedError shared(ErrorClass error_class, std::string code, std::string message
 class SqsSink::Delivery {
  public:
   Delivery(const SinkOptions& options, Service& service, std::span<const Message> messages,
-           std::span<Outcome> outcomes, Deadline deadline, std::stop_token stop)
+           std::span<Outcome> outcomes, const Lease& lease, Deadline deadline, std::stop_token stop)
       : options_(options),
         service_(service),
         messages_(messages),
         outcomes_(outcomes),
         gate_(messages, options.ordered),
+        lease_(lease),
         deadline_(deadline),
         stop_(std::move(stop)) {}
 
   void run() {
     std::vector<http::Response> responses;
     while (true) {
-      while (!halted_ && service_.in_flight() < options_.max_in_flight && start_request()) {
+      if (!halted_ && !lease_.holds()) {
+        cause_ = share(lease_over());
+        halted_ = true;
+      }
+      while (!halted_ && lease_.holds() && service_.in_flight() < options_.max_in_flight &&
+             start_request()) {
       }
       if (service_.in_flight() == 0) break;
       responses.clear();
@@ -190,6 +196,7 @@ class SqsSink::Delivery {
   std::span<const Message> messages_;
   std::span<Outcome> outcomes_;
   KeyGate gate_;
+  const Lease& lease_;
   Deadline deadline_;
   std::stop_token stop_;
   std::optional<Held> held_;  // taken from the gate, and not sent yet
@@ -201,7 +208,7 @@ class SqsSink::Delivery {
 };
 
 Result<void> SqsSink::open(std::stop_token stop) {
-  service_ = std::make_unique<Service>(options_.queue);
+  service_ = std::make_unique<Service>(options_.queue, lease());
   auto opened = service_->open(Deadline::after(options_.queue.timeout), std::move(stop));
   if (!opened) service_.reset();
   return opened;
@@ -216,7 +223,7 @@ std::vector<Outcome> SqsSink::deliver(std::span<const Message> messages, Deadlin
     const SharedError error = share(std::move(ready.error()));
     return std::vector<Outcome>(messages.size(), Outcome::unknown(error));
   }
-  Delivery(options_, *service_, messages, outcomes, deadline, std::move(stop)).run();
+  Delivery(options_, *service_, messages, outcomes, lease(), deadline, std::move(stop)).run();
   return outcomes;
 }
 

@@ -39,11 +39,16 @@ class WebhookSink::Delivery {
         order_(messages, runs_, options_.ordered),
         parts_(runs_.size()),
         deadline_(deadline),
+        lease_(sink.lease()),
         stop_(std::move(stop)) {}
 
   void run() {
     std::vector<http::Response> responses;
     while (true) {
+      if (!halted_ && !lease_.holds()) {
+        cause_ = share(lease_over());
+        halted_ = true;
+      }
       fill();
       if (client_.in_flight() == 0) break;
       responses.clear();
@@ -70,7 +75,7 @@ class WebhookSink::Delivery {
  private:
   /// Starts as many requests as may be under way.
   void fill() {
-    while (!halted_ && client_.in_flight() < options_.max_in_flight) {
+    while (!halted_ && lease_.holds() && client_.in_flight() < options_.max_in_flight) {
       const std::ptrdiff_t next = order_.next();
       if (next < 0) return;
       const auto run = static_cast<std::size_t>(next);
@@ -117,7 +122,7 @@ class WebhookSink::Delivery {
     }
     if (parts_[run].empty()) {
       order_.finished(run);
-    } else if (!halted_) {
+    } else if (!halted_ && lease_.holds()) {
       send(run);
     }
   }
@@ -142,6 +147,7 @@ class WebhookSink::Delivery {
   SendOrder order_;
   std::vector<std::vector<Run>> parts_;  // of each run, what is still to be sent; the last is next
   Deadline deadline_;
+  const Lease& lease_;
   std::stop_token stop_;
   SharedError cause_;  // why what has no outcome of its own has none
   bool halted_ = false;
@@ -152,7 +158,7 @@ Result<void> WebhookSink::open(std::stop_token) {
   if (!options_.client.tls_verify) {
     config::warn_of_no_verification(options_.pipeline, options_.origin);
   }
-  client_ = std::make_unique<http::Client>(options_.client);
+  client_ = std::make_unique<http::Client>(options_.client, lease());
   return {};
 }
 

@@ -8,7 +8,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-const SteadyClock::time_point kAsked{std::chrono::hours(1)};
+const BootClock::time_point kAsked{std::chrono::hours(1)};
 
 TEST(LeaseClock, IsNotValidBeforeTheFirstRenewal) {
   EXPECT_FALSE(LeaseClock(milliseconds(5000)).valid(kAsked));
@@ -30,6 +30,9 @@ RC_GTEST_PROP(LeaseClock, EndsBeforeAnotherInstanceMayTakeOver, ()) {
   RC_ASSERT(!lease.valid(kAsked + timeout - timeout / 20));
   // The server ends a session that is silent for so long, and with it the leases.
   RC_ASSERT(!lease.valid(kAsked + milliseconds(5000)));
+  // The same holds for its connections, which outlive it for as long as answers may take.
+  RC_ASSERT(lease.lease().is_cut(kAsked + timeout - timeout / 20));
+  RC_ASSERT(lease.lease().is_cut(kAsked + milliseconds(4750)));
 }
 
 RC_GTEST_PROP(LeaseClock, OutlivesSevenRenewalsThatFail, ()) {

@@ -1,0 +1,182 @@
+#include "core/lease.h"
+
+#include <fmt/core.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <ctime>
+#include <system_error>
+#include <vector>
+
+namespace relay {
+
+BootClock::time_point BootClock::now() noexcept {
+  timespec now{};
+  ::clock_gettime(CLOCK_BOOTTIME, &now);
+  return time_point(std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
+}
+
+/// What a signal is about. Never freed, only used again: a signal may come late, when its timer is
+/// gone. Cutting what then uses the place is right as well if its lease is over.
+struct SocketCutter::Target {
+  std::atomic<Lease*> lease = nullptr;
+  std::atomic<int> socket = -1;
+};
+
+namespace {
+
+using Target = SocketCutter::Target;
+
+struct Targets {
+  std::mutex mutex;
+  std::vector<Target*> unused;
+};
+
+/// Never destroyed: a signal may come while the process ends.
+Targets& targets() {
+  static auto* const all = new Targets;
+  return *all;
+}
+
+Target* take_target(Lease& lease, int socket) {
+  Targets& all = targets();
+  const std::lock_guard lock(all.mutex);
+  if (all.unused.empty()) all.unused.push_back(new Target);
+  Target* const target = all.unused.back();
+  all.unused.pop_back();
+  target->socket = socket;
+  target->lease = &lease;
+  return target;
+}
+
+void give_back(Target* target) {
+  target->lease = nullptr;
+  target->socket = -1;
+  Targets& all = targets();
+  const std::lock_guard lock(all.mutex);
+  all.unused.push_back(target);
+}
+
+int cut_signal() {
+  return SIGRTMIN;
+}
+
+/// Ends a TCP connection at once and drops what was not sent; ends any other socket for us.
+void cut(int socket) {
+  sockaddr nowhere{};
+  nowhere.sa_family = AF_UNSPEC;
+  ::connect(socket, &nowhere, sizeof nowhere);
+  ::shutdown(socket, SHUT_RDWR);
+}
+
+/// Only calls of signal-safety(7), and atomics.
+void on_signal(int, siginfo_t* info, void*) {
+  if (info->si_code != SI_TIMER) return;
+  const int saved = errno;
+  const auto* const target = static_cast<const Target*>(info->si_value.sival_ptr);
+  const Lease* const lease = target->lease;
+  const int socket = target->socket;
+  if (lease != nullptr && socket >= 0 && lease->is_cut()) cut(socket);
+  errno = saved;
+}
+
+void prepare_signal() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    struct sigaction action {};
+    action.sa_sigaction = &on_signal;
+    action.sa_flags = SA_SIGINFO | SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    ::sigaction(cut_signal(), &action, nullptr);
+  });
+  // Libraries block all signals in threads of theirs.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, cut_signal());
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
+}  // namespace
+
+Lease& Lease::endless() {
+  static auto* const lease = [] {
+    auto* const made = new Lease;
+    made->until_ = made->cut_ = BootClock::time_point::max();
+    return made;
+  }();
+  return *lease;
+}
+
+void Lease::extend(BootClock::time_point until, BootClock::time_point cut) {
+  const std::lock_guard lock(mutex_);
+  until_ = until;
+  cut_ = cut;
+  for (const SocketCutter* cutter : cutters_) cutter->arm(cut);
+}
+
+void Lease::end() {
+  extend(BootClock::time_point::min(), BootClock::time_point::min());
+}
+
+Error lease_over() {
+  return {ErrorClass::transient,
+          "lease_over",
+          "the lease was not renewed in time, and another instance may own the pipeline",
+          "it goes on when the lease is renewed; look for what held it up: the database, a frozen "
+          "machine, a cut network",
+          {}};
+}
+
+Result<std::unique_ptr<SocketCutter>> SocketCutter::make(Lease& lease, int socket) {
+  if (&lease == &Lease::endless()) return nullptr;
+  if (!lease.holds()) return fail(lease_over());
+  // What the kernel holds back for a slow peer arrives although the process is frozen.
+  constexpr int kMostUnsent = 128 << 10;
+  ::setsockopt(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kMostUnsent, sizeof kMostUnsent);
+  prepare_signal();
+  std::unique_ptr<SocketCutter> cutter(new SocketCutter(lease, take_target(lease, socket)));
+  sigevent event{};
+  event.sigev_notify = SIGEV_THREAD_ID;
+  event.sigev_signo = cut_signal();
+  event.sigev_value.sival_ptr = cutter->target_;
+  event._sigev_un._tid = ::gettid();
+  if (::timer_create(CLOCK_BOOTTIME, &event, &cutter->timer_) != 0) {
+    const int error = errno;
+    give_back(cutter->target_);
+    cutter->target_ = nullptr;
+    return fail(ErrorClass::transient, "no_timer",
+                fmt::format("cannot make a timer: {}", std::generic_category().message(error)),
+                "raise the limit of pending signals (ulimit -i) of the relay's user");
+  }
+  const std::lock_guard lock(lease.mutex_);
+  lease.cutters_.insert(cutter.get());
+  cutter->arm(lease.cut_);
+  return cutter;
+}
+
+SocketCutter::~SocketCutter() {
+  if (target_ == nullptr) return;
+  {
+    const std::lock_guard lock(lease_.mutex_);
+    lease_.cutters_.erase(this);
+  }
+  ::timer_delete(timer_);
+  give_back(target_);
+}
+
+void SocketCutter::arm(BootClock::time_point at) const {
+  using std::chrono::nanoseconds;
+  // A time of zero would disarm it.
+  const auto due = std::max(at.time_since_epoch(), nanoseconds(1));
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(due);
+  itimerspec time{};
+  time.it_value = {.tv_sec = seconds.count(), .tv_nsec = (due - seconds).count()};
+  ::timer_settime(timer_, TIMER_ABSTIME, &time, nullptr);
+}
+
+}  // namespace relay
