@@ -187,7 +187,7 @@ class Consumer:
             quoted("pgtrickle", self.outbox))
         entries = self.side.rows(
             f"select id, is_claim_check, payload ->> 'v', payload ? 'full_refresh', inserted_count,"
-            f" deleted_count, tg_op from pgtrickle.{quoted(self.outbox)} "
+            f" deleted_count, tg_op, payload ->> 'reason' from pgtrickle.{quoted(self.outbox)} "
             "where id > %s and id <= %s order by id", self.position, last)
         if open_writers:
             final = [e for n, e in enumerate(entries) if e[0] == self.position + n + 1]
@@ -214,14 +214,14 @@ class Consumer:
         return found
 
     def _apply(self, entry, changes):
-        self.at, _, version, full, inserted, deleted, tg_op = entry
+        self.at, _, version, full, inserted, deleted, tg_op, reason = entry
         self.entries += 1
         counts = collections.Counter(op for op, _, _ in changes)
         if version != "1" or (counts["INSERT"], counts["DELETE"]) != (inserted, deleted):
             raise Fault("counts", f"outbox {self.outbox}, row {self.at}: {entry} has {counts}")
         if full:
             if self.excuse is None and tg_op != "TRUNCATE":
-                raise Fault("needless full refresh", f"of outbox {self.outbox}, row {self.at}")
+                raise Fault("needless full refresh", f"of outbox {self.outbox}, row {self.at}: {reason}")
             self.by_key.clear()
             self.rows.clear()
             self.refreshes += 1
@@ -317,8 +317,9 @@ class Model:
         thread.join(60)
         if thread.is_alive():
             raise Fault("hangs", statement)
-        if session.status != pq.TransactionStatus.INERROR:
-            session.run(f"set lock_timeout = '{LOCK_TIMEOUT}'")
+        if session.status == pq.TransactionStatus.INERROR:
+            session.run("rollback")
+        session.run(f"set lock_timeout = '{LOCK_TIMEOUT}'")
         return outcome[0], ended
 
     def _compare(self, statement, results):
@@ -348,7 +349,11 @@ class Model:
                     f"select pgtrickle.enable_outbox(%s{arguments})", (table,))
                 number, rel = self.captured.rows(
                     "select outbox_number, stream_table_oid from pgtrickle.pgt_outbox_config "
-                    "order by outbox_number desc limit 1")[0]
+                    "where stream_table_oid = to_regclass(%s)", table)[0]
+                if number in self.consumers:
+                    # The outbox of a table of that name which is gone goes on with this one.
+                    self.consumers[number].excuse = "made anew"
+                    return
                 consumer = Consumer(self.captured, number)
                 consumer.start_with(self._expected(rel, number))
                 self.consumers[number] = consumer

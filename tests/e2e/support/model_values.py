@@ -50,8 +50,9 @@ BUILT_IN = {
     "int4multirange": ["'{[1,3),[5,7)}'", "'{}'", "null"],
     "tstzmultirange": ["'{[2024-01-01 12:00+00,2024-01-02)}'", "null"],
     "oid": ["1", "4294967295", "null"],
-    "regclass": ["'pg_class'", "'app.orders'", "'information_schema.tables'", "null"],
-    "regtype": ["'integer'", "'app.mood'", "null"],
+    # What these name is never renamed: they are written as the name that there is at the moment.
+    "regclass": ["'pg_class'", "'app.audit'", "'information_schema.tables'", "null"],
+    "regtype": ["'integer'", "'app.pair'", "null"],
     "regproc": ["'now'", "null"], "regprocedure": ["'abs(integer)'", "null"],
     "regrole": ["'model_owner'", "null"], "regnamespace": ["'app'", "null"],
     "regoper": ["'!!'", "null"], "regconfig": ["'simple'", "null"],
