@@ -18,17 +18,20 @@ def quoted_name(name):
 def expected_rows(side, rel, number):
     """[(row as JSON text, key as JSON text or None)]"""
     columns = side.rows(
-        """select a.attname, a.atttypid::regtype::text, a.atttypid::bigint
+        """select a.attname, a.atttypid::bigint, a.attgenerated::text = 'v'
            from pg_attribute a where a.attrelid = %s and a.attnum > 0 and not a.attisdropped
            order by a.attnum""", rel)
+    # Virtual generated columns are not recorded.
+    virtual = [name for name, _, is_virtual in columns if is_virtual]
+    columns = [column[:2] for column in columns if not column[2]]
     kind, name = side.rows("select relkind, oid::regclass::text from pg_class where oid = %s",
                            rel)[0]
     only = "only" if kind == b"r" or kind == "r" else ""
-    if any(_may_be_omitted(side, oid) for _, _, oid in columns):
+    if any(_may_be_omitted(side, oid) for _, oid in columns):
         side.checker.execute(HELPERS)
         row = _careful(columns)
     else:
-        row = "to_jsonb(x.*)"
+        row = "to_jsonb(x.*)" + "".join(" - '" + name.replace("'", "''") + "'" for name in virtual)
     return side.rows(
         f"""select r.j::text, (select jsonb_agg(coalesce(r.j -> k, '"?"') order by n)
                                from unnest(c.key_columns) with ordinality u (k, n))::text
@@ -54,7 +57,7 @@ def _may_be_omitted(side, oid):
 def _careful(columns):
     values = ", ".join(
         f"(%s, pg_temp.tried(x.{quoted_name(name)}), num_nulls(x.{quoted_name(name)}) = 1)"
-        % ("'" + name.replace("'", "''") + "'") for name, _, _ in columns)
+        % ("'" + name.replace("'", "''") + "'") for name, _ in columns)
     return f"""(select jsonb_object_agg(k, case when absent then null else v -> 'v' end)
                        || case when bool_or(v is null and not absent)
                                then jsonb_build_object('__pgtrickle_omitted',
