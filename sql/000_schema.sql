@@ -257,7 +257,7 @@ begin
     cross join lateral (select distinct a.grantee from aclexplode(p.proacl) a
                         where a.grantee <> p.proowner and a.grantee <> 0) g
     where p.pronamespace = 'pgtrickle'::regnamespace and p.proname !~ '^_capture_[0-9]'
-      and pg_get_userbyid(g.grantee) like 'pgtrickle\_%'
+      and pg_get_userbyid(g.grantee) like E'pgtrickle\\_%'
       and not exists (select from pg_depend d
                       where d.classid = 'pg_proc'::regclass and d.objid = p.oid
                         and d.deptype = 'e')

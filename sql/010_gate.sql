@@ -339,9 +339,9 @@ begin
   perform set_config('pgtrickle.gate_key', '', true);
   %s;
 end $source$,
-    coalesce(substring(body from '^\s*(?:#[^\n]*\n\s*)+'), ''),
+    coalesce(substring(body from E'^\\s*(?:#[^\\n]*\\n\\s*)+'), ''),
     pgtrickle._gate_seal(name), quote_ident(name),
-    regexp_replace(regexp_replace(body, '^\s*(?:#[^\n]*\n\s*)+', ''), '[;\s]+$', ''))
+    regexp_replace(regexp_replace(body, E'^\\s*(?:#[^\\n]*\\n\\s*)+', ''), E'[;\\s]+$', ''))
 $$;
 
 -- Lets a role create in pgtrickle_streams, or no longer. A role that is given a function there must

@@ -303,7 +303,7 @@ create or replace function pgtrickle.set_relay_inbox(name text, inbox text, sour
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if inbox ~ '^\s*\{' then
+  if inbox ~ E'^\\s*\\{' then
     perform pgtrickle.set_relay_inbox(name, inbox::jsonb, source::boolean);
   else
     perform pgtrickle.set_relay_inbox(name, inbox, source::jsonb, max_retries, schedule,

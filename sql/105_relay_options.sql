@@ -147,7 +147,7 @@ as $$
                 when 'kb' then 1e3 when 'mb' then 1e6 when 'gb' then 1e9 when 'tb' then 1e12
                 when 'kib' then 1024 when 'mib' then 1048576 when 'gib' then 1073741824
                 else 1099511627776 end end
-  from (select regexp_match(value #>> '{}', '^\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)\s*$', 'i')
+  from (select regexp_match(value #>> '{}', E'^\\s*(\\d+(?:\\.\\d+)?)\\s*([kmgt]?i?b?)\\s*$', 'i')
        ) p (part)
   where jsonb_typeof(value) in ('number', 'string')
     and coalesce(part[2], '') !~* '^[kmgt]i?$|^i';
@@ -193,13 +193,13 @@ begin
                   then 'must be a number of bytes, or a text such as "8MiB"' end;
     when 'duration' then
       return case when number >= minimum then null
-                  when type = 'string' and txt ~ '^\s*\d+(\.\d+)?\s*(us|ms|s|m|h|d)\s*$' then null
+                  when type = 'string' and txt ~ E'^\\s*\\d+(\\.\\d+)?\\s*(us|ms|s|m|h|d)\\s*$' then null
                   else 'must be a number of seconds, or a text such as "500ms"' end;
     when 'choice' then
       return case when type <> 'string' or txt <> all (choices)
                   then format('must be one of %s', array_to_string(choices, ', ')) end;
     when 'start' then
-      return case when type = 'string' and txt ~ '^(earliest|latest|\d{1,18})$' then null
+      return case when type = 'string' and txt ~ E'^(earliest|latest|\\d{1,18})$' then null
                   when number = trunc(number) and number between 0 and 9223372036854775807 then null
                   else 'must be "earliest", "latest", or the id to begin with' end;
     when 'list' then

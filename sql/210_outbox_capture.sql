@@ -43,8 +43,8 @@ create or replace function pgtrickle._fill(template text, vars jsonb) returns te
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(t.text_before || coalesce(vars ->> m.found[1], ''), '' order by t.ord)
-  from regexp_split_to_table(template, '\{[a-z_]+\}') with ordinality t (text_before, ord)
-  left join regexp_matches(template, '\{([a-z_]+)\}', 'g') with ordinality m (found, ord)
+  from regexp_split_to_table(template, E'\\{[a-z_]+\\}') with ordinality t (text_before, ord)
+  left join regexp_matches(template, E'\\{([a-z_]+)\\}', 'g') with ordinality m (found, ord)
     using (ord);
 $$;
 

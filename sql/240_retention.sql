@@ -173,7 +173,7 @@ begin
     union all
     -- Enabled pipelines that a group has yet to begin: one that lives, or any where none has begun.
     select g.relay_group_id, p.pipeline,
-           case when p.config ->> 'start' ~ '^\d{1,18}$'
+           case when p.config ->> 'start' ~ E'^\\d{1,18}$'
                 then greatest((p.config ->> 'start')::bigint - 1, 0) else 0 end,
            'has not begun to read', greatest(p.updated_at, p.enabled_changed_at, g.heartbeat_at),
            p.config

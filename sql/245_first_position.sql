@@ -79,7 +79,7 @@ begin
         using errcode = 'undefined_object', hint = 'Resolve the outbox again: it was made anew.';
     end if;
     settled := pgtrickle._settled_soon(outbox);
-  elsif start <> 'earliest' and start !~ '^\d{1,18}$' or start is null then
+  elsif start <> 'earliest' and start !~ E'^\\d{1,18}$' or start is null then
     raise exception 'a pipeline cannot start at "%"', coalesce(start, '(null)')
       using errcode = 'invalid_parameter_value',
             hint = 'It is "earliest", "latest", or the id of the first row to deliver.';

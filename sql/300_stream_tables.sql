@@ -293,7 +293,7 @@ declare
 begin
   select c.relkind, c.relowner, n.nspname, c.relname into kind, owner_, schema_, name_
   from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = rel;
-  if kind is distinct from 'r' or schema_ like 'pg\_%' or schema_ like 'pgtrickle%' then
+  if kind is distinct from 'r' or schema_ like E'pg\\_%' or schema_ like 'pgtrickle%' then
     raise exception '% cannot be a stream table', rel using errcode = 'wrong_object_type';
   elsif obj_description(rel, 'pg_class') is distinct from pgtrickle._stream_mark() then
     raise exception 'table % was not made for a stream table by this transaction', rel

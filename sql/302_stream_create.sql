@@ -31,7 +31,7 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   probe text := format('%I.%I', in_schema, 'pgt_probe_' || md5(gen_random_uuid()::text));
-  body text := regexp_replace(query, '[;\s]+$', '');
+  body text := regexp_replace(query, E'[;\\s]+$', '');
   statement text := format(E'create view %s as (\n%s\n)', probe, body);
 begin
   loop
@@ -80,7 +80,7 @@ language plpgsql stable
   set quote_all_identifiers = off
 as $$
 begin
-  return regexp_replace(pg_get_viewdef(probe, false), ';\s*$', '');
+  return regexp_replace(pg_get_viewdef(probe, false), E';\\s*$', '');
 end $$;
 
 -- Fills a new stream table, under the settings with which it will be refreshed.

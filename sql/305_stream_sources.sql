@@ -31,7 +31,7 @@ as $$
     from part
     cross join lateral (
       select 'view', r.ev_class, r.ev_action::text
-      from regexp_matches(part.tree, ':relid (\d+)', 'g') as m
+      from regexp_matches(part.tree, E':relid (\\d+)', 'g') as m
       join pg_class c on c.oid = m[1]::oid and c.relkind = 'v'
       join pg_rewrite r on r.ev_class = c.oid and r.rulename = '_RETURN'
       union all
@@ -39,7 +39,7 @@ as $$
                select format(':funcid %s :funcid %s :funcid %s :funcid %s', a.aggtransfn::oid,
                              a.aggfinalfn::oid, a.aggmtransfn::oid, a.aggmfinalfn::oid)
                from pg_aggregate a where a.aggfnoid = p.oid))
-      from regexp_matches(part.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') as m
+      from regexp_matches(part.tree, E':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') as m
       join pg_proc p on p.oid = m[1]::oid
       where p.pronamespace <> 'pg_catalog'::regnamespace
     ) as inner_part
@@ -47,7 +47,7 @@ as $$
     select distinct c.oid, c.relkind, c.relrowsecurity,
            n.nspname in ('pg_catalog', 'information_schema', 'pg_toast') as is_system
     from part
-    cross join lateral regexp_matches(part.tree, ':relid (\d+)', 'g') as m
+    cross join lateral regexp_matches(part.tree, E':relid (\\d+)', 'g') as m
     join pg_class c on c.oid = m[1]::oid and c.oid <> probe
     join pg_namespace n on n.oid = c.relnamespace
   ), function as (
@@ -57,7 +57,7 @@ as $$
              and l.lanname not in ('internal', 'c') as is_opaque
     from part
     cross join lateral
-      regexp_matches(part.tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') as m
+      regexp_matches(part.tree, E':(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') as m
     join pg_proc p on p.oid = m[1]::oid
     join pg_namespace n on n.oid = p.pronamespace
     join pg_language l on l.oid = p.prolang
@@ -260,10 +260,10 @@ declare
   unused record;
 begin
   for unused in
-    select c.oid, c.relname, substring(c.relname from '\d+$')::oid as source
+    select c.oid, c.relname, substring(c.relname from E'\\d+$')::oid as source
     from pg_class c
     where c.relnamespace = 'pgtrickle'::regnamespace and c.relkind = 'S'
-      and c.relname ~ '^dirty_\d+$'
+      and c.relname ~ E'^dirty_\\d+$'
       and not exists (select from pgtrickle.pgt_stream_sources s where s.sequence = c.oid)
   loop
     perform pgtrickle._source_sequence_lock(unused.source);
@@ -289,8 +289,8 @@ begin
            where t.tgrelid = member and t.tgname = 'pgtrickle_dirty_' || source
              and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure
              and t.tgenabled = any (case when c.is_owner then '{A}' else '{O,A}' end::"char"[])
-             and t.tgargs = convert_to(source::text, 'UTF8') || '\x00'::bytea
-                            || convert_to(c.counts, 'UTF8') || '\x00'::bytea),
+             and t.tgargs = convert_to(source::text, 'UTF8') || E'\\x00'::bytea
+                            || convert_to(c.counts, 'UTF8') || E'\\x00'::bytea),
          exists (select from pg_subscription_rel s where s.srrelid = member)
          and not exists (
            select from pg_trigger t
@@ -566,7 +566,7 @@ begin
     where t.tgrelid = rel and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure
       and t.tgparentid = 0
       and not exists (select from pgtrickle.pgt_stream_sources s
-                      where s.source::oid::text = substring(t.tgname from '\d+$'))
+                      where s.source::oid::text = substring(t.tgname from E'\\d+$'))
   loop
     begin
       perform set_config('lock_timeout', '500ms', true);

@@ -18,7 +18,7 @@ declare
   named int[] := '{}';
 begin
   foreach item in array string_to_array(lower(field), ',') loop
-    m := regexp_match(item, '^(?:(\*)|(\d{1,2}|[a-z]{3})(?:-(\d{1,2}|[a-z]{3}))?)(?:/(\d{1,3}))?$');
+    m := regexp_match(item, E'^(?:(\\*)|(\\d{1,2}|[a-z]{3})(?:-(\\d{1,2}|[a-z]{3}))?)(?:/(\\d{1,3}))?$');
     if m is null then
       raise exception 'cron field "%": cannot read "%"', field, item
         using errcode = 'invalid_parameter_value';
@@ -29,11 +29,11 @@ begin
       to_ := high;
     else
       from_ := coalesce(array_position(names, m[2]) + low - 1,
-                        case when m[2] ~ '^\d+$' then m[2]::int end);
+                        case when m[2] ~ E'^\\d+$' then m[2]::int end);
       to_ := case when m[3] is null and m[4] is null then from_
                   when m[3] is null then high
                   else coalesce(array_position(names, m[3]) + low - 1,
-                                case when m[3] ~ '^\d+$' then m[3]::int end) end;
+                                case when m[3] ~ E'^\\d+$' then m[3]::int end) end;
     end if;
     if from_ is null or to_ is null or from_ < low or to_ > high or from_ > to_ or step < 1 then
       raise exception 'cron field "%": "%" is not within % to %', field, item, low, high
@@ -51,7 +51,7 @@ create or replace function pgtrickle._cron_parse(
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  fields text[] := regexp_split_to_array(btrim(cron), '\s+');
+  fields text[] := regexp_split_to_array(btrim(cron), E'\\s+');
 begin
   if cardinality(fields) <> 5 then
     raise exception 'a cron expression has 5 fields, "%" has %', cron, cardinality(fields)
@@ -66,8 +66,8 @@ begin
   -- 0 and 7 are both Sunday.
   weekdays := array(select distinct v % 7 from unnest(pgtrickle._cron_field(
     fields[5], 0, 7, '{sun,mon,tue,wed,thu,fri,sat}')) v);
-  by_day := fields[3] !~ '^\*';
-  by_weekday := fields[5] !~ '^\*';
+  by_day := fields[3] !~ E'^\\*';
+  by_weekday := fields[5] !~ E'^\\*';
 end $$;
 
 -- The first moment after `after` that the expression names, in that time zone; null when there is
@@ -113,12 +113,12 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select case when btrim(lower(schedule)) ~ '^(\d+(\.\d+)?\s*(ms|s|m|h|d)\s*)+$' then (
+    select case when btrim(lower(schedule)) ~ E'^(\\d+(\\.\\d+)?\\s*(ms|s|m|h|d)\\s*)+$' then (
       select sum(part[1]::numeric * case part[2] when 'ms' then 1 when 's' then 1000
                                                  when 'm' then 60000 when 'h' then 3600000
                                                  else 86400000 end)
              * interval '1 millisecond'
-      from regexp_matches(lower(schedule), '(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)', 'g') as part)
+      from regexp_matches(lower(schedule), E'(\\d+(?:\\.\\d+)?)\\s*(ms|s|m|h|d)', 'g') as part)
     end);
 end $$;
 
@@ -136,7 +136,7 @@ begin
       raise exception 'schedule % is not between 1ms and 366d', quote_literal(schedule)
         using errcode = 'invalid_parameter_value';
     end if;
-  elsif schedule ~ '\S\s+\S' then
+  elsif schedule ~ E'\\S\\s+\\S' then
     perform pgtrickle._cron_parse(schedule);
   else
     raise exception 'cannot read schedule %', quote_literal(schedule)

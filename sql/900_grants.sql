@@ -73,7 +73,7 @@ begin
       execute format('alter routine %s owner to pgtrickle_owner', r.name);
     end if;
     execute format('revoke all on routine %s from public', r.name);
-    if r.proname not like '\_%' then
+    if r.proname not like E'\\_%' then
       execute format('grant execute on routine %s to pgtrickle_admin', r.name);
     end if;
   end loop;
@@ -113,7 +113,7 @@ begin
         and p.proname !~ '^_capture_[0-9]') o
     cross join lateral pg_catalog.aclexplode(o.acl) a
     where o.oid <> all (before) and a.grantee <> o.owner and a.grantee <> 0
-      and pg_get_userbyid(a.grantee) not like 'pgtrickle\_%'
+      and pg_get_userbyid(a.grantee) not like E'pgtrickle\\_%'
   loop
     execute format('revoke all on %s %s from %I', r.kind, r.name, pg_get_userbyid(r.grantee));
   end loop;
