@@ -196,7 +196,7 @@ TEST(Pool, WhoWaitsIsSentAwayAtTheDeadlineAndByAStop) {
 TEST(Pool, WhoKeepsAConnectionIsAskedForItWhenSomebodyWaits) {
   struct Asked final : Keeper {
     std::atomic<int> times = 0;
-    void give_back(milliseconds) override { ++times; }
+    void give_back(milliseconds, Deadline) override { ++times; }
   };
   const Listener silent;
   Connection::Options options;
