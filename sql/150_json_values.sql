@@ -17,7 +17,7 @@ begin
     alter schema pgtrickle_json owner to pgtrickle_owner;
   end if;
 end $$;
-revoke all on schema pgtrickle_json from public;
+revoke all on schema pgtrickle_json from public, pgtrickle_capture;
 grant usage on schema pgtrickle_json to public, pgtrickle_capture;
 comment on schema pgtrickle_json is
   'Pure functions that write rows as JSON, for every role (pgtrickle-relay)';
