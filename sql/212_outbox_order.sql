@@ -53,7 +53,6 @@ declare
   caller pg_catalog.text;
 begin
   {enter}
-  {count_alone}
   if {is_noted} then
     noted := pg_catalog.current_setting({noted}, true);
     depth := pg_catalog.pg_trigger_depth();
@@ -71,18 +70,15 @@ begin
     elsif pg_catalog.split_part(noted, '|', -1) operator(pg_catalog.<>) depth::pg_catalog.text then
       noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
     end if;
+  {count_alone}
   end if;
   return new;
 end $body$, pgtrickle._capture_names(outbox) || case
     when outbox.capture = 'statement' and outbox.key_columns is not null then jsonb_build_object(
-      -- Mostly nothing else is going on.
       'count_alone', pgtrickle._fill($body$
-  if tg_op operator(pg_catalog.<>) 'INSERT'
-     and coalesce(pg_catalog.current_setting({noted}, true), '') operator(pg_catalog.=) ''
+  elsif tg_op operator(pg_catalog.<>) 'INSERT'
      and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then
-    noted := pg_catalog.set_config({noted}, '+', true);
-    return new;
-  end if;$body$, pgtrickle._capture_names(outbox)),
+    noted := pg_catalog.set_config({noted}, '+', true);$body$, pgtrickle._capture_names(outbox)),
       'counted', ', case when tg_op operator(pg_catalog.<>) ''INSERT'' '
                  'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then ''+'' end')
     else '{"count_alone": "", "counted": ""}' end);
