@@ -416,10 +416,10 @@ end $body$,
       -- A foreign key's cascade began deeper than it ends, and is no part of the statement around it.
       'end_change', case when q.counts then pgtrickle._fill($body$
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then
-    is_part := pg_catalog.starts_with(pg_catalog.current_setting({noted}, true), '+');
+    ignored := pg_catalog.current_setting({noted}, true);
+    is_part := pg_catalog.starts_with(ignored, '+');
     if is_part then
-      ignored := pg_catalog.set_config({noted}, pg_catalog.substr(
-        pg_catalog.current_setting({noted}, true), 2), true);
+      ignored := pg_catalog.set_config({noted}, pg_catalog.substr(ignored, 2), true);
     end if;
   end if;$body$, q.common) else '' end,
       'few_rows', q.queries ->> 'few',

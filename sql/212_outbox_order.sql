@@ -48,12 +48,13 @@ language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle._fill($body$
 declare
-  noted pg_catalog.text := pg_catalog.current_setting({noted}, true);
+  noted pg_catalog.text;
   depth int;
   caller pg_catalog.text;
 begin
   {enter}
-  if noted operator(pg_catalog.<>) '' {or_counts} then
+  if {is_noted} then
+    noted := pg_catalog.current_setting({noted}, true);
     depth := pg_catalog.pg_trigger_depth();
     if depth operator(pg_catalog.>) 1 then
       -- A foreign key's cascade is recorded at the end of the statement that set it off.
@@ -69,15 +70,18 @@ begin
     elsif pg_catalog.split_part(noted, '|', -1) operator(pg_catalog.<>) depth::pg_catalog.text then
       noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
     end if;
+  {count_alone}
   end if;
   return new;
 end $body$, pgtrickle._capture_names(outbox) || case
     when outbox.capture = 'statement' and outbox.key_columns is not null then jsonb_build_object(
-      'or_counts', 'or (tg_op operator(pg_catalog.<>) ''INSERT'' '
-                   'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1)',
+      'count_alone', pgtrickle._fill($body$
+  elsif tg_op operator(pg_catalog.<>) 'INSERT'
+     and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then
+    noted := pg_catalog.set_config({noted}, '+', true);$body$, pgtrickle._capture_names(outbox)),
       'counted', ', case when tg_op operator(pg_catalog.<>) ''INSERT'' '
                  'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then ''+'' end')
-    else '{"or_counts": "", "counted": ""}' end);
+    else '{"count_alone": "", "counted": ""}' end);
 $$;
 
 -- The body of the AFTER STATEMENT trigger where rows are recorded one by one.
