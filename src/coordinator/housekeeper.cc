@@ -117,7 +117,10 @@ void Housekeeper::run_upkeep(std::stop_token stop) {
   milliseconds wait{0};
   while (pause(wait, stop)) {
     wait = milliseconds(500);
-    if (!on_duty_) continue;
+    if (!on_duty_) {
+      keep_session_ready(stop);
+      continue;
+    }
     Result<bool> done;
     try {
       done = upkeep(stop);
@@ -132,6 +135,17 @@ void Housekeeper::run_upkeep(std::stop_token stop) {
       wait = kUpkeepEvery;
     }
   }
+}
+
+/// A relay that stands by has a session open, which has planned what a takeover asks first: opening
+/// one then would be a good part of the time that a pipeline is without an owner. Where it fails,
+/// the coordinator's own session says what is wrong.
+void Housekeeper::keep_session_ready(std::stop_token stop) {
+  if (pool_.open_connections() > 0) return;
+  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
+  if (!lease) return;
+  (void)(*lease)->query("select from pgtrickle.relay_pipeline_outbox('', '', '')", {},
+                        Deadline::after(kBorrowTimeout), stop);
 }
 
 /// One batch. True: there is more to do at once.

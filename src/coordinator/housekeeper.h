@@ -29,6 +29,7 @@ class Housekeeper {
   Result<void> refresh(postgres::Connection& connection, const std::string& name,
                        std::stop_token stop);
   Result<bool> upkeep(std::stop_token stop);
+  void keep_session_ready(std::stop_token stop);
   bool claim(const std::string& table);
   void let_go(const std::string& table);
   bool pause(std::chrono::milliseconds time, std::stop_token stop);
