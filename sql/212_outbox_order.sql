@@ -41,7 +41,8 @@
 -- A function called in the middle of a statement on the table (INSERT ... SELECT f(x)) which itself
 -- writes to the table has the statement's depth and counts as a neighbour: recorded first.
 
--- The body of the BEFORE STATEMENT trigger. It runs with the rights of whoever writes.
+-- The body of the BEFORE STATEMENT trigger. It runs with the rights of the role that writes. An INSERT
+-- mostly evaluates one expression here.
 create or replace function pgtrickle._capture_begin_body(outbox pgtrickle.pgt_outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -53,35 +54,36 @@ declare
   caller pg_catalog.text;
 begin
   {enter}
-  if {is_noted} then
-    noted := pg_catalog.current_setting({noted}, true);
+  if {is_noted} {or_counts} then
     depth := pg_catalog.pg_trigger_depth();
-    if depth operator(pg_catalog.>) 1 then
-      -- A foreign key's cascade is recorded at the end of the statement that set it off.
-      get diagnostics caller = pg_context;
-      if pg_catalog.regexp_match(pg_catalog.split_part(caller, pg_catalog.chr(10), 2),
-           '(DELETE FROM|UPDATE) (ONLY )?".*[$][0-9]+ OPERATOR[(]pg_catalog[.]') is not null then
-        depth := depth operator(pg_catalog.-) 1;
+    if {is_noted} then
+      noted := pg_catalog.current_setting({noted}, true);
+      if depth operator(pg_catalog.>) 1 then
+        -- A foreign key's cascade is recorded at the end of the statement that set it off.
+        get diagnostics caller = pg_context;
+        if pg_catalog.regexp_match(pg_catalog.split_part(caller, pg_catalog.chr(10), 2),
+             '(DELETE FROM|UPDATE) (ONLY )?".*[$][0-9]+ OPERATOR[(]pg_catalog[.]') is not null then
+          depth := depth operator(pg_catalog.-) 1;
+        end if;
       end if;
+      if depth operator(pg_catalog.=) 1 then
+        noted := pg_catalog.set_config({noted}, pg_catalog.concat(
+          pg_catalog.substring(noted, '^[+]*') {counted}), true);
+      elsif pg_catalog.split_part(noted, '|', -1) operator(pg_catalog.<>) depth::pg_catalog.text then
+        noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
+      end if;
+    {count_alone}
     end if;
-    if depth operator(pg_catalog.=) 1 then
-      noted := pg_catalog.set_config({noted}, pg_catalog.concat(
-        pg_catalog.substring(noted, '^[+]*') {counted}), true);
-    elsif pg_catalog.split_part(noted, '|', -1) operator(pg_catalog.<>) depth::pg_catalog.text then
-      noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
-    end if;
-  {count_alone}
   end if;
   return new;
 end $body$, pgtrickle._capture_names(outbox) || case
     when outbox.capture = 'statement' and outbox.key_columns is not null then jsonb_build_object(
-      'count_alone', pgtrickle._fill($body$
-  elsif tg_op operator(pg_catalog.<>) 'INSERT'
-     and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then
-    noted := pg_catalog.set_config({noted}, '+', true);$body$, pgtrickle._capture_names(outbox)),
+      'or_counts', 'or tg_op operator(pg_catalog.<>) ''INSERT''',
+      'count_alone', pgtrickle._fill($body$elsif depth operator(pg_catalog.=) 1 then
+      noted := pg_catalog.set_config({noted}, '+', true);$body$, pgtrickle._capture_names(outbox)),
       'counted', ', case when tg_op operator(pg_catalog.<>) ''INSERT'' '
                  'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then ''+'' end')
-    else '{"count_alone": "", "counted": ""}' end);
+    else '{"or_counts": "", "count_alone": "", "counted": ""}' end);
 $$;
 
 -- The body of the AFTER STATEMENT trigger where rows are recorded one by one.
