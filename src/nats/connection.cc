@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "nats/call_limit.h"
 #include "nats/callbacks.h"
 #include "nats/errors.h"
 #include "nats/subject.h"
@@ -197,7 +198,16 @@ Result<void> Connection::connect(const Options& options, const Endpoint& endpoin
   auto library = library_options(options, endpoint);
   if (!library) return fail(library.error());
   natsConnection* raw = nullptr;
-  natsStatus status = natsConnection_Connect(&raw, library->get());
+  natsStatus status = NATS_OK;
+  {
+    // The library's own limit leaves the TLS handshake out: it would wait for ever.
+    const auto limit = CallLimit::make(options.connect_timeout);
+    if (!limit) return fail(limit.error());
+    status = natsConnection_Connect(&raw, library->get());
+    if (status != NATS_OK && (*limit)->passed()) {
+      return fail(connect_error(NATS_TIMEOUT, {}, address_));
+    }
+  }
   connection_.reset(raw);
   if (status != NATS_OK) return fail(connect_error(status, last_error(), address_));
   max_payload_ = static_cast<std::size_t>(natsConnection_GetMaxPayload(raw));

@@ -18,14 +18,18 @@ struct LoopCallbacks {
     *user_data = self;
     self->connection_ = connection;
     self->wants_read_ = true;
-    self->socket_ = socket;
-    self->wake();
+    self->attach_socket(socket);
     return NATS_OK;
   }
+  /// Removed just before the library closes the socket.
   static natsStatus read(void* user_data, bool add) {
     auto* self = static_cast<EventLoop*>(user_data);
     self->wants_read_ = add;
-    self->wake();
+    if (add) {
+      self->wake();
+    } else {
+      self->forget_socket();
+    }
     return NATS_OK;
   }
   static natsStatus write(void* user_data, bool add) {
@@ -35,8 +39,7 @@ struct LoopCallbacks {
     return NATS_OK;
   }
   static natsStatus detach(void* user_data) {
-    auto* self = static_cast<EventLoop*>(user_data);
-    self->forget_socket();
+    static_cast<EventLoop*>(user_data)->detach();
     return NATS_OK;
   }
 };
@@ -50,6 +53,11 @@ EventLoop::~EventLoop() {
   thread_.request_stop();
   wake();
   thread_.join();
+  {
+    // Another thread of the library may have begun to close the connection before we did.
+    std::unique_lock lock(socket_mutex_);
+    detached_.wait(lock, [this] { return !attached_; });
+  }
   ::close(wake_fd_);
 }
 
@@ -83,7 +91,7 @@ void EventLoop::run(std::stop_token stop) {
 
 /// Before anything is written to a socket: lets it end with the lease.
 void EventLoop::guard(int socket) {
-  const std::lock_guard lock(cutter_mutex_);
+  const std::lock_guard lock(socket_mutex_);
   if (socket < 0 || socket_ != socket) return;
   auto cutter = SocketCutter::make(lease_, socket);
   if (cutter) {
@@ -93,14 +101,31 @@ void EventLoop::guard(int socket) {
   }
 }
 
-/// Before the library closes the socket.
+void EventLoop::attach_socket(int socket) {
+  {
+    const std::lock_guard lock(socket_mutex_);
+    attached_ = true;
+    socket_ = socket;
+  }
+  wake();
+}
+
+/// After it nothing of ours touches the socket: its number may soon be another one's.
 void EventLoop::forget_socket() {
   {
-    const std::lock_guard lock(cutter_mutex_);
+    const std::lock_guard lock(socket_mutex_);
     cutter_.reset();
     socket_ = -1;
   }
   wake();
+}
+
+/// The library's last call.
+void EventLoop::detach() {
+  forget_socket();
+  const std::lock_guard lock(socket_mutex_);
+  attached_ = false;
+  detached_.notify_all();
 }
 
 /// Waits for what the socket can do, and lets the library do it.

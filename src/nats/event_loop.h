@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -38,7 +39,9 @@ class EventLoop {
   void run(std::stop_token stop);
   void serve(int socket, int events);
   void guard(int socket);
+  void attach_socket(int socket);
   void forget_socket();
+  void detach();
   void wake() const;
 
   Lease& lease_;
@@ -48,8 +51,10 @@ class EventLoop {
   std::atomic<bool> wants_read_ = false;
   std::atomic<bool> wants_write_ = false;
   std::atomic<bool> held_ = false;
-  std::mutex cutter_mutex_;
-  std::unique_ptr<SocketCutter> cutter_;
+  std::mutex socket_mutex_;
+  std::condition_variable detached_;
+  bool attached_ = false;                 // guarded by socket_mutex_
+  std::unique_ptr<SocketCutter> cutter_;  // guarded by socket_mutex_
   std::jthread thread_;
 };
 

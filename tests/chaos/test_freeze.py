@@ -25,7 +25,7 @@ LEASE = "3s"
 ROWS_A_STATEMENT = 20
 # Rows of the backlog: what takes a sink a second or so.
 ROWS = {"kafka": 10000, "redis": 10000, "nats": 10000, "pg-inbox": 10000, "file": 10000,
-        "rabbitmq": 6000, "webhook": 2000, "sqs": 2000}
+        "rabbitmq": 4000, "webhook": 2000, "sqs": 2000}
 # What documentation allows to come late: nothing, from a process that was stopped by a signal.
 LATE = 0
 TURNS = itertools.count()
@@ -124,9 +124,17 @@ def freezes(request, backlogs):
     broker.close()
 
 
+def each(names):
+    """Runs a test for each of these sinks; what belongs to one sink runs in one worker."""
+    return pytest.mark.parametrize("freezes", [
+        pytest.param(name, marks=pytest.mark.xdist_group(f"freeze-{name}"))
+        for name in sorted(names)], indirect=True)
+
+
 # A file is locked: the new owner waits until the frozen one has let go of it.
-behind_a_fence = pytest.mark.parametrize("freezes", sorted(set(ROWS) - {"file"}), indirect=True)
-alone = pytest.mark.parametrize("freezes", sorted(ROWS), indirect=True)
+behind_a_fence = each(set(ROWS) - {"file"})
+# One sink of each way to send: by calls of ours, by a library's threads, in requests, into a file.
+alone = each(ROWS if LONG else {"redis", "kafka", "webhook", "file"})
 
 
 def late(arrivals):
@@ -169,7 +177,6 @@ def freeze_once(freezes, chance):
 
 
 @behind_a_fence
-@pytest.mark.alone
 @pytest.mark.timeout(1800)
 def test_an_owner_that_thaws_sends_nothing_behind_the_new_owner(freezes, relay_bin):
     chance = random.Random(SEED)
@@ -183,29 +190,38 @@ def test_an_owner_that_thaws_sends_nothing_behind_the_new_owner(freezes, relay_b
     assert max(tardy) <= LATE
 
 
+def freeze_alone(freezes, chance):
+    """One owner is frozen and goes on; (for how long each time, rows in the order of arrival)."""
+    freezes.begin()
+    frozen = []
+    with freezes.relay("old") as old:
+        freezes.wait_underway(old, chance)
+        for seconds in (4, 0.5):  # longer and shorter than the lease
+            old.freeze()
+            try:
+                if freezes.broker.count() < freezes.rows:
+                    frozen.append(seconds)
+                    time.sleep(seconds)  # how long it is frozen is the case
+            finally:
+                old.thaw()
+            time.sleep(chance.uniform(0, 0.1))
+        freezes.wait_settled(old)
+        old.stop()
+        return frozen, [row for _, row in freezes.wait_arrived(old)]
+
+
 @alone
-@pytest.mark.alone
 @pytest.mark.timeout(1800)
 def test_an_owner_that_was_frozen_alone_goes_on_in_order(freezes, relay_bin):
     """Nothing takes over: what was dropped when the lease ran out is sent again."""
     chance = random.Random(SEED)
-    freezes.begin()
-    with freezes.relay("old") as old:
-        freezes.wait_underway(old, chance)
-        for seconds in (0.5, 4):  # shorter and longer than the lease
-            if not freezes.settled():
-                old.freeze()
-                time.sleep(seconds)  # how long it is frozen is the case
-                old.thaw()
-                time.sleep(chance.uniform(0, 0.1))
-        freezes.wait_settled(old)
-        old.stop()
-        arrivals = freezes.wait_arrived(old)
-    rows = [row for _, row in arrivals]
-    first = list(dict.fromkeys(rows))
-    assert sorted(first) == list(range(1, freezes.rows + 1))
-    if freezes.broker.name not in ("webhook", "sqs"):  # messages of different keys side by side
-        assert first == sorted(first), "first deliveries are not in order"
+    frozen = []
+    while not frozen:  # else all had been sent before it was frozen
+        frozen, rows = freeze_alone(freezes, chance)
+        first = list(dict.fromkeys(rows))
+        assert sorted(first) == list(range(1, freezes.rows + 1))
+        if freezes.broker.name not in ("webhook", "sqs"):  # messages of different keys side by side
+            assert first == sorted(first), "first deliveries are not in order"
     again = sum(times - 1 for times in Counter(rows).values())
-    print(f"{freezes.broker.name}: {again} of {freezes.rows} sent again, seed {SEED}")
+    print(f"{freezes.broker.name}: {again} of {freezes.rows} sent again, frozen {frozen} s, seed {SEED}")
     assert freezes.dead_letters() == 0

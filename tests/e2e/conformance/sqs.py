@@ -62,12 +62,13 @@ class SqsBroker(ServerBroker):
 
     def received(self):
         messages = self._inboxes[self.place].read()
-        if self._server is self._durable:
+        if self._server is self._durable or not self._url.endswith(".fifo"):
             # The order in which it took them, which it tells of each: what it reads from its disk it
-            # hands out by the millisecond.
+            # hands out by the millisecond, and a queue without order as it likes.
             messages = sorted(messages, key=_taken)
-        return [Received(message["Attributes"]["MessageDeduplicationId"],
-                         message["Attributes"]["MessageGroupId"], None, message["attributes"],
+        return [Received(message["Attributes"].get("MessageDeduplicationId",
+                                                   message["attributes"].get("pgtrickle-id")),
+                         message["Attributes"].get("MessageGroupId"), None, message["attributes"],
                          message["Body"].encode())
                 for message in messages]
 
@@ -132,5 +133,7 @@ class SqsBroker(ServerBroker):
 
 
 def _taken(message):
-    """When the server took it: the millisecond, and a number that counts from each start anew."""
-    return tuple(int(message["Attributes"][name]) for name in ("SentTimestamp", "SequenceNumber"))
+    """When the server took it: the millisecond, and a number that counts from each start anew (of
+    queues with order)."""
+    return tuple(int(message["Attributes"].get(name, 0))
+                 for name in ("SentTimestamp", "SequenceNumber"))

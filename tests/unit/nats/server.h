@@ -78,7 +78,11 @@ class Server {
   }
   void stop() { end(SIGTERM); }
   void kill9() { end(SIGKILL); }
-  void freeze() { ::kill(pid_, SIGSTOP); }
+  /// Returns when it has stopped: until then it answers.
+  void freeze() {
+    ::kill(pid_, SIGSTOP);
+    ::waitpid(pid_, nullptr, WUNTRACED);
+  }
   void thaw() { ::kill(pid_, SIGCONT); }
 
   int port() const { return port_; }
