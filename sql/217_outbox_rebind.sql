@@ -163,7 +163,7 @@ begin
   perform pgtrickle._require_fresh_snapshots('rebind_outbox()');
   if former is not null then
     perform pgtrickle._outbox_check_owner(former);
-    perform pgtrickle._lock_against_writers(former);
+    perform pgtrickle._lock_against_writers(former, readers_too => source is distinct from former);
   end if;
   if source is distinct from former then
     perform pgtrickle._outbox_check_source(source);

@@ -512,6 +512,7 @@ begin
   if to_regprocedure('pgtrickle._stream_rebind()') is not null then
     execute 'select pgtrickle._stream_rebind()';
   end if;
+  perform pgtrickle._deferred_missed();
   perform pgtrickle._signatures_follow();
   for f in
     select u.*, c.problem from pgtrickle._upkeep_findings() u
@@ -661,10 +662,10 @@ begin
       '_outbox_note', '_outbox_judge', '_outbox_hold', '_outbox_heal', '_outbox_former',
       '_outbox_take_over', '_outbox_rebind', '_outbox_refreshed', '_partitions_remember', '_partition_tree',
       '_capture_generate', '_capture_places', '_capture_triggers', '_capture_triggers_of',
-      '_capture_attach', '_capture_detach', '_capture_relation', '_estimated_rows',
+      '_capture_attach', '_capture_detach', '_capture_drop_trigger', '_capture_relation', '_estimated_rows',
       '_recorded_since_detached', '_partition_began_empty', '_partition_has_rows',
       '_require_fresh_snapshots', '_server', '_signature_store', '_signatures_follow',
-      '_signatures_now', '_columns_changed', '_storage_rewritten', '_triggers_touched', '_triggers_version',
+      '_signatures_now', '_deferred_missed', '_columns_changed', '_storage_rewritten', '_triggers_touched', '_triggers_version',
       '_trigger_faults', '_upkeep_attach', '_upkeep_dropped', '_upkeep_findings', '_upkeep_keys',
       '_upkeep_may_refresh', '_upkeep_max_bytes', '_upkeep_max_rows', '_upkeep_partitions',
       '_upkeep_to_row', '_upkeep_want'])
