@@ -237,8 +237,10 @@ begin
   if former is not null then
     -- Pipelines that read it go on: they deliver what it holds, and then all rows of this table.
     perform pgtrickle._require_fresh_snapshots('enable_outbox() on a table that was made anew');
+    perform pgtrickle._outbox_owner_says(former, true);
     perform pgtrickle._outbox_rebind(former, source, keys, retention_hours, inline_threshold_rows,
                                      inline_threshold_bytes, notify, how);
+    perform pgtrickle._outbox_owner_says(former, false);
     perform pgtrickle._outbox_take_over(former, source, 'the table was made anew');
     return (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
             where c.outbox_number = former);

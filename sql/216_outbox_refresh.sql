@@ -27,8 +27,27 @@ end $$;
 -- Writes all rows of a relation as one claim check; the transaction has locked it against writers.
 -- With 'FULL' the rows are all that there are, and `reason` says why they are sent. They are read as
 -- the owner of the outbox's table. Returns the outbox id, null when there was no row to say.
+--
+-- For administrators, whose rights on the table it cannot see: of a relation that is part of the table
+-- it can say all rows, and of one that has left it that they are gone.
 drop function if exists pgtrickle._capture_relation(int, regclass, text, text);
 create or replace function pgtrickle._capture_relation(
+  number int, rel regclass, op text, tg_op text, reason text default null) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if op is distinct from 'FULL' and (op is distinct from 'DELETE' or exists (
+      select from pgtrickle.pgt_outbox_config c
+      cross join lateral pgtrickle._partition_tree(c.stream_table_oid) t
+      where c.outbox_number = number and t.relid = rel)) then
+    raise exception '% cannot be recorded as %', rel, coalesce(op, 'null')
+      using errcode = 'insufficient_privilege';
+  end if;
+  return pgtrickle._capture_rows_of(number, rel, op, tg_op, reason);
+end $$;
+
+-- The same without that check. For pgtrickle_owner only.
+create or replace function pgtrickle._capture_rows_of(
   number int, rel regclass, op text, tg_op text, reason text default null) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

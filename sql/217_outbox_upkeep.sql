@@ -660,7 +660,7 @@ begin
       '_merge_mixes_rows', '_qualified', '_outbox_named', '_outbox_namesake', '_lock_against_writers',
       '_has_owners_rights', '_outbox_create', '_outbox_drop', '_outbox_undelivered',
       '_outbox_note', '_outbox_judge', '_outbox_hold', '_outbox_heal', '_outbox_former',
-      '_outbox_take_over', '_outbox_rebind', '_outbox_refreshed', '_partitions_remember', '_partition_tree',
+      '_outbox_take_over', '_outbox_rebind', '_outbox_owner_says', '_outbox_mark', '_outbox_refreshed', '_partitions_remember', '_partition_tree',
       '_capture_generate', '_capture_places', '_capture_triggers', '_capture_triggers_of',
       '_capture_attach', '_capture_detach', '_capture_drop_trigger', '_capture_relation', '_estimated_rows',
       '_recorded_since_detached', '_partition_began_empty', '_partition_has_rows',
