@@ -152,7 +152,6 @@ as $$
 begin
   perform pgtrickle._outbox_begin_capture(number, source);
   perform pgtrickle._capture_relation(number, source, 'FULL', null, reason);
-  perform pgtrickle._outbox_refreshed(number);
   perform pgtrickle._outbox_judge(number);
 end $$;
 
@@ -252,6 +251,7 @@ as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
   found_rel oid;
+  found_tables regclass[];
   anew constant text := (
     select format('%I.%I', c.stream_table_schema, c.stream_table_name)
     from pgtrickle.pgt_outbox_config c where c.outbox_number = number);
@@ -262,7 +262,14 @@ begin
   if not (select f.gone from pgtrickle._upkeep_findings(number) f) then
     return false;
   end if;
-  select t.tgrelid into found_rel
+  select (array_agg(t.tgrelid
+            order by n.nspname = outbox.stream_table_schema
+                       and c.relname = outbox.stream_table_name desc,
+                     pg_partition_root(c.oid) is null desc, pg_partition_root(c.oid) = c.oid desc))[1],
+         case when not bool_or(n.nspname = outbox.stream_table_schema
+                               and c.relname = outbox.stream_table_name)
+              then array_agg(distinct coalesce(pg_partition_root(c.oid), c.oid)::regclass) end
+  into found_rel, found_tables
   from pg_trigger t
   join pg_class c on c.oid = t.tgrelid
   join pg_namespace n on n.oid = c.relnamespace
@@ -272,11 +279,13 @@ begin
     and t.tgparentid = 0 and outbox.kind = 'table'
     and ((n.nspname, c.relname) = (outbox.stream_table_schema, outbox.stream_table_name)
          or exists (select from pgtrickle._outbox_signatures s
-                    where s.outbox_number = number and s.server <> pgtrickle._server()))
-  order by n.nspname = outbox.stream_table_schema and c.relname = outbox.stream_table_name desc,
-           pg_partition_root(c.oid) is null desc, pg_partition_root(c.oid) = c.oid desc
-  limit 1;
-  if found_rel is not null then
+                    where s.outbox_number = number and s.server <> pgtrickle._server()));
+  if cardinality(found_tables) > 1 then
+    -- A former owner of the table may have given them to another one.
+    return pgtrickle._outbox_note(number, format(
+      'upkeep needs to know the table after the restore: %s have the triggers of this outbox. Drop '
+      'those of all but one', array_to_string(found_tables, ', ')));
+  elsif found_rel is not null then
     perform pgtrickle._outbox_restored(number, found_rel);
     return true;
   elsif outbox.source_dropped_at is null then

@@ -124,3 +124,48 @@ def test_dropping_triggers_is_no_deadlock_for_a_reader_that_goes_on_to_write(db,
         app.commit()
         assert ended.wait(60)
         thread.join()
+
+
+def test_no_administrator_makes_changes_that_were_missed_forgotten(cast):
+    cast.execute("select pgtrickle._capture_missed(1, 'a test')")
+    with cast.connect(user="mallory", autocommit=False) as mallory:
+        mallory.execute("create table refers (id int references treasure)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), mallory.transaction():
+            mallory.execute("select pgtrickle._outbox_refreshed(1)")
+        mallory.execute("select pgtrickle._upkeep_want(1, null), pgtrickle._upkeep_to_row(1)")
+    assert cast.execute("select wanted, capture from pgtrickle._outbox_signatures "
+                        "join pgtrickle.pgt_outbox_config using (outbox_number)") == [
+                            ("a test", "statement")]
+    cast.execute("select pgtrickle.outbox_capture_upkeep()")
+    assert outbox(cast) == [("INSERT", 2, 0), ("FULL", 2, 0)]
+
+
+def test_an_old_snapshot_is_not_sent_as_the_newest_state(cast):
+    with cast.connect(user="mallory", autocommit=False) as mallory:
+        mallory.execute("set transaction isolation level repeatable read")
+        mallory.execute("select 1 from treasure")
+        cast.execute("delete from treasure")
+        mallory.execute("create table refers (id int references treasure)")
+        with pytest.raises(psycopg.errors.ActiveSqlTransaction):
+            mallory.execute("select pgtrickle._capture_relation(1, 'treasure', 'FULL', null)")
+        mallory.rollback()
+    assert outbox(cast) == [("INSERT", 2, 0), ("DELETE", 0, 2)]
+
+
+def test_a_restored_outbox_is_not_bound_to_a_table_that_a_former_owner_prepared(cast):
+    with cast.connect(user="eve") as eve:
+        eve.execute("create table decoy (id int primary key, n int)")
+        eve.execute("""create trigger "!pgtrickle_1_begin" before insert on decoy for each statement
+                       execute function pgtrickle._capture_1_begin()""")
+    cast.execute("alter table treasure rename to renamed")
+    # What a dump and restore does to the catalog.
+    cast.execute("update pgtrickle.pgt_outbox_config set stream_table_oid = 1")
+    cast.execute("update pgtrickle._outbox_signatures set server = 'another'")
+    cast.execute("select pgtrickle.outbox_capture_upkeep()")
+    problem = cast.one("select problem from pgtrickle.pgt_outbox_config")
+    assert "have the triggers" in problem and "decoy" in problem and "renamed" in problem
+    cast.execute('drop trigger "!pgtrickle_1_begin" on decoy')
+    cast.execute("select pgtrickle.outbox_capture_upkeep()")
+    assert cast.execute("select stream_table_oid::regclass::text, problem "
+                        "from pgtrickle.pgt_outbox_config") == [("renamed", None)]
+    assert outbox(cast)[-1] == ("FULL", 2, 0)
