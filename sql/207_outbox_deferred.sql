@@ -7,7 +7,8 @@
 -- has been checked, as one outbox row: its net change. A key is deleted there and inserted once at
 -- most, and its id is above those of all transactions that it had to wait for.
 
--- What open transactions have written into such outboxes. Rows never outlive their transaction.
+-- What open transactions have written into such outboxes. Rows outlive their transaction only where it
+-- became READ ONLY.
 create unlogged table if not exists pgtrickle._outbox_deferred (
   n             bigint generated always as identity primary key,
   outbox_number int not null,
@@ -151,6 +152,9 @@ create or replace function pgtrickle._capture_combine_trigger() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if current_setting('transaction_read_only') = 'on' then
+    return null;  -- since it wrote: see _deferred_missed
+  end if;
   if not exists (select from pgtrickle._outbox_deferred f
                  where f.n > new.n and f.outbox_number = new.outbox_number
                    and f.xid = pg_current_xact_id()) then
@@ -168,4 +172,27 @@ begin
       deferrable initially deferred
       for each row execute function pgtrickle._capture_combine_trigger();
   end if;
+  -- Also for what is written under session_replication_role = replica, by subscriptions for one.
+  if exists (select from pg_catalog.pg_trigger t
+             where t.tgrelid = 'pgtrickle._outbox_deferred'::regclass
+               and t.tgname = 'combine' and t.tgenabled <> 'A') then
+    alter table pgtrickle._outbox_deferred enable always trigger combine;
+  end if;
+end $$;
+
+-- Transactions that could not write their rows again, for they had become READ ONLY: a full refresh
+-- says what they did. Of every other transaction no row is seen here.
+create or replace function pgtrickle._deferred_missed() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  with gone as (
+    delete from pgtrickle._outbox_deferred f where f.xid <> pg_current_xact_id()
+    returning f.outbox_number
+  )
+  insert into pgtrickle._outbox_misses (outbox_number, why)
+  select distinct g.outbox_number,
+         'a transaction that became READ ONLY wrote to a table whose key is checked at its end'
+  from gone g
+  where exists (select from pgtrickle.pgt_outbox_config c where c.outbox_number = g.outbox_number);
 end $$;

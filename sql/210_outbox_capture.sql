@@ -577,7 +577,7 @@ begin
     return;
   end if;
   perform pgtrickle._capture_defer(
-    number, pgtrickle._capture_relation(number, rel, 'DELETE', 'TRUNCATE'));
+    number, pgtrickle._capture_rows_of(number, rel, 'DELETE', 'TRUNCATE'));
 exception when others then
   perform pgtrickle._capture_missed(number, format('TRUNCATE of %s could not be recorded (%s)', rel,
                                                    sqlerrm));

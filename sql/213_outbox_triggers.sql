@@ -67,6 +67,20 @@ as $$
              and f.proname ~ format('^_capture_%s_[a-z]+$', number)));
 $$;
 
+-- Drops a trigger of ours. That keeps readers out: where the lock that is held does not do so yet, it
+-- gives up sooner than PostgreSQL looks for deadlocks, and no reader queues behind it for long.
+create or replace function pgtrickle._capture_drop_trigger(trigger_name text, rel regclass)
+returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  before constant text := current_setting('lock_timeout');
+begin
+  perform set_config('lock_timeout', '100ms', true);
+  execute format('drop trigger %I on %s', trigger_name, pgtrickle._qualified(rel));
+  perform set_config('lock_timeout', before, true);
+end $$;
+
 -- Attaches the triggers of an outbox to one relation, or sets right those that are there.
 create or replace function pgtrickle._capture_attach(outbox pgtrickle.pgt_outbox_config,
                                                      rel regclass, place text) returns void
@@ -91,7 +105,7 @@ begin
     where o.trigger_name not in (select w.trigger_name
                                  from pgtrickle._capture_triggers(outbox, place) w)
   loop
-    execute pg_catalog.format('drop trigger %I on %s', t.trigger_name, pgtrickle._qualified(rel));
+    perform pgtrickle._capture_drop_trigger(t.trigger_name, rel);
   end loop;
 end $$;
 
@@ -105,7 +119,7 @@ begin
   for name in
     select o.trigger_name from pgtrickle._capture_triggers_of(number, rel) o (trigger_name)
   loop
-    execute pg_catalog.format('drop trigger %I on %s', name, pgtrickle._qualified(rel));
+    perform pgtrickle._capture_drop_trigger(name, rel);
   end loop;
 end $$;
 

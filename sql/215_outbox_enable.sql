@@ -119,29 +119,35 @@ create or replace function pgtrickle._has_owners_rights(rel regclass) returns bo
 language sql stable set search_path = pg_catalog, pg_temp
 as $$ select pg_has_role(c.relowner, 'USAGE') from pg_class c where c.oid = rel; $$;
 
--- Locks a table, and with it all its partitions, against writers. Waits for a tenth of a second at
+-- Locks a table, and with it all its partitions, against writers, and where triggers will be dropped
+-- against readers too: a lock that is made stronger later is a deadlock for a reader that goes on to
+-- write. Waits for a tenth of a second at
 -- a time, so that one open writer does not make all others queue behind us; and not at all while it
 -- holds another table's lock, so that no application can be in a deadlock with us. With an outbox of
 -- the table, which pgtrickle_owner alone may give, it is done as the table's owner.
 drop function if exists pgtrickle._lock_against_writers(regclass, interval);
+drop function if exists pgtrickle._lock_against_writers(regclass, interval,
+                                                        pgtrickle.pgt_outbox_config);
 create or replace function pgtrickle._lock_against_writers(
   source regclass, patience interval default '30 seconds',
-  outbox pgtrickle.pgt_outbox_config default null) returns void
+  outbox pgtrickle.pgt_outbox_config default null, readers_too boolean default false) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   before constant text := current_setting('lock_timeout');
   timeout constant text := case when exists (
     select from pg_locks l
-    where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.mode = 'ShareRowExclusiveLock'
-      and l.relation <> source) then '1ms' else '100ms' end;
+    where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.relation <> source
+      and l.mode in ('ShareRowExclusiveLock', 'AccessExclusiveLock')) then '1ms' else '100ms' end;
   until constant timestamptz := clock_timestamp() + patience;
 begin
   loop
     begin
       perform set_config('lock_timeout', timeout, true);
       if outbox.outbox_number is null then
-        execute format('lock table %s in share row exclusive mode', pgtrickle._qualified(source));
+        execute format('lock table %s in %s mode', pgtrickle._qualified(source),
+                       case when readers_too then 'access exclusive'
+                            else 'share row exclusive' end);
       else
         perform pgtrickle._outbox_lock_as_owner(outbox, source);
       end if;
@@ -151,7 +157,8 @@ begin
       null;
     end;
     if clock_timestamp() > until then
-      raise exception 'table % is being written to by transactions that do not end', source
+      raise exception 'table % is being % by transactions that do not end', source,
+        case when readers_too then 'used' else 'written to' end
         using errcode = 'lock_not_available',
               detail = concat('pids: ', (
                 select string_agg(distinct l.pid::text, ', ')
@@ -230,8 +237,10 @@ begin
   if former is not null then
     -- Pipelines that read it go on: they deliver what it holds, and then all rows of this table.
     perform pgtrickle._require_fresh_snapshots('enable_outbox() on a table that was made anew');
+    perform pgtrickle._outbox_owner_says(former, true);
     perform pgtrickle._outbox_rebind(former, source, keys, retention_hours, inline_threshold_rows,
                                      inline_threshold_bytes, notify, how);
+    perform pgtrickle._outbox_owner_says(former, false);
     perform pgtrickle._outbox_take_over(former, source, 'the table was made anew');
     return (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
             where c.outbox_number = former);
@@ -432,7 +441,8 @@ begin
       raise exception 'must be owner of table %', outbox.stream_table_oid::regclass
         using errcode = 'insufficient_privilege';
     end if;
-    perform pgtrickle._lock_against_writers(outbox.stream_table_oid);
+    perform pgtrickle._lock_against_writers(outbox.stream_table_oid,
+                                            readers_too => outbox.kind = 'table');
     if outbox.kind = 'table' then
       for place in select * from pgtrickle._capture_places(outbox.stream_table_oid) loop
         perform pgtrickle._capture_detach(outbox.outbox_number, place.rel);

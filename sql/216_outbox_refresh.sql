@@ -27,8 +27,33 @@ end $$;
 -- Writes all rows of a relation as one claim check; the transaction has locked it against writers.
 -- With 'FULL' the rows are all that there are, and `reason` says why they are sent. They are read as
 -- the owner of the outbox's table. Returns the outbox id, null when there was no row to say.
+--
+-- For administrators, whose rights on the table it cannot see: of a relation that is part of the table
+-- it can say all rows, and of one that has left it that they are gone.
 drop function if exists pgtrickle._capture_relation(int, regclass, text, text);
 create or replace function pgtrickle._capture_relation(
+  number int, rel regclass, op text, tg_op text, reason text default null) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  made bigint;
+begin
+  if op is distinct from 'FULL' and (op is distinct from 'DELETE' or exists (
+      select from pgtrickle.pgt_outbox_config c
+      cross join lateral pgtrickle._partition_tree(c.stream_table_oid) t
+      where c.outbox_number = number and t.relid = rel)) then
+    raise exception '% cannot be recorded as %', rel, coalesce(op, 'null')
+      using errcode = 'insufficient_privilege';
+  end if;
+  made := pgtrickle._capture_rows_of(number, rel, op, tg_op, reason);
+  if op = 'FULL' then
+    perform pgtrickle._outbox_refreshed(number);
+  end if;
+  return made;
+end $$;
+
+-- The same without that check. For pgtrickle_owner only.
+create or replace function pgtrickle._capture_rows_of(
   number int, rel regclass, op text, tg_op text, reason text default null) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -39,6 +64,7 @@ declare
   keys text;
 begin
   select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  perform pgtrickle._require_fresh_snapshots('recording all rows of a table');
   perform pgtrickle._require_quiet(rel);
   if op = 'FULL' and rel <> outbox.stream_table_oid or not pgtrickle._capture_admits(number, rel)
   then
@@ -79,7 +105,7 @@ begin
 end $$;
 
 -- Forgets why a full refresh was needed: it has been written, by a transaction that has locked the
--- table.
+-- table. For pgtrickle_owner only.
 create or replace function pgtrickle._outbox_refreshed(number int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

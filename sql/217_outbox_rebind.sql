@@ -27,6 +27,51 @@ begin
     order by 1;
 end $$;
 
+-- Says, or takes back, that the owner of what an outbox records is at work in this transaction: by a
+-- comment on the function that reads the table, which belongs to that role, also when the table is
+-- gone. No other role can write it.
+create or replace function pgtrickle._outbox_owner_says(number int, says boolean) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  outbox pgtrickle.pgt_outbox_config;
+begin
+  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  if pgtrickle._gate_owner(outbox.reader) is not null then
+    execute format('comment on function pgtrickle_streams.%I(text, jsonb) is %s', outbox.reader,
+                   case when says then quote_literal(pgtrickle._outbox_mark()) else 'null' end);
+  end if;
+exception when insufficient_privilege then
+  raise exception 'must be owner of the table that outbox "%" recorded', outbox.outbox_table_name
+    using errcode = 'insufficient_privilege',
+          detail = format('It belonged to %s.', pgtrickle._gate_owner(outbox.reader)::regrole),
+          hint = format('SELECT pgtrickle.disable_outbox(%L) drops the outbox with its rows.',
+                        outbox.outbox_table_name);
+end $$;
+
+create or replace function pgtrickle._outbox_mark() returns text
+language sql set search_path = pg_catalog, pg_temp
+as $$ select 'Outbox: changed by transaction ' || pg_current_xact_id() $$;
+
+-- Raises unless that was said. An outbox without such a function (of an inbox) is a superuser's.
+create or replace function pgtrickle._require_outbox_owner(outbox pgtrickle.pgt_outbox_config)
+returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  reader constant oid := to_regprocedure(format('pgtrickle_streams.%I(text, jsonb)', outbox.reader));
+begin
+  if not (case
+       when reader is null then (select r.rolsuper from pg_roles r where r.rolname = session_user)
+       else obj_description(reader, 'pg_proc') is not distinct from pgtrickle._outbox_mark()
+            and not exists (
+              select from pg_class c join pg_proc p on p.oid = reader and p.proowner <> c.relowner
+              where c.oid = outbox.stream_table_oid) end) then
+    raise exception 'must be owner of the table that outbox "%" records', outbox.outbox_table_name
+      using errcode = 'insufficient_privilege';
+  end if;
+end $$;
+
 -- Lets an outbox record another table from now on, with its name and these options; the caller has
 -- locked the table against writers, and makes the triggers. Rows, positions and incarnation stay.
 create or replace function pgtrickle._outbox_rebind(
@@ -35,14 +80,15 @@ create or replace function pgtrickle._outbox_rebind(
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  recorded oid;
+  recorded pgtrickle.pgt_outbox_config;
 begin
   perform pgtrickle._require_locked(source);
   perform pgtrickle._lock('outboxes');
-  select c.stream_table_oid into strict recorded
+  select * into strict recorded
   from pgtrickle.pgt_outbox_config c where c.outbox_number = number and c.kind = 'table';
-  if exists (select from pg_class c where c.oid = recorded) then
-    perform pgtrickle._require_locked(recorded::regclass);
+  perform pgtrickle._require_outbox_owner(recorded);
+  if exists (select from pg_class c where c.oid = recorded.stream_table_oid) then
+    perform pgtrickle._require_locked(recorded.stream_table_oid::regclass);
   end if;
   update pgtrickle.pgt_outbox_config c
   set stream_table_oid = source, stream_table_schema = n.nspname, stream_table_name = r.relname,
@@ -106,7 +152,6 @@ as $$
 begin
   perform pgtrickle._outbox_begin_capture(number, source);
   perform pgtrickle._capture_relation(number, source, 'FULL', null, reason);
-  perform pgtrickle._outbox_refreshed(number);
   perform pgtrickle._outbox_judge(number);
 end $$;
 
@@ -163,7 +208,7 @@ begin
   perform pgtrickle._require_fresh_snapshots('rebind_outbox()');
   if former is not null then
     perform pgtrickle._outbox_check_owner(former);
-    perform pgtrickle._lock_against_writers(former);
+    perform pgtrickle._lock_against_writers(former, readers_too => source is distinct from former);
   end if;
   if source is distinct from former then
     perform pgtrickle._outbox_check_source(source);
@@ -177,11 +222,16 @@ begin
       end loop;
     end if;
   end if;
+  if former is not null then
+    perform pgtrickle._outbox_make_reader(number, former);  -- the table may have another owner now
+  end if;
+  perform pgtrickle._outbox_owner_says(number, true);
   perform pgtrickle._outbox_rebind(
     number, source, keys, outbox.retention_hours, outbox.inline_threshold_rows,
     outbox.inline_threshold_bytes, outbox.notify,
     case when source is distinct from former and outbox.capture = 'statement'
          then pgtrickle._outbox_capture_kind(source, 'auto') else outbox.capture end);
+  perform pgtrickle._outbox_owner_says(number, false);
   if source is distinct from former then
     perform pgtrickle._outbox_take_over(number, source, format(
       'the outbox records %s instead of %s', source, coalesce(former::text, 'a dropped table')));
@@ -201,6 +251,7 @@ as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
   found_rel oid;
+  found_tables regclass[];
   anew constant text := (
     select format('%I.%I', c.stream_table_schema, c.stream_table_name)
     from pgtrickle.pgt_outbox_config c where c.outbox_number = number);
@@ -211,7 +262,14 @@ begin
   if not (select f.gone from pgtrickle._upkeep_findings(number) f) then
     return false;
   end if;
-  select t.tgrelid into found_rel
+  select (array_agg(t.tgrelid
+            order by n.nspname = outbox.stream_table_schema
+                       and c.relname = outbox.stream_table_name desc,
+                     pg_partition_root(c.oid) is null desc, pg_partition_root(c.oid) = c.oid desc))[1],
+         case when not bool_or(n.nspname = outbox.stream_table_schema
+                               and c.relname = outbox.stream_table_name)
+              then array_agg(distinct coalesce(pg_partition_root(c.oid), c.oid)::regclass) end
+  into found_rel, found_tables
   from pg_trigger t
   join pg_class c on c.oid = t.tgrelid
   join pg_namespace n on n.oid = c.relnamespace
@@ -221,11 +279,13 @@ begin
     and t.tgparentid = 0 and outbox.kind = 'table'
     and ((n.nspname, c.relname) = (outbox.stream_table_schema, outbox.stream_table_name)
          or exists (select from pgtrickle._outbox_signatures s
-                    where s.outbox_number = number and s.server <> pgtrickle._server()))
-  order by n.nspname = outbox.stream_table_schema and c.relname = outbox.stream_table_name desc,
-           pg_partition_root(c.oid) is null desc, pg_partition_root(c.oid) = c.oid desc
-  limit 1;
-  if found_rel is not null then
+                    where s.outbox_number = number and s.server <> pgtrickle._server()));
+  if cardinality(found_tables) > 1 then
+    -- A former owner of the table may have given them to another one.
+    return pgtrickle._outbox_note(number, format(
+      'upkeep needs to know the table after the restore: %s have the triggers of this outbox. Drop '
+      'those of all but one', array_to_string(found_tables, ', ')));
+  elsif found_rel is not null then
     perform pgtrickle._outbox_restored(number, found_rel);
     return true;
   elsif outbox.source_dropped_at is null then

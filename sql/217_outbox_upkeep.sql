@@ -258,11 +258,16 @@ end $$;
 create or replace function pgtrickle._upkeep_want(number int, reasons text[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  missed text[];
 begin
-  delete from pgtrickle._outbox_misses m where m.outbox_number = number;
+  with gone as (
+    delete from pgtrickle._outbox_misses m where m.outbox_number = number returning m.why
+  )
+  select array_agg(g.why) into missed from gone g;
   update pgtrickle._outbox_signatures s
   set wanted = (select string_agg(distinct r, '; ')
-                from unnest(reasons || string_to_array(s.wanted, '; ')) r)
+                from unnest(reasons || missed || string_to_array(s.wanted, '; ')) r)
   where s.outbox_number = number;
 end $$;
 
@@ -437,6 +442,9 @@ as $$
 begin
   perform pgtrickle._require_quiet(c.stream_table_oid::regclass)
   from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  if not exists (select from pgtrickle._upkeep_findings(number) f where f.to_row) then
+    return;
+  end if;
   update pgtrickle.pgt_outbox_config c set capture = 'row'
   where c.outbox_number = number and c.kind = 'table' and c.capture = 'statement';
   perform pgtrickle._capture_generate(number);
@@ -486,7 +494,6 @@ begin
   if asked or (reasons <> '{}' and pgtrickle._upkeep_may_refresh(outbox.stream_table_oid)) then
     made := pgtrickle._capture_relation(number, outbox.stream_table_oid, 'FULL', null,
                                         nullif(array_to_string(reasons, '; '), ''));
-    perform pgtrickle._outbox_refreshed(number);
   elsif reasons <> '{}' then
     raise warning 'outbox "%": %', outbox.stream_table_name, array_to_string(reasons, '; ');
     perform pgtrickle._upkeep_want(number, reasons);
@@ -512,6 +519,7 @@ begin
   if to_regprocedure('pgtrickle._stream_rebind()') is not null then
     execute 'select pgtrickle._stream_rebind()';
   end if;
+  perform pgtrickle._deferred_missed();
   perform pgtrickle._signatures_follow();
   for f in
     select u.*, c.problem from pgtrickle._upkeep_findings() u
@@ -659,12 +667,12 @@ begin
       '_merge_mixes_rows', '_qualified', '_outbox_named', '_outbox_namesake', '_lock_against_writers',
       '_has_owners_rights', '_outbox_create', '_outbox_drop', '_outbox_undelivered',
       '_outbox_note', '_outbox_judge', '_outbox_hold', '_outbox_heal', '_outbox_former',
-      '_outbox_take_over', '_outbox_rebind', '_outbox_refreshed', '_partitions_remember', '_partition_tree',
+      '_outbox_take_over', '_outbox_rebind', '_outbox_owner_says', '_outbox_mark', '_partitions_remember', '_partition_tree',
       '_capture_generate', '_capture_places', '_capture_triggers', '_capture_triggers_of',
-      '_capture_attach', '_capture_detach', '_capture_relation', '_estimated_rows',
+      '_capture_attach', '_capture_detach', '_capture_drop_trigger', '_capture_relation', '_estimated_rows',
       '_recorded_since_detached', '_partition_began_empty', '_partition_has_rows',
       '_require_fresh_snapshots', '_server', '_signature_store', '_signatures_follow',
-      '_signatures_now', '_columns_changed', '_storage_rewritten', '_triggers_touched', '_triggers_version',
+      '_signatures_now', '_deferred_missed', '_columns_changed', '_storage_rewritten', '_triggers_touched', '_triggers_version',
       '_trigger_faults', '_upkeep_attach', '_upkeep_dropped', '_upkeep_findings', '_upkeep_keys',
       '_upkeep_may_refresh', '_upkeep_max_bytes', '_upkeep_max_rows', '_upkeep_partitions',
       '_upkeep_to_row', '_upkeep_want'])
