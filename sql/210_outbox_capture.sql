@@ -567,7 +567,8 @@ begin
 end $$;
 
 -- Records the rows of a partition that is about to be truncated alone. Where they cannot be read the
--- statement goes on, and the outbox says what is missing.
+-- statement goes on, and upkeep makes a full refresh. TRUNCATE removes rows that an older snapshot does
+-- not see.
 create or replace function pgtrickle._capture_truncated_part(number int, rel regclass) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -576,6 +577,7 @@ begin
              where t.outbox_number = number and t.xid = pg_current_xact_id()) then
     return;
   end if;
+  perform pgtrickle._require_fresh_snapshots('it');
   perform pgtrickle._capture_defer(
     number, pgtrickle._capture_relation(number, rel, 'DELETE', 'TRUNCATE'));
 exception when others then

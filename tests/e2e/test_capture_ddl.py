@@ -368,6 +368,38 @@ def test_a_partition_loaded_with_its_triggers_off_is_refreshed(db):
     assert consumer.problem is None
 
 
+@pytest.mark.parametrize("capture", ["statement", "row"])
+def test_a_partition_truncated_under_an_older_snapshot_is_refreshed(db, capture):
+    db.execute("create table t (id int primary key) partition by range (id); "
+               "create table t_1 partition of t for values from (0) to (10)")
+    db.execute("select pgtrickle.enable_outbox('t', capture => %s)", (capture,))
+    consumer = Consumer(db)
+    for number, level in enumerate(("repeatable read", "serializable"), 1):
+        db.execute("insert into t values (1)")
+        with db.connect(autocommit=False) as other:
+            other.execute(f"set transaction isolation level {level}")
+            other.execute("select from t")
+            db.execute("insert into t values (2); delete from t where id = 1")
+            other.execute("truncate t_1")
+            other.commit()
+        assert consumer.rows() == {2: {"id": 2}}  # Nothing was deleted twice, or unseen.
+        upkeep(db)
+        assert consumer.check("t") == {} and consumer.problem is None
+        assert len(consumer.reasons()) == number and "TRUNCATE of public.t_1" in consumer.reasons()[-1]
+        # The whole table is as empty to every snapshot.
+        db.execute("insert into t values (3)")
+        with db.connect(autocommit=False) as other:
+            other.execute(f"set transaction isolation level {level}")
+            other.execute("select from t")
+            db.execute("insert into t values (4)")
+            other.execute("truncate t")
+            other.commit()
+        assert consumer.check("t") == {} and upkeep(db) == 0
+    # A READ COMMITTED transaction sees the rows, and records them.
+    db.execute("insert into t values (5); truncate t_1")
+    assert consumer.check("t") == {} and upkeep(db) == 0
+
+
 # Partitions and inheritance --------------------------------------------------------------------
 
 def test_a_captured_table_that_becomes_a_partition_is_recorded_by_row(db):
