@@ -54,7 +54,9 @@ create or replace function pgtrickle._capture_key_marks(outbox pgtrickle.pgt_out
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select case when outbox.key_attnums is null or outbox.stream_table_oid is null then ''
+  select case when outbox.stream_table_oid is null
+                or (outbox.key_attnums is null and coalesce(outbox.first_key_columns, '{}') = '{}')
+              then ''
               else format(' operator(pg_catalog.||) pgtrickle_json.key_marks(%L::pg_catalog.oid, '
                           '%L::pg_catalog._int2, %L::pg_catalog._text, %L)', outbox.stream_table_oid,
                           outbox.key_attnums, coalesce(outbox.first_key_columns, '{}'),
