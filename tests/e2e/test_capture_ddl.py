@@ -5,6 +5,7 @@ relay's own role does the upkeep here unless a test says otherwise; it owns no t
 """
 
 import contextlib
+import json
 import subprocess
 import threading
 
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from support.pipelines import set_outbox, to_file
+from support.relay import run_command
 from support.waiting import eventually
 
 
@@ -362,6 +364,45 @@ def test_a_key_that_stays_unique_or_never_was_is_no_fault(db):
     db.execute("alter table own drop column id")
     upkeep(db)
     assert "key column id was dropped" in Consumer(db, "outbox_own").problem
+
+
+def test_what_is_wrong_with_an_outbox_is_in_health_check_and_status_of_its_pipelines(
+        db, relay, tmp_path):
+    db.execute("create table t (id int primary key, n int); select pgtrickle.enable_outbox('t'); "
+               "create table other (id int primary key); select pgtrickle.enable_outbox('other')")
+    set_outbox(db, "p", to_file("t", tmp_path / "p"))
+    set_outbox(db, "q", to_file("other", tmp_path / "q"))
+
+    def health():
+        report = relay.health()[1]
+        return report["status"], {each["name"]: each["outbox_problem"] for each in
+                                  report["pipelines"] if "outbox_problem" in each}
+
+    def command(*arguments):
+        return json.loads(run_command(*arguments, "--json", "--postgres-url", db.relay_dsn).stdout)
+
+    def check():
+        return [(each["pipeline"], each["message"]) for each in command("check")["findings"]
+                if not each["ok"]]
+
+    def status():
+        return {each["pipeline"]: each["outbox_problem"] for each in
+                command("status")["pipelines"] if each["outbox_problem"]}
+
+    with relay:
+        relay.wait_healthy(pipelines=2)
+        db.execute("insert into t values (1, 1); insert into other values (1)")
+        assert health() == ("healthy", {}) and check() == [] and status() == {}
+        db.execute("alter table t drop constraint t_pkey")
+        eventually(lambda: health()[0] == "degraded", 60, message=relay.log)
+        problem = Consumer(db).problem
+        assert "same key (id)" in problem
+        assert health()[1] == {"p": {"outbox": "outbox_t", "problem": problem}}
+        assert check() == [("p", f"outbox outbox_t: {problem}")]
+        eventually(lambda: status() == {"p": f"outbox_t: {problem}"}, 30)
+        db.execute("select pgtrickle.rebind_outbox('outbox_t')")
+        relay.wait_healthy(pipelines=2, deadline=60)
+        assert health() == ("healthy", {}) and check() == [] and status() == {}
 
 
 # Triggers --------------------------------------------------------------------------------------
