@@ -54,7 +54,9 @@ create or replace function pgtrickle._capture_key_marks(outbox pgtrickle.pgt_out
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select case when outbox.key_attnums is null or outbox.stream_table_oid is null then ''
+  select case when outbox.stream_table_oid is null
+                or (outbox.key_attnums is null and coalesce(outbox.first_key_columns, '{}') = '{}')
+              then ''
               else format(' operator(pg_catalog.||) pgtrickle_json.key_marks(%L::pg_catalog.oid, '
                           '%L::pg_catalog._int2, %L::pg_catalog._text, %L)', outbox.stream_table_oid,
                           outbox.key_attnums, coalesce(outbox.first_key_columns, '{}'),
@@ -567,7 +569,8 @@ begin
 end $$;
 
 -- Records the rows of a partition that is about to be truncated alone. Where they cannot be read the
--- statement goes on, and the outbox says what is missing.
+-- statement goes on, and upkeep makes a full refresh. TRUNCATE removes rows that an older snapshot does
+-- not see.
 create or replace function pgtrickle._capture_truncated_part(number int, rel regclass) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -576,6 +579,7 @@ begin
              where t.outbox_number = number and t.xid = pg_current_xact_id()) then
     return;
   end if;
+  perform pgtrickle._require_fresh_snapshots('it');
   perform pgtrickle._capture_defer(
     number, pgtrickle._capture_rows_of(number, rel, 'DELETE', 'TRUNCATE'));
 exception when others then

@@ -81,7 +81,8 @@ begin
       || case when op = 'FULL' then '{"full_refresh": true, "refresh_mode": "FULL"}'
               else '{"refresh_mode": "DIFFERENTIAL"}' end::jsonb
       || case when reason is null then '{}' else jsonb_build_object('reason', reason) end
-      || case when outbox.key_attnums is null then '{}'
+      || case when outbox.key_attnums is null
+                and coalesce(outbox.first_key_columns, '{}') = '{}' then '{}'
               else pgtrickle_json.key_marks(
                 outbox.stream_table_oid, outbox.key_attnums, outbox.first_key_columns,
                 format('!pgtrickle_%s_begin', outbox.outbox_number)) end;

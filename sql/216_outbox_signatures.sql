@@ -11,6 +11,9 @@
 --             SET TABLESPACE change the file alone, statistics, storage, defaults and NOT NULL the
 --             column alone. (VACUUM FULL also clears atthasmissing, where the column's default
 --             stays the same row of pg_attrdef.)
+--             Also what keeps the key unique: the unique indexes on columns of the key, without nulls,
+--             and their constraints. While there is none, the last ones stay: those that are made
+--             later are others, and rows with the same key may have followed meanwhile.
 --   triggers  the version of each trigger's row in pg_trigger: a trigger that was disabled and enabled
 --             again is another version
 --   server    the cluster and the database. The versions of rows survive VACUUM FREEZE, standbys and
@@ -73,7 +76,8 @@ as $$
              join pg_type y on y.oid = t.type_oid and y.typtype = 'c' and y.typrelid <> r.oid
              join pg_attribute a on a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped
            ) p (name, value)) end, '{}'),
-         jsonb_build_object('files', m.files, 'columns', coalesce(a.versions, '{}')),
+         jsonb_build_object('files', m.files, 'columns', coalesce(a.versions, '{}'),
+                            'key', coalesce(g.guards, '[]')),
          m.triggers
   from pgtrickle.pgt_outbox_config c
   join pg_class r on r.oid = c.stream_table_oid
@@ -99,6 +103,20 @@ as $$
           select t.relid, l.relfilenode, t.is_leaf
           from pgtrickle._partition_tree(r.oid) t join pg_class l on l.oid = t.relid
           where r.relkind = 'p') p) m
+  cross join lateral (
+    -- REINDEX CONCURRENTLY makes another index, ADD CONSTRAINT ... USING INDEX another constraint.
+    select jsonb_agg(distinct o.id) as guards
+    from pg_index i
+    left join pg_constraint u on u.conrelid = i.indrelid and u.conindid = i.indexrelid
+      and u.contype in ('p', 'u')
+    cross join lateral (values (i.indexrelid::text), (u.oid::text)) o (id)
+    where i.indrelid = r.oid and i.indisunique and i.indisvalid and i.indpred is null
+      and i.indexprs is null and o.id is not null
+      and (i.indkey::smallint[])[0:i.indnkeyatts - 1] <@ c.key_attnums
+      and not exists (
+        select from pg_attribute a
+        where a.attrelid = r.oid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])
+          and not a.attnotnull)) g
   where c.kind = 'table' and (only_number is null or c.outbox_number = only_number);
 $$;
 
@@ -124,6 +142,23 @@ as $$
            where o.value <> n.value
              and not (o.value -> 1 = 'true' and n.value -> 1 = 'false'
                       and o.value -> 2 <> 'null' and o.value -> 2 = n.value -> 2));
+$$;
+
+-- Whether rows with the same key may have followed: of what kept the key unique, nothing is left.
+create or replace function pgtrickle._key_unguarded(old jsonb, new jsonb) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(old -> 'key' <> '[]', false)
+         and not exists (select from jsonb_array_elements_text(old -> 'key') k
+                         where new -> 'key' ? k);
+$$;
+
+-- What is stored of the storage: see above about the key.
+create or replace function pgtrickle._storage_kept(old jsonb, new jsonb) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case when new -> 'key' = '[]' and old -> 'key' <> '[]'
+              then new || jsonb_build_object('key', old -> 'key') else new end;
 $$;
 
 -- Whether triggers of a relation that is still there are not those that they were.
@@ -166,26 +201,39 @@ begin
   select n.outbox_number, pgtrickle._server(), n.columns, n.storage, n.triggers
   from pgtrickle._signatures_now(number) n
   on conflict (outbox_number) do update
-  set server = excluded.server, columns = excluded.columns, storage = excluded.storage,
+  set server = excluded.server, columns = excluded.columns,
+      storage = pgtrickle._storage_kept(s.storage, excluded.storage),
       triggers = excluded.triggers;
 end $$;
 
--- Remembers signatures that differ by what changes no value: what is stored is what was compared. An
+-- Whether the signatures of an outbox differ by what changes no value.
+create or replace function pgtrickle._signature_drifted(
+  stored pgtrickle._outbox_signatures, columns jsonb, storage jsonb, triggers jsonb) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select (stored.columns <> columns
+          or stored.storage <> pgtrickle._storage_kept(stored.storage, storage))
+         and not pgtrickle._columns_changed(stored.columns, columns)
+         and not pgtrickle._storage_rewritten(stored.storage, storage)
+         and not pgtrickle._triggers_touched(stored.triggers, triggers)
+         and (storage -> 'key' = '[]' or not pgtrickle._key_unguarded(stored.storage, storage));
+$$;
+
+-- Remembers the signature of an outbox where it has drifted: what is stored is what was compared. An
 -- outbox of an earlier version has none yet.
-create or replace function pgtrickle._signatures_follow() returns void
+drop function if exists pgtrickle._signatures_follow();  -- of earlier versions
+create or replace function pgtrickle._signature_follow(number int) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$
   insert into pgtrickle._outbox_signatures as s
     (outbox_number, server, columns, storage, triggers)
-  select n.outbox_number, pgtrickle._server(), n.columns, n.storage, n.triggers
-  from pgtrickle._signatures_now() n
+  select n.outbox_number, pgtrickle._server(), n.columns,
+         pgtrickle._storage_kept(o.storage, n.storage), n.triggers
+  from pgtrickle._signatures_now(number) n
   left join pgtrickle._outbox_signatures o on o.outbox_number = n.outbox_number
   where o.outbox_number is null
      or (o.server = pgtrickle._server()
-         and (o.columns <> n.columns or o.storage <> n.storage)
-         and not pgtrickle._columns_changed(o.columns, n.columns)
-         and not pgtrickle._storage_rewritten(o.storage, n.storage)
-         and not pgtrickle._triggers_touched(o.triggers, n.triggers))
+         and pgtrickle._signature_drifted(o, n.columns, n.storage, n.triggers))
   on conflict (outbox_number) do update
   set columns = excluded.columns, storage = excluded.storage;
 $$;

@@ -80,15 +80,15 @@ create or replace function pgtrickle._outbox_rebind(
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  recorded pgtrickle.pgt_outbox_config;
+  former pgtrickle.pgt_outbox_config;
 begin
   perform pgtrickle._require_locked(source);
   perform pgtrickle._lock('outboxes');
-  select * into strict recorded
+  select * into strict former
   from pgtrickle.pgt_outbox_config c where c.outbox_number = number and c.kind = 'table';
-  perform pgtrickle._require_outbox_owner(recorded);
-  if exists (select from pg_class c where c.oid = recorded.stream_table_oid) then
-    perform pgtrickle._require_locked(recorded.stream_table_oid::regclass);
+  perform pgtrickle._require_outbox_owner(former);
+  if exists (select from pg_class c where c.oid = former.stream_table_oid) then
+    perform pgtrickle._require_locked(former.stream_table_oid::regclass);
   end if;
   update pgtrickle.pgt_outbox_config c
   set stream_table_oid = source, stream_table_schema = n.nspname, stream_table_name = r.relname,
@@ -101,6 +101,12 @@ begin
       source_dropped_at = null, problem = null
   from pg_class r join pg_namespace n on n.oid = r.relnamespace
   where c.outbox_number = number and r.oid = source;
+  -- What kept the former key unique means nothing to another one.
+  update pgtrickle._outbox_signatures s set storage = s.storage - 'key'
+  from pgtrickle.pgt_outbox_config c
+  where c.outbox_number = number and s.outbox_number = number
+    and (c.stream_table_oid, c.key_attnums)
+        is distinct from (former.stream_table_oid, former.key_attnums);
 end $$;
 
 create or replace function pgtrickle._attnums(source oid, columns text[]) returns smallint[]
@@ -169,7 +175,8 @@ $$;
 
 -- Binds an outbox to another table: the one that has the name now which its table had when the outbox
 -- was made, or the one that is named. What it has recorded stays, and is followed by a full refresh.
--- Bound to the table that it records already, it takes that one's name.
+-- Bound to the table that it records already, it takes that one's name, and where the key identifies
+-- rows no longer, that one's primary key (with a full refresh), or none.
 create or replace function pgtrickle.rebind_outbox(name text, to_table text default null)
 returns text
 language plpgsql
@@ -190,6 +197,7 @@ declare
   former constant regclass := (select c.oid from pg_class c where c.oid = outbox.stream_table_oid);
   source constant regclass := coalesce(wanted, pgtrickle._outbox_namesake(number));
   keys text[] := outbox.key_columns;
+  anew boolean := source is distinct from former;
   rel regclass;
 begin
   if outbox.kind <> 'table' then
@@ -221,6 +229,9 @@ begin
         perform pgtrickle._capture_detach(number, rel);
       end loop;
     end if;
+  elsif (select f.key_fault is not null from pgtrickle._upkeep_findings(number) f) then
+    anew := true;
+    keys := pgtrickle._primary_key(source);
   end if;
   if former is not null then
     perform pgtrickle._outbox_make_reader(number, former);  -- the table may have another owner now
@@ -232,9 +243,11 @@ begin
     case when source is distinct from former and outbox.capture = 'statement'
          then pgtrickle._outbox_capture_kind(source, 'auto') else outbox.capture end);
   perform pgtrickle._outbox_owner_says(number, false);
-  if source is distinct from former then
-    perform pgtrickle._outbox_take_over(number, source, format(
-      'the outbox records %s instead of %s', source, coalesce(former::text, 'a dropped table')));
+  if anew then
+    perform pgtrickle._outbox_take_over(number, source, case
+      when source = former then 'the key of the table was changed'
+      else format('the outbox records %s instead of %s', source,
+                  coalesce(former::text, 'a dropped table')) end);
   else
     perform pgtrickle._outbox_judge(number);
   end if;
@@ -327,7 +340,8 @@ begin
          'the database was restored or upgraded'
   from pgtrickle._signatures_now(number) n
   on conflict (outbox_number) do update
-  set server = excluded.server, columns = excluded.columns, storage = excluded.storage,
+  set server = excluded.server, columns = excluded.columns,
+      storage = pgtrickle._storage_kept(_outbox_signatures.storage, excluded.storage),
       triggers = excluded.triggers, wanted = excluded.wanted;
   perform pgtrickle._outbox_judge(number);
 end $$;

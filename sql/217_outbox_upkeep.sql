@@ -110,16 +110,20 @@ $$;
 --   gone        the table was dropped, or the database is another one
 --   partitions  came or went
 --   triggers    are not as they should be
---   keys        columns of the key were renamed or dropped
+--   keys        columns of the key were renamed
 --   functions   were written for other columns or another owner, or are missing
 --   to_row      statement triggers cannot record the table (any more)
 --   missed      something could not be recorded
+--   drifted     the signature differs by what changes no value
 --   reasons     why a full refresh is needed
---   standing    what upkeep cannot mend
+--   key_fault   why the key does not identify rows any more
+--   standing    what upkeep cannot mend: the `problem`
 drop function if exists pgtrickle._upkeep_findings();  -- of earlier versions
+drop function if exists pgtrickle._upkeep_findings(int);
 create or replace function pgtrickle._upkeep_findings(only_number int default null)
 returns table (number int, gone boolean, partitions boolean, triggers boolean, keys boolean,
-               functions boolean, to_row boolean, missed boolean, reasons text[], standing text)
+               functions boolean, to_row boolean, missed boolean, drifted boolean, reasons text[],
+               key_fault text, standing text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   -- Materialized: a plan that calls the functions again for each outbox takes minutes.
@@ -127,7 +131,7 @@ as $$
     -- After a restore the oid may be another table's: the table is the one that has our triggers,
     -- or at least the name.
     select c, c.outbox_number, c.kind = 'table' as is_table, c.stream_table_oid as source, r.relkind,
-           r.oid is null or (c.kind = 'table' and s.server <> v.server) as gone, s,
+           r.oid is null or coalesce(c.kind = 'table' and s.server <> v.server, false) as gone, s,
            (r.relname, r.relnamespace) <> (c.stream_table_name::name, n.oid) as renamed,
            n.oid as schema_oid,
            r.relowner, r.relispartition
@@ -169,10 +173,7 @@ as $$
   select o.outbox_number, o.gone,
          not o.gone and p.outbox_number is not null,
          not o.gone and f.outbox_number is not null,
-         exists (select from unnest((o.c).key_columns, (o.c).key_attnums) k (name, attnum)
-                 where not exists (select from pg_attribute a
-                                   where a.attrelid = o.source and a.attnum = k.attnum
-                                     and a.attname = k.name)),
+         coalesce(keys.renamed, false),
          o.is_table and not o.gone and (
            -- Written for other columns.
            (o.c).columns_digest is distinct from pgtrickle_json.digest(o.source)
@@ -202,17 +203,29 @@ as $$
                       select from pgtrickle._partition_tree(o.source) t
                       where t.relkind = 'f'))),
          exists (select from pgtrickle._outbox_misses m where m.outbox_number = o.outbox_number),
+         o.is_table and not o.gone
+           and ((o.s).outbox_number is null
+                or (((o.s).columns <> now.columns or (o.s).storage <> now.storage)
+                    and pgtrickle._signature_drifted(o.s, now.columns, now.storage, now.triggers))),
          array_remove(array[
-           case when pgtrickle._columns_changed((o.s).columns, now.columns)
+           case when (o.s).columns <> now.columns
+                     and pgtrickle._columns_changed((o.s).columns, now.columns)
                 then 'the columns of the table were changed' end,
-           case when pgtrickle._storage_rewritten((o.s).storage, now.storage)
+           case when (o.s).storage <> now.storage
+                     and pgtrickle._storage_rewritten((o.s).storage, now.storage)
                 then 'ALTER TABLE computed values anew' end,
-           case when f.lost or pgtrickle._triggers_touched((o.s).triggers, now.triggers)
+           case when (o.s).storage <> now.storage and now.storage -> 'key' <> '[]'
+                     and pgtrickle._key_unguarded((o.s).storage, now.storage)
+                then 'the key of the table was not unique for a while' end,
+           case when f.lost or ((o.s).triggers <> now.triggers
+                                and pgtrickle._triggers_touched((o.s).triggers, now.triggers))
                 then 'triggers of the outbox had been switched off' end,
            case when (o.s).wanted is not null and not o.gone
                      and pgtrickle._upkeep_may_refresh(o.source) then (o.s).wanted end], null),
-         case
-           when o.renamed and not o.gone and r.oid is not null then format(
+         fault.of_key,
+         nullif(concat_ws(
+           '. ',
+           case when o.renamed and not o.gone and r.oid is not null then format(
              'not recorded: %s, for the table that had this name is now %s. %s',
              r.oid::regclass, o.source::regclass,
              case when o.is_table then format(
@@ -222,12 +235,15 @@ as $$
                     (o.c).outbox_table_name, pgtrickle._qualified(o.source))
                   else format(
                     'Disable the outbox %s, and enable that of the stream table that has the name '
-                    'now', (o.c).outbox_table_name) end)
-           when children.names is not null then format(
+                    'now', (o.c).outbox_table_name) end) end,
+           case when children.names is not null then format(
              'not recorded: rows of tables that inherit from %s (%s). End that by ALTER TABLE ... '
              'NO INHERIT, or record them by outboxes of their own and do not rely on this one for '
-             'them', o.source::regclass, children.names)
-         end
+             'them', o.source::regclass, children.names) end,
+           fault.of_key,
+           case when (o.s).wanted is not null then format(
+             '%s. SELECT pgtrickle.outbox_full_refresh(%L) records all rows anew (writers wait '
+             'meanwhile)', (o.s).wanted, (o.c).outbox_table_name) end), '')
   from outboxes o
   left join partition_changes p on p.outbox_number = o.outbox_number
   left join faults f on f.outbox_number = o.outbox_number
@@ -235,23 +251,36 @@ as $$
   left join pg_class r on o.renamed
     and r.relnamespace = o.schema_oid and r.relname = (o.c).stream_table_name
     and r.relkind in ('r', 'p', 'f', 'v', 'm')
-  left join children on children.inhparent = o.source;
+  left join children on children.inhparent = o.source
+  left join lateral (
+    select bool_or(a.attname <> k.name and not a.attisdropped) as renamed,
+           min(k.name) filter (where a.attisdropped) as dropped
+    from unnest((o.c).key_columns, (o.c).key_attnums) k (name, attnum)
+    join pg_attribute a on a.attrelid = o.source and a.attnum = k.attnum) keys on not o.gone
+  cross join lateral (
+    select case
+             when keys.dropped is not null then format(
+               'key column %I was dropped: rows are recorded without a key', keys.dropped)
+             when (o.s).storage <> now.storage and now.storage -> 'key' = '[]'
+                  and pgtrickle._key_unguarded((o.s).storage, now.storage) then format(
+               'several rows may have the same key (%s): its unique index or a NOT NULL was dropped',
+               (select string_agg(quote_ident(k), ', ') from unnest((o.c).key_columns) k))
+           end || case
+             when o.is_table then format(
+               '. SELECT pgtrickle.rebind_outbox(%L, %L) takes the primary key that the table has '
+               'now, or none, and records all rows anew', (o.c).outbox_table_name,
+               pgtrickle._qualified(o.source))
+             else '. disable_outbox and enable_outbox make an outbox with another key' end
+    ) fault (of_key);
 $$;
 
--- Says in the catalog how an outbox stands: why a full refresh is wanted, or what cannot be mended.
+-- Says in the catalog how an outbox stands.
 create or replace function pgtrickle._outbox_judge(number int) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   return pgtrickle._outbox_note(number, (
-    select case when s.wanted is not null then format(
-             '%s. SELECT pgtrickle.outbox_full_refresh(%L) records all rows anew (writers wait '
-             'meanwhile)', s.wanted, c.outbox_table_name)
-           else (select f.standing from pgtrickle._upkeep_findings(number) f) end
-    from pgtrickle.pgt_outbox_config c
-    left join pgtrickle._outbox_signatures s
-      on s.outbox_number = c.outbox_number and s.wanted is not null
-    where c.outbox_number = number));
+    select f.standing from pgtrickle._upkeep_findings(number) f));
 end $$;
 
 -- Remembers that a full refresh is wanted, and why.
@@ -401,25 +430,14 @@ begin
   return reasons;
 end $$;
 
--- Follows key columns that were renamed; one that was dropped keeps its old name, and is a problem.
+-- Follows key columns that were renamed; one that was dropped keeps its old name.
 create or replace function pgtrickle._upkeep_keys(number int) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   outbox pgtrickle.pgt_outbox_config;
-  dropped text;
 begin
   select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  select o.name into dropped
-  from unnest(outbox.key_columns, outbox.key_attnums) o (name, attnum)
-  join pg_attribute a on a.attrelid = outbox.stream_table_oid and a.attnum = o.attnum
-    and a.attisdropped
-  limit 1;
-  if found and outbox.problem is null then
-    return pgtrickle._outbox_note(number, format(
-      'key column %I was dropped: rows are recorded without a key. disable_outbox and enable_outbox '
-      'make an outbox with another key', dropped));
-  end if;
   update pgtrickle.pgt_outbox_config c
   set key_columns = k.names
   from (select array_agg(coalesce(a.attname::text, o.name) order by o.ord) as names
@@ -520,20 +538,20 @@ begin
     execute 'select pgtrickle._stream_rebind()';
   end if;
   perform pgtrickle._deferred_missed();
-  perform pgtrickle._signatures_follow();
   for f in
     select u.*, c.problem from pgtrickle._upkeep_findings() u
     join pgtrickle.pgt_outbox_config c on c.outbox_number = u.number
     where u.gone or u.partitions or u.triggers or u.keys or u.functions or u.to_row or u.missed
-       or u.reasons <> '{}' or c.problem ~ '^upkeep (needs|failed|waits)'
-       or (coalesce(c.problem, 'not recorded: ') ~ '^not recorded: '
-           and c.problem is distinct from u.standing)
+       or u.drifted or u.reasons <> '{}' or c.problem is distinct from u.standing
   loop
     select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = f.number;
     continue when outbox.outbox_number is null;
     changes := 0;
     -- By itself: what fails below does not undo it.
     begin
+      if f.drifted then
+        perform pgtrickle._signature_follow(outbox.outbox_number);
+      end if;
       if f.functions then
         perform pgtrickle._capture_generate(outbox.outbox_number);
         changes := changes + 1;
@@ -671,8 +689,8 @@ begin
       '_capture_generate', '_capture_places', '_capture_triggers', '_capture_triggers_of',
       '_capture_attach', '_capture_detach', '_capture_drop_trigger', '_capture_relation', '_estimated_rows',
       '_recorded_since_detached', '_partition_began_empty', '_partition_has_rows',
-      '_require_fresh_snapshots', '_server', '_signature_store', '_signatures_follow',
-      '_signatures_now', '_deferred_missed', '_columns_changed', '_storage_rewritten', '_triggers_touched', '_triggers_version',
+      '_require_fresh_snapshots', '_server', '_signature_store', '_signature_follow',
+      '_signatures_now', '_deferred_missed', '_signature_drifted', '_key_unguarded', '_storage_kept', '_columns_changed', '_storage_rewritten', '_triggers_touched', '_triggers_version',
       '_trigger_faults', '_upkeep_attach', '_upkeep_dropped', '_upkeep_findings', '_upkeep_keys',
       '_upkeep_may_refresh', '_upkeep_max_bytes', '_upkeep_max_rows', '_upkeep_partitions',
       '_upkeep_to_row', '_upkeep_want'])

@@ -101,6 +101,11 @@ std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
     out += fmt::format(R"(,"held_back_by":{{"pid":{},"seconds":{:.1f}}})",
                        status.oldest_open_writer_pid, status.oldest_open_writer_seconds);
   }
+  if (status.outbox_problem) {
+    out += fmt::format(R"(,"outbox_problem":{{"outbox":{},"problem":{}}})",
+                       json_string(status.outbox_problem->outbox),
+                       json_string(secrets::masked(status.outbox_problem->problem)));
+  }
   return out + "}";
 }
 

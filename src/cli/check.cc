@@ -180,7 +180,7 @@ std::vector<PipelineConfig> configured(Connection& connection, const Context& co
 void check_outbox(Connection& connection, const std::string& group, const std::string& pipeline,
                   const std::string& outbox, Findings& findings) {
   const auto rows = connection.query(
-      "select c.outbox_table_name from pgtrickle.pgt_outbox_config c join "
+      "select c.outbox_table_name, c.problem from pgtrickle.pgt_outbox_config c join "
       "pgtrickle.relay_pipeline_outbox($1, $2, $3) p using (incarnation) where "
       "p.named_table is null or pgtrickle.relay_outbox_name_holds("
       "p.incarnation, p.named_schema, p.named_table)",
@@ -195,6 +195,10 @@ void check_outbox(Connection& connection, const std::string& group, const std::s
                             {}});
   } else {
     findings.good(pipeline, fmt::format("reads pgtrickle.{}", rows->text(0, 0)));
+    if (!rows->is_null(0, 1)) {
+      findings.bad(pipeline, coordinator::describe(coordinator::OutboxProblem{
+                                 std::string(rows->text(0, 0)), std::string(rows->text(0, 1))}));
+    }
   }
 }
 

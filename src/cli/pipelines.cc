@@ -19,6 +19,15 @@ constexpr std::string_view kList =
     "s.last_error from pgtrickle.relay_pipelines p "
     "left join pgtrickle.relay_pipeline_status s on s.pipeline = p.name ";
 
+// What is wrong with the outbox of a status `s`: the one whose position moved last. A pipeline that
+// was given another outbox has positions of both.
+constexpr std::string_view kOutboxProblem =
+    "(select c.outbox_table_name || ': ' || c.problem "
+    "from pgtrickle.relay_consumer_offsets o "
+    "join pgtrickle.pgt_outbox_config c on c.incarnation = o.incarnation "
+    "where o.pipeline_id = s.pipeline and o.relay_group_id = s.relay_group_id "
+    "order by o.updated_at desc limit 1) as outbox_problem";
+
 /// The SQL function behind each action that changes something.
 const std::map<std::string, std::string, std::less<>> kChanges = {
     {"enable", "select pgtrickle.enable_relay($1)"},
@@ -86,10 +95,12 @@ int status(const Context& context) {
   if (context.json) {
     return print_query(
         context, **connection,
-        "select (select coalesce(json_agg(i), '[]') from pgtrickle.relay_instances i) as "
-        "instances, "
-        "(select coalesce(json_agg(s), '[]') from pgtrickle.relay_pipeline_status s) as pipelines, "
-        "(select count(*) from pgtrickle.relay_dlq where resolved_at is null) as dead_letters",
+        fmt::format(
+            "select (select coalesce(json_agg(i), '[]') from pgtrickle.relay_instances i) as "
+            "instances, (select coalesce(json_agg(w), '[]') from (select s.*, {} "
+            "from pgtrickle.relay_pipeline_status s) w) as pipelines, "
+            "(select count(*) from pgtrickle.relay_dlq where resolved_at is null) as dead_letters",
+            kOutboxProblem),
         {});
   }
   fmt::print("Instances\n");
@@ -104,11 +115,14 @@ int status(const Context& context) {
   fmt::print("\nPipelines\n");
   code = print_query(
       context, **connection,
-      "select s.pipeline, s.relay_group_id as \"group\", s.state, s.last_change_id as position, "
-      "s.lag, date_trunc('second', clock_timestamp() - s.since) as since, "
-      "(select count(*) from pgtrickle.relay_dlq d where d.pipeline = s.pipeline "
-      "and d.relay_group_id = s.relay_group_id and d.resolved_at is null) as dead_letters, "
-      "s.last_error, s.remedy from pgtrickle.relay_pipeline_status s order by 1, 2",
+      fmt::format(
+          "select s.pipeline, s.relay_group_id as \"group\", s.state, "
+          "s.last_change_id as position, s.lag, "
+          "date_trunc('second', clock_timestamp() - s.since) as since, "
+          "(select count(*) from pgtrickle.relay_dlq d where d.pipeline = s.pipeline "
+          "and d.relay_group_id = s.relay_group_id and d.resolved_at is null) as dead_letters, "
+          "s.last_error, s.remedy, {} from pgtrickle.relay_pipeline_status s order by 1, 2",
+          kOutboxProblem),
       {});
   return code;
 }

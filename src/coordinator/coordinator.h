@@ -59,6 +59,7 @@ class Coordinator {
     bool removed = false;  ///< not in the configuration any more
     bool release = false;  ///< to be handed over when its pipeline has ended
     std::string watched;   ///< the sequence that the sweep watches for it
+    std::optional<OutboxProblem> outbox_problem;
     Control control;
     std::optional<Error> problem;  ///< why there is no pipeline although we own it
     std::chrono::system_clock::time_point problem_since{};
@@ -83,6 +84,7 @@ class Coordinator {
   Result<void> refresh_controls(std::stop_token stop);
   Result<void> refresh_numbers(std::stop_token stop);
   Result<void> refresh_blockers(std::stop_token stop);
+  Result<void> refresh_outboxes(std::stop_token stop);
   Result<void> balance(std::stop_token stop);
   Result<void> finish_replays(std::stop_token stop);
   Result<void> write_statuses(std::stop_token stop);

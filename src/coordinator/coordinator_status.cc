@@ -25,8 +25,27 @@ Result<void> Coordinator::refresh_blockers(std::stop_token stop) {
   return {};
 }
 
+/// Looks for what is wrong with the outboxes that pipelines of this instance read.
+Result<void> Coordinator::refresh_outboxes(std::stop_token stop) {
+  const auto problems = session_->outbox_problems(std::move(stop));
+  if (!problems) return fail(problems.error());
+  const std::lock_guard lock(mutex_);
+  for (auto& [name, entry] : table_) {
+    const auto found = entry->owned ? problems->find(entry->watched) : problems->end();
+    if (found != problems->end()) {
+      entry->outbox_problem = found->second;
+      log::failure("outbox_problem", name, describe(found->second));
+    } else if (entry->outbox_problem) {
+      entry->outbox_problem.reset();
+      log::recovered("outbox_problem", name);
+    }
+  }
+  return {};
+}
+
 Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
   if (const auto done = refresh_blockers(stop); !done) return done;
+  if (const auto done = refresh_outboxes(stop); !done) return done;
   const auto counts = session_->dead_letters(stop);
   if (!counts) return fail(counts.error());
   // Before the lock is taken: it may wait for the database.
@@ -66,6 +85,7 @@ PipelineStatus Coordinator::status_of(const Entry& entry) const {
     status.oldest_open_writer_seconds = outbox.oldest_open_writer_seconds;
     status.oldest_open_writer_pid = outbox.oldest_open_writer_pid;
   }
+  status.outbox_problem = entry.outbox_problem;
   return status;
 }
 

@@ -242,6 +242,20 @@ Result<std::vector<Blocker>> LeaseSession::blockers(std::stop_token stop) {
   return read_blockers(*connection_, Deadline::after(kTimeout), std::move(stop));
 }
 
+Result<std::map<std::string, OutboxProblem>> LeaseSession::outbox_problems(std::stop_token stop) {
+  const auto rows = query(
+      "select outbox_sequence, outbox_table_name, problem from pgtrickle.pgt_outbox_config "
+      "where problem is not null",
+      {}, stop);
+  if (!rows) return fail(rows.error());
+  std::map<std::string, OutboxProblem> problems;
+  for (int row = 0; row < rows->size(); ++row) {
+    problems.emplace(rows->text(row, 0), OutboxProblem{std::string(rows->text(row, 1)),
+                                                       std::string(rows->text(row, 2))});
+  }
+  return problems;
+}
+
 Result<void> LeaseSession::write_status(std::span<const PipelineStatus> statuses,
                                         std::stop_token stop) {
   if (statuses.empty()) return {};

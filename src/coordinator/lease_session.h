@@ -84,6 +84,8 @@ class LeaseSession {
   Result<bool> finish_replay(std::int64_t id, const std::string& error, std::stop_token stop);
   Result<std::map<std::string, std::int64_t>> dead_letters(std::stop_token stop);
   Result<std::vector<Blocker>> blockers(std::stop_token stop);
+  /// By the sequence of the outbox.
+  Result<std::map<std::string, OutboxProblem>> outbox_problems(std::stop_token stop);
   /// Leaves out those whose row another transaction has locked.
   Result<void> write_status(std::span<const PipelineStatus> statuses, std::stop_token stop);
 

@@ -12,7 +12,7 @@ constexpr std::chrono::seconds kStalledAfter{15};
 
 bool in_trouble(const PipelineStatus& status, std::chrono::system_clock::time_point now) {
   if (!status.owned) return false;
-  if (status.report.error) return true;
+  if (status.report.error || status.outbox_problem) return true;
   if (status.report.state == PipelineState::paused) return false;
   return status.report.has_work && now - status.report.last_progress > kStalledAfter;
 }
@@ -31,6 +31,14 @@ Error describe(const Blocker& blocker) {
           "blocked",
           fmt::format("{} of the role {} has held{}: {}", who, blocker.role, since, blocker.holds),
           remedy,
+          {}};
+}
+
+Error describe(const OutboxProblem& problem) {
+  return {ErrorClass::transient,
+          "outbox_problem",
+          fmt::format("outbox {}: {}", problem.outbox, problem.problem),
+          {},
           {}};
 }
 

@@ -11,6 +11,12 @@
 
 namespace relay::coordinator {
 
+/// What is wrong with how an outbox records its table: consumers may miss something.
+struct OutboxProblem {
+  std::string outbox;
+  std::string problem;  ///< names the remedy
+};
+
 /// How one pipeline does, as health, console and the catalog's status table show it.
 struct PipelineStatus {
   std::string name;
@@ -22,6 +28,7 @@ struct PipelineStatus {
   PipelineReport report;
   double oldest_open_writer_seconds = 0;
   int oldest_open_writer_pid = 0;
+  std::optional<OutboxProblem> outbox_problem;  ///< of the outbox that it reads
 };
 
 /// A session, or a prepared transaction, whose locks on tables of ours keep the relay waiting.
@@ -36,6 +43,7 @@ struct Blocker {
 
 /// Who blocks what, and how to end it.
 Error describe(const Blocker& blocker);
+Error describe(const OutboxProblem& problem);
 
 /// How the instance does.
 struct Snapshot {
@@ -52,7 +60,8 @@ struct Snapshot {
   std::chrono::seconds control_silent{0};
 };
 
-/// A pipeline that is in trouble: it has an error, or work and no progress for a while.
+/// A pipeline that is in trouble: it has an error, its outbox has a problem, or it has work and no
+/// progress for a while.
 bool in_trouble(const PipelineStatus& status, std::chrono::system_clock::time_point now);
 
 }  // namespace relay::coordinator

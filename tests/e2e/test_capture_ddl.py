@@ -5,6 +5,7 @@ relay's own role does the upkeep here unless a test says otherwise; it owns no t
 """
 
 import contextlib
+import json
 import subprocess
 import threading
 
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from support.pipelines import set_outbox, to_file
+from support.relay import run_command
 from support.waiting import eventually
 
 
@@ -265,6 +267,144 @@ def test_a_refresh_is_refused_where_its_snapshot_could_be_too_old(db):
                     connection.execute(statement)
 
 
+# Keys ------------------------------------------------------------------------------------------
+
+KEYS_GONE = {
+    "constraint": ("alter table t drop constraint t_pkey", "same key (id)"),
+    "column": ("alter table t drop column id; alter table t add column id int default 7",
+               "key column id was dropped"),
+    "other column": ("alter table t drop constraint t_pkey; alter table t add unique (id); "
+                     "alter table t alter column id drop not null, alter column id drop default",
+                     "same key (id)"),
+    "another key": ("alter table t drop constraint t_pkey; "
+                    "alter table t add primary key (id, n)", "same key (id)"),
+    "for some rows": ("alter table t drop constraint t_pkey; "
+                      "create unique index on t (id) where n > 50", "same key (id)"),
+}
+
+
+@pytest.mark.parametrize("name", KEYS_GONE)
+def test_a_key_that_identifies_rows_no_longer_is_a_problem_until_it_is_settled(db, name):
+    change, words = KEYS_GONE[name]
+    db.execute("create table t (id int default 1 primary key, n int)")
+    db.execute("select pgtrickle.enable_outbox('t', capture => 'row')")
+    consumer = Consumer(db)
+    db.execute("insert into t values (1, 1); " + change)
+    upkeep(db)
+    assert words in consumer.problem
+    assert db.one("select pgtrickle.outbox_status('t') ->> 'problem'") == consumer.problem
+    # Whatever else is healed or wrong meanwhile.
+    db.execute("alter table t add column extra int default 3; create table child () inherits (t)")
+    upkeep(db)
+    assert words in consumer.problem and "inherit from public.t" in consumer.problem
+    assert len(consumer.reasons()) >= 1 and upkeep(db) == 0
+    db.execute("drop table child; insert into t (n) values (8), (9)")
+    upkeep(db)
+    assert words in consumer.problem and "inherit" not in consumer.problem
+    # What it asks for settles it.
+    db.execute(consumer.problem.split(words)[1].split(". ", 1)[1].split(" takes the")[0])
+    assert consumer.problem is None and upkeep(db) == 0
+    assert consumer.reasons()[-1] == "the key of the table was changed"
+    keys = ["id", "n"] if "(id, n)" in change else None
+    assert consumer.config("key_columns") == keys
+    db.execute("update t set n = n + 10 where n = 8")
+    for payload, in db.execute("select payload from pgtrickle.outbox_t order by id desc limit 2"):
+        assert payload["key_columns"] == (keys or [])
+
+
+def test_a_partitioned_table_that_loses_its_key_says_so(db):
+    db.execute("create table t (id int primary key, n int) partition by range (id); "
+               "create table t_1 partition of t for values from (0) to (10); "
+               "select pgtrickle.enable_outbox('t')")
+    consumer = Consumer(db)
+    db.execute("alter table t drop constraint t_pkey; insert into t values (1, 1), (1, 2)")
+    upkeep(db)
+    assert "same key (id)" in consumer.problem
+    db.execute("select pgtrickle.rebind_outbox('outbox_t')")
+    assert consumer.problem is None and upkeep(db) == 0
+    assert consumer.config("key_columns") is None
+
+
+def test_a_key_that_was_not_unique_for_a_while_is_one_full_refresh(db):
+    db.execute("create table t (id int primary key, n int); select pgtrickle.enable_outbox('t')")
+    consumer = Consumer(db)
+    lose = "alter table t drop constraint t_pkey; insert into t values (1, 1), (1, 2)"
+    again = "delete from t where n = 2; alter table t add primary key (id)"
+    for number, looks in enumerate((False, True), 1):
+        db.execute("truncate t; " + lose)
+        if looks:
+            upkeep(db)
+            assert "same key (id)" in consumer.problem
+            db.execute("vacuum full t")
+            upkeep(db)
+        db.execute(again)
+        upkeep(db)
+        assert consumer.problem is None
+        assert consumer.reasons() == ["the key of the table was not unique for a while"] * number
+        consumer.check("t")
+        assert upkeep(db) == 0
+
+
+def test_a_key_that_stays_unique_or_never_was_is_no_fault(db):
+    db.execute("create table t (id int primary key, n int); select pgtrickle.enable_outbox('t')")
+    db.execute("create table own (id int, n int); "
+               "select pgtrickle.enable_outbox('own', key_columns => '{id}')")
+    for change in ("reindex table concurrently t", "create unique index t_again on t (id)",
+                   "alter table t drop constraint t_pkey, add primary key using index t_again",
+                   "alter table t rename column id to number",
+                   "create unique index on t (n, number) include (n)",
+                   "reindex table concurrently t", "cluster t using t_again", "vacuum full t",
+                   "alter table own add column extra int"):
+        db.execute(change)
+        upkeep(db)
+        for outbox in ("outbox_t", "outbox_own"):
+            consumer = Consumer(db, outbox)
+            assert consumer.problem is None, change
+            assert all("key" not in reason for reason in consumer.reasons())
+    db.execute("alter table own drop column id")
+    upkeep(db)
+    assert "key column id was dropped" in Consumer(db, "outbox_own").problem
+
+
+def test_what_is_wrong_with_an_outbox_is_in_health_check_and_status_of_its_pipelines(
+        db, relay, tmp_path):
+    db.execute("create table t (id int primary key, n int); select pgtrickle.enable_outbox('t'); "
+               "create table other (id int primary key); select pgtrickle.enable_outbox('other')")
+    set_outbox(db, "p", to_file("t", tmp_path / "p"))
+    set_outbox(db, "q", to_file("other", tmp_path / "q"))
+
+    def health():
+        report = relay.health()[1]
+        return report["status"], {each["name"]: each["outbox_problem"] for each in
+                                  report["pipelines"] if "outbox_problem" in each}
+
+    def command(*arguments):
+        return json.loads(run_command(*arguments, "--json", "--postgres-url", db.relay_dsn).stdout)
+
+    def check():
+        return [(each["pipeline"], each["message"]) for each in command("check")["findings"]
+                if not each["ok"]]
+
+    def status():
+        return {each["pipeline"]: each["outbox_problem"] for each in
+                command("status")[0]["pipelines"] if each["outbox_problem"]}
+
+    with relay:
+        relay.wait_healthy(pipelines=2)
+        db.execute("insert into t values (1, 1); insert into other values (1)")
+        assert health() == ("healthy", {}) and check() == [] and status() == {}
+        db.execute("alter table t drop constraint t_pkey")
+        eventually(lambda: health()[0] == "degraded", 60, message=relay.log)
+        problem = Consumer(db).problem
+        assert "same key (id)" in problem
+        assert health()[1] == {"p": {"outbox": "outbox_t", "problem": problem}}
+        assert check() == [("p", f"outbox outbox_t: {problem}")]
+        eventually(lambda: status() == {"p": f"outbox_t: {problem}"}, 30)
+        db.execute("select pgtrickle.rebind_outbox('outbox_t')")
+        relay.wait_healthy(pipelines=2, deadline=60)
+        assert health() == ("healthy", {}) and check() == [] and status() == {}
+
+
 # Triggers --------------------------------------------------------------------------------------
 
 TRIGGERS = {
@@ -366,6 +506,38 @@ def test_a_partition_loaded_with_its_triggers_off_is_refreshed(db):
     db.execute("select pgtrickle.outbox_capture_upkeep()")
     consumer.check("t")
     assert consumer.problem is None
+
+
+@pytest.mark.parametrize("capture", ["statement", "row"])
+def test_a_partition_truncated_under_an_older_snapshot_is_refreshed(db, capture):
+    db.execute("create table t (id int primary key) partition by range (id); "
+               "create table t_1 partition of t for values from (0) to (10)")
+    db.execute("select pgtrickle.enable_outbox('t', capture => %s)", (capture,))
+    consumer = Consumer(db)
+    for number, level in enumerate(("repeatable read", "serializable"), 1):
+        db.execute("insert into t values (1)")
+        with db.connect(autocommit=False) as other:
+            other.execute(f"set transaction isolation level {level}")
+            other.execute("select from t")
+            db.execute("insert into t values (2); delete from t where id = 1")
+            other.execute("truncate t_1")
+            other.commit()
+        assert consumer.rows() == {2: {"id": 2}}  # Nothing was deleted twice, or unseen.
+        upkeep(db)
+        assert consumer.check("t") == {} and consumer.problem is None
+        assert len(consumer.reasons()) == number and "TRUNCATE of public.t_1" in consumer.reasons()[-1]
+        # The whole table is as empty to every snapshot.
+        db.execute("insert into t values (3)")
+        with db.connect(autocommit=False) as other:
+            other.execute(f"set transaction isolation level {level}")
+            other.execute("select from t")
+            db.execute("insert into t values (4)")
+            other.execute("truncate t")
+            other.commit()
+        assert consumer.check("t") == {} and upkeep(db) == 0
+    # A READ COMMITTED transaction sees the rows, and records them.
+    db.execute("insert into t values (5); truncate t_1")
+    assert consumer.check("t") == {} and upkeep(db) == 0
 
 
 # Partitions and inheritance --------------------------------------------------------------------

@@ -460,6 +460,12 @@ class Model:
             self.figures["problem: needs the owner"] += 1
             self.captured.checker.execute("select pgtrickle.outbox_capture_upkeep()")
             problem = self._problem(number)
+        if problem and " takes the primary key" in problem:
+            self.figures["problem: the key identifies rows no longer"] += 1
+            consumer.excuse = consumer.excuse or "key"
+            statement = problem.split(" takes the primary key")[0].rsplit("SELECT ", 1)[1]
+            self.captured.checker.execute("select " + statement)
+            problem = self._problem(number)
         if problem and "outbox_full_refresh" in problem:
             self.figures["problem: asks for a full refresh"] += 1
             self.captured.checker.execute("select pgtrickle.outbox_full_refresh(%s)",
