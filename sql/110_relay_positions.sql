@@ -45,7 +45,8 @@ comment on column pgtrickle.relay_consumer_offsets.outbox_name is
 comment on column pgtrickle.relay_consumer_offsets.skipped is
   'Ids beyond the position that are not delivered: they were published before a start at "latest"';
 comment on column pgtrickle.relay_consumer_offsets.skipped_mark is
-  'pgt_id of the row that has the highest id of skipped';
+  'pgt_id of the row that has the highest id of skipped (of a table in another database: any value); '
+  'null: that id was still to come';
 
 -- The highest id up to which a position needs no row any more: its own, and beyond it the ids that it
 -- skips with the gaps between them. The caller knows which gaps may still be filled.
@@ -69,13 +70,18 @@ end $$;
 
 -- Takes ownership of a position, and makes it where there is none. The previous owner is fenced from
 -- now on. Raises where `start` of a new position cannot be understood, and where another relay holds
--- the lease of the pipeline: a stale owner must not fence the one that replaced it.
+-- the lease of the pipeline: a stale owner must not fence the one that replaced it. `skipping`: what a
+-- new position skips in a table of another database, where only the caller can know it;
+-- `skipping_mark`: any value where the highest of it was drawn there already.
 drop function if exists pgtrickle.relay_claim_position(text, text, uuid, text, text);
+drop function if exists
+  pgtrickle.relay_claim_position(text, text, uuid, text, text, text, int8multirange);
 create or replace function pgtrickle.relay_claim_position(
   relay_group text, pipeline text, incarnation uuid, worker text, start text,
-  outbox_name text default null, skipping int8multirange default null)
+  outbox_name text default null, skipping int8multirange default null,
+  skipping_mark uuid default null)
 returns table (owner_token uuid, last_change_id bigint, last_row bigint, last_pgt_id uuid,
-               is_new boolean, skipped int8multirange)
+               is_new boolean, skipped int8multirange, skipped_mark uuid)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -98,7 +104,8 @@ begin
           outbox_name = coalesce(relay_claim_position.outbox_name, o.outbox_name)
       where o.relay_group_id = relay_group and o.pipeline_id = pipeline
         and o.incarnation = relay_claim_position.incarnation
-      returning token, o.last_change_id, o.last_row, o.last_pgt_id, false, o.skipped;
+      returning token, o.last_change_id, o.last_row, o.last_pgt_id, false, o.skipped,
+                o.skipped_mark;
     exit when found;
     -- Where a pipeline began must survive a crash of the server: it would begin later again.
     if current_setting('synchronous_commit') = 'off' then
@@ -109,16 +116,17 @@ begin
         (relay_group_id, pipeline_id, incarnation, last_change_id, last_pgt_id, lost_rows, skipped,
          skipped_mark, outbox_name, owner_token, worker_id)
       select relay_group, pipeline, relay_claim_position.incarnation, f.change_id, f.mark,
-             f.lost_rows, coalesce(f.skipped, skipping), f.skipped_mark, relay_claim_position.outbox_name,
-             token, worker
+             f.lost_rows, coalesce(f.skipped, skipping), coalesce(f.skipped_mark, skipping_mark),
+             relay_claim_position.outbox_name, token, worker
       from pgtrickle.relay_first_position(relay_claim_position.incarnation, start) f
       on conflict do nothing
-      returning token, o.last_change_id, o.last_row, o.last_pgt_id, true, o.skipped;
+      returning token, o.last_change_id, o.last_row, o.last_pgt_id, true, o.skipped,
+                o.skipped_mark;
     exit when found;
   end loop;
 end $$;
 comment on function
-  pgtrickle.relay_claim_position(text, text, uuid, text, text, text, int8multirange) is
+  pgtrickle.relay_claim_position(text, text, uuid, text, text, text, int8multirange, uuid) is
   'For the relay: takes ownership of a pipeline''s position';
 
 -- Moves a position forward. False: the caller is no longer the owner (or the pipeline was deleted),

@@ -121,11 +121,15 @@ begin
   elsif watch_again then
     perform pgtrickle._stream_step(st, 'verify', '{}');
   end if;
-  select o.outbox_table_name, o.key_columns into outbox
+  select o.outbox_table_name, o.outbox_number, o.key_columns, o.key_attnums,
+         pgtrickle._attnums(st.pgt_relid, o.key_columns) as attnums_now
+  into outbox
   from pgtrickle.pgt_outbox_config o where o.stream_table_oid = st.pgt_relid;
 
-  -- The rows that a consumer has are written otherwise now, and no difference says so.
-  if outbox.outbox_table_name is not null and st.names_in_values <> names then
+  -- The rows that a consumer has are written otherwise now, or their key is another column that has its
+  -- name now, and no difference says so.
+  if outbox.outbox_table_name is not null
+     and (st.names_in_values <> names or outbox.attnums_now is distinct from outbox.key_attnums) then
     mode := 'FULL';
   end if;
 
@@ -153,6 +157,10 @@ begin
   if outbox.outbox_table_name is not null and action <> 'NO_DATA' then
     outbox_id := pgtrickle._stream_publish(st, outbox.outbox_table_name, refresh, mode,
                                            (summary ->> 'pages')::bigint, started);
+  end if;
+  if outbox.attnums_now is distinct from outbox.key_attnums then
+    update pgtrickle.pgt_outbox_config o set key_attnums = outbox.attnums_now
+    where o.outbox_number = outbox.outbox_number;
   end if;
 
   update pgtrickle.pgt_stream_sources s

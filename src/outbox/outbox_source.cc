@@ -135,7 +135,7 @@ Result<void> OutboxSource::Impl::open(std::stop_token token) {
 Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
                                             const OutboxInfo& found, Deadline deadline,
                                             std::stop_token token) {
-  auto ownership = claim_position(connection, found, key, options.worker_id, options.start,
+  auto ownership = claim_position(connection, found, key, options.worker_id, {options.start},
                                   options.outbox, deadline, token);
   if (!ownership) return ownership;
   const auto facts = look_at_position(connection, found, key, ownership->position, deadline, token);

@@ -36,13 +36,15 @@ Error fenced_by_another(const PositionKey& key) {
 
 Result<Ownership> claim_position(postgres::Connection& connection, const OutboxInfo& outbox,
                                  const PositionKey& key, const std::string& worker,
-                                 const std::string& start, const postgres::Param& outbox_name,
+                                 const Start& start, const postgres::Param& outbox_name,
                                  Deadline deadline, std::stop_token stop) {
   const auto claimed = connection.query(
       "select owner_token, last_change_id, last_row, coalesce(last_pgt_id::text, ''), is_new, "
-      "coalesce(skipped, '{}') "
-      "from pgtrickle.relay_claim_position($1, $2, $3, $4, $5, $6)",
-      {key.group, key.pipeline, outbox.incarnation, worker, start, outbox_name}, deadline, stop);
+      "coalesce(skipped, '{}'), skipped_mark is not null "
+      "from pgtrickle.relay_claim_position($1, $2, $3, $4, $5, $6, $7, $8)",
+      {key.group, key.pipeline, outbox.incarnation, worker, start.at, outbox_name, start.skipping,
+       start.skipping_seen ? Param(outbox.incarnation) : Param()},
+      deadline, stop);
   if (!claimed) return fail(explain_missing_schema(claimed.error()));
   if (claimed->empty()) {
     return fail(ErrorClass::misconfigured, "position",
@@ -57,6 +59,7 @@ Result<Ownership> claim_position(postgres::Connection& connection, const OutboxI
   auto skipped = SkipSet::parse(claimed->text(0, 5));
   if (!skipped) return fail(skipped.error());
   ownership.skipped = std::move(*skipped);
+  ownership.skipped_seen = claimed->boolean(0, 6);
   return ownership;
 }
 

@@ -26,15 +26,23 @@ struct PositionKey {
 struct Ownership {
   std::string token;
   Position position;
-  SkipSet skipped;  ///< beyond the position
+  SkipSet skipped;            ///< beyond the position
+  bool skipped_seen = false;  ///< every id of it was drawn when the position was made
   bool is_new = false;
+};
+
+/// Where a position that is new begins. Of an outbox the server finds out what is skipped.
+struct Start {
+  postgres::Param at;             ///< "earliest", "latest", or the first id
+  postgres::Param skipping = {};  ///< ids beyond it, as an int8multirange
+  bool skipping_seen = false;     ///< Ownership::skipped_seen
 };
 
 /// Takes ownership; who had it before is fenced. `outbox_name`: how the pipeline names the outbox;
 /// null: it is none of this database.
 Result<Ownership> claim_position(postgres::Connection& connection, const OutboxInfo& outbox,
                                  const PositionKey& key, const std::string& worker,
-                                 const std::string& start, const postgres::Param& outbox_name,
+                                 const Start& start, const postgres::Param& outbox_name,
                                  Deadline deadline, std::stop_token stop);
 
 /// Where a reader begins that owns no position, as `start` says.

@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "outbox/positions.h"
+#include "outbox/outbox_info.h"
 
 namespace relay::pg_outbox {
 
@@ -22,16 +22,29 @@ tl::unexpected<Error> no_database() {
 
 }  // namespace
 
-Result<Position> LocalPosition::claim(const std::string& incarnation, std::int64_t start,
-                                      std::stop_token stop) {
+Result<bool> LocalPosition::exists(const std::string& incarnation, std::stop_token stop) {
+  if (!database_) return no_database();
+  const Deadline deadline = Deadline::after(kTimeout);
+  auto lease = database_->borrow(deadline, stop);
+  if (!lease) return fail(lease.error());
+  const auto found = (*lease)->query(
+      "select from pgtrickle.relay_consumer_offsets "
+      "where relay_group_id = $1 and pipeline_id = $2 and incarnation = $3::uuid",
+      {group_, pipeline_, incarnation}, deadline, std::move(stop));
+  if (!found) return fail(outbox::explain_missing_schema(found.error()));
+  return !found->empty();
+}
+
+Result<outbox::Ownership> LocalPosition::claim(const std::string& incarnation,
+                                               const outbox::Start& start, std::stop_token stop) {
   if (!database_) return no_database();
   const Deadline deadline = Deadline::after(kTimeout);
   auto lease = database_->borrow(deadline, stop);
   if (!lease) return fail(lease.error());
   outbox::OutboxInfo table;
   table.incarnation = incarnation;
-  auto owned = outbox::claim_position(**lease, table, {group_, pipeline_}, worker_,
-                                      std::to_string(start), {}, deadline, std::move(stop));
+  auto owned = outbox::claim_position(**lease, table, {group_, pipeline_}, worker_, start, {},
+                                      deadline, std::move(stop));
   if (!owned) return fail(owned.error());
   const std::lock_guard lock(mutex_);
   incarnation_ = incarnation;
@@ -39,7 +52,7 @@ Result<Position> LocalPosition::claim(const std::string& incarnation, std::int64
   settled_ = owned->position;
   due_ = false;
   fenced_.reset();
-  return settled_;
+  return owned;
 }
 
 Result<bool> LocalPosition::restart_if_allowed(std::stop_token stop) {

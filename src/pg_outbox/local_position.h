@@ -8,6 +8,7 @@
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/record.h"
+#include "outbox/positions.h"
 #include "postgres/pool.h"
 
 namespace relay::pg_outbox {
@@ -25,8 +26,12 @@ class LocalPosition {
         pipeline_(std::move(pipeline)),
         worker_(std::move(worker)) {}
 
-  /// Takes ownership. A position that is new begins before `start`: the first to be read.
-  Result<Position> claim(const std::string& incarnation, std::int64_t start, std::stop_token stop);
+  /// Is there a position? It then does not matter where a new one would begin.
+  Result<bool> exists(const std::string& incarnation, std::stop_token stop);
+  /// Takes ownership. `start` may only be left out of where there is a position; it is an error
+  /// otherwise.
+  Result<outbox::Ownership> claim(const std::string& incarnation, const outbox::Start& start,
+                                  std::stop_token stop);
   /// Sets it back to the beginning, if the operator said that what is lost is lost.
   Result<bool> restart_if_allowed(std::stop_token stop);
 

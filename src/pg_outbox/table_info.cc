@@ -174,6 +174,7 @@ Result<TableInfo> open_table(Connection& connection, const Options& options,
                              std::stop_token stop) {
   TableInfo info;
   info.by_xid = !options.xid_column.empty();
+  info.id_column = connection.quote_identifier(options.id_column);
   if (auto found = find_table(connection, options, info, deadline, stop); !found) {
     return fail(found.error());
   }

@@ -18,6 +18,7 @@ namespace relay::pg_outbox {
 struct TableInfo {
   std::string table;        ///< qualified and quoted
   std::string oid;          ///< of the table
+  std::string id_column;    ///< quoted
   std::string sequence;     ///< to be used as regclass; empty where an xid column decides
   std::string incarnation;  ///< a uuid that another table, or this one in another cluster, has not
   std::string content_type;

@@ -9,6 +9,7 @@
 
 #include "core/log.h"
 #include "outbox/look.h"
+#include "pg_outbox/table_start.h"
 
 namespace relay::pg_outbox {
 
@@ -75,63 +76,45 @@ Result<void> TableSource::open_on(postgres::Connection& connection, Deadline dea
   auto table = open_table(connection, options_, context_.options.max_record_bytes, deadline, stop);
   if (!table) return fail(table.error());
   table_ = std::move(*table);
-  const auto first = first_to_read(connection, deadline, stop);
-  if (!first) return fail(first.error());
-  auto position = position_.claim(table_->incarnation, *first, stop);
-  if (!position) return fail(position.error());
-  const auto last = newest(connection, deadline, stop);
+  auto owned = claim(connection, stop);
+  if (!owned) return fail(owned.error());
+  const auto last = read_newest(connection, *table_, deadline, stop);
   if (!last) return fail(last.error());
-  if (position->id > *last) {
+  // Numbers that are drawn again must not be skipped.
+  const bool redrawn = owned->skipped_seen && owned->skipped.last() > last->drawn;
+  if (owned->position.id > last->readable || redrawn) {
     const auto restarted = position_.restart_if_allowed(stop);
     if (!restarted) return fail(restarted.error());
     if (!*restarted) {
+      const std::int64_t passed = redrawn ? owned->skipped.last() : owned->position.id;
       return fail(ErrorClass::misconfigured, "table_rewound",
-                  fmt::format("table {} was rewound: its newest number is {}, and {} was delivered "
+                  fmt::format("table {} was rewound: its newest number is {}, and {} was passed "
                               "(a failover to a standby that lagged, or a restored backup)",
-                              table_->table, *last, position->id),
+                              table_->table, last->drawn, passed),
                   fmt::format("pgtrickle-relay resume {} --accept-loss, which delivers everything "
                               "that the table holds",
                               context_.pipeline));
     }
-    position = Position{};
+    owned = outbox::Ownership{};
   }
-  read_to_ = *position;
+  read_to_ = owned->position;
+  skipped_ = std::move(owned->skipped);
+  handed_out_ = read_to_.id;
   horizon_ = outbox::Horizon(read_to_.id);
-  sequence_ = *last;
+  sequence_ = last->drawn;
   first_beyond_ = 0;
   return {};
 }
 
-/// The newest id that was drawn, or the oldest transaction that still runs.
-Result<std::int64_t> TableSource::newest(postgres::Connection& connection, Deadline deadline,
-                                         std::stop_token stop) {
-  const auto rows =
-      table_->by_xid
-          ? connection.query(
-                "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text", {},
-                deadline, std::move(stop))
-          : connection.query("select coalesce(pg_catalog.pg_sequence_last_value($1::regclass), 0)",
-                             {table_->sequence}, deadline, std::move(stop));
-  if (!rows) return fail(rows.error());
-  return rows->integer(0, 0);
-}
-
-/// Where a new position begins, as `start` says.
-Result<std::int64_t> TableSource::first_to_read(postgres::Connection& connection, Deadline deadline,
-                                                std::stop_token stop) {
-  const std::string& start = context_.options.start;
-  if (start == "earliest") return 0;
-  if (start == "latest") {
-    auto last = newest(connection, deadline, std::move(stop));
-    if (last && !table_->by_xid) *last += 1;
-    return last;
-  }
-  if (table_->by_xid) {
-    return fail(ErrorClass::misconfigured, "bad_start",
-                "a table with an xid_column cannot start at an id",
-                "set start to earliest or latest");
-  }
-  return std::stoll(start);
+/// Takes the position. Where a new one begins is found out only where there is none.
+Result<outbox::Ownership> TableSource::claim(postgres::Connection& connection,
+                                             std::stop_token stop) {
+  const auto exists = position_.exists(table_->incarnation, stop);
+  if (!exists) return fail(exists.error());
+  if (*exists) return position_.claim(table_->incarnation, {}, std::move(stop));
+  const auto start = find_start(connection, *table_, context_.options.start, stop);
+  if (!start) return fail(start.error());
+  return position_.claim(table_->incarnation, *start, std::move(stop));
 }
 
 Result<RecordBatch> TableSource::read(const ReadLimits& limits, Deadline deadline,
@@ -146,7 +129,8 @@ Result<RecordBatch> TableSource::read(const ReadLimits& limits, Deadline deadlin
       if (!lease) return fail(lease.error());
       auto batch = read_page(**lease, limits, stop);
       if (!batch || !batch->empty()) return batch;
-      if (!table_->by_xid) {
+      again = more_;
+      if (!again && !table_->by_xid) {
         const auto advanced = look(**lease, stop);
         if (!advanced) return fail(advanced.error());
         again = *advanced;
@@ -163,8 +147,10 @@ Result<RecordBatch> TableSource::read_page(postgres::Connection& connection,
                                            const ReadLimits& limits, std::stop_token stop) {
   RecordBatch batch;
   batch.shape = table_->shape;
+  jump();
   horizon_.begin_read();
   first_beyond_ = 0;
+  more_ = false;
   const std::int64_t from = table_->by_xid ? read_to_.id : horizon_.frontier();
   const postgres::Param params[] = {std::to_string(from), std::to_string(read_to_.row),
                                     std::to_string(limits.records)};
@@ -186,8 +172,21 @@ Result<RecordBatch> TableSource::read_page(postgres::Connection& connection,
       return batch;
     }
   }
-  if (seen < limits.records) horizon_.end_read();
+  more_ = seen >= limits.records;
+  if (!more_) horizon_.end_read();
   return batch;
+}
+
+/// Rows that are skipped are not read where they come next.
+void TableSource::jump() {
+  if (table_->by_xid) {
+    // The transaction that was read last is passed as a whole only if it is skipped.
+    const std::int64_t end = skipped_.run_end(read_to_.id);
+    if (end != 0) read_to_ = {end, INT64_MAX, {}};
+    return;
+  }
+  const std::int64_t end = skipped_.run_end(horizon_.frontier() + 1);
+  if (end != 0) horizon_.jump_to(end);
 }
 
 /// False: the row stands behind a gap that may still be filled.
@@ -197,8 +196,14 @@ bool TableSource::take_row(const postgres::Rows& row, RecordBatch& batch) {
     first_beyond_ = number;
     return false;
   }
+  const std::int64_t transaction = table_->by_xid ? row.integer(0, Column::xid) : 0;
+  if (skipped_.contains(table_->by_xid ? transaction : number)) {
+    if (table_->by_xid) read_to_ = {transaction, number, {}};
+    return true;
+  }
   const Record& record = batch.records.emplace_back(record_of(row, batch));
   read_to_ = {record.id, record.row, {}};
+  handed_out_ = record.id;
   return true;
 }
 
@@ -242,16 +247,16 @@ Record TableSource::record_of(const postgres::Rows& row, RecordBatch& batch) con
 /// Asks who may still fill a gap. True: a new statement would advance.
 Result<bool> TableSource::look(postgres::Connection& connection, std::stop_token stop) {
   const Deadline deadline = Deadline::after(kTimeout);
-  const auto last = newest(connection, deadline, stop);
+  const auto last = read_newest(connection, *table_, deadline, stop);
   if (!last) return fail(last.error());
-  sequence_ = *last;
-  if (*last <= horizon_.frontier()) return false;
+  sequence_ = last->drawn;
+  if (sequence_ <= horizon_.frontier()) return false;
   outbox::OutboxInfo table;
   table.oid = table_->oid;
   table.sequence = table_->sequence;
   const auto holders = outbox::read_holders(connection, table, deadline, std::move(stop));
   if (!holders) return fail(holders.error());
-  horizon_.observe(*last, *holders);
+  horizon_.observe(sequence_, *holders);
   return horizon_.can_advance(first_beyond_);
 }
 
@@ -263,7 +268,10 @@ Result<void> TableSource::acknowledge(const Position& settled, std::span<const D
 
 std::optional<std::int64_t> TableSource::lag() {
   if (!table_ || table_->by_xid) return std::nullopt;
-  return std::max<std::int64_t>(0, sequence_ - position_.settled().id);
+  // What was passed behind the last row that was handed out was skipped, or rolled back.
+  const std::int64_t settled = position_.settled().id;
+  const std::int64_t passed = settled >= handed_out_ ? horizon_.frontier() : settled;
+  return std::max<std::int64_t>(0, sequence_ - passed);
 }
 
 void TableSource::close() {

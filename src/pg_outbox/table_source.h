@@ -5,6 +5,7 @@
 #include <string>
 
 #include "outbox/horizon.h"
+#include "outbox/skip_set.h"
 #include "pg_outbox/local_position.h"
 #include "pg_outbox/options.h"
 #include "pg_outbox/table_info.h"
@@ -37,12 +38,10 @@ class TableSource final : public Source {
 
  private:
   Result<void> open_on(postgres::Connection& connection, Deadline deadline, std::stop_token stop);
-  Result<std::int64_t> first_to_read(postgres::Connection& connection, Deadline deadline,
-                                     std::stop_token stop);
-  Result<std::int64_t> newest(postgres::Connection& connection, Deadline deadline,
-                              std::stop_token stop);
+  Result<outbox::Ownership> claim(postgres::Connection& connection, std::stop_token stop);
   Result<RecordBatch> read_page(postgres::Connection& connection, const ReadLimits& limits,
                                 std::stop_token stop);
+  void jump();
   bool take_row(const postgres::Rows& row, RecordBatch& batch);
   Record record_of(const postgres::Rows& row, RecordBatch& batch) const;
   Result<bool> look(postgres::Connection& connection, std::stop_token stop);
@@ -53,7 +52,10 @@ class TableSource final : public Source {
   LocalPosition position_;
   std::optional<TableInfo> table_;
   outbox::Horizon horizon_;
-  Position read_to_;               // the last row that was handed out
+  outbox::SkipSet skipped_;        // numbers that are not delivered
+  Position read_to_;               // the last row that was read and passed
+  std::int64_t handed_out_ = 0;    // the last number that was
+  bool more_ = false;              // the last page was full
   std::int64_t first_beyond_ = 0;  // a row behind an open gap
   std::int64_t sequence_ = 0;      // the newest id that was seen drawn
 };

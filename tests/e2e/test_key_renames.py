@@ -106,3 +106,38 @@ def test_rows_that_have_lost_a_key_column_are_delivered_without_a_key(db, relay,
                            ("insert", None), ("delete", None)]
     assert db.one("select count(*) from pgtrickle.relay_dlq") == 0
     assert "key column b was dropped" in db.one("select problem from pgtrickle.pgt_outbox_config")
+
+
+def test_a_stream_table_never_delivers_under_a_key_that_is_another_column(db, relay, tmp_path):
+    db.execute("create table source (id int primary key, w int)")
+    db.execute("insert into source values (1, 3), (2, 3), (3, 1)")
+    db.execute("select pgtrickle.create_stream_table('totals', 'select id, w from source', '1h',"
+               " key_columns => array['id'])")
+    db.execute("select pgtrickle.enable_outbox('totals')")
+    lines = Lines(tmp_path / "out.jsonl")
+    set_outbox(db, "p", to_file("totals", lines.path))
+    refresh = "select pgtrickle.refresh_stream_table('totals')"
+
+    def outbox():
+        return db.execute("select payload from pgtrickle.outbox_totals order by id")
+
+    with relay:
+        # A key column that is renamed: nothing is written before it has its name again.
+        db.execute("alter table totals rename id to number; insert into source values (4, 4)")
+        failed = db.one(refresh)
+        assert failed["action"] == "FAILED" and 'column "id" of relation "totals"' in failed["error"]
+        assert not outbox()
+        db.execute("alter table totals rename number to id")
+        assert db.one(refresh)["inserted"] == 1
+        # Two columns that swap their names: all rows are sent, under the key that they have.
+        db.execute("alter table totals rename id to tmp; alter table totals rename w to id;"
+                   "alter table totals rename tmp to w; update source set w = 30 + id")
+        assert db.one(refresh)["action"] == "FULL"
+        db.execute("insert into source values (5, 35)")
+        assert db.one(refresh)["action"] == "DIFFERENTIAL"
+        eventually(lambda: len(lines.messages()) == 3, 20)
+    first, whole, last = (m["delta"] for m in lines.messages())
+    assert first["inserted"] == [{"id": 4, "w": 4}]
+    assert sorted((r["id"], r["w"]) for r in whole["inserted"]) == [(n, 30 + n) for n in (1, 2, 3, 4)]
+    assert outbox()[1][0]["full_refresh"] is True
+    assert (last["inserted"], last["deleted"]) == ([{"id": 5, "w": 35}], [])

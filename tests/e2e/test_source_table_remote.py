@@ -173,6 +173,118 @@ def test_start_latest_and_a_large_row(db, there, relay, way):
             lambda: db.one("select error_message from pgtrickle.relay_dlq"))
 
 
+def crossing_writers(there):
+    """Rows 1 to 12, of which 1, 4, 6, 7 and 12 are committed, 5 and 11 were rolled back, and the
+    others are still open. Gives what ends them."""
+    writers = {}
+
+    def begin(row):
+        writers[row] = there.connect(autocommit=False)
+        writers[row].execute("insert into letters (body) values (%s)", (json.dumps(row),))
+        return writers[row]
+
+    write(there, 1)
+    begin(2)
+    begin(3).execute("savepoint a")
+    write(there, 4)
+    begin(5).rollback()
+    write(there, 6, 7)
+    for row in (8, 9, 10, 11):
+        begin(row)
+    writers[3].execute("release savepoint a")
+    writers[8].execute("prepare transaction 'before the start'")
+    writers[11].rollback()
+    write(there, 12)
+
+    def end():
+        writers[9].execute("prepare transaction 'after the start'")
+        there.execute("commit prepared 'after the start'")
+        writers[2].commit()
+        writers[10].rollback()
+        there.execute("commit prepared 'before the start'")
+        writers[3].commit()
+        for writer in writers.values():
+            writer.close()
+    return [2, 3, 8, 9], end
+
+
+@pytest.mark.parametrize("kill", [False, True], ids=["", "killed"])
+def test_latest_delivers_exactly_what_commits_after_the_start(db, there, relay, way, kill):
+    late, end = crossing_writers(there)
+    set_relay(db, from_table(there, way, start="latest", batch_size=1))
+    with relay:
+        eventually(lambda: position(db))
+        if kill:
+            relay.kill9()
+        write(there, 13)
+        end()
+        write(there, 14)
+        if kill:
+            relay.start()
+        wanted = sorted([*late, 13, 14])
+        eventually(lambda: set(wanted) <= set(arrived(db)), 20 * SLOW_FACTOR,
+                   message=lambda: f"{arrived(db)} {relay.log(20)}")
+        # A second start changes nothing, and what was skipped is forgotten.
+        relay.stop()
+        write(there, 15)
+        relay.start()
+        eventually(lambda: 15 in arrived(db), 20 * SLOW_FACTOR)
+        assert sorted(arrived(db)) == [*wanted, 15]
+        eventually(lambda: db.one("select skipped is null from pgtrickle.relay_consumer_offsets"))
+
+
+def test_a_relay_killed_before_it_delivered_anything_skips_the_same_rows(db, there, relay, way):
+    late, end = crossing_writers(there)
+    set_relay(db, from_table(there, way, start="latest"))
+    for row in (13, 14, 15):
+        with relay:
+            eventually(lambda: position(db))
+            write(there, row)
+            relay.kill9()
+    end()
+    with relay:
+        eventually(lambda: len(arrived(db)) >= len(late) + 3, 20 * SLOW_FACTOR,
+                   message=lambda: f"{arrived(db)} {relay.log(20)}")
+        write(there, 16)
+        eventually(lambda: 16 in arrived(db), 20 * SLOW_FACTOR)
+    assert sorted(arrived(db)) == sorted([*late, 13, 14, 15, 16])
+
+
+@pytest.mark.parametrize("start, wanted", [(7, [*range(7, 13), 1000]), (13, [1000]), (14, [1000]),
+                                           (1000, [1000])], ids=str)
+def test_an_id_is_the_first_to_be_delivered(db, there, relay, start, wanted):
+    there.execute(f"create table letters ({BY_ID}, body jsonb)")
+    write(there, *range(1, 13))
+    set_relay(db, from_table(there, start=start))
+    with relay:
+        eventually(lambda: position(db), message=relay.log)
+        there.execute("select setval('letters_id_seq', 999)")
+        write(there, 1000)
+        wait_arrived(db, wanted, relay)
+
+
+def test_numbers_that_a_failover_draws_again_are_not_skipped(db, there, relay, way):
+    write(there, 1, 2)
+    with there.connect(autocommit=False) as writer:
+        writer.execute("insert into letters (body) values ('3')")
+        write(there, 4, 5, 6)
+        set_relay(db, from_table(there, way, start="latest"))
+        with relay:
+            eventually(lambda: position(db))
+    if way == "xid":
+        # As if the server's numbers had been ahead by a million when the pipeline began.
+        db.execute("update pgtrickle.relay_consumer_offsets set skipped = skipped "
+                   "+ int8multirange(int8range(upper(skipped), upper(skipped) + 1000000))")
+    else:
+        there.execute("delete from letters where id > 2; select setval('letters_id_seq', 2)")
+    with relay:
+        eventually(lambda: "rewound" in str((relay.pipeline("p") or {}).get("last_error")), 20,
+                   message=relay.log)
+        db.execute("select pgtrickle.resume_relay('p', accept_loss => true)")
+        write(there, 100)
+        eventually(lambda: 100 in arrived(db), 30)
+
+
 def test_bytes_that_are_no_json_are_kept(db, there, relay):
     there.execute(f"create table letters ({BY_ID}, body bytea)")
     set_relay(db, from_table(there))
