@@ -181,5 +181,5 @@ def test_names_of_objects_are_written_the_same_under_each_path(db):
     said = db.execute("select payload #>> '{inserted,0,thing}' from pgtrickle.outbox_things "
                       "union all "
                       "select payload #>> '{inserted,0,thing,0}' from pgtrickle.outbox_late "
-                          "where not payload ? 'full_refresh'")
+                      "where not payload ? 'full_refresh'")
     assert said == [("public.things",)] * 4
