@@ -20,7 +20,7 @@ constexpr std::string_view kResolve =
     "join pgtrickle.pgt_outbox_config c on c.incarnation = p.incarnation";
 
 /// Nearly always the table still has the name. That is asked by a part of the statement itself,
-/// planned once with it: calling the function takes more than twice as long.
+/// planned once with it: calling the function takes about twice as long.
 std::string name_holds(const std::string& incarnation, const std::string& schema,
                        const std::string& table) {
   return fmt::format(
