@@ -208,7 +208,7 @@ def test_ten_thousand_messages_across_batch_borders(db, lab, relay):
         for first in range(1, 10_001, 500):
             lab.insert(first, 500)
         lab.wait_rows(range(1, 10_001), exact=True, deadline=120)
-        assert relay.metric("messages_delivered_total", pipeline="p") == 10_000
+        eventually(lambda: relay.metric("messages_delivered_total", pipeline="p") == 10_000)
 
 
 @case(SINKS, "large_batches", "messages of many sizes in one batch")

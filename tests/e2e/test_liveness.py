@@ -141,7 +141,7 @@ def test_probes_are_answered_while_the_process_has_no_descriptor_left(relay):
     relay.wait_healthy(pipelines=1)
 
 
-def test_health_is_answered_while_the_control_thread_waits_for_whoever_reads_the_log(
+def test_an_unread_log_holds_up_neither_health_nor_the_control_thread(
         db, relay_bin, rows):
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
@@ -154,9 +154,8 @@ def test_health_is_answered_while_the_control_thread_waits_for_whoever_reads_the
         # Each of them is logged, and the pipe holds few lines.
         for number in range(100):
             set_outbox(db, f"more{number}", to_file("orders", f"/nowhere/{number}"))
-        before = len(json.loads(get(port, "/health")[1])["pipelines"])
         answers_at_once(port, (200, 503))
-        assert before < 100  # it did stand still
+        eventually(lambda: len(json.loads(get(port, "/health")[1])["pipelines"]) > 100, 15)
     finally:
         process.kill9()
         os.close(reading)

@@ -147,7 +147,7 @@ def test_ten_thousand_messages_cross_batch_borders_in_order(db, place, relay, or
         for first in range(1, 10_001, 500):
             bulk(db, first, 500)
         place.wait_rows(range(1, 10_001), 60)
-        assert relay.metric("messages_delivered_total", pipeline="p") == 10_000
+        eventually(lambda: relay.metric("messages_delivered_total", pipeline="p") == 10_000)
     assert len({message.id for message in place.messages()}) == 10_000
 
 
