@@ -1,6 +1,6 @@
 #include "core/log.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <array>
