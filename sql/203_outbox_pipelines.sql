@@ -92,6 +92,8 @@ comment on function pgtrickle.relay_pipeline_outbox(text, text, text) is
 create or replace function pgtrickle.relay_outbox_name_holds(incarnation uuid, named_schema text,
                                                              named_table text) returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+  -- The relay's sessions plan each statement anew, which would take longer than all the rest.
+  set plan_cache_mode = force_generic_plan
 as $$
 declare
   outbox record;

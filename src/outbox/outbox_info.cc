@@ -19,19 +19,6 @@ constexpr std::string_view kResolve =
     "from pgtrickle.relay_pipeline_outbox($1, $2, $3) p "
     "join pgtrickle.pgt_outbox_config c on c.incarnation = p.incarnation";
 
-/// Nearly always the table still has the name. That is asked by a part of the statement itself,
-/// planned once with it: calling the function takes about twice as long.
-std::string name_holds(const std::string& incarnation, const std::string& schema,
-                       const std::string& table) {
-  return fmt::format(
-      "case when exists (select from pgtrickle.pgt_outbox_config c "
-      "join pg_catalog.pg_class r on r.oid = c.stream_table_oid "
-      "join pg_catalog.pg_namespace n on n.oid = r.relnamespace "
-      "where c.incarnation = {0} and r.relname = {2}::text and n.nspname = {1}::text) then true "
-      "else pgtrickle.relay_outbox_name_holds({0}, {1}, {2}) end",
-      incarnation, schema, table);
-}
-
 constexpr std::string_view kSequence =
     "select pg_is_in_recovery(), seqcache, seqincrement, seqcycle "
     "from pg_catalog.pg_sequence where seqrelid = $1::regclass";
@@ -68,9 +55,10 @@ Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::s
   outbox.events = found->boolean(0, 5);
 
   if (!found->is_null(0, 11)) {
-    outbox.name_holds = name_holds(connection.quote_literal(outbox.incarnation),
-                                   connection.quote_literal(std::string(found->text(0, 10))),
-                                   connection.quote_literal(std::string(found->text(0, 11))));
+    outbox.name_holds = fmt::format("pgtrickle.relay_outbox_name_holds({}, {}, {})",
+                                    connection.quote_literal(outbox.incarnation),
+                                    connection.quote_literal(std::string(found->text(0, 10))),
+                                    connection.quote_literal(std::string(found->text(0, 11))));
   }
 
   TableShape shape;
