@@ -22,7 +22,6 @@ constexpr std::chrono::seconds kStartingCounts{2};
 
 PipelineHooks Coordinator::hooks() {
   PipelineHooks hooks;
-  hooks.lease_valid = [this] { return lease_.valid(BootClock::now()); };
   hooks.lease = &lease_.lease();
   hooks.replay_finished = [this](const ReplayRequest& request, const std::optional<Error>& error) {
     {

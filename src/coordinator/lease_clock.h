@@ -20,8 +20,7 @@ class LeaseClock {
   void renewed(BootClock::time_point asked) { lease_.extend(asked + share_, asked + cut_share_); }
   /// The leases are lost.
   void lost() { lease_.end(); }
-  bool valid(BootClock::time_point now) const { return lease_.holds(now); }
-  /// What the sinks of this instance send under.
+  /// What the pipelines of this instance send under.
   Lease& lease() { return lease_; }
   /// How often to renew: several renewals may fail before the lease runs out.
   std::chrono::milliseconds interval() const { return interval_; }

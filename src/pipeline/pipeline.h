@@ -74,9 +74,8 @@ struct ReplayRequest {
 /// What a pipeline asks of, and tells, the house around it. Called from its threads; must not
 /// block.
 struct PipelineHooks {
-  /// False: this instance may not be the owner any more; deliver nothing until it is true again.
-  std::function<bool()> lease_valid = [] { return true; };
-  /// The same, for the sink: its connections end with it.
+  /// While it does not hold, this instance may not be the owner any more: nothing is delivered, and
+  /// the sink's connections end with it.
   Lease* lease = &Lease::endless();
   std::function<void(const ReplayRequest&, const std::optional<Error>&)> replay_finished =
       [](const ReplayRequest&, const std::optional<Error>&) {};

@@ -84,7 +84,7 @@ Result<bool> Pipeline::retry_some(std::stop_token stop) {
   if (letters.empty()) return true;
   letters.resize(allowance(letters.size(), stop));
   // While it waited, another instance may have become the owner and sent them.
-  if (letters.empty() || !hooks_.lease_valid()) return true;
+  if (letters.empty() || !hooks_.lease->holds()) return true;
   std::vector<std::vector<Header>> headers(letters.size());
   std::vector<Message> messages;
   for (std::size_t i = 0; i < letters.size(); ++i) {

@@ -101,7 +101,7 @@ bool Pipeline::open_sink(std::stop_token stop) {
 
 /// Waits while this instance may send nothing. False: the pipeline is to stop.
 bool Pipeline::wait_for_lease(std::stop_token stop) {
-  while (!hooks_.lease_valid()) {
+  while (!hooks_.lease->holds()) {
     if (!wait_for(kLeaseCheck, stop)) return false;
   }
   return true;

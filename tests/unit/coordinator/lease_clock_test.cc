@@ -11,15 +11,15 @@ using std::chrono::milliseconds;
 const BootClock::time_point kAsked{std::chrono::hours(1)};
 
 TEST(LeaseClock, IsNotValidBeforeTheFirstRenewal) {
-  EXPECT_FALSE(LeaseClock(milliseconds(5000)).valid(kAsked));
+  EXPECT_FALSE(LeaseClock(milliseconds(5000)).lease().holds(kAsked));
 }
 
 TEST(LeaseClock, IsNotValidOnceTheLeasesAreLost) {
   LeaseClock lease(milliseconds(5000));
   lease.renewed(kAsked);
-  EXPECT_TRUE(lease.valid(kAsked));
+  EXPECT_TRUE(lease.lease().holds(kAsked));
   lease.lost();
-  EXPECT_FALSE(lease.valid(kAsked));
+  EXPECT_FALSE(lease.lease().holds(kAsked));
 }
 
 RC_GTEST_PROP(LeaseClock, EndsBeforeAnotherInstanceMayTakeOver, ()) {
@@ -27,9 +27,9 @@ RC_GTEST_PROP(LeaseClock, EndsBeforeAnotherInstanceMayTakeOver, ()) {
   LeaseClock lease(timeout);
   lease.renewed(kAsked);
   // The database wrote the renewal no earlier than it was asked for.
-  RC_ASSERT(!lease.valid(kAsked + timeout - timeout / 20));
+  RC_ASSERT(!lease.lease().holds(kAsked + timeout - timeout / 20));
   // The server ends a session that is silent for so long, and with it the leases.
-  RC_ASSERT(!lease.valid(kAsked + milliseconds(5000)));
+  RC_ASSERT(!lease.lease().holds(kAsked + milliseconds(5000)));
   // The same holds for its connections, which outlive it for as long as answers may take.
   RC_ASSERT(lease.lease().is_cut(kAsked + timeout - timeout / 20));
   RC_ASSERT(lease.lease().is_cut(kAsked + milliseconds(4750)));
@@ -38,7 +38,7 @@ RC_GTEST_PROP(LeaseClock, EndsBeforeAnotherInstanceMayTakeOver, ()) {
 RC_GTEST_PROP(LeaseClock, OutlivesSevenRenewalsThatFail, ()) {
   LeaseClock lease(milliseconds(*rc::gen::inRange(100, 3'600'000)));
   lease.renewed(kAsked);
-  RC_ASSERT(lease.valid(kAsked + 8 * lease.interval()));
+  RC_ASSERT(lease.lease().holds(kAsked + 8 * lease.interval()));
 }
 
 }  // namespace

@@ -304,14 +304,14 @@ TEST_F(PipelineTest, StopsAndCommitsNothingWhenItIsFenced) {
 }
 
 TEST_F(PipelineTest, SendsNothingWhileItsLeaseIsNotValid) {
-  std::atomic<bool> valid = false;
-  hooks_.lease_valid = [&] { return valid.load(); };
+  Lease lease;
+  hooks_.lease = &lease;
   auto pipeline = make();
   pipeline->start();
   feed_->publish(10);
   ASSERT_TRUE(eventually([&] { return pipeline->report().has_work; }));
   EXPECT_TRUE(broker_->all().empty());
-  valid = true;
+  lease.extend(BootClock::time_point::max(), BootClock::time_point::max());
   ASSERT_TRUE(eventually([&] { return feed_->settled() == 10; }));
 }
 
