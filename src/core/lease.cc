@@ -1,16 +1,11 @@
 #include "core/lease.h"
 
-#include <fmt/core.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <ctime>
-#include <system_error>
 #include <vector>
 
 namespace relay {
@@ -62,10 +57,6 @@ void give_back(Target* target) {
   all.unused.push_back(target);
 }
 
-int cut_signal() {
-  return SIGRTMIN;
-}
-
 /// Ends a TCP connection at once and drops what was not sent; ends any other socket for us.
 void cut(int socket) {
   sockaddr nowhere{};
@@ -83,22 +74,6 @@ void on_signal(int, siginfo_t* info, void*) {
   const int socket = target->socket;
   if (lease != nullptr && socket >= 0 && lease->is_cut()) cut(socket);
   errno = saved;
-}
-
-void prepare_signal() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    struct sigaction action {};
-    action.sa_sigaction = &on_signal;
-    action.sa_flags = SA_SIGINFO | SA_RESTART;
-    sigemptyset(&action.sa_mask);
-    ::sigaction(cut_signal(), &action, nullptr);
-  });
-  // Libraries block all signals in threads of theirs.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, cut_signal());
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
 }  // namespace
@@ -138,21 +113,11 @@ Result<std::unique_ptr<SocketCutter>> SocketCutter::make(Lease& lease, int socke
   // What the kernel holds back for a slow peer arrives although the process is frozen.
   constexpr int kMostUnsent = 128 << 10;
   ::setsockopt(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kMostUnsent, sizeof kMostUnsent);
-  prepare_signal();
   std::unique_ptr<SocketCutter> cutter(new SocketCutter(lease, take_target(lease, socket)));
-  sigevent event{};
-  event.sigev_notify = SIGEV_THREAD_ID;
-  event.sigev_signo = cut_signal();
-  event.sigev_value.sival_ptr = cutter->target_;
-  event._sigev_un._tid = ::gettid();
-  if (::timer_create(CLOCK_BOOTTIME, &event, &cutter->timer_) != 0) {
-    const int error = errno;
-    give_back(cutter->target_);
-    cutter->target_ = nullptr;
-    return fail(ErrorClass::transient, "no_timer",
-                fmt::format("cannot make a timer: {}", std::generic_category().message(error)),
-                "raise the limit of pending signals (ulimit -i) of the relay's user");
-  }
+  auto timer = ThreadTimer::make(ThreadTimer::Use::lease, {&on_signal, SA_RESTART}, CLOCK_BOOTTIME,
+                                 cutter->target_);
+  if (!timer) return fail(timer.error());
+  cutter->timer_ = std::move(*timer);
   const std::lock_guard lock(lease.mutex_);
   lease.cutters_.insert(cutter.get());
   cutter->arm(lease.cut_);
@@ -160,23 +125,16 @@ Result<std::unique_ptr<SocketCutter>> SocketCutter::make(Lease& lease, int socke
 }
 
 SocketCutter::~SocketCutter() {
-  if (target_ == nullptr) return;
   {
     const std::lock_guard lock(lease_.mutex_);
     lease_.cutters_.erase(this);
   }
-  ::timer_delete(timer_);
+  timer_.reset();
   give_back(target_);
 }
 
 void SocketCutter::arm(BootClock::time_point at) const {
-  using std::chrono::nanoseconds;
-  // A time of zero would disarm it.
-  const auto due = std::max(at.time_since_epoch(), nanoseconds(1));
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(due);
-  itimerspec time{};
-  time.it_value = {.tv_sec = seconds.count(), .tv_nsec = (due - seconds).count()};
-  ::timer_settime(timer_, TIMER_ABSTIME, &time, nullptr);
+  timer_->run_out_at(at.time_since_epoch());
 }
 
 }  // namespace relay

@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "core/error.h"
+#include "core/thread_timer.h"
 
 namespace relay {
 
@@ -81,8 +82,8 @@ class SocketCutter {
   void arm(BootClock::time_point at) const;
 
   Lease& lease_;
-  Target* target_;
-  void* timer_ = nullptr;
+  Target* const target_;
+  std::unique_ptr<ThreadTimer> timer_;
 };
 
 }  // namespace relay

@@ -2,9 +2,11 @@
 
 #include <chrono>
 #include <memory>
+#include <utility>
 
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/thread_timer.h"
 
 namespace relay::nats {
 
@@ -15,17 +17,15 @@ class CallLimit {
  public:
   /// Transient: the kernel has no timer to spare.
   static Result<std::unique_ptr<CallLimit>> make(std::chrono::milliseconds after);
-  ~CallLimit();
-  CallLimit(const CallLimit&) = delete;
-  CallLimit& operator=(const CallLimit&) = delete;
 
   bool passed() const { return end_.passed(); }
 
  private:
-  CallLimit(Deadline end, void* timer) : end_(end), timer_(timer) {}
+  CallLimit(Deadline end, std::unique_ptr<ThreadTimer> timer)
+      : end_(end), timer_(std::move(timer)) {}
 
   const Deadline end_;
-  void* const timer_;
+  const std::unique_ptr<ThreadTimer> timer_;
 };
 
 }  // namespace relay::nats
