@@ -3,9 +3,11 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <ctime>
+#include <utility>
 #include <vector>
 
 namespace relay {
@@ -135,6 +137,28 @@ SocketCutter::~SocketCutter() {
 
 void SocketCutter::arm(BootClock::time_point at) const {
   timer_->run_out_at(at.time_since_epoch());
+}
+
+int LeasedSockets::open(int domain, int type, int protocol) {
+  const int socket = ::socket(domain, type | SOCK_CLOEXEC, protocol);
+  if (socket < 0) return socket;
+  auto cutter = SocketCutter::make(lease_, socket);
+  if (!cutter) {
+    ::close(socket);
+    errno = ECANCELED;
+    return -1;
+  }
+  const std::lock_guard lock(mutex_);
+  cutters_[socket] = std::move(*cutter);
+  return socket;
+}
+
+int LeasedSockets::close(int socket) {
+  {
+    const std::lock_guard lock(mutex_);
+    cutters_.erase(socket);
+  }
+  return ::close(socket);
 }
 
 }  // namespace relay

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "core/error.h"
@@ -84,6 +85,24 @@ class SocketCutter {
   Lease& lease_;
   Target* const target_;
   std::unique_ptr<ThreadTimer> timer_;
+};
+
+/// The sockets of a library that opens and closes them through callbacks: each ends with the lease,
+/// and there are no new ones without it. Any thread; a socket is opened by the one that writes to
+/// it.
+class LeasedSockets {
+ public:
+  explicit LeasedSockets(Lease& lease) : lease_(lease) {}
+
+  /// As socket(2), close-on-exec; -1, with `errno`, also where the lease is over.
+  int open(int domain, int type, int protocol);
+  /// As close(2).
+  int close(int socket);
+
+ private:
+  Lease& lease_;
+  std::mutex mutex_;
+  std::unordered_map<int, std::unique_ptr<SocketCutter>> cutters_;  // guarded by mutex_
 };
 
 }  // namespace relay

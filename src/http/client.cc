@@ -3,11 +3,9 @@
 #include <curl/curl.h>
 #include <fmt/core.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -44,12 +42,6 @@ bool starts_with_name(std::string_view line, std::string_view name) {
          equal_ignoring_case(line.substr(0, name.size()), name);
 }
 
-/// The sockets of a client, which end with its lease.
-struct Sockets {
-  Lease& lease;
-  std::map<curl_socket_t, std::unique_ptr<SocketCutter>> cutters = {};
-};
-
 /// One request under way, and the handle that carries one after the other.
 struct Transfer {
   Easy easy{curl_easy_init()};
@@ -58,7 +50,7 @@ struct Transfer {
   std::size_t max_bytes = 0;
   std::size_t header_bytes = 0;
   bool allow_private = true;
-  Sockets* sockets = nullptr;
+  LeasedSockets* sockets = nullptr;
   std::string refused_address;
   char why[CURL_ERROR_SIZE] = "";
 };
@@ -93,20 +85,11 @@ curl_socket_t open_socket(void* user, curlsocktype, curl_sockaddr* to) {
     transfer.refused_address = address_text(to->addr);
     return CURL_SOCKET_BAD;
   }
-  const int socket = ::socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
-  if (socket < 0) return CURL_SOCKET_BAD;
-  auto cutter = SocketCutter::make(transfer.sockets->lease, socket);
-  if (!cutter) {
-    ::close(socket);
-    return CURL_SOCKET_BAD;
-  }
-  transfer.sockets->cutters[socket] = std::move(*cutter);
-  return socket;
+  return transfer.sockets->open(to->family, to->socktype, to->protocol);
 }
 
 int close_socket(void* user, curl_socket_t socket) {
-  static_cast<Sockets*>(user)->cutters.erase(socket);
-  return ::close(socket);
+  return static_cast<LeasedSockets*>(user)->close(socket);
 }
 
 Error no_response(const Transfer& transfer, CURLcode code) {
@@ -190,7 +173,7 @@ bool is_header_value(std::string_view value) {
 
 struct Client::Impl {
   Impl(ClientOptions given, Lease& lease)
-      : options(std::move(given)), sockets{lease}, multi(curl_multi_init()) {
+      : options(std::move(given)), sockets(lease), multi(curl_multi_init()) {
     const auto most = static_cast<long>(options.max_connections);
     curl_multi_setopt(multi.get(), CURLMOPT_MAXCONNECTS, most);
     curl_multi_setopt(multi.get(), CURLMOPT_MAX_TOTAL_CONNECTIONS, most);
@@ -336,7 +319,7 @@ struct Client::Impl {
   }
 
   const ClientOptions options;
-  Sockets sockets;  // before the handles: they close what they still have open
+  LeasedSockets sockets;  // before the handles: they close what they still have open
   Multi multi;
   std::vector<std::unique_ptr<Transfer>> busy;
   std::vector<std::unique_ptr<Transfer>> idle;

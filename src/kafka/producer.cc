@@ -1,12 +1,9 @@
 #include "kafka/producer.h"
 
 #include <librdkafka/rdkafka.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
 
 #include "kafka/errors.h"
@@ -26,26 +23,11 @@ struct Producer::Callbacks {
 
   // Called by the library's thread that connects to a broker, and writes to it.
   static int open_socket(int domain, int type, int protocol, void* opaque) {
-    auto& producer = *static_cast<Producer*>(static_cast<ClientEvents*>(opaque)->owner);
-    const int socket = ::socket(domain, type | SOCK_CLOEXEC, protocol);
-    if (socket < 0) return socket;
-    auto cutter = SocketCutter::make(producer.lease_, socket);
-    if (!cutter) {
-      ::close(socket);
-      errno = ECANCELED;
-      return -1;
-    }
-    const std::lock_guard lock(producer.cutters_mutex_);
-    producer.cutters_[socket] = std::move(*cutter);
-    return socket;
+    return sockets(opaque).open(domain, type, protocol);
   }
-  static int close_socket(int socket, void* opaque) {
-    auto& producer = *static_cast<Producer*>(static_cast<ClientEvents*>(opaque)->owner);
-    {
-      const std::lock_guard lock(producer.cutters_mutex_);
-      producer.cutters_.erase(socket);
-    }
-    return ::close(socket);
+  static int close_socket(int socket, void* opaque) { return sockets(opaque).close(socket); }
+  static LeasedSockets& sockets(void* opaque) {
+    return static_cast<Producer*>(static_cast<ClientEvents*>(opaque)->owner)->sockets_;
   }
 };
 

@@ -5,7 +5,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <stop_token>
@@ -89,15 +88,13 @@ class Producer {
   struct Callbacks;
 
   Producer(const SinkOptions& options, Batching batching, Lease& lease)
-      : options_(options), batching_(batching), lease_(lease) {}
+      : options_(options), batching_(batching), sockets_(lease) {}
   Result<void> start();
   rd_kafka_topic_s* topic(std::string_view name);
 
   const SinkOptions& options_;
   const Batching batching_;
-  Lease& lease_;
-  std::mutex cutters_mutex_;
-  std::map<int, std::unique_ptr<SocketCutter>> cutters_;  // by socket; of the library's threads
+  LeasedSockets sockets_;  // of the library's threads
   ClientEvents events_;
   std::vector<Report> reports_;
   std::size_t in_flight_ = 0;
