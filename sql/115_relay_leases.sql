@@ -119,12 +119,23 @@ end $$;
 comment on function pgtrickle.relay_open_leases(text, text, interval) is
   'For the relay: opens the lease session through which it owns pipelines';
 
+-- An earlier version returns no `ends_in_ms`.
+do $$
+begin
+  if pg_catalog.pg_get_function_result(
+       pg_catalog.to_regprocedure('pgtrickle.relay_renew_leases(uuid)'))
+     = 'TABLE(worker_id text, state text)' then
+    drop function pgtrickle.relay_renew_leases(uuid);
+  end if;
+end $$;
+
 -- Renews a lease session with all its leases, and ends those of relays that are gone. Returns the
 -- relays of the group: 'live' ones (the caller among them), those whose session this call ended
 -- ('gone', or 'expired'), and 'older' ones: of a version that owns by advisory locks, beside which
--- nothing is taken. Returns nothing when the caller's session was ended: it owns nothing any more.
+-- nothing is taken. `ends_in_ms` says of a live one after how many milliseconds its leases end
+-- unless it renews them. Returns nothing when the caller's session was ended: it owns nothing any more.
 create or replace function pgtrickle.relay_renew_leases(token uuid)
-returns table (worker_id text, state text)
+returns table (worker_id text, state text, ends_in_ms bigint)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -156,10 +167,12 @@ begin
     and not exists (select from pgtrickle.relay_lease_sessions s
                     where s.relay_group_id = i.relay_group_id and s.worker_id = i.worker_id);
   return query
-    select s.worker_id, 'live' from pgtrickle.relay_lease_sessions s
+    select s.worker_id, 'live',
+           ceil(1000 * extract(epoch from s.renewed_at + s.lease_timeout - clock_timestamp()))::bigint
+    from pgtrickle.relay_lease_sessions s
     where s.relay_group_id = mine.relay_group_id
     union all
-    select i.worker_id, 'older' from pgtrickle._older_relays(mine.relay_group_id) i;
+    select i.worker_id, 'older', null from pgtrickle._older_relays(mine.relay_group_id) i;
 end $$;
 comment on function pgtrickle.relay_renew_leases(uuid) is
   'For the relay: renews its leases; no row when they were taken from it';

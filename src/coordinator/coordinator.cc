@@ -20,6 +20,8 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kNumbersEvery{5000};
+/// Between two looks at a lease that is about to end.
+constexpr milliseconds kShortestBeat{20};
 
 std::string make_worker_id() {
   std::array<char, 64> host{};
@@ -38,7 +40,8 @@ Connection::Options connection_options(const config::Settings& settings, std::st
 }
 
 Error schema_hint(Error error) {
-  const bool missing = error.code == "42P01" || error.code == "3F000" || error.code == "42883";
+  const bool missing = error.code == "42P01" || error.code == "3F000" || error.code == "42883" ||
+                       error.code == "42703";
   if (missing) {
     error.error_class = ErrorClass::misconfigured;
     error.remedy = "install the database side first: pgtrickle-relay init --postgres-url ...";
@@ -255,12 +258,17 @@ Result<void> Coordinator::wait_for_change(std::stop_token stop) {
   return {};
 }
 
-/// Renews the leases. What this instance may send until then counts from before it asked.
+/// Renews the leases. What this instance may send until then counts from before it asked. The next
+/// time is the moment when another instance's lease ends, if that is sooner than usual: what it
+/// owned is taken over at once.
 Result<Renewal> Coordinator::renew(std::stop_token stop) {
   const auto asked = BootClock::now();
   next_beat_ = SteadyClock::now() + lease_.interval();
   auto renewal = session_->renew(stop);
-  if (renewal) lease_.renewed(asked);
+  if (!renewal) return renewal;
+  lease_.renewed(asked);
+  const auto sooner = std::max(std::min(renewal->first_end, lease_.interval()), kShortestBeat);
+  next_beat_ = std::min(next_beat_, SteadyClock::now() + sooner);
   return renewal;
 }
 

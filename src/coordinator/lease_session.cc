@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <utility>
@@ -111,7 +112,8 @@ Result<void> LeaseSession::heartbeat(std::stop_token stop) {
 Result<Renewal> LeaseSession::renew(std::stop_token stop) {
   if (const auto beat = heartbeat(stop); !beat) return fail(beat.error());
   const auto relays =
-      query("select worker_id, state from pgtrickle.relay_renew_leases($1::uuid)", {token_}, stop);
+      query("select worker_id, state, ends_in_ms from pgtrickle.relay_renew_leases($1::uuid)",
+            {token_}, stop);
   if (!relays) return fail(relays.error());
   if (relays->empty()) {
     ended_ = true;
@@ -126,6 +128,8 @@ Result<Renewal> LeaseSession::renew(std::stop_token stop) {
     const std::string_view state = relays->text(row, 1);
     if (state == "live") {
       ++renewal.live;
+      renewal.first_end =
+          std::min(renewal.first_end, std::chrono::milliseconds(relays->integer(row, 2)));
     } else {
       auto& list = state == "gone"      ? renewal.gone
                    : state == "expired" ? renewal.expired

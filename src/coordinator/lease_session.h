@@ -44,6 +44,8 @@ struct Renewal {
   std::vector<std::string> gone;     ///< their database session was no longer there
   std::vector<std::string> expired;  ///< they did not renew for their lease timeout
   std::vector<std::string> older;    ///< of a version that owns by advisory locks
+  /// How long until the first lease of a live relay ends, unless that relay renews it.
+  std::chrono::milliseconds first_end = std::chrono::milliseconds::max();
 };
 
 /// The database session behind this instance's leases (sql/115_relay_leases.sql): they end with it.
