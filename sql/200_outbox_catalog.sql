@@ -11,7 +11,7 @@
 --   217_outbox_upkeep.sql    partitions that come and go, dropped tables, upgrade
 --   220_outbox_events.sql    create_outbox, publish
 --
--- For whoever writes a difference into an outbox in its own transaction (stream tables):
+-- For code that writes a difference into an outbox in its own transaction (stream tables):
 --
 --   pgtrickle._outbox_append(
 --     outbox_table        text,      -- pgt_outbox_config.outbox_table_name

@@ -1,8 +1,8 @@
 -- The order of what nested statements wrote.
 --
--- Whoever applies an outbox row after row, by id, must arrive at the table. Between transactions
--- that comes by itself: a row is recorded while it is locked, so whoever changes it next records
--- that later. Inside one statement it does not: a trigger of the user's that writes to the same
+-- A consumer that applies an outbox row after row, by id, must arrive at the table. Between
+-- transactions that comes by itself: a row is recorded while it is locked, so the next change to it
+-- is recorded later. Inside one statement it does not: a trigger of the user's that writes to the same
 -- table (renumbering neighbours, closing the previous version) is a statement of its own, which
 -- ends, and is recorded, before the one that set it off, though it works on rows that the outer one
 -- has just written.
@@ -12,7 +12,7 @@
 -- only have changed row versions that the nested ones had not touched, and at that moment all the
 -- rows are locked by this transaction. It is done from the first nested row on that needs it: one
 -- that deletes a row which the outer statement inserted, or inserts a key which that one deleted.
--- The others stay where they are, so that whoever applies deltas by key is right too (a trigger
+-- The others stay where they are, so that a consumer that applies deltas by key is right too (a trigger
 -- BEFORE INSERT that deletes the row with the same key has done so before).
 --
 -- How it is known what is nested in what: by trigger depth. A statement that is recorded at depth 2
@@ -22,7 +22,7 @@
 --   {"<depth>": ["<tag>", <first id>], ...}|<depth>|<depth>...
 -- A statement that begins at depth d finishes what was noted deeper: that belonged to an earlier
 -- statement at d. It is noted under d from now on, and forgotten at depth 1. (The beginning only
--- appends |d; whoever reads the setting next does the work.) A statement recorded at depth d looks
+-- appends |d; the next statement that reads the setting does the work.) A statement recorded at depth d looks
 -- at what is noted deeper than d, and leaves it noted there, for an INSERT ... ON CONFLICT or a
 -- MERGE is recorded in several parts. Where nothing is nested the setting stays empty
 -- and all this costs two microseconds.

@@ -124,7 +124,7 @@ begin
 end $$;
 
 -- A partitioned table and its partitions, or a table alone. Unlike pg_partition_tree() it locks none of
--- them: those locks last until the end of the transaction, and whoever altered the table would wait
+-- them: those locks last until the end of the transaction, and an ALTER of the table would wait
 -- for them while upkeep waits for the table.
 create or replace function pgtrickle._partition_tree(root oid)
 returns table (relid oid, relkind "char", is_leaf boolean)

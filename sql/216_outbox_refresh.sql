@@ -118,7 +118,7 @@ begin
   where s.outbox_number = number and s.wanted is not null;
 end $$;
 
--- Records all rows of the table anew: whoever reads on from there has the table, whatever went
+-- Records all rows of the table anew: a consumer that reads on from there has the table, whatever went
 -- before. Writers wait meanwhile. Returns the outbox id.
 create or replace function pgtrickle.outbox_full_refresh(name text) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- Retention: deleting the rows of an outbox that are old enough and that nobody needs any more.
+-- Retention: deleting the rows of an outbox that are old enough and not needed any more.
 --
 -- A row goes when it is older than the outbox's retention_hours, is settled (no transaction can
 -- still write a smaller id), and lies at or below every position that holds rows back:
@@ -59,7 +59,7 @@ begin
     look.look_to := null;
   end if;
   if look.look_to is null then
-    -- First the sequence, then the locks: whoever drew an id up to here is among the holders.
+    -- First the sequence, then the locks: every writer that drew an id up to here is among the holders.
     look.look_to := pgtrickle._last_drawn(sequence);
     look.looked_at := clock_timestamp();
     look.holders := array(select w.virtual_transaction from pgtrickle.relay_open_writers(outbox) w);
@@ -349,7 +349,7 @@ begin
 end $$;
 
 -- Deletes one batch of an outbox. A claim check goes with its outbox row; of one that alone is more
--- than a batch the rest, which nobody can reach any more, goes in the next ones. Returns what was
+-- than a batch the rest, which no reader can reach any more, goes in the next ones. Returns what was
 -- done: {"deleted", "delta_rows", "more", "lost", "warnings"}.
 create or replace function pgtrickle._purge_outbox(incarnation uuid, max_rows int,
                                                    delta_left boolean) returns jsonb

@@ -1,12 +1,12 @@
 #include "coordinator/sweep.h"
 
-#include <condition_variable>
 #include <exception>
 #include <random>
 #include <utility>
 
 #include "core/backoff.h"
 #include "core/log.h"
+#include "core/pause.h"
 #include "postgres/array.h"
 
 namespace relay::coordinator {
@@ -100,7 +100,7 @@ void Sweep::forget(const Pipeline& pipeline) {
 }
 
 void Sweep::run(std::stop_token stop) {
-  Backoff pause(milliseconds(100), milliseconds(2000), std::random_device{}());
+  Backoff backoff(milliseconds(100), milliseconds(2000), std::random_device{}());
   while (!stop.stop_requested()) {
     Result<void> ended;
     const auto began = SteadyClock::now();
@@ -112,11 +112,8 @@ void Sweep::run(std::stop_token stop) {
     if (ended || stop.stop_requested()) return;
     // Readers that are awake look for themselves once a second meanwhile.
     log::failure("sweep_failed", "", ended.error());
-    if (SteadyClock::now() - began > std::chrono::seconds(10)) pause.reset();
-    std::mutex idle;
-    std::unique_lock lock(idle);
-    std::condition_variable_any().wait_for(lock, stop, pause.next(milliseconds(50)),
-                                           [] { return false; });
+    if (SteadyClock::now() - began > std::chrono::seconds(10)) backoff.reset();
+    pause(Deadline::after(backoff.next(milliseconds(50))), stop);
   }
 }
 

@@ -24,10 +24,10 @@ class Watcher {
   virtual bool coming_up() const = 0;
 };
 
-/// Decides who is to be told and woken of what was seen of sequences. Nobody sleeps through a
-/// value: one who is awake when it comes and falls asleep without another one is woken once more.
-/// A thousand who sleep on one sequence do not come up together, and keep nobody who sleeps on
-/// another waiting. Pure: no I/O, clock or thread.
+/// Decides which watchers are to be told and woken of what was seen of sequences. No watcher sleeps
+/// through a value: one that is awake when it comes and falls asleep without another one is woken
+/// once more. A thousand that sleep on one sequence do not come up together, and a watcher of
+/// another sequence does not wait for them. Pure: no I/O, clock or thread.
 class WatchList {
  public:
   static constexpr std::size_t kComingUp = 16;

@@ -7,11 +7,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <condition_variable>
 #include <cstring>
 #include <utility>
 
 #include "core/log.h"
+#include "core/pause.h"
 
 namespace relay::file {
 
@@ -21,13 +21,6 @@ namespace {
 
 constexpr milliseconds kLook{20};            // how often a file is looked at for more
 constexpr milliseconds kBetweenWrites{100};  // of the position
-
-void wait(milliseconds time, std::stop_token stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-}
 
 }  // namespace
 
@@ -159,7 +152,7 @@ Result<RecordBatch> FileSource::read(const ReadLimits& limits, Deadline deadline
       if (current_->ended) continue;
     }
     if (!batch.empty() || deadline.passed() || stop.stop_requested()) break;
-    wait(std::min(kLook, deadline.left()), stop);
+    pause(deadline.earlier(Deadline::after(kLook)), stop);
   }
   return batch;
 }

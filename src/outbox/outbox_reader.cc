@@ -3,9 +3,9 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <utility>
 
+#include "core/pause.h"
 #include "outbox/payload_decoder.h"
 
 namespace relay::outbox {
@@ -215,7 +215,7 @@ Result<bool> OutboxReader::wait_for_writers(Deadline deadline, std::stop_token s
                                        kShortestPause, kLongestPause);
     // Far from the tail a gap is old: it is looked at at once.
     const bool at_once = rounds_ == 0 && behind_ != 0 && known() - behind_ >= kFarFromTail;
-    if (!at_once && !pause(pause_time, stop)) return false;
+    if (!at_once && !pause(Deadline::after(pause_time), stop)) return false;
     // Most writers commit within a millisecond of drawing an id.
     if (rounds_++ == 0 && behind_ == 0) return true;
     auto lease = borrow(stop);
@@ -279,14 +279,6 @@ void OutboxReader::note_handed_out(const RecordBatch& batch) {
   const Record& record = batch.records.back();
   last_ = Position{record.id, record.row, std::string(record.mark)};
   if (last_.id >= skipped_.last()) skipped_.clear();
-}
-
-bool OutboxReader::pause(milliseconds time, std::stop_token stop) const {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, stop, time, [] { return false; });
-  return !stop.stop_requested();
 }
 
 Result<std::int64_t> OutboxReader::rows_beyond(std::stop_token stop) {

@@ -114,7 +114,6 @@ class OutboxReader final : private postgres::Keeper {
   const std::shared_ptr<const TableShape>& shape_of(const OutboxRow& row);
   void note_handed_out(const RecordBatch& batch);
   std::int64_t known() const;
-  bool pause(std::chrono::milliseconds time, std::stop_token stop) const;
 
   postgres::Pool& pool_;
   const std::shared_ptr<Wake> wake_;

@@ -1,6 +1,7 @@
 #include "outbox/payload_decoder.h"
 
 #include <fmt/core.h>
+#include <simdjson.h>
 
 #include <charconv>
 #include <string>
@@ -63,33 +64,6 @@ bool take_field(std::string_view name, std::string_view value, Decoded& decoded)
   return decoded.bad_field.empty();
 }
 
-/// What stands between the quotes of a JSON string. PostgreSQL escapes quotes, backslashes and
-/// control characters, and writes all others as they are.
-std::string unescaped(std::string_view raw) {
-  constexpr std::string_view kLetters = "bfnrt";
-  constexpr std::string_view kMeanings = "\b\f\n\r\t";
-  std::string text;
-  while (!raw.empty()) {
-    if (raw.front() != '\\' || raw.size() < 2) {
-      text += raw.front();
-      raw.remove_prefix(1);
-      continue;
-    }
-    const char escape = raw[1];
-    raw.remove_prefix(2);
-    if (escape == 'u' && raw.size() >= 4) {
-      int code = 0;
-      std::from_chars(raw.data(), raw.data() + 4, code, 16);
-      text += static_cast<char>(code);
-      raw.remove_prefix(4);
-    } else {
-      const auto letter = kLetters.find(escape);
-      text += letter == std::string_view::npos ? escape : kMeanings[letter];
-    }
-  }
-  return text;
-}
-
 tl::unexpected<Error> malformed(std::string_view why) {
   return fail(ErrorClass::rejected, "payload_malformed",
               fmt::format("the outbox row's payload cannot be read: {}", why),
@@ -120,16 +94,15 @@ Result<Payload> decode_payload(std::string_view text) {
 }
 
 bool read_texts(std::string_view array, std::vector<std::string>& texts) {
-  JsonScanner scanner(array);
-  if (!scanner.take('[')) return false;
-  if (scanner.take(']')) return scanner.at_end();
-  while (true) {
-    std::string_view raw;
-    if (!scanner.take_string(raw)) return false;
-    texts.push_back(unescaped(raw));
-    if (scanner.take(']')) return scanner.at_end();
-    if (!scanner.take(',')) return false;
+  simdjson::dom::parser parser;
+  simdjson::dom::array elements;
+  if (parser.parse(array.data(), array.size()).get(elements)) return false;
+  for (const simdjson::dom::element element : elements) {
+    std::string_view text;
+    if (element.get(text)) return false;
+    texts.emplace_back(text);
   }
+  return true;
 }
 
 std::string_view find_field(std::string_view object, std::string_view name) {

@@ -3,11 +3,10 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
 #include <utility>
 
 #include "core/log.h"
+#include "core/pause.h"
 #include "outbox/look.h"
 #include "pg_outbox/table_start.h"
 
@@ -29,13 +28,6 @@ postgres::Connection::Options session(const Options& options, const std::string&
   session.connect_timeout = options.connect_timeout;
   session.host_credentials = options.host_credentials;
   return session;
-}
-
-void wait(Deadline deadline, std::stop_token stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_until(lock, std::move(stop), deadline.at(), [] { return false; });
 }
 
 int digit(char c) {
@@ -137,9 +129,9 @@ Result<RecordBatch> TableSource::read(const ReadLimits& limits, Deadline deadlin
       }
     }
     if (again) continue;
-    const auto pause = horizon_.waiting() ? kWaitForWriters : options_.poll_interval;
-    wait(deadline.earlier(Deadline::after(pause)), stop);
-    if (deadline.passed() || stop.stop_requested()) return RecordBatch();
+    const auto wait = horizon_.waiting() ? kWaitForWriters : options_.poll_interval;
+    if (!pause(deadline.earlier(Deadline::after(wait)), stop)) return RecordBatch();
+    if (deadline.passed()) return RecordBatch();
   }
 }
 

@@ -2,9 +2,7 @@
 
 #include <fmt/core.h>
 
-#include <condition_variable>
-#include <mutex>
-
+#include "core/pause.h"
 #include "outbox/horizon.h"
 #include "outbox/look.h"
 
@@ -23,13 +21,6 @@ constexpr std::chrono::minutes kWholeTable{10};
 /// A new position stands before the id of its start.
 postgres::Param behind(std::int64_t id) {
   return std::to_string(id + 1);
-}
-
-void pause(std::chrono::milliseconds time, std::stop_token stop) {
-  std::mutex mutex;
-  std::condition_variable_any never;
-  std::unique_lock lock(mutex);
-  never.wait_for(lock, std::move(stop), time, [] { return false; });
 }
 
 /// An id up to which every row is visible to the next statement, or will never be; 0 where a writer
@@ -51,7 +42,7 @@ Result<std::int64_t> settled_soon(Connection& connection, const TableInfo& table
     if (!horizon.waiting() || patience.passed() || stop.stop_requested()) {
       return horizon.settled();
     }
-    pause(kLookEvery, stop);
+    pause(Deadline::after(kLookEvery), stop);
   }
 }
 
