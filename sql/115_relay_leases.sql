@@ -49,6 +49,31 @@ create or replace function pgtrickle._lease_mark(token uuid) returns bigint
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select hashtextextended('pgtrickle lease ' || token::text, 0); $$;
 
+-- The advisory locks of this database, by the session that holds them.
+create or replace function pgtrickle._lease_marks() returns table (pid int, mark bigint)
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  select l.pid, (l.classid::bigint << 32) | l.objid::bigint
+  from pg_locks l
+  where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+    and l.database = (select d.oid from pg_database d where d.datname = current_database());
+$$;
+
+-- The lease sessions whose relay is there and has renewed in time.
+create or replace function pgtrickle._live_lease_sessions()
+returns setof pgtrickle.relay_lease_sessions
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  with marks as materialized (
+    select * from pgtrickle._lease_marks()
+  )
+  select s.*
+  from pgtrickle.relay_lease_sessions s
+  where s.renewed_at + s.lease_timeout >= clock_timestamp()
+    and exists (select from marks m
+                where m.pid = s.backend_pid and m.mark = pgtrickle._lease_mark(s.token));
+$$;
+
 -- The caller's lease session, kept from being ended until this transaction ends; null where it was
 -- ended, or belongs to another database session.
 create or replace function pgtrickle._own_lease_session(token uuid)
@@ -71,10 +96,7 @@ as $$
 begin
   return query
   with marks as materialized (
-    select l.pid, (l.classid::bigint << 32) | l.objid::bigint as mark
-    from pg_locks l
-    where l.locktype = 'advisory' and l.objsubid = 1 and l.granted
-      and l.database = (select d.oid from pg_database d where d.datname = current_database())
+    select * from pgtrickle._lease_marks()
   ), ended as (
     select s.token
     from pgtrickle.relay_lease_sessions s

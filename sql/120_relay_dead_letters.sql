@@ -1,7 +1,8 @@
 -- Dead letters: messages that no retry can deliver, with everything that sending them again takes.
 --
 -- The relay writes them, in the transaction that moves the position past them. While one is
--- unresolved it is the only one of its message: storing it again raises its attempts. A retry is
+-- unresolved it is the only one of its message: storing it again raises its attempts. Messages from
+-- brokers may share an id: those of another payload or key are other messages. A retry is
 -- asked for here and done by the relay that owns the pipeline; it never moves the position.
 
 create table if not exists pgtrickle.relay_dlq (
@@ -31,8 +32,11 @@ comment on table pgtrickle.relay_dlq is
 
 -- Of ids and keys the digests: an index takes no text of more than 2,704 bytes.
 drop index if exists pgtrickle.relay_dlq_unresolved;
-create unique index if not exists relay_dlq_unresolved_id
-  on pgtrickle.relay_dlq (relay_group_id, pipeline, md5(message_id)) where resolved_at is null;
+drop index if exists pgtrickle.relay_dlq_unresolved_id;
+create unique index if not exists relay_dlq_unresolved_message
+  on pgtrickle.relay_dlq (relay_group_id, pipeline, md5(message_id), coalesce(md5(payload), ''),
+                          coalesce(md5(key), ''))
+  where resolved_at is null;
 create index if not exists relay_dlq_retry_requested
   on pgtrickle.relay_dlq (pipeline, id)
   where resolved_at is null and retry_requested_at is not null;
@@ -41,6 +45,18 @@ create index if not exists relay_dlq_pipeline_key_digest
   on pgtrickle.relay_dlq (relay_group_id, pipeline, md5(key)) where resolved_at is null;
 create index if not exists relay_dlq_resolved
   on pgtrickle.relay_dlq (resolved_at) where resolved_at is not null;
+
+-- A payload as people read it.
+create or replace function pgtrickle.relay_payload_text(payload bytea) returns text
+language plpgsql immutable strict set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return convert_from(payload, 'UTF8');
+exception when others then
+  return payload::text;
+end $$;
+comment on function pgtrickle.relay_payload_text(bytea) is
+  E'The text of a payload that is UTF-8; else \\x and hexadecimal digits';
 
 -- Raises a clear error unless there is such a dead letter and it is unresolved.
 create or replace function pgtrickle._require_dead_letter(id bigint) returns void

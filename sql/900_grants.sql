@@ -133,6 +133,7 @@ begin
         'relay_claim_position', 'relay_commit_position', 'relay_rewind_position',
         'relay_open_leases', 'relay_renew_leases', 'relay_take_leases', 'relay_release_leases',
         'relay_close_leases',
+        'relay_instances_now', 'relay_pipelines_now', 'relay_payload_text',
         'relay_resolve_outbox', 'relay_open_writers', 'relay_blockers', 'outbox_status', 'outbox_rows',
         'outbox_rows_consumed', 'relay_housekeeping', 'stream_tables_due', 'refresh_stream_table',
         'list_relay_configs', 'get_relay_config', 'enable_relay', 'disable_relay', 'pause_relay',

@@ -61,17 +61,41 @@ void print_table(const postgres::Rows& rows) {
   }
 }
 
-int print_query(const Context& context, postgres::Connection& connection, const std::string& sql,
-                std::initializer_list<postgres::Param> params) {
-  const std::string text =
-      context.json ? "select coalesce(json_agg(t), '[]')::text from (" + sql + ") t" : sql;
-  const auto rows = connection.query(text, params, Deadline::after(kTimeout), {});
-  if (!rows) return failed(rows.error());
-  if (context.json) {
-    fmt::print("{}\n", config::redacted_rows(rows->text(0, 0)));
-  } else {
-    print_table(*rows);
+void print_record(const postgres::Rows& rows) {
+  const int columns = rows.get() ? PQnfields(rows.get()) : 0;
+  std::size_t widest = 0;
+  for (int column = 0; column < columns; ++column) {
+    widest = std::max(widest, width(PQfname(rows.get(), column)));
   }
+  for (int row = 0; row < rows.size(); ++row) {
+    if (row > 0) std::fputc('\n', stdout);
+    for (int column = 0; column < columns; ++column) {
+      if (rows.is_null(row, column)) continue;
+      const std::string_view name = PQfname(rows.get(), column);
+      print_padded(name, widest, false);
+      fmt::print("{}\n", config::redacted_column(name, rows.text(row, column)));
+    }
+  }
+}
+
+int print_json(postgres::Connection& connection, std::string_view sql,
+               std::initializer_list<postgres::Param> params) {
+  const auto rows = connection.query(sql, params, Deadline::after(kTimeout), {});
+  if (!rows) return failed(rows.error());
+  fmt::print("{}\n", config::redacted_rows(rows->text(0, 0)));
+  return kOk;
+}
+
+int print_query(const Context& context, postgres::Connection& connection, std::string_view sql,
+                std::initializer_list<postgres::Param> params) {
+  if (context.json) {
+    return print_json(connection,
+                      fmt::format("select coalesce(json_agg(t), '[]')::text from ({}) t", sql),
+                      params);
+  }
+  const auto rows = connection.query(sql, params, Deadline::after(kTimeout), {});
+  if (!rows) return failed(rows.error());
+  print_table(*rows);
   return kOk;
 }
 

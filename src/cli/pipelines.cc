@@ -14,19 +14,35 @@ namespace {
 constexpr std::chrono::seconds kTimeout{30};
 
 constexpr std::string_view kList =
-    "select p.name, p.direction, p.enabled, coalesce(s.state, 'none') as state, "
-    "s.relay_group_id as \"group\", s.worker_id as owner, s.last_change_id as position, s.lag, "
-    "s.last_error from pgtrickle.relay_pipelines p "
-    "left join pgtrickle.relay_pipeline_status s on s.pipeline = p.name ";
+    "select p.pipeline as name, p.direction, p.enabled, p.state, p.relay_group_id as \"group\", "
+    "p.owner, p.position, p.lag, p.last_error from pgtrickle.relay_pipelines_now() p "
+    "where p.direction is not null order by 1, 5";
 
-// What is wrong with the outbox of a status `s`: the one whose position moved last. A pipeline that
-// was given another outbox has positions of both.
-constexpr std::string_view kOutboxProblem =
-    "(select c.outbox_table_name || ': ' || c.problem "
-    "from pgtrickle.relay_consumer_offsets o "
-    "join pgtrickle.pgt_outbox_config c on c.incarnation = o.incarnation "
-    "where o.pipeline_id = s.pipeline and o.relay_group_id = s.relay_group_id "
-    "order by o.updated_at desc limit 1) as outbox_problem";
+constexpr std::string_view kOne =
+    "select p.name, p.direction, p.enabled, n.state, n.relay_group_id as \"group\", n.owner, "
+    "n.since, n.position, n.lag, n.lag_exact, n.dead_letters, n.error_class, n.last_error, "
+    "n.remedy, n.outbox_problem, p.config from pgtrickle.relay_pipelines p "
+    "left join pgtrickle.relay_pipelines_now() n on n.pipeline = p.name where p.name = $1";
+
+constexpr std::string_view kInstances =
+    "select relay_group_id as \"group\", worker_id as instance, version, "
+    "case when alive then 'alive' else 'gone' end as state, "
+    "case when alive then date_trunc('second', clock_timestamp() - started_at) end as up, "
+    "round(extract(epoch from clock_timestamp() - heartbeat_at)::numeric, 1) as heartbeat_age_s "
+    "from pgtrickle.relay_instances_now() order by 1, alive desc, 2";
+
+constexpr std::string_view kPipelines =
+    "select pipeline, relay_group_id as \"group\", state, position, "
+    "case when lag_exact then lag::text else 'about ' || lag end as lag, "
+    "date_trunc('second', greatest(clock_timestamp() - since, '0')) as since, dead_letters, "
+    "last_error, remedy, outbox_problem from pgtrickle.relay_pipelines_now() order by 1, 2";
+
+constexpr std::string_view kEverything =
+    "select json_build_object("
+    "'relay_running', exists (select from pgtrickle.relay_instances_now() where alive), "
+    "'instances', (select coalesce(json_agg(i), '[]') from pgtrickle.relay_instances_now() i), "
+    "'pipelines', (select coalesce(json_agg(p), '[]') from pgtrickle.relay_pipelines_now() p), "
+    "'dead_letters', (select count(*) from pgtrickle.relay_dlq where resolved_at is null))::text";
 
 /// The SQL function behind each action that changes something.
 const std::map<std::string, std::string, std::less<>> kChanges = {
@@ -60,14 +76,21 @@ int change(const Context& context, postgres::Connection& connection,
   return kOk;
 }
 
+/// Whether any relay is alive, or the error.
+Result<bool> relay_runs(postgres::Connection& connection) {
+  const auto alive =
+      connection.query("select exists (select from pgtrickle.relay_instances_now() where alive)",
+                       {}, Deadline::after(kTimeout), {});
+  if (!alive) return fail(alive.error());
+  return alive->boolean(0, 0);
+}
+
 }  // namespace
 
 int pipelines(const Context& context, const PipelineArguments& arguments) {
   auto connection = connect(context);
   if (!connection) return failed(connection.error());
-  if (arguments.action == "list") {
-    return print_query(context, **connection, std::string(kList) + "order by p.name", {});
-  }
+  if (arguments.action == "list") return print_query(context, **connection, kList, {});
   if (arguments.action != "show") return change(context, **connection, arguments);
   const auto known = (*connection)
                          ->query("select 1 from pgtrickle.relay_pipelines where name = $1",
@@ -80,51 +103,23 @@ int pipelines(const Context& context, const PipelineArguments& arguments) {
                    "`pgtrickle-relay pipelines list` names those that there are",
                    {}});
   }
-  return print_query(context, **connection,
-                     "select p.name, p.direction, p.enabled, s.state, s.worker_id as owner, "
-                     "s.since, s.last_change_id as position, s.lag, s.error_class, s.last_error, "
-                     "s.remedy, p.config from pgtrickle.relay_pipelines p "
-                     "left join pgtrickle.relay_pipeline_status s on s.pipeline = p.name "
-                     "where p.name = $1",
-                     {arguments.name});
+  return print_query(context, **connection, kOne, {arguments.name});
 }
 
 int status(const Context& context) {
   auto connection = connect(context);
   if (!connection) return failed(connection.error());
-  if (context.json) {
-    return print_query(
-        context, **connection,
-        fmt::format(
-            "select (select coalesce(json_agg(i), '[]') from pgtrickle.relay_instances i) as "
-            "instances, (select coalesce(json_agg(w), '[]') from (select s.*, {} "
-            "from pgtrickle.relay_pipeline_status s) w) as pipelines, "
-            "(select count(*) from pgtrickle.relay_dlq where resolved_at is null) as dead_letters",
-            kOutboxProblem),
-        {});
+  if (context.json) return print_json(**connection, kEverything);
+  const auto runs = relay_runs(**connection);
+  if (!runs) return failed(runs.error());
+  if (!*runs) {
+    fmt::print(
+        "No relay is running: nothing is delivered until `pgtrickle-relay run` is started.\n\n");
   }
   fmt::print("Instances\n");
-  int code = print_query(
-      context, **connection,
-      "select relay_group_id as \"group\", worker_id as instance, version, "
-      "date_trunc('second', clock_timestamp() - started_at) as up, "
-      "round(extract(epoch from clock_timestamp() - heartbeat_at)::numeric, 1) as heartbeat_age_s "
-      "from pgtrickle.relay_instances order by 1, 2",
-      {});
-  if (code != kOk) return code;
+  if (const int code = print_query(context, **connection, kInstances, {}); code != kOk) return code;
   fmt::print("\nPipelines\n");
-  code = print_query(
-      context, **connection,
-      fmt::format(
-          "select s.pipeline, s.relay_group_id as \"group\", s.state, "
-          "s.last_change_id as position, s.lag, "
-          "date_trunc('second', clock_timestamp() - s.since) as since, "
-          "(select count(*) from pgtrickle.relay_dlq d where d.pipeline = s.pipeline "
-          "and d.relay_group_id = s.relay_group_id and d.resolved_at is null) as dead_letters, "
-          "s.last_error, s.remedy, {} from pgtrickle.relay_pipeline_status s order by 1, 2",
-          kOutboxProblem),
-      {});
-  return code;
+  return print_query(context, **connection, kPipelines, {});
 }
 
 }  // namespace relay::cli

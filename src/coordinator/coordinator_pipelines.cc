@@ -74,7 +74,7 @@ Result<void> Coordinator::settle_stopped(std::stop_token stop) {
   }
   end(std::move(ending));
   std::vector<std::string> to_release;
-  std::vector<PipelineStatus> ended;
+  std::vector<std::string> ended;
   {
     const std::lock_guard lock(mutex_);
     for (auto it = table_.begin(); it != table_.end();) {
@@ -82,11 +82,7 @@ Result<void> Coordinator::settle_stopped(std::stop_token stop) {
       const Pipeline* pipeline = entry.assembled.pipeline.get();
       const bool leave = entry.removed || entry.release;
       if (leave && !pipeline && entry.owned) {
-        if (entry.removed) {
-          ended.push_back(status_of(entry));
-          ended.back().report.state = PipelineState::stopped;
-          ended.back().report.error.reset();
-        }
+        if (entry.removed) ended.push_back(entry.config.name);
         to_release.push_back(entry.config.name);
         entry.owned = entry.release = false;
         entry.problem.reset();
@@ -106,7 +102,7 @@ Result<void> Coordinator::settle_stopped(std::stop_token stop) {
   }
   const auto released = session_->release(LeaseKind::pipeline, to_release, stop);
   if (!released) return released;
-  return session_->write_status(ended, stop);
+  return session_->end_status(ended, stop);
 }
 
 /// Takes leases up to this instance's share, and hands over what is beyond it.

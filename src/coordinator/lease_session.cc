@@ -260,6 +260,25 @@ Result<std::map<std::string, OutboxProblem>> LeaseSession::outbox_problems(std::
   return problems;
 }
 
+Result<void> LeaseSession::end_status(std::span<const std::string> pipelines,
+                                      std::stop_token stop) {
+  if (pipelines.empty()) return {};
+  const auto done = query(
+      "with ended as (select s.pipeline, "
+      "exists (select from pgtrickle.relay_pipelines p where p.name = s.pipeline) as is_known "
+      "from pgtrickle.relay_pipeline_status s "
+      "where s.relay_group_id = $1 and s.pipeline = any ($2::text[]) for update skip locked), "
+      "forgotten as (delete from pgtrickle.relay_pipeline_status s using ended e "
+      "where s.relay_group_id = $1 and s.pipeline = e.pipeline and not e.is_known) "
+      "update pgtrickle.relay_pipeline_status s set state = 'stopped', error_class = null, "
+      "last_error = null, remedy = null, lag = null, since = clock_timestamp(), "
+      "updated_at = clock_timestamp() from ended e "
+      "where s.relay_group_id = $1 and s.pipeline = e.pipeline and e.is_known",
+      {group_, name_array(pipelines)}, stop);
+  if (!done) return fail(done.error());
+  return {};
+}
+
 Result<void> LeaseSession::write_status(std::span<const PipelineStatus> statuses,
                                         std::stop_token stop) {
   if (statuses.empty()) return {};

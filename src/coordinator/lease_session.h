@@ -88,6 +88,9 @@ class LeaseSession {
   Result<std::vector<Blocker>> blockers(std::stop_token stop);
   /// By the sequence of the outbox.
   Result<std::map<std::string, OutboxProblem>> outbox_problems(std::stop_token stop);
+  /// Says that these pipelines have stopped; of those that the database does not know (any more),
+  /// it forgets the status. Leaves out those whose row another transaction has locked.
+  Result<void> end_status(std::span<const std::string> pipelines, std::stop_token stop);
   /// Leaves out those whose row another transaction has locked.
   Result<void> write_status(std::span<const PipelineStatus> statuses, std::stop_token stop);
 

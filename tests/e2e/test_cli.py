@@ -282,7 +282,9 @@ def test_dlq_list_show_retry_and_discard(db):
                 "select id from pgtrickle.relay_dlq order by id")]
             assert "rows" in do("list")
             assert len(json.loads(do("list", "--json"))) == 2
-            assert "relay.rows" in do("show", first)
+            shown = do("show", first)
+            assert "relay.rows" in shown and shown.count("a" * 9000) == 1
+            assert re.search(r"^message_id +rows:", shown, re.M), "one column a line"
             attempts = db.one("select attempts from pgtrickle.relay_dlq where id = %s", (first,))
             do("retry", first)
             eventually(lambda: db.one("select attempts from pgtrickle.relay_dlq where id = %s",
@@ -290,6 +292,11 @@ def test_dlq_list_show_retry_and_discard(db):
             do("discard", second)
             assert db.one("select resolved_at is not null from pgtrickle.relay_dlq where id = %s",
                           (second,))
+            assert "purged: 1\n" in do("purge", "--older-than", "0 seconds")
+            assert json.loads(do("purge", "--older-than", "0 seconds", "--json")) == \
+                {"ok": True, "count": 0}
+            db.execute("update pgtrickle.relay_dlq set payload = '\\xff00'")
+            assert re.search(r"^payload +\\xff00$", do("show", first), re.M)
     finally:
         server.stop()
 
@@ -352,7 +359,66 @@ def test_status_shows_what_runs_where(db, lines):
         done = command(db, "status")
         assert done.returncode == OK and "rows" in done.stdout
         assert "\x1b[" not in done.stdout, "no colour where nobody looks"
-        assert "rows" in json.dumps(parsed(db, "status"))
+        told = parsed(db, "status")
+        assert told["relay_running"] and [i["alive"] for i in told["instances"]] == [True]
+        (row,) = told["pipelines"]
+        assert (row["pipeline"], row["owner"]) == ("rows", told["instances"][0]["worker_id"])
+        assert row["lag"] == 0 and row["lag_exact"]
+
+
+def test_status_without_a_relay_says_that_and_counts_what_waits(db, lines):
+    with Relay(db.relay_dsn) as relay:
+        insert_rows(db, "orders", 1)
+        lines.wait_rows([1])
+        wait_settled(db, "rows", "orders")
+        eventually(lambda: status_row(db, "rows"))
+        relay.kill9()
+        insert_rows(db, "orders", 2, 3)
+
+        def told():
+            told = parsed(db, "status")
+            return told if not told["relay_running"] else None
+        now = eventually(told, 10)
+    (row,) = now["pipelines"]
+    assert (row["state"], row["owner"], row["lag"]) == ("unowned", None, 3)
+    assert [instance["alive"] for instance in now["instances"]] == [False]
+    assert row["position"] == position(db, "rows")[0]
+    assert "No relay is running" in command(db, "status").stdout
+    (listed,) = parsed(db, "pipelines", "list")
+    assert (listed["state"], listed["owner"], listed["lag"]) == ("unowned", None, 3)
+
+
+def test_a_deleted_pipeline_vanishes_and_a_disabled_one_says_since_when(db, lines, tmp_path):
+    set_outbox(db, "more", to_file("orders", tmp_path / "more.jsonl"))
+    with Relay(db.relay_dsn) as relay:
+        relay.wait_healthy(pipelines=2)
+        eventually(lambda: status_row(db, "rows") and status_row(db, "more"))
+        db.execute("select pgtrickle.delete_relay('more')")
+        db.execute("select pgtrickle.disable_relay('rows')")
+        relay.wait_healthy(pipelines=0)
+
+        def told():
+            return [(row["pipeline"], row["state"]) for row in parsed(db, "status")["pipelines"]]
+        eventually(lambda: told() == [("rows", "disabled")], message=told)
+        assert status_row(db, "rows")["state"] == "stopped"
+        assert db.one("select clock_timestamp() - since < interval '1 minute'"
+                      " from pgtrickle.relay_pipeline_status")
+    assert told() == [("rows", "disabled")]
+
+
+def test_a_status_is_shown_while_an_outbox_is_locked_or_gone(db, lines):
+    with Relay(db.relay_dsn):
+        insert_rows(db, "orders", 1)
+        lines.wait_rows([1])
+        wait_settled(db, "rows", "orders")
+    with db.connect() as other:
+        other.execute("begin; lock table pgtrickle.outbox_orders")
+        (row,) = parsed(db, "status")["pipelines"]
+        assert (row["state"], row["lag"], row["lag_exact"]) == ("unowned", None, False)
+        other.execute("commit")
+    db.execute("drop table pgtrickle.outbox_orders cascade")
+    (row,) = parsed(db, "status")["pipelines"]
+    assert (row["state"], row["lag"]) == ("unowned", None)
 
 
 # TOML --------------------------------------------------------------------------------------

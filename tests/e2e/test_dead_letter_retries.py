@@ -122,3 +122,26 @@ def test_with_park_key_a_retried_letter_waits_for_those_before_it(db, orders, we
         db.execute("select pgtrickle.relay_dlq_retry_all('p')")
         eventually(lambda: open_letters(db) == {}, 20)
         assert [number for number in letters(web) if number in (1, 2, 3, 6)] == [1, 2, 3, 6]
+
+
+def test_distinct_messages_of_one_id_are_distinct_dead_letters(db, relay, tmp_path):
+    tmp_path.chmod(0o777)
+    (tmp_path / "in").write_text("".join(
+        json.dumps({"id": "x", "n": n}) + "\n" for n in (1, 2, 2, 3, 1)))
+    db.execute("create table public.refusing (event_id text primary key, payload jsonb,"
+               " constraint never check (payload is null));"
+               " grant select, insert on public.refusing to pgtrickle_relay")
+    db.execute("select pgtrickle.set_relay('p', %s::jsonb)", (json.dumps({
+        "source": {"type": "file", "path": str(tmp_path / "in")},
+        "sink": {"type": "pg-inbox", "inbox_table": "public.refusing"}}),))
+    db.execute("select pgtrickle.enable_relay('p')")
+
+    def told():
+        return sorted((json.loads(payload)["n"], attempts) for payload, attempts in db.execute(
+            "select convert_from(payload, 'UTF8'), attempts from pgtrickle.relay_dlq"
+            " where message_id = 'x' and resolved_at is null"))
+    with relay:
+        eventually(lambda: told() == [(1, 2), (2, 2), (3, 1)], 15 * SLOW_FACTOR, message=told)
+        db.execute("alter table public.refusing drop constraint never")
+        db.execute("select pgtrickle.relay_dlq_retry_all('p')")
+        eventually(lambda: db.one("select count(*) from public.refusing") == 1)
