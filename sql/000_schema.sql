@@ -3,7 +3,7 @@
 --
 -- Run by a superuser, or by a role with CREATEROLE that may CREATE in this database
 -- (docs/security.md). Every file may be run again at any time. Objects may belong to the installing
--- role until the last file (900_grants.sql) hands them to the roles below and sets every privilege.
+-- role until 900_grants.sql hands them to the roles below and sets every privilege.
 
 -- What runs here runs with the installing role's rights, so no name is looked up in a schema that
 -- others may write to.
@@ -97,7 +97,7 @@ begin
   end loop;
 end $$;
 
--- Handing objects to a role takes membership in it; a superuser has it anyway. The last file takes
+-- Handing objects to a role takes membership in it; a superuser has it anyway. 900_grants.sql takes
 -- back what is not needed afterwards.
 do $$
 declare
@@ -205,7 +205,7 @@ begin
 end $$;
 
 -- What is there already. The installing role's default privileges give other roles rights on what
--- it creates; the last file takes them back, on what was not there before.
+-- it creates; 900_grants.sql takes them back, on what was not there before.
 do $$
 begin
   perform set_config('pgtrickle.objects_before', array(

@@ -1,4 +1,5 @@
--- Who owns what and who may do what. The last file: it looks at everything that the others made.
+-- Who owns what and who may do what. It looks at everything that the files before it made; the one
+-- behind it makes nothing.
 --
 --   pgtrickle_owner      owns all of it but what follows; no role logs in as it
 --   pgtrickle_capture    owns the functions that capture triggers call, and nothing else
@@ -133,7 +134,7 @@ begin
         'relay_claim_position', 'relay_commit_position', 'relay_rewind_position',
         'relay_open_leases', 'relay_renew_leases', 'relay_take_leases', 'relay_release_leases',
         'relay_close_leases',
-        'relay_instances_now', 'relay_pipelines_now', 'relay_payload_text',
+        'relay_check', 'relay_instances_now', 'relay_pipelines_now', 'relay_payload_text',
         'relay_resolve_outbox', 'relay_open_writers', 'relay_blockers', 'outbox_status', 'outbox_rows',
         'outbox_rows_consumed', 'relay_housekeeping', 'stream_tables_due', 'refresh_stream_table',
         'list_relay_configs', 'get_relay_config', 'enable_relay', 'disable_relay', 'pause_relay',

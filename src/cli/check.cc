@@ -1,15 +1,14 @@
 #include <fmt/core.h>
 
-#include <cstdio>
 #include <set>
 
 #include "cli/commands.h"
 #include "cli/embedded_sql.h"
+#include "cli/findings.h"
+#include "cli/schema_history.h"
 #include "coordinator/assembly.h"
 #include "coordinator/lease_session.h"
 #include "core/deadline.h"
-#include "core/secrets.h"
-#include "core/text.h"
 
 namespace relay::cli {
 
@@ -20,81 +19,53 @@ using postgres::Connection;
 
 constexpr std::chrono::seconds kTimeout{15};
 
-/// What `check` found: each finding belongs to a pipeline, or to none.
-class Findings {
- public:
-  void good(std::string_view pipeline, const std::string& text) {
-    add(pipeline, text, nullptr, "ok     ");
-  }
-  void bad(std::string_view pipeline, const Error& error) {
-    ++problems_;
-    configuration_ = configuration_ || error.error_class == ErrorClass::misconfigured;
-    add(pipeline, error.message, &error, "PROBLEM");
-  }
-  /// It works, and should be changed.
-  void warn(std::string_view pipeline, const Error& warning) {
-    add(pipeline, warning.message, &warning, "WARNING");
-  }
-  /// Something is wrong that waiting does not mend.
-  int exit_code() const {
-    if (problems_ == 0) return kOk;
-    return configuration_ ? kInvalidConfiguration : kFailed;
-  }
-
-  void print(bool as_json) const {
-    if (as_json) {
-      fmt::print("{{\"ok\":{},\"problems\":{},\"findings\":[{}]}}\n", problems_ == 0, problems_,
-                 json_);
-    } else {
-      fmt::print("{}", text_);
-      fmt::print("{}\n", problems_ == 0
-                             ? "all good"
-                             : fmt::format("{} problem{}", problems_, problems_ == 1 ? "" : "s"));
-    }
-  }
-
- private:
-  void add(std::string_view pipeline, const std::string& found, const Error* error,
-           std::string_view kind) {
-    const std::string text = secrets::masked(found);
-    const std::string remedy = error ? secrets::masked(error->remedy) : std::string();
-    const std::string where = pipeline.empty() ? "" : fmt::format("{}: ", pipeline);
-    text_ += fmt::format("{} {}{}\n", kind, where, text);
-    if (!remedy.empty()) text_ += fmt::format("        remedy: {}\n", remedy);
-    if (!json_.empty()) json_ += ',';
-    json_ += fmt::format(R"({{"ok":{},"warning":{},"pipeline":{},"message":{},"remedy":{}}})",
-                         kind != "PROBLEM", kind == "WARNING", json_string(pipeline),
-                         json_string(text), json_string(remedy));
-  }
-
-  int problems_ = 0;
-  bool configuration_ = false;
-  std::string text_;
-  std::string json_;
-};
-
 /// Is the database side there, and the one of this program?
 bool check_schema(Connection& connection, Findings& findings) {
-  const auto files = connection.query("select count(*) from pgtrickle.relay_schema_history", {},
-                                      Deadline::after(kTimeout), {});
+  const auto files = differing_files(connection, Deadline::after(kTimeout));
   if (!files) {
     Error error = files.error();
     error.remedy = "run: pgtrickle-relay init --postgres-url ...";
     findings.bad("", error);
     return false;
   }
-  const auto count = static_cast<std::size_t>(files->integer(0, 0));
-  if (count < embedded_sql().size()) {
-    findings.bad("",
-                 {ErrorClass::misconfigured,
-                  "old_schema",
-                  fmt::format("the database side has {} of {} files", count, embedded_sql().size()),
-                  "upgrade it: pgtrickle-relay init",
-                  {}});
+  if (!files->empty()) {
+    findings.bad(
+        "", {ErrorClass::misconfigured,
+             "other_schema",
+             fmt::format("the database side is of another version than this program: {} of {} "
+                         "files differ, {} first",
+                         files->size(), embedded_sql().size(), files->front()),
+             "where this program is the newer one: pgtrickle-relay init; else upgrade the program",
+             {}});
   } else {
     findings.good("", "the database side is installed");
   }
   return true;
+}
+
+/// What the database itself finds wrong.
+void check_database(Connection& connection, Findings& findings) {
+  const auto rows =
+      connection.query("select pipeline, severity, message, remedy from pgtrickle.relay_check()",
+                       {}, Deadline::after(kTimeout), {});
+  if (!rows) {
+    Error error = rows.error();
+    if (error.code == "42883") error.remedy = "upgrade the database side: pgtrickle-relay init";
+    findings.bad("", error);
+    return;
+  }
+  for (int row = 0; row < rows->size(); ++row) {
+    const Error found{ErrorClass::rejected,
+                      "database",
+                      std::string(rows->text(row, 2)),
+                      std::string(rows->text(row, 3)),
+                      {}};
+    if (rows->text(row, 1) == "warning") {
+      findings.warn(rows->text(row, 0), found);
+    } else {
+      findings.bad(rows->text(row, 0), found);
+    }
+  }
 }
 
 void check_privileges(Connection& connection, Findings& findings) {
@@ -180,7 +151,7 @@ std::vector<PipelineConfig> configured(Connection& connection, const Context& co
 void check_outbox(Connection& connection, const std::string& group, const std::string& pipeline,
                   const std::string& outbox, Findings& findings) {
   const auto rows = connection.query(
-      "select c.outbox_table_name, c.problem from pgtrickle.pgt_outbox_config c join "
+      "select c.outbox_table_name from pgtrickle.pgt_outbox_config c join "
       "pgtrickle.relay_pipeline_outbox($1, $2, $3) p using (incarnation) where "
       "p.named_table is null or pgtrickle.relay_outbox_name_holds("
       "p.incarnation, p.named_schema, p.named_table)",
@@ -195,10 +166,6 @@ void check_outbox(Connection& connection, const std::string& group, const std::s
                             {}});
   } else {
     findings.good(pipeline, fmt::format("reads pgtrickle.{}", rows->text(0, 0)));
-    if (!rows->is_null(0, 1)) {
-      findings.bad(pipeline, coordinator::describe(coordinator::OutboxProblem{
-                                 std::string(rows->text(0, 0)), std::string(rows->text(0, 1))}));
-    }
   }
 }
 
@@ -258,6 +225,7 @@ int check(const Context& context) {
       check_privileges(**connection, findings);
       check_blockers(**connection, findings);
       check_inboxes(**connection, findings);
+      check_database(**connection, findings);
       Connection::Options options;
       options.url = context.settings.postgres_url;
       options.application_name = "pgtrickle-relay check";

@@ -1,5 +1,4 @@
 #include <fmt/core.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <array>
@@ -7,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/embedded_sql.h"
+#include "cli/schema_history.h"
 #include "core/deadline.h"
 
 namespace relay::cli {
@@ -21,15 +21,6 @@ constexpr std::chrono::minutes kTimeout{10};
 constexpr int kAttempts = 10;
 /// The layout that this program installs. Raised when an older daemon could not work with it.
 constexpr int kSchemaVersion = 1;
-
-std::string checksum(std::string_view text) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned int size = 0;
-  EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr);
-  std::string hex;
-  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
-  return hex;
-}
 
 int print_sql() {
   for (const SqlFile& file : embedded_sql()) {

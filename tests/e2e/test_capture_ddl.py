@@ -387,7 +387,7 @@ def test_what_is_wrong_with_an_outbox_is_in_health_check_and_status_of_its_pipel
 
     def status():
         return {each["pipeline"]: each["outbox_problem"] for each in
-                command("status")[0]["pipelines"] if each["outbox_problem"]}
+                command("status")["pipelines"] if each["outbox_problem"]}
 
     with relay:
         relay.wait_healthy(pipelines=2)

@@ -1,0 +1,63 @@
+#include "cli/findings.h"
+
+#include <fmt/core.h>
+
+#include "cli/commands.h"
+#include "core/secrets.h"
+#include "core/text.h"
+
+namespace relay::cli {
+
+namespace {
+
+std::string counted(int count, std::string_view what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
+}  // namespace
+
+void Findings::good(std::string_view pipeline, std::string_view text) {
+  add(pipeline, text, "", "ok     ");
+}
+
+void Findings::bad(std::string_view pipeline, const Error& error) {
+  ++problems_;
+  configuration_ = configuration_ || error.error_class == ErrorClass::misconfigured;
+  add(pipeline, error.message, error.remedy, "PROBLEM");
+}
+
+void Findings::warn(std::string_view pipeline, const Error& warning) {
+  ++warnings_;
+  add(pipeline, warning.message, warning.remedy, "WARNING");
+}
+
+int Findings::exit_code() const {
+  if (problems_ == 0) return kOk;
+  return configuration_ ? kInvalidConfiguration : kFailed;
+}
+
+void Findings::print(bool as_json) const {
+  if (as_json) {
+    fmt::print("{{\"ok\":{},\"problems\":{},\"warnings\":{},\"findings\":[{}]}}\n", problems_ == 0,
+               problems_, warnings_, json_);
+    return;
+  }
+  const std::string said = problems_ > 0 ? counted(problems_, "problem") : "all good";
+  fmt::print("{}{}{}\n", text_, said,
+             warnings_ > 0 ? fmt::format(", {}", counted(warnings_, "warning")) : "");
+}
+
+void Findings::add(std::string_view pipeline, std::string_view found, std::string_view remedy,
+                   std::string_view kind) {
+  const std::string text = secrets::masked(found);
+  const std::string mended_by = secrets::masked(remedy);
+  const std::string where = pipeline.empty() ? "" : fmt::format("{}: ", pipeline);
+  text_ += fmt::format("{} {}{}\n", kind, where, text);
+  if (!mended_by.empty()) text_ += fmt::format("        remedy: {}\n", mended_by);
+  if (!json_.empty()) json_ += ',';
+  json_ += fmt::format(R"({{"ok":{},"warning":{},"pipeline":{},"message":{},"remedy":{}}})",
+                       kind != "PROBLEM", kind == "WARNING", json_string(pipeline),
+                       json_string(text), json_string(mended_by));
+}
+
+}  // namespace relay::cli

@@ -1,0 +1,41 @@
+#include "cli/schema_history.h"
+
+#include <fmt/core.h>
+#include <openssl/evp.h>
+
+#include <array>
+#include <map>
+
+#include "cli/embedded_sql.h"
+
+namespace relay::cli {
+
+std::string checksum(std::string_view text) {
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned int size = 0;
+  EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr);
+  std::string hex;
+  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
+  return hex;
+}
+
+Result<std::vector<std::string>> differing_files(postgres::Connection& connection,
+                                                 Deadline deadline) {
+  const auto rows = connection.query("select file, checksum from pgtrickle.relay_schema_history",
+                                     {}, deadline, {});
+  if (!rows) return fail(rows.error());
+  std::map<std::string, std::string, std::less<>> installed;
+  for (int row = 0; row < rows->size(); ++row) {
+    installed.emplace(rows->text(row, 0), rows->text(row, 1));
+  }
+  std::vector<std::string> differing;
+  for (const SqlFile& file : embedded_sql()) {
+    const auto found = installed.find(file.name);
+    if (found == installed.end() || found->second != checksum(file.text)) {
+      differing.emplace_back(file.name);
+    }
+  }
+  return differing;
+}
+
+}  // namespace relay::cli
