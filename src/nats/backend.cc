@@ -27,9 +27,9 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
 
 Result<std::unique_ptr<Sink>> make_sink(const config::Values& values,
                                         const BackendContext& context) {
-  auto options = parse_options(values);
-  if (!options) return fail(options.error());
   const auto& subject_template = context.options.subject_template;
+  auto options = parse_options(values, subject_template);
+  if (!options) return fail(options.error());
   if (values.has("subject") && subject_template && default_subject(values) != *subject_template) {
     return fail(ErrorClass::misconfigured, "two_values", "subject_template and subject differ",
                 "give one of them");

@@ -110,7 +110,9 @@ Error refusal(int status, int code, std::string_view text, std::string_view subj
   if (status == NATS_NO_RESPONDERS) {
     return make(ErrorClass::misconfigured, "no_stream",
                 fmt::format("no JetStream stream takes the subject '{}'", subject),
-                "make a stream over that subject, or set create_stream");
+                "name a stream, which the relay then makes: stream = ...; or make one: nats stream "
+                "add NAME "
+                "--subjects '...'");
   }
   if (status == NATS_TIMEOUT) {
     return make(ErrorClass::transient, "ack_timeout",
@@ -151,9 +153,12 @@ Error stream_error(int status, int code, std::string_view detail, std::string_vi
                    std::string_view address) {
   const auto said = words(status, detail);
   if (status == NATS_NOT_FOUND || code == JSStreamNotFoundErr) {
-    return make(ErrorClass::misconfigured, "no_stream",
-                fmt::format("{} has no stream '{}'", address, stream),
-                "make it, correct stream, or set create_stream");
+    return make(
+        ErrorClass::misconfigured, "no_stream",
+        fmt::format("{} has no stream '{}'", address, stream),
+        fmt::format("correct stream, or make it: set create_stream, or run nats stream add {} "
+                    "--subjects '...'",
+                    stream));
   }
   if (status == NATS_NO_RESPONDERS || code == JSNotEnabledErr ||
       code == JSNotEnabledForAccountErr) {

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -23,10 +24,11 @@ constexpr std::array kOwnFields = {
     Field{.name = "subject",
           .meaning = "subject, or template of it; prefix.> means prefix.{stream_table}; default "
                      "{stream_table}"},
-    Field{.name = "create_stream",
-          .type = FieldType::boolean,
-          .default_text = "false",
-          .meaning = "make the stream (file storage, one replica) where it is absent"},
+    Field{
+        .name = "create_stream",
+        .type = FieldType::boolean,
+        .default_text = "true",
+        .meaning = "make the stream that is named (file storage, one replica) where it is absent"},
     Field{.name = "stream_subjects",
           .type = FieldType::list,
           .meaning = "the subjects of a stream that create_stream makes; default: what subject "
@@ -56,14 +58,40 @@ constexpr auto kSinkFields = config::joined(kConnectionFields, kOwnFields);
 constexpr std::array kSchemes = {config::UrlForm::Scheme{"nats", 4222},
                                  config::UrlForm::Scheme{"tls", 4222, true}};
 
-Result<std::vector<std::string>> subjects_to_create(const config::Values& values) {
+/// The subjects of a stream that is to be made; none: they are not known.
+std::vector<std::string> subjects_to_create(const config::Values& values,
+                                            const std::optional<std::string>& subject_template) {
   if (values.has("stream_subjects")) return values.list("stream_subjects");
-  if (values.has("subject")) {
-    return std::vector<std::string>{subject_pattern(values.text("subject"))};
+  if (values.has("subject")) return {subject_pattern(values.text("subject"))};
+  if (subject_template) return {subject_pattern(*subject_template)};
+  return {};
+}
+
+/// A stream of wildcards alone would take what belongs to others.
+bool names_something(std::string_view pattern) {
+  return pattern.find_first_not_of("*>.") != std::string_view::npos;
+}
+
+Result<void> read_stream_to_make(const config::Values& values,
+                                 const std::optional<std::string>& subject_template,
+                                 Options& options) {
+  options.create_stream = values.boolean("create_stream");
+  if (!options.create_stream) return {};
+  const bool was_asked = values.has("create_stream");
+  if (was_asked && options.stream.empty()) {
+    return fail(misconfigured("no_stream_name", "create_stream is set, but not stream",
+                              "set stream to the name that it shall have"));
   }
-  return fail(misconfigured("no_stream_subjects",
-                            "create_stream is set, but not which subjects the stream takes",
-                            "set stream_subjects, for example [\"orders.>\"]"));
+  options.stream_subjects = subjects_to_create(values, subject_template);
+  if (was_asked && options.stream_subjects.empty()) {
+    return fail(misconfigured("no_stream_subjects",
+                              "create_stream is set, but not which subjects the stream takes",
+                              "set stream_subjects, for example [\"orders.>\"]"));
+  }
+  options.create_stream =
+      was_asked ||
+      (!options.stream.empty() && std::ranges::any_of(options.stream_subjects, names_something));
+  return {};
 }
 
 Result<void> read_credentials(const config::Values& values, Options& options) {
@@ -126,11 +154,11 @@ Result<void> read_connection(const config::Values& values, Options& options) {
   return read_credentials(values, options);
 }
 
-Result<Options> parse_options(const config::Values& values) {
+Result<Options> parse_options(const config::Values& values,
+                              const std::optional<std::string>& subject_template) {
   Options options;
   if (auto read = read_connection(values, options); !read) return fail(read.error());
   options.stream = values.text("stream");
-  options.create_stream = values.boolean("create_stream");
   options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
   options.ack_timeout = values.duration("ack_timeout");
   options.key_order = read_key_order(values);
@@ -141,14 +169,8 @@ Result<Options> parse_options(const config::Values& values) {
                               fmt::format("'{}' cannot be the name of a stream", options.stream),
                               "stream names hold no spaces, dots, wildcards or slashes"));
   }
-  if (options.create_stream) {
-    if (options.stream.empty()) {
-      return fail(misconfigured("no_stream_name", "create_stream is set, but not stream",
-                                "set stream to the name that it shall have"));
-    }
-    auto subjects = subjects_to_create(values);
-    if (!subjects) return fail(subjects.error());
-    options.stream_subjects = std::move(*subjects);
+  if (auto read = read_stream_to_make(values, subject_template, options); !read) {
+    return fail(read.error());
   }
   return options;
 }

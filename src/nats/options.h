@@ -49,8 +49,10 @@ Result<void> read_connection(const config::Values& values, Options& options);
 
 config::FieldTable sink_fields();
 
-/// Checks what single options cannot say.
-Result<Options> parse_options(const config::Values& values);
+/// Checks what single options cannot say. `subject_template`: the pipeline's, if it has one; a stream
+/// that is made takes what it can become.
+Result<Options> parse_options(const config::Values& values,
+                              const std::optional<std::string>& subject_template);
 
 /// The subject template that `subject` implies: "orders.>" is "orders.{stream_table}", absent is
 /// "{stream_table}". Misconfigured: any other wildcard.

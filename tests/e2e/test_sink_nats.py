@@ -124,11 +124,21 @@ def test_the_stream_is_made_where_it_is_told(db, nats, relay, orders):
         assert rows(client, "made") == [1, 2, 3]
 
 
-def test_a_stream_that_is_named_and_absent_is_an_error_with_the_remedy(db, nats, relay, orders):
-    set_outbox(db, "p", to_nats("orders", nats, sink={"stream": "absent"}))
+def test_a_stream_that_is_named_is_made_for_what_the_template_can_become(db, nats, relay, orders):
+    set_outbox(db, "p", {"stream_table": "orders", "sink_type": "nats", "nats_url": nats.url,
+                         "nats_stream": "fresh", "subject_template": "fresh.{stream_table}.{op}"})
+    with relay, nats.client() as client:
+        insert_rows(db, "orders", 1, 3)
+        wait_settled(db, "p", "orders")
+        assert client.stream_info("fresh")["config"]["subjects"] == ["fresh.*.*"]
+        assert rows(client, "fresh") == [1, 2, 3]
+
+
+def test_a_stream_that_is_not_to_be_made_is_an_error_with_the_remedy(db, nats, relay, orders):
+    set_outbox(db, "p", to_nats("orders", nats, sink={"stream": "absent", "create_stream": False}))
     with relay:
         insert_rows(db, "orders", 1)
-        wait_trouble(relay, db, "p", "no stream 'absent'", remedy="create_stream")
+        wait_trouble(relay, db, "p", "no stream 'absent'", remedy="nats stream add absent")
         assert relay.pipeline("p")["state"] == "misconfigured"
 
 

@@ -16,7 +16,7 @@ config::Values checked(std::string_view json) {
 }
 
 Result<Options> parsed(std::string_view json) {
-  return parse_options(checked(json));
+  return parse_options(checked(json), std::nullopt);
 }
 
 std::string code_of(std::string_view json) {
@@ -63,6 +63,10 @@ TEST(NatsOptions, AreAllRead) {
 TEST(NatsOptions, ContradictionsAreConfigurationErrors) {
   EXPECT_EQ(code_of(R"({"subject": "orders.*"})"), "wildcard_subject");
   EXPECT_EQ(code_of(R"({"stream": "a.b"})"), "bad_stream_name");
+  for (const char* json : {R"({})", R"({"stream": "S"})", R"({"stream": "S", "subject": "{op}"})",
+                           R"({"stream": "S", "subject": "a", "create_stream": false})"}) {
+    EXPECT_FALSE(parsed(json)->create_stream) << json;
+  }
   EXPECT_EQ(code_of(R"({"create_stream": true, "subject": "a"})"), "no_stream_name");
   EXPECT_EQ(code_of(R"({"create_stream": true, "stream": "S"})"), "no_stream_subjects");
   EXPECT_EQ(code_of(R"({"tls_cert": "x"})"), "half_a_certificate");
@@ -73,6 +77,12 @@ TEST(NatsOptions, ContradictionsAreConfigurationErrors) {
 TEST(NatsOptions, TheStreamThatIsMadeTakesWhatTheSubjectCanBecome) {
   const auto made = parsed(R"({"stream": "S", "create_stream": true, "subject": "o.{op}"})");
   EXPECT_EQ(made->stream_subjects, std::vector<std::string>{"o.*"});
+  const auto by_default = parsed(R"({"stream": "S", "subject": "o.{op}"})");
+  EXPECT_TRUE(by_default->create_stream);
+  EXPECT_EQ(by_default->stream_subjects, std::vector<std::string>{"o.*"});
+  const auto of_pipeline = parse_options(checked(R"({"stream": "S"})"), "p.{stream_table}.{op}");
+  EXPECT_TRUE(of_pipeline->create_stream);
+  EXPECT_EQ(of_pipeline->stream_subjects, std::vector<std::string>{"p.*.*"});
   const auto told =
       parsed(R"({"stream": "S", "create_stream": true, "stream_subjects": ["a.>", "b"]})");
   EXPECT_EQ(told->stream_subjects, (std::vector<std::string>{"a.>", "b"}));
