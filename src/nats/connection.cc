@@ -353,6 +353,22 @@ Result<StreamFacts> Connection::stream_facts(const std::string& stream) {
   return facts;
 }
 
+Result<bool> Connection::has_stream_over(const std::string& subject) {
+  jsOptions options;
+  jsOptions_Init(&options);
+  options.Stream.Info.SubjectsFilter = subject.c_str();
+  jsStreamNamesList* names = nullptr;
+  jsErrCode code{};
+  const natsStatus status = js_StreamNames(&names, context_.get(), &options, &code);
+  if (status == NATS_NOT_FOUND) return false;
+  if (status != NATS_OK) {
+    return fail(stream_error(status, static_cast<int>(code), last_error(), subject, address_));
+  }
+  const bool found = names->Count > 0;
+  jsStreamNamesList_Destroy(names);
+  return found;
+}
+
 Result<void> Connection::create_stream(const std::string& stream,
                                        std::span<const std::string> subjects) {
   std::vector<const char*> names;

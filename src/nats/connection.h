@@ -58,6 +58,8 @@ class Connection {
 
   /// Asks the server; blocks for at most `operation_timeout`.
   Result<StreamFacts> stream_facts(const std::string& stream);
+  /// Whether a stream takes subjects of this pattern.
+  Result<bool> has_stream_over(const std::string& subject);
   Result<void> create_stream(const std::string& stream, std::span<const std::string> subjects);
 
  private:

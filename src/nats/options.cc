@@ -24,11 +24,11 @@ constexpr std::array kOwnFields = {
     Field{.name = "subject",
           .meaning = "subject, or template of it; prefix.> means prefix.{stream_table}; default "
                      "{stream_table}"},
-    Field{
-        .name = "create_stream",
-        .type = FieldType::boolean,
-        .default_text = "true",
-        .meaning = "make the stream that is named (file storage, one replica) where it is absent"},
+    Field{.name = "create_stream",
+          .type = FieldType::boolean,
+          .default_text = "true",
+          .meaning = "make the stream (file storage, one replica) where it is absent, or where "
+                     "none takes the subjects"},
     Field{.name = "stream_subjects",
           .type = FieldType::list,
           .meaning = "the subjects of a stream that create_stream makes; default: what subject "
@@ -58,6 +58,10 @@ constexpr auto kSinkFields = config::joined(kConnectionFields, kOwnFields);
 constexpr std::array kSchemes = {config::UrlForm::Scheme{"nats", 4222},
                                  config::UrlForm::Scheme{"tls", 4222, true}};
 
+bool legal_in_stream_name(char c) {
+  return std::string_view(" .*>/\\\t\r\n").find(c) == std::string_view::npos;
+}
+
 /// The subjects of a stream that is to be made; none: they are not known.
 std::vector<std::string> subjects_to_create(const config::Values& values,
                                             const std::optional<std::string>& subject_template) {
@@ -67,9 +71,14 @@ std::vector<std::string> subjects_to_create(const config::Values& values,
   return {};
 }
 
-/// A stream of wildcards alone would take what belongs to others.
-bool names_something(std::string_view pattern) {
-  return pattern.find_first_not_of("*>.") != std::string_view::npos;
+/// A name for a stream over a subject: its tokens before the first wildcard. Empty: there is none,
+/// and a stream of wildcards alone would take what belongs to others.
+std::string name_over(std::string_view pattern) {
+  std::string name;
+  std::string_view rest = pattern.substr(0, pattern.find_first_of("*>"));
+  while (rest.ends_with('.')) rest.remove_suffix(1);
+  for (const char c : rest) name.push_back(legal_in_stream_name(c) ? c : '_');
+  return name;
 }
 
 Result<void> read_stream_to_make(const config::Values& values,
@@ -77,20 +86,21 @@ Result<void> read_stream_to_make(const config::Values& values,
                                  Options& options) {
   options.create_stream = values.boolean("create_stream");
   if (!options.create_stream) return {};
-  const bool was_asked = values.has("create_stream");
-  if (was_asked && options.stream.empty()) {
-    return fail(misconfigured("no_stream_name", "create_stream is set, but not stream",
-                              "set stream to the name that it shall have"));
-  }
   options.stream_subjects = subjects_to_create(values, subject_template);
+  const bool was_asked = values.has("create_stream");
   if (was_asked && options.stream_subjects.empty()) {
     return fail(misconfigured("no_stream_subjects",
                               "create_stream is set, but not which subjects the stream takes",
                               "set stream_subjects, for example [\"orders.>\"]"));
   }
-  options.create_stream =
-      was_asked ||
-      (!options.stream.empty() && std::ranges::any_of(options.stream_subjects, names_something));
+  const std::string name =
+      options.stream_subjects.empty() ? "" : name_over(options.stream_subjects.front());
+  options.new_stream = options.stream.empty() ? name : options.stream;
+  if (was_asked && options.new_stream.empty()) {
+    return fail(misconfigured("no_stream_name", "create_stream is set, but not stream",
+                              "set stream to the name that it shall have"));
+  }
+  options.create_stream = was_asked || !name.empty();
   return {};
 }
 
@@ -163,8 +173,7 @@ Result<Options> parse_options(const config::Values& values,
   options.ack_timeout = values.duration("ack_timeout");
   options.key_order = read_key_order(values);
   if (const auto subject = default_subject(values); !subject) return fail(subject.error());
-  if (!options.stream.empty() &&
-      options.stream.find_first_of(" .*>/\\\t\r\n") != std::string::npos) {
+  if (!std::ranges::all_of(options.stream, legal_in_stream_name)) {
     return fail(misconfigured("bad_stream_name",
                               fmt::format("'{}' cannot be the name of a stream", options.stream),
                               "stream names hold no spaces, dots, wildcards or slashes"));

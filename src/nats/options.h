@@ -32,6 +32,7 @@ struct Options : config::TlsOptions {
   std::vector<Endpoint> endpoints;
   std::string stream;
   bool create_stream = false;
+  std::string new_stream;  ///< the name of a stream that is made
   std::vector<std::string> stream_subjects;
   std::string credentials_file;
   bool tls = false;
@@ -49,8 +50,8 @@ Result<void> read_connection(const config::Values& values, Options& options);
 
 config::FieldTable sink_fields();
 
-/// Checks what single options cannot say. `subject_template`: the pipeline's, if it has one; a stream
-/// that is made takes what it can become.
+/// Checks what single options cannot say. `subject_template`: the pipeline's, if it has one; a
+/// stream that is made takes what it can become.
 Result<Options> parse_options(const config::Values& values,
                               const std::optional<std::string>& subject_template);
 

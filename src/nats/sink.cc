@@ -186,7 +186,7 @@ Result<void> NatsSink::check_stream() {
               "tls_verify is off: anybody between here and {} can read and change what is sent",
               connection_->address());
   }
-  if (options_.stream.empty()) return {};
+  if (options_.stream.empty()) return make_stream_where_none_is();
   auto facts = connection_->stream_facts(options_.stream);
   if (!facts && options_.create_stream && facts.error().code == "no_stream") {
     if (options_.looks_only) return {};
@@ -197,6 +197,17 @@ Result<void> NatsSink::check_stream() {
   if (!facts) return fail(facts.error());
   facts_ = *facts;
   return {};
+}
+
+/// Where no stream is named, and none takes the subjects, one is made. Users that may not ask go on
+/// as they are.
+Result<void> NatsSink::make_stream_where_none_is() {
+  if (!options_.create_stream || options_.looks_only) return {};
+  const auto taken = connection_->has_stream_over(options_.stream_subjects.front());
+  if (!taken || *taken) return {};
+  log::info("stream_made", options_.pipeline, "no stream takes {}: the stream {} is made",
+            options_.stream_subjects.front(), options_.new_stream);
+  return connection_->create_stream(options_.new_stream, options_.stream_subjects);
 }
 
 /// Asks about the stream that acknowledged first. What cannot be learnt is taken to be strict.

@@ -163,7 +163,6 @@ def test_the_file_runs_by_its_command_to_kafka_nats_and_a_webhook(
             "000/relay.toml", postgres_url=db.relay_dsn, nats_url=nats.url,
             kafka=f"127.0.0.1:{kafka.port}", webhook_url_and_ca=hook.replacement,
             metrics_addr=f"127.0.0.1:{port}"))
-        client.create_stream("orders", "orders.>")
         process = run_shell(example("000/run.sh"), tmp_path)
         try:
             eventually(lambda: get(port, "/health/ready")[0] == 200, 15, message=at.log)
@@ -198,7 +197,6 @@ def test_a_delta_has_the_envelope_that_is_shown(db, nats, revenue, tmp_path):
         f'[global]\npostgres_url = "{db.relay_dsn}"\n'
         + example("000/subject_routing.toml", nats_url=nats.url))
     with nats.client() as client:
-        client.create_stream("revenue", "revenue.>")
         with Relay(None, "--config", tmp_path / "relay.toml") as relay:
             relay.wait_healthy(pipelines=1)
             db.execute("insert into orders values (2, 'europe', '2026-04-27', 400.50)")
@@ -229,7 +227,6 @@ def test_each_region_goes_to_its_own_subject_with_only_its_rows(db, nats, revenu
         f'[global]\npostgres_url = "{db.relay_dsn}"\n'
         + example("000/subject_routing.toml", nats_url=nats.url))
     with nats.client() as client:
-        client.create_stream("revenue", "revenue.>")
         with Relay(None, "--config", tmp_path / "relay.toml") as relay:
             db.execute("insert into orders values (1, 'europe', '2026-04-27', 1),"
                        " (2, 'asia', '2026-04-27', 2)")
@@ -248,7 +245,6 @@ def test_instances_of_the_group_in_the_file_stand_in_for_each_other(db, nats, re
     env = {"PGTRICKLE_RELAY_POSTGRES_URL": db.relay_dsn}
     run_sql(db, example("000/enable_outbox.sql"))
     with nats.client() as client:
-        client.create_stream("revenue", "revenue.>")
         first = Relay(None, "--config", tmp_path / "relay.toml", env=env)
         second = Relay(None, "--config", tmp_path / "relay.toml", env=env)
         with first, second:
@@ -288,8 +284,6 @@ def test_payments_from_kafka_are_a_table_and_a_stream_table(db, kafka, tmp_path)
 def test_the_metrics_that_are_shown_exist_under_exactly_these_names_and_labels(
         db, nats, revenue, tmp_path):
     run_sql(db, example("000/enable_outbox.sql"))
-    with nats.client() as client:
-        client.create_stream("revenue", "revenue.>")
     (tmp_path / "relay.toml").write_text(
         f'[global]\npostgres_url = "{db.relay_dsn}"\n'
         + example("000/subject_routing.toml", nats_url=nats.url))
@@ -320,7 +314,6 @@ def test_the_forward_pipeline_is_registered_run_and_managed_by_the_sql_that_is_s
     port = free_port()
     at = AtPort(port, tmp_path)
     with nats.client() as client:
-        client.create_stream("pgtrickle", "pgtrickle.>")
         run_sql(db, example("001/forward.sql", nats_url=nats.url))
         process = run_shell(example("001/run.sh", postgres_url=db.relay_dsn,
                                     metrics_addr=f"127.0.0.1:{port}"), tmp_path)
@@ -360,7 +353,6 @@ def test_the_forward_pipeline_is_registered_run_and_managed_by_the_sql_that_is_s
 def test_the_reverse_pipeline_of_the_sql_that_is_shown_fills_its_inbox_once(
         db, nats, orders_stream):
     with nats.client() as client:
-        client.create_stream("pgtrickle", "pgtrickle.>")
         client.create_stream("commands", "commands.>")
         run_sql(db, example("001/forward.sql", nats_url=nats.url))
         run_sql(db, example("001/reverse.sql", nats_url=nats.url))
@@ -401,7 +393,6 @@ def test_every_template_variable_of_the_table_renders(db, nats, relay, variable)
     db.execute("select pgtrickle.set_relay_outbox('p', config => %s::jsonb)", (json.dumps(config),))
     db.execute("select pgtrickle.enable_relay('p')")
     with nats.client() as client:
-        client.create_stream("pgtrickle", "pgtrickle.>")
         with relay:
             db.execute("insert into base values (1)")
             db.execute("select pgtrickle.refresh_stream_table('orders')")
@@ -417,7 +408,6 @@ def test_every_template_variable_of_the_table_renders(db, nats, relay, variable)
 def test_the_example_of_a_rendered_subject(db, nats, relay):
     make_table(db)
     with nats.client() as client:
-        client.create_stream("pgtrickle", "pgtrickle.>")
         config = {"stream_table": "orders", "sink_type": "nats", "nats_url": nats.url,
                   "subject_template": "pgtrickle.{stream_table}.{op}"}
         db.execute("select pgtrickle.set_relay_outbox('p', config => %s::jsonb)",

@@ -134,6 +134,19 @@ def test_a_stream_that_is_named_is_made_for_what_the_template_can_become(db, nat
         assert rows(client, "fresh") == [1, 2, 3]
 
 
+def test_a_stream_is_made_where_none_takes_the_subject(db, nats, relay, orders):
+    set_outbox(db, "p", {"stream_table": "orders", "sink_type": "nats", "nats_url": nats.url,
+                         "nats_subject": "sales.>"})
+    set_outbox(db, "q", {"stream_table": "orders", "sink_type": "nats", "nats_url": nats.url,
+                         "nats_subject": "sales.>"})
+    with relay, nats.client() as client:
+        insert_rows(db, "orders", 1, 3)
+        wait_settled(db, "p", "orders")
+        wait_settled(db, "q", "orders")
+        assert client.stream_info("sales")["config"]["subjects"] == ["sales.>"]
+        assert sorted(rows(client, "sales")) == [1, 1, 2, 2, 3, 3]
+
+
 def test_a_stream_that_is_not_to_be_made_is_an_error_with_the_remedy(db, nats, relay, orders):
     set_outbox(db, "p", to_nats("orders", nats, sink={"stream": "absent", "create_stream": False}))
     with relay:

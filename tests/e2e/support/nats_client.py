@@ -208,8 +208,13 @@ class NatsClient:
         return self._api(f"STREAM.INFO.{name}")
 
     def count(self, name):
-        """How many messages the stream holds."""
-        return self.stream_info(name)["state"]["messages"]
+        """How many messages the stream holds; one that is not there holds none."""
+        try:
+            return self.stream_info(name)["state"]["messages"]
+        except NatsError as error:
+            if "stream not found" in str(error):
+                return 0
+            raise
 
     def publish_acknowledged(self, subject, data, headers=None):
         answer = self.request(subject, data, headers).json

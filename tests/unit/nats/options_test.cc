@@ -67,7 +67,9 @@ TEST(NatsOptions, ContradictionsAreConfigurationErrors) {
                            R"({"stream": "S", "subject": "a", "create_stream": false})"}) {
     EXPECT_FALSE(parsed(json)->create_stream) << json;
   }
-  EXPECT_EQ(code_of(R"({"create_stream": true, "subject": "a"})"), "no_stream_name");
+  EXPECT_EQ(parsed(R"({"subject": "orders.>"})")->new_stream, "orders");
+  EXPECT_EQ(parsed(R"({"subject": "a.b.{{ region }}.c"})")->new_stream, "a_b");
+  EXPECT_EQ(code_of(R"({"create_stream": true, "subject": "{op}"})"), "no_stream_name");
   EXPECT_EQ(code_of(R"({"create_stream": true, "stream": "S"})"), "no_stream_subjects");
   EXPECT_EQ(code_of(R"({"tls_cert": "x"})"), "half_a_certificate");
   EXPECT_EQ(code_of(R"({"user": "u", "token": "t"})"), "two_credentials");
