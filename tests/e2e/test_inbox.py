@@ -1,9 +1,12 @@
 """Inboxes in SQL: how they come and go, and what consumers call."""
 
+import threading
 import uuid
 
 import psycopg
+import psycopg.sql
 import pytest
+from support.postgres import install_from_files
 
 COLUMNS = ["event_id", "event_type", "source", "aggregate_id", "payload", "headers", "received_at",
            "processed_at", "processed", "error", "retry_count", "trace_id"]
@@ -213,6 +216,237 @@ def test_tracking_again_changes_the_mapping(db):
     assert db.one("select to_regclass('m_pending')") is not None
 
 
+def test_settings_of_create_inbox_survive_tracking(db):
+    db.execute("create schema shop;"
+               "select pgtrickle.create_inbox('s', schema => 'shop', with_dead_letter => false, "
+               "with_stats => false, schedule => '7s');"
+               "select pgtrickle.enable_inbox_tracking('s', 'shop.inbox_s', max_retries => 8)")
+    assert db.execute("select max_retries, with_dead_letter, with_stats, schedule, made_here "
+                      "from pgtrickle.pgt_inbox_config") == [(8, False, False, "7s", True)]
+    assert [db.one(f"select to_regclass('shop.s_{view}') is not null")
+            for view in ("pending", "dlq", "stats")] == [True, False, False]
+
+
+def test_a_column_that_a_table_lacks_is_asked_for_only_where_it_is_needed(db):
+    db.execute("create table bare (event_id text primary key, payload jsonb);"
+               "create table counted (event_id text primary key, payload jsonb, "
+               "  processed_at timestamptz, retry_count smallint);"
+               "create table uncounted (event_id text primary key, payload jsonb, "
+               "  processed_at date, received_at date, error varchar(20));")
+    for table in ("bare", "counted", "uncounted"):
+        db.execute(f"insert into {table} (event_id) values ('1');"
+                   f"select pgtrickle.enable_inbox_tracking('{table}', '{table}')")
+    for call in ("inbox_mark_processed('bare', '1')", "inbox_mark_failed('bare', '1', 'x')",
+                 "replay_inbox_messages('bare', '{1}')"):
+        assert "has no column for" in refusal(db, f"select pgtrickle.{call}")
+    assert "has no column for retry_count" in refusal(
+        db, "select pgtrickle.inbox_mark_failed('uncounted', '1', 'x')")
+    health = db.one("select pgtrickle.inbox_health('bare')")
+    assert (health["pending"], health["dead_letters"]) == (None, None)
+    # Without a column for the error the try is counted all the same.
+    assert [db.one("select pgtrickle.inbox_mark_failed('counted', '1', 'x')")
+            for _ in range(3)] == [1, 2, 3]
+    assert ids(db, "counted_dlq") == ["1"]
+    for table in ("counted", "uncounted"):
+        assert db.one(f"select pgtrickle.replay_inbox_messages('{table}', '{{1}}')") == 1
+        assert ids(db, f"{table}_pending") == ["1"]
+        assert db.one(f"select pgtrickle.inbox_mark_processed('{table}', '1')") is True
+        assert db.one(f"select pgtrickle.inbox_health('{table}')")["pending"] == 0
+
+
+def test_a_count_that_is_null_is_no_failed_try_yet(db):
+    """It is pending, counts from one, and dies like every other."""
+    db.execute("create table messages (event_id text primary key, payload jsonb, error text, "
+               "processed_at timestamptz, received_at timestamptz, retry_count int);"
+               "insert into messages values ('1'), ('2');"
+               "select pgtrickle.enable_inbox_tracking('m', 'messages', max_retries => 2)")
+
+    def numbers():
+        health = db.one("select pgtrickle.inbox_health('m')")
+        status = db.execute("select pending, dead_letters from pgtrickle.inbox_status('m')")
+        assert status == [(health["pending"], health["dead_letters"])]
+        assert db.execute("select pending, dead_letters from m_stats") == status
+        assert (len(ids(db, "m_pending")), len(ids(db, "m_dlq"))) == status[0]
+        return status[0]
+
+    assert numbers() == (2, 0)
+    fail = "select pgtrickle.inbox_mark_failed('m', '1', 'x')"
+    assert (db.one(fail), numbers(), db.one(fail), numbers()) == (1, (2, 0), 2, (1, 1))
+    assert db.execute("select event_id, retry_count from messages order by 1") == [
+        ("1", 2), ("2", None)]
+    assert db.one("select pgtrickle.replay_inbox_messages('m', '{1,2}')") == 2
+    assert numbers() == (2, 0)
+
+
+# Views stay -------------------------------------------------------------------------------------
+
+
+VIEWS = ("pending", "dlq", "stats")
+
+
+def views_used(db, schema, name, *views):
+    """Gives each view rights, an option, a comment, and a view and a function that need it."""
+    columns = {"pending": "event_id", "dlq": "event_id", "stats": "event_type"}
+    for view in views:
+        it = f"{schema}.{name}_{view}"
+        db.execute(f"grant select on {it} to app with grant option;"
+                   f"grant select ({columns[view]}) on {it} to reporter;"
+                   f"alter view {it} set (security_barrier = true);"
+                   f"comment on view {it} is 'ours';"
+                   f"create view on_{view} as select * from {it};"
+                   f"create function rows_{view}() returns bigint language sql "
+                   f"begin atomic select count(*) from {it}; end")
+
+
+def views_are(db, schema, *names):
+    return db.execute(
+        "select c.oid, c.relname, c.relowner::regrole::text, c.relacl::text, c.reloptions, "
+        "obj_description(c.oid), array(select a.attacl::text from pg_attribute a "
+        "where a.attrelid = c.oid and a.attacl is not null) from pg_class c "
+        "where c.relnamespace = %s::regnamespace and c.relkind = 'v' and c.relname = any (%s) "
+        "order by 2", (schema, list(names)))
+
+
+@pytest.fixture
+def app(db):
+    for role in ("app", "reporter", "keeper"):
+        db.login(role)
+    db.execute("grant keeper to reporter")
+    yield
+    db.execute("drop owned by app, reporter, keeper cascade")
+
+
+def test_a_limit_that_a_pipeline_changes_leaves_the_views_as_they_are(db, app, inbox):
+    views_used(db, "pgtrickle", "shop", *VIEWS)
+    names = [f"shop_{view}" for view in VIEWS]
+    before = views_are(db, "pgtrickle", *names)
+    assert len(before) == 3 and all("app=r*/" in view[3] for view in before)
+    arrive(db, "1", "2")
+    db.execute("select pgtrickle.inbox_mark_failed('shop', '1')")
+    db.execute("select pgtrickle.inbox_payload_column('shop', 'who')")
+    opened(db, "shop", None, max_retries=1)
+    assert (ids(db, "pgtrickle.shop_pending"), ids(db, "pgtrickle.shop_dlq")) == (["2"], ["1"])
+    assert db.execute("select pending, dead_letters from on_stats") == [(1, 1)]
+    opened(db, "shop", None, max_retries=4)
+    assert db.execute("select rows_pending(), rows_dlq(), rows_stats()") == [(2, 0, 1)]
+    install_from_files(db.dsn)
+    assert views_are(db, "pgtrickle", *names) == before
+    # What is switched off goes, unless something needs it; the others stay.
+    assert "other objects depend on it" in refused_opening(db, with_dead_letter=False)
+    assert views_are(db, "pgtrickle", *names) == before
+    db.execute("drop view on_dlq; drop function rows_dlq()")
+    opened(db, "shop", None, with_dead_letter=False)
+    assert views_are(db, "pgtrickle", *names) == [v for v in before if v[1] != "shop_dlq"]
+    assert db.one("select rows_pending()") == 2
+    opened(db, "shop", None, with_dead_letter=True, max_retries=1)
+    assert views_are(db, "pgtrickle", "shop_pending", "shop_stats") == [
+        v for v in before if v[1] != "shop_dlq"]
+    assert ids(db, "pgtrickle.shop_dlq") == ["1"]
+
+
+def refused_opening(db, **settings):
+    with pytest.raises(psycopg.Error) as raised:
+        opened(db, "shop", None, **settings)
+    return str(raised.value)
+
+
+def test_tracking_again_leaves_the_views_as_they_are(db, app):
+    """Other settings, another mapping, renamed columns, another schema, a table made anew."""
+    db.execute("create schema other; create table messages (id text primary key, body jsonb, "
+               "done timestamptz, tries int, kind text);"
+               "insert into messages values ('1', '{}', null, 1);"
+               "alter table messages owner to keeper; grant create on schema public to keeper;"
+               "grant usage, create on schema other to app, keeper")
+    columns = {"event_id": "id", "payload": "body", "processed_at": "done", "retry_count": "tries"}
+
+    def track(table="messages", limit=1, **changed):
+        db.execute("select pgtrickle.enable_inbox_tracking('m', %s, %s, max_retries => %s)",
+                   (table, psycopg.types.json.Jsonb({**columns, **changed}), limit))
+
+    track(limit=2)
+    names = [f"m_{view}" for view in VIEWS]
+    db.execute("alter table messages rename id to event_id")
+    assert "messages has no column id" in refusal(db, "select pgtrickle.inbox_mark_processed"
+                                                      "('m', '1')")
+    columns["event_id"] = "event_id"
+    track(limit=2)
+    assert ids(db, "m_pending") == ["1"], "the views follow a renamed column"
+    views_used(db, "public", "m", *VIEWS)
+    db.execute("alter view m_stats owner to reporter;"
+               "revoke select on m_dlq from pgtrickle_admin; grant select on m_dlq to public")
+    before = views_are(db, "public", *names)
+    track()
+    assert (ids(db, "m_pending"), ids(db, "m_dlq")) == ([], ["1"])
+    db.execute("alter table messages rename tries to attempts; alter table messages add x int")
+    track(retry_count="attempts", event_type="kind")
+    assert db.execute("select attempts, x from m_dlq") == [(1, None)]
+    assert db.execute("select event_id, tries from on_dlq") == [("1", 1)]
+    assert views_are(db, "public", *names) == before
+    db.execute("alter table messages rename to old; create table messages (like old including all);"
+               "alter table messages owner to keeper")
+    track(retry_count="attempts")
+    assert db.execute("select rows_dlq(), rows_pending()") == [(0, 0)]
+    assert views_are(db, "public", *names) == before
+    db.execute("alter table messages set schema other")
+    track("other.messages", retry_count="attempts")
+    assert views_are(db, "other", *names) == before
+    assert views_are(db, "public", *names) == []
+    # What another role could change at any moment is not taken for a view of the inbox.
+    assert [view[2] for view in before] == ["keeper", "keeper", "reporter"]
+    db.execute("alter table other.messages owner to app")
+    with pytest.raises(psycopg.Error, match="view other.m_stats belongs to reporter"):
+        track("other.messages", retry_count="attempts")
+    db.execute("alter view other.m_stats owner to app")
+    track("other.messages", retry_count="attempts")
+    assert {view[2] for view in views_are(db, "other", *names)} == {"app"}
+    db.execute("drop function rows_pending(), rows_dlq(); drop view on_pending, on_dlq;"
+               "drop view other.m_pending;"
+               "alter table other.messages rename to gone;"
+               "create table other.messages (body text, event_id text primary key, done date, "
+               "event_type varchar(9))")
+    said = refusal(db, """select pgtrickle.enable_inbox_tracking('m', 'other.messages',
+                          '{"payload": "body", "processed_at": "done"}')""")
+    assert "view other.m_stats shows other columns" in said and "DROP VIEW other.m_stats" in said
+
+
+def test_a_pipeline_cannot_change_the_views_of_an_adopted_table(db):
+    db.execute("create table messages (event_id text primary key, payload jsonb, "
+               "processed_at timestamptz, retry_count int);"
+               "select pgtrickle.enable_inbox_tracking('shop', 'messages', retention_hours => 5)")
+    said = refused_opening(db, max_retries=7, retention_hours=9)
+    assert "are not ours to change" in said
+    db.execute(said.split("run: ")[1].split(";")[0])
+    opened(db, "shop", None, max_retries=7, retention_hours=9)
+    assert db.execute("select max_retries, retention_hours from pgtrickle.pgt_inbox_config") == [
+        (7, 9)]
+
+
+def test_a_view_of_another_table_is_not_taken_for_that_of_an_inbox(db, inbox):
+    db.execute("drop view pgtrickle.shop_dlq; create view pgtrickle.shop_dlq as select 1 as one")
+    opened(db, "shop", None, max_retries=9)
+    assert db.execute("select * from pgtrickle.shop_dlq") == [(1,)]
+    name = db.one("select dlq_view from pgtrickle.pgt_inbox_config")
+    assert name != "shop_dlq" and ids(db, f"pgtrickle.{name}") == []
+
+
+def test_an_upgrade_mends_what_works_on_an_adopted_table(db):
+    db.execute("create table messages (event_id text primary key, payload jsonb, "
+               "processed_at timestamptz); insert into messages values ('1');"
+               "select pgtrickle.enable_inbox_tracking('m', 'messages')")
+    name = db.one("select gate_function from pgtrickle.pgt_inbox_config")
+    db.execute(f"create or replace function pgtrickle_streams.{name}(action text, arg jsonb) "
+               "returns table (op text, ord bigint, row_data jsonb) language plpgsql "
+               "security definer set search_path = pg_catalog, pg_temp as $$ begin "
+               "row_data := '{\"pending\": 1}'; return next; end $$")
+    health = db.one("select pgtrickle.inbox_health('m')")
+    assert health["status"] == "degraded" and "an earlier version" in health["problem"]
+    assert "enable_inbox_tracking('m'" in health["remedy"]
+    install_from_files(db.dsn)
+    assert db.one("select pgtrickle.inbox_health('m')")["status"] == "healthy"
+    assert db.one("select pgtrickle.inbox_mark_processed('m', '1')") is True
+    assert db.one("select gate_function from pgtrickle.pgt_inbox_config") == name
+
+
 # Consumers --------------------------------------------------------------------------------------
 
 
@@ -280,6 +514,302 @@ def test_pending_messages_can_be_taken_by_several_consumers(db, inbox):
             "limit 1 for update skip locked")
     with db.connect(autocommit=False) as one, db.connect(autocommit=False) as other:
         assert {one.execute(take).fetchone()[0], other.execute(take).fetchone()[0]} == {"1", "2"}
+
+
+# One id, one message ----------------------------------------------------------------------------
+
+
+# type of the column, what is stored, {what is given: which row it is}
+IDS = [
+    ("varchar(3)", ["abc"], {"abc": "abc", "abcd": None, "abc ": None, "ABC": None}),
+    ("name", ["n" * 63], {"n" * 63: "n" * 63, "n" * 64: None, "n" * 62: None}),
+    ("char(3)", ["ab "], {"ab": "ab ", "ab ": "ab ", "abcd": None, "ab     ": "ab ", " ab": None}),
+    ("bpchar", ["ab "], {"ab": "ab ", "abc": None}),
+    ("text", ["é", "E'\\'"], {"é": "é", "e": None, "E'\\'": "E'\\'", "": None, "%s": None}),
+    ("numeric(6,0)", ["7"], {"7": "7", "7.4": None, "6.5": None, "7.0": None, "007": None}),
+    ("numeric", ["1.10"], {"1.10": "1.10", "1.1": None, "1.100": None}),
+    ("int", ["7"], {"7": "7", "007": None, " 7": None, "+7": None}),
+    ("bigint", ["7"], {"7": "7", "07": None}),
+    ("float8", ["0.1"], {"0.1": "0.1", "0.10000000000000001": None, "1e-1": None}),
+    ("uuid", ["00000000-0000-0000-0000-00000000000a"],
+     {spelling: "00000000-0000-0000-0000-00000000000a"
+      for spelling in ("00000000-0000-0000-0000-00000000000a",
+                       "{00000000-0000-0000-0000-00000000000A}")}),
+    ("timestamp(0)", ["2020-01-01 00:00:00"], {"2020-01-01 00:00:00": "2020-01-01 00:00:00",
+                                               "2020-01-01 00:00:00.4": None}),
+    ('"char"', ["a"], {"a": "a", "ab": None}),
+    ("mood", ["sad"], {"sad": "sad"}),
+    ("short", ["abc"], {"abc": "abc", "abcd": None}),
+    ("shorter", ["abc"], {"abc": "abc", "abcd": None}),
+    ("public.citext", ["Abc"], {"Abc": "Abc", "abc": None, "ABC": None}),
+    ("text collate folded", ["Abc"], {"Abc": "Abc", "abc": None, "ABC": None}),
+    ("varchar(3) collate folded", ["Abc"], {"Abc": "Abc", "abc": None, "Abcd": None}),
+    ("text collate \"C\"", ["Abc"], {"Abc": "Abc", "abc": None}),
+]
+
+
+def types_of_ids(db):
+    """The types above; those that this server cannot have are left out."""
+    db.execute("create type mood as enum ('sad'); create domain short as varchar(3);"
+               "create domain shorter as short check (length(value) < 4)")
+    missing = set()
+    for what, statement in (
+            ("citext", "create extension citext"),
+            ("folded", "create collation folded (provider = icu, locale = 'und-u-ks-level2', "
+                       "deterministic = false)")):
+        try:
+            db.execute(statement)
+        except psycopg.Error:
+            missing.add(what)
+    return [case for case in IDS if not any(what in case[0] for what in missing)]
+
+
+def test_an_id_means_the_row_that_has_it_letter_by_letter(db):
+    """Not the one that has what the column's type makes of it. Under a unique index of any kind."""
+    cases = types_of_ids(db)
+    assert len(cases) >= len(IDS) - 3
+    for number, (kind, stored, given) in enumerate(cases):
+        db.execute(f"create table t{number} (id {kind} primary key, payload jsonb, "
+                   "done timestamptz, tries int)")
+        for value in stored:
+            db.execute(psycopg.sql.SQL("insert into {} (id) values ({})").format(
+                psycopg.sql.Identifier(f"t{number}"), value))
+        db.execute(f"select pgtrickle.enable_inbox_tracking('t{number}', 't{number}', "
+                   """'{"event_id": "id", "processed_at": "done", "retry_count": "tries"}')""")
+        for text, row in given.items():
+            did = db.execute(
+                f"select pgtrickle.inbox_mark_failed('t{number}', %s) is not null,"
+                f" pgtrickle.inbox_mark_processed('t{number}', %s)", (text, text))
+            changed = db.execute(f"select format('%s', id) from t{number} "
+                                 "where done is not null and tries = 1")
+            assert (did, changed) == ([(row is not None,) * 2], [(row,)] if row else []), \
+                (kind, text)
+            assert db.one(f"select pgtrickle.replay_inbox_messages('t{number}', %s)",
+                          ([text, text],)) == (1 if row else 0), (kind, text)
+            assert db.one(f"select count(*) from t{number} "
+                          "where done is not null or tries > 0") == 0
+
+
+def test_marking_reads_no_more_than_the_index_of_the_id(db):
+    db.execute("create domain key as varchar(40)")
+    types_of_ids(db)
+    kinds = ["text", "varchar(40)", "name", "char(40)", "key", "numeric(9,0)", "int", "uuid",
+             "public.citext", "text collate folded"]
+    if db.one("select count(*) from pg_extension where extname = 'citext'") == 0:
+        kinds.remove("public.citext")
+    if db.one("select count(*) from pg_collation where collname = 'folded'") == 0:
+        kinds.remove("text collate folded")
+    for number, kind in enumerate([*kinds, "text with another index"]):
+        table = f"t{number}"
+        value = "md5(i::text)::uuid" if kind == "uuid" else "i::text::" + kind.split(" ")[0]
+        db.execute(f"create table {table} (event_id {kind.split(' with')[0]}, payload jsonb, "
+                   "processed_at timestamptz, retry_count int);"
+                   f"insert into {table} select {value} from generate_series(1, 3000) i;"
+                   f"create unique index on {table} (event_id"
+                   + (' collate "C"' if "another" in kind else "") + f"); analyze {table};"
+                   f"select pgtrickle.enable_inbox_tracking('{table}', '{table}')")
+        one = db.one(f"select format('%s', event_id) from {table} limit 1")
+        with db.connect(autocommit=False) as consumer:
+            scans = "select seq_scan from pg_stat_xact_user_tables where relname = %s"
+            for call, given in (("inbox_mark_failed", one), ("inbox_mark_processed", one),
+                                ("replay_inbox_messages", [one])):
+                consumer.execute(f"select pgtrickle.{call}(%s, %s)", (table, given))
+            assert consumer.execute(scans, (table,)).fetchone() == (0,), kind
+            assert consumer.execute(
+                "select idx_scan from pg_stat_xact_user_tables where relname = %s",
+                (table,)).fetchone()[0] >= 3
+
+
+def test_an_id_that_a_child_has_as_well_is_one_message(db):
+    """No index spans an inherited table: all rows of the id go the same way."""
+    db.execute("create table messages (event_id text primary key, payload jsonb, error text, "
+               "processed_at timestamptz, retry_count int);"
+               "create table low (extra int, primary key (event_id)) inherits (messages);"
+               "create table lowest () inherits (low);"
+               "insert into messages values ('1', '{}', null, null, 0), ('2', '{}', null, null, 0);"
+               "insert into low values ('1', '{}', null, null, 4), ('3', '{}', null, null, 4);"
+               "insert into lowest values ('1');"
+               "select pgtrickle.enable_inbox_tracking('m', 'messages', max_retries => 9, "
+               "  retention_hours => 1)")
+    assert db.one("select pgtrickle.inbox_mark_failed('m', '1', 'x')") == 5, "the highest count"
+    assert db.execute("select retry_count from messages where event_id = '1' order by 1") == [
+        (1,), (1,), (5,)]
+    assert db.one("select pgtrickle.inbox_mark_processed('m', '1')") is True
+    assert ids(db, "m_pending") == ["2", "3"]
+    assert db.one("select pgtrickle.replay_inbox_messages('m', '{1,3}')") == 4
+    assert db.one("select pgtrickle.inbox_health('m')")["pending"] == 5
+    # Retention looks at each row.
+    db.execute("update only messages set processed_at = now() - interval '2 hours' "
+               "where event_id = '1'")
+    assert db.one("select pgtrickle.relay_housekeeping()")["inbox_rows"] == 1
+    assert db.execute("select tableoid::regclass::text, event_id from messages order by 1, 2") == [
+        ("low", "1"), ("low", "3"), ("lowest", "1"), ("messages", "2")]
+
+
+SHAPES = {
+    "partitions": "create table messages ({columns}, primary key (event_id)) "
+                  "  partition by range (event_id);"
+                  "create table low partition of messages for values from ('0') to ('5');"
+                  "create table high partition of messages for values from ('5') to ('a') "
+                  "  partition by hash (event_id);"
+                  "create table even partition of high for values with (modulus 2, remainder 0);"
+                  "create table odd partition of high for values with (modulus 2, remainder 1)",
+    "children": "create table messages ({columns}, primary key (event_id));"
+                "create table low (extra text default 'x', primary key (event_id)) "
+                "  inherits (messages);"
+                "create table high () inherits (low)",
+}
+SHAPE_COLUMNS = ("event_id text, payload jsonb, processed_at timestamptz, error text, "
+                 "retry_count int, received_at timestamptz default now()")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_numbers_are_those_of_all_parts(db, shape):
+    db.execute(SHAPES[shape].format(columns=SHAPE_COLUMNS) + ";"
+               "select pgtrickle.enable_inbox_tracking('m', 'messages')")
+    parts = ("low", "even", "odd") if shape == "partitions" else ("messages", "low", "high")
+    if shape == "partitions":
+        db.execute("insert into messages select i from generate_series(10, 99) i")
+    else:
+        for number, part in enumerate(parts):
+            db.execute(f"insert into {part} select i from generate_series({number * 30 + 10}, "
+                       f"{number * 30 + 39}) i")
+    assert all(db.one(f"select count(*) from only {part}") for part in parts)
+    db.execute("update messages set processed_at = now() where event_id < '20';"
+               "update messages set retry_count = 3 where event_id like '_0'")
+
+    def numbers():
+        return db.execute("select pending, dead_letters, total from pgtrickle.inbox_status('m')")
+
+    assert numbers() == [(72, 8, 80)], "not counted by the server yet"
+    db.execute("analyze messages" + "".join(f", {part}" for part in parts if part != "messages"))
+    assert numbers() == [(72, 8, 90)]
+    health = db.one("select pgtrickle.inbox_health('m')")
+    assert (health["pending"], health["dead_letters"]) == (72, 8)
+    assert db.execute("select total, processed, pending, dead_letters from m_stats") == [
+        (90, 10, 72, 8)]
+
+
+class Load:
+    """Consumers of an inbox in threads of their own; what they raise is raised at the end."""
+
+    def __init__(self, db, *works):
+        self._db, self._errors, self._alive = db, [], len(works)
+        self._threads = [threading.Thread(target=self._run, args=(work,)) for work in works]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, work):
+        try:
+            with self._db.connect() as connection:
+                work(connection)
+        except Exception as error:  # noqa: BLE001
+            self._errors.append(error)
+        finally:
+            self._alive -= 1
+
+    @property
+    def running(self):
+        return self._alive > 0
+
+    def end(self):
+        for thread in self._threads:
+            thread.join()
+        assert self._errors == []
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_retention_under_load_takes_what_was_processed_and_nothing_else(db, shape):
+    """Rows are marked, replayed, inserted and moved between the parts meanwhile. The payload of a
+    row says which it is, whatever becomes of its id and its place."""
+    db.execute(SHAPES[shape].format(columns=SHAPE_COLUMNS) + ";"
+               "select pgtrickle.enable_inbox_tracking('m', 'messages', retention_hours => 1)")
+    put = {"partitions": ["messages"] * 2, "children": ["messages", "high"]}[shape]
+    for digit, part, done in (("1", put[0], "now() - interval '2 hours'"), ("8", put[1], "null")):
+        db.execute(f"insert into {part} (event_id, payload, processed_at) "
+                   f"select '{digit}' || i, to_jsonb('{digit}' || i), {done} "
+                   "from generate_series(100, 149) i")
+    pending = {f"8{i}" for i in range(100, 150)}
+    marked = {f"9{i}" for i in range(100, 150)}
+    replayed = set()
+    old_ones = [(f"1{i}",) * 2 for i in range(149, 99, -1)]  # id and payload
+    all_arrived = threading.Event()
+
+    def relocate(connection, identity, other, here, there):
+        """To another part, under another id where that decides; the new id."""
+        if shape == "partitions":
+            connection.execute("update messages set event_id = %s where event_id = %s",
+                               (other, identity))
+            return other
+        connection.execute(
+            f"with gone as (delete from only {here} where event_id = %s "
+            "returning event_id, payload, processed_at) "
+            f"insert into {there} (event_id, payload, processed_at) table gone", (identity,))
+        return identity
+
+    def arrive_and_mark(connection):
+        for i in range(100, 150):
+            for digit in "059":
+                connection.execute("insert into messages (event_id, payload) "
+                                   "values (%s, to_jsonb(%s::text))", (f"{digit}{i}",) * 2)
+            connection.execute("select pgtrickle.inbox_mark_processed('m', %s)", (f"9{i}",))
+            for digit in "05":
+                identity = f"{digit}{i}"
+                connection.execute("update messages set processed_at = now() - interval '2 hours' "
+                                   "where event_id = %s", (identity,))
+                if digit == "0":
+                    identity = relocate(connection, identity, f"7{i}", "messages", "high")
+                old_ones.append((identity, f"{digit}{i}"))
+        all_arrived.set()
+
+    def replay(connection):
+        """Of what may be deleted: what was still there stays from now on."""
+        while old_ones or not all_arrived.is_set():
+            if old_ones:
+                identity, payload = old_ones.pop()
+                if connection.execute("select pgtrickle.replay_inbox_messages('m', %s)",
+                                      ([identity],)).fetchone()[0]:
+                    replayed.add(payload)
+
+    def move(connection):
+        """Pending rows go from part to part, and back."""
+        for turn in range(4):
+            for i in range(100, 150):
+                step = 1 if turn % 2 == 0 else -1
+                relocate(connection, *(f"8{i}", f"2{i}")[::step], *("high", "messages")[::step])
+
+    load = Load(db, arrive_and_mark, replay, move)
+    deleted = 0
+    while True:
+        last = not load.running
+        report = db.one("select pgtrickle.relay_housekeeping(7)")
+        deleted += report.get("inbox_rows", 0)
+        assert all("moved to another partition" in e["error"] for e in report["errors"]), report
+        if last and not report["more"]:
+            break
+    load.end()
+    found = db.execute("select payload #>> '{}', processed_at is null from messages")
+    assert len(found) == len(set(found))
+    assert {row[0] for row in found if row[1]} == pending | replayed
+    assert {row[0] for row in found if not row[1]} == marked
+    assert deleted == 50 + 100 - len(replayed)
+    assert min(deleted, len(replayed)) > 10, "both were tried"
+
+
+def test_an_inbox_with_a_foreign_table_below_it_is_refused(db):
+    """Its server may change other rows than those that we name."""
+    db.execute("create table messages (event_id text primary key, payload jsonb, "
+               "processed_at timestamptz); insert into messages values ('1');"
+               "select pgtrickle.enable_inbox_tracking('m', 'messages', retention_hours => 1);"
+               "create foreign data wrapper far; create server far foreign data wrapper far;"
+               "create foreign table kid () inherits (messages) server far")
+    problem = "kid is a foreign table, whose rows cannot be told apart"
+    assert problem in refusal(db, "select pgtrickle.inbox_mark_processed('m', '1')")
+    assert problem in db.one("select pgtrickle.relay_housekeeping()")["errors"][0]["error"]
+    health = db.one("select pgtrickle.inbox_health('m')")
+    assert (health["status"], problem in health["problem"]) == ("refused", True)
+    db.execute("alter foreign table kid no inherit messages")
+    assert db.one("select pgtrickle.inbox_mark_processed('m', '1')") is True
 
 
 # How they go ------------------------------------------------------------------------------------
