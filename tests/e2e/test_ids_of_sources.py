@@ -23,7 +23,7 @@ from support.pipelines import SLOW_FACTOR
 from support.processes import free_port
 from support.rabbitmq_server import RabbitServer, available
 from support.redis_server import RedisServer
-from support.relay import Relay
+from support.relay import Relay, run_command
 from support.sqs_server import KEYS, REGION, SqsServer
 from support.waiting import eventually
 
@@ -31,8 +31,8 @@ SAME = "same"  # the payload that messages of both places, and of each life of a
 
 
 # The brokers -------------------------------------------------------------------------------
-# send() publishes what `bodies` says, with ids "k0", "k1", ... where a publisher gives ids, and with
-# the numbers that the broker draws where `anonymous`. waiting() counts what is not acknowledged.
+# send() publishes what `bodies` says, with ids "k0", "k1", ... (from `first` on) where a publisher gives
+# ids, and with the numbers that the broker draws where `anonymous`. waiting() counts what is not acknowledged.
 
 
 class Nats:
@@ -50,9 +50,9 @@ class Nats:
         with self.server.client() as client:
             client.delete_stream(place)
 
-    def send(self, place, bodies, anonymous=False):
+    def send(self, place, bodies, anonymous=False, first=0):
         with self.server.client() as client:
-            for n, body in enumerate(bodies):
+            for n, body in enumerate(bodies, first):
                 client.publish_acknowledged(f"{place}.x", body,
                                             {} if anonymous else {"Nats-Msg-Id": f"k{n}"})
 
@@ -83,9 +83,9 @@ class Redis:
         with self.server.client() as client:
             client.delete(place)
 
-    def send(self, place, bodies, anonymous=False):
+    def send(self, place, bodies, anonymous=False, first=0):
         with self.server.client() as client:
-            for n, body in enumerate(bodies):
+            for n, body in enumerate(bodies, first):
                 client.xadd(place, {"payload": body, "name": f"k{n}"}, id=f"{n + 1}-0")
 
     def source(self, place):
@@ -114,15 +114,13 @@ class Rabbit:
         with self.server.channel() as channel:
             channel.queue_delete(place)
 
-    def send(self, place, bodies, anonymous=False):
-        # The publisher's ids: RabbitMQ itself gives none, and they end with no queue.
+    def send(self, place, bodies, anonymous=False, first=0):
         life = self.life[place]
         with self.server.channel() as channel:
             channel.confirm_delivery()
-            for n, body in enumerate(bodies):
-                identity = f"k{n}" if life == 1 else f"k{n}.{life}"
+            for n, body in enumerate(bodies, first):
                 channel.basic_publish("", place, body, pika.BasicProperties(
-                    message_id=identity, delivery_mode=2), mandatory=True)
+                    message_id=key_of(n, life), delivery_mode=2), mandatory=True)
 
     def source(self, place):
         return {"type": "rabbitmq", "url": self.server.url, "queue": place,
@@ -146,8 +144,8 @@ class Sqs:
     def drop(self, place):
         self.server.client().delete_queue(QueueUrl=self.urls[place])
 
-    def send(self, place, bodies, anonymous=False):
-        for n, body in enumerate(bodies):
+    def send(self, place, bodies, anonymous=False, first=0):
+        for n, body in enumerate(bodies, first):
             self.server.client().send_message(
                 QueueUrl=self.urls[place], MessageBody=body.decode(), MessageGroupId="g",
                 MessageDeduplicationId=f"k{n}")
@@ -176,9 +174,9 @@ class Kafka:
     def drop(self, place):
         self.server.delete_topic(place)
 
-    def send(self, place, bodies, anonymous=False):
+    def send(self, place, bodies, anonymous=False, first=0):
         self.server.publish(place, [{"value": body, "headers": {"name": f"k{n}"}}
-                                    for n, body in enumerate(bodies)])
+                                    for n, body in enumerate(bodies, first)])
         self.sent[place] += len(bodies)
 
     def source(self, place):
@@ -190,7 +188,7 @@ class Kafka:
 
 
 class Webhook:
-    """The relay is the server, so that a place is a port; it is never deleted."""
+    """The relay is the server, so that a place is a port; it never ends."""
     name, anonymous = "webhook", False
     plain = "header:Idempotency-Key"
     server = None
@@ -199,14 +197,18 @@ class Webhook:
         self.ports = collections.defaultdict(free_port)
         self.sender = ThreadPoolExecutor(8)
         self.unanswered = collections.Counter()
+        self.life = collections.Counter()
 
     def make(self, place):
+        self.life[place] += 1
+
+    def drop(self, place):
         pass
 
-    def send(self, place, bodies, anonymous=False):
-        for n, body in enumerate(bodies):
+    def send(self, place, bodies, anonymous=False, first=0):
+        for n, body in enumerate(bodies, first):
             self.unanswered[place] += 1
-            self.sender.submit(self._send, place, body, f"k{n}")
+            self.sender.submit(self._send, place, body, key_of(n, self.life[place]))
 
     def _send(self, place, body, key):
         """Until it is answered with 200, as a client that wants to be safe."""
@@ -228,6 +230,11 @@ class Webhook:
 
     def waiting(self, place):
         return self.unanswered[place]
+
+
+def key_of(n, life):
+    """An id that is its publisher's: it ends with no queue, and so is used once."""
+    return f"k{n}" if life == 1 else f"k{n}.{life}"
 
 
 KINDS = (Nats, Redis, Rabbit, Sqs, Kafka, Webhook)
@@ -281,30 +288,28 @@ class Both:
     def places(broker):
         return f"{broker.name}-a", f"{broker.name}-b"
 
-    def send(self, broker, places):
+    def send(self, broker, places, first=0):
         """The same ids everywhere; equal payloads and different ones."""
         for place in places:
             own = f"{place}.{self.round}"
             for anonymous in (False, True) if broker.anonymous else (False,):
                 payloads = [SAME, f"{own}.{anonymous}", SAME]
-                broker.send(place, [json.dumps(p).encode() for p in payloads], anonymous)
+                broker.send(place, [json.dumps(p).encode() for p in payloads], anonymous, first)
                 self.expected[broker.name].update((place, p) for p in payloads)
 
     def each(self, act):
         with ThreadPoolExecutor(len(self.brokers)) as acting:
             list(acting.map(act, self.brokers))
 
-    def publish(self):
+    def publish(self, first=0):
         self.round += 1
-        self.each(lambda broker: self.send(broker, self.places(broker)))
+        self.each(lambda broker: self.send(broker, self.places(broker), first))
 
     def make_again(self):
         """Deletes the first place of each broker, and makes it again with the same ids in it."""
         self.round += 1
 
         def again(broker):
-            if not broker.server:
-                return
             place = self.places(broker)[0]
             broker.drop(place)
             broker.make(place)
@@ -351,31 +356,41 @@ def test_equal_ids_of_two_sources_and_of_two_lives_of_a_source_are_different_mes
     assert db.one("select count(*) from pgtrickle.relay_dlq") == 0
 
 
+def stored_of(both, place):
+    table = place.split("-")[0]
+    return both.db.one(f"select count(*) from pgtrickle.inbox_{table} where source = %s", (place,))
+
+
 def kill_before_acknowledging(both):
-    """Everything is stored, and no broker hears of it."""
-    for broker in both.brokers:
-        if broker.server:
-            broker.drop(both.places(broker)[1])
-            broker.make(both.places(broker)[1])
+    """What the relay has of each place is stored, and no broker hears of it."""
+    places = [place for broker in both.brokers for place in both.places(broker)]
+    before = {place: stored_of(both, place) for place in places}
     lock = both.db.connect(autocommit=False)
     for broker in both.brokers:
         lock.execute(f"lock table pgtrickle.inbox_{broker.name} in exclusive mode")
-    both.publish()
-    blocked = 2 * len(both.brokers)
-    eventually(lambda: both.db.one(
-        "select count(*) from pg_stat_activity where wait_event_type = 'Lock'"
-        " and datname = current_database()") >= blocked, 60 * SLOW_FACTOR,
-        message=lambda: both.relay.log(60))
+    both.publish(first=100)
+
+    def blocked():
+        return dict(both.db.execute(
+            "select relation::regclass::text, count(*) from pg_locks"
+            " where not granted and relation is not null group by 1"))
+    eventually(lambda: all(blocked().get(f"pgtrickle.inbox_{broker.name}", 0) >= 2
+                           for broker in both.brokers), 60 * SLOW_FACTOR,
+               message=lambda: f"{blocked()}\n{both.relay.log(60)}")
     for broker in both.brokers:
         if broker.server:
             broker.server.freeze()
-    lock.rollback()
-    lock.close()
-    both.wait_stored()
-    both.relay.kill9()
-    for broker in both.brokers:
-        if broker.server:
-            broker.server.thaw()
+    try:
+        lock.rollback()
+        lock.close()
+        eventually(lambda: all(stored_of(both, place) > before[place] for place in places),
+                   60 * SLOW_FACTOR, message=lambda: [
+                       place for place in places if stored_of(both, place) == before[place]])
+        both.relay.kill9()
+    finally:
+        for broker in both.brokers:
+            if broker.server:
+                broker.server.thaw()
 
 
 def test_id_from_takes_an_id_as_it_is_for_all_sources(db, brokers, relay):
@@ -393,3 +408,37 @@ def test_id_from_takes_an_id_as_it_is_for_all_sources(db, brokers, relay):
                 eventually(lambda: broker.waiting(place) == 0, 60 * SLOW_FACTOR, interval=0.1)
             assert db.execute(f"select event_id, payload from pgtrickle.inbox_plain_{broker.name}"
                               " order by 1") == [("k0", "one"), ("k1", "two")], broker.name
+
+
+def test_an_id_that_its_publisher_uses_again_for_another_message_swallows_none(db, brokers, relay):
+    need("on_id_conflict" in run_command("options").stdout, "the inbox's rule for such ids")
+    givers = [broker for broker in brokers if broker.name in ("nats", "rabbitmq", "webhook")]
+
+    def payloads(broker):
+        return sorted(row[0] for row in db.execute(
+            f"select payload #>> '{{}}' from pgtrickle.inbox_again_{broker.name}"))
+
+    for broker in givers:
+        db.execute("select pgtrickle.create_inbox(%s)", (f"again_{broker.name}",))
+        broker.make(f"{broker.name}-c")
+        set_pipeline(db, f"{broker.name}-c", broker.source(f"{broker.name}-c"),
+                     f"again_{broker.name}")
+    with relay:
+        for n, body in enumerate(("first", "second", "second")):
+            for broker in givers:
+                if n == 1 and broker.name == "rabbitmq":
+                    broker.drop("rabbitmq-c")
+                    broker.server.queue("rabbitmq-c", "classic")
+                if broker.name == "nats":  # behind the window in which the stream drops it
+                    with broker.server.client() as client:
+                        eventually(lambda: broker.send("nats-c", [json.dumps(body).encode()])
+                                   or client.count("nats-c") > n, interval=0.15)
+                else:
+                    broker.send(f"{broker.name}-c", [json.dumps(body).encode()])
+            for broker in givers:
+                wanted = sorted({"first", body})
+                eventually(lambda: payloads(broker) == wanted, 30 * SLOW_FACTOR,
+                           message=lambda: f"{broker.name}: {payloads(broker)}\n{relay.log(40)}")
+                eventually(lambda: broker.waiting(f"{broker.name}-c") == 0, 30 * SLOW_FACTOR)
+    for broker in givers:
+        assert payloads(broker) == ["first", "second"], broker.name
