@@ -15,8 +15,7 @@ void register_backend(Registry& registry);
 namespace {
 
 LineRules rules_of(const BackendContext& context, std::string path) {
-  return {context.options.id_prefix.value_or(context.pipeline), std::move(path),
-          context.options.max_record_bytes};
+  return {context.id_scope(), std::move(path), context.options.max_record_bytes};
 }
 
 Result<std::unique_ptr<Source>> make_file_source(const config::Values& values,

@@ -12,6 +12,7 @@
 
 #include "core/log.h"
 #include "core/pause.h"
+#include "pipeline/source_id.h"
 
 namespace relay::file {
 
@@ -160,8 +161,8 @@ Result<RecordBatch> FileSource::read(const ReadLimits& limits, Deadline deadline
 void FileSource::add(RecordBatch& batch, const Line& line) {
   if (!line.too_long && is_blank(line.text)) return;
   const FilePosition end{current_->start.device, current_->start.inode, line.next};
-  const std::string place = fmt::format("{}:{}:{}:{}", options_.path, current_->start.inode,
-                                        line.offset, digest(line.text));
+  const std::string place = fmt::format("{}:{}:{}:{}", id_part(options_.path),
+                                        current_->start.inode, line.offset, digest(line.text));
   Record record = to_record(line, place, rules_, mapping_, batch.arena);
   {
     const std::lock_guard lock(mutex_);

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "pipeline/header_object.h"
+#include "pipeline/source_id.h"
 
 namespace relay::file {
 
@@ -89,9 +90,10 @@ Record to_record(const Line& line, const std::string& place, const LineRules& ru
   const MappedMessage message{.subject = rules.path, .key = {}, .payload = payload, .header = {}};
   const Said said = line.too_long ? Said{} : read(payload);
   auto id = mapping.id(message);
-  if (!id) id = said.id ? said.id : said.dedup_key;
   if (!id) {
-    id = fmt::format("{}{}{}", rules.id_prefix, rules.id_prefix.empty() ? "" : ":", place);
+    // One part, so that no line can say the place of another one.
+    const auto& said_id = said.id ? said.id : said.dedup_key;
+    id = rules.id_scope + (said_id ? id_part(*said_id) : place);
   }
   auto type = mapping.event_type(message);
   if (!type) type = said.type;

@@ -12,14 +12,14 @@ namespace relay::file {
 
 /// How lines become events.
 struct LineRules {
-  std::string id_prefix;  ///< of ids that are made up here; may be empty
+  std::string id_scope;  ///< begins each id, colon included; may be empty
   std::string path;
   std::int64_t max_record_bytes = 32 << 20;
 };
 
 /// The event of one line, copied into `arena`; its `id` is for the caller to set. `place`: what
-/// tells this line from any other of the same path. A line that is no JSON becomes one all the
-/// same; one that is too long is refused.
+/// tells this line from any other, made of several parts (pipeline/source_id.h). A line that is no
+/// JSON becomes one all the same; one that is too long is refused.
 Record to_record(const Line& line, const std::string& place, const LineRules& rules,
                  const FieldMapping& mapping, Arena& arena);
 

@@ -50,8 +50,12 @@ struct Consumer::Callbacks {
                            rd_kafka_topic_partition_list_t* partitions, void* opaque) {
     static_cast<Consumer*>(static_cast<ClientEvents*>(opaque)->owner)->rebalance(code, partitions);
   }
-  static void on_commit(rd_kafka_t*, rd_kafka_resp_err_t code, rd_kafka_topic_partition_list_t*,
-                        void* opaque) {
+  static void on_commit(rd_kafka_t*, rd_kafka_resp_err_t code,
+                        rd_kafka_topic_partition_list_t* offsets, void* opaque) {
+    if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
+      static_cast<Consumer*>(static_cast<ClientEvents*>(opaque)->owner)
+          ->commits_.committed(*offsets);
+    }
     if (code == RD_KAFKA_RESP_ERR_NO_ERROR || code == RD_KAFKA_RESP_ERR__NO_OFFSET) return;
     // Costs a second delivery at worst: the next commit says the same and more.
     log::debug("kafka_commit", static_cast<ClientEvents*>(opaque)->pipeline, "{}",
@@ -70,8 +74,8 @@ void Consumer::Free::operator()(rd_kafka_message_t* message) const {
 }
 
 Result<std::unique_ptr<Consumer>> Consumer::open(const SourceOptions& options, Offsets& offsets,
-                                                 std::stop_token stop) {
-  std::unique_ptr<Consumer> consumer(new Consumer(options, offsets));
+                                                 std::set<Place> remade, std::stop_token stop) {
+  std::unique_ptr<Consumer> consumer(new Consumer(options, offsets, std::move(remade)));
   if (auto started = consumer->start(stop); !started) return fail(started.error());
   if (auto subscribed = consumer->subscribe(); !subscribed) return fail(subscribed.error());
   return consumer;
@@ -97,6 +101,7 @@ Result<void> Consumer::start(std::stop_token stop) {
   }
   rd_kafka_poll_set_consumer(client_.get());
   queue_.reset(rd_kafka_queue_get_consumer(client_.get()));
+  commits_.start(client_.get());
   return {};
 }
 
@@ -118,6 +123,7 @@ Consumer::~Consumer() {
   if (!client_ || !queue_) return;
   // Where the cluster is away, the library's own close would wait for it.
   if (!answers(client_.get(), kAliveMs)) return;
+  commits_.stop();
   if (rd_kafka_error_t* error = rd_kafka_consumer_close_queue(client_.get(), queue_.get())) {
     rd_kafka_error_destroy(error);
     return;
@@ -137,14 +143,10 @@ void Consumer::rebalance(int code, rd_kafka_topic_partition_list_t* partitions) 
   log::debug("kafka_rebalance", options_.client.pipeline, "{} partitions {}", partitions->cnt,
              assigned ? "assigned" : "given up");
   last_position_ = nullptr;
-  for (const auto& entry : elements(*partitions)) {
-    if (assigned) {
-      positions_[{entry.topic, entry.partition}] = -1;
-      refusal_.reset();
-    } else {
-      positions_.erase({entry.topic, entry.partition});
-      offsets_.give_up(entry.topic, entry.partition);
-    }
+  if (assigned) {
+    take_over(*partitions);
+  } else {
+    give_up(*partitions);
   }
   if (cooperative) {
     rd_kafka_error_t* const error = assigned
@@ -154,6 +156,36 @@ void Consumer::rebalance(int code, rd_kafka_topic_partition_list_t* partitions) 
   } else {
     rd_kafka_assign(client_.get(), assigned ? partitions : nullptr);
   }
+}
+
+void Consumer::take_over(rd_kafka_topic_partition_list_t& partitions) {
+  for (int i = 0; i < partitions.cnt; ++i) {
+    rd_kafka_topic_partition_t& entry = partitions.elems[i];
+    positions_[{entry.topic, entry.partition}] = -1;
+    if (from_start_.erase({entry.topic, entry.partition}) > 0) {
+      entry.offset = RD_KAFKA_OFFSET_BEGINNING;
+    }
+    refusal_.reset();
+  }
+}
+
+void Consumer::give_up(const rd_kafka_topic_partition_list_t& partitions) {
+  commits_.flush();
+  for (const auto& entry : elements(partitions)) {
+    positions_.erase({entry.topic, entry.partition});
+    commits_.end({entry.topic, entry.partition});
+    offsets_.give_up(entry.topic, entry.partition);
+  }
+}
+
+Error Consumer::why_broken() const {
+  const auto remade = commits_.remade();
+  if (remade.empty()) return trouble_of(events_, options_.client.brokers);
+  return {ErrorClass::transient,
+          "topic_remade",
+          fmt::format("the topic '{}' was deleted and made again", remade.begin()->first),
+          "nothing is to be done: the new one is read from its start",
+          {}};
 }
 
 Result<std::optional<Consumed>> Consumer::next(milliseconds time, std::stop_token stop) {
@@ -167,7 +199,7 @@ Result<std::optional<Consumed>> Consumer::next(milliseconds time, std::stop_toke
   } else {
     message_.reset(rd_kafka_consumer_poll(client_.get(), 0));
   }
-  if (broken()) return fail(trouble_of(events_, options_.client.brokers));
+  if (broken()) return fail(why_broken());
   if (!message_) return std::nullopt;
   if (message_->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
     note_error(*message_);
@@ -186,6 +218,7 @@ void Consumer::note_position(const rd_kafka_message_t& message, const Consumed& 
     last_topic_ = message.rkt;
     last_partition_ = message.partition;
     last_position_ = &positions_[{std::string(found.topic), found.partition}];
+    if (*last_position_ < 0) commits_.begin(found.topic, found.partition, found.offset);
   }
   *last_position_ = found.offset + 1;
 }
@@ -239,17 +272,6 @@ Consumed Consumer::view(const rd_kafka_message_t& message) const {
     found.headers.emplace_back(name, text_of(value, value == nullptr ? 0 : size));
   }
   return found;
-}
-
-void Consumer::store(std::span<const Offsets::Next> offsets) {
-  if (offsets.empty()) return;
-  const PartitionList list(rd_kafka_topic_partition_list_new(static_cast<int>(offsets.size())));
-  for (const auto& next : offsets) {
-    rd_kafka_topic_partition_list_add(list.get(), next.topic.c_str(), next.partition)->offset =
-        next.offset;
-  }
-  // One that was given up meanwhile is not stored, and not ours to commit.
-  rd_kafka_offsets_store(client_.get(), list.get());
 }
 
 std::optional<Error> Consumer::trouble(Deadline until, std::stop_token stop) {

@@ -14,6 +14,7 @@
 #include "core/deadline.h"
 #include "core/error.h"
 #include "kafka/client.h"
+#include "kafka/commits.h"
 #include "kafka/event.h"
 #include "kafka/offsets.h"
 #include "kafka/options.h"
@@ -27,10 +28,11 @@ namespace relay::kafka {
 /// One member of a consumer group. `store` may be called by any thread; all else by one.
 class Consumer {
  public:
-  /// Connects and joins the group. `offsets` is told of partitions that are given up.
+  /// Connects and joins the group. `offsets` is told of partitions that are given up; `remade` are
+  /// partitions to be read from their start.
   static Result<std::unique_ptr<Consumer>> open(const SourceOptions& options, Offsets& offsets,
-                                                std::stop_token stop);
-  /// Commits what is stored and leaves, within a moment.
+                                                std::set<Place> remade, std::stop_token stop);
+  /// Commits what is settled and leaves, within a moment.
   ~Consumer();
   Consumer(const Consumer&) = delete;
   Consumer& operator=(const Consumer&) = delete;
@@ -40,14 +42,16 @@ class Consumer {
   Result<std::optional<Consumed>> next(std::chrono::milliseconds time, std::stop_token stop);
 
   /// These offsets may be committed, which happens within a moment.
-  void store(std::span<const Offsets::Next> offsets);
+  void store(std::span<const Offsets::Next> offsets) { commits_.settled(offsets); }
 
   /// Why nothing can be read, as far as it is known now; asks the cluster where something was heard
   /// before, for at most that long.
   std::optional<Error> trouble(Deadline until, std::stop_token stop);
 
   /// Nothing can be read any more.
-  bool broken() const { return events_.fatal; }
+  bool broken() const { return events_.fatal || commits_.any_remade(); }
+  /// Partitions whose topic was deleted and made again.
+  std::set<Place> remade() const { return commits_.remade(); }
   const std::string& cluster() const { return cluster_; }
   /// Records behind the last ones read, as far as the library knows.
   std::int64_t lag() const;
@@ -62,10 +66,14 @@ class Consumer {
   using Owned = std::unique_ptr<T, Free>;
   struct Callbacks;
 
-  Consumer(const SourceOptions& options, Offsets& offsets) : options_(options), offsets_(offsets) {}
+  Consumer(const SourceOptions& options, Offsets& offsets, std::set<Place> remade)
+      : options_(options), offsets_(offsets), from_start_(std::move(remade)) {}
   Result<void> start(std::stop_token stop);
   Result<void> subscribe();
   void rebalance(int code, rd_kafka_topic_partition_list_s* partitions);
+  void take_over(rd_kafka_topic_partition_list_s& partitions);
+  void give_up(const rd_kafka_topic_partition_list_s& partitions);
+  Error why_broken() const;
   void note_position(const rd_kafka_message_s& message, const Consumed& found);
   void keep_fetching(const rd_kafka_message_s& message);
   void note_error(const rd_kafka_message_s& message);
@@ -73,10 +81,11 @@ class Consumer {
 
   const SourceOptions& options_;
   Offsets& offsets_;
+  std::set<Place> from_start_;
   ClientEvents events_;
   std::optional<Error> refusal_;  // a topic or the group is not ours to read, or not there
   std::string cluster_;
-  std::map<std::pair<std::string, std::int32_t>, std::int64_t> positions_;  // of what is assigned
+  std::map<Place, std::int64_t> positions_;  // of what is assigned; -1: nothing read yet
   // The place of the last record, so that it is not looked for each time.
   const void* last_topic_ = nullptr;
   std::int32_t last_partition_ = 0;
@@ -86,6 +95,7 @@ class Consumer {
   Owned<rd_kafka_s> client_;  // behind what its callbacks write to
   Owned<rd_kafka_queue_s> queue_;
   Owned<rd_kafka_message_s> message_;
+  Commits commits_;
 };
 
 }  // namespace relay::kafka

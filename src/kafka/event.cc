@@ -4,6 +4,7 @@
 
 #include "core/plausible_time.h"
 #include "pipeline/header_object.h"
+#include "pipeline/source_id.h"
 #include "pipeline/too_large.h"
 
 namespace relay::kafka {
@@ -25,11 +26,10 @@ std::optional<std::string_view> header(const Consumed& consumed, std::string_vie
 }
 
 /// What tells this record from every other one there will ever be: a topic that is made again
-/// starts at offset 0 again.
+/// starts at offset 0 again. Names of topics hold no colon.
 std::string made_up_id(const Consumed& consumed, const EventRules& rules) {
-  return fmt::format("{}{}{}:{}:{}:{}:{}", rules.id_prefix, rules.id_prefix.empty() ? "" : ":",
-                     rules.cluster, consumed.topic, consumed.partition, consumed.offset,
-                     consumed.timestamp_ms);
+  return fmt::format("{}{}:{}:{}:{}:{}", rules.id_scope, id_part(rules.cluster), consumed.topic,
+                     consumed.partition, consumed.offset, consumed.timestamp_ms);
 }
 
 std::string headers_json(const Consumed& consumed, const std::optional<std::string>& trace) {

@@ -25,8 +25,8 @@ struct Consumed {
 
 /// How records of topics become events.
 struct EventRules {
-  std::string id_prefix;  ///< of ids that are made up here; may be empty
-  std::string cluster;    ///< the cluster's own id
+  std::string id_scope;  ///< begins ids that are made up here, colon included; may be empty
+  std::string cluster;   ///< the cluster's own id
   std::int64_t max_record_bytes = 32 << 20;
 };
 

@@ -14,10 +14,12 @@ constexpr milliseconds kPatience{5000};  // for a cluster that is away, before t
 }  // namespace
 
 Result<void> KafkaSource::open(std::stop_token stop) {
+  if (consumer_) remade_.merge(consumer_->remade());
   close();
   warn_of_no_verification(options_.client);
-  auto consumer = Consumer::open(options_, offsets_, stop);
+  auto consumer = Consumer::open(options_, offsets_, remade_, stop);
   if (!consumer) return fail(consumer.error());
+  remade_.clear();
   rules_.cluster = (*consumer)->cluster();
   replace(std::move(*consumer));
   return {};
@@ -77,8 +79,9 @@ void KafkaSource::add(RecordBatch& batch, const Consumed& consumed) {
 }
 
 Result<void> KafkaSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
-  const auto next = offsets_.settle(settled.id);
+  // Offsets of a consumer that is replaced meanwhile are none of the new one.
   const std::lock_guard lock(consumer_mutex_);
+  const auto next = offsets_.settle(settled.id);
   if (consumer_) consumer_->store(next);
   return {};
 }

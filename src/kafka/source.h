@@ -3,6 +3,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -39,6 +40,7 @@ class KafkaSource : public Source {
   EventRules rules_;
   FieldMapping mapping_;
   Offsets offsets_;
+  std::set<Place> remade_;     // partitions that the next consumer reads from their start
   std::mutex consumer_mutex_;  // of the pointer, against `acknowledge`
   std::unique_ptr<Consumer> consumer_;
   std::optional<Consumed> held_;  // read, and not in a batch yet

@@ -33,10 +33,8 @@ void add_consumer_properties(const config::Values& values, SourceOptions& option
   auto& properties = options.client.properties;
   properties.emplace_back("group.id", options.group);
   properties.emplace_back("auto.offset.reset", values.text("auto_offset_reset"));
-  // What is settled is stored by acknowledge() alone; the library commits what is stored.
   properties.emplace_back("enable.auto.offset.store", "false");
-  properties.emplace_back("enable.auto.commit", "true");
-  properties.emplace_back("auto.commit.interval.ms", "100");
+  properties.emplace_back("enable.auto.commit", "false");  // see commits.h
   // How long a member that was killed keeps its partitions: the least that brokers allow by
   // default.
   properties.emplace_back("session.timeout.ms", "6000");

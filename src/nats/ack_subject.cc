@@ -32,6 +32,7 @@ std::optional<AckSubject> parse_ack_subject(std::string_view reply) {
   AckSubject found;
   found.stream = tokens[stream];
   if (!read(tokens[stream + 2], found.delivered) || !read(tokens[stream + 3], found.sequence) ||
+      !read(tokens[stream + 4], found.consumer_sequence) ||
       !read(tokens[stream + 5], found.time_ns) || !read(tokens[stream + 6], found.pending)) {
     return std::nullopt;
   }

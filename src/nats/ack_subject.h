@@ -13,8 +13,10 @@ struct AckSubject {
   std::string_view stream;
   std::uint64_t delivered = 0;  ///< how often, this time included
   std::uint64_t sequence = 0;   ///< in the stream
-  std::int64_t time_ns = 0;     ///< when it was stored, since 1970
-  std::uint64_t pending = 0;    ///< messages behind it
+  /// Counts the consumer's deliveries: it rises, unless the consumer was made again.
+  std::uint64_t consumer_sequence = 0;
+  std::int64_t time_ns = 0;   ///< when it was stored, since 1970
+  std::uint64_t pending = 0;  ///< messages behind it
 };
 
 /// Nothing where it is no such subject.

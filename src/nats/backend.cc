@@ -20,8 +20,7 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
   auto mapping = FieldMapping::make(values);
   if (!mapping) return fail(mapping.error());
   options->connection.pipeline = context.pipeline;
-  NatsSource::Rules rules{context.options.id_prefix.value_or(context.pipeline),
-                          context.options.max_record_bytes};
+  NatsSource::Rules rules{context.id_scope(), context.options.max_record_bytes};
   return std::make_unique<NatsSource>(std::move(*options), std::move(rules), std::move(*mapping));
 }
 

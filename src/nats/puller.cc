@@ -76,6 +76,10 @@ Puller::~Puller() = default;
 Result<void> Puller::prepare() {
   if (auto checked = check_stream(); !checked) return checked;
   if (auto checked = check_consumer(); !checked) return checked;
+  // The consumer is of the stream that was looked at, and not of one that was made since.
+  const std::int64_t created = stream_created_ns_;
+  if (auto checked = check_stream(); !checked) return checked;
+  if (created != stream_created_ns_) return fail(remade());
   return subscribe();
 }
 
@@ -87,6 +91,13 @@ Error Puller::failure(int status, int code, std::string_view doing) const {
   }
   return stream_error(status, code, last_error(), options_.stream, connection_->address())
       .in_context(doing);
+}
+
+Error Puller::remade() const {
+  return error(ErrorClass::transient, "stream_remade",
+               fmt::format("stream '{}' at {}, or its consumer '{}', was deleted and made again",
+                           options_.stream, connection_->address(), options_.consumer),
+               "nothing is to be done: the new one is read");
 }
 
 Result<void> Puller::check_stream() {

@@ -40,6 +40,8 @@ class Puller {
   /// When the stream was made: nanoseconds since 1970.
   std::int64_t stream_created_ns() const { return stream_created_ns_; }
   std::chrono::nanoseconds ack_wait() const { return ack_wait_; }
+  /// What it means that the consumer counts from its beginning again: this is of no use any more.
+  Error remade() const;
   /// Messages that wait at the server, when it was opened.
   std::int64_t pending() const { return pending_; }
 

@@ -8,6 +8,7 @@
 #include "config/tls.h"
 #include "nats/ack_subject.h"
 #include "pipeline/header_object.h"
+#include "pipeline/source_id.h"
 #include "pipeline/too_large.h"
 
 namespace relay::nats {
@@ -79,8 +80,14 @@ Result<void> NatsSource::connect(std::stop_token stop) {
     auto puller = Puller::open(options_, endpoints[next_endpoint_ % endpoints.size()]);
     if (puller) {
       lag_ = (*puller)->pending();
+      last_delivery_ = 0;
       const std::lock_guard lock(mutex_);
       puller_ = std::move(*puller);
+      if (std::exchange(stream_created_ns_, puller_->stream_created_ns()) !=
+          puller_->stream_created_ns()) {
+        // An answer for a message of the old stream would be taken for one of the new stream.
+        for (std::string& reply : unsettled_) reply.clear();
+      }
       return {};
     }
     ++next_endpoint_;
@@ -99,6 +106,7 @@ Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline
   while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
     const milliseconds wait = batch.empty() ? std::min(kSlice, deadline.left()) : milliseconds(0);
     auto message = puller_->next(wait, limits.bytes);
+    if (message && *message && !add(batch, message->get())) message = fail(puller_->remade());
     if (!message) {
       {
         const std::lock_guard lock(mutex_);
@@ -107,19 +115,31 @@ Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline
       if (batch.empty()) return fail(message.error());
       break;
     }
-    if (*message) {
-      add(batch, message->get());
-    } else if (!batch.empty() || deadline.passed() || stop.stop_requested()) {
-      break;
-    }
+    if (*message) continue;
+    if (!batch.empty() || deadline.passed() || stop.stop_requested()) break;
   }
   return batch;
 }
 
-void NatsSource::add(RecordBatch& batch, natsMsg* message) {
+/// The id of a message that is known at its broker only: what its publisher called it, or its place
+/// in the stream, as long as that stream is there.
+std::string NatsSource::own_id(natsMsg* message, const AckSubject& place) const {
+  std::string id =
+      fmt::format("{}{}:{}:", rules_.id_scope, id_part(place.stream), puller_->stream_created_ns());
+  if (const auto given = header(message, "Nats-Msg-Id")) return id + "id:" + *given;
+  return id + std::to_string(place.sequence);
+}
+
+/// False: it is not known of which stream it is.
+bool NatsSource::add(RecordBatch& batch, natsMsg* message) {
   const char* const reply = natsMsg_GetReply(message);
   const auto place = parse_ack_subject(reply == nullptr ? "" : reply);
-  if (!place) return;  // somebody else wrote to our inbox
+  if (!place) return true;  // somebody else wrote to our inbox
+  if (place->consumer_sequence <= last_delivery_) {
+    puller_->answer(reply, "-NAK");
+    return false;
+  }
+  last_delivery_ = place->consumer_sequence;
   const std::string_view subject = natsMsg_GetSubject(message);
   const std::string_view payload(natsMsg_GetData(message),
                                  static_cast<std::size_t>(natsMsg_GetDataLength(message)));
@@ -129,11 +149,8 @@ void NatsSource::add(RecordBatch& batch, natsMsg* message) {
       }};
   Event event;
   auto id = mapping_.id(mapped);
-  if (!id) id = header(message, "Nats-Msg-Id");
-  if (!id) {
-    id = fmt::format("{}{}{}:{}:{}", rules_.id_prefix, rules_.id_prefix.empty() ? "" : ":",
-                     place->stream, puller_->stream_created_ns(), place->sequence);
-  }
+  if (!id) id = header(message, "pgtrickle-id");
+  if (!id) id = own_id(message, *place);
   event.id = batch.arena.copy(*id);
   event.type = batch.arena.copy(mapping_.event_type(mapped).value_or(std::string(subject)));
   event.key = batch.arena.copy(mapping_.aggregate_id(mapped).value_or(std::string()));
@@ -158,12 +175,18 @@ void NatsSource::add(RecordBatch& batch, natsMsg* message) {
     record.id = first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
   }
   batch.records.push_back(std::move(record));
+  return true;
+}
+
+/// With the mutex held.
+void NatsSource::answer(const std::string& reply, const char* what) {
+  if (puller_ && !reply.empty()) puller_->answer(reply, what);
 }
 
 Result<void> NatsSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
   const std::lock_guard lock(mutex_);
   while (!unsettled_.empty() && first_ <= settled.id) {
-    if (puller_) puller_->answer(unsettled_.front(), "+ACK");
+    answer(unsettled_.front(), "+ACK");
     unsettled_.pop_front();
     ++first_;
   }
@@ -178,7 +201,7 @@ void NatsSource::keep_in_work(std::stop_token stop) {
     closing_.wait_for(lock, stop, std::max<std::chrono::nanoseconds>(wait / 3, kLeastPause),
                       [] { return false; });
     if (!puller_ || stop.stop_requested()) continue;
-    for (const std::string& reply : unsettled_) puller_->answer(reply, "+WPI");
+    for (const std::string& reply : unsettled_) answer(reply, "+WPI");
   }
 }
 
@@ -187,11 +210,9 @@ void NatsSource::close() {
   std::unique_ptr<Puller> puller;
   {
     const std::lock_guard lock(mutex_);
+    for (const std::string& reply : unsettled_) answer(reply, "-NAK");
     puller = std::move(puller_);
     first_ += static_cast<std::int64_t>(unsettled_.size());
-    if (puller) {
-      for (const std::string& reply : unsettled_) puller->answer(reply, "-NAK");
-    }
     unsettled_.clear();
   }
   if (!puller) return;

@@ -13,6 +13,7 @@
 #include <thread>
 #include <utility>
 
+#include "nats/ack_subject.h"
 #include "nats/puller.h"
 #include "nats/source_options.h"
 #include "pipeline/field_mapping.h"
@@ -27,7 +28,7 @@ namespace relay::nats {
 class NatsSource : public Source {
  public:
   struct Rules {
-    std::string id_prefix;  ///< of ids that are made up here; may be empty
+    std::string id_scope;  ///< begins ids that are of the stream only, with a colon; may be empty
     std::int64_t max_record_bytes = 32 << 20;
   };
   NatsSource(SourceOptions options, Rules rules, FieldMapping mapping);
@@ -42,7 +43,9 @@ class NatsSource : public Source {
 
  private:
   Result<void> connect(std::stop_token stop);
-  void add(RecordBatch& batch, __natsMsg* message);
+  bool add(RecordBatch& batch, __natsMsg* message);
+  std::string own_id(__natsMsg* message, const AckSubject& place) const;
+  void answer(const std::string& reply, const char* what);
   void keep_in_work(std::stop_token stop);
 
   const SourceOptions options_;
@@ -51,10 +54,12 @@ class NatsSource : public Source {
   const std::shared_ptr<const TableShape> shape_;
   std::size_t next_endpoint_ = 0;
   std::optional<std::int64_t> lag_;
+  std::uint64_t last_delivery_ = 0;  // of the puller, as its consumer counts them
 
   std::mutex mutex_;  // of all below, but that only the reader replaces the puller
   std::unique_ptr<Puller> puller_;
-  std::deque<std::string> unsettled_;  // reply subjects, in order
+  std::int64_t stream_created_ns_ = 0;
+  std::deque<std::string> unsettled_;  // reply subjects, in order; empty: of a stream that is gone
   std::int64_t first_ = 1;             // number of the first of them
   std::condition_variable_any closing_;
   std::jthread keeper_;

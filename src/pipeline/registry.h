@@ -14,6 +14,7 @@
 #include "envelope/encoder.h"
 #include "pipeline/sink.h"
 #include "pipeline/source.h"
+#include "pipeline/source_id.h"
 
 namespace relay::postgres {
 class Pool;
@@ -38,6 +39,8 @@ struct BackendContext {
   /// What a source is called at its broker (a consumer group, a durable consumer) unless its
   /// options say so.
   std::string consumer_name() const { return fmt::format("pgtrickle-{}-{}", group, pipeline); }
+  /// What the ids begin with that a source makes, or that are known at its broker only.
+  std::string id_scope() const { return relay::id_scope(options.id_prefix.value_or(pipeline)); }
 };
 
 /// How a subject that rows render to is made legal for a broker, reversibly. Appends to `out`.

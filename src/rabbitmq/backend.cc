@@ -27,8 +27,9 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
   auto mapping = FieldMapping::make(values);
   if (!mapping) return fail(mapping.error());
   options->connection.pipeline = context.pipeline;
-  return std::make_unique<RabbitSource>(std::move(*options), std::move(*mapping), context.pipeline,
-                                        context.options.max_record_bytes);
+  EventRules rules{context.id_scope(), context.options.max_record_bytes};
+  return std::make_unique<RabbitSource>(std::move(*options), std::move(rules), std::move(*mapping),
+                                        context.pipeline);
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 #include "core/log.h"
 #include "core/stop_event.h"
 #include "core/uuid.h"
-#include "rabbitmq/event.h"
 
 namespace relay::rabbitmq {
 
@@ -118,7 +117,7 @@ void RabbitSource::add(RecordBatch& batch, const Delivered& message) {
         std::make_shared<const TableShape>(TableShape{.name = options_.queue, .key_columns = {}});
   }
   batch.shape = shape_;
-  Record record = to_record(message, mapping_, max_record_bytes_, batch.arena);
+  Record record = to_record(message, rules_, mapping_, batch.arena);
   auto& event = std::get<Event>(record.content);
   if (event.id.empty()) {
     event.id = batch.arena.copy(new_uuid());

@@ -12,6 +12,7 @@
 #include "pipeline/field_mapping.h"
 #include "pipeline/source.h"
 #include "rabbitmq/connection.h"
+#include "rabbitmq/event.h"
 #include "rabbitmq/notice.h"
 #include "rabbitmq/options.h"
 #include "rabbitmq/tags.h"
@@ -25,12 +26,11 @@ namespace relay::rabbitmq {
 /// that waits does not hold it, so that acknowledgements go out at once.
 class RabbitSource : public Source {
  public:
-  RabbitSource(SourceOptions options, FieldMapping mapping, std::string pipeline,
-               std::int64_t max_record_bytes)
+  RabbitSource(SourceOptions options, EventRules rules, FieldMapping mapping, std::string pipeline)
       : options_(std::move(options)),
+        rules_(std::move(rules)),
         mapping_(std::move(mapping)),
-        pipeline_(std::move(pipeline)),
-        max_record_bytes_(max_record_bytes) {}
+        pipeline_(std::move(pipeline)) {}
 
   Result<void> open(std::stop_token stop) override;
   Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,
@@ -49,9 +49,9 @@ class RabbitSource : public Source {
   void replace(std::unique_ptr<Connection> connection);
 
   const SourceOptions options_;
+  const EventRules rules_;
   const FieldMapping mapping_;
   const std::string pipeline_;
-  const std::int64_t max_record_bytes_;
   std::size_t next_endpoint_ = 0;
   std::shared_ptr<const TableShape> shape_;
   bool warned_of_ids_ = false;

@@ -37,7 +37,7 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
   if (!mapping) return fail(mapping.error());
   options->connection.pipeline = context.pipeline;
   EventRules rules;
-  rules.id_prefix = context.options.id_prefix.value_or(context.pipeline);
+  rules.id_scope = context.id_scope();
   rules.payload_field = options->payload_field;
   rules.max_record_bytes = context.options.max_record_bytes;
   return std::make_unique<RedisSource>(std::move(*options), std::move(rules), std::move(*mapping));

@@ -7,6 +7,7 @@
 #include "core/plausible_time.h"
 #include "core/text.h"
 #include "pipeline/header_object.h"
+#include "pipeline/source_id.h"
 #include "pipeline/too_large.h"
 #include "redis/entry_id.h"
 
@@ -76,8 +77,8 @@ Record to_record(const Entry& entry, const EventRules& rules, const FieldMapping
   auto id = mapping.id(message);
   if (!id) id = text_field(entry, kIdField);
   if (!id) {
-    id = fmt::format("{}{}{}:{}", rules.id_prefix, rules.id_prefix.empty() ? "" : ":",
-                     as_text(entry.stream_key), entry.id);
+    id = fmt::format("{}{}:{}{}{}", rules.id_scope, id_part(as_text(entry.stream_key)),
+                     entry.incarnation, entry.incarnation.empty() ? "" : ":", entry.id);
   }
   event.id = arena.copy(*id);
   auto type = mapping.event_type(message);

@@ -16,11 +16,12 @@ struct Entry {
   std::string_view stream_key;
   std::string_view id;
   std::vector<std::pair<std::string_view, std::string_view>> fields;
+  std::string_view incarnation = {};  ///< the stream's mark (incarnation.h); empty: not known
 };
 
 /// How entries become events.
 struct EventRules {
-  std::string id_prefix;  ///< of ids that are made up here; may be empty
+  std::string id_scope;  ///< begins ids that are made up here, colon included; may be empty
   std::string payload_field = "payload";
   std::int64_t max_record_bytes = 32 << 20;
 };

@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "core/stop_event.h"
 #include "redis/errors.h"
+#include "redis/incarnation.h"
 
 namespace relay::redis {
 
@@ -36,7 +37,9 @@ Result<void> RedisSource::connect(int stop_fd) {
   auto connection = open_any(options_.connection, next_endpoint_, true, stop_fd);
   if (!connection) return fail(connection.error());
   connection_ = std::move(*connection);
-  if (auto made = make_group(stop_fd); !made) {
+  auto made = make_group(stop_fd);
+  if (made) made = mark_stream(stop_fd);
+  if (!made) {
     connection_.reset();
     return made;
   }
@@ -59,6 +62,65 @@ Result<Reply> RedisSource::call(std::initializer_list<std::string_view> command,
     return fail(finished.error());
   }
   return std::move(replies.front());
+}
+
+/// A command that brings entries: what it brings is of the stream that `incarnation_` says, or not
+/// handed on.
+Result<Reply> RedisSource::call_marked(std::initializer_list<std::string_view> command, int stop_fd,
+                                       milliseconds wait) {
+  if (incarnation_.empty()) return call(command, stop_fd, wait);
+  std::string bytes;
+  append_command(bytes, command);
+  append_command(bytes, {"XINFO", "GROUPS", options_.stream_key});
+  std::vector<Reply> replies;
+  connection_->start(bytes, 2);
+  auto finished = connection_->finish(replies, Deadline::never(), stop_fd, wait);
+  if (!finished) {
+    connection_.reset();
+    return fail(finished.error());
+  }
+  if (replies[0].is_error() || incarnation_in(replies[1]) == incarnation_) {
+    return std::move(replies.front());
+  }
+  connection_.reset();
+  return fail(ErrorClass::transient, "stream_remade",
+              fmt::format("the stream '{}' was deleted and made again", options_.stream_key),
+              "nothing is to be done: the new one is read");
+}
+
+/// Learns which stream it is that has the key, and gives it a mark where it has none.
+Result<void> RedisSource::mark_stream(int stop_fd) {
+  auto found = find_mark(stop_fd);
+  if (!found) return fail(found.error());
+  if (found->empty()) {
+    auto made = call({"XGROUP", "CREATE", options_.stream_key, kIncarnationGroup,
+                      new_incarnation_id(), "MKSTREAM"},
+                     stop_fd);
+    if (!made) return fail(made.error());
+    // Of two relays that make it, one is first.
+    if (!made->is_error() || begins(*made, "BUSYGROUP")) found = find_mark(stop_fd);
+    if (!found) return fail(found.error());
+  }
+  if (found->empty()) {
+    log::warn(
+        "incarnation_unknown", options_.connection.pipeline,
+        "ids of entries without pgtrickle_id do not tell the stream '{}' from one that is made "
+        "again under this key: let the user run XGROUP CREATE and XINFO GROUPS",
+        options_.stream_key);
+  }
+  if (*found != incarnation_) ledger_.clear();  // these entries are gone with their stream
+  incarnation_ = std::move(*found);
+  return {};
+}
+
+/// Empty: there is none, or the user may not see it.
+Result<std::string> RedisSource::find_mark(int stop_fd) {
+  const auto groups = call({"XINFO", "GROUPS", options_.stream_key}, stop_fd);
+  if (!groups) return fail(groups.error());
+  if (!groups->is_error()) return incarnation_in(*groups);
+  if (begins(*groups, "NOPERM")) return std::string();
+  return fail(refusal(groups->text, fmt::format("looking at '{}'", options_.stream_key),
+                      connection_->address()));
 }
 
 Result<void> RedisSource::make_group(int stop_fd) {
@@ -112,9 +174,9 @@ Result<void> RedisSource::read_some(RecordBatch& batch, std::size_t count, milli
   const auto block = std::to_string(wait.count());
   const auto wanted = std::to_string(count);
   const std::string from = history_.value_or(">");
-  auto reply = call({"XREADGROUP", "GROUP", options_.group, options_.consumer, "COUNT", wanted,
-                     "BLOCK", block, "STREAMS", options_.stream_key, from},
-                    stop_fd, wait);
+  auto reply = call_marked({"XREADGROUP", "GROUP", options_.group, options_.consumer, "COUNT",
+                            wanted, "BLOCK", block, "STREAMS", options_.stream_key, from},
+                           stop_fd, wait);
   if (!reply) return fail(reply.error());
   if (reply->is_error()) {
     Error error = refusal(reply->text, fmt::format("reading '{}'", options_.stream_key),
@@ -140,9 +202,9 @@ Result<void> RedisSource::read_some(RecordBatch& batch, std::size_t count, milli
 Result<void> RedisSource::claim_some(RecordBatch& batch, std::size_t count, int stop_fd) {
   const auto idle = std::to_string(options_.claim_idle.count());
   const auto wanted = std::to_string(count);
-  auto reply = call({"XAUTOCLAIM", options_.stream_key, options_.group, options_.consumer, idle,
-                     claim_cursor_, "COUNT", wanted},
-                    stop_fd);
+  auto reply = call_marked({"XAUTOCLAIM", options_.stream_key, options_.group, options_.consumer,
+                            idle, claim_cursor_, "COUNT", wanted},
+                           stop_fd);
   if (!reply) return fail(reply.error());
   if (!reply->is_array() || reply->elements.size() < 2) {
     can_claim_ = false;
@@ -185,7 +247,8 @@ void RedisSource::add(RecordBatch& batch, const Reply& reply) {
   const std::string& id = reply.elements[0].text;
   const std::int64_t number = ledger_.add(id);
   if (number == 0) return;  // under way already
-  Entry entry{.stream_key = options_.stream_key, .id = id, .fields = {}};
+  Entry entry{
+      .stream_key = options_.stream_key, .id = id, .fields = {}, .incarnation = incarnation_};
   std::size_t size = 0;
   const auto& fields = reply.elements[1].elements;
   for (std::size_t i = 0; i + 1 < fields.size(); i += 2) {

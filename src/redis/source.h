@@ -41,8 +41,12 @@ class RedisSource : public Source {
                          int stop_fd);
   Result<void> claim_some(RecordBatch& batch, std::size_t count, int stop_fd);
   Result<void> ask_lag(int stop_fd);
+  Result<void> mark_stream(int stop_fd);
+  Result<std::string> find_mark(int stop_fd);
   Result<Reply> call(std::initializer_list<std::string_view> command, int stop_fd,
                      std::chrono::milliseconds wait = {});
+  Result<Reply> call_marked(std::initializer_list<std::string_view> command, int stop_fd,
+                            std::chrono::milliseconds wait = {});
   std::string add_entries(RecordBatch& batch, const Reply& entries);
   void add(RecordBatch& batch, const Reply& entry);
   std::size_t count_for(const ReadLimits& limits) const;
@@ -57,6 +61,7 @@ class RedisSource : public Source {
   // Of the reader's thread.
   std::size_t next_endpoint_ = 0;
   std::unique_ptr<Connection> connection_;
+  std::string incarnation_;             // of the stream; empty: it cannot be known
   std::optional<std::string> history_;  // where to go on among what this consumer took before
   std::string claim_cursor_;
   SteadyClock::time_point claim_due_{};

@@ -27,7 +27,7 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
   auto mapping = FieldMapping::make(values);
   if (!mapping) return fail(mapping.error());
   options->queue.pipeline = context.pipeline;
-  options->max_record_bytes = context.options.max_record_bytes;
+  options->events = {context.id_scope(), context.options.max_record_bytes};
   return std::make_unique<SqsSource>(std::move(*options), std::move(*mapping));
 }
 

@@ -35,13 +35,19 @@ struct SinkOptions {
   bool ordered = true;  ///< at most one message of a key under way
 };
 
+/// How messages become events.
+struct EventRules {
+  std::string id_scope;  ///< begins ids that SQS gave, colon included; may be empty
+  std::int64_t max_record_bytes = 32 << 20;
+};
+
 /// The options of the source, checked.
 struct SourceOptions {
   QueueOptions queue;
   std::chrono::milliseconds wait{20000};
   std::chrono::milliseconds visibility_timeout{30000};
   std::size_t max_in_flight = 4;
-  std::int64_t max_record_bytes = 32 << 20;
+  EventRules events;
 };
 
 config::FieldTable sink_fields();

@@ -76,10 +76,9 @@ std::string headers_json(const Received& message, const std::optional<std::strin
   return headers.json();
 }
 
-std::string own_id(const Received& message) {
+std::string own_id(const Received& message, const EventRules& rules) {
   const std::string* carried = message.attribute(kIdAttribute);
-  if (carried && !carried->empty()) return *carried;
-  return message.deduplication_id.empty() ? message.id : message.deduplication_id;
+  return carried && !carried->empty() ? *carried : rules.id_scope + message.id;
 }
 
 }  // namespace
@@ -89,6 +88,12 @@ const std::string* Received::attribute(std::string_view name) const {
     if (known == name) return &value;
   }
   return nullptr;
+}
+
+const std::string* Received::attribute_or_own(std::string_view name) const {
+  if (const std::string* found = attribute(name)) return found;
+  if (name == "MessageId") return &id;
+  return name == "MessageDeduplicationId" ? &deduplication_id : nullptr;
 }
 
 Result<std::vector<Received>> parse_received(std::string_view body, std::string_view where) {
@@ -108,17 +113,17 @@ Result<std::vector<Received>> parse_received(std::string_view body, std::string_
   return messages;
 }
 
-Record to_record(const Received& message, std::string_view queue, std::int64_t max_record_bytes,
+Record to_record(const Received& message, std::string_view queue, const EventRules& rules,
                  const FieldMapping& mapping, Arena& arena) {
   const MappedMessage mapped{.subject = queue,
                              .key = message.group,
                              .payload = message.body,
                              .header = [&](std::string_view name) -> std::optional<std::string> {
-                               const std::string* value = message.attribute(name);
+                               const std::string* value = message.attribute_or_own(name);
                                return value ? std::optional(*value) : std::nullopt;
                              }};
   Event event;
-  event.id = arena.copy(mapping.id(mapped).value_or(own_id(message)));
+  event.id = arena.copy(mapping.id(mapped).value_or(own_id(message, rules)));
   auto type = mapping.event_type(mapped);
   const std::string* named = message.attribute(kTypeAttribute);
   if (!type && named && !named->empty()) type = *named;
@@ -129,9 +134,9 @@ Record to_record(const Received& message, std::string_view queue, std::int64_t m
   record.created_at = plausible_time(std::chrono::milliseconds(message.sent_ms));
   record.headers = arena.copy(headers_json(message, mapping.trace_id(mapped)));
   record.content = event;
-  if (message.body.size() > static_cast<std::size_t>(max_record_bytes)) {
+  if (message.body.size() > static_cast<std::size_t>(rules.max_record_bytes)) {
     record.refused = too_large(fmt::format("message {} of {}", message.id, queue),
-                               message.body.size(), max_record_bytes);
+                               message.body.size(), rules.max_record_bytes);
   }
   return record;
 }

@@ -117,8 +117,8 @@ Result<RecordBatch> SqsSource::read(const ReadLimits& limits, Deadline deadline,
   while (!received_.empty() && batch.records.size() < limits.records && bytes < limits.bytes) {
     const Numbered& next = received_.front();
     bytes += next.message.body.size();
-    Record record = to_record(next.message, options_.queue.queue, options_.max_record_bytes,
-                              mapping_, batch.arena);
+    Record record =
+        to_record(next.message, options_.queue.queue, options_.events, mapping_, batch.arena);
     record.id = next.number;
     batch.records.push_back(std::move(record));
     received_.pop_front();

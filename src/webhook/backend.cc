@@ -20,7 +20,8 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
   auto mapping = FieldMapping::make(values);
   if (!mapping) return fail(mapping.error());
   options->pipeline = context.pipeline;
-  return std::make_unique<ReceiverSource>(std::move(*options), std::move(*mapping));
+  return std::make_unique<ReceiverSource>(std::move(*options), context.id_scope(),
+                                          std::move(*mapping));
 }
 
 }  // namespace

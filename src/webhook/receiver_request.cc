@@ -136,11 +136,16 @@ std::optional<Refusal> check_body(const ReceivedRequest& request) {
 }
 
 std::string client_id(const ReceivedRequest& request, const EventRules& rules) {
-  std::array<std::string_view, 2> names = {"idempotency-key", "webhook-id"};
-  if (rules.signed_ids) std::swap(names[0], names[1]);
-  for (const std::string_view name : names) {
-    const auto value = request.header(name);
-    if (value && !trimmed(*value).empty()) return as_text(trimmed(*value));
+  const auto said = [&](std::string_view name) {
+    return as_text(trimmed(request.header(name).value_or("")));
+  };
+  // Of a signed request, who replays it could choose every other header.
+  if (std::string id = rules.signed_ids ? std::string() : said("pgtrickle-id"); !id.empty()) {
+    return id;
+  }
+  for (const std::string_view name : {"idempotency-key", "webhook-id"}) {
+    if (rules.signed_ids && name != "webhook-id") continue;
+    if (const std::string id = said(name); !id.empty()) return rules.id_scope + id;
   }
   return {};
 }

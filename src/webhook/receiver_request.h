@@ -43,14 +43,16 @@ std::optional<Refusal> check_body(const ReceivedRequest& request);
 
 /// How a request becomes an event.
 struct EventRules {
-  bool signed_ids = false;    ///< webhook-id, which a signature covers, before Idempotency-Key
+  std::string id_scope;       ///< begins ids that clients gave, colon included; may be empty
+  bool signed_ids = false;    ///< only webhook-id, which a signature covers, says the id
   std::string secret_header;  ///< in lower case: not passed on; may be empty
 };
 
-/// The id that the client gave: Idempotency-Key, else webhook-id. Empty: none.
+/// The id by what the request says: the header pgtrickle-id as it is, else Idempotency-Key or
+/// webhook-id behind the scope. Empty: it says none.
 std::string client_id(const ReceivedRequest& request, const EventRules& rules);
 
-/// The record of a request; `new_id` is its id where neither the mapping nor the client gives one.
+/// The record of a request; `new_id` is its id where neither the mapping nor the request gives one.
 /// Copies into `arena`. Headers that carry secrets, or are of the connection only, are left out.
 Record to_record(const ReceivedRequest& request, const EventRules& rules,
                  const FieldMapping& mapping, std::string_view new_id, Arena& arena);

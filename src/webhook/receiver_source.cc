@@ -13,9 +13,10 @@ bool is_loopback(std::string_view host) {
 
 }  // namespace
 
-ReceiverSource::ReceiverSource(ReceiverOptions options, FieldMapping mapping)
+ReceiverSource::ReceiverSource(ReceiverOptions options, std::string id_scope, FieldMapping mapping)
     : options_(std::move(options)),
-      rules_{options_.auth.kind() == ReceiverAuth::Kind::hmac, options_.auth.secret_header()},
+      rules_{std::move(id_scope), options_.auth.kind() == ReceiverAuth::Kind::hmac,
+             options_.auth.secret_header()},
       mapping_(std::move(mapping)),
       shape_(std::make_shared<const TableShape>(TableShape{options_.path, {}})),
       queue_({options_.max_waiting, options_.max_waiting_bytes, options_.response_timeout}) {}

@@ -19,7 +19,7 @@ namespace relay::webhook {
 /// transaction. From `open` to its destruction it listens; closed, it answers 503 to everything.
 class ReceiverSource : public Source {
  public:
-  ReceiverSource(ReceiverOptions options, FieldMapping mapping);
+  ReceiverSource(ReceiverOptions options, std::string id_scope, FieldMapping mapping);
 
   Result<void> open(std::stop_token stop) override;
   Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,

@@ -46,8 +46,8 @@ def test_ids_and_types_are_as_the_documentation_says(db, relay, place):
     with relay:
         eventually(lambda: len(lines.messages()) == 5)
     own, number, dedup, none, poison = lines.messages()
-    assert (own["id"], own["type"]) == ("own", "paid")
-    assert (number["id"], dedup["id"]) == ("17", "d")
+    assert (own["id"], own["type"]) == ("p:own", "paid")
+    assert (number["id"], dedup["id"]) == ("p:17", "p:d")
     assert none["id"].startswith(f"p:{place}/in:{inode}:67:")
     assert none["payload"] == {"a": [1, {"id": 2}]}
     assert poison["payload"]["raw_base64"] == "bm8ganNvbg=="

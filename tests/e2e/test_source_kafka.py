@@ -10,6 +10,7 @@ import pytest
 
 from support.background import Background
 from support.bridges import numbers, set_bridge, wait_numbers
+from support.fixtures import need
 from support.inboxes import count
 from support.kafka_fixtures import fresh_topic, own_kafka, shared_kafka, topic  # noqa: F401
 from support.kafka_server import KafkaServer
@@ -110,6 +111,27 @@ def test_an_empty_id_prefix_leaves_the_pipeline_out_of_ids(db, shared_kafka, rel
     with relay:
         eventually(lambda: len(lines.messages()) == 1)
     assert lines.messages()[0]["id"].split(":")[1] == topic
+
+
+def test_a_topic_that_is_made_again_behind_a_running_relay_is_read_from_its_start(
+        db, shared_kafka, relay, topic, tmp_path):
+    """At once, and with more records than the old one had: nothing looks as if it were new."""
+    need(shared_kafka.real, f"a real Kafka ({shared_kafka.why_mock})")
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", shared_kafka, topic, lines.path)
+    with relay:
+        wanted = set()
+        for life in range(4):
+            if life > 0:
+                shared_kafka.remake_topic(topic)
+            new = range(100 * life, 100 * life + 3 * 2**life)
+            shared_kafka.publish(topic, [{"value": json.dumps({"n": n})} for n in new])
+            wanted |= set(new)
+            eventually(lambda: set(numbers(lines)) == wanted, 30 * SLOW_FACTOR, interval=0.05,
+                       message=lambda: f"missing {wanted - set(numbers(lines))}\n{relay.log(30)}")
+            # Of a group without any commit nothing can be forgotten.
+            eventually(lambda: shared_kafka.committed(group_of(topic), topic) == {0: len(new)},
+                       30 * SLOW_FACTOR)
 
 
 def test_ten_thousand_records_arrive_in_the_order_of_each_partition(db, shared_kafka, relay,

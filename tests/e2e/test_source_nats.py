@@ -88,9 +88,10 @@ def test_ids_types_and_payloads_are_as_the_documentation_says(db, nats, relay, s
     with relay:
         eventually(lambda: len(lines.messages()) == 3)
     first, second, binary = lines.messages()
-    assert first == {"id": "own-id", "type": "in.orders", "key": None, "payload": {"a": 1}}
     pipeline, name, created, sequence = second["id"].split(":")
     assert (pipeline, name, sequence) == ("p", "s", "2") and int(created) > 1_600_000_000 * 10**9
+    assert first == {"id": f"p:s:{created}:id:own-id", "type": "in.orders", "key": None,
+                     "payload": {"a": 1}}
     assert base64.b64decode(binary["payload"]["raw_base64"]) == b"\x00\xff"
 
 

@@ -71,7 +71,7 @@ def test_ids_types_and_keys_are_what_the_documentation_says(db, server, queue, r
         publish(server, queue, 1, key="order.paid", headers={"customer": 7})
         message, = wait_lines(lines, 1)
         wait_acknowledged(server, queue)
-    assert message == {"id": "m1", "type": "order.paid", "key": "7", "payload": 1}
+    assert message == {"id": "p:m1", "type": "order.paid", "key": "7", "payload": 1}
 
 
 def test_a_message_without_an_id_gets_a_new_one_and_a_warning(db, server, queue, relay, lines):

@@ -64,15 +64,14 @@ def test_ids_types_and_payloads_are_what_the_documentation_says(db, sqs, queue, 
         found = {line["id"]: line for line in wait_lines(lines, 2)}
         wait_deleted(sqs, queue)
     name = queue.rsplit("/", 1)[1]
-    assert (found[identity]["type"], found[identity]["payload"]) == (name, {"n": 1.1})
+    assert (found[f"p:{identity}"]["type"], found[f"p:{identity}"]["payload"]) == (name, {"n": 1.1})
     assert found["x:1"] == {"id": "x:1", "type": "paid", "key": "7", "payload": {"n": 2}}
 
 
-def test_a_fifo_queue_gives_deduplication_id_group_and_order(db, sqs, fifo, relay, lines):
+def test_a_fifo_queue_gives_message_id_group_and_order(db, sqs, fifo, relay, lines):
     set_pipeline(db, "p", sqs, fifo, lines.path)
-    for number in range(60):
-        send(sqs, fifo, str(number), MessageGroupId=f"g{number % 3}",
-             MessageDeduplicationId=f"d{number}")
+    sent = [send(sqs, fifo, str(number), MessageGroupId=f"g{number % 3}",
+                 MessageDeduplicationId=f"d{number}") for number in range(60)]
     with relay:
         found = wait_lines(lines, 60)
         wait_deleted(sqs, fifo)
@@ -80,7 +79,7 @@ def test_a_fifo_queue_gives_deduplication_id_group_and_order(db, sqs, fifo, rela
     for group in range(3):
         ours = [line for line in found if line["key"] == f"g{group}"]
         assert [line["payload"] for line in ours] == list(range(group, 60, 3))
-        assert all(line["id"] == f"d{line['payload']}" for line in ours)
+        assert all(line["id"] == f"p:{sent[line['payload']]}" for line in ours)
 
 
 def test_what_our_sink_packed_is_unpacked_into_headers(db, sqs, queue, relay):

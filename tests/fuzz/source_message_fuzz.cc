@@ -57,7 +57,7 @@ void from_rabbitmq(const Parts& parts, const FieldMapping& mapping) {
   for (const auto& [name, value] : parts.headers) message.headers.emplace_back(name, value);
   message.body = parts.body;
   Arena arena;
-  (void)rabbitmq::to_record(message, mapping, 1 << 20, arena);
+  (void)rabbitmq::to_record(message, rabbitmq::EventRules{}, mapping, arena);
 }
 
 void from_file(const Parts& parts, const FieldMapping& mapping) {
@@ -65,7 +65,7 @@ void from_file(const Parts& parts, const FieldMapping& mapping) {
   line.text = parts.body;
   Arena arena;
   (void)file::is_blank(line.text);
-  (void)file::to_record(line, "0", file::LineRules{.id_prefix = {}, .path = "in.jsonl"}, mapping,
+  (void)file::to_record(line, "0", file::LineRules{.id_scope = {}, .path = "in.jsonl"}, mapping,
                         arena);
 }
 

@@ -24,7 +24,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       if (!messages) return 0;
       Arena arena;
       for (const Received& message : *messages) {
-        (void)to_record(message, "queue", 1 << 20, fuzz::mapping_for(data[0] / 5), arena);
+        (void)to_record(message, "queue", EventRules{}, fuzz::mapping_for(data[0] / 5), arena);
       }
       break;
     }

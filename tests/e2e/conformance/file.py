@@ -72,7 +72,8 @@ class FileBroker(Broker):
     # The source --------------------------------------------------------------------------------
 
     def source(self, port=None, **over):
-        return {"type": "file", "path": self.path, "aggregate_id_from": "json:/key", **over}
+        return {"type": "file", "path": self.path, "id_from": "json:/id",
+                "aggregate_id_from": "json:/key", **over}
 
     def publish(self, messages):
         """A line is an object with the body as one member; a body that is no JSON is a line."""

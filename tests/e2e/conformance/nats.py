@@ -75,7 +75,7 @@ class NatsBroker(ServerBroker):
     def publish(self, messages):
         with self._server.client() as client:
             for identity, key, kind, body in messages:
-                headers = {"Nats-Msg-Id": identity, "key": key, "event-type": kind}
+                headers = {"pgtrickle-id": identity, "key": key, "event-type": kind}
                 client.publish(f"{self.place}.rows", body, f"_INBOX.{uuid.uuid4().hex}",
                                {name: text for name, text in headers.items() if text})
             client.flush()

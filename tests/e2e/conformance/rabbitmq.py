@@ -77,7 +77,7 @@ class RabbitBroker(ServerBroker):
             # One transaction: a confirm for each message would wait for each of them.
             channel.tx_select()
             for identity, key, kind, body in messages:
-                headers = {"key": key} if key else {}
+                headers = {"pgtrickle-id": identity, **({"key": key} if key else {})}
                 channel.basic_publish(
                     self.place, kind or "", body,
                     pika.BasicProperties(message_id=identity, delivery_mode=2, headers=headers),

@@ -112,12 +112,10 @@ class SqsBroker(ServerBroker):
                 if entries and size + len(body) > 200_000:
                     break
                 size += len(body)
-                texts = {"event-type": kind} if kind else {}
+                texts = {"pgtrickle-id": identity, **({"event-type": kind} if kind else {})}
                 entry = {"Id": str(len(entries)), "MessageBody": body.decode()}
                 if self._url.endswith(".fifo"):
                     entry |= {"MessageGroupId": key or "none", "MessageDeduplicationId": identity}
-                else:
-                    texts["pgtrickle-id"] = identity
                 entries.append({**entry, "MessageAttributes": {
                     name: {"DataType": "String", "StringValue": text}
                     for name, text in texts.items()}})

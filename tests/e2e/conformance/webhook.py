@@ -88,7 +88,7 @@ class WebhookBroker(ServerBroker):
         """The sender has them, and goes on until they are answered with 200."""
         for identity, key, kind, body in messages:
             headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": content_type(body),
-                       "Idempotency-Key": identity, "X-Event-Type": kind, "key": key}
+                       "pgtrickle-id": identity, "X-Event-Type": kind, "key": key}
             self._sender.send("/inbox", {name: text for name, text in headers.items() if text},
                               body)
 

@@ -63,7 +63,7 @@ class HttpSender:
                 if status == 200:
                     self._open -= 1
                 elif status is not None:
-                    self.refused.append((status, message[1].get("Idempotency-Key")))
+                    self.refused.append((status, message[1].get("pgtrickle-id")))
 
     @staticmethod
     def _say(connection, path, headers, body):

@@ -229,6 +229,19 @@ class KafkaServer(Server):
         eventually(lambda: self._done(self._admin.delete_topics([name])), 30)
         eventually(lambda: name not in self._admin.list_topics(timeout=5).topics, 30)
 
+    def remake_topic(self, name):
+        """Deletes the topic and makes it again within a moment."""
+        topic = NewTopic(name, 1, 1)
+        self._admin.delete_topics([name])[name].result(20)
+
+        def made():
+            try:
+                self._admin.create_topics([topic])[name].result(20)
+                return True
+            except KafkaException:  # the old one is still there
+                return False
+        eventually(made, 30, interval=0)
+
     def add_partitions(self, name, count):
         eventually(lambda: self._done(self._admin.create_partitions([NewPartitions(name, count)])), 30)
 

@@ -14,7 +14,7 @@ class KafkaEvent : public ::testing::Test {
 
   Arena arena_;
   FieldMapping mapping_;
-  EventRules rules_{.id_prefix = "p", .cluster = "C", .max_record_bytes = 100};
+  EventRules rules_{.id_scope = "p:", .cluster = "C", .max_record_bytes = 100};
   Consumed consumed_{.topic = "orders",
                      .partition = 3,
                      .offset = 17,
@@ -26,7 +26,7 @@ class KafkaEvent : public ::testing::Test {
 
 TEST_F(KafkaEvent, HasAnIdThatNoOtherRecordWillEverHave) {
   EXPECT_EQ(event().id, "p:C:orders:3:17:1000");
-  rules_.id_prefix.clear();
+  rules_.id_scope.clear();
   EXPECT_EQ(event().id, "C:orders:3:17:1000");
 }
 

@@ -14,6 +14,7 @@ TEST(NatsAckSubject, OfAnOldServerIsRead) {
   EXPECT_EQ(found->stream, "orders");
   EXPECT_EQ(found->delivered, 2u);
   EXPECT_EQ(found->sequence, 17u);
+  EXPECT_EQ(found->consumer_sequence, 9u);
   EXPECT_EQ(found->time_ns, 1650000000000000000);
   EXPECT_EQ(found->pending, 5u);
 }

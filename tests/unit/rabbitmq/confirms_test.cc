@@ -90,20 +90,29 @@ TEST(RabbitEvent, TakesIdTypeAndHeadersFromTheMessage) {
   message.body = "{}";
   message.timestamp = 1763700000;
   Arena arena;
-  const Record record = to_record(message, FieldMapping(), 100, arena);
+  const Record record = to_record(message, {"p:", 100}, FieldMapping(), arena);
   const auto& event = std::get<relay::Event>(record.content);
-  EXPECT_EQ(event.id, "m1");
+  EXPECT_EQ(event.id, "p:m1");
   EXPECT_EQ(event.type, "order.paid");
   EXPECT_EQ(event.payload, "{}");
   EXPECT_EQ(record.headers, R"({"trace":"t","n":"5"})");
   EXPECT_EQ(record.created_at.time_since_epoch(), std::chrono::seconds(1763700000));
 }
 
+TEST(RabbitEvent, TakesTheIdThatARelaySentAsItIs) {
+  Delivered message;
+  message.message_id = "m1";
+  message.headers = {{"pgtrickle-id", "other:1"}};
+  Arena arena;
+  const Record record = to_record(message, {"p:", 100}, FieldMapping(), arena);
+  EXPECT_EQ(std::get<relay::Event>(record.content).id, "other:1");
+}
+
 TEST(RabbitEvent, TooLargeIsRefusedAndKept) {
   Delivered message;
   message.body = "12345";
   Arena arena;
-  const Record record = to_record(message, FieldMapping(), 4, arena);
+  const Record record = to_record(message, {"p:", 4}, FieldMapping(), arena);
   ASSERT_TRUE(record.refused);
   EXPECT_EQ(std::get<relay::Event>(record.content).payload, "12345");
 }

@@ -11,7 +11,7 @@ struct Made {
   const Event& event() const { return std::get<Event>(record.content); }
 };
 
-Made made(const Entry& entry, EventRules rules = {.id_prefix = "p"}) {
+Made made(const Entry& entry, EventRules rules = {.id_scope = "p:"}) {
   Made result;
   result.record = to_record(entry, rules, FieldMapping(), result.arena);
   return result;
@@ -34,7 +34,8 @@ TEST(RedisEvent, TakesWhatTheSinkWrote) {
 TEST(RedisEvent, WithoutAnIdIsNamedAfterPipelineKeyAndEntry) {
   const Entry entry{"orders", "1-2", {{"payload", "1"}}};
   EXPECT_EQ(made(entry).event().id, "p:orders:1-2");
-  EXPECT_EQ(made(entry, {.id_prefix = ""}).event().id, "orders:1-2");
+  EXPECT_EQ(made(entry, {.id_scope = ""}).event().id, "orders:1-2");
+  EXPECT_EQ(made({"a:b", "1-2", {}, "77"}).event().id, "p:a%3Ab:77:1-2");
   EXPECT_EQ(made(entry).event().type, "orders");
 }
 

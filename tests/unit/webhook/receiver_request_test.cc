@@ -97,17 +97,33 @@ TEST(ReceiverRequest, WithoutHeadersThereAreDefaults) {
   EXPECT_EQ(made.event().content_type, "application/octet-stream");
 }
 
-TEST(ReceiverRequest, ASignedIdGoesBeforeOneThatAnybodyMayChange) {
-  const auto request = post("/inbox", {{"idempotency-key", "k"}, {"webhook-id", "w"}});
-  EXPECT_EQ(record_of(request).event().id, "k");
-  EXPECT_EQ(record_of(request, {true, ""}).event().id, "w");
+TEST(ReceiverRequest, AnIdThatAClientGaveIsScopedAndOneThatARelayGaveIsNot) {
+  const EventRules rules{"p:", false, ""};
+  EXPECT_EQ(
+      record_of(post("/inbox", {{"idempotency-key", "k"}, {"webhook-id", "w"}}), rules).event().id,
+      "p:k");
+  EXPECT_EQ(record_of(post("/inbox", {{"webhook-id", "w"}}), rules).event().id, "p:w");
+  EXPECT_EQ(
+      record_of(post("/inbox", {{"pgtrickle-id", "x:1"}, {"webhook-id", "x:1"}}), rules).event().id,
+      "x:1");
+}
+
+TEST(ReceiverRequest, OnlyTheIdThatASignatureCoversCountsWhereRequestsAreSigned) {
+  const auto request =
+      post("/inbox", {{"pgtrickle-id", "w"}, {"idempotency-key", "k"}, {"webhook-id", "w"}});
+  EXPECT_EQ(record_of(request, {"p:", true, ""}).event().id, "p:w");
+  EXPECT_EQ(
+      record_of(post("/inbox", {{"pgtrickle-id", "x"}, {"idempotency-key", "k"}}), {"p:", true, ""})
+          .event()
+          .id,
+      "new");
 }
 
 TEST(ReceiverRequest, TheMappingGoesBeforeTheDefaultsAndSeesNoSecret) {
   const auto value = [](const char* text) { return config::Node(std::string(text), ""); };
   const auto made =
       record_of(post("/inbox/a", {{"x-key", "s3cr3t"}, {"x-type", "t"}}, R"({"id":7,"who":"ann"})"),
-                {false, "x-key"},
+                {"p:", false, "x-key"},
                 {{"id_from", value("json:/id")},
                  {"event_type_from", value("header:X-Type")},
                  {"aggregate_id_from", value("json:/who")},
