@@ -256,7 +256,9 @@ class Model:
     ("race", session, statement, other, end)   the statement waits for a lock of `other`, whose
                                            transaction is then ended; in both
     ("outbox", statement)                  where the outboxes are, as superuser
-    ("excuse", table, why)                 the table's rows may differ until the next full refresh
+    ("excuse", table, why)                 the rows of the table that has this name now, and of the
+                                           one that an outbox knows by it, may differ until the
+                                           next full refresh
     ("enable", table, arguments)           an outbox for the table
     ("disable", table)
     ("read",)                              the consumers read on
@@ -389,10 +391,11 @@ class Model:
             self.figures[f"disable refused: {error.diag.sqlstate}"] += 1
 
     def _excuse(self, table, why):
-        for number, rel, name in self.captured.rows(
-                "select outbox_number, stream_table_oid, stream_table_name "
-                "from pgtrickle.pgt_outbox_config"):
-            if number in self.consumers and table in ("*", name):
+        for number, name, name_now in self.captured.rows(
+                "select o.outbox_number, o.stream_table_name, c.relname "
+                "from pgtrickle.pgt_outbox_config o "
+                "left join pg_class c on c.oid = o.stream_table_oid"):
+            if number in self.consumers and table in ("*", name, name_now):
                 self.consumers[number].excuse = why
 
     def _expected(self, rel, number):
