@@ -92,6 +92,14 @@ as $$
                 'pgtrickle_capture.s' || outbox.outbox_number);
 $$;
 
+-- Whether a statement with this tg_op is noted by a + while it runs (212_outbox_order.sql).
+create or replace function pgtrickle._capture_counts(outbox pgtrickle.pgt_outbox_config, tg_op text)
+returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select tg_op <> 'INSERT' and outbox.capture = 'statement' and outbox.key_columns is not null;
+$$;
+
 -- What the bodies of an outbox's functions have in common.
 --
 -- Partitions inherit the row trigger, and it must leave alone the rows of statements on the parent.
@@ -282,8 +290,10 @@ as $$
 $$;
 
 -- The statement that records a single row, and nothing where there are more rows, where the row is so
--- large that its size must be measured first, or where the statement is nested in another: one
--- condition about a row, for one that does not look at rows would be another step of the plan.
+-- large that its size must be measured first, or where the statement is nested in another or a part of
+-- one with several: one condition about a row, for one that does not look at rows would be another
+-- step of the plan. Where it records the row of an UPDATE or DELETE, it also removes the + of that, which
+-- is then all that is noted (a nested statement or a cascade finds more, or nothing).
 create or replace function pgtrickle._capture_one_row(
   outbox pgtrickle.pgt_outbox_config, tg_op text, parts jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -295,8 +305,8 @@ as $$
   )
   select format(
     'insert into pgtrickle.%I (%s, tg_op, payload) select %s, %L, %s from %s '
-    'where %s operator(pg_catalog.<=) case when pg_catalog.pg_trigger_depth() '
-    'operator(pg_catalog.>) 1 or %s or exists (select from %I offset 1) then 0 else %s end',
+    'where case when %s operator(pg_catalog.<=) %s and not exists (select from %I offset 1) '
+    'then %s else false end',
     outbox.outbox_table_name, string_agg(p.kind || '_count', ', ' order by p.ord),
     string_agg('1', ', '), tg_op,
     pgtrickle._capture_payload(outbox, jsonb_object_agg(
@@ -305,8 +315,13 @@ as $$
     string_agg(format('%I as %s', p.source, p.alias), ', ' order by p.ord),
     string_agg(format('pg_catalog.pg_column_size(%s.*)', p.alias), ' operator(pg_catalog.+) '
                order by p.ord),
-    pgtrickle._capture_is_noted(outbox), min(p.source),
-    least(16384, outbox.inline_threshold_bytes / 255))
+    least(16384, outbox.inline_threshold_bytes / 255), min(p.source),
+    case when pgtrickle._capture_counts(outbox, tg_op)
+         then format('case when pg_catalog.current_setting(%1$L, true) operator(pg_catalog.=) %2$L '
+                     'then pg_catalog.set_config(%1$L, %3$L, true) is not null else false end',
+                     'pgtrickle_capture.s' || outbox.outbox_number, '+', '')
+         else format('pg_catalog.pg_trigger_depth() operator(pg_catalog.<=) 1 and (%s) is not true',
+                     pgtrickle._capture_is_noted(outbox)) end)
   from part p;
 $$;
 
@@ -332,8 +347,8 @@ declare
   ignored pg_catalog.text;
   {declare_part}
 begin
-  {end_change}
   {if_one_row}
+  {end_change}
   fits := ({is_table} or {is_part}) and {is_shape};
   if fits is not true and ({is_table} or {is_part}) is not true
      and not pgtrickle._capture_admits({number}, tg_relid) then
@@ -440,7 +455,7 @@ end $body$,
   from (select pgtrickle._capture_queries(outbox, outbox.stream_table_oid, parts) as queries,
                pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
                  as common,
-               tg_op <> 'INSERT' and outbox.key_columns is not null as counts) q;
+               pgtrickle._capture_counts(outbox, tg_op) as counts) q;
 $$;
 
 -- The body of the AFTER ROW trigger: one outbox row. Where statements are recorded it leaves their

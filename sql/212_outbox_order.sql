@@ -34,6 +34,11 @@
 -- that, and noted. A third element of a note is the id of the first part of the statement that is being
 -- recorded at that depth.
 --
+-- What a foreign key's cascade deletes or changes in the same table comes after all parts, and yet is in
+-- the same transition table as what a part deletes or changes itself. So where the table has a foreign
+-- key that cascades, and a row that one part inserts is what another one deletes, no order of the two is
+-- known to be right: upkeep makes a full refresh.
+--
 -- Any role can write the setting. A forged one harms no other role: only rows whose random tag it
 -- knows, and that were written since the transaction began, are written again, unchanged; one that
 -- cannot be read counts as empty.
@@ -41,8 +46,9 @@
 -- A function called in the middle of a statement on the table (INSERT ... SELECT f(x)) which itself
 -- writes to the table has the statement's depth and counts as a neighbour: recorded first.
 
--- The body of the BEFORE STATEMENT trigger. It runs with the rights of the role that writes. An INSERT
--- mostly evaluates one expression here.
+-- The body of the BEFORE STATEMENT trigger. It runs with the rights of the role that writes. PL/pgSQL
+-- prepares each expression anew in each transaction, which is most of what it costs: where nothing is
+-- noted an INSERT evaluates two, and an UPDATE or DELETE three, the last of which counts it.
 create or replace function pgtrickle._capture_begin_body(outbox pgtrickle.pgt_outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -54,36 +60,44 @@ declare
   caller pg_catalog.text;
 begin
   {enter}
-  if {is_noted} {or_counts} then
-    depth := pg_catalog.pg_trigger_depth();
-    if {is_noted} then
-      noted := pg_catalog.current_setting({noted}, true);
-      if depth operator(pg_catalog.>) 1 then
-        -- A foreign key's cascade is recorded at the end of the statement that set it off.
-        get diagnostics caller = pg_context;
-        if pg_catalog.regexp_match(pg_catalog.split_part(caller, pg_catalog.chr(10), 2),
-             '(DELETE FROM|UPDATE) (ONLY )?".*[$][0-9]+ OPERATOR[(]pg_catalog[.]') is not null then
-          depth := depth operator(pg_catalog.-) 1;
-        end if;
-      end if;
-      if depth operator(pg_catalog.=) 1 then
-        noted := pg_catalog.set_config({noted}, pg_catalog.concat(
-          pg_catalog.substring(noted, '^[+]*') {counted}), true);
-      elsif pg_catalog.split_part(noted, '|', -1) operator(pg_catalog.<>) depth::pg_catalog.text then
-        noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
-      end if;
-    {count_alone}
-    end if;
+  {if_alone}
+  noted := pg_catalog.current_setting({noted}, true);
+  depth := pg_catalog.pg_trigger_depth();
+  if depth operator(pg_catalog.=) 1 then
+    noted := pg_catalog.set_config({noted}, pg_catalog.concat(
+      pg_catalog.substring(noted, '^[+]*') {and_counts}), true);
+    return new;
+  end if;
+  -- A foreign key's cascade is recorded at the end of the statement that set it off.
+  get diagnostics caller = pg_context;
+  if pg_catalog.regexp_match(pg_catalog.split_part(caller, pg_catalog.chr(10), 2),
+       '(DELETE FROM|UPDATE) (ONLY )?".*[$][0-9]+ OPERATOR[(]pg_catalog[.]') is not null then
+    depth := depth operator(pg_catalog.-) 1;
+  end if;
+  if depth operator(pg_catalog.=) 1 then
+    noted := pg_catalog.set_config({noted}, pg_catalog.substring(noted, '^[+]*'), true);
+  elsif pg_catalog.split_part(noted, '|', -1) operator(pg_catalog.<>) depth::pg_catalog.text then
+    noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
   end if;
   return new;
-end $body$, pgtrickle._capture_names(outbox) || case
-    when outbox.capture = 'statement' and outbox.key_columns is not null then jsonb_build_object(
-      'or_counts', 'or tg_op operator(pg_catalog.<>) ''INSERT''',
-      'count_alone', pgtrickle._fill($body$elsif depth operator(pg_catalog.=) 1 then
-      noted := pg_catalog.set_config({noted}, '+', true);$body$, pgtrickle._capture_names(outbox)),
-      'counted', ', case when tg_op operator(pg_catalog.<>) ''INSERT'' '
-                 'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then ''+'' end')
-    else '{"or_counts": "", "count_alone": "", "counted": ""}' end);
+end $body$, n.names || case when pgtrickle._capture_counts(outbox, 'UPDATE')
+    then jsonb_build_object(
+      'if_alone', pgtrickle._fill($body$if {is_noted} then
+    null;
+  elsif tg_op operator(pg_catalog.=) 'INSERT' then
+    return new;
+  elsif (case when pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1
+              then pg_catalog.set_config({noted}, '+', true) is not null
+              else true end) then
+    return new;
+  end if;$body$, n.names),
+      'and_counts', ', case when tg_op operator(pg_catalog.<>) ''INSERT'' then ''+'' end')
+    else jsonb_build_object(
+      'if_alone', pgtrickle._fill($body$if ({is_noted}) is not true then
+    return new;
+  end if;$body$, n.names),
+      'and_counts', '') end)
+  from (select pgtrickle._capture_names(outbox) as names) n;
 $$;
 
 -- The body of the AFTER STATEMENT trigger where rows are recorded one by one.
@@ -242,6 +256,49 @@ begin
   return misplaced;
 end $$;
 
+-- Whether a foreign key's cascade may have deleted or changed a row that a noted part of the statement
+-- has inserted: `written` deletes one that is the same.
+create or replace function pgtrickle._capture_cascaded(outbox pgtrickle.pgt_outbox_config,
+                                                       note jsonb, written bigint) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off set jit = off
+as $$
+declare
+  found_one boolean;
+begin
+  if not exists (select from pg_constraint f
+                 where f.conrelid = outbox.stream_table_oid and f.contype = 'f'
+                   and (f.confdeltype in ('c', 'n', 'd') or f.confupdtype in ('c', 'n', 'd'))) then
+    return false;
+  end if;
+  execute format($sql$
+    select exists (
+      select i.r
+      from pgtrickle.%1$I o
+      cross join lateral (
+        select jsonb_array_elements(o.payload -> 'inserted') where not o.is_claim_check
+        union all
+        select d.row_data from pgtrickle.%2$I d
+        where o.is_claim_check and d.outbox_id = o.id and d.row_op = 'INSERT') i (r)
+      where o.id >= $2 and o.refresh_id = $1 and o.created_at >= transaction_timestamp()
+      intersect
+      select x.r
+      from pgtrickle.%1$I o
+      cross join lateral (
+        select jsonb_array_elements(o.payload -> 'deleted') where not o.is_claim_check
+        union all
+        select d.row_data from pgtrickle.%2$I d
+        where o.is_claim_check and d.outbox_id = o.id and d.row_op = 'DELETE') x (r)
+      where o.id = $3)$sql$,
+    outbox.outbox_table_name, outbox.delta_table_name)
+    into found_one using (note ->> 0)::uuid, (note ->> 1)::bigint, written;
+  return found_one;
+end $$;
+
+-- Why the order of the parts of a statement is not known.
+create or replace function pgtrickle._cascade_of_parts() returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$ select 'a foreign key of the table may have changed rows that the same statement inserted'; $$;
+
 -- Writes noted rows again, those from an id on, behind everything written so far, in their order.
 -- They keep what they say, pgt_id included. Returns their ids.
 drop function if exists pgtrickle._capture_move(pgtrickle.pgt_outbox_config, jsonb, bigint);
@@ -308,7 +365,9 @@ begin
   if is_part and written is not null and part -> 2 is not null then
     part := part - 1;
     misplaced := pgtrickle._capture_misplaced(outbox, part, written, true);
-    if misplaced is not null then
+    if misplaced is not null and pgtrickle._capture_cascaded(outbox, part, written) then
+      perform pgtrickle._capture_missed(number, pgtrickle._cascade_of_parts());
+    elsif misplaced is not null then
       around := around || pgtrickle._capture_move(outbox, part, misplaced);
     end if;
   end if;

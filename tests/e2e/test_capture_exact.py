@@ -416,6 +416,47 @@ def test_a_statement_that_gives_a_key_away_and_takes_it(db, capture):
     assert db.one(f"select {setting}") == ""
 
 
+# What one statement does to (1, 1, 'root'), (2, 1, 'child'), (3, null, 'other').
+CASCADES = {
+    "the cascade deletes what was inserted": """
+        with d as (delete from t where id = 1 returning id)
+        insert into t select 9, d.id, 'new' from d""",
+    "it deletes the row that was deleted and inserted again": """
+        with d as (delete from t where id = 1 returning *)
+        insert into t select * from d""",
+    "it leaves the row that was inserted again": """
+        with d as (delete from t where id = 1 returning *)
+        insert into t select id, null, v from d""",
+    "it deletes one, and leaves one that is the same again": """
+        with d as (delete from t where id in (1, 3) returning *)
+        insert into t select id, case id when 3 then null else 1 end, v from d""",
+    "it changes what was inserted": """
+        with u as (update t set id = 10 where id = 1 returning id)
+        insert into t select 9, 1, 'new' from u""",
+    "merge": """
+        merge into t using (values (1), (9)) s (id) on t.id = s.id
+        when matched then delete when not matched then insert values (9, 1, 'new')""",
+}
+
+
+@pytest.mark.parametrize("capture", ["statement", "row"])
+def test_a_cascade_within_the_table_after_several_parts(db, capture):
+    for name, statement in CASCADES.items():
+        if name == "merge" and db.server.version < 15:
+            continue
+        db.execute("select pgtrickle.disable_outbox('t', if_exists => true)")
+        db.execute("drop table if exists t cascade")
+        db.execute("create table t (id int primary key, parent int references t "
+                   "on delete cascade on update cascade, v text)")
+        db.execute("select pgtrickle.enable_outbox('t', capture => %s)", (capture,))
+        db.execute("insert into t values (1, 1, 'root'), (2, 1, 'child'), (3, null, 'other')")
+        db.execute(statement)
+        db.execute("update t set v = v || '!'")
+        db.execute("select pgtrickle.outbox_capture_upkeep()")
+        rows = db.execute("select to_jsonb(x.*) from t x")
+        assert rows_by_key(db, "t") == {row["id"]: row for row, in rows}, name
+
+
 @pytest.mark.parametrize("capture", ["statement", "row"])
 @pytest.mark.parametrize("when", ["deferred", "immediate"])
 def test_keys_that_are_checked_at_the_end_of_the_transaction(db, when, capture):

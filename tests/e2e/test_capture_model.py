@@ -4,8 +4,9 @@ The same statements run in a database with outboxes and in one without. Each mus
 result in both; and a consumer that applies the outboxes by key must arrive at the tables, with
 every deleted row being, to the letter, one that was inserted before.
 
-A failure prints its seed and the fewest operations found that lead to it. SEED=n runs one round
-again, LONG=1 runs 10,000 statements, FEATURES=a,b only some parts (support/model_statements.py).
+A failure prints its seed and the fewest operations found that lead to it, for which it searches
+SHRINK=seconds. SEED=n runs one round again, ROUNDS=n more of them, LONG=1 runs 10,000 statements,
+FEATURES=a,b only some parts (support/model_statements.py).
 """
 
 import os
@@ -19,13 +20,13 @@ from support.postgres import RELAY_ROLE
 
 ROUNDS, OPERATIONS = (50, 240) if LONG else (3, 90)
 FIRST_SEED = int(os.environ.get("SEED", "1"))
-SHRINK_SECONDS = 600 if LONG else 60
+SHRINK_SECONDS = int(os.environ.get("SHRINK", "600" if LONG else "60"))
 
 
 @pytest.mark.timeout(7200 if LONG else 300)
 def test_a_consumer_of_the_outboxes_has_the_tables_and_statements_do_not_notice(pg_server):
     features = set(filter(None, os.environ.get("FEATURES", "").split(","))) or FEATURES
-    rounds = 1 if "SEED" in os.environ else ROUNDS
+    rounds = int(os.environ.get("ROUNDS", "1" if "SEED" in os.environ else ROUNDS))
     for seed in range(FIRST_SEED, FIRST_SEED + rounds):
         run = Run(pg_server, RELAY_ROLE, seed, OPERATIONS, features)
         fault = run.go()
