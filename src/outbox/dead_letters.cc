@@ -22,11 +22,21 @@ constexpr std::string_view kTombstone = "pgtrickle-tombstone";
 // Says that ${...} in subject and headers stand for secrets, and $$ for $.
 constexpr std::string_view kSealed = "pgtrickle-sealed";
 
+// Another message with the id of one that is unresolved is stored under the id that an inbox gives
+// to such a message (inbox::id_in_conflict), so that neither takes the place of the other.
 constexpr std::string_view kStore =
     "insert into pgtrickle.relay_dlq as d (relay_group_id, pipeline, message_id, subject, key, op, "
     "payload, content_type, headers, outbox_id, error_class, error_code, error_message, attempts) "
-    "values ($1, $2, $3, $4, nullif($5, ''), $6, $7::bytea, $8, $9::jsonb, nullif($10::bigint, 0), "
-    "$11, $12, $13, $14::int) "
+    "select $1, $2, $3::text || case when exists (select from pgtrickle.relay_dlq o "
+    "where o.relay_group_id = $1 and o.pipeline = $2 and md5(o.message_id) = md5($3::text) "
+    "and o.resolved_at is null and (o.payload, coalesce(o.op, ''), coalesce(o.key, '')) "
+    "is distinct from ($7::bytea, $6::text, $5::text)) "
+    "then '~' || left(encode(sha256(convert_to(concat(octet_length($6::text), ':', $6::text, "
+    "octet_length($5::text), ':', $5::text, '1:', "
+    "case when $9::jsonb ->> 'pgtrickle-tombstone' = 'true' then '-' else '+' end, "
+    "octet_length($7::bytea), ':'), 'UTF8') || $7::bytea), 'hex'), 16) else '' end, "
+    "$4, nullif($5::text, ''), $6::text, $7::bytea, $8, $9::jsonb, nullif($10::bigint, 0), "
+    "$11, $12, $13, $14::int "
     "on conflict (relay_group_id, pipeline, md5(message_id)) where resolved_at is null do update "
     "set "
     "attempts = d.attempts + 1, error_class = excluded.error_class, "
