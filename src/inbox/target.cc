@@ -105,7 +105,10 @@ Result<void> plan_insert(Connection& connection, const Target& target, Deadline 
   if (planned.error().error_class != ErrorClass::misconfigured) return fail(planned.error());
   Error error = planned.error().in_context(fmt::format("table {} takes no messages", target.table));
   // The server's own hints (INSTEAD OF triggers) do not help: ON CONFLICT needs a table's index.
-  error.remedy = "name a table without rules whose event_id is unique, or a plain view of one";
+  error.remedy =
+      error.code == "42501"
+          ? "grant the relay's role USAGE on the schemas of the table and of its types"
+          : "name a table without rules whose event_id is unique, or a plain view of one";
   return fail(std::move(error));
 }
 

@@ -5,6 +5,7 @@ import json
 import random
 import re
 import string
+import threading
 
 import pytest
 
@@ -353,10 +354,14 @@ TRIGGERS = {
 def test_what_a_trigger_drops_is_a_dead_letter(db, letters, relay):
     for name, (body, tables, _, _) in TRIGGERS.items():
         adopt(db, letters, name, f"create table t ({PAYLOAD}); {tables} {TRIGGER.format(body)}")
+    adopt(db, letters, "part", f"create table t ({PAYLOAD}) partition by list (event_id); "
+          "create table rest partition of t default; create table e partition of t for values in "
+          "('e'); " + TRIGGER.format("return null;").replace("on t ", "on e "))
     sent = [("A", "1"), ("b", "2"), ("c", "3"), ("d", "4"), ("a", "5"), ("e", "6")]
     send(letters, *sent)
     with relay:
-        wait_settled(db, letters, relay, *TRIGGERS)
+        wait_settled(db, letters, relay, "part", *TRIGGERS)
+    assert (count(db, "part.t"), dead(db, "part")) == (5, [("e", "row_dropped", b"6")])
     for name, (_, _, rows, lost) in TRIGGERS.items():
         letters_of = dead(db, name)
         assert count(db, f"{name}.t") == rows, (name, letters_of)
@@ -366,3 +371,42 @@ def test_what_a_trigger_drops_is_a_dead_letter(db, letters, relay):
             stored = {row[0].encode() for row in db.execute(f"select payload::text from {name}.t")}
             assert stored | {body for _, _, body in letters_of} == {b.encode() for _, b in sent}
     assert [code for _, code, _ in dead(db, "drops")] == ["row_dropped"] * 2
+
+
+# Rows that are not seen -------------------------------------------------------------------------
+
+
+def test_a_row_that_is_deleted_before_it_is_compared_was_a_duplicate(db, letters, relay):
+    """One session writes the row, and holds the insert up until another one waits for the table."""
+    adopt(db, letters, "p", f"create table t ({PAYLOAD})")
+    with relay, db.connect(autocommit=False) as writer, db.connect(autocommit=False) as locker:
+        relay.wait_state("p", "idle", "running")
+        writer.execute("insert into p.t values ('a', '1')")
+        send(letters, ("a", "2"))
+
+        def waits(what):
+            return db.one("select count(*) from pg_stat_activity where wait_event_type = 'Lock' "
+                          f"and datname = current_database() and query ~ '{what}'") == 1
+        eventually(lambda: waits("^insert into"), message=lambda: relay.log(20))
+        deleting = threading.Thread(target=lambda: (
+            locker.execute("lock table p.t; delete from p.t"), locker.commit()))
+        deleting.start()
+        eventually(lambda: waits("^lock table"))
+        writer.commit()
+        deleting.join()
+        wait_settled(db, letters, relay, "p")
+        assert (count(db, "p.t"), dead(db, "p")) == (0, [])
+        assert relay.metric("duplicates_total", pipeline="p") == 1
+
+
+def test_a_message_whose_row_is_hidden_is_a_dead_letter(db, letters, relay):
+    adopt(db, letters, "p", f"create table t ({PAYLOAD}); alter table t enable row level security; "
+          "create policy w on t for insert with check (true); "
+          "create policy r on t for select using (aggregate_id is distinct from 'hidden')")
+    send(letters, ("a", "1"), ("b", "2"))
+    with relay:
+        wait_settled(db, letters, relay, "p")
+        db.execute("update p.t set aggregate_id = 'hidden' where event_id = 'a'")
+        send(letters, ("a", "1"), ("b", "2"))
+        wait_settled(db, letters, relay, "p")
+    assert (count(db, "p.t"), dead(db, "p")) == (2, [("a", "id_conflict", b"1")])
