@@ -2,7 +2,7 @@
 --
 -- The relay writes them, in the transaction that moves the position past them. While one is
 -- unresolved it is the only one of its message: storing it again raises its attempts. Messages from
--- brokers may share an id: those of another payload or key are other messages. A retry is
+-- brokers may share an id: those of another payload, key or operation are other messages. A retry is
 -- asked for here and done by the relay that owns the pipeline; it never moves the position.
 
 create table if not exists pgtrickle.relay_dlq (
@@ -35,7 +35,7 @@ drop index if exists pgtrickle.relay_dlq_unresolved;
 drop index if exists pgtrickle.relay_dlq_unresolved_id;
 create unique index if not exists relay_dlq_unresolved_message
   on pgtrickle.relay_dlq (relay_group_id, pipeline, md5(message_id), coalesce(md5(payload), ''),
-                          coalesce(md5(key), ''))
+                          coalesce(md5(key), ''), coalesce(md5(op), ''))
   where resolved_at is null;
 create index if not exists relay_dlq_retry_requested
   on pgtrickle.relay_dlq (pipeline, id)

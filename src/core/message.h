@@ -80,6 +80,7 @@ struct Outcome {
   };
   Kind kind = Kind::delivered;
   SharedError error;
+  bool id_conflict = false;  ///< another message was there with its id
 
   static Outcome delivered() { return {Kind::delivered, nullptr}; }
   static Outcome duplicate() { return {Kind::duplicate, nullptr}; }

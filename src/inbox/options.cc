@@ -47,6 +47,13 @@ constexpr std::array kSinkFields = {
                      "duplicates of them; default 72",
           .min = 1,
           .max = 1e6},
+    Field{.name = "on_id_conflict",
+          .type = FieldType::choice,
+          .default_text = "store",
+          .meaning = "what becomes of a message whose id the inbox has with another payload, key "
+                     "or type: store: it is stored under a longer id; reject: it is a dead letter; "
+                     "ignore: it counts as a duplicate",
+          .choices = "store,reject,ignore"},
     Field{.name = "rows_per_statement",
           .type = FieldType::integer,
           .default_text = "2000",
@@ -64,6 +71,11 @@ constexpr std::array kSinkFields = {
           .meaning = "how long one statement may take",
           .min = 0.01},
 };
+
+OnIdConflict on_id_conflict(const std::string& word) {
+  if (word == "reject") return OnIdConflict::reject;
+  return word == "ignore" ? OnIdConflict::ignore : OnIdConflict::store;
+}
 
 Result<void> check_column_map(const std::map<std::string, std::string>& columns) {
   for (const auto& [field, column] : columns) {
@@ -107,6 +119,7 @@ Result<Options> parse_options(const config::Values& values) {
   if (values.has("schedule")) options.schedule = values.text("schedule");
   if (values.has("with_dead_letter")) options.with_dead_letter = values.boolean("with_dead_letter");
   if (values.has("retention_hours")) options.retention_hours = values.integer("retention_hours");
+  options.on_id_conflict = on_id_conflict(values.text("on_id_conflict"));
   options.rows_per_statement = static_cast<std::size_t>(values.integer("rows_per_statement"));
   options.connect_timeout = values.duration("connect_timeout");
   options.operation_timeout = values.duration("operation_timeout");

@@ -12,6 +12,9 @@
 
 namespace relay::inbox {
 
+/// What becomes of a message whose id another message in the inbox has.
+enum class OnIdConflict { store, reject, ignore };
+
 /// The options of the sink, checked.
 struct Options {
   std::string url;  ///< empty: the relay's own database
@@ -23,6 +26,7 @@ struct Options {
   std::optional<std::string> schedule;
   std::optional<bool> with_dead_letter;
   std::optional<std::int64_t> retention_hours;
+  OnIdConflict on_id_conflict = OnIdConflict::store;
   std::size_t rows_per_statement = 2000;
   std::chrono::milliseconds connect_timeout{10000};
   std::chrono::milliseconds operation_timeout{30000};

@@ -3,8 +3,13 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <utility>
+
+#include "inbox/column_choice.h"
+#include "inbox/statements.h"
+#include "inbox/table_facts.h"
 
 namespace relay::inbox {
 
@@ -90,131 +95,53 @@ Result<std::optional<Place>> find_place(Connection& connection, const Options& o
               "run `pgtrickle-relay init` against that database, or name a table that is there");
 }
 
-/// The column for a field: as the pipeline says, as the catalog says, or by the field's own name.
-std::string column_for(InboxField field, const Options& options, const Place& place) {
-  const std::string name(to_string(field));
-  for (const auto* map : {&options.column_map, &place.columns}) {
-    if (const auto found = map->find(name); found != map->end()) return found->second;
-  }
-  return field == InboxField::subject ? std::string() : name;
-}
-
-ColumnKind kind_of(std::string_view type) {
-  if (type == "json" || type == "jsonb") return ColumnKind::json;
-  return type == "bytea" ? ColumnKind::bytes : ColumnKind::text;
-}
-
-Error cannot_take(const Target& target, std::string_view field, std::string_view column) {
-  return {ErrorClass::misconfigured,
-          "inbox_column",
-          fmt::format("table {} has no column \"{}\" for {}", target.table, column, field),
-          fmt::format("name the column that takes it: column_map = {{\"{}\": \"...\"}}", field),
-          {}};
-}
-
-Result<void> read_columns(Connection& connection, const Options& options, const Place& place,
-                          Target& target, Deadline deadline, std::stop_token stop) {
-  const auto rows = connection.query(
-      "select a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod), "
-      "pg_catalog.has_table_privilege(a.attrelid, 'insert') "
-      "and pg_catalog.has_table_privilege(a.attrelid, 'select'), current_user "
-      "from pg_catalog.pg_attribute a "
-      "where a.attrelid = pg_catalog.to_regclass($1) and a.attnum > 0 and not a.attisdropped",
-      {target.table}, deadline, std::move(stop));
-  if (!rows) return fail(rows.error());
-  std::map<std::string, std::string, std::less<>> types;
-  for (int row = 0; row < rows->size(); ++row) {
-    types.emplace(rows->text(row, 0), rows->text(row, 1));
-    if (!rows->boolean(row, 2)) {
-      return fail(ErrorClass::misconfigured, "42501",
-                  fmt::format("{}: the role {} may not write to table {}", connection.endpoint(),
-                              rows->text(row, 3), target.table),
-                  fmt::format("GRANT SELECT, INSERT ON {} TO {};", target.table,
-                              connection.quote_identifier(rows->text(row, 3))));
-    }
-  }
-  for (const std::string_view name : field_names()) {
-    const InboxField field = *find_field(name);
-    const std::string column = column_for(field, options, place);
-    if (column.empty()) continue;
-    const auto type = types.find(column);
-    if (type != types.end()) {
-      target.columns.push_back({field, column, type->second, kind_of(type->second)});
-    } else if (field == InboxField::event_id || field == InboxField::payload ||
-               options.column_map.count(std::string(name)) > 0) {
-      return fail(cannot_take(target, name, column));
-    }
-  }
-  return {};
+/// Plans the statement for nothing: PostgreSQL says what else it would refuse every row for.
+Result<void> plan_insert(Connection& connection, const Target& target, Deadline deadline,
+                         std::stop_token stop) {
+  const std::vector<std::string_view> none(target.columns.size());
+  const auto planned =
+      connection.query_binary("explain " + target.insert, none, deadline, std::move(stop));
+  if (planned) return {};
+  if (planned.error().error_class != ErrorClass::misconfigured) return fail(planned.error());
+  Error error = planned.error().in_context(fmt::format("table {} takes no messages", target.table));
+  // The server's own hints (INSTEAD OF triggers) do not help: ON CONFLICT needs a table's index.
+  error.remedy =
+      error.code == "42501"
+          ? "grant the relay's role USAGE on the schemas of the table and of its types"
+          : "name a table without rules whose event_id is unique, or a plain view of one";
+  return fail(std::move(error));
 }
 
 }  // namespace
 
-std::string insert_statement(const Target& target, std::string_view event_id) {
-  std::string names;
-  std::string arrays;
-  std::string elements;
-  std::string values;
-  std::string aliases;
-  std::string id_value;
-  for (std::size_t i = 0; i < target.columns.size(); ++i) {
-    const Target::Column& column = target.columns[i];
-    const std::string_view separator = i == 0 ? "" : ", ";
-    names += fmt::format("{}{}", separator, Connection::quote_identifier(column.name));
-    const std::string array = fmt::format("pg_catalog.unnest(${}::pg_catalog.{}[])", i + 1,
-                                          column.kind == ColumnKind::bytes ? "bytea" : "text");
-    arrays += fmt::format("{}{}", separator, array);
-    elements += fmt::format("{}{} as v{}", separator, array, i + 1);
-    aliases += fmt::format("{}v{}", separator, i + 1);
-    const std::string value = fmt::format("x.v{}::{}", i + 1, column.type);
-    if (column.field == InboxField::event_id) id_value = value;
-    values += fmt::format("{}{}", separator, value);
+std::vector<Target::Column> Target::compared() const {
+  constexpr std::array kFields = {InboxField::event_id, InboxField::event_type,
+                                  InboxField::aggregate_id, InboxField::payload};
+  std::vector<Column> found;
+  for (const InboxField field : kFields) {
+    const auto column = std::find_if(columns.begin(), columns.end(),
+                                     [&](const Column& c) { return c.field == field; });
+    if (column != columns.end()) found.push_back(*column);
   }
-  // Outside a transaction block the setting ends with this statement, and its commit obeys it. A
-  // setting that waits for standbys too is left as it is.
-  const std::string_view durable =
-      "(select case when pg_catalog.current_setting('synchronous_commit') in ('off', 'local') "
-      "then pg_catalog.set_config('synchronous_commit', 'on', true) else '' end) is not null";
-  if (target.ids_are_text) {
-    // In a select list the arrays are taken apart row by row; a function in FROM stores all first.
-    return fmt::format(
-        "insert into {} ({}) select {} from (select {}) x where {} "
-        "on conflict ({}) do nothing returning {}",
-        target.table, names, values, elements, durable, event_id, event_id);
-  }
-  // The equality of a type that users made is not looked up: the ids are compared as they are
-  // written.
-  const auto comparable = [&](std::string_view id) {
-    return target.ids_are_of_users ? fmt::format("pg_catalog.format('%s', {})", id)
-                                   : std::string(id);
-  };
-  return fmt::format(
-      "with x as materialized (select * from rows from ({0}) with ordinality u ({1}, n)), "
-      "w as (insert into {2} ({3}) select {4} from x where {5} order by x.n "
-      "on conflict ({6}) do nothing returning {6} as id) "
-      "select pg_catalog.min(x.n) from w join x on {7} = {8} group by {8}",
-      arrays, aliases, target.table, names, values, durable, event_id, comparable(id_value),
-      comparable("w.id"));
+  return found;
 }
 
 Result<Target> open_target(Connection& connection, const Options& options, Deadline deadline,
                            std::stop_token stop) {
   auto place = find_place(connection, options, deadline, stop);
   if (!place) return fail(place.error());
-  Target target;
-  if (!*place) return target;
-  target.table = fmt::format("{}.{}", connection.quote_identifier((*place)->schema),
-                             connection.quote_identifier((*place)->table));
-  if (auto read = read_columns(connection, options, **place, target, deadline, std::move(stop));
-      !read) {
-    return fail(read.error());
+  if (!*place) return Target{};
+  const std::string table = fmt::format("{}.{}", connection.quote_identifier((*place)->schema),
+                                        connection.quote_identifier((*place)->table));
+  const auto facts = read_table(connection, table, deadline, stop);
+  if (!facts) return fail(facts.error());
+  auto target = choose_columns(*facts, options, (*place)->columns);
+  if (!target) return fail(target.error().in_context(connection.endpoint()));
+  target->insert = insert_statement(*target);
+  target->look = look_statement(*target);
+  if (auto planned = plan_insert(connection, *target, deadline, std::move(stop)); !planned) {
+    return fail(planned.error());
   }
-  const auto id = std::find_if(
-      target.columns.begin(), target.columns.end(),
-      [](const Target::Column& column) { return column.field == InboxField::event_id; });
-  target.ids_are_text = id->type == "text" || id->type.starts_with("character varying");
-  target.ids_are_of_users = id->type.find('.') != std::string::npos;  // qualified: not pg_catalog's
-  target.insert = insert_statement(target, connection.quote_identifier(id->name));
   return target;
 }
 

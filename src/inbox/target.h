@@ -17,24 +17,30 @@ struct Target {
   struct Column {
     InboxField field;
     std::string name;
-    std::string type;  ///< as PostgreSQL writes it
+    std::string type;  ///< as PostgreSQL writes it, with its length or precision
+    std::string cast;  ///< the same type without them, qualified
     ColumnKind kind;
+    int limit = 0;  ///< of a type with a length: how many characters it holds; 0: any number
   };
   std::string table;  ///< qualified and quoted
   std::vector<Column> columns;
-  /// Ids come back as they were sent; else their numbers in the statement come back.
+  /// The ids are stored letter by letter. Else the column's type decides how they are written.
   bool ids_are_text = true;
-  bool ids_are_of_users = false;  ///< of a type that is not the server's own
-  std::string insert;  ///< the statement: an array a column; a row for each id that was new
+  bool ids_can_grow = true;  ///< the column takes an id with something behind it
+  /// What was stored, and under which id, may be another thing than what was sent: a BEFORE trigger
+  /// decides that, or the table behind a view.
+  bool may_change_rows = false;
+  std::string insert;  ///< writes messages; see insert_statement
+  std::string look;    ///< what is stored under ids; see look_statement
+
+  /// What makes two messages with one id the same message, the id first.
+  std::vector<Column> compared() const;
 };
 
 /// Finds the table, makes the inbox where it is absent (unless `looks_only`: the target then has no
-/// columns), and looks at its columns. Misconfigured: there is no such table, it lacks a column, or
-/// we may not write to it.
+/// columns), and looks whether it can take messages. Misconfigured: there is no such table, it
+/// lacks a column, or it is not fit for messages, or we may not write to it.
 Result<Target> open_target(postgres::Connection& connection, const Options& options,
                            Deadline deadline, std::stop_token stop);
-
-/// The statement for a table and its columns.
-std::string insert_statement(const Target& target, std::string_view quoted_event_id);
 
 }  // namespace relay::inbox

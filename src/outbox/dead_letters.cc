@@ -28,7 +28,7 @@ constexpr std::string_view kStore =
     "values ($1, $2, $3, $4, nullif($5, ''), $6, $7::bytea, $8, $9::jsonb, nullif($10::bigint, 0), "
     "$11, $12, $13, $14::int) "
     "on conflict (relay_group_id, pipeline, md5(message_id), coalesce(md5(payload), ''), "
-    "coalesce(md5(key), '')) where resolved_at is null do update set "
+    "coalesce(md5(key), ''), coalesce(md5(op), '')) where resolved_at is null do update set "
     "attempts = d.attempts + 1, error_class = excluded.error_class, "
     "error_code = excluded.error_code, error_message = excluded.error_message, "
     "last_failed_at = clock_timestamp(), retry_requested_at = null";

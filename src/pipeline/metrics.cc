@@ -39,6 +39,8 @@ struct Metrics::Families {
         errors(counter(registry, "delivery_errors_total",
                        "Deliveries that failed, retried or not, one for each message")),
         duplicates(counter(registry, "duplicates_total", "Messages that the broker had already")),
+        id_conflicts(counter(registry, "id_conflicts_total",
+                             "Messages whose id another message in the inbox had")),
         rejected(counter(registry, "rejected_total", "Messages that no retry can deliver")),
         retries(counter(registry, "retries_total", "Times that a delivery was tried again")),
         lag(gauge(registry, "consumer_lag", "Records that wait to be delivered")),
@@ -77,8 +79,8 @@ struct Metrics::Families {
     return BuildHistogram().Name(name(suffix)).Help(help).Register(registry);
   }
 
-  Family<prometheus::Counter>&delivered, &received, &bytes, &errors, &duplicates, &rejected,
-      &retries;
+  Family<prometheus::Counter>&delivered, &received, &bytes, &errors, &duplicates, &id_conflicts,
+      &rejected, &retries;
   Family<prometheus::Gauge>&lag, &dead_letters, &state, &owned, &position, &oldest_open_writer,
       &source_connected, &sink_connected;
   Family<prometheus::Histogram>&duration, &end_to_end, &batch_size;
@@ -91,6 +93,7 @@ PipelineMetrics::PipelineMetrics(Metrics& metrics, const std::string& pipeline)
       bytes(metrics.families_->bytes.Add({{"pipeline", pipeline}})),
       errors(metrics.families_->errors.Add({{"pipeline", pipeline}})),
       duplicates(metrics.families_->duplicates.Add({{"pipeline", pipeline}})),
+      id_conflicts(metrics.families_->id_conflicts.Add({{"pipeline", pipeline}})),
       rejected(metrics.families_->rejected.Add({{"pipeline", pipeline}})),
       retries(metrics.families_->retries.Add({{"pipeline", pipeline}})),
       lag(metrics.families_->lag.Add({{"pipeline", pipeline}})),
@@ -113,8 +116,10 @@ void PipelineMetrics::observe_delivery(std::span<const Message> messages,
   std::size_t size = 0;
   std::size_t settled = 0;
   std::size_t known = 0;
+  std::size_t conflicts = 0;
   for (std::size_t i = 0; i < outcomes.size(); ++i) {
     const Outcome::Kind kind = outcomes[i].kind;
+    if (outcomes[i].id_conflict) ++conflicts;
     if (kind != Outcome::Kind::delivered && kind != Outcome::Kind::duplicate) continue;
     const double age = std::max(0.0, seconds(now - messages[i].created_at));
     ages[bucket_of(kSeconds, age)] += 1;
@@ -123,6 +128,7 @@ void PipelineMetrics::observe_delivery(std::span<const Message> messages,
     ++settled;
     if (kind == Outcome::Kind::duplicate) ++known;
   }
+  id_conflicts.Increment(static_cast<double>(conflicts));
   if (settled == 0) return;
   const auto count = static_cast<double>(settled);
   std::vector<double> durations(kSeconds.size() + 1, 0.0);
@@ -179,6 +185,7 @@ void Metrics::drop(const std::string& name) {
   families_->bytes.Remove(&metrics.bytes);
   families_->errors.Remove(&metrics.errors);
   families_->duplicates.Remove(&metrics.duplicates);
+  families_->id_conflicts.Remove(&metrics.id_conflicts);
   families_->rejected.Remove(&metrics.rejected);
   families_->retries.Remove(&metrics.retries);
   families_->lag.Remove(&metrics.lag);

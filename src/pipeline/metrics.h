@@ -28,6 +28,7 @@ class PipelineMetrics {
   prometheus::Counter& bytes;
   prometheus::Counter& errors;
   prometheus::Counter& duplicates;
+  prometheus::Counter& id_conflicts;
   prometheus::Counter& rejected;
   prometheus::Counter& retries;
   prometheus::Gauge& lag;

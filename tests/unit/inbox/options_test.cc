@@ -4,7 +4,6 @@
 
 #include "config/checked.h"
 #include "inbox/sink.h"
-#include "inbox/target.h"
 
 namespace relay::inbox {
 namespace {
@@ -43,27 +42,11 @@ TEST(InboxOptions, AColumnMapNamesFieldsOfAMessage) {
             "bad_column_map");
 }
 
-Target target(const std::string& id_type) {
-  Target made;
-  made.table = R"("s"."t")";
-  made.columns = {{InboxField::event_id, "i\"d", id_type, ColumnKind::text},
-                  {InboxField::payload, "body", "jsonb", ColumnKind::json}};
-  made.ids_are_text = id_type == "text";
-  return made;
-}
-
-TEST(InsertStatement, WritesEachColumnFromAnArray) {
-  const std::string sql = insert_statement(target("text"), R"("i""d")");
-  EXPECT_NE(sql.find(R"(insert into "s"."t" ("i""d", "body"))"), sql.npos) << sql;
-  EXPECT_NE(sql.find("x.v1::text, x.v2::jsonb"), sql.npos) << sql;
-  EXPECT_NE(sql.find(R"(on conflict ("i""d") do nothing returning "i""d")"), sql.npos) << sql;
-  EXPECT_NE(sql.find("synchronous_commit"), sql.npos);
-}
-
-TEST(InsertStatement, OtherIdsComeBackAsNumbers) {
-  const std::string sql = insert_statement(target("uuid"), R"("i""d")");
-  EXPECT_NE(sql.find("with ordinality"), sql.npos) << sql;
-  EXPECT_NE(sql.find("x.v1::uuid = w.id"), sql.npos) << sql;
+TEST(InboxOptions, AnIdThatAnotherMessageHas) {
+  const auto chosen = [](std::string_view json) { return parsed(json)->on_id_conflict; };
+  EXPECT_EQ(chosen(R"({"inbox_name":"x"})"), OnIdConflict::store);
+  EXPECT_EQ(chosen(R"({"inbox_name":"x","on_id_conflict":"reject"})"), OnIdConflict::reject);
+  EXPECT_EQ(chosen(R"({"inbox_name":"x","on_id_conflict":"ignore"})"), OnIdConflict::ignore);
 }
 
 TEST(InboxErrors, WhatARowIsRefusedForIsPoison) {

@@ -1,0 +1,78 @@
+#include "inbox/id_conflict.h"
+
+#include <fmt/core.h>
+#include <openssl/evp.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <utility>
+
+namespace relay::inbox {
+
+namespace {
+
+struct DigestDeleter {
+  void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
+};
+
+Fate fate_without_row(const Found& one) {
+  if (one.changes) return Fate::dropped;
+  return one.hides ? Fate::hidden : Fate::gone;
+}
+
+}  // namespace
+
+std::string id_in_conflict(const Message& message) {
+  const std::unique_ptr<EVP_MD_CTX, DigestDeleter> context(EVP_MD_CTX_new());
+  EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr);
+  // With their lengths, so that no two lists of parts are one text.
+  for (const std::string_view part :
+       {message.op, message.key, std::string_view(message.tombstone ? "-" : "+"), message.body}) {
+    const std::string length = fmt::format("{}:", part.size());
+    EVP_DigestUpdate(context.get(), length.data(), length.size());
+    EVP_DigestUpdate(context.get(), part.data(), part.size());
+  }
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  EVP_DigestFinal_ex(context.get(), digest.data(), nullptr);
+  std::string id = fmt::format("{}~", message.id);
+  for (std::size_t i = 0; i < 8; ++i) id += fmt::format("{:02x}", digest[i]);
+  return id;
+}
+
+std::vector<Fate> fates(std::span<const Found> found,
+                        std::unordered_set<std::string_view> written) {
+  std::vector<Fate> fates;
+  fates.reserve(found.size());
+  for (const Found& one : found) {
+    if (written.erase(one.id) > 0) {
+      fates.push_back(Fate::stored);
+    } else if (!one.found) {
+      fates.push_back(fate_without_row(one));
+    } else if (one.same) {
+      fates.push_back(Fate::duplicate);
+    } else {
+      fates.push_back(one.changes ? Fate::unclear : Fate::conflict);
+    }
+  }
+  const auto missing =
+      static_cast<std::size_t>(std::count(fates.begin(), fates.end(), Fate::dropped));
+  if (missing == 0) return fates;
+  const bool all_renamed = written.size() == missing;
+  for (std::size_t i = 0; i < fates.size(); ++i) {
+    if (all_renamed && fates[i] == Fate::dropped) fates[i] = Fate::stored;
+    // Its id may have been given to the row of another message, which is missing under its own.
+    if (!all_renamed && fates[i] == Fate::stored && !found[i].same) fates[i] = Fate::unclear;
+  }
+  return fates;
+}
+
+std::size_t ConflictReports::note(SteadyClock::time_point now) {
+  ++since_;
+  if (any_told_ && now - told_ < kPause) return 0;
+  any_told_ = true;
+  told_ = now;
+  return std::exchange(since_, 0);
+}
+
+}  // namespace relay::inbox
