@@ -2,48 +2,135 @@
 -- code runs as pgtrickle_owner where the table is ours, and in a function of its owner's, through
 -- the gate, where it is not.
 
--- One block of PL/pgSQL. It finds `place` (the table, as it stands in a statement), `columns`
--- (field -> column), `action` and `arg`, and returns one row. It uses nothing of ours: the owner of
--- a table need not be able to see the schema pgtrickle.
+-- The part of the block below that says which rows are those of `arg`: it sets `is_wanted`, a
+-- condition.
 --
--- Ids are written as literals: a literal is read by its type's input function, a parameter would be
+-- A message is the row whose id reads, letter by letter, as the one that is given. The type of the
+-- column may take several texts for one value: it cuts (name, varchar(3)), rounds (numeric(6,0)) or
+-- folds (citext, some collations). So its index finds the row, under the index's own operator and
+-- collation, and the text decides. Two types have spellings: a uuid is found by any of them, and
+-- blanks at the end of a char(n) mean nothing. Ids are written as literals of the type below
+-- domains, without its length: a literal is read by the type's input function, a parameter would be
 -- cast, by whatever cast the type's owner made.
-create or replace function pgtrickle._inbox_code() returns text
+create or replace function pgtrickle._inbox_id_code() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $function$
   select $code$
 declare
-  id constant text := quote_ident(columns ->> 'event_id');
+  id text := quote_ident(columns ->> 'event_id');
+  id_column record;
+  id_type record;
+  id_index record;
+  is_equal text;
+  compared_as oid;
+  shown text;
+  given text;
+begin
+  select a.attrelid as rel, a.attnum as nr, a.attcollation as collation, a.atttypid as type
+  into id_column
+  from pg_attribute a
+  where a.attrelid = to_regclass(place) and a.attname = columns ->> 'event_id';
+  if not found then
+    raise exception '% has no column %', place, id
+      using errcode = 'undefined_column', hint = 'Call pgtrickle.enable_inbox_tracking() again.';
+  end if;
+  loop
+    select y.typtype, y.typbasetype, y.typnamespace = 'pg_catalog'::regnamespace as of_server
+    into id_type from pg_type y where y.oid = id_column.type;
+    exit when id_type.typtype <> 'd';
+    id_column.type := id_type.typbasetype;
+  end loop;
+  select i.indclass[0] as class, i.indcollation[0] as collation into id_index
+  from pg_index i
+  where i.indrelid = id_column.rel and i.indkey[0] = id_column.nr and i.indnkeyatts = 1
+    and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+  order by i.indisprimary desc, i.indexrelid limit 1;
+  if not id_type.of_server then
+    select format('operator(%I.%s)', n.nspname, p.oprname),
+           case when t.typtype <> 'p' then t.oid end
+    into is_equal, compared_as
+    from pg_opclass c
+    join pg_type t on t.oid = c.opcintype
+    join pg_amop e on e.amopfamily = c.opcfamily and e.amoplefttype = c.opcintype
+                  and e.amoprighttype = c.opcintype and e.amopstrategy = 3
+    join pg_operator p on p.oid = e.amopopr
+    join pg_namespace n on n.oid = p.oprnamespace
+    where c.oid = id_index.class;
+  end if;
+  shown := format(E'format(\'%%s\', %s)', id);
+  given := arg ->> 'event_id';
+  if id_column.type = 'bpchar'::regtype then
+    shown := format(E'rtrim(%s, \' \')', shown);
+    given := rtrim(given, ' ');
+  end if;
+  if arg ? 'event_ids' then
+    given := array(
+      select case id_column.type when 'bpchar'::regtype then rtrim(e, ' ') else e end
+      from jsonb_array_elements_text(arg -> 'event_ids') e);
+  end if;
+  if id_index.collation <> id_column.collation then
+    id := id || (select format(' collate %I.%I', n.nspname, k.collname)
+                 from pg_collation k join pg_namespace n on n.oid = k.collnamespace
+                 where k.oid = id_index.collation);
+  end if;
+  is_wanted := format(
+    case when arg ? 'event_ids' then '%s %s any (%L::%s[])' else '%s %s %L::%s' end,
+    id, coalesce(is_equal, '='), given,
+    format_type(coalesce(compared_as, id_column.type), -1));
+  if id_column.type <> 'uuid'::regtype
+     and (id_column.type not in ('text'::regtype, 'varchar'::regtype)
+          or id_index.collation is distinct from id_column.collation
+          or id_column.collation not in ('"default"'::regcollation, '"C"'::regcollation)) then
+    is_wanted := is_wanted || format(
+      case when arg ? 'event_ids' then ' and %s collate "C" = any (%L)'
+           else ' and %s collate "C" = %L' end, shown, given);
+  end if;
+end;
+$code$
+$function$;
+
+-- One block of PL/pgSQL. It finds `place` (the table, as it stands in a statement), `columns`
+-- (field -> column), `action` and `arg`, and returns one row. It uses nothing of ours: the owner of
+-- a table need not be able to see the schema pgtrickle.
+create or replace function pgtrickle._inbox_code() returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $function$
+  select replace($code$
+declare
   done constant text := quote_ident(columns ->> 'processed_at');
   tries constant text := quote_ident(columns ->> 'retry_count');
   problem constant text := quote_ident(columns ->> 'error');
   received constant text := coalesce(quote_ident(columns ->> 'received_at'), 'null::timestamptz');
   dead constant text := coalesce('coalesce(' || tries || ' >= $1, false)', 'false');
-  id_type constant text := (
-    select format_type(a.atttypid, a.atttypmod) from pg_attribute a
-    where a.attrelid = to_regclass(place) and a.attname = columns ->> 'event_id');
+  is_wanted text;
   changed bigint;
   failed int;
   counts record;
-  until_then timestamptz;
+  cutoff timestamptz;
   tables oid[];
   places tid[];
 begin
+  if action in ('processed', 'failed', 'replay') then
+    <set is_wanted>
+  end if;
   case action
     when 'processed' then
-      execute format('update %1$s set %2$s = clock_timestamp() %3$s '
-                     'where %4$s = %5$L::%6$s and %2$s is null',
-                     place, done, ', ' || problem || ' = null', id, arg ->> 'event_id', id_type);
+      execute format('update %1$s set %2$s = clock_timestamp() %3$s where %4$s and %2$s is null',
+                     place, done, ', ' || problem || ' = null', is_wanted);
       get diagnostics changed = row_count;
     when 'failed' then
-      execute format('update %1$s set %2$s = %2$s + 1, %3$s = $1 '
-                     'where %4$s = %5$L::%6$s and %7$s is null returning %2$s',
-                     place, tries, problem, id, arg ->> 'event_id', id_type, done)
+      execute format('update %1$s set %2$s = coalesce(%2$s, 0) + 1 %3$s '
+                     'where %4$s and %5$s is null returning %2$s',
+                     place, tries, ', ' || problem || ' = $1', is_wanted, done)
         into failed using arg ->> 'error';
+      get diagnostics changed = row_count;
+      if changed > 1 then
+        execute format('select max(%s) from %s where %s and %s is null', tries, place, is_wanted,
+                       done) into failed;
+      end if;
     when 'replay' then
-      execute format('update %1$s set %2$s = null %3$s %4$s where %5$s = any (%6$L::%7$s[])',
-                     place, done, ', ' || problem || ' = null', ', ' || tries || ' = 0', id,
-                     array(select jsonb_array_elements_text(arg -> 'event_ids')), id_type);
+      execute format('update %s set %s = null %s %s where %s', place, done,
+                     ', ' || problem || ' = null', ', ' || tries || ' = 0', is_wanted);
       get diagnostics changed = row_count;
     when 'counts' then
       execute format('select count(*) filter (where not %1$s) as pending, '
@@ -54,23 +141,23 @@ begin
         into counts using (arg ->> 'max_retries')::int;
       row_data := to_jsonb(counts);
     when 'purge' then
-      until_then := clock_timestamp() - make_interval(hours => (arg ->> 'hours')::int);
+      cutoff := clock_timestamp() - make_interval(hours => (arg ->> 'hours')::int);
       execute format('select array_agg(x.o), array_agg(x.i) from ('
                      '  select tableoid as o, ctid as i from %1$s where %2$s < $1 '
                      '  order by %2$s limit $2 for update skip locked) x', place, done)
-        into tables, places using until_then, (arg ->> 'rows')::bigint;
+        into tables, places using cutoff, (arg ->> 'rows')::bigint;
       -- A ctid alone repeats in partitions and children. All of them at once let the server fetch
       -- the rows by place instead of reading the table.
       execute format('delete from %1$s t using unnest($1, $2) g (o, i) '
                      'where t.ctid = any ($2) and t.tableoid = g.o and t.ctid = g.i '
                      '  and t.%2$s < $3', place, done)
-        using tables, places, until_then;
+        using tables, places, cutoff;
       get diagnostics changed = row_count;
   end case;
   row_data := coalesce(row_data, jsonb_build_object('changed', changed, 'tries', failed));
   return next;
 end
-$code$
+$code$, '<set is_wanted>', pgtrickle._inbox_id_code());
 $function$;
 
 do $$
@@ -94,9 +181,11 @@ as $$
                 btrim(pgtrickle._inbox_code(), E'\n'));
 $$;
 
--- What belongs to another role than the owner of an inbox's table, and would run as that owner when a
--- row is changed: index expressions and triggers of a partition or child, checks of the domains of
--- the columns that are written. Null where there is nothing.
+-- What keeps us from changing rows of an inbox's table. It belongs to another role than the owner
+-- of the table, and would run as that owner when a row is changed: index expressions and triggers
+-- of a partition or child, checks of the domains of the columns that are written. Or it is a
+-- foreign table: where that stands for several tables, its server changes rows of all of them that
+-- have the same place. Null where there is nothing.
 create or replace function pgtrickle._inbox_other_owner(inbox pgtrickle.pgt_inbox_config, owner oid)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -121,6 +210,9 @@ begin
     select found.what from (
       select format('%s belongs to %s', c.oid::regclass, c.relowner::regrole) as what
       from tree join pg_class c on c.oid = tree.oid where c.relowner <> owner
+      union all
+      select format('%s is a foreign table, whose rows cannot be told apart', c.oid::regclass)
+      from tree join pg_class c on c.oid = tree.oid where c.relkind = 'f'
       union all
       select format('the type of column "%s" belongs to %s', d.attname, t.typowner::regrole)
       from domains d join pg_type t on t.oid = d.oid
@@ -156,6 +248,18 @@ begin
     where c.relowner <> owner limit 1);
 end $$;
 
+-- What enables an inbox whose table is not ours again, with the settings that it has.
+create or replace function pgtrickle._inbox_enabling(inbox pgtrickle.pgt_inbox_config) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select format('Let %s or a superuser run: SELECT pgtrickle.enable_inbox_tracking(%L, %L, '
+                'columns => %L, max_retries => %s, retention_hours => %s);',
+                c.relowner::regrole, inbox.inbox_name, pgtrickle._inbox_table(inbox), inbox.columns,
+                inbox.max_retries,
+                coalesce(nullif(inbox.retention_hours, 2147483647)::text, 'null'))
+  from pg_class c where c.oid = pgtrickle._inbox_relation(inbox);
+$$;
+
 -- Why the table of an inbox that is not ours cannot be worked on, and what mends it. Nulls where it
 -- can.
 create or replace function pgtrickle._inbox_problem(
@@ -183,12 +287,23 @@ begin
                                  inbox.inbox_name)
     when made_by = owner and rel = inbox.relation
       then format('Give it to %s, or take it off the table.', owner::regrole)
-    else format('Let %s or a superuser run: SELECT pgtrickle.enable_inbox_tracking(%L, %L, '
-                'columns => %L, max_retries => %s, retention_hours => %s);',
-                owner::regrole, inbox.inbox_name, pgtrickle._inbox_table(inbox), inbox.columns,
-                inbox.max_retries,
-                coalesce(nullif(inbox.retention_hours, 2147483647)::text, 'null'))
+    else pgtrickle._inbox_enabling(inbox)
   end;
+end $$;
+
+-- Whether the function that works on the table of an inbox is that of an earlier version: it works
+-- as it did then.
+create or replace function pgtrickle._inbox_is_outdated(inbox pgtrickle.pgt_inbox_config)
+returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select from pg_proc p
+    where p.pronamespace = (select n.oid from pg_namespace n where n.nspname = 'pgtrickle_streams')
+      and p.proname = inbox.gate_function
+      and p.prosrc <> pgtrickle._gate_source(inbox.gate_function,
+                                             pgtrickle._inbox_gate_body(inbox)));
 end $$;
 
 -- A trigger on the table, or on a part of it, that a step of ours would leave to be run at COMMIT
@@ -223,19 +338,22 @@ declare
   done constant text := pgtrickle._inbox_column(inbox, 'processed_at');
   tries constant text := pgtrickle._inbox_column(inbox, 'retry_count');
   problem constant text := pgtrickle._inbox_column(inbox, 'error');
+  ids constant text := (
+    select string_agg(quote_nullable(i), ', ')
+    from jsonb_array_elements_text(
+      coalesce(arg -> 'event_ids', jsonb_build_array(arg -> 'event_id'))) i);
+  is_wanted constant text := format('%1$s IN (%2$s) AND %1$s::text COLLATE "C" IN (%2$s)', id, ids);
 begin
   return case action
     when 'processed' then
-      format('UPDATE %s SET %s = now()%s WHERE %s = %L;', place, done,
-             ', ' || problem || ' = NULL', id, arg ->> 'event_id')
+      format('UPDATE %1$s SET %2$s = now()%3$s WHERE %4$s AND %2$s IS NULL;', place, done,
+             ', ' || problem || ' = NULL', is_wanted)
     when 'failed' then
-      format('UPDATE %1$s SET %2$s = %2$s + 1, %3$s = %4$L WHERE %5$s = %6$L;', place, tries,
-             problem, arg ->> 'error', id, arg ->> 'event_id')
+      format('UPDATE %1$s SET %2$s = coalesce(%2$s, 0) + 1%3$s WHERE %4$s AND %5$s IS NULL;',
+             place, tries, ', ' || problem || format(' = %L', arg ->> 'error'), is_wanted, done)
     when 'replay' then
-      format('UPDATE %s SET %s = NULL%s%s WHERE %s IN (%s);', place, done,
-             ', ' || problem || ' = NULL', ', ' || tries || ' = 0', id,
-             (select string_agg(quote_literal(e), ', ')
-              from jsonb_array_elements_text(arg -> 'event_ids') e))
+      format('UPDATE %s SET %s = NULL%s%s WHERE %s;', place, done,
+             ', ' || problem || ' = NULL', ', ' || tries || ' = 0', is_wanted)
     when 'purge' then
       format('DELETE FROM %s WHERE %s < now() - interval ''%s hours'';', place, done,
              arg ->> 'hours')
@@ -301,5 +419,6 @@ begin
 end $$;
 
 grant execute on function
-  pgtrickle._inbox_code(), pgtrickle._inbox_gate_body(pgtrickle.pgt_inbox_config)
+  pgtrickle._inbox_code(), pgtrickle._inbox_id_code(),
+  pgtrickle._inbox_gate_body(pgtrickle.pgt_inbox_config)
   to pgtrickle_admin;

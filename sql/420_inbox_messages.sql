@@ -16,8 +16,10 @@ end $$;
 comment on function pgtrickle.inbox_mark_processed(text, text) is
   'Says that a message of an inbox was processed; false where it was already, or is not there';
 
--- Counts a failed try. Returns how many there were; null where the message is not there or was
--- processed. At max_retries it is a dead letter: no longer in <name>_pending, but in <name>_dlq.
+-- Counts a failed try, and keeps the error where the table has a column for it. A message whose
+-- count is null has not failed yet. Returns how many tries failed; null where the message is not
+-- there or was processed. At max_retries it is a dead letter: no longer in <name>_pending, but in
+-- <name>_dlq.
 create or replace function pgtrickle.inbox_mark_failed(name text, event_id text,
                                                        error text default null) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -26,7 +28,7 @@ declare
   inbox constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(name);
   needed text;
 begin
-  foreach needed in array array['retry_count', 'error', 'processed_at'] loop
+  foreach needed in array array['retry_count', 'processed_at'] loop
     perform pgtrickle._inbox_needed_column(inbox, needed);
   end loop;
   return pgtrickle._inbox_step(
@@ -73,8 +75,23 @@ exception when others then
 end $$;
 drop function if exists pgtrickle._inbox_counts(pgtrickle.pgt_inbox_config);
 
--- All inboxes, or one. `total` is the planner's estimate. What cannot be counted is null, and a
--- WARNING says why.
+-- How many rows the planner takes a table to have, with its partitions and children.
+create or replace function pgtrickle._inbox_total(rel regclass) returns bigint
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive tree as (
+    select rel::oid as oid
+    union
+    select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.oid
+    where not i.inhdetachpending
+  )
+  select coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint
+  from tree join pg_class c on c.oid = tree.oid
+  where c.relkind <> 'p';  -- its number counts the rows of its partitions once more
+$$;
+
+-- All inboxes, or one. `total` is the planner's estimate, and no less than what was counted. What
+-- cannot be counted is null, and a WARNING says why.
 create or replace function pgtrickle.inbox_status(name text default null)
 returns table (inbox text, table_name text, pending bigint, dead_letters bigint, total bigint,
                oldest_pending_at timestamptz, max_retries int, retention_hours int)
@@ -103,9 +120,9 @@ begin
     end if;
     return query
       select one.inbox_name, pgtrickle._inbox_table(one), look.pending, look.dead_letters,
-             greatest(r.reltuples, 0)::bigint, look.oldest_pending_at, one.max_retries,
-             nullif(one.retention_hours, 2147483647)
-      from pg_class r where r.oid = pgtrickle._inbox_relation(one);
+             greatest(pgtrickle._inbox_total(pgtrickle._inbox_relation(one)),
+                      look.pending + look.dead_letters),
+             look.oldest_pending_at, one.max_retries, nullif(one.retention_hours, 2147483647);
   end loop;
 end $$;
 comment on function pgtrickle.inbox_status(text) is
@@ -113,7 +130,8 @@ comment on function pgtrickle.inbox_status(text) is
 
 -- healthy: nothing failed and nothing waits long. degraded: there are dead letters, or the oldest
 -- pending message is older than five minutes. missing: the table is gone. refused: the table cannot
--- be worked on; "problem" says why and "remedy" what mends it.
+-- be worked on; "problem" says why and "remedy" what mends it. An inbox that is worked on as by an
+-- earlier version is degraded, and has these two as well.
 create or replace function pgtrickle.inbox_health(name text) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -121,6 +139,7 @@ declare
   inbox constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(name);
   look record;
   waited float8;
+  outdated constant boolean := pgtrickle._inbox_is_outdated(inbox);
 begin
   if pgtrickle._inbox_relation(inbox) is null then
     return jsonb_build_object('inbox', inbox.inbox_name, 'status', 'missing',
@@ -135,9 +154,15 @@ begin
   waited := extract(epoch from clock_timestamp() - look.oldest_pending_at);
   return jsonb_build_object(
     'inbox', inbox.inbox_name, 'table', pgtrickle._inbox_table(inbox),
-    'status', case when look.dead_letters > 0 or waited > 300 then 'degraded' else 'healthy' end,
+    'status', case when look.dead_letters > 0 or waited > 300 or outdated then 'degraded'
+                   else 'healthy' end,
     'pending', look.pending, 'dead_letters', look.dead_letters,
-    'oldest_pending_seconds', coalesce(greatest(waited, 0), 0), 'max_retries', inbox.max_retries);
+    'oldest_pending_seconds', coalesce(greatest(waited, 0), 0), 'max_retries', inbox.max_retries)
+    || case when outdated
+            then jsonb_build_object(
+              'problem', 'the function that works on the table is that of an earlier version',
+              'remedy', pgtrickle._inbox_enabling(inbox))
+            else '{}' end;
 end $$;
 comment on function pgtrickle.inbox_health(text) is
   'How an inbox fares: healthy, degraded (dead letters, or a message that waits for more than five '
