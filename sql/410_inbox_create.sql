@@ -36,9 +36,9 @@ as $$
               else 'false' end;
 $$;
 
--- The statements that make the views of an inbox, where it has the columns that they need.
-create or replace function pgtrickle._inbox_view_script(inbox pgtrickle.pgt_inbox_config)
-returns text
+-- The views of an inbox and what they show, where it has the columns that they need.
+create or replace function pgtrickle._inbox_views(inbox pgtrickle.pgt_inbox_config)
+returns table (name text, query text)
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -48,65 +48,183 @@ declare
                                      'null::timestamptz');
   type constant text := coalesce(pgtrickle._inbox_column(inbox, 'event_type'), 'null::text');
   dead constant text := pgtrickle._inbox_is_dead(inbox);
-  script text := '';
 begin
-  if inbox.pending_view is not null then
-    script := script || format(
-      'create view %I.%I as select * from %s where %s is null and not coalesce(%s, false);',
-      inbox.table_schema, inbox.pending_view, source, done, dead);
-  end if;
-  if inbox.dlq_view is not null then
-    script := script || format('create view %I.%I as select * from %s where %s is null and %s;',
-                               inbox.table_schema, inbox.dlq_view, source, done, dead);
-  end if;
-  if inbox.stats_view is not null then
-    script := script || format($view$
-      create view %I.%I as
-        select %s as event_type, count(*) as total, count(%4$s) as processed,
-               count(*) filter (where %4$s is null and not coalesce(%5$s, false)) as pending,
-               count(*) filter (where %4$s is null and %5$s) as dead_letters,
-               min(%6$s) filter (where %4$s is null and not coalesce(%5$s, false))
-                 as oldest_pending_at,
-               max(%6$s) as last_received_at,
-               extract(epoch from avg(%4$s - %6$s))::float8 as average_processing_seconds
-        from %7$s group by 1;$view$,
-      inbox.table_schema, inbox.stats_view, type, done, dead, received, source);
-  end if;
-  return script;
+  return query
+    select v.name, v.query
+    from (values
+      (inbox.pending_view,
+       format('select * from %s where %s is null and not coalesce(%s, false)', source, done, dead)),
+      (inbox.dlq_view,
+       format('select * from %s where %s is null and %s', source, done, dead)),
+      (inbox.stats_view,
+       format($view$
+         select %1$s as event_type, count(*) as total, count(%2$s) as processed,
+                count(*) filter (where %2$s is null and not coalesce(%3$s, false)) as pending,
+                count(*) filter (where %2$s is null and %3$s) as dead_letters,
+                min(%4$s) filter (where %2$s is null and not coalesce(%3$s, false))
+                  as oldest_pending_at,
+                max(%4$s) as last_received_at,
+                extract(epoch from avg(%2$s - %4$s))::float8 as average_processing_seconds
+         from %5$s group by 1$view$, type, done, dead, received, source))) v (name, query)
+    where v.name is not null;
 end $$;
+drop function if exists pgtrickle._inbox_view_script(pgtrickle.pgt_inbox_config);
 
--- The names that the views of an inbox shall have: <name>_pending and so on, or, where that is
--- taken, with 7 hexadecimal digits.
-create or replace function pgtrickle._inbox_view_name(inbox pgtrickle.pgt_inbox_config, suffix text)
-returns text
+-- The view of an inbox that has this name: one in the schema of its table, over its table. Null
+-- where there is none.
+create or replace function pgtrickle._inbox_view(inbox pgtrickle.pgt_inbox_config, name text)
+returns regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select v.oid
+  from pg_class v
+  join pg_namespace n on n.oid = v.relnamespace
+  where n.nspname = inbox.table_schema and v.relkind = 'v' and v.relname = name
+    and exists (select
+                from pg_rewrite w
+                join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
+                where w.ev_class = v.oid and d.refclassid = 'pg_class'::regclass
+                  and d.refobjid = inbox.relation);
+$$;
+
+-- The name that a view of an inbox shall have: that of the one it has, else <name>_pending and so
+-- on, or, where that is taken, the same with 7 hexadecimal digits.
+create or replace function pgtrickle._inbox_view_name(
+  inbox pgtrickle.pgt_inbox_config, suffix text, view regclass) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   name text := pgtrickle._inbox_relation_name('', inbox.inbox_name, suffix);
 begin
-  if exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-             where n.nspname = inbox.table_schema and c.relname = name) then
-    name := pgtrickle._inbox_relation_name('', inbox.inbox_name, suffix, true);
+  if view is not null then
+    return (select c.relname from pg_class c where c.oid = view);
+  elsif exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                where n.nspname = inbox.table_schema and c.relname = name) then
+    return pgtrickle._inbox_relation_name('', inbox.inbox_name, suffix, true);
   end if;
   return name;
 end $$;
+drop function if exists pgtrickle._inbox_view_name(pgtrickle.pgt_inbox_config, text);
 
-create or replace function pgtrickle._inbox_name_views(inbox pgtrickle.pgt_inbox_config)
+-- Names the views that an inbox shall have; `old` is the inbox as it is in the catalog.
+create or replace function pgtrickle._inbox_name_views(
+  inbox pgtrickle.pgt_inbox_config, old pgtrickle.pgt_inbox_config)
 returns pgtrickle.pgt_inbox_config
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
+declare
+  counts_tries constant boolean := inbox.with_dead_letter and inbox.columns ? 'retry_count';
 begin
+  inbox.pending_view := null;
+  inbox.dlq_view := null;
+  inbox.stats_view := null;
   if inbox.columns ? 'processed_at' then
-    inbox.pending_view := coalesce(inbox.pending_view,
-                                   pgtrickle._inbox_view_name(inbox, '_pending'));
-    inbox.dlq_view := case when inbox.with_dead_letter and inbox.columns ? 'retry_count'
-                           then coalesce(inbox.dlq_view,
-                                         pgtrickle._inbox_view_name(inbox, '_dlq')) end;
-    inbox.stats_view := case when inbox.with_stats
-                             then coalesce(inbox.stats_view,
-                                           pgtrickle._inbox_view_name(inbox, '_stats')) end;
+    inbox.pending_view := pgtrickle._inbox_view_name(
+      inbox, '_pending', pgtrickle._inbox_view(old, old.pending_view));
+    if counts_tries then
+      inbox.dlq_view := pgtrickle._inbox_view_name(
+        inbox, '_dlq', pgtrickle._inbox_view(old, old.dlq_view));
+    end if;
+    if inbox.with_stats then
+      inbox.stats_view := pgtrickle._inbox_view_name(
+        inbox, '_stats', pgtrickle._inbox_view(old, old.stats_view));
+    end if;
   end if;
   return inbox;
+end $$;
+drop function if exists pgtrickle._inbox_name_views(pgtrickle.pgt_inbox_config);
+
+-- Gives a view the names that columns of its table have now, where the table was renamed a column.
+create or replace function pgtrickle._follow_inbox_columns(view regclass, rel regclass) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  renamed record;
+begin
+  -- A view shows the columns in the table's order. One that it shows cannot be dropped alone.
+  for renamed in
+    with shown as (
+      select a.attname, row_number() over (order by a.attnum) as n
+      from pg_attribute a where a.attrelid = view and a.attnum > 0
+    ), stored as (
+      select a.attname, row_number() over (order by a.attnum) as n
+      from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
+    )
+    select v.attname as old, t.attname as new
+    from shown v join stored t using (n)
+    where v.attname not in (select s.attname from stored s)
+      and t.attname not in (select s.attname from shown s)
+  loop
+    execute format('alter view %s rename column %I to %I', view, renamed.old, renamed.new);
+  end loop;
+end $$;
+
+-- Makes a view of an inbox, or has `view` show what it shall show now. That one keeps its rights,
+-- its options, its comment, whatever depends on it, and its owner, who is the table's or a member
+-- of that role: any other could change the view at any moment.
+create or replace function pgtrickle._put_inbox_view(
+  inbox pgtrickle.pgt_inbox_config, view regclass, name text, query text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  qualified constant text := format('%I.%I', inbox.table_schema, name);
+  owner constant oid := (select c.relowner from pg_class c where c.oid = inbox.relation);
+  former constant oid := pgtrickle._gate_owner(
+    (select f.gate_function from pgtrickle._find_inbox(inbox.inbox_name) f));
+  belongs_to constant oid := (select c.relowner from pg_class c where c.oid = view);
+begin
+  if view is null then
+    execute format('create view %s as %s', qualified, query);
+    execute format('grant select on %s to pgtrickle_relay, pgtrickle_admin', qualified);
+  elsif not pg_has_role(belongs_to, owner, 'MEMBER') and belongs_to is distinct from former then
+    raise exception 'view % belongs to %, not to the owner of its table', view, belongs_to::regrole
+      using errcode = 'insufficient_privilege',
+            hint = format('ALTER VIEW %s OWNER TO %s;', view, owner::regrole);
+  else
+    if view::text <> qualified then
+      execute format('alter view %s set schema %I', view, inbox.table_schema);
+    end if;
+    if name in (inbox.pending_view, inbox.dlq_view) then
+      perform pgtrickle._follow_inbox_columns(view, inbox.relation);
+    end if;
+    execute format('create or replace view %s%s as %s', qualified, (
+                     select format(' with (%s)', array_to_string(c.reloptions, ', '))
+                     from pg_class c where c.oid = view and c.reloptions is not null), query);
+  end if;
+  if owner <> coalesce(belongs_to, (select r.oid from pg_roles r where r.rolname = current_user))
+     and (view is null or belongs_to = former) then
+    perform pgtrickle._give_inbox_view(qualified, owner);
+  end if;
+exception when invalid_table_definition then
+  raise exception 'view % shows other columns than inbox "%" has now', qualified, inbox.inbox_name
+    using errcode = 'invalid_table_definition', detail = sqlerrm,
+          hint = format('DROP VIEW %s; its rights and what depends on it are to be made again.',
+                        qualified);
+end $$;
+
+-- Has an inbox the views that it shall have; `old` is the inbox as it is in the catalog. Those that
+-- it shall have no longer are dropped, unless something depends on them.
+create or replace function pgtrickle._build_inbox_views(
+  inbox pgtrickle.pgt_inbox_config, old pgtrickle.pgt_inbox_config) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v record;
+begin
+  for v in
+    select s.name, s.query,
+           pgtrickle._inbox_view(old, case s.name when inbox.pending_view then old.pending_view
+                                                  when inbox.dlq_view then old.dlq_view
+                                                  else old.stats_view end) as view
+    from pgtrickle._inbox_views(inbox) s
+  loop
+    perform pgtrickle._put_inbox_view(inbox, v.view, v.name, v.query);
+  end loop;
+  -- What was kept is not dropped.
+  old.pending_view := nullif(old.pending_view, inbox.pending_view);
+  old.dlq_view := nullif(old.dlq_view, inbox.dlq_view);
+  old.stats_view := nullif(old.stats_view, inbox.stats_view);
+  execute pgtrickle._inbox_drop_views_script(old);
 end $$;
 
 -- Writes an inbox into the catalog, over what stands there under its name or about a table that is
@@ -191,7 +309,7 @@ as $$
 declare
   qualified constant text := pgtrickle._inbox_table(inbox);
   owner oid;
-  made text;
+  old pgtrickle.pgt_inbox_config;
   foreign_part text;
 begin
   if pgtrickle._inbox_relation(inbox) is null then
@@ -204,18 +322,11 @@ begin
     raise exception '% is no table', qualified using errcode = 'wrong_object_type';
   end if;
   inbox.columns := pgtrickle._inbox_columns(inbox.relation, inbox.columns);
-  inbox := pgtrickle._inbox_name_views(inbox);
-  execute pgtrickle._inbox_view_script(inbox);
+  select * into old from pgtrickle._find_inbox(inbox.inbox_name) f;
+  inbox := pgtrickle._inbox_name_views(inbox, old);
+  perform pgtrickle._build_inbox_views(inbox, old);
   execute format('grant select, insert on %s to pgtrickle_relay', qualified);
   execute format('grant select on %s to pgtrickle_admin', qualified);
-  foreach made in array array_remove(array[inbox.pending_view, inbox.dlq_view, inbox.stats_view],
-                                     null) loop
-    made := format('%I.%I', inbox.table_schema, made);
-    execute format('grant select on %s to pgtrickle_relay, pgtrickle_admin', made);
-    if owner <> (select r.oid from pg_roles r where r.rolname = current_user) then
-      perform pgtrickle._give_inbox_view(made, owner);
-    end if;
-  end loop;
   if inbox.table_schema <> 'pgtrickle' then
     execute format('grant usage on schema %I to pgtrickle_relay', inbox.table_schema);
   end if;
@@ -245,9 +356,6 @@ as $$
 begin
   inbox.table_schema := 'pgtrickle';
   inbox.columns := '{}';
-  inbox.pending_view := null;
-  inbox.dlq_view := null;
-  inbox.stats_view := null;
   inbox.made_here := pgtrickle._inbox_relation(inbox) is null;
   if exists (select from pgtrickle.pgt_inbox_config c join pg_class r on r.oid = c.relation
              where c.inbox_name = inbox.inbox_name) then
@@ -295,12 +403,15 @@ begin
   if row(new.max_retries, new.with_dead_letter, new.with_stats)
        is distinct from row(old.max_retries, old.with_dead_letter, old.with_stats) then
     if not pgtrickle._inbox_is_ours(old) then
-      raise exception 'the views of inbox "%" are not in the schema pgtrickle', name
+      raise exception 'the views of inbox "%" are not ours to change', name
         using errcode = 'object_not_in_prerequisite_state',
-              hint = 'Drop the inbox with its table kept, and make it again with these settings.';
+              hint = case
+                when row(new.with_dead_letter, new.with_stats)
+                       is not distinct from row(old.with_dead_letter, old.with_stats)
+                  then pgtrickle._inbox_enabling(new)
+                else 'Drop the inbox with its table kept, and make it again with these settings.'
+                end;
     end if;
-    execute pgtrickle._inbox_drop_views_script(old);
-    new := pgtrickle._inbox_name_views(new);
     perform pgtrickle._build_inbox(new);
   else
     perform pgtrickle._store_inbox(new);
@@ -340,9 +451,6 @@ begin
   inbox.with_dead_letter := with_dead_letter;
   inbox.with_stats := with_stats;
   inbox.retention_hours := retention_hours;
-  inbox.pending_view := null;
-  inbox.dlq_view := null;
-  inbox.stats_view := null;
   inbox.created_at := clock_timestamp();
   inbox.relation := null;
   inbox.gate_function := null;
@@ -371,7 +479,8 @@ as $$ select c.* from pgtrickle.pgt_inbox_config c where c.inbox_name = name; $$
 -- Makes a table of the caller's an inbox: the relay may write it, and the functions for consumers
 -- work on it. `columns` says which column holds what where names differ: {"event_id": "id",
 -- "payload": "body"}; event_id must be unique. `table_name` is resolved under the caller's
--- search_path. Called again, it takes over a table that has changed hands, or was made anew.
+-- search_path. Called again, it changes the settings, and takes over a table that has changed hands
+-- or was made anew; the views stay and show what they shall show now.
 create or replace function pgtrickle.enable_inbox_tracking(
   name text, table_name text, columns jsonb default '{}', max_retries int default 3,
   retention_hours int default null) returns void
@@ -393,34 +502,37 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   inbox pgtrickle.pgt_inbox_config;
+  old pgtrickle.pgt_inbox_config;
 begin
   perform pgtrickle._check_inbox_settings(name, max_retries, null, retention_hours);
   perform pgtrickle._lock('inbox ' || name);
+  select * into old from pgtrickle._find_inbox(name) f;
   select n.nspname, c.relname into inbox.table_schema, inbox.table_name
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.oid = rel;
-  if exists (select from pgtrickle._find_inbox(name) f
-             join pg_class c on c.oid = f.relation and c.oid <> rel
-             where row(f.table_schema, f.table_name)
-                   <> row(inbox.table_schema, inbox.table_name)) then
+  if old.relation <> rel and exists (select from pg_class c where c.oid = old.relation)
+     and row(old.table_schema, old.table_name)
+         <> row(inbox.table_schema, inbox.table_name) then
     raise exception 'inbox "%" exists already, and is another table', name
       using errcode = 'duplicate_object';
   end if;
   inbox.inbox_name := name;
   inbox.columns := columns;
-  inbox.made_here := exists (select from pgtrickle._find_inbox(name) f
-                             where f.relation = rel and f.made_here);
+  inbox.made_here := coalesce(old.relation = rel and old.made_here, false);
   inbox.max_retries := coalesce(max_retries, 3);
   inbox.retention_hours := coalesce(retention_hours, 2147483647);
-  inbox.with_dead_letter := true;
-  inbox.with_stats := true;
-  inbox.created_at := clock_timestamp();
-  execute (select coalesce(string_agg(pgtrickle._inbox_drop_views_script(f), ''), '')
-           from pgtrickle._find_inbox(name) f);
+  inbox.schedule := old.schedule;
+  inbox.with_dead_letter := coalesce(old.with_dead_letter, true);
+  inbox.with_stats := coalesce(old.with_stats, true);
+  inbox.created_at := coalesce(old.created_at, clock_timestamp());
   perform pgtrickle._build_inbox(inbox);
 end $$;
 
 grant execute on function
   pgtrickle._make_inbox_function(pgtrickle.pgt_inbox_config),
-  pgtrickle._give_inbox_view(text, oid)
+  pgtrickle._give_inbox_view(text, oid), pgtrickle._inbox_views(pgtrickle.pgt_inbox_config),
+  pgtrickle._inbox_view(pgtrickle.pgt_inbox_config, text),
+  pgtrickle._follow_inbox_columns(regclass, regclass),
+  pgtrickle._put_inbox_view(pgtrickle.pgt_inbox_config, regclass, text, text),
+  pgtrickle._build_inbox_views(pgtrickle.pgt_inbox_config, pgtrickle.pgt_inbox_config)
   to pgtrickle_admin;

@@ -5,16 +5,10 @@ create or replace function pgtrickle._inbox_drop_views_script(inbox pgtrickle.pg
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(string_agg(format('drop view %s;', v.oid::regclass), ''), '')
-  from pg_class v
-  join pg_namespace n on n.oid = v.relnamespace
-  where n.nspname = inbox.table_schema and v.relkind = 'v'
-    and v.relname in (inbox.pending_view, inbox.dlq_view, inbox.stats_view)
-    and exists (select
-                from pg_rewrite w
-                join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = w.oid
-                where w.ev_class = v.oid and d.refclassid = 'pg_class'::regclass
-                  and d.refobjid = inbox.relation);
+  select coalesce(string_agg(format('drop view %s;', v.view), ''), '')
+  from unnest(array[inbox.pending_view, inbox.dlq_view, inbox.stats_view]) as n (name)
+  cross join lateral (select pgtrickle._inbox_view(inbox, n.name) as view) v
+  where v.view is not null;
 $$;
 
 -- Drops an inbox: its views, and its table where create_inbox made it and `keep_table` does not say

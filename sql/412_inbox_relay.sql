@@ -105,9 +105,6 @@ begin
   inbox.with_dead_letter := coalesce(with_dead_letter, true);
   inbox.with_stats := true;
   inbox.retention_hours := coalesce(retention_hours, 72);
-  inbox.pending_view := null;
-  inbox.dlq_view := null;
-  inbox.stats_view := null;
   inbox.created_at := clock_timestamp();
   inbox.relation := null;
   inbox.gate_function := null;

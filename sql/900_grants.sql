@@ -145,7 +145,7 @@ begin
         '_check_inbox_settings', '_cut_to_bytes', '_drop_own_inbox', '_find_inbox', '_forget_inbox', '_inbox_column',
         '_inbox_columns', '_inbox_drop_script', '_inbox_drop_views_script', '_inbox_is_dead',
         '_inbox_name_views', '_inbox_named', '_inbox_needed_column', '_inbox_relation_name',
-        '_inbox_table', '_inbox_table_script', '_offer_payload_column', '_inbox_view_name', '_inbox_view_script',
+        '_inbox_table', '_inbox_table_script', '_offer_payload_column', '_inbox_view_name',
         '_register_inbox', '_track_inbox']),
       ('pgtrickle_owner', array['relay_open_writers'])) as g (role, names)
     join pg_catalog.pg_proc p
