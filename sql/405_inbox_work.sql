@@ -286,7 +286,8 @@ begin
     when rel is null then format('SELECT pgtrickle.drop_inbox(%L) removes what is left of it.',
                                  inbox.inbox_name)
     when made_by = owner and rel = inbox.relation
-      then format('Give it to %s, or take it off the table.', owner::regrole)
+      then format('Take it off the table, or give it to %s where it belongs to another role.',
+                  owner::regrole)
     else pgtrickle._inbox_enabling(inbox)
   end;
 end $$;

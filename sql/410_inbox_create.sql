@@ -64,7 +64,8 @@ begin
                 min(%4$s) filter (where %2$s is null and not coalesce(%3$s, false))
                   as oldest_pending_at,
                 max(%4$s) as last_received_at,
-                extract(epoch from avg(%2$s - %4$s))::float8 as average_processing_seconds
+                extract(epoch from avg(%2$s::timestamptz - %4$s::timestamptz))::float8
+                  as average_processing_seconds
          from %5$s group by 1$view$, type, done, dead, received, source))) v (name, query)
     where v.name is not null;
 end $$;

@@ -233,7 +233,7 @@ def test_a_column_that_a_table_lacks_is_asked_for_only_where_it_is_needed(db):
                "create table counted (event_id text primary key, payload jsonb, "
                "  processed_at timestamptz, retry_count smallint);"
                "create table uncounted (event_id text primary key, payload jsonb, "
-               "  processed_at date, error varchar(20));")
+               "  processed_at date, received_at date, error varchar(20));")
     for table in ("bare", "counted", "uncounted"):
         db.execute(f"insert into {table} (event_id) values ('1');"
                    f"select pgtrickle.enable_inbox_tracking('{table}', '{table}')")
@@ -630,7 +630,8 @@ def test_an_id_that_a_child_has_as_well_is_one_message(db):
                "insert into messages values ('1', '{}', null, null, 0), ('2', '{}', null, null, 0);"
                "insert into low values ('1', '{}', null, null, 4), ('3', '{}', null, null, 4);"
                "insert into lowest values ('1');"
-               "select pgtrickle.enable_inbox_tracking('m', 'messages', max_retries => 9)")
+               "select pgtrickle.enable_inbox_tracking('m', 'messages', max_retries => 9, "
+               "  retention_hours => 1)")
     assert db.one("select pgtrickle.inbox_mark_failed('m', '1', 'x')") == 5, "the highest count"
     assert db.execute("select retry_count from messages where event_id = '1' order by 1") == [
         (1,), (1,), (5,)]
@@ -638,6 +639,12 @@ def test_an_id_that_a_child_has_as_well_is_one_message(db):
     assert ids(db, "m_pending") == ["2", "3"]
     assert db.one("select pgtrickle.replay_inbox_messages('m', '{1,3}')") == 4
     assert db.one("select pgtrickle.inbox_health('m')")["pending"] == 5
+    # Retention looks at each row.
+    db.execute("update only messages set processed_at = now() - interval '2 hours' "
+               "where event_id = '1'")
+    assert db.one("select pgtrickle.relay_housekeeping()")["inbox_rows"] == 1
+    assert db.execute("select tableoid::regclass::text, event_id from messages order by 1, 2") == [
+        ("low", "1"), ("low", "3"), ("lowest", "1"), ("messages", "2")]
 
 
 SHAPES = {
