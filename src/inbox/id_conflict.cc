@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <unordered_map>
 #include <utility>
 
 namespace relay::inbox {
@@ -42,10 +43,14 @@ std::string id_in_conflict(const Message& message) {
 
 std::vector<Fate> fates(std::span<const Found> found,
                         std::unordered_set<std::string_view> written) {
+  std::unordered_map<std::string_view, std::size_t> messages;
+  for (const Found& one : found) ++messages[one.id];
   std::vector<Fate> fates;
   fates.reserve(found.size());
   for (const Found& one : found) {
-    if (written.erase(one.id) > 0) {
+    // A trigger may have dropped the first of several with one id: the row says which it is.
+    const bool is_its = !one.changes || one.same || messages[one.id] == 1;
+    if (is_its && written.erase(one.id) > 0) {
       fates.push_back(Fate::stored);
     } else if (!one.found) {
       fates.push_back(fate_without_row(one));
@@ -58,6 +63,7 @@ std::vector<Fate> fates(std::span<const Found> found,
   const auto missing =
       static_cast<std::size_t>(std::count(fates.begin(), fates.end(), Fate::dropped));
   if (missing == 0) return fates;
+  for (const Found& one : found) written.erase(one.id);
   const bool all_renamed = written.size() == missing;
   for (std::size_t i = 0; i < fates.size(); ++i) {
     if (all_renamed && fates[i] == Fate::dropped) fates[i] = Fate::stored;

@@ -39,8 +39,9 @@ enum class Fate {
 
 /// One fate a message, in their order. `written`: the ids that the statement has returned, without
 /// those whose messages are left out of `found`. Of messages with one id it is the first that was
-/// stored. Where a trigger gives rows other ids, it is not known which rows are whose, unless none
-/// is missing: then nothing counts as stored that is not seen.
+/// stored, or where a trigger drops rows the one that the row shows. Where a trigger gives rows
+/// other ids, it is not known which rows are whose, unless none is missing: then nothing counts as
+/// stored that is not seen.
 std::vector<Fate> fates(std::span<const Found> found, std::unordered_set<std::string_view> written);
 
 /// Tells that ids are in conflict, at most once a minute. No clock of its own.

@@ -72,6 +72,18 @@ TEST(Fates, ARowThatATriggerDropsIsNotADuplicate) {
             (Fates{Fate::stored, Fate::dropped}));
 }
 
+TEST(Fates, ATriggerMayDropTheFirstOfMessagesWithOneId) {
+  const Found other = with_trigger(kOther);
+  const Found same = with_trigger(kSame);
+  EXPECT_EQ(fates(std::vector{other, same, same}, {"a"}),
+            (Fates{Fate::unclear, Fate::stored, Fate::duplicate}));
+  // One of them is stored with another payload: which one is not known.
+  const Found dropped = with_trigger({.id = "b"});
+  EXPECT_EQ(fates(std::vector{other, other, dropped}, {"a"}),
+            (Fates{Fate::unclear, Fate::unclear, Fate::dropped}));
+  EXPECT_EQ(fates(std::vector{other}, {"a"}), Fates{Fate::stored});
+}
+
 TEST(Fates, RowsThatATriggerRenamesAreStoredWhereNoneIsMissing) {
   const Found b = with_trigger({.id = "B"});
   const Found c = with_trigger({.id = "C"});
