@@ -52,6 +52,12 @@ constexpr std::string_view kConfirm =
     "then pg_catalog.set_config('synchronous_commit', 'on', true) end "
     "where pg_catalog.current_setting('synchronous_standby_names') <> ''";
 
+/// Of the statement that has just failed.
+bool is_of_server(const postgres::Connection& connection) {
+  const postgres::Diagnosis& diagnosis = connection.diagnosis();
+  return !connection.ok() || diagnosis.state.empty() || blame_for(diagnosis) == Blame::server;
+}
+
 bool is_about_a_value(const Error& error) {
   return error.code.starts_with("22") || error.code.starts_with("54");
 }
@@ -221,9 +227,7 @@ Result<void> InboxSink::write(Delivery& delivery, Part part) {
   const postgres::Diagnosis& diagnosis = delivery.connection.diagnosis();
   Error error = judge(rows.error(), diagnosis, destination(delivery),
                       part.count == 1 ? &delivery.messages[part.first] : nullptr);
-  const bool by_server =
-      !delivery.connection.ok() || diagnosis.state.empty() || blame_for(diagnosis) == Blame::server;
-  if (by_server) return fail(std::move(error));
+  if (is_of_server(delivery.connection)) return fail(std::move(error));
   if (part.count == 1) return failed_alone(delivery, part.first, std::move(error));
   const std::size_t half = part.count / 2;
   if (auto done = write(delivery, {part.first, half}); !done) return done;
@@ -295,7 +299,7 @@ Result<void> InboxSink::failed_alone(Delivery& delivery, std::size_t index, Erro
     written(delivery, {index, 1}, *rows);
     return {};
   }
-  if (!delivery.connection.ok()) return fail(rows.error());
+  if (is_of_server(delivery.connection)) return fail(rows.error());
   error.error_class = ErrorClass::rejected;
   delivery.outcomes[index] = Outcome::rejected(share(std::move(error)));
   return {};
@@ -390,9 +394,13 @@ Result<std::optional<Blame>> InboxSink::try_to_write(Delivery& delivery, const M
     return fail(begun.error());
   }
   const auto rows = insert(trial, {0, 1}, false);
+  Result<void> done;
+  if (!rows) done = fail(rows.error());
+  // What is put off until the commit counts as well.
+  if (done) done = connection.script("set constraints all immediate", due(delivery), delivery.stop);
   std::optional<Blame> blame;
-  if (!rows) {
-    if (!connection.ok()) return fail(rows.error());
+  if (!done) {
+    if (!connection.ok()) return fail(done.error());
     blame = blame_for(connection.diagnosis());
   } else if (rows->empty()) {
     blame = Blame::row;  // it is there already, and says nothing
@@ -421,9 +429,7 @@ Result<void> InboxSink::refused(Delivery& delivery, std::size_t index, const Err
         return {};
       }
       const postgres::Diagnosis& diagnosis = delivery.connection.diagnosis();
-      const Blame blame = blame_for(diagnosis);
-      if (!delivery.connection.ok() || diagnosis.state.empty() || blame == Blame::server ||
-          blame == Blame::moment) {
+      if (is_of_server(delivery.connection) || blame_for(diagnosis) == Blame::moment) {
         return fail(
             judge(rows.error(), diagnosis, destination(delivery), &delivery.messages[index]));
       }

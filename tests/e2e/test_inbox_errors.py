@@ -104,6 +104,8 @@ def test_a_row_that_is_refused_is_a_dead_letter_whatever_the_sqlstate(db, relay)
 WRONG = {
     "audited": ("", "permission denied for table audit", "GRANT to it what the message names",
                 "grant insert on audit to pgtrickle_relay"),
+    "audited_later": ("", "permission denied for table audit", "GRANT to it what the message names",
+                      "grant insert on audit to pgtrickle_relay"),
     "numbered": ("create sequence numbers; alter table {name} add n int default nextval('numbers')",
                  "permission denied for sequence numbers",
                  'GRANT USAGE ON sequence "numbers" TO "relay_daemon"',
@@ -121,6 +123,8 @@ def test_what_is_wrong_with_the_table_is_no_dead_letter_and_comes_with_its_remed
     db.execute("create function log_it() returns trigger language plpgsql as $$ begin "
                "insert into public.audit values (1); return new; end $$")
     db.execute("create trigger t after insert on audited for each row execute function log_it()")
+    db.execute("create constraint trigger t after insert on audited_later deferrable initially "
+               "deferred for each row execute function log_it()")
     with relay:
         for name, (_, says, remedy, _) in WRONG.items():
             wait_trouble(relay, db, name, says, remedy)
