@@ -84,7 +84,10 @@ Result<void> LeaseSession::open(std::chrono::milliseconds lease_timeout, std::st
             {group_, worker_id_, std::to_string(lease_timeout.count())}, stop);
   if (!opened) return fail(opened.error());
   token_ = opened->text(0, 0);
-  return connection_->script("listen pgtrickle_relay_config", Deadline::after(kTimeout), stop);
+  // What it writes lasts no longer than the session, or is for looking at: a standby that does not
+  // answer must not cost the leases.
+  return connection_->script("set synchronous_commit to off; listen pgtrickle_relay_config",
+                             Deadline::after(kTimeout), stop);
 }
 
 Result<std::vector<std::string>> LeaseSession::wait(Deadline deadline, std::stop_token stop) {

@@ -45,31 +45,38 @@ std::size_t statement_end(std::span<const Message> messages, std::size_t first, 
   return end;
 }
 
+// Of other messages, how many are compared with one that may not be at fault itself.
+constexpr std::size_t kCompared = 8;
+
+// A message to compare with later ones is kept this often, and if it is not larger.
+constexpr std::chrono::seconds kSampleEvery{1};
+constexpr std::size_t kSampleBytes = 64u << 10;
+
+// It writes WAL, so that its commit waits as that of a row does. (A pooler may have dropped what
+// the session was set to.)
+constexpr std::string_view kConfirm =
+    "select pg_catalog.pg_logical_emit_message(true, 'pgtrickle'::text, ''::text), "
+    "case when pg_catalog.current_setting('synchronous_commit') in ('off', 'local') "
+    "then pg_catalog.set_config('synchronous_commit', 'on', true) end "
+    "where pg_catalog.current_setting('synchronous_standby_names') <> ''";
+
+/// Of the statement that has just failed.
+bool is_of_server(const postgres::Connection& connection) {
+  const postgres::Diagnosis& diagnosis = connection.diagnosis();
+  return !connection.ok() || diagnosis.state.empty() || blame_for(diagnosis) == Blame::server;
+}
+
 bool is_about_a_value(const Error& error) {
   return error.code.starts_with("22") || error.code.starts_with("54");
 }
 
 }  // namespace
 
-Error judge(Error error, const std::string& table) {
-  // A trigger that raises, and a view that does not take the row, refuse a row and nothing else.
-  if (error.code.starts_with("P0") || error.code.starts_with("44")) {
-    error.error_class = ErrorClass::rejected;
-  }
-  if (error.error_class == ErrorClass::rejected && error.remedy.empty()) {
-    error.remedy = fmt::format(
-        "change what table {} refuses it for, or the message's source; then `pgtrickle-relay dlq "
-        "retry`",
-        table);
-  } else if (error.code == "42P10") {
-    error.remedy =
-        fmt::format("event_id must be unique: ALTER TABLE {} ADD PRIMARY KEY (...);", table);
-  }
-  return error;
-}
-
 InboxSink::InboxSink(Options options, postgres::Pool* database)
-    : options_(std::move(options)), pool_(database), own_pool_(make_pool(options_)) {
+    : options_(std::move(options)),
+      pool_(database),
+      own_pool_(make_pool(options_)),
+      rows_(options_.rows_per_statement) {
   if (own_pool_) pool_ = own_pool_.get();
 }
 
@@ -114,20 +121,72 @@ Result<void> InboxSink::deliver_all(std::span<const Message> messages,
   const auto cutter = SocketCutter::make(this->lease(), (*lease)->socket());
   if (!cutter) return fail(cutter.error());
   Delivery delivery{**lease, messages, outcomes, deadline, stop};
+  const auto done = write_all(delivery);
+  if (!done && done.error().code == "timeout") timed_out(delivery);
+  const auto confirmed = confirm_duplicates(delivery);
+  if (delivery.wrote) keep_sample(delivery);
+  return done ? confirmed : done;
+}
+
+Result<void> InboxSink::write_all(Delivery& delivery) {
+  const auto messages = delivery.messages;
   Part under_way;
   bool started = false;
   // While PostgreSQL writes one part, the values of the next one are put together.
   for (std::size_t first = 0; first < messages.size();) {
-    const std::size_t end = statement_end(messages, first, options_.rows_per_statement);
+    if (suspect_.is_overdue(messages[first].id)) {
+      if (auto done = complete(delivery, std::exchange(under_way, {}), started); !done) return done;
+      if (auto done = confirm_duplicates(delivery); !done) return done;
+      if (auto done = write_overdue(delivery, first++); !done) return done;
+      continue;
+    }
+    const std::size_t end = statement_end(messages, first, rows_);
     const Part next{first, end - first};
     auto arrays = values(target_->columns, messages.subspan(first, next.count), false);
     if (auto done = complete(delivery, under_way, started); !done) return done;
-    if (!this->lease().holds()) return fail(lease_over());
+    if (!lease().holds()) return fail(lease_over());
     started = start(delivery, arrays);
     under_way = next;
     first = end;
   }
   return complete(delivery, under_way, started);
+}
+
+Result<void> InboxSink::confirm_duplicates(Delivery& delivery) {
+  if (!delivery.unconfirmed) return {};
+  postgres::Connection& connection = delivery.connection;
+  const Result<postgres::Rows> done =
+      connection.ok() ? connection.query(kConfirm, {}, due(delivery), delivery.stop)
+                      : fail(ErrorClass::transient, "connection", "the session has ended");
+  if (done) {
+    delivery.unconfirmed = false;
+    return {};
+  }
+  std::replace_if(
+      delivery.outcomes.begin(), delivery.outcomes.end(),
+      [](const Outcome& outcome) { return outcome.kind == Outcome::Kind::duplicate; },
+      Outcome::unknown(nullptr));
+  return fail(judge(done.error(), connection.diagnosis(), destination(delivery), nullptr)
+                  .in_context("waiting until duplicates are durable"));
+}
+
+void InboxSink::timed_out(const Delivery& delivery) {
+  const Part part = delivery.under_way;
+  if (part.count == 0) return;
+  rows_ = std::max<std::size_t>(part.count / 2, 1);
+  if (part.count == 1) suspect_.overdue(delivery.messages[part.first].id, SteadyClock::now());
+}
+
+void InboxSink::keep_sample(const Delivery& delivery) {
+  const auto now = SteadyClock::now();
+  if (sample_ && now - sampled_at_ < kSampleEvery) return;
+  for (std::size_t i = delivery.messages.size(); i-- > 0;) {
+    if (delivery.outcomes[i].kind != Outcome::Kind::delivered) continue;
+    if (delivery.messages[i].body.size() > kSampleBytes) continue;
+    sample_ = DeadLetter::from(delivery.messages[i], {});
+    sampled_at_ = now;
+    return;
+  }
 }
 
 bool InboxSink::start(Delivery& delivery, std::span<BinaryArray> values) {
@@ -140,25 +199,48 @@ bool InboxSink::start(Delivery& delivery, std::span<BinaryArray> values) {
 Result<void> InboxSink::complete(Delivery& delivery, Part part, bool started) {
   if (part.count == 0) return {};
   if (started) {
+    delivery.under_way = part;
     const auto rows = delivery.connection.take_rows(due(delivery), delivery.stop);
-    if (rows) return note(delivery, part, *rows, false);
-    if (!delivery.connection.ok()) return fail(rows.error());
+    if (rows) return written(delivery, part, *rows, false);
+    if (!delivery.connection.ok()) {
+      return fail(
+          judge(rows.error(), delivery.connection.diagnosis(), destination(delivery), nullptr));
+    }
   }
   return write(delivery, part);
 }
 
+Result<void> InboxSink::written(Delivery& delivery, Part part, const postgres::Rows& rows,
+                                bool raw) {
+  delivery.unconfirmed = false;
+  if (auto noted = note(delivery, part, rows, raw); !noted) return noted;
+  delivery.under_way = {};
+  rows_ = std::min(rows_ * 2, options_.rows_per_statement);
+  const auto outcomes = std::span(delivery.outcomes).subspan(part.first, part.count);
+  const bool wrote = std::any_of(outcomes.begin(), outcomes.end(), [](const Outcome& outcome) {
+    return outcome.kind == Outcome::Kind::delivered;
+  });
+  delivery.wrote = delivery.wrote || wrote;
+  // The commit of a new row has waited for all that was committed before it.
+  delivery.unconfirmed = delivery.unconfirmed || !wrote;
+  return {};
+}
+
 Result<void> InboxSink::write(Delivery& delivery, Part part) {
-  auto rows = insert(delivery, part, false);
-  if (rows) return note(delivery, part, *rows, false);
-  Error error = judge(rows.error(), target_->table);
-  if (error.error_class != ErrorClass::rejected) return fail(std::move(error));
-  if (part.count == 1) return refused(delivery, part.first, error);
+  const auto rows = insert(delivery, part, false);
+  if (rows) return written(delivery, part, *rows, false);
+  const postgres::Diagnosis& diagnosis = delivery.connection.diagnosis();
+  Error error = judge(rows.error(), diagnosis, destination(delivery),
+                      part.count == 1 ? &delivery.messages[part.first] : nullptr);
+  if (is_of_server(delivery.connection)) return fail(std::move(error));
+  if (part.count == 1) return failed_alone(delivery, part.first, std::move(error));
   const std::size_t half = part.count / 2;
   if (auto done = write(delivery, {part.first, half}); !done) return done;
   return write(delivery, {part.first + half, part.count - half});
 }
 
 Result<postgres::Rows> InboxSink::insert(Delivery& delivery, Part part, bool raw) {
+  delivery.under_way = part;
   auto arrays = values(target_->columns, delivery.messages.subspan(part.first, part.count), raw);
   std::vector<std::string_view> params;
   for (BinaryArray& array : arrays) params.push_back(array.finish());
@@ -244,10 +326,11 @@ Result<void> InboxSink::settle(Delivery& delivery, std::span<const std::size_t> 
                (conflict && options_.on_id_conflict == OnIdConflict::ignore)) {
       outcome = Outcome::duplicate();
     } else if (fates[i] == Fate::gone) {
-      // It was deleted in between, unless the table has come to hold different ids for equal.
+      // It was deleted in between, unless the table has come to hold different ids for equal. What
+      // it was is not known, so the message is tried again: its id is free now.
       const auto target = open_target(delivery.connection, options_, due(delivery), delivery.stop);
       if (!target) return fail(target.error());
-      outcome = Outcome::duplicate();
+      outcome = Outcome::unknown(share(reason(fates[i], delivery.messages[indexes[i]])));
     } else if (fates[i] == Fate::conflict && may_store_again(delivery)) {
       conflicts.push_back(indexes[i]);
       continue;
@@ -264,7 +347,7 @@ bool InboxSink::may_store_again(const Delivery& delivery) const {
          !delivery.ids_are_longer;
 }
 
-/// Why a message is a dead letter that PostgreSQL did not refuse.
+/// Why a message is not stored that PostgreSQL did not refuse.
 Error InboxSink::reason(Fate fate, const Message& message) const {
   Error error{ErrorClass::rejected, "id_conflict", {}, {}, {}};
   const std::string id = shown(message.id);
@@ -276,6 +359,12 @@ Error InboxSink::reason(Fate fate, const Message& message) const {
         "id",
         table, id);
     error.remedy = "let the trigger return the row, with its id; then `pgtrickle-relay dlq retry`";
+  } else if (fate == Fate::gone) {
+    error = {ErrorClass::transient,
+             "row_gone",
+             fmt::format("the row of table {} that had the id {} was deleted meanwhile", table, id),
+             {},
+             {}};
   } else if (fate == Fate::hidden) {
     error.message = fmt::format(
         "table {} has the id {} already, in a row that row security hides from the relay", table,
@@ -308,6 +397,7 @@ Result<void> InboxSink::store_again(Delivery& delivery, std::span<const std::siz
   std::vector<Outcome> outcomes(messages.size(), Outcome::unknown(nullptr));
   Delivery again{delivery.connection, messages, outcomes, delivery.deadline, delivery.stop, true};
   const auto done = write(again, {0, messages.size()});
+  delivery.unconfirmed = again.unconfirmed;
   for (std::size_t i = 0; i < indexes.size(); ++i) {
     Outcome& outcome = delivery.outcomes[indexes[i]];
     outcome = outcomes[i];
@@ -335,19 +425,154 @@ void InboxSink::warn_of_conflict(const Delivery& delivery, std::size_t index,
                        : fmt::format("; {} others since the last line like this", count - 1));
 }
 
+Result<void> InboxSink::failed_alone(Delivery& delivery, std::size_t index, Error error) {
+  const Blame blame = blame_for(delivery.connection.diagnosis());
+  const bool raised = delivery.connection.diagnosis().raised();
+  if (blame == Blame::row) return refused(delivery, index, error);
+  if (blame == Blame::moment) return fail(std::move(error));
+  suspect_.refused(delivery.messages[index].id, SteadyClock::now());
+  const auto others = look_at_others(delivery, index);
+  if (!others) return fail(others.error());
+  if (!suspect_.is_guilty(blame, raised, *others, SteadyClock::now())) {
+    return fail(std::move(error));
+  }
+  suspect_.clear();
+  // What was in its way as well as in theirs may have gone in between.
+  const auto rows = insert(delivery, {index, 1}, false);
+  if (rows) return written(delivery, {index, 1}, *rows, false);
+  if (is_of_server(delivery.connection)) return fail(rows.error());
+  error.error_class = ErrorClass::rejected;
+  delivery.outcomes[index] = Outcome::rejected(share(std::move(error)));
+  return {};
+}
+
+Result<void> InboxSink::write_overdue(Delivery& delivery, std::size_t index) {
+  postgres::Connection& connection = delivery.connection;
+  const std::string_view id = delivery.messages[index].id;
+  const auto others = look_at_others(delivery, index);
+  if (!others) return fail(others.error());
+  if (suspect_.is_guilty(Blame::doubtful, false, *others, SteadyClock::now())) {
+    suspect_.clear();
+    delivery.outcomes[index] = Outcome::rejected(share(too_slow(delivery)));
+    return {};
+  }
+  const auto limit = options_.operation_timeout.count();
+  const std::string begin =
+      fmt::format("begin; set local lock_timeout = {}; set local statement_timeout = {}",
+                  std::max<std::int64_t>(limit / 2, 1), std::max<std::int64_t>(limit * 3 / 4, 1));
+  if (auto begun = connection.script(begin, due(delivery), delivery.stop); !begun) return begun;
+  const auto rows = insert(delivery, {index, 1}, false);
+  delivery.under_way = {};  // from here on it is not this row that takes long
+  if (!connection.ok()) return fail(rows.error());
+  const postgres::Diagnosis why = rows ? postgres::Diagnosis() : connection.diagnosis();
+  const std::string_view end = rows ? "commit" : "rollback";
+  if (auto ended = connection.script(end, due(delivery), delivery.stop); !ended) return ended;
+  if (rows) {
+    suspect_.clear();
+    return written(delivery, {index, 1}, *rows, false);
+  }
+  if (why.state == "57014" && !why.raised()) suspect_.overdue(id, SteadyClock::now());
+  const Blame blame = blame_for(why);
+  if (blame == Blame::moment || blame == Blame::server) {
+    return fail(judge(rows.error(), why, destination(delivery), &delivery.messages[index]));
+  }
+  suspect_.clear();
+  return write(delivery, {index, 1});
+}
+
+Error InboxSink::too_slow(const Delivery& delivery) const {
+  return {ErrorClass::rejected,
+          "timeout",
+          fmt::format("{}: writing this row took longer than {} ms each time, alone and without "
+                      "waiting for a lock",
+                      delivery.connection.endpoint(), options_.operation_timeout.count()),
+          fmt::format("see what the triggers and constraints of table {} do with it, or raise "
+                      "operation_timeout; then `pgtrickle-relay dlq retry`",
+                      target_->table),
+          {}};
+}
+
+/// Messages that follow in this delivery, others each time; then one that was written before: what
+/// was written proves nothing about the present.
+Result<Suspect::Others> InboxSink::look_at_others(Delivery& delivery, std::size_t index) {
+  auto found = Suspect::Others::none;
+  std::vector<Header> headers;
+  std::vector<Message> others;
+  const std::size_t behind = delivery.messages.size() - index - 1;
+  const std::size_t step = std::max<std::size_t>(behind / kCompared, 1);
+  const auto turn = static_cast<std::size_t>(suspect_.tries()) % step;
+  for (std::size_t at = index + 1 + turn;
+       at < delivery.messages.size() && others.size() < kCompared; at += step) {
+    others.push_back(delivery.messages[at]);
+  }
+  if (delivery.wrote) {
+    sampled_at_ = {};
+    keep_sample(delivery);
+  }
+  if (sample_) {
+    // Its own id is there already.
+    others.push_back(sample_->to_message(headers));
+    others.back().id = delivery.messages[index].id;
+  }
+  for (const Message& other : others) {
+    const auto blame = try_to_write(delivery, other);
+    if (!blame) return fail(blame.error());
+    if (!*blame) return Suspect::Others::written;
+    if (**blame != Blame::row) found = Suspect::Others::refused;
+  }
+  return found;
+}
+
+Result<std::optional<Blame>> InboxSink::try_to_write(Delivery& delivery, const Message& message) {
+  postgres::Connection& connection = delivery.connection;
+  std::vector<Outcome> ignored(1);
+  Delivery trial{connection, std::span(&message, 1), ignored, delivery.deadline, delivery.stop};
+  const std::string begin =
+      fmt::format("begin; set local statement_timeout = {}",
+                  std::max<std::int64_t>(options_.operation_timeout.count() / (2 * kCompared), 1));
+  if (auto begun = connection.script(begin, due(delivery), delivery.stop); !begun) {
+    return fail(begun.error());
+  }
+  const auto rows = insert(trial, {0, 1}, false);
+  Result<void> done;
+  if (!rows) done = fail(rows.error());
+  // What is put off until the commit counts as well.
+  if (done) done = connection.script("set constraints all immediate", due(delivery), delivery.stop);
+  std::optional<Blame> blame;
+  if (!done) {
+    if (!connection.ok()) return fail(done.error());
+    blame = blame_for(connection.diagnosis());
+  } else if (rows->empty()) {
+    blame = Blame::row;  // it is there already, and says nothing
+  }
+  if (auto undone = connection.script("rollback", due(delivery), delivery.stop); !undone) {
+    return fail(undone.error());
+  }
+  return blame;
+}
+
+Destination InboxSink::destination(const Delivery& delivery) const {
+  const char* role = PQuser(delivery.connection.handle());
+  return {delivery.connection.endpoint(), target_->table,
+          postgres::Connection::quote_identifier(role == nullptr ? "" : role)};
+}
+
 /// One message that PostgreSQL refused: stored raw where its payload is the reason, else rejected.
 Result<void> InboxSink::refused(Delivery& delivery, std::size_t index, const Error& error) {
   if (is_about_a_value(error)) {
     const auto payload = payload_is_refused(delivery, delivery.messages[index]);
     if (!payload) return fail(payload.error());
     if (*payload) {
-      auto rows = insert(delivery, {index, 1}, true);
-      if (rows) return note(delivery, {index, 1}, *rows, true);
-      Error raw = judge(rows.error(), target_->table);
-      if (raw.error_class != ErrorClass::rejected) return fail(std::move(raw));
+      const auto rows = insert(delivery, {index, 1}, true);
+      if (rows) return written(delivery, {index, 1}, *rows, true);
+      const postgres::Diagnosis& diagnosis = delivery.connection.diagnosis();
+      if (is_of_server(delivery.connection) || blame_for(diagnosis) == Blame::moment) {
+        return fail(
+            judge(rows.error(), diagnosis, destination(delivery), &delivery.messages[index]));
+      }
     }
   }
-  delivery.outcomes[index] = Outcome::rejected(std::make_shared<Error>(error));
+  delivery.outcomes[index] = Outcome::rejected(share(error));
   return {};
 }
 

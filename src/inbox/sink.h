@@ -10,6 +10,8 @@
 #include "inbox/id_conflict.h"
 #include "inbox/options.h"
 #include "inbox/target.h"
+#include "inbox/verdict.h"
+#include "pipeline/dead_letter.h"
 #include "pipeline/sink.h"
 #include "postgres/pool.h"
 
@@ -22,10 +24,14 @@ namespace relay::inbox {
 /// the row is kept. Another message with an id that is there is stored under a longer one, or
 /// rejected (`on_id_conflict`).
 ///
+/// An acknowledgement needs a commit that waited for the synchronous standbys. That of a new row
+/// did. A duplicate may have been committed by a statement whose wait was cancelled: a delivery
+/// with duplicates ends with one more commit, which waits for all before it.
+///
 /// Rejected is what PostgreSQL refuses a row for (its type, a constraint, a trigger that raises):
 /// it is found by halving the statement, and its neighbours are written. So is a row that a trigger
-/// drops. A payload that is not JSON
-/// is not refused but stored as raw_payload() says.
+/// drops. Where the reason may not be the row's own, it is compared with other rows: see verdict.h.
+/// A payload that is not JSON is not refused but stored as raw_payload() says.
 ///
 /// One thread at a time. A connection is borrowed for each delivery.
 class InboxSink final : public Sink {
@@ -39,6 +45,12 @@ class InboxSink final : public Sink {
   void close() override;
 
  private:
+  /// Messages of one statement.
+  struct Part {
+    std::size_t first = 0;
+    std::size_t count = 0;
+  };
+
   /// One delivery under way.
   struct Delivery {
     postgres::Connection& connection;
@@ -47,18 +59,18 @@ class InboxSink final : public Sink {
     Deadline deadline;
     std::stop_token stop;
     bool ids_are_longer = false;  ///< these are messages whose own ids others have
-  };
-
-  /// Messages of one statement.
-  struct Part {
-    std::size_t first = 0;
-    std::size_t count = 0;
+    Part under_way{};             ///< of the last statement
+    bool wrote = false;           ///< a row that was new
+    bool unconfirmed = false;     ///< duplicates that no later commit has waited for
   };
 
   Result<postgres::Lease> borrow(Deadline deadline, std::stop_token stop);
   /// An error: what has no outcome yet is not known.
   Result<void> deliver_all(std::span<const Message> messages, std::vector<Outcome>& outcomes,
                            Deadline deadline, std::stop_token stop);
+  Result<void> write_all(Delivery& delivery);
+  /// Waits until what the duplicates are duplicates of is durable; until then they are not known.
+  Result<void> confirm_duplicates(Delivery& delivery);
   /// Starts the statement for a part, whose values these are. False: it did not start.
   bool start(Delivery& delivery, std::span<BinaryArray> values);
   /// Takes what became of a statement that was started; where it failed, and the session did not,
@@ -70,6 +82,8 @@ class InboxSink final : public Sink {
   std::vector<BinaryArray> values(std::span<const Target::Column> columns,
                                   std::span<const Message> messages, bool raw) const;
   Deadline due(const Delivery& delivery) const;
+  /// Takes what became of a part whose statement succeeded.
+  Result<void> written(Delivery& delivery, Part part, const postgres::Rows& rows, bool raw);
   Result<void> note(Delivery& delivery, Part part, const postgres::Rows& rows, bool raw);
   Result<std::vector<Found>> look(Delivery& delivery, std::span<const std::size_t> indexes,
                                   bool raw);
@@ -79,7 +93,21 @@ class InboxSink final : public Sink {
   Error reason(Fate fate, const Message& message) const;
   Result<void> store_again(Delivery& delivery, std::span<const std::size_t> indexes);
   void warn_of_conflict(const Delivery& delivery, std::size_t index, const std::string& id);
+  /// One message whose statement failed.
+  Result<void> failed_alone(Delivery& delivery, std::size_t index, Error error);
   Result<void> refused(Delivery& delivery, std::size_t index, const Error& error);
+  /// Whether other messages than this one can be written now. Writes nothing.
+  Result<Suspect::Others> look_at_others(Delivery& delivery, std::size_t index);
+  /// What became of one message in a transaction that is rolled back. Empty: it was written.
+  Result<std::optional<Blame>> try_to_write(Delivery& delivery, const Message& message);
+  /// After a statement that was not answered in time: the next ones are smaller.
+  void timed_out(const Delivery& delivery);
+  /// Writes one message whose statement took too long alone; a lock is waited for half as long, so
+  /// that it shows.
+  Result<void> write_overdue(Delivery& delivery, std::size_t index);
+  Error too_slow(const Delivery& delivery) const;
+  void keep_sample(const Delivery& delivery);
+  Destination destination(const Delivery& delivery) const;
   /// Whether it is the payload that PostgreSQL cannot take, and not something else in the row.
   Result<bool> payload_is_refused(Delivery& delivery, const Message& message);
 
@@ -87,11 +115,11 @@ class InboxSink final : public Sink {
   postgres::Pool* pool_;
   std::unique_ptr<postgres::Pool> own_pool_;
   std::optional<Target> target_;
+  std::size_t rows_;  ///< of a statement, at present
+  Suspect suspect_;
+  std::optional<DeadLetter> sample_;  ///< a message that was written not long ago
+  SteadyClock::time_point sampled_at_;
   ConflictReports conflicts_;
 };
-
-/// The error of a statement, as an inbox means it: what a row is refused for is `rejected`, with a
-/// remedy.
-Error judge(Error error, const std::string& table);
 
 }  // namespace relay::inbox

@@ -207,7 +207,8 @@ Result<void> DeadLetterTable::store(std::span<const DeadLetter> letters) {
   auto lease = pool_.borrow(deadline, {});
   if (!lease) return fail(lease.error());
   postgres::Connection& connection = **lease;
-  if (auto begun = connection.script("begin", deadline, {}); !begun) return begun;
+  auto begun = connection.script("begin; set local synchronous_commit to on", deadline, {});
+  if (!begun) return begun;
   // A failure leaves the transaction open, and the pool closes the session.
   auto stored = store_dead_letters(connection, group_, pipeline_, letters, deadline, {});
   if (!stored) return stored;

@@ -6,7 +6,6 @@
 #include <string>
 #include <utility>
 
-#include "core/log.h"
 #include "postgres/connection.h"
 
 namespace relay::postgres {
@@ -26,6 +25,8 @@ constexpr std::string_view kSessionSettings =
     // What a statement sees, and that it may write.
     "set default_transaction_isolation to 'read committed';"
     "set default_transaction_read_only to off; set default_transaction_deferrable to off;"
+    // A commit that stops waiting for its standby tells so in a warning.
+    "set client_min_messages to 'notice';"
     // Deadlines are the program's own. A session that waits for work is not idle by mistake.
     "set lock_timeout to 0; set idle_in_transaction_session_timeout to 0;"
     "set idle_session_timeout to 0;"
@@ -58,12 +59,6 @@ std::string describe_endpoint(const std::map<std::string, std::string>& values) 
   };
   const std::string host = value("host", value("hostaddr", "local socket"));
   return fmt::format("{}:{}/{}", host, value("port", "5432"), value("dbname", value("user", "")));
-}
-
-void log_notice(void* endpoint, const char* message) {
-  std::string_view text(message);
-  while (!text.empty() && text.back() == '\n') text.remove_suffix(1);
-  log::debug("postgres_notice", "", "{}: {}", *static_cast<const std::string*>(endpoint), text);
 }
 
 /// libpq tells why a connection was refused in prose only, in the server's language. With verbose
@@ -200,7 +195,7 @@ Result<void> Connection::connect(const Options& options, Deadline deadline, std:
   handle_.reset(PQconnectStartParams(keys.data(), texts.data(), 1));
   if (!handle_) throw std::bad_alloc();
   PQsetErrorVerbosity(handle_.get(), PQERRORS_VERBOSE);
-  PQsetNoticeProcessor(handle_.get(), log_notice, &endpoint_);
+  PQsetNoticeReceiver(handle_.get(), on_notice, this);
 
   PostgresPollingStatusType state = PGRES_POLLING_WRITING;
   while (PQstatus(handle_.get()) != CONNECTION_BAD && state != PGRES_POLLING_OK &&

@@ -10,6 +10,9 @@
 #include <mutex>
 #include <new>
 #include <thread>
+#include <utility>
+
+#include "core/log.h"
 
 namespace relay::postgres {
 
@@ -64,9 +67,9 @@ bool is_error(const PGresult* result) {
 
 /// The statement has to be prepared anew: what it gives was changed by DDL, or somebody (a pooler)
 /// discarded it.
-bool is_stale(const Error& error) {
-  return error.code == "26000" ||
-         (error.code == "0A000" && error.message.find("cached plan") != std::string::npos);
+bool is_stale(const Diagnosis& diagnosis) {
+  return diagnosis.state == "26000" ||
+         (diagnosis.state == "0A000" && diagnosis.function == "RevalidateCachedQuery");
 }
 
 }  // namespace
@@ -127,6 +130,7 @@ std::string Connection::quote_identifier(std::string_view name) {
 }
 
 Error Connection::connection_error(std::string_view doing) {
+  diagnosis_ = {};
   broken_ = true;
   streaming_ = false;
   // The first line says what happened, those that follow what may be the reason.
@@ -146,6 +150,7 @@ Error Connection::give_up(ErrorClass error_class, std::string_view code, std::st
   if (established && PQtransactionStatus(handle_.get()) == PQTRANS_ACTIVE) {
     cancel(handle_.get(), Deadline::after(kCancelTimeout));
   }
+  diagnosis_ = {};
   broken_ = true;
   streaming_ = false;
   return Error{
@@ -200,6 +205,21 @@ Result<PgResult> Connection::take_result(Deadline deadline, std::stop_token stop
   return PgResult(PQgetResult(handle_.get()));
 }
 
+Error Connection::failed(const PGresult* result) {
+  diagnosis_ = diagnosis_of(result);
+  // What makes it read-only lasts, for this session. (Code that raises this has met none.)
+  if (diagnosis_.state == "25006" && !diagnosis_.raised()) broken_ = true;
+  return error_of(result, endpoint_);
+}
+
+void Connection::on_notice(void* connection, const PGresult* notice) {
+  auto& self = *static_cast<Connection*>(connection);
+  const Diagnosis diagnosis = diagnosis_of(notice);
+  // The text is in the server's language.
+  if (diagnosis.function == "SyncRepWaitForLSN") self.unreplicated_ = true;
+  log::debug("postgres_notice", "", "{}: {}", self.endpoint_, diagnosis.message);
+}
+
 /// Takes all results of what was sent, and gives the last one, or the first error.
 Result<Rows> Connection::finish(Deadline deadline, std::stop_token stop) {
   PgResult last;
@@ -209,7 +229,7 @@ Result<Rows> Connection::finish(Deadline deadline, std::stop_token stop) {
     if (!result) return fail(result.error());
     if (!*result) break;
     const ExecStatusType status = PQresultStatus(result->get());
-    if (is_error(result->get()) && !error) error = error_of(result->get(), endpoint_);
+    if (is_error(result->get()) && !error) error = failed(result->get());
     if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH) {
       return fail(
           give_up(ErrorClass::misconfigured, "copy", "COPY is not a statement to run here"));
@@ -222,7 +242,18 @@ Result<Rows> Connection::finish(Deadline deadline, std::stop_token stop) {
     if (error) lost.message = error->message;
     return fail(std::move(lost));
   }
+  const bool unreplicated = std::exchange(unreplicated_, false);
   if (error) return fail(std::move(*error));
+  if (unreplicated) {
+    diagnosis_ = {};
+    return fail(
+        ErrorClass::transient, "not_replicated",
+        fmt::format("PostgreSQL at {}: a commit was cancelled while it waited for the synchronous "
+                    "standby: a failover could lose it",
+                    endpoint_),
+        "see in pg_stat_replication why the standby does not answer, or take it out of "
+        "synchronous_standby_names");
+  }
   return Rows(std::move(last));
 }
 
@@ -299,7 +330,7 @@ Result<Rows> Connection::run_once(std::string_view sql, std::span<const Param> p
 Result<Rows> Connection::query(std::string_view sql, std::span<const Param> params,
                                Deadline deadline, std::stop_token stop) {
   auto rows = run_once(sql, params, deadline, stop);
-  if (!rows && is_stale(rows.error()) && forget(sql) && !in_transaction()) {
+  if (!rows && is_stale(diagnosis_) && forget(sql) && !in_transaction()) {
     return run_once(sql, params, deadline, stop);
   }
   return rows;
@@ -332,7 +363,7 @@ Result<Rows> Connection::query_binary(std::string_view sql,
     return take_rows(deadline, stop);
   };
   auto rows = run();
-  if (!rows && is_stale(rows.error()) && forget(sql) && !in_transaction()) return run();
+  if (!rows && is_stale(diagnosis_) && forget(sql) && !in_transaction()) return run();
   return rows;
 }
 
@@ -356,12 +387,12 @@ Result<PgResult> Connection::next_row(milliseconds patience, std::stop_token sto
   if (*result && PQresultStatus(result->get()) == PGRES_SINGLE_TUPLE) return result;
   streaming_ = false;
   std::optional<Error> error;
-  if (*result && is_error(result->get())) error = error_of(result->get(), endpoint_);
+  if (*result && is_error(result->get())) error = failed(result->get());
   auto end = finish(Deadline::after(patience), stop);
   if (!end) return fail(error && ok() ? *error : end.error());
   if (error) {
     // Prepared anew when the caller tries again.
-    if (is_stale(*error)) {
+    if (is_stale(diagnosis_)) {
       prepared_.clear();
       broken_ = true;
       error->error_class = ErrorClass::transient;

@@ -50,6 +50,18 @@ class Rows {
   PgResult result_;
 };
 
+/// What PostgreSQL says of a failed statement beside its message.
+struct Diagnosis {
+  std::string state;          ///< SQLSTATE; empty: it was not the server that said so
+  std::string message;        ///< without DETAIL and CONTEXT, which quote rows; may quote values
+  std::string function;       ///< of the server's source that reported it
+  bool in_code = false;       ///< while a function ran: a trigger, a default, a cast
+  bool in_statement = false;  ///< in the text of the statement: nothing ran yet
+
+  /// PL/pgSQL's RAISE: the code and the message are those of the function's author.
+  bool raised() const { return function == "exec_stmt_raise"; }
+};
+
 /// One session. One thread at a time. Every wait ends at the deadline or at a stop; an operation
 /// that was given up is cancelled on the server and leaves the connection broken (`ok()` is false).
 /// SQLSTATEs become classes: connection and server trouble, serialisation, deadlock, locks are
@@ -129,6 +141,8 @@ class Connection {
   static std::string quote_identifier(std::string_view name);
   /// "host:port/database", without user and password: for messages.
   const std::string& endpoint() const { return endpoint_; }
+  /// Of the last statement that failed.
+  const Diagnosis& diagnosis() const { return diagnosis_; }
   PGconn* handle() const { return handle_.get(); }
 
  private:
@@ -146,6 +160,8 @@ class Connection {
   std::uint64_t uses_ = 0;
   bool broken_ = false;
   bool streaming_ = false;
+  bool unreplicated_ = false;  ///< a commit stopped waiting for its synchronous standby
+  Diagnosis diagnosis_;
   std::optional<StopEvent> stopped_;
 
   Connection() = default;
@@ -157,6 +173,8 @@ class Connection {
   Result<void> flush(Deadline, std::stop_token);
   Result<PgResult> take_result(Deadline, std::stop_token);
   Result<Rows> finish(Deadline, std::stop_token);
+  Error failed(const PGresult* result);
+  static void on_notice(void* connection, const PGresult* notice);
   Result<std::string> prepare(std::string_view sql, Deadline, std::stop_token);
   Result<void> forget_oldest(Deadline, std::stop_token);
   Result<void> send(const std::string& name, std::span<const Param> params, Format format);
@@ -170,8 +188,11 @@ class Connection {
 /// The error that an SQLSTATE stands for (empty: the connection itself failed, which is transient).
 Error error_of_state(std::string_view state, std::string message);
 
-/// A failed statement as an Error: class by SQLSTATE, code = SQLSTATE, message with detail and
-/// hint.
+Diagnosis diagnosis_of(const PGresult* result);
+
+/// A failed statement as an Error: class by SQLSTATE, code = SQLSTATE, message with detail, and the
+/// hint as remedy. The details that PostgreSQL itself gives of a refused value or row quote it, and
+/// are left out.
 Error error_of(const PGresult* result, std::string_view endpoint);
 
 }  // namespace relay::postgres

@@ -24,7 +24,11 @@ constexpr Rule kRules[] = {
     {"3D", ErrorClass::misconfigured, "check the database name in the PostgreSQL URL"},
     {"42501", ErrorClass::misconfigured,
      "grant the role pgtrickle_relay to the user of the PostgreSQL URL"},
+    {"25006", ErrorClass::transient,
+     "this server is read-only: a standby, or a former primary. Name all servers in the PostgreSQL "
+     "URL and add target_session_attrs=read-write to it, or correct its host"},
     {"3F", ErrorClass::misconfigured, ""},
+    {"53100", ErrorClass::transient, "make room on the server's disk"},
     {"42", ErrorClass::misconfigured, ""},
     {"0A", ErrorClass::misconfigured, ""},
     {"0L", ErrorClass::misconfigured, ""},
@@ -43,6 +47,14 @@ std::string field(const PGresult* result, int code) {
   return text == nullptr ? std::string() : std::string(text);
 }
 
+/// Data, constraint and check option errors, by the server: "Failing row contains (...)", "Key
+/// (...)=(...) already exists", "Token ... is invalid".
+bool quotes_a_row(const Diagnosis& diagnosis) {
+  if (diagnosis.raised()) return false;
+  const std::string_view state = diagnosis.state;
+  return state.starts_with("22") || state.starts_with("23") || state.starts_with("44");
+}
+
 }  // namespace
 
 Error error_of_state(std::string_view state, std::string message) {
@@ -59,12 +71,22 @@ Error error_of_state(std::string_view state, std::string message) {
   return error;
 }
 
+Diagnosis diagnosis_of(const PGresult* result) {
+  Diagnosis diagnosis;
+  diagnosis.state = field(result, PG_DIAG_SQLSTATE);
+  diagnosis.message = field(result, PG_DIAG_MESSAGE_PRIMARY);
+  diagnosis.function = field(result, PG_DIAG_SOURCE_FUNCTION);
+  diagnosis.in_code = !field(result, PG_DIAG_CONTEXT).empty();
+  diagnosis.in_statement = !field(result, PG_DIAG_STATEMENT_POSITION).empty();
+  return diagnosis;
+}
+
 Error error_of(const PGresult* result, std::string_view endpoint) {
-  std::string message = fmt::format("{}: {}", endpoint, field(result, PG_DIAG_MESSAGE_PRIMARY));
-  if (const auto detail = field(result, PG_DIAG_MESSAGE_DETAIL); !detail.empty()) {
-    message += fmt::format(" ({})", detail);
-  }
-  Error error = error_of_state(field(result, PG_DIAG_SQLSTATE), std::move(message));
+  const Diagnosis diagnosis = diagnosis_of(result);
+  std::string message = fmt::format("{}: {}", endpoint, diagnosis.message);
+  const auto detail = field(result, PG_DIAG_MESSAGE_DETAIL);
+  if (!detail.empty() && !quotes_a_row(diagnosis)) message += fmt::format(" ({})", detail);
+  Error error = error_of_state(diagnosis.state, std::move(message));
   if (auto hint = field(result, PG_DIAG_MESSAGE_HINT); !hint.empty())
     error.remedy = std::move(hint);
   return error;

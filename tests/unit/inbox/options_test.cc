@@ -49,23 +49,6 @@ TEST(InboxOptions, AnIdThatAnotherMessageHas) {
   EXPECT_EQ(chosen(R"({"inbox_name":"x","on_id_conflict":"ignore"})"), OnIdConflict::ignore);
 }
 
-TEST(InboxErrors, WhatARowIsRefusedForIsPoison) {
-  const auto class_of = [](std::string_view state) {
-    return judge(postgres::error_of_state(state, "x"), "t").error_class;
-  };
-  for (const char* state :
-       {"22021", "22P02", "23514", "23502", "23505", "54000", "P0001", "44000"}) {
-    EXPECT_EQ(class_of(state), ErrorClass::rejected) << state;
-  }
-  for (const char* state : {"", "40001", "40P01", "53100", "57014", "57P01", "08006", "25006"}) {
-    EXPECT_EQ(class_of(state), ErrorClass::transient) << state;
-  }
-  for (const char* state : {"42501", "42P01", "42P10", "28P01", "3D000"}) {
-    EXPECT_EQ(class_of(state), ErrorClass::misconfigured) << state;
-  }
-  EXPECT_FALSE(judge(postgres::error_of_state("23514", "x"), "t").remedy.empty());
-}
-
 TEST(InboxSink, WithoutADatabaseItSaysSo) {
   InboxSink sink(*parsed(R"({"inbox_name":"x"})"), nullptr);
   const auto opened = sink.open({});
