@@ -94,15 +94,25 @@ as $$
     left join pg_attrdef d on a.atthasdef and d.adrelid = a.attrelid and d.adnum = a.attnum
     where a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped) a
   cross join lateral (
-    select jsonb_object_agg(p.relid, pgtrickle._triggers_version(c.outbox_number, p.relid))
-             as triggers,
+    select jsonb_object_agg(p.relid, v.version) as triggers,
            md5(string_agg(concat_ws(' ', p.relid, p.relfilenode), ',' order by p.relid)
                filter (where p.is_leaf)) as files
     from (select r.oid as relid, r.relfilenode, true as is_leaf where r.relkind <> 'p'
           union all
           select t.relid, l.relfilenode, t.is_leaf
           from pgtrickle._partition_tree(r.oid) t join pg_class l on l.oid = t.relid
-          where r.relkind = 'p') p) m
+          where r.relkind = 'p') p
+    cross join lateral (
+      -- As _triggers_version() has it; to call it for each relation takes longer than all the rest.
+      select concat_ws('/', md5(string_agg(t.version, ',' order by t.version)
+                                filter (where not t.inherited)),
+                       md5(string_agg(t.version, ',' order by t.version)
+                           filter (where t.inherited))) as version
+      from (select concat_ws(' ', g.tgname, g.tgfoid, g.xmin) as version,
+                   g.tgparentid <> 0 as inherited
+            from pg_trigger g
+            where g.tgrelid = p.relid
+              and starts_with(g.tgname, concat('!pgtrickle_', c.outbox_number, '_'))) t) v) m
   cross join lateral (
     -- REINDEX CONCURRENTLY makes another index, ADD CONSTRAINT ... USING INDEX another constraint.
     select jsonb_agg(distinct o.id) as guards

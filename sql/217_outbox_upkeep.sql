@@ -527,7 +527,7 @@ create or replace function pgtrickle.outbox_capture_upkeep() returns int
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  until constant timestamptz := clock_timestamp() + interval '2 seconds';
+  until timestamptz;  -- from the first table on that may be locked, however long the look took
   f record;
   outbox pgtrickle.pgt_outbox_config;
   changed int := 0;
@@ -575,6 +575,7 @@ begin
         end if;
         changes := changes + pgtrickle._outbox_judge(f.number)::int;
       elsif f.partitions or f.triggers or f.keys or f.to_row or f.missed or f.reasons <> '{}' then
+        until := coalesce(until, clock_timestamp() + interval '2 seconds');
         if clock_timestamp() > until then
           changes := changes + pgtrickle._outbox_note(f.number, format(
             'upkeep waits for its turn: %s', array_to_string(f.reasons, '; ')))::int;

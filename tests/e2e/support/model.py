@@ -395,11 +395,13 @@ class Model:
             self.figures[f"disable refused: {error.diag.sqlstate}"] += 1
 
     def _excuse(self, table, why):
-        for number, name, name_now in self.captured.rows(
-                "select o.outbox_number, o.stream_table_name, c.relname "
-                "from pgtrickle.pgt_outbox_config o "
-                "left join pg_class c on c.oid = o.stream_table_oid"):
-            if number in self.consumers and table in ("*", name, name_now):
+        # ALTER TABLE reaches the tables that inherit from the table, too.
+        for number, name, names_now in self.captured.rows(
+                "select o.outbox_number, o.stream_table_name, array(select c.relname::text "
+                "from pg_class c where c.oid = o.stream_table_oid or c.oid in (select i.inhparent "
+                "from pg_inherits i where i.inhrelid = o.stream_table_oid)) "
+                "from pgtrickle.pgt_outbox_config o"):
+            if number in self.consumers and table in ("*", name, *names_now):
                 self.consumers[number].excuse = why
 
     def _expected(self, rel, number):
