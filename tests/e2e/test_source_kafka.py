@@ -245,7 +245,8 @@ def test_nothing_is_committed_before_the_sink_has_it(db, shared_kafka, relay, to
     shared_kafka.publish(topic, numbered(100))
     with relay:
         eventually(lambda: (relay.pipeline("p") or {}).get("last_error"))
-        holds_for(lambda: shared_kafka.committed(group_of(topic), topic) == {}, 1)
+        # What may be committed is where it began.
+        holds_for(lambda: shared_kafka.committed(group_of(topic), topic) in ({}, {0: 0}), 1)
         missing.parent.mkdir(mode=0o777)
         lines = Lines(missing)
         wait_numbers(lines, range(100), 60)
