@@ -15,6 +15,8 @@ namespace {
 
 // What a statement's parameters take at most, so that a batch of large messages is cut.
 constexpr std::size_t kStatementBytes = 32u << 20;
+/// How long a lock on the table is waited for before it is said to be in the way.
+constexpr std::chrono::seconds kLook{5};
 
 std::unique_ptr<postgres::Pool> make_pool(const Options& options) {
   if (options.url.empty()) return nullptr;
@@ -79,6 +81,11 @@ Result<void> InboxSink::open(std::stop_token stop) {
   if (!lease) return fail(lease.error().in_context("opening the inbox"));
   auto target = open_target(**lease, options_, deadline, stop);
   if (!target) return fail(target.error().in_context("opening the inbox"));
+  if (!target->columns.empty()) {
+    auto taken = see_that_it_takes_rows(**lease, *target, deadline.earlier(Deadline::after(kLook)),
+                                        stop);
+    if (!taken) return fail(taken.error().in_context("opening the inbox"));
+  }
   log::debug("inbox_opened", options_.pipeline, "writing to {} at {}", target->table,
              (*lease)->endpoint());
   target_ = std::move(*target);

@@ -197,6 +197,21 @@ std::string insert_statement(const Target& target, std::string_view event_id) {
       comparable("w.id"));
 }
 
+/// A plan of an insert takes the lock that the insert takes, and does nothing else.
+Result<void> see_that_it_takes_rows(Connection& connection, const Target& target, Deadline deadline,
+                                    std::stop_token stop) {
+  const auto planned = connection.query(
+      fmt::format("explain (costs off) insert into {} default values", target.table), {}, deadline,
+      std::move(stop));
+  if (planned) return {};
+  Error error = planned.error();
+  if (error.code == "timeout") {
+    error.message = fmt::format("table {} takes no rows for now: {}", target.table, error.message);
+    error.remedy = "another session holds a lock on it (see pg_locks), or the server is busy";
+  }
+  return fail(std::move(error));
+}
+
 Result<Target> open_target(Connection& connection, const Options& options, Deadline deadline,
                            std::stop_token stop) {
   auto place = find_place(connection, options, deadline, stop);

@@ -34,6 +34,11 @@ struct Target {
 Result<Target> open_target(postgres::Connection& connection, const Options& options,
                            Deadline deadline, std::stop_token stop);
 
+/// Whether the table takes rows now: an error where it is locked against writers, or refuses us.
+/// Writes nothing and fires no trigger.
+Result<void> see_that_it_takes_rows(postgres::Connection& connection, const Target& target,
+                                    Deadline deadline, std::stop_token stop);
+
 /// The statement for a table and its columns.
 std::string insert_statement(const Target& target, std::string_view quoted_event_id);
 
