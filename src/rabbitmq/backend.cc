@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "outbox/local_position.h"
 #include "pipeline/registry.h"
 #include "rabbitmq/options.h"
 #include "rabbitmq/sink.h"
@@ -27,8 +28,11 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
   auto mapping = FieldMapping::make(values);
   if (!mapping) return fail(mapping.error());
   options->connection.pipeline = context.pipeline;
-  return std::make_unique<RabbitSource>(std::move(*options), std::move(*mapping), context.pipeline,
-                                        context.options.max_record_bytes);
+  options->id_prefix = context.options.id_prefix.value_or(context.pipeline);
+  return std::make_unique<RabbitSource>(
+      std::move(*options), std::move(*mapping), context.options.max_record_bytes,
+      std::make_unique<outbox::LocalPosition>(context.database, context.group, context.pipeline,
+                                              context.worker_id));
 }
 
 }  // namespace

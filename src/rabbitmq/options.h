@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "pipeline/key_order.h"
 #include "rabbitmq/endpoint.h"
+#include "rabbitmq/stream.h"
 
 namespace relay::rabbitmq {
 
@@ -43,6 +44,8 @@ struct SourceOptions {
   bool declare = true;
   std::string queue_type = "quorum";
   std::uint16_t prefetch = 1000;
+  StreamStart start;
+  std::string id_prefix;  ///< of ids that are made up here; may be empty
   /// Exchange and routing key of each binding.
   std::vector<std::pair<std::string, std::string>> bindings;
 };
