@@ -4,6 +4,8 @@
 #include <chrono>
 #include <utility>
 
+#include "rabbitmq/queue.h"
+
 namespace relay::rabbitmq {
 
 namespace {
@@ -12,8 +14,6 @@ constexpr std::chrono::seconds kEvery{1};
 constexpr std::chrono::seconds kAfterFailure{10};
 /// Retention deletes whole segments of a stream, seldom.
 constexpr std::chrono::seconds kFirstOffsetEvery{30};
-constexpr std::chrono::milliseconds kFirstMessage{1000};
-constexpr int kNoStop = -1;  // poll ignores it
 
 }  // namespace
 
@@ -41,27 +41,17 @@ std::optional<std::int64_t> QueueDepth::of_stream_from(std::int64_t offset) {
   const auto count = ready();
   if (!count || *count == 0) return count;
   if (SteadyClock::now() >= first_after_) {
-    first_ = first_offset();
+    first_ = ask_first();
     first_after_ = SteadyClock::now() + kFirstOffsetEvery;
   }
   if (!first_) return std::nullopt;
   return std::max<std::int64_t>(*count - std::max<std::int64_t>(offset - *first_, 0), 0);
 }
 
-std::optional<std::int64_t> QueueDepth::first_offset() {
+std::optional<std::int64_t> QueueDepth::ask_first() {
   auto connection = open_any(options_, next_endpoint_, {});
   if (!connection || !(*connection)->consume(queue_, 1, StreamOffset{})) return std::nullopt;
-  const Deadline deadline = Deadline::after(kFirstMessage);
-  while (!deadline.passed()) {
-    const auto notice = (*connection)->next_notice();
-    if (!notice) return std::nullopt;
-    if (!*notice) {
-      (*connection)->wait(false, deadline, kNoStop);
-    } else if (const auto* message = std::get_if<Delivered>(&**notice)) {
-      return message->stream_offset < 0 ? std::nullopt : std::optional(message->stream_offset);
-    }
-  }
-  return std::nullopt;
+  return first_offset(**connection);
 }
 
 }  // namespace relay::rabbitmq

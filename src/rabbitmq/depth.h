@@ -30,7 +30,7 @@ class QueueDepth {
 
  private:
   std::optional<std::int64_t> ask();
-  std::optional<std::int64_t> first_offset();
+  std::optional<std::int64_t> ask_first();
 
   const ConnectionOptions options_;
   const std::string queue_;

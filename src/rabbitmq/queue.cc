@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,6 +14,8 @@ namespace relay::rabbitmq {
 
 namespace {
 
+constexpr std::chrono::milliseconds kFirstMessage{1000};
+constexpr int kNoStop = -1;  // poll ignores it
 constexpr std::string_view kLimitRemedy =
     "beyond it RabbitMQ drops the message, or sends it to the queue's dead-letter exchange if it "
     "has one. Make the queue with x-delivery-limit = -1 (RabbitMQ 4) or without a limit (before), "
@@ -34,7 +37,7 @@ Result<FoundQueue> make_queue(const SourceOptions& options, std::size_t& next_en
   const QueueType type = options.queue_type == "stream"   ? QueueType::stream
                          : options.queue_type == "quorum" ? QueueType::quorum
                                                           : QueueType::classic;
-  return FoundQueue{type, 0, true};
+  return FoundQueue{type, 0, true, {}};
 }
 
 Result<QueueType> find_type(Connection& connection, const std::string& queue) {
@@ -63,6 +66,20 @@ std::optional<bool> has_no_limit(const SourceOptions& options, Connection& conne
 
 }  // namespace
 
+std::optional<std::int64_t> first_offset(Connection& connection) {
+  const Deadline deadline = Deadline::after(kFirstMessage);
+  while (true) {
+    const auto notice = connection.next_notice();
+    if (!notice) return std::nullopt;
+    if (!*notice) {
+      if (deadline.passed()) return std::nullopt;
+      connection.wait(false, deadline, kNoStop);
+    } else if (const auto* message = std::get_if<Delivered>(&**notice)) {
+      return message->stream_offset < 0 ? std::nullopt : std::optional(message->stream_offset);
+    }
+  }
+}
+
 QueueType type_in_refusal(std::string_view message) {
   // The name of the queue, which may say anything, comes before it.
   constexpr std::string_view kBefore = " of queue type ";
@@ -85,7 +102,9 @@ Result<FoundQueue> find_queue(const SourceOptions& options, bool declare,
   }
   const auto type = find_type(**connection, options.queue);
   if (!type) return fail(type.error());
-  return FoundQueue{*type, **count, false};
+  FoundQueue found{*type, **count, false, {}};
+  if (found.type == QueueType::stream) found.first = first_offset(**connection);
+  return found;
 }
 
 void warn_of_limit(const SourceOptions& options, std::size_t& next_endpoint, std::stop_token stop) {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <stop_token>
 #include <string_view>
 
@@ -23,9 +24,14 @@ QueueType type_in_refusal(std::string_view message);
 
 struct FoundQueue {
   QueueType type = QueueType::unknown;
-  std::int64_t count = 0;  ///< messages that are ready, or that a stream has
-  bool declared = false;   ///< it was made just now
+  std::int64_t count = 0;             ///< messages that are ready, or that a stream has
+  bool declared = false;              ///< it was made just now
+  std::optional<std::int64_t> first;  ///< offset of the first message of a stream, where known
 };
+
+/// The offset of the first message that a consumer of this connection, which began at the beginning
+/// of a stream, is handed. Null: none came within a moment.
+std::optional<std::int64_t> first_offset(Connection& connection);
 
 /// Finds the queue of a source, and makes it where it is absent and `declare` says so. One that is
 /// there is taken as it is, of whatever type, and nothing is changed. Its type is found out by

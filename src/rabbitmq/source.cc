@@ -20,6 +20,8 @@ constexpr std::chrono::milliseconds kPatience{5000};  // for a socket that takes
 constexpr int kNoStop = -1;                           // poll ignores it
 /// Of the first message of a stream, which was settled before. Brokers count messages every 5 s.
 constexpr std::chrono::seconds kProof{10};
+/// So long it holds that the broker had nothing more.
+constexpr std::chrono::seconds kFresh{2};
 /// A quorum queue that counts so many earlier deliveries of a message is worth a warning.
 constexpr std::int64_t kManyDeliveries = 2;
 
@@ -111,7 +113,10 @@ Result<RecordBatch> RabbitSource::read(const ReadLimits& limits, Deadline deadli
     if (auto ready = ensure_consumer(stop); !ready) return fail(ready.error());
     auto batch = take(limits, stop);
     if (!batch || !batch->empty()) return batch;
-    if (deadline.passed() || stop.stop_requested()) return batch;
+    if (deadline.passed() || stop.stop_requested()) {
+      nothing_at_ = SteadyClock::now();
+      return batch;
+    }
     if (!is_broken()) connection_->wait(false, deadline, stopped.fd());
   }
 }
@@ -148,8 +153,9 @@ Result<void> RabbitSource::grow_window() {
   window_ = wanted;
   if (!is_stream()) return connection_->consume(options_.queue, wanted);
   proof_due_ = SteadyClock::now() + kProof;
-  return connection_->consume(options_.queue, wanted,
-                              place_.attach(position_->settled(), options_.start, queue_.count));
+  return connection_->consume(
+      options_.queue, wanted,
+      place_.attach(position_->settled(), options_.start, {queue_.count, queue_.first}));
 }
 
 /// What the broker has handed out; never waits.
@@ -205,8 +211,8 @@ Result<void> RabbitSource::take_of_stream(RecordBatch& batch, const Delivered& m
       return position_->rewind(made_again_after(position_->settled()), std::move(stop));
     case StreamPlace::Sight::truncated:
       log::warn("stream_truncated", options_.connection.pipeline,
-                "the stream '{}' has deleted {} messages before they were read: its retention is "
-                "too short for the time that reading stood still",
+                "the stream '{}' has deleted up to {} messages before they were read: its "
+                "retention is too short for the time that reading stood still",
                 options_.queue, place_.missing());
       break;
     case StreamPlace::Sight::wanted:
@@ -282,6 +288,10 @@ std::optional<std::int64_t> RabbitSource::lag() {
   {
     const std::lock_guard lock(mutex_);
     if (!connection_ || broken_) return std::nullopt;
+    // A broker counts entries of its own among the messages of a stream.
+    const bool all_read = SteadyClock::now() - nothing_at_ < kFresh && window_ > 0 &&
+                          !place_.waits_for_proof() && tags_.size() == 0;
+    if (is_stream() && all_read) return 0;
   }
   if (is_stream()) {
     const auto next = next_offset(position_->settled(), options_.start);

@@ -75,6 +75,7 @@ class RabbitSource : public Source {
   FoundQueue queue_;
   QueueDepth depth_;
   SteadyClock::time_point proof_due_{};
+  SteadyClock::time_point nothing_at_{};  // `read` waited, and the broker had nothing
 
   std::mutex mutex_;                        // of what follows
   std::unique_ptr<Connection> connection_;  // only the reader's thread replaces it

@@ -84,20 +84,22 @@ std::optional<std::int64_t> next_offset(const Position& settled, const StreamSta
 }
 
 StreamOffset StreamPlace::attach(const Position& settled, const StreamStart& start,
-                                 std::int64_t count) {
+                                 const Extent& extent) {
   open_.clear();
   generation_ = settled.row;
-  count_ = count;
-  from_first_ = false;
+  count_ = extent.count;
   expected_ = settled;
+  const bool doubted = std::exchange(doubted_, false);
+  const std::int64_t first = extent.first.value_or(0);
   if (settled.id > 0) {
-    from_first_ = doubted_ && count < settled.id;
-    doubted_ = false;
-    if (from_first_) return {};
-    return {StreamOffset::Kind::offset, settled.id - 1};
+    from_first_ = first >= settled.id || (doubted && count_ < settled.id);
+    return from_first_ ? StreamOffset{} : StreamOffset{StreamOffset::Kind::offset, settled.id - 1};
   }
   expected_.id = 0;
-  return beginning(settled, start);
+  from_first_ = false;
+  const StreamOffset from = beginning(settled, start);
+  const bool deleted = from.kind == StreamOffset::Kind::offset && from.value < first;
+  return deleted ? StreamOffset{} : from;
 }
 
 StreamPlace::Sight StreamPlace::see(std::int64_t offset, const std::string& mark) {

@@ -51,12 +51,16 @@ class StreamPlace {
     look_again,  ///< the proof is to be looked for once more
   };
 
-  /// A consumer begins, with nothing unsettled. `count`: how many messages the stream has, as the
-  /// broker counts.
-  StreamOffset attach(const Position& settled, const StreamStart& start, std::int64_t count);
+  /// What the broker says of the stream that is there.
+  struct Extent {
+    std::int64_t count = 0;             ///< messages, as it counts
+    std::optional<std::int64_t> first;  ///< offset of the first message, where known
+  };
+  /// A consumer begins, with nothing unsettled. It never begins before the first message.
+  StreamOffset attach(const Position& settled, const StreamStart& start, const Extent& extent);
   /// What arrived.
   Sight see(std::int64_t offset, const std::string& mark);
-  /// How many messages were deleted before they were read, after `truncated`.
+  /// How many messages, at most, were deleted before they were read, after `truncated`.
   std::int64_t missing() const { return missing_; }
   /// No proof has arrived yet.
   bool waits_for_proof() const { return expected_.id > 0 && !from_first_; }

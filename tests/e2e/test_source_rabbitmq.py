@@ -365,20 +365,20 @@ def test_another_relay_goes_on_where_the_stream_is_settled(db, server, stream, l
 
 def test_messages_that_a_stream_deleted_unread_are_said(db, server, relay, lines):
     stream = f"stream{next(_numbers)}"
-    server.queue(stream, "stream", **{"x-max-length-bytes": 4000,
-                                      "x-stream-max-segment-size-bytes": 1000})
+    server.queue(stream, "stream", **{"x-max-length-bytes": 50_000,
+                                      "x-stream-max-segment-size-bytes": 20_000})
     set_pipeline(db, "p", server, stream, lines.path)
     publish(server, "", 0, key=stream)
     with relay:
         wait_bodies(relay, lines, [0])
     for number in range(1, 40):  # each in a chunk of its own
-        publish(server, "", f"{number:0500}", key=stream, ids=False)
+        publish(server, "", f"{number:04000}", key=stream, ids=False)
     with relay:
-        eventually(lambda: len(lines.messages()) > 1 and bodies(lines)[-1] == f"{39:0500}",
+        eventually(lambda: len(lines.messages()) > 1 and int(bodies(lines)[-1]) == 39,
                    20 * SLOW_FACTOR, message=relay.log)
         missing = int(bodies(lines)[1]) - 1
         assert missing > 0
-        assert f"has deleted {missing} messages" in relay.log()
+        assert re.search(r"has deleted up to \d+ messages", relay.log())
 
 
 def test_a_stream_that_is_deleted_is_not_replaced_by_a_queue(db, server, stream, relay, lines):

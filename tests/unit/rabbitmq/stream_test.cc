@@ -34,22 +34,22 @@ TEST(StreamStart, IsAWordAnOffsetOrATime) {
 
 TEST(StreamPlace, BeginsAtTheStartWhereNothingIsSettled) {
   StreamPlace place;
-  EXPECT_EQ(place.attach({}, start("first"), 5), StreamOffset{});
-  EXPECT_EQ(place.attach({}, start("3"), 5), (StreamOffset{Kind::offset, 3}));
-  EXPECT_EQ(place.attach({-1000, 0, {}}, start("next"), 5), (StreamOffset{Kind::time, 1000}));
+  EXPECT_EQ(place.attach({}, start("first"), {5, {}}), StreamOffset{});
+  EXPECT_EQ(place.attach({}, start("3"), {5, {}}), (StreamOffset{Kind::offset, 3}));
+  EXPECT_EQ(place.attach({-1000, 0, {}}, start("next"), {5, {}}), (StreamOffset{Kind::time, 1000}));
   EXPECT_FALSE(place.waits_for_proof());
   EXPECT_EQ(place.see(4, kMark), Sight::wanted);
 }
 
 TEST(StreamPlace, AStreamThatWasMadeAgainIsReadFromItsBeginning) {
   StreamPlace place;
-  EXPECT_EQ(place.attach(made_again_after({9, 0, kMark}), start("3"), 5), StreamOffset{});
+  EXPECT_EQ(place.attach(made_again_after({9, 0, kMark}), start("3"), {5, {}}), StreamOffset{});
 }
 
 TEST(StreamPlace, TheLastSettledMessageIsTheProof) {
   StreamPlace place;
   const Position settled{10, 0, kMark};
-  EXPECT_EQ(place.attach(settled, start("first"), 15), (StreamOffset{Kind::offset, 9}));
+  EXPECT_EQ(place.attach(settled, start("first"), {15, {}}), (StreamOffset{Kind::offset, 9}));
   EXPECT_TRUE(place.waits_for_proof());
   EXPECT_EQ(place.see(9, kMark), Sight::settled);
   EXPECT_FALSE(place.waits_for_proof());
@@ -59,29 +59,41 @@ TEST(StreamPlace, TheLastSettledMessageIsTheProof) {
 TEST(StreamPlace, AnotherMessageThereOrASmallerOffsetIsAnotherStream) {
   StreamPlace place;
   const Position settled{10, 0, kMark};
-  place.attach(settled, start("first"), 15);
+  place.attach(settled, start("first"), {15, {}});
   EXPECT_EQ(place.see(9, kOther), Sight::made_again);
-  place.attach(settled, start("first"), 3);
+  place.attach(settled, start("first"), {3, {}});
   EXPECT_EQ(place.see(3, kMark), Sight::made_again);
 }
 
 TEST(StreamPlace, RetentionMayHavePassed) {
   StreamPlace place;
   const Position settled{10, 0, kMark};
-  place.attach(settled, start("first"), 15);
+  place.attach(settled, start("first"), {15, {}});
   EXPECT_EQ(place.see(10, kOther), Sight::wanted) << "only the settled one is gone";
-  place.attach(settled, start("first"), 15);
+  place.attach(settled, start("first"), {15, {}});
   EXPECT_EQ(place.see(13, kOther), Sight::truncated);
   EXPECT_EQ(place.missing(), 3);
   EXPECT_EQ(place.see(14, kOther), Sight::wanted);
 }
 
+TEST(StreamPlace, WhatIsDeletedIsNotAskedFor) {
+  StreamPlace place;
+  EXPECT_EQ(place.attach({}, start("3"), {5, 7}), StreamOffset{});
+  EXPECT_EQ(place.attach({}, start("3"), {5, 3}), (StreamOffset{Kind::offset, 3}));
+  const Position settled{10, 0, kMark};
+  EXPECT_EQ(place.attach(settled, start("first"), {5, 9}), (StreamOffset{Kind::offset, 9}));
+  EXPECT_EQ(place.attach(settled, start("first"), {5, 10}), StreamOffset{});
+  EXPECT_EQ(place.see(10, kOther), Sight::wanted);
+  EXPECT_EQ(place.attach(settled, start("first"), {5, 12}), StreamOffset{});
+  EXPECT_EQ(place.see(12, kOther), Sight::truncated);
+}
+
 TEST(StreamPlace, WithoutAProofAShorterStreamIsLookedAtFromItsBeginning) {
   StreamPlace place;
   const Position settled{10, 0, kMark};
-  place.attach(settled, start("first"), 3);
+  place.attach(settled, start("first"), {3, {}});
   place.doubt();
-  EXPECT_EQ(place.attach(settled, start("first"), 3), StreamOffset{});
+  EXPECT_EQ(place.attach(settled, start("first"), {3, {}}), StreamOffset{});
   EXPECT_FALSE(place.waits_for_proof()) << "it is not doubted for ever";
   EXPECT_EQ(place.see(0, kOther), Sight::made_again);
 }
@@ -89,18 +101,18 @@ TEST(StreamPlace, WithoutAProofAShorterStreamIsLookedAtFromItsBeginning) {
 TEST(StreamPlace, ABrokerThatIsOnlySlowIsNotDoubted) {
   StreamPlace place;
   const Position settled{10, 0, kMark};
-  place.attach(settled, start("first"), 15);
+  place.attach(settled, start("first"), {15, {}});
   place.doubt();
-  EXPECT_EQ(place.attach(settled, start("first"), 15), (StreamOffset{Kind::offset, 9}));
+  EXPECT_EQ(place.attach(settled, start("first"), {15, {}}), (StreamOffset{Kind::offset, 9}));
   // Retention has deleted the first 8: the two that are left reach to the settled one.
   place.doubt();
-  EXPECT_EQ(place.attach(settled, start("first"), 2), StreamOffset{});
+  EXPECT_EQ(place.attach(settled, start("first"), {2, {}}), StreamOffset{});
   EXPECT_EQ(place.see(8, kOther), Sight::look_again);
 }
 
 TEST(StreamPlace, ThePositionIsBehindTheLastSettledMessage) {
   StreamPlace place;
-  place.attach({0, 2, {}}, start("first"), 15);
+  place.attach({0, 2, {}}, start("first"), {15, {}});
   place.add(1, 5, kMark);
   place.add(2, 7, kOther);  // offsets of a stream may have gaps
   EXPECT_EQ(place.settle(0), std::nullopt);
