@@ -35,16 +35,16 @@ Result<bool> LocalPosition::exists(const std::string& incarnation, std::stop_tok
   return !found->empty();
 }
 
-Result<Ownership> LocalPosition::claim(const std::string& incarnation,
-                                               const Start& start, std::stop_token stop) {
+Result<Ownership> LocalPosition::claim(const std::string& incarnation, const Start& start,
+                                       std::stop_token stop) {
   if (!database_) return no_database();
   const Deadline deadline = Deadline::after(kTimeout);
   auto lease = database_->borrow(deadline, stop);
   if (!lease) return fail(lease.error());
   OutboxInfo table;
   table.incarnation = incarnation;
-  auto owned = claim_position(**lease, table, {group_, pipeline_}, worker_, start, {},
-                                      deadline, std::move(stop));
+  auto owned = claim_position(**lease, table, {group_, pipeline_}, worker_, start, {}, deadline,
+                              std::move(stop));
   if (!owned) return fail(owned.error());
   const std::lock_guard lock(mutex_);
   incarnation_ = incarnation;
@@ -64,8 +64,8 @@ Result<bool> LocalPosition::restart_if_allowed(std::stop_token stop) {
   OutboxInfo table;
   const std::lock_guard lock(mutex_);
   table.incarnation = incarnation_;
-  auto set = rewind_position(**lease, table, {group_, pipeline_}, token_, {}, false,
-                                     deadline, std::move(stop));
+  auto set = rewind_position(**lease, table, {group_, pipeline_}, token_, {}, false, deadline,
+                             std::move(stop));
   if (!set) return fail(set.error());
   settled_ = {};
   return true;

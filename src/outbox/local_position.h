@@ -14,9 +14,9 @@
 namespace relay::outbox {
 
 /// How far a source that is not an outbox of the relay's own database is settled, kept in that
-/// database. Taking it fences whoever had it. Written at most every 50 ms: the same position again writes what is due. A
-/// position that was not written costs a second delivery. Any thread; `settle` and `flush` one at a
-/// time.
+/// database. Taking it fences whoever had it. Written at most every 50 ms: the same position again
+/// writes what is due. A position that was not written costs a second delivery. Any thread;
+/// `settle` and `flush` one at a time.
 class LocalPosition {
  public:
   LocalPosition(postgres::Pool* database, std::string group, std::string pipeline,
@@ -30,8 +30,7 @@ class LocalPosition {
   Result<bool> exists(const std::string& incarnation, std::stop_token stop);
   /// Takes ownership. `start` may only be left out of where there is a position; it is an error
   /// otherwise.
-  Result<Ownership> claim(const std::string& incarnation, const Start& start,
-                                  std::stop_token stop);
+  Result<Ownership> claim(const std::string& incarnation, const Start& start, std::stop_token stop);
   /// Sets it to any place, even back.
   Result<void> rewind(const Position& position, std::stop_token stop);
   /// Sets it back to the beginning, if the operator said that what is lost is lost.
