@@ -18,6 +18,9 @@ namespace {
 using postgres::Connection;
 using postgres::Param;
 
+/// How long a lock on the table is waited for before it is said to be in the way.
+constexpr std::chrono::seconds kLockWait{5};
+
 /// Where the table is, and which column of it holds what, as far as the catalog knows.
 struct Place {
   std::string schema;
@@ -95,13 +98,21 @@ Result<std::optional<Place>> find_place(Connection& connection, const Options& o
               "run `pgtrickle-relay init` against that database, or name a table that is there");
 }
 
-/// Plans the statement for nothing: PostgreSQL says what else it would refuse every row for.
+/// Plans the statement for nothing, which takes the lock that it takes: PostgreSQL says what else
+/// it would refuse every row for, or a lock on the table is seen to be in the way.
 Result<void> plan_insert(Connection& connection, const Target& target, Deadline deadline,
                          std::stop_token stop) {
   const std::vector<std::string_view> none(target.columns.size());
   const auto planned =
-      connection.query_binary("explain " + target.insert, none, deadline, std::move(stop));
+      connection.query_binary("explain " + target.insert, none,
+                              deadline.earlier(Deadline::after(kLockWait)), std::move(stop));
   if (planned) return {};
+  if (planned.error().code == "timeout") {
+    return fail(
+        ErrorClass::transient, "timeout",
+        fmt::format("table {} takes no rows for now: {}", target.table, planned.error().message),
+        "another session holds a lock on it (see pg_locks), or the server is busy");
+  }
   if (planned.error().error_class != ErrorClass::misconfigured) return fail(planned.error());
   Error error = planned.error().in_context(fmt::format("table {} takes no messages", target.table));
   // The server's own hints (INSTEAD OF triggers) do not help: ON CONFLICT needs a table's index.

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "outbox/horizon.h"
+#include "outbox/local_position.h"
 #include "outbox/skip_set.h"
-#include "pg_outbox/local_position.h"
 #include "pg_outbox/options.h"
 #include "pg_outbox/table_info.h"
 #include "pipeline/registry.h"
@@ -49,7 +49,7 @@ class TableSource final : public Source {
   const Options options_;
   const BackendContext context_;
   postgres::Pool pool_;
-  LocalPosition position_;
+  outbox::LocalPosition position_;
   std::optional<TableInfo> table_;
   outbox::Horizon horizon_;
   outbox::SkipSet skipped_;        // numbers that are not delivered

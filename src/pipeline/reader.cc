@@ -101,7 +101,11 @@ void Pipeline::read_loop(std::stop_token stop) {
 
 /// False: the pipeline is to stop.
 bool Pipeline::wait_for_room(std::stop_token stop) {
-  const auto ready = [this] { return stopping_ || (!paused_ && !halted_ && queue_.has_room()); };
+  const bool needs_sink = source_->reads_for_open_sink_only();
+  const auto ready = [&] {
+    return stopping_ ||
+           (!paused_ && !halted_ && queue_.has_room() && (sink_open_ || !needs_sink));
+  };
   std::unique_lock lock(mutex_);
   // A backlog grows while its sink is slow.
   while (!changed_.wait_until(lock, stop, lag_due_, ready) && !stop.stop_requested()) {

@@ -90,6 +90,7 @@ bool Pipeline::open_sink(std::stop_token stop) {
         const std::lock_guard lock(mutex_);
         sink_open_ = true;
       }
+      changed_.notify_all();
       // What a delivery has failed by, the next one shows to be gone.
       if (pause.attempts() > 0) clear_trouble(Side::sender, kSinkTrouble);
       return true;

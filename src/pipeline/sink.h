@@ -22,7 +22,8 @@ class Sink {
   /// drops what it, or a library, still queues. All that was not answered is `unknown`.
   void send_under(Lease& lease) { lease_ = &lease; }
 
-  /// Connects. Transient: the broker is away. Misconfigured: it refuses us, or a stream is missing.
+  /// Connects, and sees that it could write now. Transient: the broker is away, or what is written
+  /// to is locked. Misconfigured: it refuses us, or a stream is missing.
   virtual Result<void> open(std::stop_token) = 0;
 
   /// Sends the messages, in order for each key, and returns one outcome a message, in their order.

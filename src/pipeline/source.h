@@ -57,6 +57,11 @@ class Source {
   /// of work. Reader thread.
   virtual bool more_to_come() const { return false; }
 
+  /// True where reading costs a record something that may not be spent in vain: a broker counts how
+  /// often it handed a message out, and drops one that came too often. `read` is then called only
+  /// while the sink is open.
+  virtual bool reads_for_open_sink_only() const { return false; }
+
   /// Writes what `acknowledge` has left due, within a moment, and lets go of what it holds.
   virtual void close() = 0;
 

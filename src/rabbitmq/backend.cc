@@ -1,5 +1,6 @@
 #include <memory>
 
+#include "outbox/local_position.h"
 #include "pipeline/registry.h"
 #include "rabbitmq/options.h"
 #include "rabbitmq/sink.h"
@@ -28,8 +29,10 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
   if (!mapping) return fail(mapping.error());
   options->connection.pipeline = context.pipeline;
   EventRules rules{context.id_scope(), context.options.max_record_bytes};
-  return std::make_unique<RabbitSource>(std::move(*options), std::move(rules), std::move(*mapping),
-                                        context.pipeline);
+  return std::make_unique<RabbitSource>(
+      std::move(*options), std::move(rules), std::move(*mapping),
+      std::make_unique<outbox::LocalPosition>(context.database, context.group, context.pipeline,
+                                              context.worker_id));
 }
 
 }  // namespace

@@ -50,6 +50,33 @@ amqp_table_entry_t text_entry(std::string_view name, std::string_view value) {
   return entry;
 }
 
+amqp_table_entry_t offset_entry(const StreamOffset& from) {
+  if (from.kind == StreamOffset::Kind::first) return text_entry("x-stream-offset", "first");
+  amqp_table_entry_t entry{};
+  entry.key = bytes("x-stream-offset");
+  if (from.kind == StreamOffset::Kind::time) {
+    entry.value.kind = AMQP_FIELD_KIND_TIMESTAMP;
+    entry.value.value.u64 = static_cast<std::uint64_t>(from.value);
+  } else {
+    entry.value.kind = AMQP_FIELD_KIND_I64;
+    entry.value.value.i64 = from.value;
+  }
+  return entry;
+}
+
+/// A text among the properties by which a broker introduces itself.
+std::string_view text_of(const amqp_table_t& table, std::string_view name) {
+  for (int i = 0; i < table.num_entries; ++i) {
+    const amqp_table_entry_t& entry = table.entries[i];
+    const bool found =
+        std::string_view(static_cast<const char*>(entry.key.bytes), entry.key.len) == name;
+    if (!found || entry.value.kind != AMQP_FIELD_KIND_UTF8) continue;
+    const amqp_bytes_t& value = entry.value.value.bytes;
+    return {static_cast<const char*>(value.bytes), value.len};
+  }
+  return {};
+}
+
 amqp_table_entry_t yes_entry(std::string_view name) {
   amqp_table_entry_t entry{};
   entry.key = bytes(name);
@@ -124,6 +151,9 @@ Result<void> Connection::connect(const ConnectionOptions& options, const Endpoin
   amqp_set_rpc_timeout(state_->library, &patience);
   set_up_socket(socket(), options.operation_timeout);
   if (auto in = log_in(options, endpoint); !in) return in;
+  if (const amqp_table_t* const said = amqp_get_server_properties(state_->library)) {
+    version_ = parse_version(text_of(*said, "product"), text_of(*said, "version"));
+  }
   amqp_channel_open(state_->library, kChannel);
   set_up_socket(socket(), options.ack_timeout);
   return answer_of_last_call("opening a channel");
@@ -188,17 +218,23 @@ Result<void> Connection::end_with(Lease& lease) {
   return {};
 }
 
-Result<bool> Connection::has_queue(const std::string& name) {
-  amqp_queue_declare(state_->library, kChannel, bytes(name), 1, 1, 0, 0, amqp_empty_table);
+Result<std::optional<std::uint32_t>> Connection::count_ready(const std::string& name) {
+  const amqp_queue_declare_ok_t* const found =
+      amqp_queue_declare(state_->library, kChannel, bytes(name), 1, 1, 0, 0, amqp_empty_table);
   auto answer = answer_of_last_call(fmt::format("looking for the queue '{}'", name));
-  if (answer) return true;
-  if (answer.error().code == "not_found") return false;
+  if (answer) return std::optional(found->message_count);
+  if (answer.error().code == "not_found") return std::optional<std::uint32_t>();
   return fail(answer.error());
 }
 
 Result<void> Connection::declare_queue(const std::string& name, const std::string& type) {
-  amqp_table_entry_t arguments[] = {text_entry("x-queue-type", type)};
-  amqp_queue_declare(state_->library, kChannel, bytes(name), 0, 1, 0, 0, {1, arguments});
+  amqp_table_entry_t no_limit{};
+  no_limit.key = bytes("x-delivery-limit");
+  no_limit.value.kind = AMQP_FIELD_KIND_I32;
+  no_limit.value.value.i32 = -1;
+  amqp_table_entry_t arguments[] = {text_entry("x-queue-type", type), no_limit};
+  const int count = type == "quorum" && version_.limits_deliveries() ? 2 : 1;
+  amqp_queue_declare(state_->library, kChannel, bytes(name), 0, 1, 0, 0, {count, arguments});
   return answer_of_last_call(fmt::format("declaring the queue '{}'", name));
 }
 
@@ -210,12 +246,23 @@ Result<void> Connection::bind_queue(const std::string& name, const std::string& 
       fmt::format("binding the queue '{}' to the exchange '{}'", name, exchange));
 }
 
-Result<void> Connection::consume(const std::string& queue, std::uint16_t prefetch) {
+Result<void> Connection::consume(const std::string& queue, std::uint16_t prefetch,
+                                 const std::optional<StreamOffset>& from) {
+  if (!consumer_.empty()) {
+    amqp_basic_cancel(state_->library, kChannel, bytes(consumer_));
+    if (auto ended = answer_of_last_call("ending a consumer"); !ended) return ended;
+    consumer_.clear();
+  }
   amqp_basic_qos(state_->library, kChannel, 0, prefetch, 0);
   if (auto set = answer_of_last_call("setting the prefetch count"); !set) return set;
-  amqp_basic_consume(state_->library, kChannel, bytes(queue), amqp_empty_bytes, 0, 0, 0,
-                     amqp_empty_table);
-  return answer_of_last_call(fmt::format("consuming the queue '{}'", queue));
+  amqp_table_entry_t offset = from ? offset_entry(*from) : amqp_table_entry_t{};
+  const amqp_table_t arguments = {from ? 1 : 0, &offset};
+  const amqp_basic_consume_ok_t* const begun = amqp_basic_consume(
+      state_->library, kChannel, bytes(queue), amqp_empty_bytes, 0, 0, 0, arguments);
+  auto answer = answer_of_last_call(fmt::format("consuming the queue '{}'", queue));
+  if (!answer) return answer;
+  consumer_.assign(static_cast<const char*>(begun->consumer_tag.bytes), begun->consumer_tag.len);
+  return {};
 }
 
 Result<void> Connection::acknowledge_up_to(std::uint64_t tag) {

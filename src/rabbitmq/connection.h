@@ -14,6 +14,8 @@
 #include "core/message.h"
 #include "rabbitmq/notice.h"
 #include "rabbitmq/options.h"
+#include "rabbitmq/stream.h"
+#include "rabbitmq/version.h"
 
 namespace relay::rabbitmq {
 
@@ -39,13 +41,18 @@ class Connection {
   /// From now on each publish is confirmed.
   Result<void> want_confirms();
 
-  /// Whether there is such a queue. Only then is the connection of use afterwards.
-  Result<bool> has_queue(const std::string& name);
+  /// How many messages are ready in a queue, or how many a stream has; null: there is no such
+  /// queue, and the connection is of no use afterwards.
+  Result<std::optional<std::uint32_t>> count_ready(const std::string& name);
+  /// Makes a durable queue, where a quorum queue has no limit of deliveries; or sees that there is
+  /// one with these properties.
   Result<void> declare_queue(const std::string& name, const std::string& type);
   Result<void> bind_queue(const std::string& name, const std::string& exchange,
                           const std::string& key);
-  /// From now on messages of the queue are notices, at most `prefetch` that are not acknowledged.
-  Result<void> consume(const std::string& queue, std::uint16_t prefetch);
+  /// From now on messages of the queue are notices, at most `prefetch` that are not acknowledged;
+  /// of a stream from a place on. An earlier consumer of this connection ends.
+  Result<void> consume(const std::string& queue, std::uint16_t prefetch,
+                       const std::optional<StreamOffset>& from = {});
   /// Acknowledges all messages up to the one with this tag.
   Result<void> acknowledge_up_to(std::uint64_t tag);
 
@@ -76,6 +83,7 @@ class Connection {
   /// The broker takes no messages for now (it lacks memory or disk): why, or empty.
   const std::string& blocked() const { return blocked_; }
   const std::string& address() const { return address_; }
+  const ServerVersion& version() const { return version_; }
   int socket() const;
   /// Ends it without a farewell: the broker does not listen, or nobody may wait.
   void abandon() { broken_ = true; }
@@ -92,6 +100,8 @@ class Connection {
 
   const std::string address_;
   std::unique_ptr<State> state_;
+  ServerVersion version_;
+  std::string consumer_;  // its tag; empty: none
   std::string blocked_;
   bool broken_ = false;
   std::unique_ptr<SocketCutter> cutter_;

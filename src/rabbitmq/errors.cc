@@ -54,6 +54,12 @@ Error closed_by_broker(int code, std::string_view text, std::string_view doing,
                        std::string_view address) {
   const auto message =
       fmt::format("{}: RabbitMQ at {} says {}", doing, address, text.substr(0, 400));
+  if (code == AMQP_PRECONDITION_FAILED &&
+      text.find("delivery acknowledgement") != std::string_view::npos) {
+    return make(ErrorClass::transient, "consumer_timeout", message,
+                "see why the sink took nothing for longer than the broker's consumer_timeout; the "
+                "messages come again");
+  }
   const auto known = std::ranges::find(kKnown, code, &Known::code);
   if (known == kKnown.end()) {
     return make(ErrorClass::transient, "closed_by_broker", message,

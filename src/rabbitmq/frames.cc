@@ -59,6 +59,10 @@ std::optional<std::string> as_text(const amqp_field_value_t& value) {
   }
 }
 
+std::int64_t whole_number(const amqp_field_value_t& value, std::int64_t otherwise) {
+  return value.kind == AMQP_FIELD_KIND_I64 ? value.value.i64 : otherwise;
+}
+
 void read_properties(const amqp_basic_properties_t& from, Delivered& to) {
   if ((from._flags & AMQP_BASIC_MESSAGE_ID_FLAG) != 0) to.message_id = text(from.message_id);
   if ((from._flags & AMQP_BASIC_CONTENT_TYPE_FLAG) != 0) to.content_type = text(from.content_type);
@@ -69,6 +73,8 @@ void read_properties(const amqp_basic_properties_t& from, Delivered& to) {
   for (int i = 0; i < from.headers.num_entries; ++i) {
     const amqp_table_entry_t& entry = from.headers.entries[i];
     if (auto value = as_text(entry.value)) to.headers.emplace_back(text(entry.key), *value);
+    if (view(entry.key) == "x-stream-offset") to.stream_offset = whole_number(entry.value, -1);
+    if (view(entry.key) == "x-delivery-count") to.delivery_count = whole_number(entry.value, 0);
   }
 }
 

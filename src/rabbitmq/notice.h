@@ -39,7 +39,9 @@ struct Delivered {
   std::string routing_key;
   std::string message_id;
   std::string content_type;
-  std::int64_t timestamp = 0;                                ///< seconds since 1970; 0: none
+  std::int64_t timestamp = 0;       ///< seconds since 1970; 0: none
+  std::int64_t stream_offset = -1;  ///< in its stream; -1: it comes from a queue
+  std::int64_t delivery_count = 0;  ///< how often a quorum queue counts that it came before
   std::vector<std::pair<std::string, std::string>> headers;  ///< as text
   std::string body;
 };

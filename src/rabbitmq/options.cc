@@ -99,13 +99,17 @@ constexpr std::array kOwnSourceFields = {
           .type = FieldType::choice,
           .default_text = "quorum",
           .meaning = "type of the queue that declare makes",
-          .choices = "quorum,classic"},
+          .choices = "quorum,classic,stream"},
     Field{.name = "prefetch",
           .type = FieldType::integer,
           .default_text = "1000",
           .meaning = "messages that the broker hands out before earlier ones are acknowledged",
           .min = 1,
           .max = 65535},
+    Field{.name = "start",
+          .default_text = "first",
+          .meaning = "where a stream is begun that was not read before: first, next (what is "
+                     "published from now on), an offset, or a time like 2026-01-31T12:00:00Z"},
     Field{.name = "bind",
           .type = FieldType::map,
           .meaning = "bindings to make: an object of exchanges, each with its routing keys, "
@@ -192,6 +196,9 @@ Result<SourceOptions> parse_source_options(const config::Values& values) {
   options.declare = values.boolean("declare");
   options.queue_type = values.text("queue_type");
   options.prefetch = static_cast<std::uint16_t>(values.integer("prefetch"));
+  const auto start = parse_stream_start(values.text("start"));
+  if (!start) return fail(start.error());
+  options.start = *start;
   for (const auto& [exchange, keys] : values.map("bind")) add_bindings(exchange, keys, options);
   if (options.queue.empty() || options.queue.size() > kLongestName) {
     return fail(

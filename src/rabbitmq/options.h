@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "pipeline/key_order.h"
 #include "rabbitmq/endpoint.h"
+#include "rabbitmq/stream.h"
 
 namespace relay::rabbitmq {
 
@@ -43,6 +44,7 @@ struct SourceOptions {
   bool declare = true;
   std::string queue_type = "quorum";
   std::uint16_t prefetch = 1000;
+  StreamStart start;
   /// Exchange and routing key of each binding.
   std::vector<std::pair<std::string, std::string>> bindings;
 };

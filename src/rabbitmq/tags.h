@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -15,6 +16,8 @@ class Tags {
   /// Everything up to this record is settled: the tag up to which the broker may be told so. Null:
   /// none of the connection that is there now.
   std::optional<std::uint64_t> settle(std::int64_t record);
+  /// How many records are not settled.
+  std::size_t size() const { return open_.size(); }
   /// The connection is gone: what was not settled will come again, with other tags.
   void forget();
 

@@ -11,12 +11,12 @@
 #include "outbox/positions.h"
 #include "postgres/pool.h"
 
-namespace relay::pg_outbox {
+namespace relay::outbox {
 
-/// How far a table of another database is settled, kept in the relay's own. Taking it fences
-/// whoever had it. Written at most every 50 ms: the same position again writes what is due. A
-/// position that was not written costs a second delivery. Any thread; `settle` and `flush` one at a
-/// time.
+/// How far a source that is not an outbox of the relay's own database is settled, kept in that
+/// database. Taking it fences whoever had it. Written at most every 50 ms: the same position again
+/// writes what is due. A position that was not written costs a second delivery. Any thread;
+/// `settle` and `flush` one at a time.
 class LocalPosition {
  public:
   LocalPosition(postgres::Pool* database, std::string group, std::string pipeline,
@@ -30,14 +30,16 @@ class LocalPosition {
   Result<bool> exists(const std::string& incarnation, std::stop_token stop);
   /// Takes ownership. `start` may only be left out of where there is a position; it is an error
   /// otherwise.
-  Result<outbox::Ownership> claim(const std::string& incarnation, const outbox::Start& start,
-                                  std::stop_token stop);
+  Result<Ownership> claim(const std::string& incarnation, const Start& start, std::stop_token stop);
+  /// Sets it to any place, even back.
+  Result<void> rewind(const Position& position, std::stop_token stop);
   /// Sets it back to the beginning, if the operator said that what is lost is lost.
   Result<bool> restart_if_allowed(std::stop_token stop);
 
   Result<void> settle(const Position& position);
   Result<void> flush();
   Position settled() const;
+  bool claimed() const;
 
  private:
   Result<void> write(const Position& position, Deadline deadline);
@@ -55,4 +57,4 @@ class LocalPosition {
   SteadyClock::time_point written_at_{};
 };
 
-}  // namespace relay::pg_outbox
+}  // namespace relay::outbox

@@ -1,4 +1,4 @@
-#include "pg_outbox/local_position.h"
+#include "outbox/local_position.h"
 
 #include <fmt/core.h>
 
@@ -6,7 +6,7 @@
 
 #include "outbox/outbox_info.h"
 
-namespace relay::pg_outbox {
+namespace relay::outbox {
 
 namespace {
 
@@ -31,20 +31,20 @@ Result<bool> LocalPosition::exists(const std::string& incarnation, std::stop_tok
       "select from pgtrickle.relay_consumer_offsets "
       "where relay_group_id = $1 and pipeline_id = $2 and incarnation = $3::uuid",
       {group_, pipeline_, incarnation}, deadline, std::move(stop));
-  if (!found) return fail(outbox::explain_missing_schema(found.error()));
+  if (!found) return fail(explain_missing_schema(found.error()));
   return !found->empty();
 }
 
-Result<outbox::Ownership> LocalPosition::claim(const std::string& incarnation,
-                                               const outbox::Start& start, std::stop_token stop) {
+Result<Ownership> LocalPosition::claim(const std::string& incarnation, const Start& start,
+                                       std::stop_token stop) {
   if (!database_) return no_database();
   const Deadline deadline = Deadline::after(kTimeout);
   auto lease = database_->borrow(deadline, stop);
   if (!lease) return fail(lease.error());
-  outbox::OutboxInfo table;
+  OutboxInfo table;
   table.incarnation = incarnation;
-  auto owned = outbox::claim_position(**lease, table, {group_, pipeline_}, worker_, start, {},
-                                      deadline, std::move(stop));
+  auto owned = claim_position(**lease, table, {group_, pipeline_}, worker_, start, {}, deadline,
+                              std::move(stop));
   if (!owned) return fail(owned.error());
   const std::lock_guard lock(mutex_);
   incarnation_ = incarnation;
@@ -59,16 +59,31 @@ Result<bool> LocalPosition::restart_if_allowed(std::stop_token stop) {
   const Deadline deadline = Deadline::after(kTimeout);
   auto lease = database_->borrow(deadline, stop);
   if (!lease) return fail(lease.error());
-  const auto allowed = outbox::take_accepted_loss(**lease, pipeline_, deadline, stop);
+  const auto allowed = take_accepted_loss(**lease, pipeline_, deadline, stop);
   if (!allowed || !*allowed) return allowed;
-  outbox::OutboxInfo table;
+  OutboxInfo table;
   const std::lock_guard lock(mutex_);
   table.incarnation = incarnation_;
-  auto set = outbox::rewind_position(**lease, table, {group_, pipeline_}, token_, {}, false,
-                                     deadline, std::move(stop));
+  auto set = rewind_position(**lease, table, {group_, pipeline_}, token_, {}, false, deadline,
+                             std::move(stop));
   if (!set) return fail(set.error());
   settled_ = {};
   return true;
+}
+
+Result<void> LocalPosition::rewind(const Position& position, std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  auto lease = database_->borrow(deadline, stop);
+  if (!lease) return fail(lease.error());
+  OutboxInfo table;
+  const std::lock_guard lock(mutex_);
+  table.incarnation = incarnation_;
+  auto set = rewind_position(**lease, table, {group_, pipeline_}, token_, position, false, deadline,
+                             std::move(stop));
+  if (!set) return set;
+  settled_ = position;
+  due_ = false;
+  return {};
 }
 
 Result<void> LocalPosition::settle(const Position& position) {
@@ -105,9 +120,9 @@ Result<void> LocalPosition::write(const Position& position, Deadline deadline) {
   if (!lease) return fail(lease.error());
   const auto done = (*lease)->query(
       "select case when set_config('synchronous_commit', 'off', true) is not null "
-      "then pgtrickle.relay_commit_position($1, $2, $3::uuid, $4::uuid, $5, $6, null) end",
+      "then pgtrickle.relay_commit_position($1, $2, $3::uuid, $4::uuid, $5, $6, $7) end",
       {group_, pipeline_, incarnation, token, std::to_string(position.id),
-       std::to_string(position.row)},
+       std::to_string(position.row), position.mark.empty() ? postgres::Param() : position.mark},
       deadline, {});
   if (!done) return fail(done.error());
   const std::lock_guard lock(mutex_);
@@ -125,9 +140,14 @@ Result<void> LocalPosition::write(const Position& position, Deadline deadline) {
   return fail(*fenced_);
 }
 
+bool LocalPosition::claimed() const {
+  const std::lock_guard lock(mutex_);
+  return !token_.empty();
+}
+
 Position LocalPosition::settled() const {
   const std::lock_guard lock(mutex_);
   return settled_;
 }
 
-}  // namespace relay::pg_outbox
+}  // namespace relay::outbox
