@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "config/tls.h"
-#include "nats/ack_subject.h"
+#include "core/log.h"
 #include "pipeline/header_object.h"
 #include "pipeline/too_large.h"
 
@@ -64,6 +64,14 @@ Result<void> NatsSource::open(std::stop_token stop) {
     config::warn_of_no_verification(options_.connection.pipeline, "NATS");
   }
   if (auto connected = connect(stop); !connected) return connected;
+  if (puller_->max_deliver() > 0) {
+    log::warn(
+        "max_deliver", options_.connection.pipeline,
+        "consumer '{}' of stream '{}' delivers a message {} times at most, and a stop of the "
+        "relay counts: one that was not settled by then never comes again. Set max_deliver of "
+        "the consumer to -1",
+        options_.consumer, options_.stream, puller_->max_deliver());
+  }
   keeper_ = std::jthread([this](std::stop_token ending) { keep_in_work(ending); });
   return {};
 }
@@ -78,7 +86,6 @@ Result<void> NatsSource::connect(std::stop_token stop) {
     }
     auto puller = Puller::open(options_, endpoints[next_endpoint_ % endpoints.size()]);
     if (puller) {
-      lag_ = (*puller)->pending();
       const std::lock_guard lock(mutex_);
       puller_ = std::move(*puller);
       return {};
@@ -98,17 +105,13 @@ Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline
   batch.shape = shape_;
   while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
     const milliseconds wait = batch.empty() ? std::min(kSlice, deadline.left()) : milliseconds(0);
-    auto message = puller_->next(wait, limits.bytes);
-    if (!message) {
-      {
-        const std::lock_guard lock(mutex_);
-        puller_.reset();
-      }
-      if (batch.empty()) return fail(message.error());
+    auto taken = next(wait, limits.bytes);
+    if (!taken) {
+      if (batch.empty()) return fail(taken.error());
       break;
     }
-    if (*message) {
-      add(batch, message->get());
+    if (*taken) {
+      add(batch, **taken);
     } else if (!batch.empty() || deadline.passed() || stop.stop_requested()) {
       break;
     }
@@ -116,10 +119,58 @@ Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline
   return batch;
 }
 
-void NatsSource::add(RecordBatch& batch, natsMsg* message) {
-  const char* const reply = natsMsg_GetReply(message);
+/// The next message that is there, or comes within that time. An error: the connection is given up.
+Result<std::optional<NatsSource::Taken>> NatsSource::next(milliseconds time,
+                                                          std::size_t max_bytes) {
+  if (!ahead_.empty()) {
+    std::optional<Taken> taken = std::move(ahead_.front());
+    ahead_.pop_front();
+    return taken;
+  }
+  auto message = puller_->next(time, max_bytes);
+  if (message) return *message ? take_in(std::move(*message)) : std::nullopt;
+  const std::lock_guard lock(mutex_);
+  puller_.reset();
+  return fail(message.error());
+}
+
+/// From now on the server hears that it is in work. Nothing: it is no message of the consumer, but
+/// what some other client wrote to our inbox.
+std::optional<NatsSource::Taken> NatsSource::take_in(Puller::Received message) {
+  const char* const reply = natsMsg_GetReply(message.get());
   const auto place = parse_ack_subject(reply == nullptr ? "" : reply);
-  if (!place) return;  // somebody else wrote to our inbox
+  if (!place) return std::nullopt;
+  const std::lock_guard lock(mutex_);
+  unsettled_.emplace_back(reply);
+  const auto number = first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
+  return Taken{std::move(message), *place, number, puller_->stream_created_ns()};
+}
+
+milliseconds NatsSource::tend(std::stop_token stop) {
+  if ((puller_ && !puller_->closed()) || connect(stop)) {
+    while (true) {
+      auto message = puller_->take(milliseconds(0));
+      if (!message) {
+        const std::lock_guard lock(mutex_);
+        puller_.reset();
+        break;
+      }
+      if (!*message) break;
+      if (auto taken = take_in(std::move(*message))) ahead_.push_back(std::move(*taken));
+    }
+  }
+  const auto wait = puller_ ? puller_->ack_wait() : std::chrono::nanoseconds(options_.ack_wait);
+  return std::chrono::duration_cast<milliseconds>(wait / 4);
+}
+
+std::optional<std::int64_t> NatsSource::lag() {
+  if (!puller_ || puller_->closed()) return std::nullopt;
+  return puller_->held();
+}
+
+void NatsSource::add(RecordBatch& batch, const Taken& taken) {
+  natsMsg* const message = taken.message.get();
+  const AckSubject* const place = &taken.place;
   const std::string_view subject = natsMsg_GetSubject(message);
   const std::string_view payload(natsMsg_GetData(message),
                                  static_cast<std::size_t>(natsMsg_GetDataLength(message)));
@@ -132,7 +183,7 @@ void NatsSource::add(RecordBatch& batch, natsMsg* message) {
   if (!id) id = header(message, "Nats-Msg-Id");
   if (!id) {
     id = fmt::format("{}{}{}:{}:{}", rules_.id_prefix, rules_.id_prefix.empty() ? "" : ":",
-                     place->stream, puller_->stream_created_ns(), place->sequence);
+                     place->stream, taken.stream_created_ns, place->sequence);
   }
   event.id = batch.arena.copy(*id);
   event.type = batch.arena.copy(mapping_.event_type(mapped).value_or(std::string(subject)));
@@ -151,12 +202,7 @@ void NatsSource::add(RecordBatch& batch, natsMsg* message) {
                                            place->stream, subject),
                                payload.size(), rules_.max_record_bytes);
   }
-  lag_ = static_cast<std::int64_t>(place->pending);
-  {
-    const std::lock_guard lock(mutex_);
-    unsettled_.emplace_back(reply);
-    record.id = first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
-  }
+  record.id = taken.number;
   batch.records.push_back(std::move(record));
 }
 
@@ -184,6 +230,7 @@ void NatsSource::keep_in_work(std::stop_token stop) {
 
 void NatsSource::close() {
   keeper_ = {};
+  ahead_.clear();
   std::unique_ptr<Puller> puller;
   {
     const std::lock_guard lock(mutex_);
