@@ -6,6 +6,7 @@
 #include <charconv>
 #include <condition_variable>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -201,10 +202,15 @@ void SqsSource::extend(Service& service, std::stop_token stop) {
   const auto due =
       ledger_.due(now + options_.visibility_timeout * 2 / 3, now + options_.visibility_timeout);
   if (due.empty()) return;
+  std::set<std::int64_t> hidden;
   const auto extended =
       for_all_receipts(service, "ChangeMessageVisibilityBatch", options_.queue.queue_url, due,
                        visibility(options_.visibility_timeout), options_.queue.timeout,
-                       Deadline::after(options_.visibility_timeout), stop, [](std::int64_t) {});
+                       Deadline::after(options_.visibility_timeout), stop,
+                       [&](auto number) { hidden.insert(number); });
+  for (const auto& message : due) {
+    if (!hidden.contains(message.number)) ledger_.not_hidden(message.number);
+  }
   if (!extended && !stop.stop_requested()) {
     // At worst they come again, and the inbox knows their ids.
     log::failure("not_hidden", options_.queue.pipeline, extended.error());

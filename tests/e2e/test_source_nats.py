@@ -341,7 +341,7 @@ def test_a_locked_inbox_shows_the_whole_lag_and_costs_no_delivery(db, nats, rela
             publish_many(stream, 500, 30_000)
             inbox.wait_lag(relay, 30_000)
             assert lists_show(db, 30_000)
-            inbox.hold(relay, 30_000, 4)
+            inbox.hold(relay, 30_000, 3)
             delivered = consumer(stream)["delivered"]
             assert delivered["consumer_seq"] == delivered["stream_seq"] > 500
             inbox.unlock()
@@ -352,7 +352,7 @@ def test_a_locked_inbox_shows_the_whole_lag_and_costs_no_delivery(db, nats, rela
 
 def test_what_waits_is_kept_in_work_over_another_connection(db, nats, relay, stream):
     """A locked inbox, and a server that goes away and comes back meanwhile."""
-    source = {"type": "nats", "url": nats.url, "stream": "s", "consumer": "c", "ack_wait": "2s"}
+    source = {"type": "nats", "url": nats.url, "stream": "s", "consumer": "c", "ack_wait": "1s"}
     with StuckInbox(db, source) as inbox:
         inbox.lock()
         publish_many(stream, 0, 300)
@@ -364,7 +364,7 @@ def test_what_waits_is_kept_in_work_over_another_connection(db, nats, relay, str
             inbox.wait_lag(relay, 300)
             with nats.client() as client:
                 again = consumer(client)["num_redelivered"]
-                inbox.hold(relay, 300, 4)
+                inbox.hold(relay, 300, 2.5)
                 assert consumer(client)["num_redelivered"] == again
             inbox.unlock()
             inbox.wait_all(relay, 300)

@@ -230,28 +230,28 @@ def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, durable_sqs, re
 
 
 def test_a_locked_inbox_shows_the_whole_lag_and_costs_no_receipt(db, sqs, relay):
-    """Several times the visibility timeout, with a queue that sets a message aside when it is
+    """For longer than the visibility timeout, with a queue that sets a message aside when it is
     received a second time."""
     dead = sqs.queue(queue_name())
     arn = sqs.client().get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])
-    url = sqs.queue(queue_name(), VisibilityTimeout=2, RedrivePolicy=json.dumps(
+    url = sqs.queue(queue_name(), VisibilityTimeout=4, RedrivePolicy=json.dumps(
         {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": 1}))
     source = {"type": "sqs", "queue_url": url, "region": REGION, "endpoint": sqs.endpoint,
-              "wait": "2s", "visibility_timeout": "2s", **KEYS}
+              "wait": "2s", "visibility_timeout": "4s", **KEYS}
     with StuckInbox(db, source) as inbox:
         with relay:
             send_many(sqs, url, 0, 50)
             eventually(lambda: inbox.count() == 50)
             assert "redrive_policy" in relay.log()
             inbox.lock()
-            send_many(sqs, url, 50, 1000)
-            inbox.wait_lag(relay, 1000)
-            assert lists_show(db, 1000)
-            inbox.hold(relay, 1000, 6)
+            send_many(sqs, url, 50, 500)
+            inbox.wait_lag(relay, 500)
+            assert lists_show(db, 500)
+            inbox.hold(relay, 500, 7)
             assert sqs.count(dead) == 0
             inbox.unlock()
-            inbox.wait_all(relay, 1050)
-            inbox.assert_read_once(relay, 1050)
+            inbox.wait_all(relay, 550)
+            inbox.assert_read_once(relay, 550)
         assert sqs.count(dead) == 0
 
 
