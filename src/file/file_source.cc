@@ -193,11 +193,12 @@ Result<void> FileSource::write_position() {
 }
 
 std::optional<std::int64_t> FileSource::lag() {
-  // Bytes are no records: only that there is nothing more is certain.
+  // Bytes are no records: they are known where all lines were read.
   struct stat status {};
   if (!current_ || ::fstat(current_->descriptor, &status) != 0) return std::nullopt;
-  if (coming_.empty() && status.st_size <= current_->lines->offset()) return 0;
-  return std::nullopt;
+  if (!coming_.empty() || status.st_size > current_->lines->offset()) return std::nullopt;
+  const std::lock_guard lock(mutex_);
+  return static_cast<std::int64_t>(unsettled_.size());
 }
 
 void FileSource::close() {

@@ -107,7 +107,7 @@ Result<void> StdinSource::acknowledge(const Position& settled, std::span<const D
 
 std::optional<std::int64_t> StdinSource::lag() {
   const std::lock_guard lock(mutex_);
-  return static_cast<std::int64_t>(unsettled_.size() - given_);
+  return static_cast<std::int64_t>(unsettled_.size());
 }
 
 void StdinSource::close() {}

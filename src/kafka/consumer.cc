@@ -18,13 +18,7 @@ namespace {
 constexpr milliseconds kCloseTime{2000};
 constexpr int kProbeMs = 200;
 constexpr int kAliveMs = 500;
-
-struct FreeList {
-  void operator()(rd_kafka_topic_partition_list_t* list) const {
-    rd_kafka_topic_partition_list_destroy(list);
-  }
-};
-using PartitionList = std::unique_ptr<rd_kafka_topic_partition_list_t, FreeList>;
+constexpr int kAskMs = 500;
 
 std::span<const rd_kafka_topic_partition_t> elements(const rd_kafka_topic_partition_list_t& list) {
   return {list.elems, static_cast<std::size_t>(list.cnt)};
@@ -71,6 +65,9 @@ void Consumer::Free::operator()(rd_kafka_queue_t* queue) const {
 }
 void Consumer::Free::operator()(rd_kafka_message_t* message) const {
   rd_kafka_message_destroy(message);
+}
+void Consumer::Free::operator()(rd_kafka_topic_partition_list_t* list) const {
+  rd_kafka_topic_partition_list_destroy(list);
 }
 
 Result<std::unique_ptr<Consumer>> Consumer::open(const SourceOptions& options, Offsets& offsets,
@@ -120,6 +117,7 @@ Result<void> Consumer::subscribe() {
 
 Consumer::~Consumer() {
   message_.reset();
+  kept_.clear();
   if (!client_ || !queue_) return;
   // Where the cluster is away, the library's own close would wait for it.
   if (!answers(client_.get(), kAliveMs)) return;
@@ -143,6 +141,7 @@ void Consumer::rebalance(int code, rd_kafka_topic_partition_list_t* partitions) 
   log::debug("kafka_rebalance", options_.client.pipeline, "{} partitions {}", partitions->cnt,
              assigned ? "assigned" : "given up");
   last_position_ = nullptr;
+  assigned_ = true;
   if (assigned) {
     take_over(*partitions);
   } else {
@@ -173,6 +172,11 @@ void Consumer::give_up(const rd_kafka_topic_partition_list_t& partitions) {
   commits_.flush();
   for (const auto& entry : elements(partitions)) {
     positions_.erase({entry.topic, entry.partition});
+    bases_.erase({entry.topic, entry.partition});
+    std::erase_if(kept_, [&](const auto& kept) {
+      return kept->partition == entry.partition &&
+             std::string_view(rd_kafka_topic_name(kept->rkt)) == entry.topic;
+    });
     commits_.end({entry.topic, entry.partition});
     offsets_.give_up(entry.topic, entry.partition);
   }
@@ -190,6 +194,12 @@ Error Consumer::why_broken() const {
 
 Result<std::optional<Consumed>> Consumer::next(milliseconds time, std::stop_token stop) {
   message_.reset();
+  if (paused_) resume();
+  if (!kept_.empty()) {
+    message_ = std::move(kept_.front());
+    kept_.pop_front();
+    return accept();
+  }
   const auto wake = [this] { rd_kafka_queue_yield(queue_.get()); };
   if (time.count() > 0) {
     const std::stop_callback on_stop(stop, wake);
@@ -199,6 +209,16 @@ Result<std::optional<Consumed>> Consumer::next(milliseconds time, std::stop_toke
   } else {
     message_.reset(rd_kafka_consumer_poll(client_.get(), 0));
   }
+  // Of another partition there may be more.
+  if (message_ && message_->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+    note_end(*message_);
+    return next(milliseconds(0), std::move(stop));
+  }
+  return accept();
+}
+
+/// What a poll has brought.
+Result<std::optional<Consumed>> Consumer::accept() {
   if (broken()) return fail(why_broken());
   if (!message_) return std::nullopt;
   if (message_->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -218,9 +238,55 @@ void Consumer::note_position(const rd_kafka_message_t& message, const Consumed& 
     last_topic_ = message.rkt;
     last_partition_ = message.partition;
     last_position_ = &positions_[{std::string(found.topic), found.partition}];
-    if (*last_position_ < 0) commits_.begin(found.topic, found.partition, found.offset);
+    commits_.begin(found.topic, found.partition, found.offset);
   }
   *last_position_ = found.offset + 1;
+}
+
+/// The marks of transactions are behind the last record, and no records.
+void Consumer::note_end(const rd_kafka_message_t& message) {
+  const auto known = positions_.find({rd_kafka_topic_name(message.rkt), message.partition});
+  if (known != positions_.end()) known->second = std::max(known->second, message.offset);
+}
+
+void Consumer::pause() {
+  const auto list = assignment();
+  rd_kafka_pause_partitions(client_.get(), list.get());
+  paused_ = true;
+}
+
+void Consumer::resume() {
+  const auto list = assignment();
+  rd_kafka_resume_partitions(client_.get(), list.get());
+  paused_ = false;
+}
+
+Consumer::PartitionList Consumer::assignment() const {
+  PartitionList list(rd_kafka_topic_partition_list_new(static_cast<int>(positions_.size())));
+  for (const auto& [place, position] : positions_) {
+    rd_kafka_topic_partition_list_add(list.get(), place.first.c_str(), place.second);
+  }
+  return list;
+}
+
+/// A member that does not poll for `max.poll.interval.ms` loses its partitions, and one that does
+/// not poll keeps the whole group waiting when that shares them anew.
+void Consumer::idle() {
+  if (!paused_) pause();
+  constexpr int kEvents = 100;
+  for (int i = 0; i < kEvents; ++i) {
+    Owned<rd_kafka_message_t> message(rd_kafka_consumer_poll(client_.get(), 0));
+    if (!message) return;
+    if (message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+      note_end(*message);
+    } else if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+      note_error(*message);
+    } else {
+      // Of a partition that was assigned meanwhile.
+      kept_.push_back(std::move(message));
+      pause();
+    }
+  }
 }
 
 /// Once enough is fetched ahead, the library's threads rest for up to a second, however fast that
@@ -287,13 +353,67 @@ std::optional<Error> Consumer::trouble(Deadline until, std::stop_token stop) {
   return trouble_of(events_, options_.client.brokers);
 }
 
-std::int64_t Consumer::lag() const {
-  std::int64_t sum = 0;
+/// What the cluster says; nothing where it does not answer soon. `which`: RD_KAFKA_OFFSET_END or
+/// RD_KAFKA_OFFSET_BEGINNING.
+std::optional<std::map<Place, std::int64_t>> Consumer::ask_offsets(std::int64_t which) {
+  const auto list = assignment();
+  for (int i = 0; i < list->cnt; ++i) list->elems[i].offset = which;
+  if (rd_kafka_offsets_for_times(client_.get(), list.get(), kAskMs) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+    return std::nullopt;
+  }
+  std::map<Place, std::int64_t> found;
+  for (const auto& entry : elements(*list)) {
+    if (entry.err != RD_KAFKA_RESP_ERR_NO_ERROR || entry.offset < 0) return std::nullopt;
+    found[{entry.topic, entry.partition}] = entry.offset;
+  }
+  return found;
+}
+
+/// The ends of all partitions. While records are fetched, the library is told of them all the time.
+std::optional<std::map<Place, std::int64_t>> Consumer::ends() {
+  std::map<Place, std::int64_t> found;
+  if (paused_ || events_.trouble) return ask_offsets(RD_KAFKA_OFFSET_END);
   for (const auto& [place, position] : positions_) {
     std::int64_t low = -1;
     std::int64_t high = -1;
     rd_kafka_get_watermark_offsets(client_.get(), place.first.c_str(), place.second, &low, &high);
-    if (high >= 0 && position >= 0) sum += std::max<std::int64_t>(0, high - position);
+    if (high < 0) return ask_offsets(RD_KAFKA_OFFSET_END);
+    found[place] = high;
+  }
+  return found;
+}
+
+/// Where the reading of partitions began of which no record was read yet. False: the cluster does
+/// not say.
+bool Consumer::ask_bases() {
+  const auto is_known = [&](const auto& entry) {
+    return entry.second >= 0 || bases_.contains(entry.first);
+  };
+  if (std::ranges::all_of(positions_, is_known)) return true;
+  const auto list = assignment();
+  if (rd_kafka_committed(client_.get(), list.get(), kAskMs) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+    return false;
+  }
+  const bool earliest = property(options_.client, "auto.offset.reset") == "earliest";
+  const auto begins = ask_offsets(earliest ? RD_KAFKA_OFFSET_BEGINNING : RD_KAFKA_OFFSET_END);
+  if (!begins) return false;
+  for (const auto& entry : elements(*list)) {
+    if (entry.err != RD_KAFKA_RESP_ERR_NO_ERROR) return false;
+    const Place place{entry.topic, entry.partition};
+    bases_[place] = entry.offset >= 0 ? entry.offset : begins->at(place);
+  }
+  return true;
+}
+
+std::optional<std::int64_t> Consumer::lag() {
+  if (!assigned_ || broken() || !ask_bases()) return std::nullopt;
+  const auto last = ends();
+  if (!last) return std::nullopt;
+  std::int64_t sum = 0;
+  for (const auto& [place, read_to] : positions_) {
+    const std::int64_t settled = read_to >= 0 ? read_to : bases_.at(place);
+    const auto first = offsets_.first_unsettled(place.first, place.second).value_or(settled);
+    sum += std::max<std::int64_t>(0, last->at(place) - first);
   }
   return sum;
 }

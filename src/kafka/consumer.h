@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -41,6 +42,9 @@ class Consumer {
   /// valid until the next call. An error: see `trouble`.
   Result<std::optional<Consumed>> next(std::chrono::milliseconds time, std::stop_token stop);
 
+  /// Stays in the group while nothing is asked for: fetching pauses until the next call of `next`.
+  void idle();
+
   /// These offsets may be committed, which happens within a moment.
   void store(std::span<const Offsets::Next> offsets) { commits_.settled(offsets); }
 
@@ -53,23 +57,35 @@ class Consumer {
   /// Partitions whose topic was deleted and made again.
   std::set<Place> remade() const { return commits_.remade(); }
   const std::string& cluster() const { return cluster_; }
-  /// Records behind the last ones read, as far as the library knows.
-  std::int64_t lag() const;
+  /// Offsets between the ends of the partitions that are ours and what is settled of them. Asks the
+  /// cluster where the library has not heard of it of late. Nothing where it does not answer, and
+  /// before the group has assigned anything.
+  std::optional<std::int64_t> lag();
 
  private:
   struct Free {
     void operator()(rd_kafka_s* client) const;
     void operator()(rd_kafka_queue_s* queue) const;
     void operator()(rd_kafka_message_s* message) const;
+    void operator()(rd_kafka_topic_partition_list_s* list) const;
   };
   template <class T>
   using Owned = std::unique_ptr<T, Free>;
+  using PartitionList = Owned<rd_kafka_topic_partition_list_s>;
   struct Callbacks;
 
   Consumer(const SourceOptions& options, Offsets& offsets, std::set<Place> remade)
       : options_(options), offsets_(offsets), from_start_(std::move(remade)) {}
   Result<void> start(std::stop_token stop);
   Result<void> subscribe();
+  void pause();
+  void resume();
+  Result<std::optional<Consumed>> accept();
+  void note_end(const rd_kafka_message_s& message);
+  PartitionList assignment() const;
+  std::optional<std::map<Place, std::int64_t>> ask_offsets(std::int64_t which);
+  std::optional<std::map<Place, std::int64_t>> ends();
+  bool ask_bases();
   void rebalance(int code, rd_kafka_topic_partition_list_s* partitions);
   void take_over(rd_kafka_topic_partition_list_s& partitions);
   void give_up(const rd_kafka_topic_partition_list_s& partitions);
@@ -85,7 +101,9 @@ class Consumer {
   ClientEvents events_;
   std::optional<Error> refusal_;  // a topic or the group is not ours to read, or not there
   std::string cluster_;
-  std::map<Place, std::int64_t> positions_;  // of what is assigned; -1: nothing read yet
+  bool assigned_ = false;                    // the group has spoken
+  std::map<Place, std::int64_t> positions_;  // of what is assigned: behind the last record read
+  std::map<Place, std::int64_t> bases_;      // where reading began, of what gave no record yet
   // The place of the last record, so that it is not looked for each time.
   const void* last_topic_ = nullptr;
   std::int32_t last_partition_ = 0;
@@ -96,6 +114,8 @@ class Consumer {
   Owned<rd_kafka_queue_s> queue_;
   Owned<rd_kafka_message_s> message_;
   Commits commits_;
+  bool paused_ = false;
+  std::deque<Owned<rd_kafka_message_s>> kept_;  // came while nothing was asked for
 };
 
 }  // namespace relay::kafka

@@ -18,7 +18,9 @@ std::size_t Offsets::index_of(std::string_view topic, std::int32_t partition) {
 std::int64_t Offsets::add(std::string_view topic, std::int32_t partition, std::int64_t offset) {
   const std::lock_guard lock(mutex_);
   const std::size_t index = index_of(topic, partition);
-  unsettled_.push_back({index, partitions_[index].generation, offset});
+  Partition& place = partitions_[index];
+  if (place.unsettled++ == 0) place.first_unsettled = offset;
+  unsettled_.push_back({index, place.generation, offset});
   return first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
 }
 
@@ -27,8 +29,10 @@ std::vector<Offsets::Next> Offsets::settle(std::int64_t number) {
   std::vector<std::int64_t> next(partitions_.size(), -1);
   while (!unsettled_.empty() && first_ <= number) {
     const Entry& entry = unsettled_.front();
-    if (entry.generation == partitions_[entry.partition].generation) {
-      next[entry.partition] = entry.offset + 1;
+    Partition& place = partitions_[entry.partition];
+    if (entry.generation == place.generation) {
+      next[entry.partition] = place.first_unsettled = entry.offset + 1;
+      --place.unsettled;
     }
     unsettled_.pop_front();
     ++first_;
@@ -42,12 +46,19 @@ std::vector<Offsets::Next> Offsets::settle(std::int64_t number) {
 
 void Offsets::give_up(std::string_view topic, std::int32_t partition) {
   const std::lock_guard lock(mutex_);
-  ++partitions_[index_of(topic, partition)].generation;
+  partitions_[index_of(topic, partition)].give_up();
 }
 
 void Offsets::give_up_all() {
   const std::lock_guard lock(mutex_);
-  for (Partition& partition : partitions_) ++partition.generation;
+  for (Partition& partition : partitions_) partition.give_up();
+}
+
+std::optional<std::int64_t> Offsets::first_unsettled(std::string_view topic,
+                                                     std::int32_t partition) {
+  const std::lock_guard lock(mutex_);
+  const Partition& place = partitions_[index_of(topic, partition)];
+  return place.unsettled > 0 ? std::optional(place.first_unsettled) : std::nullopt;
 }
 
 std::size_t Offsets::unsettled() const {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,12 +34,21 @@ class Offsets {
   void give_up_all();
 
   std::size_t unsettled() const;
+  /// The first offset of a partition that is ours and not settled; nothing where all is.
+  std::optional<std::int64_t> first_unsettled(std::string_view topic, std::int32_t partition);
 
  private:
   struct Partition {
     std::string topic;
     std::int32_t number;
     std::int64_t generation = 0;  // rises when it is given up
+    std::size_t unsettled = 0;    // of this generation
+    std::int64_t first_unsettled = 0;
+
+    void give_up() {
+      ++generation;
+      unsettled = 0;
+    }
   };
   struct Entry {
     std::size_t partition;  // index

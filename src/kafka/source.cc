@@ -10,6 +10,8 @@ namespace {
 
 constexpr milliseconds kSlice{200};      // how late a stop may be noticed at worst
 constexpr milliseconds kPatience{5000};  // for a cluster that is away, before that is reported
+constexpr milliseconds kBeforePausing{1000};
+constexpr milliseconds kLagEvery{900};  // the cluster may have to be asked; see Source::lag
 
 }  // namespace
 
@@ -65,7 +67,16 @@ Result<RecordBatch> KafkaSource::read(const ReadLimits& limits, Deadline deadlin
   if (batch.empty() && !stop.stop_requested()) {
     if (auto trouble = consumer_->trouble(Deadline::after(kPatience), stop)) return fail(*trouble);
   }
+  read_at_ = SteadyClock::now();
   return batch;
+}
+
+/// Pausing drops what is fetched ahead: that is for a pipeline that waits long.
+milliseconds KafkaSource::tend(std::stop_token) {
+  if (consumer_ && !consumer_->broken() && SteadyClock::now() - read_at_ >= kBeforePausing) {
+    consumer_->idle();
+  }
+  return kBeforePausing;
 }
 
 void KafkaSource::add(RecordBatch& batch, const Consumed& consumed) {
@@ -88,7 +99,11 @@ Result<void> KafkaSource::acknowledge(const Position& settled, std::span<const D
 
 std::optional<std::int64_t> KafkaSource::lag() {
   if (!consumer_) return std::nullopt;
-  return consumer_->lag();
+  if (SteadyClock::now() >= lag_due_) {
+    lag_ = consumer_->lag();
+    lag_due_ = SteadyClock::now() + kLagEvery;
+  }
+  return lag_;
 }
 
 void KafkaSource::close() {

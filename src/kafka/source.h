@@ -19,7 +19,8 @@ namespace relay::kafka {
 
 /// Reads topics as a member of a consumer group. An offset is committed only when `acknowledge`
 /// says that everything before it is settled, so what was read and not settled comes again: to
-/// this member after a restart, to another one after a rebalance.
+/// this member after a restart, to another one after a rebalance. While the pipeline takes nothing
+/// in, it stays in the group: fetching pauses, polling goes on.
 class KafkaSource : public Source {
  public:
   KafkaSource(SourceOptions options, EventRules rules, FieldMapping mapping)
@@ -29,6 +30,7 @@ class KafkaSource : public Source {
   Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,
                            std::stop_token stop) override;
   Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
+  std::chrono::milliseconds tend(std::stop_token stop) override;
   std::optional<std::int64_t> lag() override;
   void close() override;
 
@@ -44,6 +46,9 @@ class KafkaSource : public Source {
   std::mutex consumer_mutex_;  // of the pointer, against `acknowledge`
   std::unique_ptr<Consumer> consumer_;
   std::optional<Consumed> held_;  // read, and not in a batch yet
+  SteadyClock::time_point read_at_ = SteadyClock::now();
+  std::optional<std::int64_t> lag_;
+  SteadyClock::time_point lag_due_{};
   std::shared_ptr<const TableShape> shape_;
 };
 

@@ -41,6 +41,8 @@ void add_consumer_properties(const config::Values& values, SourceOptions& option
   properties.emplace_back("heartbeat.interval.ms", "2000");
   // A request that a silent broker has holds the end of a consumer back for that long.
   properties.emplace_back("socket.timeout.ms", "5000");
+  // The end of a partition is told: behind its last record may be marks of transactions.
+  properties.emplace_back("enable.partition.eof", "true");
   // New topics and partitions are noticed within that time.
   properties.emplace_back("topic.metadata.refresh.interval.ms", "10000");
   properties.emplace_back("queued.max.messages.kbytes", std::to_string(kAheadBytes / 1024));

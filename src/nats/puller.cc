@@ -2,7 +2,9 @@
 
 #include <fmt/core.h>
 #include <nats/nats.h>
+#include <simdjson.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "core/log.h"
@@ -18,6 +20,9 @@ constexpr milliseconds kRequestLife{5000};
 /// A server that lives answers a request at the end of its life at the latest.
 constexpr milliseconds kSilence = kRequestLife + milliseconds(3000);
 constexpr std::int64_t kMaxAckPending = 20000;
+/// A figure older than that is not told any more.
+constexpr milliseconds kFigureLife{3000};
+constexpr milliseconds kAskEvery{500};
 
 template <auto destroy>
 struct Free {
@@ -45,6 +50,18 @@ std::string_view header(natsMsg* message, const char* name) {
 std::string_view last_error() {
   const char* text = nats_GetLastError(nullptr);
   return text == nullptr ? std::string_view() : std::string_view(text);
+}
+
+/// What the server answers to a question about the consumer; nothing where it is no figure.
+std::optional<std::int64_t> held_of(std::string_view json) {
+  simdjson::dom::parser parser;
+  const auto info = parser.parse(json.data(), json.size());
+  std::int64_t pending = 0;
+  std::int64_t unacknowledged = 0;
+  if (info["num_pending"].get(pending) || info["num_ack_pending"].get(unacknowledged)) {
+    return std::nullopt;
+  }
+  return pending + unacknowledged;
 }
 
 Error error(ErrorClass error_class, std::string code, std::string message,
@@ -141,7 +158,7 @@ Result<void> Puller::check_consumer() {
     return unfit(fmt::format("has the filter '{}', not '{}'", filter, options_.subject));
   }
   ack_wait_ = std::chrono::nanoseconds(config.AckWait);
-  pending_ = static_cast<std::int64_t>(info->NumPending);
+  max_deliver_ = config.MaxDeliver;
   return {};
 }
 
@@ -165,31 +182,34 @@ Result<void> Puller::make_consumer() {
                     .in_context("making the consumer"));
   }
   ack_wait_ = options_.ack_wait;
-  pending_ = static_cast<std::int64_t>(info->NumPending);
+  max_deliver_ = config.MaxDeliver;
   return {};
 }
 
 Result<void> Puller::subscribe() {
-  natsInbox* inbox = nullptr;
-  if (natsInbox_Create(&inbox) != NATS_OK) throw std::bad_alloc();
-  inbox_ = inbox;
-  natsInbox_Destroy(inbox);
+  for (std::string* const inbox : {&inbox_, &info_inbox_}) {
+    natsInbox* made = nullptr;
+    if (natsInbox_Create(&made) != NATS_OK) throw std::bad_alloc();
+    *inbox = made;
+    natsInbox_Destroy(made);
+  }
   const std::string advisories = fmt::format("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.{}",
                                              options_.stream, options_.consumer);
-  for (const auto& [subject, target] :
-       {std::pair<const std::string&, Subscription&>(inbox_, messages_),
-        {advisories, advisories_}}) {
-    natsSubscription* raw = nullptr;
-    const natsStatus status =
-        natsConnection_SubscribeSync(&raw, connection_->handle(), subject.c_str());
-    if (status != NATS_OK) {
-      return fail(connection_lost(status, last_error(), connection_->address()));
-    }
-    target.reset(raw);
-  }
+  if (auto heard = listen(inbox_, messages_); !heard) return heard;
+  if (auto heard = listen(advisories, advisories_); !heard) return heard;
+  if (auto heard = listen(info_inbox_, infos_); !heard) return heard;
   // What is asked for bounds what can come.
   natsSubscription_SetPendingLimits(messages_.get(), -1, -1);
   heard_ = SteadyClock::now();
+  return {};
+}
+
+Result<void> Puller::listen(const std::string& subject, Subscription& subscription) {
+  natsSubscription* raw = nullptr;
+  const natsStatus status =
+      natsConnection_SubscribeSync(&raw, connection_->handle(), subject.c_str());
+  if (status != NATS_OK) return fail(connection_lost(status, last_error(), connection_->address()));
+  subscription.reset(raw);
   return {};
 }
 
@@ -208,7 +228,9 @@ Result<void> Puller::request(std::size_t max_bytes) {
   if (status != NATS_OK) {
     return fail(connection_lost(status, last_error(), connection_->address()));
   }
-  requested_ += one_of_any_size_ ? 1 : options_.fetch;
+  // While nothing was asked for, nothing had to be heard.
+  if (requested_ <= 0) heard_ = SteadyClock::now();
+  requested_ = std::max<std::int64_t>(requested_, 0) + (one_of_any_size_ ? 1 : options_.fetch);
   one_of_any_size_ = false;
   return {};
 }
@@ -217,12 +239,16 @@ Result<Puller::Received> Puller::next(milliseconds time, std::size_t max_bytes) 
   if (requested_ <= options_.fetch / 2) {
     if (auto asked = request(max_bytes); !asked) return fail(asked.error());
   }
+  return take(time);
+}
+
+Result<Puller::Received> Puller::take(milliseconds time) {
   natsMsg* raw = nullptr;
   const natsStatus status = natsSubscription_NextMsg(&raw, messages_.get(), time.count());
   Received message(raw);
   if (status == NATS_TIMEOUT) {
     tell_of_given_up();
-    if (SteadyClock::now() - heard_ < kSilence) return Received();
+    if (requested_ <= 0 || SteadyClock::now() - heard_ < kSilence) return Received();
     return fail(error(ErrorClass::transient, "silent",
                       fmt::format("NATS at {} answers nothing any more", connection_->address()),
                       "if this stays, look at the server"));
@@ -239,7 +265,25 @@ Result<Puller::Received> Puller::next(milliseconds time, std::size_t max_bytes) 
   if (auto noted = note_status(code, header(raw, "Description")); !noted) {
     return fail(noted.error());
   }
-  return Received();
+  return take(milliseconds(0));
+}
+
+std::optional<std::int64_t> Puller::held() {
+  const auto now = SteadyClock::now();
+  natsMsg* raw = nullptr;
+  while (natsSubscription_NextMsg(&raw, infos_.get(), 0) == NATS_OK) {
+    const Received answer(raw);
+    held_ = held_of({natsMsg_GetData(raw), static_cast<std::size_t>(natsMsg_GetDataLength(raw))});
+    held_at_ = now;
+  }
+  if (now - held_asked_at_ >= kAskEvery) {
+    const std::string subject =
+        fmt::format("$JS.API.CONSUMER.INFO.{}.{}", options_.stream, options_.consumer);
+    natsConnection_PublishRequest(connection_->handle(), subject.c_str(), info_inbox_.c_str(),
+                                  nullptr, 0);
+    held_asked_at_ = now;
+  }
+  return now - held_at_ < kFigureLife ? held_ : std::nullopt;
 }
 
 /// A message without a body by which the server says how a request ended.

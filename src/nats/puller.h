@@ -42,12 +42,18 @@ class Puller {
   std::chrono::nanoseconds ack_wait() const { return ack_wait_; }
   /// What it means that the consumer counts from its beginning again: this is of no use any more.
   Error remade() const;
-  /// Messages that wait at the server, when it was opened.
-  std::int64_t pending() const { return pending_; }
+  /// How often the server delivers a message at most; -1: until it is settled.
+  std::int64_t max_deliver() const { return max_deliver_; }
 
   /// The next message; null where there is none within that time. An error: the connection or the
   /// consumer is gone, and this is of no use any more.
   Result<Received> next(std::chrono::milliseconds time, std::size_t max_bytes);
+  /// The same, of what was asked for before.
+  Result<Received> take(std::chrono::milliseconds time);
+
+  /// What the consumer still holds, pending and unacknowledged, as the server said within the last
+  /// seconds, and asks it again. Does not wait. The thread of `next`.
+  std::optional<std::int64_t> held();
 
   /// "+ACK", "+WPI" or "-NAK" to the reply subject of a message. What does not get through costs a
   /// second delivery at worst.
@@ -69,6 +75,7 @@ class Puller {
   Result<void> check_consumer();
   Result<void> make_consumer();
   Result<void> subscribe();
+  Result<void> listen(const std::string& subject, Subscription& subscription);
   Result<void> request(std::size_t max_bytes);
   Result<void> note_status(std::string_view status, std::string_view text);
   void tell_of_given_up();
@@ -79,10 +86,15 @@ class Puller {
   std::string inbox_;
   Subscription messages_;
   Subscription advisories_;
+  std::string info_inbox_;
+  Subscription infos_;
   std::int64_t stream_created_ns_ = 0;
   std::chrono::nanoseconds ack_wait_{};
-  std::int64_t pending_ = 0;
-  std::int64_t requested_ = 0;  // messages that may still come for what was asked
+  std::int64_t max_deliver_ = -1;
+  std::optional<std::int64_t> held_;
+  SteadyClock::time_point held_at_{};        // when the server said so
+  SteadyClock::time_point held_asked_at_{};  // when it was asked last
+  std::int64_t requested_ = 0;               // messages that may still come for what was asked
   bool one_of_any_size_ = false;
   SteadyClock::time_point heard_ = SteadyClock::now();
 };

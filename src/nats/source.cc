@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "config/tls.h"
-#include "nats/ack_subject.h"
+#include "core/log.h"
 #include "pipeline/header_object.h"
 #include "pipeline/source_id.h"
 #include "pipeline/too_large.h"
@@ -65,6 +65,14 @@ Result<void> NatsSource::open(std::stop_token stop) {
     config::warn_of_no_verification(options_.connection.pipeline, "NATS");
   }
   if (auto connected = connect(stop); !connected) return connected;
+  if (puller_->max_deliver() > 0) {
+    log::warn(
+        "max_deliver", options_.connection.pipeline,
+        "consumer '{}' of stream '{}' delivers a message {} times at most, and a stop of the "
+        "relay counts: one that was not settled by then never comes again. Set max_deliver of "
+        "the consumer to -1",
+        options_.consumer, options_.stream, puller_->max_deliver());
+  }
   keeper_ = std::jthread([this](std::stop_token ending) { keep_in_work(ending); });
   return {};
 }
@@ -79,7 +87,6 @@ Result<void> NatsSource::connect(std::stop_token stop) {
     }
     auto puller = Puller::open(options_, endpoints[next_endpoint_ % endpoints.size()]);
     if (puller) {
-      lag_ = (*puller)->pending();
       last_delivery_ = 0;
       const std::lock_guard lock(mutex_);
       puller_ = std::move(*puller);
@@ -105,41 +112,90 @@ Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline
   batch.shape = shape_;
   while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
     const milliseconds wait = batch.empty() ? std::min(kSlice, deadline.left()) : milliseconds(0);
-    auto message = puller_->next(wait, limits.bytes);
-    if (message && *message && !add(batch, message->get())) message = fail(puller_->remade());
-    if (!message) {
-      {
-        const std::lock_guard lock(mutex_);
-        puller_.reset();
-      }
-      if (batch.empty()) return fail(message.error());
+    auto taken = next(wait, limits.bytes);
+    if (!taken) {
+      if (batch.empty()) return fail(taken.error());
       break;
     }
-    if (*message) continue;
-    if (!batch.empty() || deadline.passed() || stop.stop_requested()) break;
+    if (*taken) {
+      add(batch, **taken);
+    } else if (!batch.empty() || deadline.passed() || stop.stop_requested()) {
+      break;
+    }
   }
   return batch;
 }
 
 /// The id of a message that is known at its broker only: what its publisher called it, or its place
 /// in the stream, as long as that stream is there.
-std::string NatsSource::own_id(natsMsg* message, const AckSubject& place) const {
-  std::string id =
-      fmt::format("{}{}:{}:", rules_.id_scope, id_part(place.stream), puller_->stream_created_ns());
-  if (const auto given = header(message, "Nats-Msg-Id")) return id + "id:" + *given;
-  return id + std::to_string(place.sequence);
+std::string NatsSource::own_id(const Taken& taken) const {
+  std::string id = fmt::format("{}{}:{}:", rules_.id_scope, id_part(taken.place.stream),
+                               taken.stream_created_ns);
+  if (const auto given = header(taken.message.get(), "Nats-Msg-Id")) return id + "id:" + *given;
+  return id + std::to_string(taken.place.sequence);
 }
 
-/// False: it is not known of which stream it is.
-bool NatsSource::add(RecordBatch& batch, natsMsg* message) {
-  const char* const reply = natsMsg_GetReply(message);
+/// The next message that is there, or comes within that time. An error: the connection is given up.
+Result<std::optional<NatsSource::Taken>> NatsSource::next(milliseconds time,
+                                                          std::size_t max_bytes) {
+  if (!ahead_.empty()) {
+    std::optional<Taken> taken = std::move(ahead_.front());
+    ahead_.pop_front();
+    return taken;
+  }
+  auto message = puller_->next(time, max_bytes);
+  if (message && !*message) return std::nullopt;
+  auto taken = message ? take_in(std::move(*message)) : fail(message.error());
+  if (!taken) {
+    const std::lock_guard lock(mutex_);
+    puller_.reset();
+  }
+  return taken;
+}
+
+/// From now on the server hears that it is in work. Nothing: it is no message of the consumer, but
+/// what some other client wrote to our inbox. An error: it is not known of which stream it is.
+Result<std::optional<NatsSource::Taken>> NatsSource::take_in(Puller::Received message) {
+  const char* const reply = natsMsg_GetReply(message.get());
   const auto place = parse_ack_subject(reply == nullptr ? "" : reply);
-  if (!place) return true;  // somebody else wrote to our inbox
+  if (!place) return std::nullopt;
   if (place->consumer_sequence <= last_delivery_) {
     puller_->answer(reply, "-NAK");
-    return false;
+    return fail(puller_->remade());
   }
   last_delivery_ = place->consumer_sequence;
+  const std::lock_guard lock(mutex_);
+  unsettled_.emplace_back(reply);
+  const auto number = first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
+  return Taken{std::move(message), *place, number, puller_->stream_created_ns()};
+}
+
+milliseconds NatsSource::tend(std::stop_token stop) {
+  if ((puller_ && !puller_->closed()) || connect(stop)) {
+    while (true) {
+      auto message = puller_->take(milliseconds(0));
+      if (message && !*message) break;
+      auto taken = message ? take_in(std::move(*message)) : fail(message.error());
+      if (!taken) {
+        const std::lock_guard lock(mutex_);
+        puller_.reset();
+        break;
+      }
+      if (*taken) ahead_.push_back(std::move(**taken));
+    }
+  }
+  const auto wait = puller_ ? puller_->ack_wait() : std::chrono::nanoseconds(options_.ack_wait);
+  return std::chrono::duration_cast<milliseconds>(wait / 4);
+}
+
+std::optional<std::int64_t> NatsSource::lag() {
+  if (!puller_ || puller_->closed()) return std::nullopt;
+  return puller_->held();
+}
+
+void NatsSource::add(RecordBatch& batch, const Taken& taken) {
+  natsMsg* const message = taken.message.get();
+  const AckSubject* const place = &taken.place;
   const std::string_view subject = natsMsg_GetSubject(message);
   const std::string_view payload(natsMsg_GetData(message),
                                  static_cast<std::size_t>(natsMsg_GetDataLength(message)));
@@ -150,7 +206,7 @@ bool NatsSource::add(RecordBatch& batch, natsMsg* message) {
   Event event;
   auto id = mapping_.id(mapped);
   if (!id) id = header(message, "pgtrickle-id");
-  if (!id) id = own_id(message, *place);
+  if (!id) id = own_id(taken);
   event.id = batch.arena.copy(*id);
   event.type = batch.arena.copy(mapping_.event_type(mapped).value_or(std::string(subject)));
   event.key = batch.arena.copy(mapping_.aggregate_id(mapped).value_or(std::string()));
@@ -168,14 +224,8 @@ bool NatsSource::add(RecordBatch& batch, natsMsg* message) {
                                            place->stream, subject),
                                payload.size(), rules_.max_record_bytes);
   }
-  lag_ = static_cast<std::int64_t>(place->pending);
-  {
-    const std::lock_guard lock(mutex_);
-    unsettled_.emplace_back(reply);
-    record.id = first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
-  }
+  record.id = taken.number;
   batch.records.push_back(std::move(record));
-  return true;
 }
 
 /// With the mutex held.
@@ -207,6 +257,7 @@ void NatsSource::keep_in_work(std::stop_token stop) {
 
 void NatsSource::close() {
   keeper_ = {};
+  ahead_.clear();
   std::unique_ptr<Puller> puller;
   {
     const std::lock_guard lock(mutex_);

@@ -23,8 +23,9 @@ namespace relay::nats {
 
 /// Reads a JetStream stream through a durable pull consumer. A message is acknowledged only when
 /// `acknowledge` says that it is settled; until then the server is told that it is in work, however
-/// long that takes. What a broken connection or a killed relay leaves open comes again after
-/// `ack_wait`; what an orderly close leaves open comes again at once.
+/// long that takes, and also of what came and no batch has yet. What a broken connection or a
+/// killed relay leaves open comes again after `ack_wait`; what an orderly close leaves open comes
+/// again at once.
 class NatsSource : public Source {
  public:
   struct Rules {
@@ -38,13 +39,24 @@ class NatsSource : public Source {
   Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,
                            std::stop_token stop) override;
   Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
-  std::optional<std::int64_t> lag() override { return lag_; }
+  std::chrono::milliseconds tend(std::stop_token stop) override;
+  std::optional<std::int64_t> lag() override;
+  bool lag_may_be_withheld() const override { return true; }
   void close() override;
 
  private:
   Result<void> connect(std::stop_token stop);
-  bool add(RecordBatch& batch, __natsMsg* message);
-  std::string own_id(__natsMsg* message, const AckSubject& place) const;
+  /// A message that is ours to settle, with what its record needs to know.
+  struct Taken {
+    Puller::Received message;
+    AckSubject place;  ///< points into the message
+    std::int64_t number = 0;
+    std::int64_t stream_created_ns = 0;
+  };
+  Result<std::optional<Taken>> next(std::chrono::milliseconds time, std::size_t max_bytes);
+  Result<std::optional<Taken>> take_in(Puller::Received message);
+  std::string own_id(const Taken& taken) const;
+  void add(RecordBatch& batch, const Taken& taken);
   void answer(const std::string& reply, const char* what);
   void keep_in_work(std::stop_token stop);
 
@@ -53,7 +65,7 @@ class NatsSource : public Source {
   const FieldMapping mapping_;
   const std::shared_ptr<const TableShape> shape_;
   std::size_t next_endpoint_ = 0;
-  std::optional<std::int64_t> lag_;
+  std::deque<Taken> ahead_;  // came while the pipeline took nothing in; the reader's
   std::uint64_t last_delivery_ = 0;  // of the puller, as its consumer counts them
 
   std::mutex mutex_;  // of all below, but that only the reader replaces the puller

@@ -48,6 +48,7 @@ Pipeline::Pipeline(PipelineSpec spec, std::unique_ptr<Source> source,
       since_(std::chrono::system_clock::now()),
       last_progress_(since_) {
   sink_->send_under(*hooks_.lease);
+  set_lag(std::nullopt);
 }
 
 Pipeline::~Pipeline() {

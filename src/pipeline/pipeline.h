@@ -157,7 +157,12 @@ class Pipeline {
   bool wait_for_lease(std::stop_token stop);
   bool read_replays(std::stop_token stop);
   bool wait_for_room(std::stop_token stop);
+  void tend_source(std::stop_token stop);
   void note_lag();
+  void note_nothing_came();
+  void set_lag(std::optional<std::int64_t> lag);
+  bool has_room_locked() const;
+  ReadLimits read_limits();
   bool enqueue(MessageBatch batch, std::stop_token stop);
   bool fall_asleep();
 
@@ -170,6 +175,7 @@ class Pipeline {
                                     std::vector<Message>& copies, std::stop_token stop);
   bool halt(const Error& error, std::stop_token stop);
   bool recover(const Error& error, bool progressed, Backoff& pause, std::stop_token stop);
+  void note_sink_takes(bool takes);
   void close_sink();
   bool acknowledge(const MessageBatch& batch, Settlement& settlement, std::stop_token stop);
   bool insist(const std::function<Result<void>()>& operation, std::stop_token stop);
@@ -219,6 +225,7 @@ class Pipeline {
   std::uint64_t nudges_ = 0;
   bool source_open_ = false;
   bool sink_open_ = false;
+  bool sink_takes_ = false;          // it has settled something since it was last stuck
   bool retry_letters_ = true;        // look for dead letters to send again
   std::size_t in_flight_ = 0;        // records that are read and not settled
   std::optional<Error> trouble_[2];  // by Side
@@ -229,7 +236,9 @@ class Pipeline {
   std::chrono::system_clock::time_point since_;
   std::chrono::system_clock::time_point last_progress_;
 
-  SteadyClock::time_point lag_due_{};  // of the reader thread alone
+  // Of the reader thread alone.
+  SteadyClock::time_point lag_due_{};
+  SteadyClock::time_point tend_due_{};
 
   // Of the sender thread alone.
   bool position_due_ = false;

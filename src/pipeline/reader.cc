@@ -1,7 +1,9 @@
 // The reader side of Pipeline: reads and encodes.
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <exception>
+#include <limits>
 
 #include "core/log.h"
 #include "pipeline/pipeline.h"
@@ -13,6 +15,11 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kReadWait{1000};
+constexpr milliseconds kBeforeTending{100};
+constexpr milliseconds kLeastTendPause{20};
+/// What is read ahead of a sink that has taken nothing yet. Brokers count how often they deliver a
+/// message, and a stop gives back what was read: behind a sink that is stuck that is little.
+constexpr std::size_t kProbeRecords = 100;
 constexpr std::string_view kSourceTrouble = "source_failed";
 
 Error unexpected(std::string_view where, const std::exception& exception) {
@@ -59,6 +66,7 @@ bool Pipeline::open_source(std::stop_token stop) {
       return true;
     }
     metrics_->source_connected.Set(0);
+    set_lag(std::nullopt);
     if (!in_trouble(Side::reader, kSourceTrouble, opened.error(), pause, stop)) return false;
   }
   return false;
@@ -72,9 +80,11 @@ void Pipeline::read_loop(std::stop_token stop) {
   bool had_work = false;
   while (wait_for_room(stop)) {
     if (!read_replays(stop)) return;
-    auto batch = source_->read(spec_.limits, Deadline::after(kReadWait), stop);
+    const ReadLimits limits = read_limits();
+    auto batch = source_->read(limits, Deadline::after(kReadWait), stop);
     if (!batch) {
       metrics_->source_connected.Set(0);
+      set_lag(std::nullopt);
       if (!in_trouble(Side::reader, kSourceTrouble, batch.error(), pause, stop)) return;
       continue;
     }
@@ -85,11 +95,12 @@ void Pipeline::read_loop(std::stop_token stop) {
     }
     if (batch->empty()) {
       note_lag();
+      note_nothing_came();
       const bool idle = !had_work || SteadyClock::now() - busy_at >= spec_.sleep_after;
       if (idle && fall_asleep()) return;
       continue;
     }
-    const bool more_waits = batch->records.size() >= spec_.limits.records;
+    const bool more_waits = batch->records.size() >= limits.records;
     metrics_->observe_batch(batch->records.size());
     if (!enqueue(encoder_->encode(std::move(*batch)), stop)) return;
     busy_at = SteadyClock::now();
@@ -104,26 +115,60 @@ bool Pipeline::wait_for_room(std::stop_token stop) {
   const bool needs_sink = source_->reads_for_open_sink_only();
   const auto ready = [&] {
     return stopping_ ||
-           (!paused_ && !halted_ && queue_.has_room() && (sink_open_ || !needs_sink));
+           (!paused_ && !halted_ && has_room_locked() && (sink_open_ || !needs_sink));
   };
   std::unique_lock lock(mutex_);
+  tend_due_ = SteadyClock::now() + kBeforeTending;
   // A backlog grows while its sink is slow.
-  while (!changed_.wait_until(lock, stop, lag_due_, ready) && !stop.stop_requested()) {
+  while (!changed_.wait_until(lock, stop, std::min(lag_due_, tend_due_), ready) &&
+         !stop.stop_requested()) {
     lock.unlock();
-    note_lag();
+    tend_source(stop);
+    if (SteadyClock::now() >= lag_due_) note_lag();
     lock.lock();
   }
   return !stopping_ && !stop.stop_requested();
 }
 
+/// While the sink is stuck, only one small batch waits for it.
+bool Pipeline::has_room_locked() const {
+  return sink_takes_ ? queue_.has_room() : in_flight_ == 0;
+}
+
+ReadLimits Pipeline::read_limits() {
+  ReadLimits limits = spec_.limits;
+  const std::lock_guard lock(mutex_);
+  if (!sink_takes_) limits.records = std::min(limits.records, kProbeRecords);
+  return limits;
+}
+
+void Pipeline::tend_source(std::stop_token stop) {
+  if (SteadyClock::now() < tend_due_) return;
+  const auto pause = source_->tend(std::move(stop));
+  tend_due_ = SteadyClock::now() + std::clamp(pause, kLeastTendPause, kReadWait);
+}
+
 void Pipeline::note_lag() {
   lag_due_ = SteadyClock::now() + kReadWait;
   const auto lag = source_->lag();
-  if (lag) metrics_->lag.Set(static_cast<double>(*lag));
+  set_lag(lag);
   const std::lock_guard lock(mutex_);
-  lag_ = lag;
   // Nothing waits: that is progress too.
   if (in_flight_ == 0 && lag_.value_or(0) == 0) set_progress();
+}
+
+void Pipeline::note_nothing_came() {
+  if (!source_->lag_may_be_withheld()) return;
+  const std::lock_guard lock(mutex_);
+  if (in_flight_ == 0) set_progress();
+}
+
+/// A figure that is not known is no number: neither 0 nor the last one.
+void Pipeline::set_lag(std::optional<std::int64_t> lag) {
+  constexpr double kUnknown = std::numeric_limits<double>::quiet_NaN();
+  metrics_->lag.Set(lag ? static_cast<double>(*lag) : kUnknown);
+  const std::lock_guard lock(mutex_);
+  lag_ = lag;
 }
 
 bool Pipeline::read_replays(std::stop_token stop) {

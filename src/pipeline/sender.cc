@@ -254,12 +254,22 @@ bool Pipeline::deliver_round(const MessageBatch& batch, Settlement& settlement, 
   const std::size_t settled = outcomes.size() - failed;
   settlement.record(outcomes);
   pace_.observe(messages.size(), settled, took);
+  note_sink_takes(!trouble || settled > 0);
   metrics_->errors.Increment(static_cast<double>(failed));
   metrics_->observe_delivery(messages, outcomes, took, now());
   if (trouble) return recover(*trouble, settled > 0, pause, stop);
   if (rejection && spec_.on_reject == OnReject::stop) return halt(*rejection, stop);
   clear_trouble(Side::sender, kSinkTrouble);
   return true;
+}
+
+void Pipeline::note_sink_takes(bool takes) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (sink_takes_ == takes) return;
+    sink_takes_ = takes;
+  }
+  changed_.notify_all();
 }
 
 /// After an unknown outcome: waits, with a fresh connection where the old one may be the cause.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -20,8 +21,9 @@ struct ReadLimits {
   std::size_t bytes = 8u << 20;
 };
 
-/// Where records come from. `open`, `read` and `read_range` are called by the reader thread;
-/// `acknowledge` by the sender thread, while a read may be under way; `close` when both are done.
+/// Where records come from. `open`, `read`, `read_range`, `tend` and `lag` are called by the reader
+/// thread; `acknowledge` by the sender thread, while one of them may be under way; `close` when
+/// both are done.
 class Source {
  public:
   virtual ~Source() = default;
@@ -50,8 +52,21 @@ class Source {
                                          const std::string& suffix, const ReadLimits&,
                                          std::stop_token);
 
-  /// Records still to come, where the source can tell.
+  /// Called in place of `read` while the pipeline takes nothing in: its queue is full, its sink is
+  /// stuck, or it is paused. Keeps what was read from being delivered again, and makes no new
+  /// request for more. A source that has lost its server connects again here; errors are left for
+  /// `read` to meet. Returns how long it may wait until it is called again.
+  virtual std::chrono::milliseconds tend(std::stop_token) { return std::chrono::seconds(1); }
+
+  /// Records that are not settled: those that wait and those that were read. For a broker, what it
+  /// still holds for this consumer, pending and unacknowledged. Nothing where the source cannot
+  /// tell, or could not ask of late: an old figure is never given. Asked about once a second, also
+  /// while the pipeline takes nothing in.
   virtual std::optional<std::int64_t> lag() = 0;
+
+  /// What `lag` counts may be held back by the server for now, or be with another consumer: that a
+  /// read brings nothing is then no lack of progress.
+  virtual bool lag_may_be_withheld() const { return false; }
 
   /// Something is on its way that `lag` may not count yet: the source is not to be closed for lack
   /// of work. Reader thread.

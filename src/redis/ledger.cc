@@ -29,6 +29,16 @@ void Ledger::forget(std::int64_t record) {
   underway_.erase(underway_.begin(), end);
 }
 
+bool Ledger::has(const std::string& entry) const {
+  const std::lock_guard lock(mutex_);
+  return entries_.contains(entry);
+}
+
+bool Ledger::empty() const {
+  const std::lock_guard lock(mutex_);
+  return entries_.empty();
+}
+
 void Ledger::clear() {
   const std::lock_guard lock(mutex_);
   underway_.clear();

@@ -19,6 +19,8 @@ class Ledger {
   /// The entries of all records up to `record`, oldest first. They stay until `forget`.
   std::vector<std::string> settled(std::int64_t record) const;
   void forget(std::int64_t record);
+  bool has(const std::string& entry) const;
+  bool empty() const;
   /// Nothing is under way any more: what was not settled will be read again.
   void clear();
 

@@ -17,7 +17,12 @@ namespace {
 
 constexpr std::size_t kFirstCount = 16;  // while nobody knows how large entries are
 constexpr std::size_t kAcknowledgeAtOnce = 1000;
-constexpr milliseconds kLagEvery{1000};
+constexpr milliseconds kLagEvery{900};  // the pipeline asks once a second
+constexpr int kKeepsWithin = 3;         // so often within `claim_idle`
+constexpr std::size_t kKeptAtOnce = 1000;
+constexpr std::size_t kCountPage = 1000;
+constexpr std::size_t kCountBytes = 1u << 20;
+constexpr milliseconds kCountTime{10};
 constexpr std::string_view kEnd = "0-0";
 constexpr int kNoStop = -1;  // poll ignores it
 
@@ -50,7 +55,7 @@ Result<void> RedisSource::connect(int stop_fd) {
   return {};
 }
 
-Result<Reply> RedisSource::call(std::initializer_list<std::string_view> command, int stop_fd,
+Result<Reply> RedisSource::call(std::span<const std::string_view> command, int stop_fd,
                                 milliseconds wait) {
   std::string bytes;
   append_command(bytes, command);
@@ -157,14 +162,89 @@ Result<RecordBatch> RedisSource::read(const ReadLimits& limits, Deadline deadlin
     const std::size_t count = count_for(limits);
     const bool claims = !history_ && can_claim_ && SteadyClock::now() >= claim_due_;
     const auto read = claims ? claim_some(batch, count, stopped.fd())
-                             : read_some(batch, count, deadline.left(), stopped.fd());
+                             : read_some(batch, count, wait_for(deadline), stopped.fd());
     if (!read && read.error().error_class == ErrorClass::cancelled) return RecordBatch();
     if (!read) return fail(read.error());
-  } while (batch.empty() && !deadline.passed() && !stop.stop_requested());
-  if (SteadyClock::now() >= lag_due_) {
-    if (const auto asked = ask_lag(stopped.fd()); !asked) lag_.reset();
-  }
+    look_after(stopped.fd());
+  } while (connection_ && batch.empty() && !deadline.passed() && !stop.stop_requested());
   return batch;
+}
+
+/// How long the server may wait for an entry: no longer than until something else is due.
+milliseconds RedisSource::wait_for(Deadline deadline) const {
+  const auto left = deadline.left();
+  if (!can_keep_ || ledger_.empty()) return left;
+  return std::min(left, std::chrono::ceil<milliseconds>(keep_due_ - SteadyClock::now()));
+}
+
+milliseconds RedisSource::tend(std::stop_token stop) {
+  const StopEvent stopped(std::move(stop));
+  if (connection_ || connect(stopped.fd())) {
+    look_after(stopped.fd());
+  } else {
+    lag_.reset();
+  }
+  return options_.claim_idle / kKeepsWithin;
+}
+
+/// What is due beside reading. A connection that broke is left for the next read to replace.
+void RedisSource::look_after(int stop_fd) {
+  if (can_keep_ && connection_ && SteadyClock::now() >= keep_due_) {
+    keep_due_ = SteadyClock::now() + options_.claim_idle / kKeepsWithin;
+    static_cast<void>(keep_ours(stop_fd));
+  }
+  if (SteadyClock::now() < lag_due_) return;
+  if (!connection_ || !ask_lag(stop_fd)) lag_.reset();
+}
+
+/// Entries that wait here look idle to other consumers of the group, who would take them over. That
+/// they are ours still is told without counting as a delivery.
+Result<void> RedisSource::keep_ours(int stop_fd) {
+  if (ledger_.empty()) return {};
+  std::string begin = "-";
+  while (can_keep_) {
+    const auto more = keep_some(begin, stop_fd);
+    if (!more) return fail(more.error());
+    if (!*more) break;
+  }
+  return {};
+}
+
+/// From `begin` on, which then is where to go on. False: there are no more.
+Result<bool> RedisSource::keep_some(std::string& begin, int stop_fd) {
+  const auto idle = std::to_string(options_.claim_idle.count() / (2 * kKeepsWithin));
+  const auto most = std::to_string(kKeptAtOnce);
+  auto pending = call({"XPENDING", options_.stream_key, options_.group, "IDLE", idle, begin, "+",
+                       most, options_.consumer},
+                      stop_fd);
+  if (!pending) return fail(pending.error());
+  if (!pending->is_array()) return cannot_keep(*pending);
+  std::vector<std::string_view> command = {"XCLAIM", options_.stream_key, options_.group,
+                                           options_.consumer, idle};
+  const std::size_t words = command.size();
+  for (const Reply& entry : pending->elements) {
+    if (!entry.elements.empty() && ledger_.has(entry.elements[0].text)) {
+      command.push_back(entry.elements[0].text);
+    }
+  }
+  if (command.size() > words) {
+    command.push_back("JUSTID");
+    const auto claimed = call(command, stop_fd);
+    if (!claimed) return fail(claimed.error());
+    if (!claimed->is_array()) return cannot_keep(*claimed);
+  }
+  if (pending->elements.size() < kKeptAtOnce) return false;
+  begin = "(" + pending->elements.back().elements[0].text;
+  return true;
+}
+
+bool RedisSource::cannot_keep(const Reply& reply) {
+  can_keep_ = false;
+  log::warn("cannot_keep", options_.connection.pipeline,
+            "other consumers of the group may take entries over that wait here for longer than "
+            "their limit: {}",
+            reply.text);
+  return false;
 }
 
 Result<void> RedisSource::read_some(RecordBatch& batch, std::size_t count, milliseconds wait,
@@ -266,25 +346,45 @@ void RedisSource::add(RecordBatch& batch, const Reply& reply) {
   batch.records.push_back(std::move(record));
 }
 
-/// Entries that the group was not given yet. Servers before 7.0 do not say.
+/// Entries that the group was not given yet, and those that it was given and has not acknowledged.
 Result<void> RedisSource::ask_lag(int stop_fd) {
   lag_due_ = SteadyClock::now() + kLagEvery;
   lag_.reset();
   const auto reply = call({"XINFO", "GROUPS", options_.stream_key}, stop_fd);
   if (!reply) return fail(reply.error());
-  for (const Reply& group : reply->elements) {
-    bool ours = false;
-    std::optional<std::int64_t> lag;
-    for (std::size_t i = 0; i + 1 < group.elements.size(); i += 2) {
-      const Reply& value = group.elements[i + 1];
-      if (group.elements[i].text == "name") ours = value.text == options_.group;
-      if (group.elements[i].text == "lag" && value.kind == Reply::Kind::integer) {
-        lag = value.integer;
-      }
+  for (const Reply& fields : reply->elements) {
+    const auto group = GroupState::of(fields);
+    if (!group || group->name != options_.group) continue;
+    std::optional<std::int64_t> beyond = group->lag;
+    if (!beyond) {
+      auto counted = count_beyond(group->last_delivered, stop_fd);
+      if (!counted) return fail(counted.error());
+      beyond = *counted;
     }
-    if (ours) lag_ = lag;
+    if (beyond) lag_ = *beyond + group->pending;
   }
   return {};
+}
+
+/// Counts where the server does not: before 7.0, and where entries were deleted that the group was
+/// not given. In small steps, since entries are transferred for it; nothing until it is done.
+Result<std::optional<std::int64_t>> RedisSource::count_beyond(const std::string& last_delivered,
+                                                              int stop_fd) {
+  beyond_.begin(last_delivered);
+  const std::size_t page = std::clamp<std::size_t>(kCountBytes / std::max<std::size_t>(largest_, 1),
+                                                   1, largest_ == 0 ? kFirstCount : kCountPage);
+  const auto most = std::to_string(page);
+  const Deadline until = Deadline::after(kCountTime);
+  do {
+    const auto entries =
+        call({"XRANGE", options_.stream_key, beyond_.next(), "+", "COUNT", most}, stop_fd);
+    if (!entries) return fail(entries.error());
+    for (const Reply& entry : entries->elements) {
+      if (!entry.elements.empty()) beyond_.add(entry.elements[0].text);
+    }
+    if (entries->elements.size() < page) return std::optional(beyond_.count());
+  } while (!until.passed());
+  return std::optional<std::int64_t>();
 }
 
 Result<void> RedisSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {

@@ -40,6 +40,13 @@ std::vector<Ledger::Underway> Ledger::due(SteadyClock::time_point until,
   return found;
 }
 
+void Ledger::not_hidden(std::int64_t number) {
+  const std::lock_guard lock(mutex_);
+  if (const auto found = messages_.find(number); found != messages_.end()) {
+    found->second.hidden_until = {};
+  }
+}
+
 void Ledger::forget(std::int64_t number) {
   const std::lock_guard lock(mutex_);
   const auto found = messages_.find(number);

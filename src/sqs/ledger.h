@@ -30,6 +30,8 @@ class Ledger {
   std::vector<Underway> settled(std::int64_t number) const;
   /// All that are hidden no longer than `until`; they count as hidden until `then`.
   std::vector<Underway> due(SteadyClock::time_point until, SteadyClock::time_point then);
+  /// What was due could not be hidden anew: it is due again at once.
+  void not_hidden(std::int64_t number);
   void forget(std::int64_t number);
   /// What is under way, and is none of ours any more.
   std::vector<Underway> take_all();

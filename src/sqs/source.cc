@@ -6,6 +6,7 @@
 #include <charconv>
 #include <condition_variable>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,11 +23,13 @@ using std::chrono::milliseconds;
 
 namespace {
 
-constexpr std::chrono::seconds kLagEvery{10};
+constexpr std::chrono::seconds kLagEvery{5};  // each question is billed like a receipt
 constexpr std::chrono::seconds kGiveBackWithin{2};
 constexpr milliseconds kLastAnswers{100};
 constexpr milliseconds kKeeperPause{200};
 constexpr std::size_t kMessagesOfAReceive = 10;
+constexpr std::string_view kVisible = "ApproximateNumberOfMessages";
+constexpr std::string_view kHidden = "ApproximateNumberOfMessagesNotVisible";
 
 std::string visibility(milliseconds hidden) {
   const auto seconds = std::chrono::ceil<std::chrono::seconds>(hidden).count();
@@ -44,10 +47,27 @@ Result<void> SqsSource::open(std::stop_token stop) {
   }
   shape_ = std::make_shared<const TableShape>(
       TableShape{.name = options_.queue.queue, .key_columns = {}});
+  tell_of_redrive(stop);
   if (!keeper_.joinable()) {
     keeper_ = std::jthread([this](std::stop_token ending) { keep_hidden(std::move(ending)); });
   }
   return {};
+}
+
+/// SQS itself moves a message away that was received often enough, whatever became of it.
+void SqsSource::tell_of_redrive(std::stop_token stop) {
+  const std::string body = fmt::format(R"({{"QueueUrl":{},"AttributeNames":["RedrivePolicy"]}})",
+                                       json_string(options_.queue.queue_url));
+  const auto answer = service_->call("GetQueueAttributes", body, options_.queue.timeout,
+                                     Deadline::after(options_.queue.timeout), std::move(stop));
+  if (!answer) return;
+  simdjson::dom::parser parser;
+  std::string_view policy;
+  if (parser.parse(*answer)["Attributes"]["RedrivePolicy"].get(policy)) return;
+  log::info("redrive_policy", options_.queue.pipeline,
+            "SQS moves messages of {} to another queue once they were received too often, which a "
+            "stop of the relay counts as: {}",
+            options_.queue.queue, policy);
 }
 
 /// Keeps the long polls going, and takes what they bring. They outlive a call of `read`: one that
@@ -64,6 +84,11 @@ Result<void> SqsSource::receive(Deadline deadline, std::stop_token stop) {
   while (service_->in_flight() < options_.max_in_flight) {
     service_->start(0, "ReceiveMessage", body, options_.wait + options_.queue.timeout);
   }
+  return collect(deadline, std::move(stop));
+}
+
+/// Takes what the long polls under way bring until the deadline.
+Result<void> SqsSource::collect(Deadline deadline, std::stop_token stop) {
   std::vector<http::Response> responses;
   service_->wait(responses, deadline, std::move(stop));
   Result<void> taken;
@@ -135,6 +160,15 @@ Result<void> SqsSource::acknowledge(const Position& settled, std::span<const Dea
                           {}, [this](std::int64_t number) { ledger_.forget(number); });
 }
 
+/// What a long poll brings while the pipeline takes nothing in is kept hidden, too.
+milliseconds SqsSource::tend(std::stop_token stop) {
+  if (service_ && service_->in_flight() > 0) {
+    // A poll that failed begins anew with the next read, which says why where it fails again.
+    static_cast<void>(collect(Deadline::after(milliseconds(0)), std::move(stop)));
+  }
+  return options_.visibility_timeout / 4;
+}
+
 std::optional<std::int64_t> SqsSource::lag() {
   const std::int64_t known = lag_;
   return known < 0 ? std::nullopt : std::optional(known);
@@ -152,7 +186,7 @@ void SqsSource::keep_hidden(std::stop_token stop) {
       if (!service) service = std::make_unique<Service>(options_.queue);
       extend(*service, stop);
       if (SteadyClock::now() >= lag_due) {
-        ask_lag(*service, stop);
+        lag_ = ask_lag(*service, stop).value_or(-1);
         lag_due = SteadyClock::now() + kLagEvery;
       }
     } catch (const std::exception& exception) {
@@ -168,10 +202,15 @@ void SqsSource::extend(Service& service, std::stop_token stop) {
   const auto due =
       ledger_.due(now + options_.visibility_timeout * 2 / 3, now + options_.visibility_timeout);
   if (due.empty()) return;
+  std::set<std::int64_t> hidden;
   const auto extended =
       for_all_receipts(service, "ChangeMessageVisibilityBatch", options_.queue.queue_url, due,
                        visibility(options_.visibility_timeout), options_.queue.timeout,
-                       Deadline::after(options_.visibility_timeout), stop, [](std::int64_t) {});
+                       Deadline::after(options_.visibility_timeout), stop,
+                       [&](auto number) { hidden.insert(number); });
+  for (const auto& message : due) {
+    if (!hidden.contains(message.number)) ledger_.not_hidden(message.number);
+  }
   if (!extended && !stop.stop_requested()) {
     // At worst they come again, and the inbox knows their ids.
     log::failure("not_hidden", options_.queue.pipeline, extended.error());
@@ -180,22 +219,30 @@ void SqsSource::extend(Service& service, std::stop_token stop) {
   }
 }
 
-void SqsSource::ask_lag(Service& service, std::stop_token stop) {
-  lag_ = -1;
-  const Deadline deadline = Deadline::after(options_.queue.timeout);
-  if (!service.renew(deadline, stop)) return;
-  const std::string body =
-      fmt::format(R"({{"QueueUrl":{},"AttributeNames":["ApproximateNumberOfMessages"]}})",
-                  json_string(options_.queue.queue_url));
+/// Messages that may be received, and those that were and are not deleted. Those that are delayed
+/// are not to be delivered yet.
+std::optional<std::int64_t> SqsSource::ask_lag(Service& service, std::stop_token stop) {
+  // The thread that asks has messages to hide, too.
+  const Deadline deadline =
+      Deadline::after(std::min(options_.queue.timeout, options_.visibility_timeout / 4));
+  if (!service.renew(deadline, stop)) return std::nullopt;
+  const std::string body = fmt::format(R"({{"QueueUrl":{},"AttributeNames":["{}","{}"]}})",
+                                       json_string(options_.queue.queue_url), kVisible, kHidden);
   const auto answer =
       service.call("GetQueueAttributes", body, options_.queue.timeout, deadline, std::move(stop));
-  if (!answer) return;
+  if (!answer) return std::nullopt;
   simdjson::dom::parser parser;
-  std::string_view text;
-  if (parser.parse(*answer)["Attributes"]["ApproximateNumberOfMessages"].get(text)) return;
-  std::int64_t count = -1;
-  std::from_chars(text.data(), text.data() + text.size(), count);
-  lag_ = count;
+  const auto attributes = parser.parse(*answer)["Attributes"];
+  std::int64_t sum = 0;
+  for (const std::string_view name : {kVisible, kHidden}) {
+    std::string_view text;
+    std::int64_t count = 0;
+    if (attributes[name].get(text)) return std::nullopt;
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), count);
+    if (read.ec != std::errc()) return std::nullopt;
+    sum += count;
+  }
+  return sum;
 }
 
 /// Takes what long polls have brought that nobody read. False: nothing more.

@@ -20,9 +20,10 @@
 namespace relay::sqs {
 
 /// Receives from a queue by long polls. A message is deleted only when `acknowledge` says that it
-/// is settled; until then a thread of the source's own keeps it hidden from others. What was
-/// received and not deleted comes again: at once after an orderly end (what SQS gives to a long
-/// poll in the moment of the end excepted), else when it has been hidden for `visibility_timeout`.
+/// is settled; until then a thread of the source's own keeps it hidden from others, also what came
+/// and no batch has yet. What was received and not deleted comes again: at once after an orderly
+/// end (what SQS gives to a long poll in the moment of the end excepted), else when it has been
+/// hidden for `visibility_timeout`.
 ///
 /// Reading, acknowledging and keeping hidden have connections of their own, since they are of three
 /// threads.
@@ -36,17 +37,21 @@ class SqsSource : public Source {
   Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,
                            std::stop_token stop) override;
   Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
+  std::chrono::milliseconds tend(std::stop_token stop) override;
   std::optional<std::int64_t> lag() override;
+  bool lag_may_be_withheld() const override { return true; }
   void close() override;
 
  private:
+  void tell_of_redrive(std::stop_token stop);
   Result<void> receive(Deadline deadline, std::stop_token stop);
+  Result<void> collect(Deadline deadline, std::stop_token stop);
   Result<void> take(const http::Response& response);
   bool take_last_answers();
   void give_back();
   void keep_hidden(std::stop_token stop);
   void extend(Service& service, std::stop_token stop);
-  void ask_lag(Service& service, std::stop_token stop);
+  std::optional<std::int64_t> ask_lag(Service& service, std::stop_token stop);
 
   const SourceOptions options_;
   const FieldMapping mapping_;

@@ -84,6 +84,11 @@ void RequestQueue::settle(std::int64_t number, SteadyClock::time_point now) {
   }
 }
 
+std::int64_t RequestQueue::held() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<std::int64_t>(unsettled_.size());
+}
+
 void RequestQueue::close() {
   const std::lock_guard lock(mutex_);
   closed_ = true;

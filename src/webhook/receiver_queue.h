@@ -51,6 +51,8 @@ class RequestQueue {
   std::vector<Taken> take(const ReadLimits& limits, Deadline deadline, std::stop_token stop);
   /// Everything up to this number is settled.
   void settle(std::int64_t number, SteadyClock::time_point now);
+  /// Requests that wait for their answer.
+  std::int64_t held() const;
   /// Nothing that is unsettled will be, and nothing more is taken in.
   void close();
   /// Something is taken in again.

@@ -25,7 +25,7 @@ class ReceiverSource : public Source {
   Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,
                            std::stop_token stop) override;
   Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
-  std::optional<std::int64_t> lag() override { return std::nullopt; }
+  std::optional<std::int64_t> lag() override { return queue_.held(); }
   void close() override;
   bool answers_when_closed() const override { return receiver_ != nullptr; }
 

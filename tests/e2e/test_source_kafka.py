@@ -16,6 +16,7 @@ from support.kafka_fixtures import fresh_topic, own_kafka, shared_kafka, topic  
 from support.kafka_server import KafkaServer
 from support.pipelines import SLOW_FACTOR, Lines
 from support.postgres import REPOSITORY
+from support.stuck_inbox import StuckInbox, lists_show
 from support.waiting import eventually, holds_for
 from support.writers import wait_trouble
 
@@ -385,3 +386,43 @@ def test_a_stop_is_quick_while_the_broker_is_away(db, own_kafka, relay, tmp_path
     relay.stop()
     assert time.monotonic() - began < 15 * SLOW_FACTOR
     own_kafka.thaw()
+
+
+# Behind an inbox that is locked ------------------------------------------------------------
+
+
+def test_a_locked_inbox_shows_the_whole_lag_and_the_member_stays_in_its_group(db, shared_kafka,
+                                                                             relay):
+    """For longer than max.poll.interval.ms."""
+    topic = fresh_topic(shared_kafka, 3)
+    source = {"type": "kafka", "brokers": shared_kafka.brokers, "topic": topic,
+              "group_id": group_of(topic), "rdkafka": {"max.poll.interval.ms": "6000"}}
+    with StuckInbox(db, source) as inbox:
+        with relay:
+            shared_kafka.publish(topic, numbered(500, keys=7))
+            eventually(lambda: inbox.count() == 500, 30 * SLOW_FACTOR)
+            inbox.lock()
+            shared_kafka.publish(topic, numbered(30_000, 500, keys=7))
+            inbox.wait_lag(relay, 30_000)
+            assert lists_show(db, 30_000)
+            inbox.hold(relay, 30_000, 7)
+            # Fetching has paused: what comes now is known all the same.
+            shared_kafka.publish(topic, numbered(100, 30_500, keys=7))
+            inbox.wait_lag(relay, 30_100)
+            inbox.unlock()
+            inbox.wait_all(relay, 30_600)
+            inbox.assert_read_once(relay, 30_600)
+
+
+def test_the_marks_of_transactions_are_no_lag(db, shared_kafka, relay, topic):
+    producer = shared_kafka.producer(**{"transactional.id": topic})
+    producer.init_transactions(30)
+    for first in (0, 10):
+        producer.begin_transaction()
+        for message in numbered(10, first):
+            producer.produce(topic, **message)
+        producer.commit_transaction(30)
+    source = {"type": "kafka", "brokers": shared_kafka.brokers, "topic": topic,
+              "group_id": group_of(topic)}
+    with StuckInbox(db, source) as inbox, relay:
+        inbox.wait_all(relay, 20)

@@ -16,6 +16,7 @@ from support.nats_server import NatsServer
 from support.pipelines import SLOW_FACTOR, Lines
 from support.postgres import REPOSITORY
 from support.proxy import DOWN, UP, FaultProxy
+from support.stuck_inbox import StuckInbox, lists_show
 from support.waiting import eventually, holds_for
 from support.writers import wait_trouble
 
@@ -314,3 +315,71 @@ def test_the_end_of_max_deliver_is_told_in_the_log(db, nats, relay, stream, tmp_
     relay.start()
     eventually(lambda: "max_deliver_reached" in relay.log(), 20 * SLOW_FACTOR)
     relay.stop()
+
+
+# Behind an inbox that is locked ------------------------------------------------------------
+
+
+def publish_many(client, first, count):
+    for number in range(first, first + count):
+        client.publish("in.x", json.dumps({"n": number}))
+    client.flush()
+
+
+def test_a_locked_inbox_shows_the_whole_lag_and_costs_no_delivery(db, nats, relay, stream):
+    """Several times ack_wait, with a consumer that delivers each message once at most."""
+    stream._api("CONSUMER.DURABLE.CREATE.s.c", {"stream_name": "s", "config": {
+        "durable_name": "c", "ack_policy": "explicit", "ack_wait": 10**9, "max_deliver": 1,
+        "max_ack_pending": 20000}})
+    source = {"type": "nats", "url": nats.url, "stream": "s", "consumer": "c", "ack_wait": "1s"}
+    with StuckInbox(db, source) as inbox:
+        with relay:
+            assert "max_deliver" in eventually(lambda: relay.log() if "of the consumer to -1"
+                                               in relay.log() else "")
+            publish_many(stream, 0, 500)
+            eventually(lambda: inbox.count() == 500)
+            inbox.lock()
+            publish_many(stream, 500, 30_000)
+            inbox.wait_lag(relay, 30_000)
+            assert lists_show(db, 30_000)
+            inbox.hold(relay, 30_000, 3)
+            delivered = consumer(stream)["delivered"]
+            assert delivered["consumer_seq"] == delivered["stream_seq"] > 500
+            inbox.unlock()
+            inbox.wait_all(relay, 30_500)
+            inbox.assert_read_once(relay, 30_500)
+            assert "max_deliver_reached" not in relay.log()
+
+
+def test_what_waits_is_kept_in_work_over_another_connection(db, nats, relay, stream):
+    """A locked inbox, and a server that goes away and comes back meanwhile."""
+    source = {"type": "nats", "url": nats.url, "stream": "s", "consumer": "c", "ack_wait": "1s"}
+    with StuckInbox(db, source) as inbox:
+        inbox.lock()
+        publish_many(stream, 0, 300)
+        with relay:
+            inbox.wait_lag(relay, 300)
+            nats.kill9()
+            inbox.wait_lag(relay, None)
+            nats.start()
+            inbox.wait_lag(relay, 300)
+            with nats.client() as client:
+                again = consumer(client)["num_redelivered"]
+                inbox.hold(relay, 300, 2.5)
+                assert consumer(client)["num_redelivered"] == again
+            inbox.unlock()
+            inbox.wait_all(relay, 300)
+
+
+def test_a_stop_behind_a_locked_inbox_counts_few_deliveries(db, nats, start_relay, stream):
+    """What a relay has read and not stored when it stops counts as delivered."""
+    source = {"type": "nats", "url": nats.url, "stream": "s", "consumer": "c", "fetch": 100}
+    with StuckInbox(db, source) as inbox:
+        inbox.lock()
+        publish_many(stream, 0, 3000)
+        with start_relay(db.relay_dsn, drain_timeout="500ms") as relay:
+            inbox.wait_lag(relay, 3000)
+        assert 0 < consumer(stream)["delivered"]["stream_seq"] <= 400
+        inbox.unlock()
+        with start_relay(db.relay_dsn) as relay:
+            inbox.wait_all(relay, 3000)

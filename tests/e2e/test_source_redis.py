@@ -10,6 +10,7 @@ from support.bridges import set_bridge, wait_lines
 from support.fixtures import need
 from support.pipelines import SLOW_FACTOR, Lines
 from support.redis_server import RedisServer
+from support.stuck_inbox import StuckInbox, lists_show
 from support.tls import Authority
 from support.waiting import eventually, holds_for
 from support.writers import wait_trouble
@@ -156,3 +157,68 @@ def test_a_server_that_restarts_loses_and_repeats_nothing_that_was_acknowledged(
         wait_lines(lines, 20)
         wait_acknowledged(server)
         holds_for(lambda: len(lines.messages()) == 20, 0.5)
+
+
+def add_many(client, first, count, key="s"):
+    with client.pipeline(transaction=False) as pipe:
+        for number in range(first, first + count):
+            pipe.xadd(key, {"payload": json.dumps({"n": number})})
+        pipe.execute()
+
+
+def delivery_counts(client, key="s", group="g"):
+    return {entry["times_delivered"] for entry in
+            client.xpending_range(key, group, "-", "+", 100_000)}
+
+
+def test_a_locked_inbox_shows_the_whole_lag_and_no_other_consumer_takes_anything_over(
+        db, server, relay, tmp_path):
+    """The other one takes over what is idle for a part of the time that the inbox is locked."""
+    source = {"type": "redis", "url": server.url, "stream_key": "s", "group": "g",
+              "consumer": "c", "claim_idle": "1s"}
+    other = Lines(tmp_path / "other.jsonl")
+    with StuckInbox(db, source) as inbox, server.client() as client:
+        with relay:
+            add_many(client, 0, 500)
+            eventually(lambda: inbox.count() == 500)
+            inbox.lock()
+            add_many(client, 500, 30_000)
+            inbox.wait_lag(relay, 30_000)
+            assert lists_show(db, 30_000)
+            eventually(lambda: pending(server) >= 1000)
+            for _ in range(6):
+                taken = client.xautoclaim("s", "g", "other", 1000, "0-0", count=100)
+                assert taken[1] == []
+                inbox.hold(relay, 30_000, 0.5)
+            assert delivery_counts(client) == {1}
+            inbox.unlock()
+            inbox.wait_all(relay, 30_500)
+            inbox.assert_read_once(relay, 30_500)
+            # Of a relay that was killed they are taken over.
+            inbox.lock()
+            add_many(client, 30_500, 50)
+            eventually(lambda: pending(server) == 50)
+            relay.kill9()
+            eventually(lambda: len(client.xautoclaim("s", "g", "other", 1000, "0-0")[1]) == 50,
+                       5 * SLOW_FACTOR)
+
+
+def test_the_lag_is_counted_where_the_server_does_not_know_it_and_unknown_while_that_is_away(
+        db, server, relay):
+    """Redis tells no lag where entries were deleted that the group was not given yet."""
+    source = {"type": "redis", "url": server.url, "stream_key": "s", "group": "g", "consumer": "c"}
+    with StuckInbox(db, source) as inbox, server.client() as client:
+        inbox.lock()
+        add_many(client, 0, 3000)
+        with relay:
+            inbox.wait_lag(relay, 3000)
+            inner = [entry for entry, _ in client.xrange("s", count=2500)[-100:]]
+            client.xdel("s", *inner)
+            assert client.xinfo_groups("s")[0]["lag"] is None
+            inbox.wait_lag(relay, 2900)
+            server.kill9()
+            inbox.wait_lag(relay, None)
+            server.start()
+            inbox.wait_lag(relay, 2900)
+            inbox.unlock()
+            inbox.wait_all(relay, 2900)

@@ -11,6 +11,7 @@ from support.pipelines import SLOW_FACTOR, Lines
 from support.proxy import DOWN, UP, FaultProxy
 from support.sqs_fixtures import durable_sqs, queue_name, server, sqs  # noqa: F401
 from support.sqs_server import KEYS, REGION
+from support.stuck_inbox import StuckInbox, lists_show
 from support.waiting import eventually, holds_for
 from support.writers import wait_trouble
 
@@ -225,3 +226,35 @@ def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, durable_sqs, re
         eventually(lambda: {line["payload"] for line in lines.messages()} == set(range(300)),
                    60 * SLOW_FACTOR, interval=0.2)
         wait_deleted(durable_sqs, url)
+
+
+def test_a_locked_inbox_shows_the_whole_lag_and_costs_no_receipt(db, sqs, relay):
+    """For longer than the visibility timeout, with a queue that sets a message aside when it is
+    received a second time."""
+    dead = sqs.queue(queue_name())
+    arn = sqs.client().get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])
+    url = sqs.queue(queue_name(), VisibilityTimeout=4, RedrivePolicy=json.dumps(
+        {"deadLetterTargetArn": arn["Attributes"]["QueueArn"], "maxReceiveCount": 1}))
+    source = {"type": "sqs", "queue_url": url, "region": REGION, "endpoint": sqs.endpoint,
+              "wait": "2s", "visibility_timeout": "4s", **KEYS}
+    with StuckInbox(db, source) as inbox:
+        with relay:
+            send_many(sqs, url, 0, 50)
+            eventually(lambda: inbox.count() == 50)
+            assert "redrive_policy" in relay.log()
+            inbox.lock()
+            send_many(sqs, url, 50, 500)
+            inbox.wait_lag(relay, 500)
+            assert lists_show(db, 500)
+            inbox.hold(relay, 500, 7)
+            assert sqs.count(dead) == 0
+            inbox.unlock()
+            inbox.wait_all(relay, 550)
+            inbox.assert_read_once(relay, 550)
+        assert sqs.count(dead) == 0
+
+
+def send_many(sqs, url, first, count):
+    for start in range(first, first + count, 10):
+        sqs.client().send_message_batch(QueueUrl=url, Entries=[
+            {"Id": str(n), "MessageBody": json.dumps({"n": n})} for n in range(start, start + 10)])

@@ -42,6 +42,32 @@ TEST(KafkaOffsets, NothingIsCommittedOfAPartitionThatWasGivenUp) {
   EXPECT_EQ(offsets.unsettled(), 0u);
 }
 
+TEST(KafkaOffsets, TellTheFirstThatIsNotSettled) {
+  Offsets offsets;
+  EXPECT_EQ(offsets.first_unsettled("t", 0), std::nullopt);
+  offsets.add("t", 0, 40);
+  offsets.add("t", 1, 7);
+  offsets.add("t", 0, 42);
+  EXPECT_EQ(offsets.first_unsettled("t", 0), 40);
+  offsets.settle(1);
+  EXPECT_EQ(offsets.first_unsettled("t", 0), 41);
+  EXPECT_EQ(offsets.first_unsettled("t", 1), 7);
+  offsets.settle(3);
+  EXPECT_EQ(offsets.first_unsettled("t", 0), std::nullopt);
+}
+
+TEST(KafkaOffsets, ForgetWhatIsUnsettledOfAPartitionThatWasGivenUp) {
+  Offsets offsets;
+  offsets.add("t", 0, 40);
+  offsets.give_up("t", 0);
+  EXPECT_EQ(offsets.first_unsettled("t", 0), std::nullopt);
+  offsets.add("t", 0, 30);
+  offsets.settle(1);
+  EXPECT_EQ(offsets.first_unsettled("t", 0), 30);
+  offsets.settle(2);
+  EXPECT_EQ(offsets.first_unsettled("t", 0), std::nullopt);
+}
+
 TEST(KafkaOffsets, NeverPassARecordThatIsNotSettled) {
   rc::check([](const std::vector<bool>& partitions) {
     Offsets offsets;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <functional>
 #include <set>
@@ -34,6 +35,9 @@ struct Feed {
   bool went_back = false;
   bool fenced = false;
   std::atomic<bool> more_to_come = false;
+  std::atomic<bool> away = false;  // it cannot be read
+  std::atomic<int> tended = 0;
+  std::atomic<std::size_t> largest_batch = 0;
   std::vector<std::string> letters;
   std::atomic<int> opened = 0;
 
@@ -66,6 +70,7 @@ class FeedSource final : public Source {
     std::unique_lock lock(feed_->mutex);
     feed_->changed.wait_until(lock, stop, std::min(deadline.at(), SteadyClock::now() + seconds(1)),
                               [this] { return feed_->published >= next_; });
+    if (feed_->away) return fail(ErrorClass::transient, "away", "the source is away");
     RecordBatch batch;
     batch.shape = std::make_shared<TableShape>(TableShape{"feed", {}});
     while (next_ <= feed_->published && batch.records.size() < limits.records) {
@@ -79,6 +84,7 @@ class FeedSource final : public Source {
       record.content = event;
       batch.records.push_back(record);
     }
+    feed_->largest_batch = std::max(feed_->largest_batch.load(), batch.records.size());
     return batch;
   }
 
@@ -95,6 +101,10 @@ class FeedSource final : public Source {
     return {};
   }
   bool keeps_dead_letters() const override { return true; }
+  std::chrono::milliseconds tend(std::stop_token) override {
+    ++feed_->tended;
+    return std::chrono::milliseconds(10);
+  }
   std::optional<std::int64_t> lag() override {
     const std::lock_guard lock(feed_->mutex);
     return feed_->published - next_ + 1;
@@ -325,6 +335,45 @@ TEST_F(PipelineTest, TellsTheLagAnewWhileItsSinkTakesNothing) {
   ASSERT_TRUE(eventually([&] { return pipeline->report().lag.value_or(0) > 0; }));
   feed_->publish(900);
   ASSERT_TRUE(eventually([&] { return pipeline->report().lag.value_or(0) > 900; }));
+}
+
+TEST_F(PipelineTest, TendsItsSourceWhileItsSinkTakesNothingOrItIsPaused) {
+  broker_->answer = [&](const Message&) { return Outcome::unknown(error(ErrorClass::transient)); };
+  auto pipeline = make();
+  pipeline->start();
+  feed_->publish(100);
+  ASSERT_TRUE(eventually([&] { return feed_->tended > 3; }));
+  pipeline->set_paused(true);
+  const int before = feed_->tended;
+  ASSERT_TRUE(eventually([&] { return feed_->tended > before + 3; }));
+}
+
+TEST_F(PipelineTest, ReadsLittleAheadOfASinkThatTakesNothing) {
+  std::atomic<bool> stuck = true;
+  broker_->answer = [&](const Message&) {
+    return stuck ? Outcome::unknown(error(ErrorClass::transient)) : Outcome::delivered();
+  };
+  auto pipeline = make();
+  feed_->publish(5000);
+  pipeline->start();
+  ASSERT_TRUE(eventually([&] { return feed_->tended > 3; }));
+  EXPECT_LE(feed_->largest_batch, 100u);
+  stuck = false;
+  ASSERT_TRUE(eventually([&] { return feed_->settled() == 5000; }));
+  EXPECT_GT(feed_->largest_batch, 100u);
+}
+
+TEST_F(PipelineTest, DoesNotKnowTheLagWhileItsSourceIsAway) {
+  auto pipeline = make();
+  pipeline->start();
+  feed_->publish(10);
+  ASSERT_TRUE(eventually([&] { return pipeline->report().lag == 0; }));
+  feed_->away = true;
+  feed_->publish(1);
+  ASSERT_TRUE(eventually([&] { return !pipeline->report().lag; }));
+  EXPECT_TRUE(std::isnan(metrics_.pipeline("test")->lag.Value()));
+  feed_->away = false;
+  ASSERT_TRUE(eventually([&] { return pipeline->report().lag == 0; }));
 }
 
 TEST_F(PipelineTest, SleepsWithoutThreadsAndWakesForNewWork) {
