@@ -65,7 +65,7 @@ class NatsSource : public Source {
   const FieldMapping mapping_;
   const std::shared_ptr<const TableShape> shape_;
   std::size_t next_endpoint_ = 0;
-  std::deque<Taken> ahead_;  // came while the pipeline took nothing in; the reader's
+  std::deque<Taken> ahead_;          // came while the pipeline took nothing in; the reader's
   std::uint64_t last_delivery_ = 0;  // of the puller, as its consumer counts them
 
   std::mutex mutex_;  // of all below, but that only the reader replaces the puller

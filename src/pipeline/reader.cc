@@ -114,8 +114,7 @@ void Pipeline::read_loop(std::stop_token stop) {
 bool Pipeline::wait_for_room(std::stop_token stop) {
   const bool needs_sink = source_->reads_for_open_sink_only();
   const auto ready = [&] {
-    return stopping_ ||
-           (!paused_ && !halted_ && has_room_locked() && (sink_open_ || !needs_sink));
+    return stopping_ || (!paused_ && !halted_ && has_room_locked() && (sink_open_ || !needs_sink));
   };
   std::unique_lock lock(mutex_);
   tend_due_ = SteadyClock::now() + kBeforeTending;
