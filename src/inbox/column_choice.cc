@@ -99,6 +99,10 @@ std::optional<Error> unfit_relation(const TableFacts& facts) {
         fmt::format("DROP RULE {} ON {}; a trigger can do its work", quoted(facts.rule),
                     facts.table));
   }
+  if (facts.unlogged) {
+    return unfit(facts, "is UNLOGGED, or has a partition that is: a crash of the server empties it",
+                 fmt::format("ALTER TABLE {} SET LOGGED;", facts.table));
+  }
   return missing_right(facts);
 }
 

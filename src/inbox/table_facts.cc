@@ -22,7 +22,9 @@ constexpr std::string_view kTable =
     "or '*' = any (p.commands), "
     "{}, "
     "(select pg_catalog.min(w.rulename) from pg_catalog.pg_rewrite w where w.ev_class = c.oid "
-    "and w.ev_type = '3' and w.ev_enabled in ('O', 'A')) "
+    "and w.ev_type = '3' and w.ev_enabled in ('O', 'A')), "
+    "exists (select from pg_catalog.pg_class k where k.relkind = 'r' and k.relpersistence = 'u' "
+    "and (k.oid = c.oid or k.oid in (select relid from pg_catalog.pg_partition_tree(c.oid)))) "
     "from pg_catalog.pg_class c "
     "cross join lateral (select pg_catalog.array_agg(y.polcmd) from pg_catalog.pg_policy y "
     "where y.polrelid = c.oid and y.polpermissive and exists ("
@@ -128,6 +130,7 @@ Result<TableFacts> read_table(Connection& connection, const std::string& table, 
   facts.lets_see = found->boolean(0, 4);
   facts.before_trigger = found->boolean(0, 5);
   facts.rule = found->text(0, 6);
+  facts.unlogged = found->boolean(0, 7);
   const auto columns = connection.query(kColumns, {table}, deadline, stop);
   if (!columns) return fail(columns.error());
   for (int row = 0; row < columns->size(); ++row) facts.columns.push_back(column_of(*columns, row));

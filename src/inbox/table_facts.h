@@ -44,6 +44,7 @@ struct TableFacts {
   bool lets_see = true;     ///< and one by which it could be seen
   bool before_trigger = false;
   std::string rule = {};  ///< on INSERT
+  bool unlogged = false;  ///< it, or one of its partitions
   std::vector<Column> columns = {};
   std::vector<Index> unique_indexes = {};
 };

@@ -146,6 +146,10 @@ UNFIT = {
                  "payload jsonb)", {}, "GENERATED ALWAYS", "column_map"),
     "cut": (f"create table t ({GOOD}, source name)", {}, "cuts", 'column_map = {"source": ""}'),
     "one_letter": (f'create table t ({GOOD}, event_type "char")', {}, "cuts", "TYPE text"),
+    "unlogged": (f"create unlogged table t ({GOOD})", {}, "UNLOGGED", "SET LOGGED"),
+    "unlogged_part": (f"create table t ({GOOD}) partition by hash (event_id); create unlogged table "
+                      "part partition of t for values with (modulus 1, remainder 0)", {}, "UNLOGGED",
+                      "SET LOGGED"),
     "rule": (f"create table t ({GOOD}); create rule r as on insert to t do instead nothing", {},
              "rule", "DROP RULE"),
     "update_rule": (f"create table t ({GOOD}); create rule r as on update to t do instead nothing",

@@ -261,9 +261,6 @@ class InboxModel:
     def restart_database(self):
         self._locks.clear()
         self.server.restart(self.random.choice(["fast", "immediate", "kill9"]))
-        for table in self.tables:
-            if table.shape.name == "unlogged":  # a crash empties it
-                table.purged |= {f"m{n:05d}x" for n in range(self._tags + 1)}
 
     def make_again(self):
         """Deletes a stream of which all is settled, and makes it anew."""
