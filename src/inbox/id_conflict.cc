@@ -81,4 +81,45 @@ std::size_t ConflictReports::note(SteadyClock::time_point now) {
   return std::exchange(since_, 0);
 }
 
+std::string shown_id(std::string_view id) {
+  constexpr std::size_t kLongest = 200;
+  if (id.size() <= kLongest) return std::string(id);
+  return fmt::format("{}...", id.substr(0, kLongest));
+}
+
+Error why_not_stored(Fate fate, const Message& message, const std::string& table) {
+  Error error{ErrorClass::rejected, "id_conflict", {}, {}, {}};
+  const std::string id = shown_id(message.id);
+  if (fate == Fate::dropped) {
+    error.code = "row_dropped";
+    error.message = fmt::format(
+        "a BEFORE trigger of table {} dropped the row with the id {}, or stored it under another "
+        "id",
+        table, id);
+    error.remedy = "let the trigger return the row, with its id; then `pgtrickle-relay dlq retry`";
+  } else if (fate == Fate::gone) {
+    error = {ErrorClass::transient,
+             "row_gone",
+             fmt::format("the row of table {} that had the id {} was deleted meanwhile", table, id),
+             {},
+             {}};
+  } else if (fate == Fate::hidden) {
+    error.message = fmt::format(
+        "table {} has the id {} already, in a row that row security hides from the relay", table,
+        id);
+    error.remedy =
+        "let a policy show all rows to the relay's role; then `pgtrickle-relay dlq "
+        "retry`";
+  } else {
+    error.message = fmt::format(
+        "table {} has the id {} already, in a row with another payload, key or type", table, id);
+    error.remedy = "give each message an id of its own (id_from, id_prefix of the source)";
+    if (fate == Fate::unclear) {
+      error.message += ", which a trigger may have changed";
+      error.remedy += "; where a trigger changes rows, set on_id_conflict = \"ignore\"";
+    }
+  }
+  return error;
+}
+
 }  // namespace relay::inbox

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/deadline.h"
+#include "core/error.h"
 #include "core/message.h"
 
 namespace relay::inbox {
@@ -43,6 +44,12 @@ enum class Fate {
 /// other ids, it is not known which rows are whose, unless none is missing: then nothing counts as
 /// stored that is not seen.
 std::vector<Fate> fates(std::span<const Found> found, std::unordered_set<std::string_view> written);
+
+/// An id as errors and the log show it: a long one is cut.
+std::string shown_id(std::string_view id);
+
+/// Why a message is not stored that PostgreSQL did not refuse. `table`: qualified and quoted.
+Error why_not_stored(Fate fate, const Message& message, const std::string& table);
 
 /// Tells that ids are in conflict, at most once a minute. No clock of its own.
 class ConflictReports {

@@ -7,8 +7,8 @@
 #include <stop_token>
 #include <vector>
 
-#include "inbox/id_conflict.h"
 #include "inbox/options.h"
+#include "inbox/table_session.h"
 #include "inbox/target.h"
 #include "inbox/verdict.h"
 #include "pipeline/dead_letter.h"
@@ -53,15 +53,14 @@ class InboxSink final : public Sink {
 
   /// One delivery under way.
   struct Delivery {
-    postgres::Connection& connection;
+    TableSession& session;
     std::span<const Message> messages;
     std::vector<Outcome>& outcomes;
-    Deadline deadline;
-    std::stop_token stop;
-    bool ids_are_longer = false;  ///< these are messages whose own ids others have
-    Part under_way{};             ///< of the last statement
-    bool wrote = false;           ///< a row that was new
-    bool unconfirmed = false;     ///< duplicates that no later commit has waited for
+    bool ids_are_longer = false;     ///< these are messages whose own ids others have
+    Part under_way{};                ///< of the last statement
+    bool wrote = false;              ///< a row that was new
+    bool unconfirmed = false;        ///< duplicates that no later commit has waited for
+    bool again_unconfirmed = false;  ///< the same, of those that were stored under longer ids
   };
 
   Result<postgres::Lease> borrow(Deadline deadline, std::stop_token stop);
@@ -71,26 +70,18 @@ class InboxSink final : public Sink {
   Result<void> write_all(Delivery& delivery);
   /// Waits until what the duplicates are duplicates of is durable; until then they are not known.
   Result<void> confirm_duplicates(Delivery& delivery);
-  /// Starts the statement for a part, whose values these are. False: it did not start.
-  bool start(Delivery& delivery, std::span<BinaryArray> values);
   /// Takes what became of a statement that was started; where it failed, and the session did not,
   /// the part is written anew.
   Result<void> complete(Delivery& delivery, Part part, bool started);
   /// Writes a part. An error: what has no outcome yet is not known.
   Result<void> write(Delivery& delivery, Part part);
   Result<postgres::Rows> insert(Delivery& delivery, Part part, bool raw);
-  std::vector<BinaryArray> values(std::span<const Target::Column> columns,
-                                  std::span<const Message> messages, bool raw) const;
-  Deadline due(const Delivery& delivery) const;
   /// Takes what became of a part whose statement succeeded.
   Result<void> written(Delivery& delivery, Part part, const postgres::Rows& rows, bool raw);
   Result<void> note(Delivery& delivery, Part part, const postgres::Rows& rows, bool raw);
-  Result<std::vector<Found>> look(Delivery& delivery, std::span<const std::size_t> indexes,
-                                  bool raw);
   Result<void> settle(Delivery& delivery, std::span<const std::size_t> indexes,
                       std::span<const Fate> fates);
   bool may_store_again(const Delivery& delivery) const;
-  Error reason(Fate fate, const Message& message) const;
   Result<void> store_again(Delivery& delivery, std::span<const std::size_t> indexes);
   void warn_of_conflict(const Delivery& delivery, std::size_t index, const std::string& id);
   /// One message whose statement failed.
@@ -98,19 +89,13 @@ class InboxSink final : public Sink {
   Result<void> refused(Delivery& delivery, std::size_t index, const Error& error);
   /// Whether other messages than this one can be written now. Writes nothing.
   Result<Suspect::Others> look_at_others(Delivery& delivery, std::size_t index);
-  /// What became of one message in a transaction that is rolled back. Empty: it was written.
-  Result<std::optional<Blame>> try_to_write(Delivery& delivery, const Message& message);
   /// After a statement that was not answered in time: the next ones are smaller.
   void timed_out(const Delivery& delivery);
   /// Writes one message whose statement took too long alone; a lock is waited for half as long, so
   /// that it shows.
   Result<void> write_overdue(Delivery& delivery, std::size_t index);
-  Error too_slow(const Delivery& delivery) const;
+  Error too_slow() const;
   void keep_sample(const Delivery& delivery);
-  Destination destination(const Delivery& delivery) const;
-  /// Whether it is the payload that PostgreSQL cannot take, and not something else in the row.
-  Result<bool> payload_is_refused(Delivery& delivery, const Message& message);
-
   const Options options_;
   postgres::Pool* pool_;
   std::unique_ptr<postgres::Pool> own_pool_;

@@ -232,4 +232,8 @@ bool Suspect::is_guilty(Blame blame, bool raised, Others others, Time now) const
   return false;
 }
 
+bool is_about_a_value(const Error& error) {
+  return error.code.starts_with("22") || error.code.starts_with("54");
+}
+
 }  // namespace relay::inbox

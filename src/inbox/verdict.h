@@ -24,6 +24,9 @@ enum class Blame : std::uint8_t {
 /// By the SQLSTATE, and by who reported it: a trigger may raise any SQLSTATE.
 Blame blame_for(const postgres::Diagnosis& diagnosis);
 
+/// A value is wrong, or larger than PostgreSQL takes.
+bool is_about_a_value(const Error& error);
+
 /// The message of an error without what it may quote of a row. What RAISE says stays as it is.
 /// `message`: the only one that the statement had; null where it had several.
 std::string text_without_values(const postgres::Diagnosis& diagnosis, const Message* message);

@@ -139,7 +139,7 @@ def test_distinct_messages_of_one_id_are_distinct_dead_letters(db, relay, tmp_pa
     def told():
         return sorted((json.loads(payload)["n"], attempts) for payload, attempts in db.execute(
             "select convert_from(payload, 'UTF8'), attempts from pgtrickle.relay_dlq"
-            " where message_id = 'x' and resolved_at is null"))
+            " where message_id = 'p:x' and resolved_at is null"))
     with relay:
         eventually(lambda: told() == [(1, 2), (2, 2), (3, 1)], 15 * SLOW_FACTOR, message=told)
         db.execute("alter table public.refusing drop constraint never")

@@ -107,10 +107,10 @@ WRONG = {
     "audited_later": ("", "permission denied for table audit", "GRANT to it what the message names",
                       "grant insert on audit to pgtrickle_relay"),
     "numbered": ("create sequence numbers; alter table {name} add n int default nextval('numbers')",
-                 "permission denied for sequence numbers",
-                 'GRANT USAGE ON sequence "numbers" TO "relay_daemon"',
+                 "draws its default from the sequence public.numbers",
+                 "GRANT USAGE ON SEQUENCE public.numbers TO relay_daemon;",
                  "grant usage on sequence numbers to pgtrickle_relay"),
-    "guarded": ("alter table {name} enable row level security", "row-level security policy",
+    "guarded": ("alter table {name} enable row level security", "has row security, and no policy",
                 "CREATE POLICY", "create policy p on guarded using (true) with check (true)"),
 }
 

@@ -122,7 +122,7 @@ def test_nothing_is_acknowledged_before_the_standby_has_it(pair, relay_bin):
                    > since, 20, message=relay.log)
         # Its rows are there, and committed, on the primary.
         assert db.execute("select event_id from pgtrickle.inbox_hooks order by 1") == [
-            ("first",), ("row",)]
+            ("hooks:first",), ("hooks:row",)]
         assert db.one("select count(*) from pgtrickle.relay_dlq") == 1
         holds_for(lambda: not settled(), 1)
         # It comes back: what waited for it is acknowledged.
@@ -143,8 +143,8 @@ def test_nothing_is_acknowledged_before_the_standby_has_it(pair, relay_bin):
     with standby.connect(db.name) as there:
         # (What was not acknowledged may have come through before the link stalled.)
         assert there.execute("select event_id from pgtrickle.inbox_hooks "
-                             "where event_id <> 'lost' order by 1").fetchall() \
-            == [("first",), ("row",)]
+                             "where event_id <> 'hooks:lost' order by 1").fetchall() \
+            == [("hooks:first",), ("hooks:row",)]
         assert there.execute("select message_id from pgtrickle.relay_dlq").fetchall() \
-            == [("letter",)]
+            == [("strict:letter",)]
     primary.start()
