@@ -49,7 +49,8 @@ def test_bad_neighbours_are_named_with_cause_and_remedy_and_the_healthy_one_neve
         set_outbox(db, "unreachable", {"stream_table": "orders", "sink": {
             "type": "nats", "url": f"nats://127.0.0.1:{nobody}"}, "subject_template": "relay.x"})
         set_outbox(db, "bad-template", to_nats("orders", server, "relay.{nonsense}"))
-        set_outbox(db, "no-stream", to_nats("orders", server, "nobody.keeps.this"))
+        set_outbox(db, "no-stream", to_nats("orders", server, "nobody.keeps.this",
+                                             sink={"create_stream": False}))
         set_outbox(db, "healthy", to_file("orders", lines.path))
         with start_relay(db.relay_dsn) as relay:
             relay.wait_up()
@@ -80,7 +81,7 @@ def test_bad_neighbours_are_named_with_cause_and_remedy_and_the_healthy_one_neve
 
 def test_an_unreachable_broker_that_comes_is_used_at_once(db, orders, start_relay):
     server = NatsServer()
-    set_outbox(db, "rows", to_nats("orders", server, "relay.rows",
+    set_outbox(db, "rows", to_nats("orders", server, "relay.rows", sink={"create_stream": False},
                                    retry={"min": "50ms", "max": "500ms"}))
     with start_relay(db.relay_dsn) as relay:
         insert_rows(db, "orders", 1, 3)
@@ -285,7 +286,7 @@ def test_a_connection_cut_within_the_bytes_loses_and_repeats_nothing(db, orders,
 
 
 def test_a_stream_that_appears_later_is_found(db, orders, nats, start_relay):
-    set_outbox(db, "rows", to_nats("orders", nats, "relay.rows"))
+    set_outbox(db, "rows", to_nats("orders", nats, "relay.rows", sink={"create_stream": False}))
     with start_relay(db.relay_dsn) as relay:
         insert_rows(db, "orders", 1, 3)
         relay.wait_state("rows", "misconfigured", "retrying")

@@ -399,7 +399,8 @@ def test_id_from_takes_an_id_as_it_is_for_all_sources(db, brokers, relay):
         db.execute("select pgtrickle.create_inbox(%s)", (f"plain_{broker.name}",))
         for place in (f"{broker.name}-p1", f"{broker.name}-p2"):
             broker.make(place)
-            set_pipeline(db, place, {**broker.source(place), "id_from": broker.plain},
+            set_pipeline(db, place, {**broker.source(place), "id_from": broker.plain,
+                                    "event_type_from": "template:same"},
                          f"plain_{broker.name}")
             broker.send(place, [b'"one"', b'"two"'])
     with relay:

@@ -542,7 +542,7 @@ def test_of_many_claims_at_once_exactly_one_can_commit(orders):
 STORE = """insert into pgtrickle.relay_dlq as d
       (relay_group_id, pipeline, message_id, subject, payload, error_class, error_message)
     values ('default', %s, %s, 's', %s, 'rejected', %s)
-    on conflict (relay_group_id, pipeline, md5(message_id)) where resolved_at is null do update
+    on conflict (relay_group_id, pipeline, md5(message_id), coalesce(md5(payload), ''), coalesce(md5(key), ''), coalesce(md5(op), '')) where resolved_at is null do update
       set attempts = d.attempts + 1, error_message = excluded.error_message,
           last_failed_at = clock_timestamp()
     returning id"""
@@ -770,7 +770,7 @@ DAEMON_MAY = [
     "update pgtrickle.relay_pipeline_control set accept_loss = false",
     "update pgtrickle.relay_replays set next_id = next_id + 1",
     "insert into pgtrickle.relay_dlq (relay_group_id, pipeline, message_id) values ('g', 'p', 'm') "
-    "on conflict (relay_group_id, pipeline, md5(message_id)) where resolved_at is null do update "
+    "on conflict (relay_group_id, pipeline, md5(message_id), coalesce(md5(payload), ''), coalesce(md5(key), ''), coalesce(md5(op), '')) where resolved_at is null do update "
     "set attempts = 5",
     "update pgtrickle.relay_dlq set resolved_at = now(), resolution = 'delivered'",
     "select pgtrickle.relay_housekeeping()",

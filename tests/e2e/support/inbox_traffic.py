@@ -121,6 +121,7 @@ class Lane:
     `none`."""
 
     dash = "-"
+    trimmed = b" \t"  # what the protocol takes off an id at both ends
 
     def __init__(self, number, table, mode):
         self.name = f"p{number}"
@@ -149,9 +150,10 @@ class Lane:
         """What makes a message the same one when it comes again."""
         if self.mode == "none" or not given.strip():
             return (self.name, self.incarnation, "alone", len(self.publications))
+        arrives = given.strip(self.trimmed) if self.trimmed else given
         if self.mode == "broker":
-            return (self.name, self.scope(), given)
-        return ("any", given)
+            return (self.name, self.scope(), arrives)
+        return ("any", arrives)
 
     def scope(self):
         return 0
@@ -252,6 +254,7 @@ class RedisLane(Lane):
     """A stream of its own. With the ids of the broker, entries have ids that count from 1."""
 
     dash = "_"
+    trimmed = b""
 
     def __init__(self, number, table, mode, server):
         super().__init__(number, table, mode)
