@@ -542,7 +542,8 @@ def test_of_many_claims_at_once_exactly_one_can_commit(orders):
 STORE = """insert into pgtrickle.relay_dlq as d
       (relay_group_id, pipeline, message_id, subject, payload, error_class, error_message)
     values ('default', %s, %s, 's', %s, 'rejected', %s)
-    on conflict (relay_group_id, pipeline, md5(message_id), coalesce(md5(payload), ''), coalesce(md5(key), ''), coalesce(md5(op), '')) where resolved_at is null do update
+    on conflict (relay_group_id, pipeline, md5(message_id), coalesce(md5(payload), ''),
+                 coalesce(md5(key), ''), coalesce(md5(op), '')) where resolved_at is null do update
       set attempts = d.attempts + 1, error_message = excluded.error_message,
           last_failed_at = clock_timestamp()
     returning id"""
@@ -563,8 +564,9 @@ def test_an_unresolved_message_is_stored_once_and_counts_its_attempts(orders):
     assert dead_letter(orders, error="still too large") == first
     assert listed(orders) == [(first, "p", 2, "still too large", 2, None)]
     with pytest.raises(psycopg.errors.UniqueViolation):
-        orders.execute("insert into pgtrickle.relay_dlq (relay_group_id, pipeline, message_id) "
-                       "values ('default', 'p', 'p:1')")
+        orders.execute("insert into pgtrickle.relay_dlq (relay_group_id, pipeline, message_id, "
+                       "payload) values ('default', 'p', 'p:1', '\\x00ff')")
+    assert dead_letter(orders, payload=b"another message of that id") != first
 
 
 def test_after_it_was_resolved_the_same_message_is_a_new_dead_letter(orders):
@@ -770,7 +772,8 @@ DAEMON_MAY = [
     "update pgtrickle.relay_pipeline_control set accept_loss = false",
     "update pgtrickle.relay_replays set next_id = next_id + 1",
     "insert into pgtrickle.relay_dlq (relay_group_id, pipeline, message_id) values ('g', 'p', 'm') "
-    "on conflict (relay_group_id, pipeline, md5(message_id), coalesce(md5(payload), ''), coalesce(md5(key), ''), coalesce(md5(op), '')) where resolved_at is null do update "
+    "on conflict (relay_group_id, pipeline, md5(message_id), coalesce(md5(payload), ''), "
+    "coalesce(md5(key), ''), coalesce(md5(op), '')) where resolved_at is null do update "
     "set attempts = 5",
     "update pgtrickle.relay_dlq set resolved_at = now(), resolution = 'delivered'",
     "select pgtrickle.relay_housekeeping()",
