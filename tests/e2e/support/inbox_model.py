@@ -30,8 +30,8 @@ SETTINGS = [
     "'force_generic_plan'", "enable_seqscan = off", "xmloption = 'document'"]
 TAG = re.compile(rb"m\d{5}x")
 LONGEST_SURE_ID = 900  # what certainly fits into an index
-# A row that is refused while there is no other to compare it with is a dead letter after 60 s.
-PATIENCE, LONG_PATIENCE = 120 * SLOW_FACTOR, 600 * SLOW_FACTOR
+# Each row that is refused while there is no other to compare it with is a dead letter after 60 s.
+PATIENCE, LONG_PATIENCE = 300 * SLOW_FACTOR, 600 * SLOW_FACTOR
 
 
 class Table:
