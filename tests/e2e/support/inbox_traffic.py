@@ -121,7 +121,6 @@ class Lane:
     `none`."""
 
     dash = "-"
-    trimmed = b" \t"  # what the protocol takes off an id at both ends
 
     def __init__(self, number, table, mode):
         self.name = f"p{number}"
@@ -150,10 +149,14 @@ class Lane:
         """What makes a message the same one when it comes again."""
         if self.mode == "none" or not given.strip():
             return (self.name, self.incarnation, "alone", len(self.publications))
-        arrives = given.strip(self.trimmed) if self.trimmed else given
+        arrives = self.arrives(given)
         if self.mode == "broker":
             return (self.name, self.scope(), arrives)
         return ("any", arrives)
+
+    def arrives(self, given):
+        """The id as it comes out of the protocol: headers are without blanks at their ends."""
+        return given.strip(b" \t")
 
     def scope(self):
         return 0
@@ -172,6 +175,10 @@ def _line(name, value):
 
 class NatsLane(Lane):
     """A stream of its own."""
+
+    def arrives(self, given):
+        """The client library ends a header at a NUL byte."""
+        return given.split(b"\0")[0].strip(b" \t")
 
     def __init__(self, number, table, mode, server):
         super().__init__(number, table, mode)
@@ -254,7 +261,6 @@ class RedisLane(Lane):
     """A stream of its own. With the ids of the broker, entries have ids that count from 1."""
 
     dash = "_"
-    trimmed = b""
 
     def __init__(self, number, table, mode, server):
         super().__init__(number, table, mode)
@@ -262,6 +268,9 @@ class RedisLane(Lane):
         self.key = f"r{number}"
         self._client = server.client()
         self._next = 1
+
+    def arrives(self, given):
+        return given
 
     def scope(self):
         return self.incarnation

@@ -37,8 +37,8 @@ TEST(IdInConflict, IsTheIdWithSixteenDigits) {
   EXPECT_EQ(id.size(), 3u + 16u);
 }
 
-constexpr Found kSame{.id = "a", .found = true, .same = true};
-constexpr Found kOther{.id = "a", .found = true, .same = false};
+const Found kSame{.id = "a", .found = true, .same = true};
+const Found kOther{.id = "a", .found = true, .same = false};
 Found with_trigger(Found found) {
   found.changes = true;
   return found;
