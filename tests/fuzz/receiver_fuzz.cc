@@ -57,7 +57,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)options.auth.body_allowed(request,
                                   std::chrono::system_clock::time_point(std::chrono::seconds(1)));
   (void)check_body(request);
-  const EventRules rules{options.auth.kind() == ReceiverAuth::Kind::hmac,
+  const EventRules rules{"p:", options.auth.kind() == ReceiverAuth::Kind::hmac,
                          options.auth.secret_header()};
   Arena arena;
   (void)to_record(request, rules, fuzz::mapping(), "new", arena);
