@@ -97,7 +97,7 @@ std::optional<std::int64_t> next_offset(const Position& settled, const StreamSta
 Position made_again_after(const Position& settled);
 
 /// The id of a message that has none: the same each time that it is read.
-std::string stream_message_id(std::string_view id_scope, std::string_view queue, std::int64_t offset,
-                              std::int64_t generation);
+std::string stream_message_id(std::string_view id_scope, std::string_view queue,
+                              std::int64_t offset, std::int64_t generation);
 
 }  // namespace relay::rabbitmq
