@@ -1,10 +1,8 @@
 #include "admin/access.h"
 
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 
-#include <array>
-
+#include "core/digest.h"
 #include "core/text.h"
 
 namespace relay::admin {
@@ -13,18 +11,10 @@ namespace {
 
 constexpr std::string_view kScheme = "bearer ";
 
-using Digest = std::array<unsigned char, EVP_MAX_MD_SIZE>;
-
-Digest digest_of(std::string_view text) {
-  Digest digest{};
-  EVP_Digest(text.data(), text.size(), digest.data(), nullptr, EVP_sha256(), nullptr);
-  return digest;
-}
-
 /// Digests are of one length whatever the texts are.
 bool same(std::string_view one, std::string_view other) {
-  const Digest a = digest_of(one);
-  const Digest b = digest_of(other);
+  const Digest a = sha256(one);
+  const Digest b = sha256(other);
   return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
 }
 

@@ -7,6 +7,7 @@ namespace relay::admin {
 void Connections::enter(ListedConnection& one) {
   one.list_ = &for_client_;
   one.place_ = for_client_.insert(for_client_.end(), &one);
+  one.since_ = std::chrono::steady_clock::now();
 }
 
 void Connections::leave(ListedConnection& one) {
@@ -24,9 +25,10 @@ void Connections::wait_for_worker(ListedConnection& one) {
   move(one, for_worker_, 0);
 }
 
-bool Connections::close_first() {
+bool Connections::close_first(std::chrono::milliseconds at_least) {
   const List& longer = for_worker_.size() > for_client_.size() ? for_worker_ : for_client_;
   if (longer.empty()) return false;
+  if (std::chrono::steady_clock::now() - longer.front()->since_ < at_least) return false;
   close(*longer.front());
   return true;
 }
@@ -50,6 +52,7 @@ void Connections::move(ListedConnection& one, List& to, std::size_t unread) {
   set_unread(one, unread);
   to.splice(to.end(), *one.list_, one.place_);
   one.list_ = &to;
+  one.since_ = std::chrono::steady_clock::now();
 }
 
 void Connections::set_unread(ListedConnection& one, std::size_t unread) {

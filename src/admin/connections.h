@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <list>
 
@@ -19,14 +20,16 @@ class ListedConnection {
 
   std::list<ListedConnection*>* list_ = nullptr;  // null: it has left
   std::list<ListedConnection*>::iterator place_;
-  std::size_t unread_ = 0;  // bytes of an answer that the client has not taken
+  std::chrono::steady_clock::time_point since_;  // when it came into its state
+  std::size_t unread_ = 0;                       // bytes of an answer that the client has not taken
 };
 
 /// Open connections: those that wait for their client (for a request, or to take an answer) and
 /// those that wait for a worker, each in the order in which they came into that state. Where there
 /// are too many, the first one of the longer list is closed. So clients of one kind, however many
-/// connections they open, do not push out those of the other kind, and a new connection is served
-/// long before it is the first. One thread.
+/// connections they open, do not push out those of the other kind. A connection that came into its
+/// state a moment ago is not closed for another one: so a client has the time to send its request
+/// and to be answered, even where there is room for few. One thread.
 class Connections {
  public:
   std::size_t size() const { return for_client_.size() + for_worker_.size(); }
@@ -40,8 +43,8 @@ class Connections {
   void wait_for_client(ListedConnection& one, std::size_t unread = 0);
   void wait_for_worker(ListedConnection& one);
 
-  /// False: there is none.
-  bool close_first();
+  /// False: there is none that has been in its state for so long.
+  bool close_first(std::chrono::milliseconds at_least = {});
   /// Closes the first connection that has not taken its answer, except `but`. False: there is none.
   bool close_first_unread(const ListedConnection& but);
 

@@ -13,6 +13,7 @@
 #include <charconv>
 #include <chrono>
 #include <deque>
+#include <limits>
 #include <mutex>
 #include <thread>
 
@@ -43,9 +44,14 @@ constexpr int kSocketBuffer = 64 * 1024;
 // down: it could keep the server's thread busy otherwise.
 constexpr std::chrono::milliseconds kBeforePipelined{20};
 constexpr std::chrono::milliseconds kBeforeBusy{250};
+// A client that has connected has so long to send its request before its connection may be closed
+// for another one.
+constexpr std::chrono::milliseconds kKept{25};
 // Where neither descriptors nor memory are left, and no connection that could be closed for them.
-constexpr std::chrono::milliseconds kAcceptPause{20};
-constexpr std::size_t kReservedDescriptors = 16;
+constexpr std::chrono::milliseconds kAcceptPause{2};
+// No more than this part of what the process may have.
+constexpr std::size_t kReservedDescriptors = 64;
+constexpr std::size_t kReservedPart = 16;
 // However few descriptors the process may have.
 constexpr std::size_t kFewestConnections = 8;
 
@@ -180,12 +186,16 @@ bool is_descriptor_shortage(error_code error) {
   return error == asio::error::no_descriptors || error.value() == ENFILE;
 }
 
+/// How many descriptors the process may have.
+std::size_t most_descriptors() {
+  rlimit descriptors{};
+  if (::getrlimit(RLIMIT_NOFILE, &descriptors) != 0) return std::numeric_limits<std::size_t>::max();
+  return descriptors.rlim_cur;
+}
+
 /// At most a quarter of the process's descriptors: pipelines need the rest.
 std::size_t most_connections(std::size_t wanted) {
-  rlimit descriptors{};
-  if (::getrlimit(RLIMIT_NOFILE, &descriptors) != 0) return wanted;
-  const auto quarter = static_cast<std::size_t>(descriptors.rlim_cur / 4);
-  return std::min(wanted, std::max(quarter, kFewestConnections));
+  return std::min(wanted, std::max(most_descriptors() / 4, kFewestConnections));
 }
 
 /// Its coroutine ends with an error where it is closed.
@@ -264,16 +274,19 @@ struct HttpServer::Impl {
   /// Accepts what waits, up to a limit. False: nothing can be accepted for now.
   bool accept_some() {
     for (int i = 0; i < kAcceptedTogether; ++i) {
+      if (connections.size() >= limits.connections) {
+        if (i > 0) return true;  // whether one waits is known of the first one only
+        if (!connections.close_first(kKept)) return false;
+      }
       error_code error;
       tcp::socket socket = acceptor.accept(error);
       if (error == asio::error::would_block) return true;
       if (error == asio::error::connection_aborted) continue;
       if (is_descriptor_shortage(error)) {
-        if (!reserve.release_one() && !connections.close_first()) return false;
+        if (!reserve.release_one() && !connections.close_first(kKept)) return false;
         continue;
       }
       if (error) return false;
-      if (connections.size() >= limits.connections) connections.close_first();
       close_on_exec(socket);
       asio::co_spawn(io, serve(std::move(socket)), asio::detached);
     }
@@ -449,7 +462,7 @@ struct HttpServer::Impl {
   tcp::acceptor acceptor{io};
   // Of the server's thread, as are the queues.
   Connections connections;
-  DescriptorReserve reserve{kReservedDescriptors};
+  DescriptorReserve reserve{std::min(kReservedDescriptors, most_descriptors() / kReservedPart)};
   std::deque<LaneQueue<Job>> queues;
   asio::thread_pool workers;
   int port = 0;

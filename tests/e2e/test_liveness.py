@@ -27,10 +27,12 @@ CLIENTS = [("idle", 256, LIVE), ("idle", 5000, LIVE), ("used-idle", 600, LIVE), 
 pytestmark = pytest.mark.alone  # it measures
 
 
-def exchange(port, path):
-    """(answer, seconds) of one request on a connection of its own."""
+def exchange(port, path, pause=0.0):
+    """(answer, seconds) of one request on a connection of its own; it is sent `pause` seconds after
+    that was opened."""
     start = time.monotonic()
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        time.sleep(pause)
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while piece := client.recv(65536):
@@ -39,16 +41,16 @@ def exchange(port, path):
     return answer, time.monotonic() - start
 
 
-def probe(port, path):
+def probe(port, path, pause=0.0):
     """(status, seconds)"""
-    answer, took = exchange(port, path)
+    answer, took = exchange(port, path, pause)
     return int(answer.split()[1]), took
 
 
-def answers_at_once(port, statuses=(200,), paths=PROBES, times=25):
+def answers_at_once(port, statuses=(200,), paths=PROBES, times=25, pause=0.0):
     """Each path is answered, and within 100 ms but for a few times that the machine was busy."""
     for path in paths:
-        answers = [probe(port, path) for _ in range(times)]
+        answers = [probe(port, path, pause) for _ in range(times)]
         allowed = (200,) if path in (LIVE, "/metrics") else statuses
         assert {status for status, _ in answers} <= set(allowed), (path, answers)
         seconds = sorted(took for _, took in answers)
@@ -137,6 +139,7 @@ def test_probes_are_answered_while_the_process_has_no_descriptor_left(relay):
     resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, (highest + 1, before[1]))
     with Attack("idle", relay.port, 100):
         answers_at_once(relay.port, (200, 503))
+        answers_at_once(relay.port, (200, 503), pause=0.002)  # a prober on a busy machine
     resource.prlimit(relay.pid, resource.RLIMIT_NOFILE, before)
     relay.wait_healthy(pipelines=1)
 
