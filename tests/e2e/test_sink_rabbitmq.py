@@ -272,6 +272,7 @@ def test_a_killed_broker_costs_nothing(db, server, relay, orders):
     # A quorum queue of this version does not always come back when it is killed soon after it was
     # made; a durable classic queue confirms what is on the disk too.
     place = Place(server, kind="classic")
+    server.flush_definitions()
     set_outbox(db, "p", place.pipeline())
     with relay:
         with Writer(db) as writer:

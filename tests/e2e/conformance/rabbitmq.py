@@ -28,6 +28,9 @@ class RabbitBroker(ServerBroker):
         # Quorum queues of this version may not come back from a kill soon after they were made.
         self._server.queue(self.place, "classic", self.place)
 
+    def prepare_durable(self):
+        self._server.flush_definitions()
+
     # The sink ----------------------------------------------------------------------------------
 
     def _end(self, port):

@@ -182,6 +182,11 @@ class RabbitServer(Server):
         """A fraction, or {absolute, "1"}: beyond it the broker takes no messages."""
         self.evaluate(f"vm_memory_monitor:set_vm_memory_high_watermark({limit})")
 
+    def flush_definitions(self):
+        """Queues and bindings that were declared are on disk from now on. The broker confirms them
+        before: for a moment they do not survive a kill."""
+        self.evaluate("ok = mnesia:sync_log()")
+
     def held(self, queue):
         """How many messages a queue holds, those included that consumers have and did not
         acknowledge."""
