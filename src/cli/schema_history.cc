@@ -1,22 +1,14 @@
 #include "cli/schema_history.h"
 
-#include <fmt/core.h>
-#include <openssl/evp.h>
-
-#include <array>
 #include <map>
 
 #include "cli/embedded_sql.h"
+#include "core/digest.h"
 
 namespace relay::cli {
 
 std::string checksum(std::string_view text) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned int size = 0;
-  EVP_Digest(text.data(), text.size(), digest.data(), &size, EVP_sha256(), nullptr);
-  std::string hex;
-  for (unsigned int i = 0; i < size; ++i) hex += fmt::format("{:02x}", digest[i]);
-  return hex;
+  return hex(bytes_of(sha256(text)));
 }
 
 Result<std::vector<std::string>> differing_files(postgres::Connection& connection,

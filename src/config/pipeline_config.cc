@@ -1,7 +1,6 @@
 #include "config/pipeline_config.h"
 
 #include <fmt/format.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <array>
@@ -9,6 +8,7 @@
 #include "config/flat_form.h"
 #include "config/pipeline_options.h"
 #include "config/pipeline_reader.h"
+#include "core/digest.h"
 #include "core/text.h"
 
 namespace relay::config {
@@ -21,15 +21,6 @@ constexpr std::array<std::string_view, 4> kCatalogKeys{"retention_hours", "reten
 // Options of an end that any pipeline has: they may stand at either level.
 constexpr std::array<std::string_view, 4> kSinkKeys{"subject_template", "key_template", "headers",
                                                     "max_in_flight"};
-
-std::string sha256(const std::string& text) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  unsigned length = 0;
-  EVP_Digest(text.data(), text.size(), digest.data(), &length, EVP_sha256(), nullptr);
-  std::string hex;
-  for (unsigned i = 0; i < length; ++i) hex += fmt::format("{:02x}", digest[i]);
-  return hex;
-}
 
 // Sorts the keys of one pipeline, flat, nested or mixed, into source, sink and pipeline options.
 class Sorter {
@@ -213,17 +204,17 @@ std::string direction_of(const PipelineConfig& config) {
 std::string fingerprint_of(const PipelineConfig& config, const Node::Object& options) {
   Node::Array problems;
   for (const Error& error : config.problems) problems.emplace_back(error.message, "");
-  return sha256(Node(Node::Object{{"name", {config.name, ""}},
-                                  {"direction", {config.direction, ""}},
-                                  {"enabled", {config.enabled, ""}},
-                                  {"source_type", {config.source_type, ""}},
-                                  {"source", {config.source, ""}},
-                                  {"sink_type", {config.sink_type, ""}},
-                                  {"sink", {config.sink, ""}},
-                                  {"options", {options, ""}},
-                                  {"problems", {std::move(problems), ""}}},
-                     "")
-                    .to_json());
+  return hex(bytes_of(sha256(Node(Node::Object{{"name", {config.name, ""}},
+                                               {"direction", {config.direction, ""}},
+                                               {"enabled", {config.enabled, ""}},
+                                               {"source_type", {config.source_type, ""}},
+                                               {"source", {config.source, ""}},
+                                               {"sink_type", {config.sink_type, ""}},
+                                               {"sink", {config.sink, ""}},
+                                               {"options", {options, ""}},
+                                               {"problems", {std::move(problems), ""}}},
+                                  "")
+                                 .to_json())));
 }
 
 }  // namespace

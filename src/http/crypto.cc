@@ -17,33 +17,11 @@ const unsigned char* raw(std::string_view text) {
 
 }  // namespace
 
-Digest sha256(std::string_view text) {
-  Digest digest{};
-  EVP_Digest(text.data(), text.size(), digest.data(), nullptr, EVP_sha256(), nullptr);
-  return digest;
-}
-
 Digest hmac_sha256(std::string_view key, std::string_view text) {
   Digest digest{};
   HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), raw(text), text.size(),
        digest.data(), nullptr);
   return digest;
-}
-
-std::string_view bytes_of(const Digest& digest) {
-  return {reinterpret_cast<const char*>(digest.data()), digest.size()};
-}
-
-std::string hex(std::string_view bytes) {
-  static constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string out;
-  out.reserve(bytes.size() * 2);
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
-    out += kDigits[byte >> 4];
-    out += kDigits[byte & 15];
-  }
-  return out;
 }
 
 std::string base64(std::string_view bytes) {

@@ -1,21 +1,17 @@
 #include "inbox/id_conflict.h"
 
 #include <fmt/core.h>
-#include <openssl/evp.h>
 
 #include <algorithm>
 #include <array>
-#include <memory>
 #include <unordered_map>
 #include <utility>
+
+#include "core/digest.h"
 
 namespace relay::inbox {
 
 namespace {
-
-struct DigestDeleter {
-  void operator()(EVP_MD_CTX* context) const { EVP_MD_CTX_free(context); }
-};
 
 Fate fate_without_row(const Found& one) {
   if (one.changes) return Fate::dropped;
@@ -25,20 +21,13 @@ Fate fate_without_row(const Found& one) {
 }  // namespace
 
 std::string id_in_conflict(const Message& message) {
-  const std::unique_ptr<EVP_MD_CTX, DigestDeleter> context(EVP_MD_CTX_new());
-  EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr);
   // With their lengths, so that no two lists of parts are one text.
-  for (const std::string_view part :
-       {message.op, message.key, std::string_view(message.tombstone ? "-" : "+"), message.body}) {
-    const std::string length = fmt::format("{}:", part.size());
-    EVP_DigestUpdate(context.get(), length.data(), length.size());
-    EVP_DigestUpdate(context.get(), part.data(), part.size());
-  }
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  EVP_DigestFinal_ex(context.get(), digest.data(), nullptr);
-  std::string id = fmt::format("{}~", message.id);
-  for (std::size_t i = 0; i < 8; ++i) id += fmt::format("{:02x}", digest[i]);
-  return id;
+  const std::string head =
+      fmt::format("{}:{}{}:{}1:{}{}:", message.op.size(), message.op, message.key.size(),
+                  message.key, message.tombstone ? "-" : "+", message.body.size());
+  const std::array<std::string_view, 2> parts = {head, message.body};
+  constexpr std::size_t kBytes = 8;
+  return fmt::format("{}~{}", message.id, hex(bytes_of(sha256(parts)).substr(0, kBytes)));
 }
 
 std::vector<Fate> fates(std::span<const Found> found,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/digest.h"
 #include "core/text.h"
 #include "inbox/jsonb_text.h"
 
@@ -33,14 +34,7 @@ bool same_name(std::string_view a, std::string_view b) {
 }
 
 std::string hexadecimal(std::string_view bytes) {
-  static constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string out = "\\x";
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
-    out += kDigits[byte >> 4];
-    out += kDigits[byte & 15];
-  }
-  return out;
+  return "\\x" + hex(bytes);
 }
 
 void add_text(BinaryArray& column, std::string_view value) {

@@ -7,6 +7,8 @@
 #include <cctype>
 #include <optional>
 
+#include "core/text.h"
+
 namespace relay::inbox {
 
 namespace {
@@ -64,24 +66,13 @@ bool is_name(std::string_view quoted) {
          std::all_of(name.begin(), name.end(), [](char c) { return is_word(c) || c == '.'; });
 }
 
-std::string lower_case(std::string_view text) {
-  std::string lower(text);
-  std::transform(lower.begin(), lower.end(), lower.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return lower;
-}
-
 /// Whether a text may have been made from what a message holds: it has a word of it.
 bool has_words_of(std::string_view text, const Message& message) {
-  const std::string wanted = lower_case(text);
   const auto is_part = [&](std::string_view contents) {
     while (!contents.empty()) {
       const auto end = std::find_if_not(contents.begin(), contents.end(), is_word);
       const auto length = static_cast<std::size_t>(end - contents.begin());
-      if (length >= 3 && length <= wanted.size() &&
-          wanted.find(lower_case(contents.substr(0, length))) != std::string::npos) {
-        return true;
-      }
+      if (length >= 3 && contains_ignoring_case(text, contents.substr(0, length))) return true;
       contents.remove_prefix(std::max<std::size_t>(length, 1));
     }
     return false;

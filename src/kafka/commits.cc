@@ -3,7 +3,9 @@
 #include <librdkafka/rdkafka.h>
 
 #include <algorithm>
-#include <memory>
+
+#include "core/pause.h"
+#include "kafka/partition_list.h"
 
 namespace relay::kafka {
 
@@ -14,17 +16,6 @@ namespace {
 constexpr milliseconds kInterval{100};
 constexpr milliseconds kLookInterval{3000};  // while nothing is to be committed
 constexpr int kAnswerMs = 1000;
-
-struct FreeList {
-  void operator()(rd_kafka_topic_partition_list_t* list) const {
-    rd_kafka_topic_partition_list_destroy(list);
-  }
-};
-using PartitionList = std::unique_ptr<rd_kafka_topic_partition_list_t, FreeList>;
-
-PartitionList new_list(std::size_t size) {
-  return PartitionList(rd_kafka_topic_partition_list_new(static_cast<int>(size)));
-}
 
 }  // namespace
 
@@ -41,14 +32,7 @@ void Commits::stop() {
 }
 
 void Commits::keep(std::stop_token stop) {
-  while (!stop.stop_requested()) {
-    {
-      std::unique_lock lock(mutex_);
-      ending_.wait_for(lock, stop, kInterval, [] { return false; });
-      if (stop.stop_requested() || !due()) continue;
-    }
-    flush();
-  }
+  while (pause(Deadline::after(kInterval), stop)) flush();
 }
 
 /// With the mutex held.
@@ -97,25 +81,21 @@ void Commits::commit() {
   PartitionList known;
   {
     const std::lock_guard lock(mutex_);
-    known = new_list(partitions_.size());
-    for (const auto& [place, partition] : partitions_) {
-      rd_kafka_topic_partition_list_add(known.get(), place.first.c_str(), place.second);
-    }
+    known = new_partition_list(partitions_.size());
+    for (const auto& [place, partition] : partitions_) add(*known, place);
   }
   if (rd_kafka_committed(client_, known.get(), kAnswerMs) != RD_KAFKA_RESP_ERR_NO_ERROR) return;
   const std::lock_guard lock(mutex_);
   look_due_ = SteadyClock::now() + kLookInterval;
-  const PartitionList changed = new_list(partitions_.size());
-  for (int i = 0; i < known->cnt; ++i) {
-    const rd_kafka_topic_partition_t& entry = known->elems[i];
+  const PartitionList changed = new_partition_list(partitions_.size());
+  for (const auto& entry : elements(*known)) {
     const auto found = partitions_.find({entry.topic, entry.partition});
     if (found == partitions_.end() || entry.err != RD_KAFKA_RESP_ERR_NO_ERROR) continue;
     Partition& partition = found->second;
     if (entry.offset < 0 && partition.committed >= 0) remade_.insert(found->first);
     partition.committed = std::max<std::int64_t>(entry.offset, -1);
     if (partition.committed == partition.next) continue;
-    rd_kafka_topic_partition_list_add(changed.get(), entry.topic, entry.partition)->offset =
-        partition.next;
+    add(*changed, found->first).offset = partition.next;
   }
   any_remade_ = !remade_.empty();
   // What does not arrive is sent again after the next look.
@@ -124,8 +104,7 @@ void Commits::commit() {
 
 void Commits::committed(const rd_kafka_topic_partition_list_t& offsets) {
   const std::lock_guard lock(mutex_);
-  for (int i = 0; i < offsets.cnt; ++i) {
-    const rd_kafka_topic_partition_t& entry = offsets.elems[i];
+  for (const auto& entry : elements(offsets)) {
     const auto found = partitions_.find({entry.topic, entry.partition});
     if (found == partitions_.end() || entry.err != RD_KAFKA_RESP_ERR_NO_ERROR) continue;
     found->second.committed = entry.offset;

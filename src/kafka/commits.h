@@ -2,7 +2,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <map>
 #include <mutex>
@@ -16,14 +15,12 @@
 
 #include "core/deadline.h"
 #include "kafka/offsets.h"
+#include "kafka/place.h"
 
 struct rd_kafka_s;
 struct rd_kafka_topic_partition_list_s;
 
 namespace relay::kafka {
-
-/// A partition of a topic.
-using Place = std::pair<std::string, std::int32_t>;
 
 /// Commits the offsets of one member of a group, within a tenth of a second, and notices a topic
 /// that was deleted and made again: brokers forget a group's offsets with the topic. The library
@@ -71,7 +68,6 @@ class Commits {
   rd_kafka_s* client_ = nullptr;
   std::mutex committing_;  // one commit() at a time
   mutable std::mutex mutex_;
-  std::condition_variable_any ending_;
   std::map<Place, Partition> partitions_;
   std::set<Place> remade_;
   std::atomic<bool> any_remade_ = false;

@@ -8,6 +8,7 @@
 
 #include "core/log.h"
 #include "kafka/errors.h"
+#include "kafka/partition_list.h"
 
 namespace relay::kafka {
 
@@ -20,16 +21,20 @@ constexpr int kProbeMs = 200;
 constexpr int kAliveMs = 500;
 constexpr int kAskMs = 500;
 
-std::span<const rd_kafka_topic_partition_t> elements(const rd_kafka_topic_partition_list_t& list) {
-  return {list.elems, static_cast<std::size_t>(list.cnt)};
-}
-
 /// A broker answers within that time.
 bool answers(rd_kafka_t* client, int time_ms) {
   const struct rd_kafka_metadata* metadata = nullptr;
   const auto code = rd_kafka_metadata(client, 0, nullptr, &metadata, time_ms);
   if (code == RD_KAFKA_RESP_ERR_NO_ERROR) rd_kafka_metadata_destroy(metadata);
   return code == RD_KAFKA_RESP_ERR_NO_ERROR;
+}
+
+/// The partitions that a member has, with this offset for each.
+PartitionList list_of(const std::map<Place, std::int64_t>& positions,
+                      std::int64_t offset = RD_KAFKA_OFFSET_INVALID) {
+  PartitionList list = new_partition_list(positions.size());
+  for (const auto& [place, position] : positions) add(*list, place).offset = offset;
+  return list;
 }
 
 std::string_view text_of(const void* bytes, std::size_t size) {
@@ -66,9 +71,6 @@ void Consumer::Free::operator()(rd_kafka_queue_t* queue) const {
 void Consumer::Free::operator()(rd_kafka_message_t* message) const {
   rd_kafka_message_destroy(message);
 }
-void Consumer::Free::operator()(rd_kafka_topic_partition_list_t* list) const {
-  rd_kafka_topic_partition_list_destroy(list);
-}
 
 Result<std::unique_ptr<Consumer>> Consumer::open(const SourceOptions& options, Offsets& offsets,
                                                  std::set<Place> remade, std::stop_token stop) {
@@ -103,10 +105,9 @@ Result<void> Consumer::start(std::stop_token stop) {
 }
 
 Result<void> Consumer::subscribe() {
-  const PartitionList topics(
-      rd_kafka_topic_partition_list_new(static_cast<int>(options_.topics.size())));
+  const PartitionList topics = new_partition_list(options_.topics.size());
   for (const std::string& topic : options_.topics) {
-    rd_kafka_topic_partition_list_add(topics.get(), topic.c_str(), RD_KAFKA_PARTITION_UA);
+    add(*topics, {topic, RD_KAFKA_PARTITION_UA});
   }
   const auto code = rd_kafka_subscribe(client_.get(), topics.get());
   if (code == RD_KAFKA_RESP_ERR_NO_ERROR) return {};
@@ -250,23 +251,15 @@ void Consumer::note_end(const rd_kafka_message_t& message) {
 }
 
 void Consumer::pause() {
-  const auto list = assignment();
+  const PartitionList list = list_of(positions_);
   rd_kafka_pause_partitions(client_.get(), list.get());
   paused_ = true;
 }
 
 void Consumer::resume() {
-  const auto list = assignment();
+  const PartitionList list = list_of(positions_);
   rd_kafka_resume_partitions(client_.get(), list.get());
   paused_ = false;
-}
-
-Consumer::PartitionList Consumer::assignment() const {
-  PartitionList list(rd_kafka_topic_partition_list_new(static_cast<int>(positions_.size())));
-  for (const auto& [place, position] : positions_) {
-    rd_kafka_topic_partition_list_add(list.get(), place.first.c_str(), place.second);
-  }
-  return list;
 }
 
 /// A member that does not poll for `max.poll.interval.ms` loses its partitions, and one that does
@@ -298,11 +291,7 @@ void Consumer::keep_fetching(const rd_kafka_message_t& message) {
       bytes_since_reminder_ >= kAheadBytes / 4 || records_since_reminder_ >= kAheadRecords / 4;
   if (!much_taken) return;
   bytes_since_reminder_ = records_since_reminder_ = 0;
-  const PartitionList list(rd_kafka_topic_partition_list_new(static_cast<int>(positions_.size())));
-  for (const auto& [place, position] : positions_) {
-    rd_kafka_topic_partition_list_add(list.get(), place.first.c_str(), place.second)->offset =
-        RD_KAFKA_OFFSET_END;
-  }
+  const PartitionList list = list_of(positions_, RD_KAFKA_OFFSET_END);
   rd_kafka_offsets_for_times(client_.get(), list.get(), 0);
 }
 
@@ -356,8 +345,7 @@ std::optional<Error> Consumer::trouble(Deadline until, std::stop_token stop) {
 /// What the cluster says; nothing where it does not answer soon. `which`: RD_KAFKA_OFFSET_END or
 /// RD_KAFKA_OFFSET_BEGINNING.
 std::optional<std::map<Place, std::int64_t>> Consumer::ask_offsets(std::int64_t which) {
-  const auto list = assignment();
-  for (int i = 0; i < list->cnt; ++i) list->elems[i].offset = which;
+  const PartitionList list = list_of(positions_, which);
   if (rd_kafka_offsets_for_times(client_.get(), list.get(), kAskMs) != RD_KAFKA_RESP_ERR_NO_ERROR) {
     return std::nullopt;
   }
@@ -390,7 +378,7 @@ bool Consumer::ask_bases() {
     return entry.second >= 0 || bases_.contains(entry.first);
   };
   if (std::ranges::all_of(positions_, is_known)) return true;
-  const auto list = assignment();
+  const PartitionList list = list_of(positions_);
   if (rd_kafka_committed(client_.get(), list.get(), kAskMs) != RD_KAFKA_RESP_ERR_NO_ERROR) {
     return false;
   }

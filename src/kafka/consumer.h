@@ -67,11 +67,9 @@ class Consumer {
     void operator()(rd_kafka_s* client) const;
     void operator()(rd_kafka_queue_s* queue) const;
     void operator()(rd_kafka_message_s* message) const;
-    void operator()(rd_kafka_topic_partition_list_s* list) const;
   };
   template <class T>
   using Owned = std::unique_ptr<T, Free>;
-  using PartitionList = Owned<rd_kafka_topic_partition_list_s>;
   struct Callbacks;
 
   Consumer(const SourceOptions& options, Offsets& offsets, std::set<Place> remade)
@@ -82,7 +80,6 @@ class Consumer {
   void resume();
   Result<std::optional<Consumed>> accept();
   void note_end(const rd_kafka_message_s& message);
-  PartitionList assignment() const;
   std::optional<std::map<Place, std::int64_t>> ask_offsets(std::int64_t which);
   std::optional<std::map<Place, std::int64_t>> ends();
   bool ask_bases();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/digest.h"
 #include "core/secrets.h"
 #include "core/text.h"
 
@@ -52,18 +53,6 @@ constexpr std::string_view kTakeHeaders =
     "select d.id, h.key, coalesce(h.value, '') from pgtrickle.relay_dlq d, "
     "lateral jsonb_each_text(case when jsonb_typeof(d.headers) = 'object' then d.headers else '{}' "
     "end) with ordinality h(key, value, n) where d.id = any ($1::bigint[]) order by d.id, h.n";
-
-std::string hex(std::string_view bytes) {
-  constexpr char kDigits[] = "0123456789abcdef";
-  std::string text = "\\x";
-  text.reserve(2 + 2 * bytes.size());
-  for (const char c : bytes) {
-    const auto byte = static_cast<unsigned char>(c);
-    text += kDigits[byte >> 4];
-    text += kDigits[byte & 15];
-  }
-  return text;
-}
 
 int hex_value(char digit) {
   return digit <= '9' ? digit - '0' : digit - 'a' + 10;
@@ -181,10 +170,10 @@ Result<void> store_dead_letters(postgres::Connection& connection, const std::str
     const auto stored = connection.query(
         kStore,
         {group, pipeline, legal(letter.message_id), legal(letter.subject), legal(letter.key),
-         legal(letter.op), hex(letter.body), legal(letter.content_type), headers_json(letter),
-         std::to_string(letter.outbox_id), std::string(to_string(letter.error.error_class)),
-         legal(letter.error.code), legal(secrets::masked(letter.error.message)),
-         std::to_string(letter.attempts)},
+         legal(letter.op), "\\x" + hex(letter.body), legal(letter.content_type),
+         headers_json(letter), std::to_string(letter.outbox_id),
+         std::string(to_string(letter.error.error_class)), legal(letter.error.code),
+         legal(secrets::masked(letter.error.message)), std::to_string(letter.attempts)},
         deadline, stop);
     if (!stored) return fail(stored.error().in_context("storing a dead letter"));
   }

@@ -61,13 +61,7 @@ Result<bool> LocalPosition::restart_if_allowed(std::stop_token stop) {
   if (!lease) return fail(lease.error());
   const auto allowed = take_accepted_loss(**lease, pipeline_, deadline, stop);
   if (!allowed || !*allowed) return allowed;
-  OutboxInfo table;
-  const std::lock_guard lock(mutex_);
-  table.incarnation = incarnation_;
-  auto set = rewind_position(**lease, table, {group_, pipeline_}, token_, {}, false, deadline,
-                             std::move(stop));
-  if (!set) return fail(set.error());
-  settled_ = {};
+  if (auto set = rewind({}, std::move(stop)); !set) return fail(set.error());
   return true;
 }
 

@@ -14,8 +14,8 @@
 namespace relay::outbox {
 
 /// How far a source that is not an outbox of the relay's own database is settled, kept in that
-/// database. Taking it fences whoever had it. Written at most every 50 ms: the same position again
-/// writes what is due. A position that was not written costs a second delivery. Any thread;
+/// database. Taking it fences the owner before. Written at most every 50 ms: the same position
+/// again writes what is due. A position that was not written costs a second delivery. Any thread;
 /// `settle` and `flush` one at a time.
 class LocalPosition {
  public:

@@ -1,19 +1,12 @@
 #include "rabbitmq/digest_uuid.h"
 
-#include <fmt/core.h>
-#include <openssl/evp.h>
-
-#include <array>
+#include "core/digest.h"
 
 namespace relay::rabbitmq {
 
 std::string digest_uuid(std::string_view text) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
-  EVP_Digest(text.data(), text.size(), digest.data(), nullptr, EVP_sha256(), nullptr);
-  std::string uuid;
-  for (std::size_t i = 0; i < 16; ++i) {
-    uuid += fmt::format("{}{:02x}", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", digest[i]);
-  }
+  std::string uuid = hex(bytes_of(sha256(text)).substr(0, 16));
+  for (const std::size_t dash : {8U, 13U, 18U, 23U}) uuid.insert(dash, 1, '-');
   return uuid;
 }
 

@@ -1,7 +1,10 @@
 #include "redis/entry_count.h"
 
-#include <charconv>
+#include <fmt/core.h>
+
 #include <limits>
+
+#include "redis/entry_id.h"
 
 namespace relay::redis {
 
@@ -26,19 +29,14 @@ void EntryCount::begin(const std::string& entry) {
   count_ = 0;
 }
 
-/// Ids are "<milliseconds>-<number>". Ranges that exclude their beginning need Redis 6.2.
+/// Ranges that exclude their beginning need Redis 6.2.
 std::string EntryCount::next() const {
-  const auto dash = last_.find('-');
-  if (dash == std::string::npos) return last_ + "-1";
-  std::uint64_t number = 0;
-  const char* const end = last_.data() + last_.size();
-  std::from_chars(last_.data() + dash + 1, end, number);
-  if (number < std::numeric_limits<std::uint64_t>::max()) {
-    return last_.substr(0, dash + 1) + std::to_string(number + 1);
+  const auto last = parse_entry_id(last_);
+  if (!last) return last_ + "-1";
+  if (last->number == std::numeric_limits<std::uint64_t>::max()) {
+    return fmt::format("{}-0", last->time + 1);
   }
-  std::uint64_t time = 0;
-  std::from_chars(last_.data(), last_.data() + dash, time);
-  return std::to_string(time + 1) + "-0";
+  return fmt::format("{}-{}", last->time, last->number + 1);
 }
 
 void EntryCount::add(const std::string& entry) {

@@ -140,7 +140,7 @@ std::string fifo_id(std::string_view text) {
   const bool plain =
       !text.empty() && text.size() <= kLongestFifoId &&
       std::all_of(text.begin(), text.end(), [](char c) { return c > 0x20 && c < 0x7f; });
-  return plain ? std::string(text) : http::hex(http::bytes_of(http::sha256(text)));
+  return plain ? std::string(text) : hex(bytes_of(sha256(text)));
 }
 
 Result<Entry> make_entry(const Message& message, const SinkOptions& options) {

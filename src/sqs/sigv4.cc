@@ -9,13 +9,12 @@ namespace relay::sqs {
 
 namespace {
 
-using http::bytes_of;
 using http::hmac_sha256;
 
 constexpr std::string_view kAlgorithm = "AWS4-HMAC-SHA256";
 
 std::string hash(std::string_view text) {
-  return http::hex(bytes_of(http::sha256(text)));
+  return hex(bytes_of(sha256(text)));
 }
 
 // Without spaces at the ends, and with one for several in between.
@@ -71,7 +70,7 @@ std::string authorization(const Credentials& credentials, std::string_view regio
   for (const std::string_view step : {region, service, std::string_view("aws4_request")}) {
     key = hmac_sha256(bytes_of(key), step);
   }
-  const std::string signature = http::hex(bytes_of(hmac_sha256(bytes_of(key), to_sign)));
+  const std::string signature = hex(bytes_of(hmac_sha256(bytes_of(key), to_sign)));
   return fmt::format("{} Credential={}/{}, SignedHeaders={}, Signature={}", kAlgorithm,
                      credentials.access_key, scope, signed_names(request), signature);
 }

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <condition_variable>
-#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
@@ -13,6 +11,7 @@
 #include <simdjson.h>
 
 #include "core/log.h"
+#include "core/pause.h"
 #include "core/text.h"
 #include "sqs/batches.h"
 #include "sqs/errors.h"
@@ -176,12 +175,9 @@ std::optional<std::int64_t> SqsSource::lag() {
 
 /// The keeper's thread: hides what is in work anew before a third of its time is left.
 void SqsSource::keep_hidden(std::stop_token stop) {
-  std::mutex mutex;
-  std::condition_variable_any ending;
   std::unique_ptr<Service> service;
   auto lag_due = SteadyClock::now();
-  std::unique_lock lock(mutex);
-  while (!stop.stop_requested()) {
+  do {
     try {
       if (!service) service = std::make_unique<Service>(options_.queue);
       extend(*service, stop);
@@ -193,8 +189,7 @@ void SqsSource::keep_hidden(std::stop_token stop) {
       log::warn("not_hidden", options_.queue.pipeline, "keeping messages hidden: {}",
                 exception.what());
     }
-    ending.wait_for(lock, stop, kKeeperPause, [] { return false; });
-  }
+  } while (pause(Deadline::after(kKeeperPause), stop));
 }
 
 void SqsSource::extend(Service& service, std::stop_token stop) {

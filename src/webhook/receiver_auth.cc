@@ -68,11 +68,11 @@ std::optional<std::string_view> credentials(std::string_view value, std::string_
 /// Compares with every secret, in a time that does not depend on which of them it is, nor on their
 /// lengths.
 bool is_one_of(std::string_view text, const std::vector<std::string>& secrets) {
-  const http::Digest given = http::sha256(text);
+  const Digest given = sha256(text);
   bool found = false;
   for (const std::string& secret : secrets) {
-    const http::Digest own = http::sha256(secret);
-    found = http::same_secret(http::bytes_of(given), http::bytes_of(own)) || found;
+    const Digest own = sha256(secret);
+    found = http::same_secret(bytes_of(given), bytes_of(own)) || found;
   }
   return found;
 }
@@ -149,7 +149,7 @@ bool ReceiverAuth::body_allowed(const ReceivedRequest& request,
   const std::string content = fmt::format("{}.{}.{}", *id, *timestamp, request.body);
   std::vector<std::string> right;
   for (const std::string& key : secrets_) {
-    right.push_back("v1," + http::base64(http::bytes_of(http::hmac_sha256(key, content))));
+    right.push_back("v1," + http::base64(bytes_of(http::hmac_sha256(key, content))));
   }
   bool found = false;
   for (const std::string& given : words(*signatures)) found = is_one_of(given, right) || found;

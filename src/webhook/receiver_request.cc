@@ -65,7 +65,7 @@ std::string headers_json(const ReceivedRequest& request, const EventRules& rules
 std::string bounded(std::string id) {
   constexpr std::size_t kLongest = 1000;
   if (id.size() <= kLongest) return id;
-  return "sha256:" + http::hex(http::bytes_of(http::sha256(id)));
+  return "sha256:" + hex(bytes_of(sha256(id)));
 }
 
 /// What is announced; without an announcement, what it is.

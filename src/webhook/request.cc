@@ -104,7 +104,7 @@ std::string batch_id(std::span<const Message> messages) {
     ids += message.id;
     ids += '\n';
   }
-  return "batch-" + http::hex(http::bytes_of(http::sha256(ids))).substr(0, 32);
+  return "batch-" + hex(bytes_of(sha256(ids))).substr(0, 32);
 }
 
 std::string signature(std::span<const std::string> keys, std::string_view id,
@@ -115,7 +115,7 @@ std::string signature(std::span<const std::string> keys, std::string_view id,
   for (const std::string& key : keys) {
     if (!all.empty()) all += ' ';
     all += "v1,";
-    all += http::base64(http::bytes_of(http::hmac_sha256(key, text)));
+    all += http::base64(bytes_of(http::hmac_sha256(key, text)));
   }
   return all;
 }

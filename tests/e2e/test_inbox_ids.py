@@ -175,67 +175,6 @@ UNFIT |= {
                     "different ids equal", "CREATE UNIQUE INDEX"),
 }
 FIT = {
-    "names": ("create table t (event_id name primary key, payload jsonb)", {}, "cuts", "TYPE text"),
-    "rounded": ("create table t (event_id numeric(6,0) primary key, payload jsonb)", {}, "apart",
-                "TYPE text"),
-    "padded": ("create table t (event_id char(12) primary key, payload jsonb)", {}, "apart",
-               "TYPE text"),
-    "floats": ("create table t (event_id float8 primary key, payload jsonb)", {}, "apart",
-               "TYPE text"),
-    "times": ("create domain d timestamp(0); create table t (event_id d primary key, payload "
-              "jsonb)", {}, "apart", "TYPE text"),
-    "bits": ("create table t (event_id bit(3) primary key, payload jsonb)", {}, "apart",
-             "TYPE text"),
-    "no_key": ("create table t (event_id text, payload jsonb)", {}, "must be unique",
-               "CREATE UNIQUE INDEX"),
-    "deferred": ("create table t (event_id text unique deferrable, payload jsonb)", {},
-                 "DEFERRABLE", "DROP CONSTRAINT"),
-    "deferred_too": (f"create table t ({GOOD}, unique (event_id) deferrable)", {}, "DEFERRABLE",
-                     "DROP CONSTRAINT"),
-    "partial": ("create table t (event_id text, payload jsonb); "
-                "create unique index on t (event_id) where payload is not null", {}, "partial",
-                "CREATE UNIQUE INDEX"),
-    "expression": ("create table t (event_id text, payload jsonb); "
-                   "create unique index on t (lower(event_id))", {}, "must be unique",
-                   "CREATE UNIQUE INDEX"),
-    "pair": ("create table t (event_id text, n int default 1, payload jsonb, unique (event_id, n))",
-             {}, "by itself", "CREATE UNIQUE INDEX"),
-    "tenant": (f"create table t ({GOOD}, tenant int not null)", {}, '"tenant"', "SET DEFAULT"),
-    "tenant_domain": ("create domain d as int not null; "
-                      f"create table t ({GOOD}, tenant d)", {}, '"tenant"', "SET DEFAULT"),
-    "computed": (f"create table t ({GOOD}, what text generated always as ('x') stored)",
-                 {"column_map": {"event_type": "what"}}, "GENERATED ALWAYS", "column_map"),
-    "computed_id": ("create table t (event_id text generated always as ('x') stored unique, "
-                    "payload jsonb)", {}, "GENERATED ALWAYS", "column_map"),
-    "identity": ("create table t (event_id bigint generated always as identity primary key, "
-                 "payload jsonb)", {}, "GENERATED ALWAYS", "column_map"),
-    "cut": (f"create table t ({GOOD}, source name)", {}, "cuts", 'column_map = {"source": ""}'),
-    "one_letter": (f'create table t ({GOOD}, event_type "char")', {}, "cuts", "TYPE text"),
-    "rule": (f"create table t ({GOOD}); create rule r as on insert to t do instead nothing", {},
-             "rule", "DROP RULE"),
-    "update_rule": (f"create table t ({GOOD}); create rule r as on update to t do instead nothing",
-                    {}, "ON CONFLICT", ""),
-    "joined": (f"create table b ({GOOD}); create view t as select b.* from b, b c", {},
-               "takes no messages", ""),
-    "material": (f"create table b ({GOOD}); create materialized view t as select * from b", {},
-                 "neither a table", "url"),
-    "secured": (f"create table t ({GOOD}); alter table t enable row level security", {},
-                "row security", "FOR insert"),
-    "write_only": (f"create table t ({GOOD}); alter table t enable row level security; "
-                   "create policy p on t for insert with check (true)", {}, "row security",
-                   "FOR select"),
-    "serial": (f"create table t ({GOOD}, nr bigserial)", {}, "sequence",
-               "GRANT USAGE ON SEQUENCE"),
-}
-if True:  # a server without ICU has no such collation
-    LOOSE = ("create collation loose (provider = icu, locale = 'und-u-ks-level2', "
-             "deterministic = false)")
-    UNFIT["loose"] = (f"{LOOSE}; create table t (event_id text collate loose primary key, "
-                      "payload jsonb)", {}, "nondeterministic", "COLLATE")
-    UNFIT["loose_index"] = (f"{LOOSE}; create table t ({GOOD}); "
-                            "create unique index i on t (event_id collate loose)", {},
-                            "different ids equal", "CREATE UNIQUE INDEX")
-FIT = {
     "view": f"create table b ({GOOD}); create view t as select * from b",
     "parted": f"create table t ({GOOD}) partition by hash (event_id); "
               "create table t0 partition of t for values with (modulus 1, remainder 0)",

@@ -36,7 +36,7 @@ ReceivedRequest signed_request(std::string_view key, std::int64_t at, std::strin
   const auto digest = http::hmac_sha256(key, "m1." + time + "." + body);
   return with({{"webhook-id", "m1"},
                {"webhook-timestamp", time},
-               {"webhook-signature", "v1,bm9uZQ== v1," + http::base64(http::bytes_of(digest))}},
+               {"webhook-signature", "v1,bm9uZQ== v1," + http::base64(bytes_of(digest))}},
               std::move(body));
 }
 
