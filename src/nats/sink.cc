@@ -191,6 +191,8 @@ Result<void> NatsSink::check_stream() {
   auto facts = connection_->stream_facts(options_.stream);
   if (!facts && options_.create_stream && facts.error().code == "no_stream") {
     if (options_.looks_only) return {};
+    log::info("stream_made", options_.pipeline, "there is no stream {}: it is made",
+              options_.stream);
     auto created = connection_->create_stream(options_.stream, options_.stream_subjects);
     if (!created) return created;
     facts = connection_->stream_facts(options_.stream);
