@@ -35,6 +35,15 @@ NOT_RUN = {
 ENDLESS = ("pgtrickle-relay --config", "pgtrickle-relay tail")
 
 
+def psql(database, text):
+    """Runs statements as psql does, each by itself; what they printed."""
+    done = subprocess.run([os.path.join(postgres_bin_directory(), "psql"), "--no-psqlrc", "--quiet",
+                           "-v", "ON_ERROR_STOP=1", database], input=text, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 0, f"{text}\n{done.stderr}"
+    return done.stdout
+
+
 class Hour:
     """A reader at the keyboard: the shell with its variables and its folder, and psql."""
 
@@ -48,8 +57,7 @@ class Hour:
             ("nats://localhost:4222", nats.url),
             ("localhost:9090", f"127.0.0.1:{self.port}"),
         ]
-        self._psql = [os.path.join(postgres_bin_directory(), "psql"), "--no-psqlrc", "--quiet",
-                      "-v", "ON_ERROR_STOP=1", postgres.dsn("mydb")]
+        self._database = postgres.dsn("mydb")
         # The default, 0.0.0.0:9090, may be another test's.
         self._env = clean_environment({
             "PATH": f"{os.path.dirname(relay_binary())}:{os.environ['PATH']}",
@@ -64,10 +72,7 @@ class Hour:
 
     def sql(self, text):
         """Runs a block with psql; what it printed."""
-        done = subprocess.run(self._psql, input=self.example(text), capture_output=True, text=True,
-                              timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        return psql(self._database, self.example(text))
 
     def shell(self, text):
         """Runs a block line by line; what each line printed, by the line without its comment."""
@@ -263,3 +268,28 @@ def test_the_readme_from_top_to_bottom_works_on_fresh_servers(hour):
         steps.pop(beginning)(hour, block)
     assert not steps, f"README.md has no block for {list(steps)}"
     assert hour.interrupt("config") == 0, hour.story()
+
+
+# The guides ------------------------------------------------------------------------------------
+
+GUIDES = ("outboxes.md", "inbox.md", "stream-tables.md", "configuration.md")
+GUIDES_NOT_RUN = {"SELECT id, pipeline, subject FROM pgtrickle.relay_dlq": "has ids to be filled in"}
+
+
+def test_the_sql_of_the_guides_runs_in_one_database(db):
+    # The tables of the reader.
+    db.execute("""
+        create table orders (id bigint primary key, region text, amount numeric, created_at timestamptz);
+        create schema audit;
+        create table audit.entries (entry_id bigint not null unique, what text)""")
+    for guide in GUIDES:
+        for language, block in BLOCK.findall((README.parent / "docs" / guide).read_text()):
+            if language == "sql" and not block.startswith(tuple(GUIDES_NOT_RUN)):
+                psql(db.dsn, block)
+    assert {row[0] for row in db.execute(
+        "select stream_table_name from pgtrickle.pgt_outbox_config where source_dropped_at is null")} \
+        == {"entries", "orders", "billing", "revenue_by_region"}
+    assert db.execute("select inbox_name from pgtrickle.pgt_inbox_config") == [("payment_events",)]
+    assert {row[0] for row in db.execute("select pgt_name from pgtrickle.pgt_stream_tables")} \
+        == {"payment_summary", "revenue_by_region"}
+    assert db.execute("select * from pgtrickle.list_relay_configs()") == [], "made, and deleted"
