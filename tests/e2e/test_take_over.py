@@ -73,6 +73,32 @@ def test_a_group_that_had_begun_anew_goes_on_without_sending_the_rest_again(
         lines.wait_rows(range(1, 10))
 
 
+def test_what_a_killed_relay_left_open_is_sent_and_nothing_else_comes_twice(
+        db, relay_bin, tmp_path):
+    make_table(db)
+    lines = Lines(tmp_path / "out")
+    set_outbox(db, "p", to_file("orders", lines.path, batch_size=5, rate_limit=300))
+    db.execute("do $$ begin for i in 1 .. 300 loop insert into orders values (i, 'x', i);"
+               " commit; end loop; end $$")
+    with Relay(db.relay_dsn) as relay:
+        eventually(lambda: len(lines.rows()) >= 50, interval=0.001)
+        relay.kill9()
+
+        def taken():
+            done = take_over(db, "--from", "default", "--json")
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+    (told,) = eventually(taken, 15)  # refused while the database still counts it as alive
+    with Relay(db.relay_dsn, relay_group_id="new"):
+        wait_settled(db, "p", "orders", group="new")
+    # One row is one outbox row here: what was settled came once, what was open came at least once.
+    arrived = lines.rows()
+    assert set(arrived) == set(range(1, 301))
+    assert 0 < told["position"] < 300
+    settled = [row for row in arrived if row <= told["position"]]
+    assert settled == sorted(set(settled))
+
+
 class Positions:
     """Positions of a pipeline `p` in the groups `old` and `new`, written by hand."""
 
