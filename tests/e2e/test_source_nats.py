@@ -336,7 +336,7 @@ def test_what_cannot_be_right_is_told(db, nats, relay, stream, tmp_path):
                      {"user": "u", "password": "no-such-secret"})
         with relay:
             wait_trouble(relay, db, "push", "pushes its messages")
-            wait_trouble(relay, db, "absent", "no stream 'no-such'", remedy="make the stream")
+            wait_trouble(relay, db, "absent", "no stream 'no-such'", remedy="nats stream add no-such")
             wait_trouble(relay, db, "wrong", "refuses the credentials", remedy="password")
             assert "no-such-secret" not in relay.log()
     finally:
