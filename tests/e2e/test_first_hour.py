@@ -17,7 +17,7 @@ import pytest
 from support.fixtures import need
 from support.postgres import REPOSITORY, PostgresServer, postgres_bin_directory
 from support.processes import Process, free_port
-from support.relay import clean_environment, relay_binary
+from support.relay import clean_environment, relay_binary, run_command
 from support.waiting import eventually
 
 README = pathlib.Path(REPOSITORY, "README.md")
@@ -293,3 +293,36 @@ def test_the_sql_of_the_guides_runs_in_one_database(db):
     assert {row[0] for row in db.execute("select pgt_name from pgtrickle.pgt_stream_tables")} \
         == {"payment_summary", "revenue_by_region"}
     assert db.execute("select * from pgtrickle.list_relay_configs()") == [], "made, and deleted"
+
+
+def test_the_examples_of_the_backends_are_valid(db, tmp_path):
+    db.execute("create table orders (id bigint primary key);"
+               "create table orders_stream (id bigint primary key);"
+               "create table fraud_alerts (id bigint primary key)")
+    ends = {"source": 'source = { type = "outbox", stream_table = "orders" }',
+            "sink": 'sink = { type = "stdout" }'}
+    pipelines, made = [], 0
+    for page in sorted((README.parent / "docs" / "backends").glob("*.md")):
+        for language, block in BLOCK.findall(page.read_text()):
+            if language == "sql":
+                psql(db.dsn, block)
+                made += block.count("enable_relay")
+            elif language == "toml" and block.startswith("[["):
+                pipelines.append(block)
+            elif language == "toml":
+                there = ends | {block.partition(" ")[0]: block}
+                pipelines.append(f'[[pipeline]]\nname = "{len(pipelines)}"\n'
+                                 + "\n".join(there.values()))
+    assert db.one("select count(*) from pgtrickle.list_relay_configs() where enabled") == made > 10
+    assert len(pipelines) > 10
+    (tmp_path / "all.toml").write_text("\n".join(pipelines))
+    names = ("KAFKA", "RABBITMQ", "REDIS")
+    env = {f"{name}_PASSWORD": "long enough" for name in names}
+    env |= {"HOOKS_TOKEN": "long enough", "WEBHOOK_SECRET": "long enough",
+            "SHOP_URL": "postgresql://shop/shop"}
+    # Without a database it looks at the file alone, and connects to nothing.
+    url = f"postgresql://relay@127.0.0.1:{free_port()}/none"
+    done = run_command("check", "--config", tmp_path / "all.toml", "--json",
+                       env=env | {"PGTRICKLE_RELAY_POSTGRES_URL": url})
+    problems = [finding for finding in json.loads(done.stdout)["findings"] if not finding["ok"]]
+    assert [finding["pipeline"] for finding in problems] == [""], done.stdout
