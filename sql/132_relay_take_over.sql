@@ -1,5 +1,5 @@
--- Positions of one group of relays for another: a setup that gets a group of its own would begin
--- every outbox anew.
+-- How a group of relays takes over the positions of another one: without them it would begin every
+-- outbox anew.
 
 -- The pipelines of a group that stand on something here: a position, or dead letters to be resolved.
 create or replace function pgtrickle._pipelines_of_group(relay_group text, name text)
@@ -141,9 +141,9 @@ begin
     raise exception 'positions are taken over in a READ COMMITTED transaction'
       using errcode = 'invalid_transaction_state';
   elsif from_group is null or to_group is null or from_group = to_group then
-    raise exception 'positions are taken over from another group: not by "%" from "%"',
-        coalesce(to_group, '(null)'), coalesce(from_group, '(null)')
-      using errcode = 'invalid_parameter_value';
+    raise exception 'group "%" cannot take over from group "%"', coalesce(to_group, '(null)'),
+        coalesce(from_group, '(null)')
+      using errcode = 'invalid_parameter_value', hint = 'Name two groups.';
   end if;
   perform from pgtrickle.relay_consumer_offsets o
   where o.relay_group_id in (from_group, to_group)

@@ -125,7 +125,7 @@ def nats_rows(client, stream, subject=None):
 
 @pytest.fixture(scope="module")
 def kafka():
-    # As a broker is without a word about it; the other tests turn this off.
+    # Kafka's own default. Other tests turn it off.
     server = KafkaServer(properties={"auto.create.topics.enable": "true"}).start()
     yield server
     server.stop()
@@ -381,8 +381,8 @@ def test_the_reverse_pipeline_of_the_sql_that_is_shown_fills_its_inbox_once(
             "select name from pgtrickle.list_relay_configs()")) \
             == ["nats-to-orders-inbox", "orders-to-nats"]
         with Relay(db.relay_dsn) as relay:
-            # The document makes the stream of the sink only by naming it; that of the source by no
-            # word.
+            # The relay makes the stream of the sink. The document says nothing about that of the
+            # source.
             remedy = wait_remedy(relay, "nats-to-orders-inbox", "name a stream that is there; or")
             assert add_stream(client, remedy, nats) == ("commands", ["commands.>"])
             wait_running(relay, "nats-to-orders-inbox")

@@ -221,17 +221,20 @@ def test_nothing_is_taken_from_or_given_to_a_relay_that_runs_the_pipeline(db, po
 
 
 def test_a_relay_that_begins_meanwhile_waits(db, positions):
-    positions.set("old", 7)
-    positions.set("new", 2)
-    with db.connect(autocommit=False) as taking, db.connect() as relay:
-        taking.execute("select pgtrickle.take_over_relay('old', 'new')")
-        claim = "select last_change_id from pgtrickle.relay_claim_position(%s, 'p', %s, 'w', '0')"
-        relay.execute("set lock_timeout = '100ms'")
-        for group in ("old", "new"):
-            with pytest.raises(psycopg.errors.LockNotAvailable):
-                relay.execute(claim, (group, positions.incarnation))
-        taking.commit()
-        assert relay.execute(claim, ("new", positions.incarnation)).fetchone() == (7,)
+    claim = "select last_change_id from pgtrickle.relay_claim_position(%s, 'p', %s, 'w', '0')"
+    for begun in (True, False):
+        positions.clear()
+        positions.set("old", 7)
+        if begun:
+            positions.set("new", 2)
+        with db.connect(autocommit=False) as taking, db.connect() as relay:
+            taking.execute("select pgtrickle.take_over_relay('old', 'new')")
+            relay.execute("set lock_timeout = '100ms'")
+            for group in ("old", "new"):
+                with pytest.raises(psycopg.errors.LockNotAvailable):
+                    relay.execute(claim, (group, positions.incarnation))
+            taking.commit()
+            assert relay.execute(claim, ("new", positions.incarnation)).fetchone() == (7,)
 
 
 def test_what_cannot_be_taken_over_is_said(db, positions, relay_bin):
@@ -239,8 +242,8 @@ def test_what_cannot_be_taken_over_is_said(db, positions, relay_bin):
     for statement, told in [
             ("select pgtrickle.take_over_relay('absent', 'new')", "nothing to take over"),
             ("select pgtrickle.take_over_relay('old', 'new', 'q')", 'of pipeline "q"'),
-            ("select pgtrickle.take_over_relay('old', 'old')", "another group"),
-            ("select pgtrickle.take_over_relay(null, 'new')", "another group"),
+            ("select pgtrickle.take_over_relay('old', 'old')", "cannot take over"),
+            ("select pgtrickle.take_over_relay(null, 'new')", "cannot take over"),
             ("begin isolation level repeatable read;"
              "select pgtrickle.take_over_relay('old', 'new')", "READ COMMITTED")]:
         with db.connect() as connection, pytest.raises(psycopg.Error, match=told):
