@@ -40,14 +40,16 @@ endfunction()
 
 # relay_backend(name FOLDER folder PKGCONFIG module ROOMS ... LIBRARIES ...): a broker. It is a room,
 # which may use those that it names beside core, config and pipeline, and is registered under its name
-# unless RELAY_BACKENDS leaves it out. Its folder offers
+# unless RELAY_BACKENDS leaves it out; ALWAYS: it cannot be left out. Its folder offers
 # `void relay::<folder>::register_backend(relay::Registry&)`.
+set_property(GLOBAL PROPERTY relay_backend_names "")
 set_property(GLOBAL PROPERTY relay_backend_folders "")
 set_property(GLOBAL PROPERTY relay_backends_left_out "")
 function(relay_backend name)
-  cmake_parse_arguments(ARG "" "FOLDER;PKGCONFIG" "ROOMS;LIBRARIES" ${ARGN})
+  cmake_parse_arguments(ARG "ALWAYS" "FOLDER;PKGCONFIG" "ROOMS;LIBRARIES" ${ARGN})
+  set_property(GLOBAL APPEND PROPERTY relay_backend_names ${name})
   relay_backend_wanted(wanted ${name})
-  if(NOT wanted)
+  if(NOT wanted AND NOT ARG_ALWAYS)
     set_property(GLOBAL APPEND PROPERTY relay_backends_left_out ${name})
     return()
   endif()
@@ -61,6 +63,14 @@ endfunction()
 
 # Generates the registry: one call for each backend that is in, one line for each that was left out.
 function(relay_backends_done)
+  get_property(names GLOBAL PROPERTY relay_backend_names)
+  string(REPLACE "," ";" wanted "${RELAY_BACKENDS}")
+  foreach(name IN LISTS wanted)
+    if(NOT name STREQUAL "all" AND NOT name IN_LIST names)
+      list(JOIN names ", " known)
+      message(FATAL_ERROR "RELAY_BACKENDS: there is no backend '${name}'; it is all, or some of: ${known}")
+    endif()
+  endforeach()
   get_property(folders GLOBAL PROPERTY relay_backend_folders)
   get_property(left_out GLOBAL PROPERTY relay_backends_left_out)
   set(declarations "")

@@ -138,7 +138,7 @@ begin
         'relay_resolve_outbox', 'relay_open_writers', 'relay_blockers', 'outbox_status', 'outbox_rows',
         'outbox_rows_consumed', 'relay_housekeeping', 'stream_tables_due', 'refresh_stream_table',
         'list_relay_configs', 'get_relay_config', 'enable_relay', 'disable_relay', 'pause_relay',
-        'resume_relay', 'replay_relay', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_retry_all',
+        'resume_relay', 'replay_relay', 'take_over_relay', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_retry_all',
         'relay_dlq_discard', 'relay_dlq_purge', 'relay_open_inbox']),
       ('pgtrickle_admin', array[
         '_lock', '_check_relay', '_relay_outbox_name', '_relay_outbox_parts', '_ensure_outbox',

@@ -106,8 +106,8 @@ int refuse_extras(const CLI::App& app) {
 }
 
 void add_pipeline_commands(CLI::App& app, Words& words) {
-  CLI::App* pipelines =
-      app.add_subcommand("pipelines", "list | show | enable | disable | pause | resume | replay");
+  CLI::App* pipelines = app.add_subcommand(
+      "pipelines", "list | show | enable | disable | pause | resume | replay | take-over");
   pipelines->require_subcommand(0, 1);
   const auto named = [&](const std::string& name, const std::string& help) {
     CLI::App* command = pipelines->add_subcommand(name, help);
@@ -126,6 +126,12 @@ void add_pipeline_commands(CLI::App& app, Words& words) {
   CLI::App* replay = named("replay", "sends a range of ids once more, beside the normal flow");
   replay->add_option("--from", words.pipelines.from, "first id")->required();
   replay->add_option("--to", words.pipelines.to, "last id (default: the newest)");
+
+  CLI::App* take_over = pipelines->add_subcommand(
+      "take-over", "goes on at the positions of another group, whose relays do not run");
+  take_over->add_option("name", words.pipelines.name, "only this pipeline");
+  take_over->add_option("--from", words.pipelines.from_group, "the other group")->required();
+  take_over->callback([&words] { words.pipelines.action = "take-over"; });
 
   // `resume` is also a command of its own: error messages name it.
   CLI::App* resume = app.add_subcommand("resume", "the same as `pipelines resume`");

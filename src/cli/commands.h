@@ -23,8 +23,10 @@ Result<int> install_database_side(const Context& context);
 int check(const Context& context);
 
 struct PipelineArguments {
-  std::string action = "list";  ///< list, show, enable, disable, pause, resume, replay
+  /// list, show, enable, disable, pause, resume, replay, take-over
+  std::string action = "list";
   std::string name;
+  std::string from_group;
   bool accept_loss = false;
   std::optional<std::int64_t> from;
   std::optional<std::int64_t> to;

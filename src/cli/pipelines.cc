@@ -44,6 +44,11 @@ constexpr std::string_view kEverything =
     "'pipelines', (select coalesce(json_agg(p), '[]') from pgtrickle.relay_pipelines_now() p), "
     "'dead_letters', (select count(*) from pgtrickle.relay_dlq where resolved_at is null))::text";
 
+constexpr std::string_view kTakeOver =
+    "select pipeline, outbox, case result when 'kept' then 'kept: it is as far, or further' "
+    "else coalesce(result, 'no position here') end as result, taken_position, \"position\", "
+    "dead_letters from pgtrickle.take_over_relay($1, $2, nullif($3, ''))";
+
 /// The SQL function behind each action that changes something.
 const std::map<std::string, std::string, std::less<>> kChanges = {
     {"enable", "select pgtrickle.enable_relay($1)"},
@@ -91,6 +96,10 @@ int pipelines(const Context& context, const PipelineArguments& arguments) {
   auto connection = connect(context);
   if (!connection) return failed(connection.error());
   if (arguments.action == "list") return print_query(context, **connection, kList, {});
+  if (arguments.action == "take-over") {
+    return print_query(context, **connection, kTakeOver,
+                       {arguments.from_group, context.settings.relay_group_id, arguments.name});
+  }
   if (arguments.action != "show") return change(context, **connection, arguments);
   const auto known = (*connection)
                          ->query("select 1 from pgtrickle.relay_pipelines where name = $1",

@@ -42,7 +42,7 @@ constexpr std::array kSettings = {
     Setting{{.name = "relay_group_id",
              .default_text = "default",
              .meaning = "instances of one group share the pipelines; each group has its own "
-                        "positions",
+                        "positions: another one begins anew, see pipelines take-over",
              .aliases = "ha_group"},
             "--relay-group-id",
             "PGTRICKLE_RELAY_GROUP_ID"},

@@ -47,7 +47,7 @@ void on_acknowledgement(jsCtx*, natsMsg* message, jsPubAck* ack, jsPubAckErr* re
   const char* text = refused == nullptr ? nullptr : refused->ErrText;
   const auto error = std::make_shared<const Error>(
       refusal(status, refused == nullptr ? 0 : static_cast<int>(refused->ErrCode),
-              text == nullptr ? "" : text, natsMsg_GetSubject(message)));
+              text == nullptr ? "" : text, natsMsg_GetSubject(message), ledger->peer()));
   const bool poison = error->error_class == ErrorClass::rejected;
   ledger->told(message, poison ? Outcome::rejected(error) : Outcome::unknown(error), {});
 }

@@ -1,6 +1,6 @@
 #include "nats/errors.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <nats/nats.h>
 
 #include <algorithm>
@@ -26,6 +26,19 @@ std::string_view words(int status, std::string_view detail) {
   }
   return detail.empty() ? std::string_view(natsStatus_GetText(static_cast<natsStatus>(status)))
                         : detail;
+}
+
+/// One word for a shell.
+std::string quoted(std::string_view word) {
+  std::string text = "'";
+  for (const char c : word) {
+    if (c == '\'') {
+      text += "'\\''";
+    } else {
+      text.push_back(c);
+    }
+  }
+  return text + "'";
 }
 
 bool is_about_trust(std::string_view detail) {
@@ -106,13 +119,43 @@ Error connection_lost(int status, std::string_view detail, std::string_view addr
       fmt::format("the connection to NATS at {} ended: {}", address, words(status, detail)));
 }
 
-Error refusal(int status, int code, std::string_view text, std::string_view subject) {
+std::string add_stream_command(std::string_view stream, std::span<const std::string> subjects,
+                               std::string_view address) {
+  constexpr std::string_view kPlain =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+  const bool plain = stream.find_first_not_of(kPlain) == std::string_view::npos;
+  return fmt::format("nats stream add {} --subjects {} --defaults --server nats://{}",
+                     plain ? std::string(stream) : quoted(stream),
+                     quoted(fmt::format("{}", fmt::join(subjects, ","))), address);
+}
+
+Error no_stream(std::string_view stream, std::span<const std::string> subjects,
+                std::string_view address) {
+  auto error = make(ErrorClass::misconfigured, "no_stream",
+                    fmt::format("{} has no stream '{}'", address, stream));
+  if (subjects.empty() || subjects.front() == "*") {  // a stream of everything is refused
+    static const std::array kTable = {std::string("TABLE")};
+    error.remedy = fmt::format(
+        "name a stream that is there; or set stream_subjects, and create_stream to true; or run, "
+        "with the table's name for TABLE: {}",
+        add_stream_command(stream, kTable, address));
+  } else {
+    error.remedy =
+        fmt::format("name a stream that is there; or set create_stream to true; or run: {}",
+                    add_stream_command(stream, subjects, address));
+  }
+  return error;
+}
+
+Error refusal(int status, int code, std::string_view text, std::string_view subject,
+              std::string_view address) {
   if (status == NATS_NO_RESPONDERS) {
-    return make(ErrorClass::misconfigured, "no_stream",
-                fmt::format("no JetStream stream takes the subject '{}'", subject),
-                "name a stream, which the relay then makes: stream = ...; or make one: nats stream "
-                "add NAME "
-                "--subjects '...'");
+    const std::array subjects = {std::string(subject)};
+    return make(
+        ErrorClass::misconfigured, "no_stream",
+        fmt::format("no JetStream stream takes the subject '{}'", subject),
+        fmt::format("set stream, and stream_subjects to all subjects; or run: {}",
+                    add_stream_command(subject.substr(0, subject.find('.')), subjects, address)));
   }
   if (status == NATS_TIMEOUT) {
     return make(ErrorClass::transient, "ack_timeout",
@@ -153,12 +196,9 @@ Error stream_error(int status, int code, std::string_view detail, std::string_vi
                    std::string_view address) {
   const auto said = words(status, detail);
   if (status == NATS_NOT_FOUND || code == JSStreamNotFoundErr) {
-    return make(
-        ErrorClass::misconfigured, "no_stream",
-        fmt::format("{} has no stream '{}'", address, stream),
-        fmt::format("correct stream, or make it: set create_stream, or run nats stream add {} "
-                    "--subjects '...'",
-                    stream));
+    return make(ErrorClass::misconfigured, "no_stream",
+                fmt::format("{} has no stream '{}'", address, stream),
+                "correct stream, or make it");
   }
   if (status == NATS_NO_RESPONDERS || code == JSNotEnabledErr ||
       code == JSNotEnabledForAccountErr) {

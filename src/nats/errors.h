@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -13,9 +14,18 @@ Error connect_error(int status, std::string_view detail, std::string_view addres
 /// Why a connection that served is gone.
 Error connection_lost(int status, std::string_view detail, std::string_view address);
 
+/// The command of the NATS tool that makes a stream as `create_stream` would.
+std::string add_stream_command(std::string_view stream, std::span<const std::string> subjects,
+                               std::string_view address);
+
+/// The stream is absent, and is not to be made.
+Error no_stream(std::string_view stream, std::span<const std::string> subjects,
+                std::string_view address);
+
 /// A negative acknowledgement. `code` is the server's (10054, ...; 0: none), `subject` the
 /// message's. Rejected: this message is poison. Else it may be sent again.
-Error refusal(int status, int code, std::string_view text, std::string_view subject);
+Error refusal(int status, int code, std::string_view text, std::string_view subject,
+              std::string_view address);
 
 /// A permission that the user lacks.
 Error not_permitted(std::string_view detail, std::string_view address);

@@ -85,17 +85,17 @@ Result<void> read_stream_to_make(const config::Values& values,
                                  const std::optional<std::string>& subject_template,
                                  Options& options) {
   options.create_stream = values.boolean("create_stream");
-  if (!options.create_stream) return {};
   options.stream_subjects = subjects_to_create(values, subject_template);
+  const std::string name =
+      options.stream_subjects.empty() ? "" : name_over(options.stream_subjects.front());
+  options.new_stream = options.stream.empty() ? name : options.stream;
+  if (!options.create_stream) return {};
   const bool was_asked = values.has("create_stream");
   if (was_asked && options.stream_subjects.empty()) {
     return fail(misconfigured("no_stream_subjects",
                               "create_stream is set, but not which subjects the stream takes",
                               "set stream_subjects, for example [\"orders.>\"]"));
   }
-  const std::string name =
-      options.stream_subjects.empty() ? "" : name_over(options.stream_subjects.front());
-  options.new_stream = options.stream.empty() ? name : options.stream;
   if (was_asked && options.new_stream.empty()) {
     return fail(misconfigured("no_stream_name", "create_stream is set, but not stream",
                               "set stream to the name that it shall have"));

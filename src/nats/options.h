@@ -27,13 +27,13 @@ struct Endpoint {
 /// unless given. Several are separated by commas. Misconfigured: anything else.
 Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls);
 
-/// The options of the sink, checked.
+/// The options of the sink, and what the source shares with it; checked.
 struct Options : config::TlsOptions {
   std::vector<Endpoint> endpoints;
   std::string stream;
   bool create_stream = false;
-  std::string new_stream;  ///< the name of a stream that is made
-  std::vector<std::string> stream_subjects;
+  std::string new_stream;                    ///< the name of a stream that is made; may be empty
+  std::vector<std::string> stream_subjects;  ///< of a stream that is made; may be empty
   std::string credentials_file;
   bool tls = false;
   std::size_t max_in_flight = 4000;

@@ -91,11 +91,11 @@ Result<std::unique_ptr<Puller>> Puller::open(const SourceOptions& options,
 Puller::~Puller() = default;
 
 Result<void> Puller::prepare() {
-  if (auto checked = check_stream(); !checked) return checked;
+  if (auto checked = check_stream(true); !checked) return checked;
   if (auto checked = check_consumer(); !checked) return checked;
   // The consumer is of the stream that was looked at, and not of one that was made since.
   const std::int64_t created = stream_created_ns_;
-  if (auto checked = check_stream(); !checked) return checked;
+  if (auto checked = check_stream(false); !checked) return checked;
   if (created != stream_created_ns_) return fail(remade());
   return subscribe();
 }
@@ -117,7 +117,16 @@ Error Puller::remade() const {
                "nothing is to be done: the new one is read");
 }
 
-Result<void> Puller::check_stream() {
+Result<void> Puller::make_stream() {
+  const Options& options = options_.connection;
+  if (!options.create_stream || options.looks_only) {
+    return fail(no_stream(options_.stream, options.stream_subjects, connection_->address()));
+  }
+  log::info("stream_made", options.pipeline, "there is no stream {}: it is made", options_.stream);
+  return connection_->create_stream(options_.stream, options.stream_subjects);
+}
+
+Result<void> Puller::check_stream(bool may_make) {
   jsStreamInfo* raw = nullptr;
   jsErrCode code = {};
   const natsStatus status =
@@ -125,8 +134,9 @@ Result<void> Puller::check_stream() {
   const StreamInfo info(raw);
   if (status != NATS_OK) {
     Error why = stream_error(status, code, last_error(), options_.stream, connection_->address());
-    if (why.code == "no_stream") why.remedy = "make the stream, or correct stream";
-    return fail(std::move(why));
+    if (why.code != "no_stream" || !may_make) return fail(std::move(why));
+    if (auto made = make_stream(); !made) return made;
+    return check_stream(false);
   }
   stream_created_ns_ = info->Created;
   return {};

@@ -28,7 +28,8 @@ class Puller {
   };
   using Received = std::unique_ptr<__natsMsg, FreeMessage>;
 
-  /// Connects; makes the consumer where it is absent. Misconfigured: no such stream, or a consumer
+  /// Connects; makes the consumer where it is absent, and with `create_stream` the stream.
+  /// Misconfigured: no such stream, or a consumer
   /// that cannot be pulled from.
   static Result<std::unique_ptr<Puller>> open(const SourceOptions& options,
                                               const Endpoint& endpoint);
@@ -71,7 +72,8 @@ class Puller {
 
   explicit Puller(const SourceOptions& options) : options_(options) {}
   Result<void> prepare();
-  Result<void> check_stream();
+  Result<void> check_stream(bool may_make);
+  Result<void> make_stream();
   Result<void> check_consumer();
   Result<void> make_consumer();
   Result<void> subscribe();

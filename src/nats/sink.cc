@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/log.h"
+#include "nats/errors.h"
 #include "pipeline/key_gate.h"
 
 namespace relay::nats {
@@ -190,9 +191,14 @@ Result<void> NatsSink::check_stream() {
   auto facts = connection_->stream_facts(options_.stream);
   if (!facts && options_.create_stream && facts.error().code == "no_stream") {
     if (options_.looks_only) return {};
+    log::info("stream_made", options_.pipeline, "there is no stream {}: it is made",
+              options_.stream);
     auto created = connection_->create_stream(options_.stream, options_.stream_subjects);
     if (!created) return created;
     facts = connection_->stream_facts(options_.stream);
+  }
+  if (!facts && facts.error().code == "no_stream") {
+    return fail(no_stream(options_.stream, options_.stream_subjects, connection_->address()));
   }
   if (!facts) return fail(facts.error());
   facts_ = *facts;
@@ -208,6 +214,19 @@ Result<void> NatsSink::make_stream_where_none_is() {
   log::info("stream_made", options_.pipeline, "no stream takes {}: the stream {} is made",
             options_.stream_subjects.front(), options_.new_stream);
   return connection_->create_stream(options_.new_stream, options_.stream_subjects);
+}
+
+/// Where it is known what all subjects of this pipeline are, the remedy is a stream for all of
+/// them.
+void NatsSink::explain_missing_streams(std::span<Outcome> outcomes) const {
+  if (options_.new_stream.empty()) return;
+  for (Outcome& outcome : outcomes) {
+    if (!outcome.error || outcome.error->code != "no_stream") continue;
+    Error explained = *outcome.error;
+    explained.remedy =
+        no_stream(options_.new_stream, options_.stream_subjects, connection_->address()).remedy;
+    outcome.error = share(std::move(explained));
+  }
 }
 
 /// Asks about the stream that acknowledged first. What cannot be learnt is taken to be strict.
@@ -245,9 +264,10 @@ std::vector<Outcome> NatsSink::deliver(std::span<const Message> messages, Deadli
     failure = Delivery(*connection_, options_, messages.subspan(done, count), one_of_a_key(),
                        lease(), deadline, stop)
                   .run(part);
+    const auto open_end = std::ranges::find(part, Outcome::Kind::unknown, &Outcome::kind);
+    if (open_end != part.end()) explain_missing_streams(std::span(open_end, part.end()));
     if (failure) close();
     done += count;
-    const auto open_end = std::ranges::find(part, Outcome::Kind::unknown, &Outcome::kind);
     if (!failure && open_end != part.end()) failure = open_end->error;
     if (first && !failure) learn_stream();
   }

@@ -34,6 +34,7 @@ class NatsSink : public Sink {
   bool usable() const { return connection_ && !connection_->closed(); }
   Result<void> check_stream();
   Result<void> make_stream_where_none_is();
+  void explain_missing_streams(std::span<Outcome> outcomes) const;
   void learn_stream();
   bool one_of_a_key() const;
 

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "nats/connection_fields.h"
 #include "pipeline/field_mapping.h"
@@ -41,6 +42,14 @@ constexpr std::array kOwnFields = {
           .meaning = "of a consumer that is made: how often a message is delivered at most; -1: "
                      "until it is settled",
           .min = -1},
+    Field{.name = "create_stream",
+          .type = FieldType::boolean,
+          .default_text = "false",
+          .meaning = "make the stream (file storage, one replica) where it is absent"},
+    Field{.name = "stream_subjects",
+          .type = FieldType::list,
+          .meaning = "the subjects of a stream that create_stream makes; default: subject, else "
+                     "<stream>.>"},
     Field{.name = "fetch",
           .type = FieldType::integer,
           .default_text = "500",
@@ -52,6 +61,12 @@ constexpr std::array kOwnFields = {
 constexpr auto kSourceFields = with_mapping_fields(config::joined(kConnectionFields, kOwnFields));
 
 constexpr std::string_view kIllegalInNames = " .*>/\\\t\r\n";
+
+std::vector<std::string> subjects_to_create(const config::Values& values) {
+  if (values.has("stream_subjects")) return values.list("stream_subjects");
+  if (values.has("subject")) return {values.text("subject")};
+  return {values.text("stream") + ".>"};
+}
 
 }  // namespace
 
@@ -65,6 +80,8 @@ Result<SourceOptions> parse_source_options(const config::Values& values,
   if (auto read = read_connection(values, options.connection); !read) return fail(read.error());
   options.stream = values.text("stream");
   options.subject = values.text("subject");
+  options.connection.create_stream = values.boolean("create_stream");
+  options.connection.stream_subjects = subjects_to_create(values);
   for (char& c : default_consumer) {
     if (kIllegalInNames.find(c) != std::string_view::npos) c = '_';
   }

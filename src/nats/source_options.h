@@ -12,7 +12,7 @@ namespace relay::nats {
 
 /// The options of the source, checked.
 struct SourceOptions {
-  Options connection;  ///< endpoints, credentials, TLS and time-outs
+  Options connection;  ///< endpoints, credentials, TLS, time-outs and the stream that is made
   std::string stream;
   std::string subject;  ///< filter; empty: all of the stream
   std::string consumer;

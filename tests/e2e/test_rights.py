@@ -120,6 +120,7 @@ CALLS = {
                                                   '"stream_table": "treasure"}',
                              outbox="treasure", group="g", sink='{"type": "stdout"}'),
     "stream_tables_due": dict(),
+    "take_over_relay": dict(from_group="g", to_group="h"),
 }
 
 # Arguments of functions that functions call, by name and by type.

@@ -7,6 +7,7 @@ import pytest
 
 from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
 from support.nats_server import NatsServer
+from support.nats_tool import add_stream
 from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox, to_nats, wait_settled
 from support.proxy import DOWN, UP, FaultProxy
 from support.relay import run_command
@@ -147,12 +148,28 @@ def test_a_stream_is_made_where_none_takes_the_subject(db, nats, relay, orders):
         assert sorted(rows(client, "sales")) == [1, 1, 2, 2, 3, 3]
 
 
-def test_a_stream_that_is_not_to_be_made_is_an_error_with_the_remedy(db, nats, relay, orders):
-    set_outbox(db, "p", to_nats("orders", nats, sink={"stream": "absent", "create_stream": False}))
-    with relay:
+def test_a_stream_that_is_not_to_be_made_is_an_error_with_the_command_that_makes_it(
+        db, nats, relay, orders):
+    named = {"stream": "it's", "create_stream": False}
+    set_outbox(db, "named", to_nats("orders", nats, "a.{op}.{stream_table}", sink=named))
+    set_outbox(db, "unnamed", to_nats("orders", nats, "b.{op}", sink={"create_stream": False}))
+    set_outbox(db, "plain", to_nats("orders", nats, "{stream_table}"))
+    with relay, nats.client() as client:
         insert_rows(db, "orders", 1)
-        wait_trouble(relay, db, "p", "no stream 'absent'", remedy="nats stream add absent")
-        assert relay.pipeline("p")["state"] == "misconfigured"
+        wait_trouble(relay, db, "named", "no stream 'it's'", remedy="nats stream add")
+        wait_trouble(relay, db, "unnamed", "no JetStream stream takes", remedy="nats stream add b")
+        wait_trouble(relay, db, "plain", "no JetStream stream takes", remedy="add orders")
+        assert [(relay.pipeline(name)["state"], add_stream(
+                    client, relay.pipeline(name)["remedy"], nats))
+                for name in ("named", "unnamed", "plain")] == [
+            ("misconfigured", ("it's", ["a.*.*"])), ("misconfigured", ("b", ["b.*"])),
+            ("misconfigured", ("orders", ["orders"]))]
+        insert_rows(db, "orders", 2)  # what waits goes on by itself, within 30 seconds
+        for name in ("named", "unnamed", "plain"):
+            db.execute("select pgtrickle.pause_relay(%s)", (name,))
+            db.execute("select pgtrickle.resume_relay(%s)", (name,))
+        for stream in ("it's", "b", "orders"):
+            wait_rows(client, [1, 2], stream=stream)
 
 
 # Faults ------------------------------------------------------------------------------------

@@ -13,9 +13,11 @@ from support.bridges import set_bridge, wait_numbers
 from support.inboxes import count
 from support.nats_client import NatsError
 from support.nats_server import NatsServer
+from support.nats_tool import add_stream
 from support.pipelines import SLOW_FACTOR, Lines
 from support.postgres import REPOSITORY
 from support.proxy import DOWN, UP, FaultProxy
+from support.relay import run_command
 from support.stuck_inbox import StuckInbox, lists_show
 from support.waiting import eventually, holds_for
 from support.writers import wait_trouble
@@ -173,14 +175,50 @@ def test_round_trip_keeps_the_outbox_ids(db, nats, relay, stream, tmp_path):
 
 def test_the_example_of_the_documentation_fills_an_inbox(db, nats, relay):
     page = pathlib.Path(REPOSITORY, "docs/backends/nats.md").read_text()
-    with nats.client() as client:
-        client.create_stream("commands", "commands.>")
-        for number in range(100):
-            client.publish_acknowledged("commands.x", json.dumps({"n": number}).encode())
-    with relay:
+    with relay, nats.client() as client:
         db.execute(re.findall(r"```sql\n(.*?)```", page, re.DOTALL)[1]
                    .replace("nats://localhost:4222", nats.url))
+        relay.wait_healthy(pipelines=1)
+        eventually(lambda: "commands" in (client._api("STREAM.NAMES")["streams"] or []))
+        for number in range(100):
+            client.publish_acknowledged("commands.x", json.dumps({"n": number}).encode())
         eventually(lambda: count(db, "pgtrickle.inbox_commands") == 100, 30 * SLOW_FACTOR)
+
+
+def test_a_stream_is_made_where_the_source_is_told_to(db, nats, relay, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path, {"stream": "made", "create_stream": True})
+    set_pipeline(db, "q", nats, tmp_path / "q", {"stream": "other", "create_stream": True,
+                                                 "subject": "other.x.*", "consumer": "d"})
+    set_pipeline(db, "r", nats, tmp_path / "r", {"stream": "third", "create_stream": True,
+                                                 "stream_subjects": ["third", "3.>"]})
+    with nats.client() as client:
+        assert run_command("check", "--postgres-url", db.relay_dsn).returncode == 0
+        assert client._api("STREAM.NAMES")["total"] == 0, "check makes none"
+        with relay:
+            relay.wait_healthy(pipelines=3)
+            eventually(lambda: client._api("STREAM.NAMES")["total"] == 3)
+            assert [client.stream_info(name)["config"]["subjects"]
+                    for name in ("made", "other", "third")] \
+                == [["made.>"], ["other.x.*"], ["third", "3.>"]]
+            publish(client, 0, 3, "made.x")
+            wait_numbers(lines, range(3))
+
+
+def test_a_stream_that_is_absent_is_an_error_with_the_command_that_makes_it(
+        db, nats, relay, tmp_path):
+    lines = Lines(tmp_path / "out")
+    set_pipeline(db, "p", nats, lines.path, {"stream": "absent"})
+    set_pipeline(db, "q", nats, tmp_path / "q", {"stream": "it;s", "subject": "a.'b'.>"})
+    with relay, nats.client() as client:
+        wait_trouble(relay, db, "p", "no stream 'absent'", remedy="nats stream add absent ")
+        wait_trouble(relay, db, "q", "no stream 'it;s'", remedy="nats stream add 'it;s' ")
+        assert add_stream(client, relay.pipeline("q")["remedy"], nats) == ("it;s", ["a.'b'.>"])
+        assert add_stream(client, relay.pipeline("p")["remedy"], nats) == ("absent", ["absent.>"])
+        publish(client, 0, 3, "absent.x")
+        db.execute("select pgtrickle.pause_relay('p')")
+        db.execute("select pgtrickle.resume_relay('p')")  # else it looks again within 30 seconds
+        wait_numbers(lines, range(3))
 
 
 # Acknowledged only when settled ------------------------------------------------------------
@@ -298,7 +336,7 @@ def test_what_cannot_be_right_is_told(db, nats, relay, stream, tmp_path):
                      {"user": "u", "password": "no-such-secret"})
         with relay:
             wait_trouble(relay, db, "push", "pushes its messages")
-            wait_trouble(relay, db, "absent", "no stream 'no-such'", remedy="make the stream")
+            wait_trouble(relay, db, "absent", "no stream 'no-such'", remedy="nats stream add no-such")
             wait_trouble(relay, db, "wrong", "refuses the credentials", remedy="password")
             assert "no-such-secret" not in relay.log()
     finally:

@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "config/checked.h"
+#include "nats/errors.h"
+#include "nats/source_options.h"
 
 namespace relay::nats {
 namespace {
@@ -93,6 +96,42 @@ TEST(NatsOptions, TheStreamThatIsMadeTakesWhatTheSubjectCanBecome) {
 TEST(NatsOptions, SubjectImpliesTheTemplate) {
   EXPECT_EQ(*default_subject(checked(R"({"subject": "orders.>"})")), "orders.{stream_table}");
   EXPECT_EQ(*default_subject(checked("{}")), "{stream_table}");
+}
+
+Result<SourceOptions> source(std::string_view json) {
+  return parse_source_options(config::checked(json, source_fields()), "c");
+}
+
+TEST(NatsSourceOptions, TheStreamIsMadeOnlyWhereThatIsAsked) {
+  EXPECT_FALSE(source(R"({"stream": "S"})")->connection.create_stream);
+  EXPECT_TRUE(source(R"({"stream": "S", "create_stream": true})")->connection.create_stream);
+}
+
+TEST(NatsSourceOptions, TheStreamThatIsMadeTakesWhatIsRead) {
+  using Subjects = std::vector<std::string>;
+  EXPECT_EQ(source(R"({"stream": "S"})")->connection.stream_subjects, Subjects{"S.>"});
+  EXPECT_EQ(source(R"({"stream": "S", "subject": "a.*"})")->connection.stream_subjects,
+            Subjects{"a.*"});
+  EXPECT_EQ(source(R"({"stream": "S", "subject": "a.b", "stream_subjects": ["a.>", "c"]})")
+                ->connection.stream_subjects,
+            (Subjects{"a.>", "c"}));
+}
+
+TEST(NatsErrors, TheCommandThatMakesAStreamIsSafeInAShell) {
+  const std::vector<std::string> subjects = {"a.>", "b'c"};
+  EXPECT_EQ(add_stream_command("S", subjects, "h:1"),
+            "nats stream add S --subjects 'a.>,b'\\''c' --defaults --server nats://h:1");
+  EXPECT_TRUE(add_stream_command("a;b$(c)", subjects, "h:1")
+                  .starts_with("nats stream add 'a;b$(c)' --subjects"));
+}
+
+TEST(NatsErrors, NoStreamOfEverythingIsProposed) {
+  const std::vector<std::string> everything = {"*"};
+  for (const auto& subjects : {everything, std::vector<std::string>{}}) {
+    const std::string remedy = no_stream("S", subjects, "h:1").remedy;
+    EXPECT_NE(remedy.find("set stream_subjects"), std::string::npos) << remedy;
+    EXPECT_NE(remedy.find("with the table's name for TABLE"), std::string::npos) << remedy;
+  }
 }
 
 }  // namespace
