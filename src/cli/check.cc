@@ -15,13 +15,25 @@ namespace {
 using postgres::Connection;
 
 constexpr std::chrono::seconds kTimeout{15};
+constexpr std::string_view kNoPrivilege = "42501";
+
+/// What a role does that may not even look.
+std::string grant_remedy(Connection& connection) {
+  const auto role =
+      connection.query("select quote_ident(current_user)", {}, Deadline::after(kTimeout), {});
+  return fmt::format(
+      "GRANT pgtrickle_relay TO {}; if it has that: pgtrickle-relay init, which grants it what it "
+      "needs",
+      role && !role->empty() ? role->text(0, 0) : "the role of the URL");
+}
 
 /// Is the database side there, and the one of this program?
 bool check_schema(Connection& connection, Findings& findings) {
   const auto files = differing_files(connection, Deadline::after(kTimeout));
   if (!files) {
     Error error = files.error();
-    error.remedy = "run: pgtrickle-relay init --postgres-url ...";
+    error.remedy = error.code == kNoPrivilege ? grant_remedy(connection)
+                                              : "run: pgtrickle-relay init --postgres-url ...";
     findings.bad("", error);
     return false;
   }
@@ -47,7 +59,8 @@ void check_database(Connection& connection, Findings& findings) {
                        {}, Deadline::after(kTimeout), {});
   if (!rows) {
     Error error = rows.error();
-    if (error.code == "42883") error.remedy = "upgrade the database side: pgtrickle-relay init";
+    const bool lacks_something = error.code == "42883" || error.code == "42P01";
+    if (lacks_something) error.remedy = "install or upgrade what is missing: pgtrickle-relay init";
     findings.bad("", error);
     return;
   }

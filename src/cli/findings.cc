@@ -42,7 +42,7 @@ void Findings::print(bool as_json) const {
                problems_, warnings_, json_);
     return;
   }
-  const std::string said = problems_ > 0 ? counted(problems_, "problem") : "all good";
+  const std::string said = problems_ > 0 ? counted(problems_, "problem") : warnings_ > 0 ? "no problem" : "all good";
   fmt::print("{}{}{}\n", text_, said,
              warnings_ > 0 ? fmt::format(", {}", counted(warnings_, "warning")) : "");
 }

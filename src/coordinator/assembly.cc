@@ -58,7 +58,8 @@ void check_source(const PipelineConfig& config, const Registry& registry, Ends& 
     ends.source = registry.source(config.source_type);
     if (!ends.source) {
       if (!config.source_type.empty()) {
-        ends.problems.push_back(registry.missing_source(config.source_type));
+        ends.problems.push_back(
+            registry.missing_source(config.source_type).in_context(config.place));
       }
       return;
     }
@@ -85,7 +86,9 @@ void check_source(const PipelineConfig& config, const Registry& registry, Ends& 
 void check_sink(const PipelineConfig& config, const Registry& registry, Ends& ends) {
   ends.sink = registry.sink(config.sink_type);
   if (!ends.sink) {
-    if (!config.sink_type.empty()) ends.problems.push_back(registry.missing_sink(config.sink_type));
+    if (!config.sink_type.empty()) {
+      ends.problems.push_back(registry.missing_sink(config.sink_type).in_context(config.place));
+    }
     return;
   }
   config::Node::Object options = config.sink;
@@ -279,11 +282,14 @@ void add_problems_of_making(const PipelineConfig& config, Ends& ends) {
 
 std::vector<Error> problems_of(const PipelineConfig& config, const Registry& registry) {
   Ends ends = check_ends(config, registry);
-  if (ends.sink) {
-    const auto encoder = make_encoder(config, ends);
-    if (!encoder) ends.problems.push_back(encoder.error());
-  }
   add_problems_of_making(config, ends);
+  if (!ends.sink) return ends.problems;
+  const auto encoder = make_encoder(config, ends);
+  // What a template is made of may be an option that the backend has complained of.
+  const bool is_told = !encoder && std::ranges::any_of(ends.problems, [&](const Error& problem) {
+    return problem.message.ends_with(encoder.error().message);
+  });
+  if (!encoder && !is_told) ends.problems.push_back(encoder.error());
   return ends.problems;
 }
 
@@ -305,9 +311,9 @@ std::vector<Error> warnings_of(const PipelineConfig& config, const Registry& reg
 Result<Assembled> assemble(const PipelineConfig& config, const Workshop& workshop,
                            PipelineHooks hooks) {
   Ends ends = check_ends(config, workshop.registry);
-  if (!ends.problems.empty()) return fail(combined(ends.problems));
+  if (!ends.problems.empty()) return fail(combined(problems_of(config, workshop.registry)));
   auto encoder = make_encoder(config, ends);
-  if (!encoder) return fail(encoder.error());
+  if (!encoder) return fail(combined(problems_of(config, workshop.registry)));
 
   BackendContext context = context_of(config, workshop.worker_id, workshop.pool);
   context.group = workshop.group;

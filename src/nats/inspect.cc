@@ -149,7 +149,13 @@ Inspection NatsSource::inspect(std::stop_token) {
   } else if (facts.error().code == "no_stream" && options_.connection.create_stream) {
     found.notes.push_back(fmt::format("the stream '{}' is made by the relay", options_.stream));
   } else {
-    found.problems.push_back(facts.error());
+    Error error = facts.error();
+    if (error.code == "no_stream") {
+      error.remedy =
+          fmt::format("nats stream add {} --subjects '{}'; or correct stream", options_.stream,
+                      options_.subject.empty() ? "SUBJECTS" : options_.subject);
+    }
+    found.problems.push_back(std::move(error));
   }
   return found;
 }

@@ -45,7 +45,7 @@ def test_nats(db, nats, orders):
                 "nats stream add nowhere")
     the_problem(told, "by_table", "takes the subject 'orders'", "nats stream add")
     the_problem(told, "other", "the stream 'SALES'", "nats stream edit SALES")
-    the_problem(told, "no_stream", "no stream 'GONE'", "make")
+    the_problem(told, "no_stream", "no stream 'GONE'", "nats stream add GONE")
     the_problem(told, "pushed", "pushes its messages", "another consumer")
     no_problem(told, "taken", "template", "made", "new")
     assert any("'FRESH' is made by the relay" in note for note in notes(told, "made"))
