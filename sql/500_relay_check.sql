@@ -84,6 +84,14 @@ as $$
         and c.setting = 'default_transaction_isolation=' || s.reset_val);
 $$;
 
+-- One word of a command for a shell, which users may copy.
+create or replace function pgtrickle._shell_word(word text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case when word ~ '^[A-Za-z0-9_./:][A-Za-z0-9_./:-]*$' then word
+              else '''' || replace(word, '''', E'''\\''''') || '''' end;
+$$;
+
 -- A `problem` of an outbox: what is wrong, and what to do, which is its second sentence.
 create or replace function pgtrickle._split_problem(problem text, out what text, out remedy text)
 language sql immutable set search_path = pg_catalog, pg_temp
@@ -143,7 +151,8 @@ begin
       select o.pipeline_id, 'problem',
              format('its position %s is beyond the newest row of %s, %s: rows were lost by a '
                     'failover or a restore', o.last_change_id, outbox.outbox_table_name, n.newest),
-             format('pgtrickle-relay pipelines resume %s --accept-loss', o.pipeline_id)
+             format('pgtrickle-relay pipelines resume %s --accept-loss',
+                    pgtrickle._shell_word(o.pipeline_id))
       from (select pgtrickle._last_drawn(sequence) as newest where sequence is not null) n
       join pgtrickle.relay_consumer_offsets o
         on o.incarnation = outbox.incarnation and o.last_change_id > n.newest
@@ -224,7 +233,8 @@ as $$
          format('%s messages are in the dead letters, the last since %s: %s', count(*),
                 date_trunc('second', max(d.last_failed_at)),
                 (array_agg(d.error_message order by d.last_failed_at desc))[1]),
-         format('pgtrickle-relay dlq list %s, then retry or discard them', d.pipeline)
+         format('pgtrickle-relay dlq list %s, then retry or discard them',
+                pgtrickle._shell_word(d.pipeline))
   from pgtrickle.relay_dlq d
   where d.resolved_at is null
   group by d.pipeline

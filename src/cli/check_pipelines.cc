@@ -78,6 +78,11 @@ class Claims {
            const std::vector<Claim>& sink) {
     Holder holder{config.name, sink_of(config), source};
     holder.claims.insert(holder.claims.end(), sink.begin(), sink.end());
+    for (Claim& claim : holder.claims) {
+      for (std::string& server : claim.servers) {
+        if (server.starts_with(kLocal)) server.replace(0, kLocal.size(), "127.0.0.1");
+      }
+    }
     holders_.push_back(std::move(holder));
   }
 
@@ -95,6 +100,8 @@ class Claims {
     std::string sink;
     std::vector<Claim> claims;
   };
+
+  static constexpr std::string_view kLocal = "localhost";
 
   static std::string sink_of(const PipelineConfig& config) {
     return config.sink_type + config::Node(config.sink, "").to_json();

@@ -160,7 +160,9 @@ void add_commands(CLI::App& app, Words& words) {
   add_settings(*app.add_subcommand("run", "run the relay (what it does without a command)"), words);
   app.add_subcommand("init", "install or upgrade the database side")
       ->add_flag("--dry-run", words.dry_run, "print the SQL and change nothing");
-  app.add_subcommand("check", "validate configuration, connectivity, privileges and sinks");
+  app.add_subcommand(
+      "check",
+      "everything that is wrong: configuration, database, brokers, files; changes nothing");
   add_pipeline_commands(app, words);
   add_dlq_commands(app, words);
   CLI::App* tail = app.add_subcommand("tail", "print a pipeline's messages live");

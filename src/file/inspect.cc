@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "core/text.h"
 #include "file/file_source.h"
 #include "file/output.h"
 #include "file/sink.h"
@@ -40,7 +41,7 @@ int trouble_replacing(const std::string& path) {
 
 Error cannot_write(int trouble, const std::string& path) {
   Error error = system_error(trouble, "writing to", path);
-  if (trouble == ENOENT) error.remedy = fmt::format("mkdir -p '{}'", directory_of(path));
+  if (trouble == ENOENT) error.remedy = fmt::format("mkdir -p {}", shell_word(directory_of(path)));
   return error;
 }
 

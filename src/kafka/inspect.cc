@@ -8,6 +8,7 @@
 #include <memory>
 #include <utility>
 
+#include "core/text.h"
 #include "kafka/client.h"
 #include "kafka/errors.h"
 #include "kafka/sink.h"
@@ -109,7 +110,7 @@ Error topic_error(int code, const std::string& topic, const ClientOptions& optio
   if (error.code == "unknown_topic") {
     error.remedy =
         fmt::format("kafka-topics.sh --bootstrap-server {} --create --topic {}; or correct topic",
-                    options.brokers, topic);
+                    shell_word(options.brokers), shell_word(topic));
   }
   return error;
 }

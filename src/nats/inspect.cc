@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "core/text.h"
 #include "nats/connection.h"
 #include "nats/errors.h"
 #include "nats/sink.h"
@@ -29,8 +30,8 @@ Error no_stream_over(const std::string& subject, const Options& options) {
       options.new_stream.empty() ? subject.substr(0, subject.find('.')) : options.new_stream;
   return misconfigured(
       "no_stream", fmt::format("no JetStream stream takes the subject '{}'", subject),
-      fmt::format("nats stream add {} --subjects '{}'; or set create_stream and stream", name,
-                  subject));
+      fmt::format("nats stream add {} --subjects {}; or set create_stream and stream",
+                  shell_word(name), shell_word(subject)));
 }
 
 /// Whether the stream that is named, and is there, takes the subject.
@@ -53,7 +54,7 @@ Result<void> takes(Connection& connection, const std::string& stream, const std:
                   connection.address(), subject),
       fmt::format("add it to the stream's subjects: nats stream edit {} --subjects '...'; or "
                   "correct subject",
-                  stream)));
+                  shell_word(stream))));
 }
 
 /// What would make the existing consumer of no use, or nothing.
@@ -151,9 +152,9 @@ Inspection NatsSource::inspect(std::stop_token) {
   } else {
     Error error = facts.error();
     if (error.code == "no_stream") {
-      error.remedy =
-          fmt::format("nats stream add {} --subjects '{}'; or correct stream", options_.stream,
-                      options_.subject.empty() ? "SUBJECTS" : options_.subject);
+      error.remedy = fmt::format(
+          "nats stream add {} --subjects {}; or correct stream", shell_word(options_.stream),
+          options_.subject.empty() ? "SUBJECTS" : shell_word(options_.subject));
     }
     found.problems.push_back(std::move(error));
   }

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "core/text.h"
 #include "rabbitmq/queue.h"
 #include "rabbitmq/sink.h"
 #include "rabbitmq/source.h"
@@ -46,9 +47,9 @@ Error no_exchange(const ConnectionOptions& options, const std::string& name,
   return misconfigured(
       "not_found",
       fmt::format("RabbitMQ at {} has no exchange '{}'", options.endpoints.front().address, name),
-      fmt::format("rabbitmqadmin declare exchange name='{}' type={} durable=true; or correct the "
+      fmt::format("rabbitmqadmin declare exchange name={} type={} durable=true; or correct the "
                   "exchange's name",
-                  name, type));
+                  shell_word(name), shell_word(type)));
 }
 
 void inspect_default_exchange(const SinkOptions& options, const std::string& queue,
@@ -62,8 +63,8 @@ void inspect_default_exchange(const SinkOptions& options, const std::string& que
         fmt::format("RabbitMQ at {} has no queue '{}': {}",
                     options.connection.endpoints.front().address, queue,
                     options.mandatory ? "messages cannot be routed" : "messages are dropped"),
-        fmt::format("rabbitmqadmin declare queue name='{}' durable=true; or correct routing_key",
-                    queue));
+        fmt::format("rabbitmqadmin declare queue name={} durable=true; or correct routing_key",
+                    shell_word(queue)));
     (options.mandatory ? found.problems : found.warnings).push_back(std::move(error));
   }
 }
@@ -94,10 +95,10 @@ void inspect_exchange(const SinkOptions& options, std::stop_token stop, Inspecti
                     options.exchange,
                     options.mandatory ? "the pipeline waits until one is"
                                       : "messages are dropped until one is"),
-        fmt::format("rabbitmqadmin declare exchange name='{0}' type={1} durable=true; then "
-                    "rabbitmqadmin declare binding source='{0}' destination=QUEUE "
+        fmt::format("rabbitmqadmin declare exchange name={0} type={1} durable=true; then "
+                    "rabbitmqadmin declare binding source={0} destination=QUEUE "
                     "routing_key=KEY",
-                    options.exchange, options.exchange_type)));
+                    shell_word(options.exchange), shell_word(options.exchange_type))));
   }
 }
 
@@ -128,9 +129,9 @@ Inspection RabbitSource::inspect(std::stop_token stop) {
         "not_found",
         fmt::format("RabbitMQ at {} has no queue '{}'",
                     options_.connection.endpoints.front().address, options_.queue),
-        fmt::format("rabbitmqadmin declare queue name='{}' durable=true; or correct queue, or set "
+        fmt::format("rabbitmqadmin declare queue name={} durable=true; or correct queue, or set "
                     "declare to true",
-                    options_.queue)));
+                    shell_word(options_.queue))));
   }
   for (const auto& [exchange, key] : options_.bindings) {
     const auto bound = has_exchange(options_.connection, exchange, stop);

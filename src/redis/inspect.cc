@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/stop_event.h"
+#include "core/text.h"
 #include "redis/connection.h"
 #include "redis/errors.h"
 #include "redis/sink.h"
@@ -33,7 +34,8 @@ Error no_stream(const std::string& key, const std::string& type, const std::stri
   return misconfigured(
       "wrong_type",
       fmt::format("the key '{}' of Redis at {} holds a {}, and no stream", key, address, type),
-      fmt::format("rename it (redis-cli RENAME '{}' NEW-NAME), or correct stream_key", key));
+      fmt::format("rename it (redis-cli RENAME {} NEW-NAME), or correct stream_key",
+                  shell_word(key)));
 }
 
 bool has_group(const Reply& groups, const std::string& name) {

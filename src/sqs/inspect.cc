@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "core/text.h"
 #include "sqs/service.h"
 #include "sqs/sink.h"
 #include "sqs/source.h"
@@ -18,8 +19,9 @@ Inspection look(const QueueOptions& options, std::stop_token stop) {
       Inspection::of(service.open(Deadline::after(options.timeout), std::move(stop)));
   for (Error& problem : found.problems) {
     if (problem.code != "QueueDoesNotExist") continue;
-    problem.remedy = fmt::format("aws sqs create-queue --queue-name {}{}; or correct queue_url",
-                                 options.queue, options.fifo ? " --attributes FifoQueue=true" : "");
+    problem.remedy =
+        fmt::format("aws sqs create-queue --queue-name {}{}; or correct queue_url",
+                    shell_word(options.queue), options.fifo ? " --attributes FifoQueue=true" : "");
   }
   return found;
 }

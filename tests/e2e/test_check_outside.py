@@ -6,7 +6,10 @@ RabbitMQ and SQS are looked at beside the tests of their sinks, which have such 
 
 import json
 import os
+import re
+import shlex
 import shutil
+import subprocess
 
 import pytest
 
@@ -73,7 +76,7 @@ def test_redis(db, orders):
         before = sorted(client.keys())
         code, told = check(db)
         assert code == 3
-        the_problem(told, "text", "holds a string, and no stream", "RENAME 'text'")
+        the_problem(told, "text", "holds a string, and no stream", "RENAME text")
         the_problem(told, "read_text", "holds a string, and no stream", "stream_key")
         no_problem(told, "there", "new", "read_there", "read_new")
         assert any("'g' of the stream 'there' is made" in n for n in notes(told, "read_there"))
@@ -151,7 +154,7 @@ def test_files_and_addresses(db, orders, tmp_path):
     before = sorted(os.listdir(tmp_path))
     code, told = check(db)
     assert code == 3
-    the_problem(told, "no_folder", str(tmp_path / "gone"), f"mkdir -p '{tmp_path / 'gone'}'")
+    the_problem(told, "no_folder", str(tmp_path / "gone"), f"mkdir -p {tmp_path / 'gone'}")
     the_problem(told, "folder", "Is a directory", "")
     the_problem(told, "address", "cannot listen on 192.0.2.1:8080", "another address")
     assert len(problems(told, "ends")) == 2, told["ends"]
@@ -300,6 +303,30 @@ def test_a_mistake_of_syntax_is_told_with_its_place(db, tmp_path):
 
 
 # Hostile and mixed ------------------------------------------------------------------------------
+
+
+def test_a_remedy_is_no_trap_for_the_operator_who_copies_it(db, nats, orders, tmp_path):
+    """Names are of those who configure pipelines; the command is run by the operator."""
+    name = "x'; touch trap; '"
+    made = tmp_path / "it's here" / "$(touch trap)"
+    forward(db, "sink", {"type": "nats", "url": nats.url, "create_stream": False,
+                         "subject": "x';$(touch);`trap`'"})
+    forward(db, "file", {"type": "file", "path": str(made / "rows")})
+    db.execute("insert into pgtrickle.relay_dlq (relay_group_id, pipeline, message_id,"
+               " error_message) values ('default', %s, 'i', E'no\\x1b[2J')", (name,))
+    done = run_command("check", env={"PGTRICKLE_RELAY_POSTGRES_URL": db.relay_dsn})
+    assert done.returncode == 3 and "\x1b" not in done.stdout
+    commands = [line.split("remedy: ", 1)[1] for line in done.stdout.splitlines()
+                if "remedy: " in line]
+    for begin, words in (("nats stream add", 6), ("mkdir -p", 3), ("pgtrickle-relay dlq list", 4)):
+        (command,) = [each for each in commands if each.startswith(begin)]
+        command = re.split(r"; or |, then ", command)[0]
+        assert len(shlex.split(command)) == words, command
+        subprocess.run(["sh", "-c", f"set -- {command}; test $# = {words}"], check=True,
+                       cwd=tmp_path)
+    subprocess.run(["sh", "-c", next(each for each in commands if each.startswith("mkdir"))],
+                   check=True, cwd=tmp_path)
+    assert made.is_dir() and not (tmp_path / "trap").exists()
 
 
 def test_one_that_does_not_answer_hides_no_other(db, orders, tmp_path):

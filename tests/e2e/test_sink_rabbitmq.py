@@ -449,11 +449,11 @@ def test_check_names_what_is_absent_and_makes_nothing(db, server, orders):
     checks.reverse(db, "read_there", at | {"queue": "there", "bind": {"gone": "#"}})
     code, told = checks.check(db)
     assert code == 3
-    checks.the_problem(told, "no_queue", "no queue 'gone'", "rabbitmqadmin declare queue name='gone'")
+    checks.the_problem(told, "no_queue", "no queue 'gone'", "rabbitmqadmin declare queue name=gone")
     checks.the_problem(told, "no_exchange", "no exchange 'gone'",
-                "rabbitmqadmin declare exchange name='gone'")
+                "rabbitmqadmin declare exchange name=gone")
     checks.the_problem(told, "other_type", "'events'", "use these")
-    checks.the_problem(told, "read_gone", "no queue 'gone'", "rabbitmqadmin declare queue name='gone'")
+    checks.the_problem(told, "read_gone", "no queue 'gone'", "rabbitmqadmin declare queue name=gone")
     checks.the_problem(told, "read_there", "no exchange 'gone'", "rabbitmqadmin declare exchange")
     checks.no_problem(told, "queue", "template", "dropped", "exchange", "made", "read_made")
     assert any("are dropped" in message for message, _ in checks.warnings(told, "dropped"))
