@@ -12,6 +12,9 @@ declare
   newest bigint;
 begin
   select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  if to_regclass(format('pgtrickle.%I', outbox.outbox_table_name)) is null then
+    return;  -- it was dropped by hand, with its rows
+  end if;
   newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
   return query
     select p.pipeline_id, r.rows, r.exact

@@ -54,13 +54,50 @@ as $$
                 'applications that write to a captured table may have to repeat transactions',
                 split_part(c.setting, '=', 2),
                 case when s.setrole <> 0 then ' for ' || s.setrole::regrole end),
-         format('ALTER %s RESET default_transaction_isolation, where that was not meant',
-                case when s.setrole <> 0 then 'ROLE' else 'DATABASE' end)
+         format('ALTER %s RESET default_transaction_isolation; where that was not meant', case
+                  when s.setrole = 0 and s.setdatabase = 0 then 'ROLE ALL'
+                  when s.setrole = 0 then format('DATABASE %I', current_database())
+                  else format('ROLE %s', s.setrole::regrole)
+                       || case when s.setdatabase <> 0
+                               then format(' IN DATABASE %I', current_database()) else '' end end)
   from pg_db_role_setting s
   cross join lateral unnest(s.setconfig) c (setting)
   where s.setdatabase in (0, (select d.oid from pg_database d where d.datname = current_database()))
     and c.setting like E'default\\_transaction\\_isolation=%'
-    and c.setting not like '%=read committed' and c.setting not like '%=read uncommitted';
+    and c.setting not like '%=read committed' and c.setting not like '%=read uncommitted'
+  union all
+  -- What neither role nor database says comes from the server's configuration, or from the URL.
+  select null, 'warning',
+         format('transactions are %s by default: the relay uses read committed all the same, but '
+                'applications that write to a captured table may have to repeat transactions',
+                s.reset_val),
+         'ALTER SYSTEM RESET default_transaction_isolation; SELECT pg_reload_conf(); where that was '
+         'not meant; or look for it in postgresql.conf'
+  from pg_settings s
+  where s.name = 'default_transaction_isolation'
+    and s.reset_val not in ('read committed', 'read uncommitted')
+    and not exists (
+      select from pg_db_role_setting r, unnest(r.setconfig) c (setting)
+      where r.setdatabase in (0, (select d.oid from pg_database d
+                                  where d.datname = current_database()))
+        and r.setrole in (0, session_user::regrole)
+        and c.setting = 'default_transaction_isolation=' || s.reset_val);
+$$;
+
+-- One word of a command for a shell, which users may copy.
+create or replace function pgtrickle._shell_word(word text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case when word ~ '^[A-Za-z0-9_./:][A-Za-z0-9_./:-]*$' then word
+              else '''' || replace(word, '''', E'''\\''''') || '''' end;
+$$;
+
+-- A `problem` of an outbox: what is wrong, and what to do, which is its second sentence.
+create or replace function pgtrickle._split_problem(problem text, out what text, out remedy text)
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select w.what, coalesce(nullif(substr(problem, length(w.what) + 3), ''), 'as it says')
+  from (select split_part(problem, '. ', 1)) w (what);
 $$;
 
 -- Outboxes that are gone, that record wrongly, or that the role may not read; positions beyond what an
@@ -80,8 +117,11 @@ begin
     if rel is null then
       return query select null::text, 'problem',
         format('outbox %s is gone: its table was dropped', outbox.outbox_table_name),
-        format('make it anew: SELECT pgtrickle.disable_outbox(%1$L); SELECT '
-               'pgtrickle.enable_outbox(%1$L);', outbox.stream_table_name);
+        format('make it anew: SELECT pgtrickle.disable_outbox(%L); SELECT pgtrickle.%s(%L);',
+               outbox.outbox_table_name,
+               case when outbox.kind = 'events' then 'create_outbox' else 'enable_outbox' end,
+               case when outbox.kind = 'events' then outbox.stream_table_name
+                    else format('%I.%I', outbox.stream_table_schema, outbox.stream_table_name) end);
       continue;
     end if;
     if not has_table_privilege(relay_role, rel, 'select') then
@@ -92,8 +132,8 @@ begin
     if outbox.problem is not null then
       return query
         select o.pipeline_id, 'problem',
-               format('outbox %s: %s', outbox.outbox_table_name, outbox.problem), ''
-        from (values (1)) one (n)
+               format('outbox %s: %s', outbox.outbox_table_name, t.what), t.remedy
+        from pgtrickle._split_problem(outbox.problem) t
         left join (select distinct o.pipeline_id from pgtrickle.relay_consumer_offsets o
                    where o.incarnation = outbox.incarnation) o on true
         order by 1;
@@ -102,20 +142,69 @@ begin
       return query select null::text, 'warning',
         format('the table of outbox %s was dropped at %s: what was recorded until then is delivered',
                outbox.outbox_table_name, date_trunc('second', outbox.source_dropped_at)),
-        'make the table again, or let the outbox go with its last row'::text;
+        format('for a table of that name that is made again: SELECT pgtrickle.enable_outbox(%L); '
+               'else nothing: the outbox goes when its last row was delivered and its time is over',
+               format('%I.%I', outbox.stream_table_schema, outbox.stream_table_name));
     end if;
     sequence := to_regclass(outbox.outbox_sequence);
     return query
       select o.pipeline_id, 'problem',
              format('its position %s is beyond the newest row of %s, %s: rows were lost by a '
                     'failover or a restore', o.last_change_id, outbox.outbox_table_name, n.newest),
-             format('pgtrickle-relay pipelines resume %s --accept-loss', o.pipeline_id)
+             format('pgtrickle-relay pipelines resume %s --accept-loss',
+                    pgtrickle._shell_word(o.pipeline_id))
       from (select pgtrickle._last_drawn(sequence) as newest where sequence is not null) n
       join pgtrickle.relay_consumer_offsets o
         on o.incarnation = outbox.incarnation and o.last_change_id > n.newest
       order by 1;
   end loop;
 end $$;
+
+-- Outboxes that do not record their table as it is now, and of which upkeep has not said so (yet):
+-- perhaps no relay is running.
+create or replace function pgtrickle._check_capture()
+returns table (pipeline text, severity text, message text, remedy text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select null, case when f.gone and n.table_name is null then 'warning' else 'problem' end,
+         format('outbox %s %s', c.outbox_table_name, case
+           when f.gone and n.restored then 'is not bound to its table: the database was restored'
+           when f.gone and n.table_name is not null then format(
+             'records nothing: its table was dropped, and %s is another one', n.table_name)
+           when f.gone then 'records nothing: its table was dropped'
+           when w.why <> '' then 'does not record its table as it is: ' || w.why
+           else 'has a problem: ' || t.what end),
+         case
+           when f.gone and n.table_name is not null and not n.restored then format(
+             'SELECT pgtrickle.enable_outbox(%L) records that one, behind what this outbox holds',
+             n.table_name)
+           when f.gone and not n.restored then
+             'nothing, where that was meant: what was recorded until then is delivered'
+           when f.gone or w.why <> '' then
+             'start a relay, which sets it right within seconds, or let the owner of the table run '
+             'SELECT pgtrickle.outbox_capture_upkeep();'
+           else t.remedy end
+  from pgtrickle._upkeep_findings() f
+  join pgtrickle.pgt_outbox_config c on c.outbox_number = f.number
+  cross join lateral (
+    select pgtrickle._qualified(m.rel),
+           exists (select from pg_trigger t
+                   where t.tgrelid = m.rel and t.tgname = format('!pgtrickle_%s_begin', f.number))
+    from (select pgtrickle._outbox_namesake(f.number)) m (rel)) n (table_name, restored)
+  cross join lateral (
+    select concat_ws('; ',
+      case when f.triggers then 'triggers are missing or switched off' end,
+      case when f.functions then 'functions of its triggers are missing, or are of other columns' end,
+      case when f.partitions then 'partitions came or went' end,
+      case when f.keys then 'columns of the key were renamed' end,
+      case when f.missed then 'something could not be recorded' end,
+      nullif(array_to_string(f.reasons, '; '), ''))) w (why)
+  cross join lateral pgtrickle._split_problem(f.standing) t
+  where c.problem is null and c.source_dropped_at is null
+    and to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null
+    and (f.gone or w.why <> '' or f.standing is not null)
+  order by c.outbox_table_name;
+$$;
 
 -- Inboxes whose table is gone, stream tables that cannot be refreshed, dead letters, and whether a
 -- relay is running.
@@ -144,7 +233,8 @@ as $$
          format('%s messages are in the dead letters, the last since %s: %s', count(*),
                 date_trunc('second', max(d.last_failed_at)),
                 (array_agg(d.error_message order by d.last_failed_at desc))[1]),
-         format('pgtrickle-relay dlq list %s, then retry or discard them', d.pipeline)
+         format('pgtrickle-relay dlq list %s, then retry or discard them',
+                pgtrickle._shell_word(d.pipeline))
   from pgtrickle.relay_dlq d
   where d.resolved_at is null
   group by d.pipeline
@@ -162,6 +252,7 @@ as $$
   select * from pgtrickle._check_server()
   union all select * from pgtrickle._check_functions()
   union all select * from pgtrickle._check_outboxes(relay_role)
+  union all select * from pgtrickle._check_capture()
   union all select * from pgtrickle._check_work();
 $$;
 comment on function pgtrickle.relay_check(name) is

@@ -1,12 +1,10 @@
 #include <fmt/core.h>
 
-#include <set>
-
+#include "cli/check_pipelines.h"
 #include "cli/commands.h"
 #include "cli/embedded_sql.h"
 #include "cli/findings.h"
 #include "cli/schema_history.h"
-#include "coordinator/assembly.h"
 #include "coordinator/lease_session.h"
 #include "core/deadline.h"
 
@@ -14,17 +12,28 @@ namespace relay::cli {
 
 namespace {
 
-using config::PipelineConfig;
 using postgres::Connection;
 
 constexpr std::chrono::seconds kTimeout{15};
+constexpr std::string_view kNoPrivilege = "42501";
+
+/// What a role does that may not even look.
+std::string grant_remedy(Connection& connection) {
+  const auto role =
+      connection.query("select quote_ident(current_user)", {}, Deadline::after(kTimeout), {});
+  return fmt::format(
+      "GRANT pgtrickle_relay TO {}; if it has that: pgtrickle-relay init, which grants it what it "
+      "needs",
+      role && !role->empty() ? role->text(0, 0) : "the role of the URL");
+}
 
 /// Is the database side there, and the one of this program?
 bool check_schema(Connection& connection, Findings& findings) {
   const auto files = differing_files(connection, Deadline::after(kTimeout));
   if (!files) {
     Error error = files.error();
-    error.remedy = "run: pgtrickle-relay init --postgres-url ...";
+    error.remedy = error.code == kNoPrivilege ? grant_remedy(connection)
+                                              : "run: pgtrickle-relay init --postgres-url ...";
     findings.bad("", error);
     return false;
   }
@@ -50,7 +59,8 @@ void check_database(Connection& connection, Findings& findings) {
                        {}, Deadline::after(kTimeout), {});
   if (!rows) {
     Error error = rows.error();
-    if (error.code == "42883") error.remedy = "upgrade the database side: pgtrickle-relay init";
+    const bool lacks_something = error.code == "42883" || error.code == "42P01";
+    if (lacks_something) error.remedy = "install or upgrade what is missing: pgtrickle-relay init";
     findings.bad("", error);
     return;
   }
@@ -130,112 +140,32 @@ void check_inboxes(Connection& connection, Findings& findings) {
   }
 }
 
-std::vector<PipelineConfig> configured(Connection& connection, const Context& context,
-                                       Findings& findings) {
-  std::vector<PipelineConfig> all = context.file_pipelines;
-  const auto rows = connection.query(
-      "select name, direction, enabled, config::text from pgtrickle.relay_pipelines order by name",
-      {}, Deadline::after(kTimeout), {});
-  if (!rows) {
-    findings.bad("", rows.error());
-    return all;
-  }
-  for (int row = 0; row < rows->size(); ++row) {
-    all.push_back(config::pipeline_from_json(rows->text(row, 0), rows->text(row, 1),
-                                             rows->boolean(row, 2), rows->text(row, 3),
-                                             context.settings.access));
-  }
-  return all;
-}
-
-void check_outbox(Connection& connection, const std::string& group, const std::string& pipeline,
-                  const std::string& outbox, Findings& findings) {
-  const auto rows = connection.query(
-      "select c.outbox_table_name from pgtrickle.pgt_outbox_config c join "
-      "pgtrickle.relay_pipeline_outbox($1, $2, $3) p using (incarnation) where "
-      "p.named_table is null or pgtrickle.relay_outbox_name_holds("
-      "p.incarnation, p.named_schema, p.named_table)",
-      {outbox, group, pipeline}, Deadline::after(kTimeout), {});
-  if (!rows) {
-    findings.bad(pipeline, rows.error());
-  } else if (rows->empty()) {
-    findings.bad(pipeline, {ErrorClass::misconfigured,
-                            "no_outbox",
-                            fmt::format("{} has no outbox", outbox),
-                            fmt::format("select pgtrickle.enable_outbox('{}')", outbox),
-                            {}});
-  } else {
-    findings.good(pipeline, fmt::format("reads pgtrickle.{}", rows->text(0, 0)));
-  }
-}
-
-void check_pipeline(const PipelineConfig& config, const Context& context, Connection& connection,
-                    postgres::Pool& pool, Findings& findings) {
-  const auto problems = coordinator::problems_of(config, context.registry);
-  for (const Error& problem : problems) findings.bad(config.name, problem);
-  for (const Error& warning : coordinator::warnings_of(config, context.registry)) {
-    findings.warn(config.name, warning);
-  }
-  if (!problems.empty()) return;
-  const std::string outbox = coordinator::outbox_of(config);
-  if (!outbox.empty())
-    check_outbox(connection, context.settings.relay_group_id, config.name, outbox, findings);
-  auto sink = coordinator::make_sink(config, context.registry, pool);
-  if (!sink) {
-    findings.bad(config.name, sink.error());
-    return;
-  }
-  if (config.sink_type == "stdout" || config.sink_type == "file") {
-    // Opening a file would create it: the running relay's business.
-    findings.good(config.name, fmt::format("writes to {}", config.sink_type));
-    return;
-  }
-  if (const auto opened = (*sink)->open({}); !opened) {
-    findings.bad(config.name, opened.error());
-  } else {
-    findings.good(config.name, fmt::format("{} answers", config.sink_type));
-  }
-  (*sink)->close();
-}
-
-Error name_taken(const PipelineConfig& config) {
-  return {ErrorClass::misconfigured,
-          "name_taken",
-          fmt::format("{}: another pipeline has this name too", config.place),
-          "rename one of the two, or delete it",
-          {}};
+Result<std::unique_ptr<Connection>> connect_if_named(const Context& context) {
+  if (!context.settings.postgres_url.empty()) return connect(context);
+  return fail(misconfigured("missing_setting", "no database is named",
+                            "give --postgres-url, or correct the file that names it"));
 }
 
 }  // namespace
 
 int check(const Context& context) {
   Findings findings;
+  for (const Error& problem : context.problems) findings.bad("", problem);
   for (const Error& warning : context.warnings) findings.warn("", warning);
-  auto connection = connect(context);
-  if (!connection) {
-    findings.bad("", connection.error());
-    for (const auto& pipeline : context.file_pipelines) {
-      for (const Error& problem : coordinator::problems_of(pipeline, context.registry)) {
-        findings.bad(pipeline.name, problem);
-      }
-    }
-  } else {
+  auto connection = connect_if_named(context);
+  const bool installed = connection && [&] {
     findings.good("", fmt::format("{} answers", (*connection)->endpoint()));
-    if (check_schema(**connection, findings)) {
-      check_privileges(**connection, findings);
-      check_blockers(**connection, findings);
-      check_inboxes(**connection, findings);
-      check_database(**connection, findings);
-      Connection::Options options;
-      options.url = context.settings.postgres_url;
-      options.application_name = "pgtrickle-relay check";
-      postgres::Pool pool(options, 1);
-      std::set<std::string> names;
-      for (const auto& pipeline : configured(**connection, context, findings)) {
-        if (!names.insert(pipeline.name).second) findings.bad(pipeline.name, name_taken(pipeline));
-        check_pipeline(pipeline, context, **connection, pool, findings);
-      }
-    }
+    return check_schema(**connection, findings);
+  }();
+  if (!connection) findings.bad("", connection.error());
+  if (installed) {
+    check_privileges(**connection, findings);
+    check_blockers(**connection, findings);
+    check_inboxes(**connection, findings);
+    check_database(**connection, findings);
+    check_pipelines(context, **connection, findings);
+  } else {
+    check_file_pipelines(context, findings);
   }
   findings.print(context.json);
   return findings.exit_code();

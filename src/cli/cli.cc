@@ -9,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "cli/config_file.h"
+#include "coordinator/assembly.h"
 #include "core/log.h"
 #include "core/secrets.h"
 
@@ -165,7 +166,9 @@ void add_commands(CLI::App& app, Words& words) {
   add_settings(*app.add_subcommand("run", "run the relay (what it does without a command)"), words);
   app.add_subcommand("init", "install or upgrade the database side")
       ->add_flag("--dry-run", words.dry_run, "print the SQL and change nothing");
-  app.add_subcommand("check", "validate configuration, connectivity, privileges and sinks");
+  app.add_subcommand(
+      "check",
+      "everything that is wrong: configuration, database, brokers, files; changes nothing");
   add_pipeline_commands(app, words);
   add_dlq_commands(app, words);
   CLI::App* tail = app.add_subcommand("tail", "print a pipeline's messages live");
@@ -188,29 +191,46 @@ void add_commands(CLI::App& app, Words& words) {
   }
 }
 
-/// Settings and file pipelines. Returns an exit code, or kOk.
-int load(Context& context, const Words& words) {
-  context.json = words.json;
-  const auto environment = [](std::string_view name) -> std::optional<std::string> {
-    const char* value = std::getenv(std::string(name).c_str());
-    return value && *value ? std::optional<std::string>(value) : std::nullopt;
-  };
-  std::string file;
+std::optional<std::string> environment(std::string_view name) {
+  const char* value = std::getenv(std::string(name).c_str());
+  return value && *value ? std::optional<std::string>(value) : std::nullopt;
+}
+
+std::string config_file(const Words& words) {
   if (const auto given = words.flags.find("--config"); given != words.flags.end()) {
-    file = given->second;
-  } else if (const auto named = environment("PGTRICKLE_RELAY_CONFIG")) {
-    file = *named;
+    return given->second;
   }
-  config::Node::Object global;
-  if (!file.empty()) {
-    auto loaded = load_config_file(file);
-    if (!loaded) {
-      print_error(loaded.error());
-      return kInvalidConfiguration;
+  return environment("PGTRICKLE_RELAY_CONFIG").value_or("");
+}
+
+/// The values of [global]. Pipelines and problems are in the context.
+config::Node::Object load_file(Context& context) {
+  auto loaded = load_config_file(context.settings.config_file);
+  if (!loaded) {
+    context.problems.push_back(loaded.error());
+    return {};
+  }
+  context.problems = std::move(loaded->problems);
+  context.file_pipelines = std::move(loaded->pipelines);
+  return std::move(loaded->global);
+}
+
+/// All mistakes of settings and file, which keep the program from doing anything.
+int refuse(const Context& context) {
+  for (const Error& problem : context.problems) print_error(problem);
+  for (const auto& pipeline : context.file_pipelines) {
+    for (Error& problem : coordinator::problems_of(pipeline, context.registry)) {
+      print_error(problem.in_context(fmt::format("pipeline {}", pipeline.name)));
     }
-    global = std::move(loaded->global);
-    context.file_pipelines = std::move(loaded->pipelines);
   }
+  return kInvalidConfiguration;
+}
+
+/// Settings and file pipelines. Returns an exit code, or kOk; `check` goes on with what is good.
+int load(Context& context, const Words& words, bool for_check) {
+  context.json = words.json;
+  const std::string file = context.settings.config_file = config_file(words);
+  const config::Node::Object global = file.empty() ? config::Node::Object() : load_file(context);
   const auto nothing = [](std::string_view) -> std::optional<std::string> { return std::nullopt; };
   if (const auto flags = config::merge_settings(words.flags, nothing, {});
       !flags.problems.empty()) {
@@ -218,8 +238,8 @@ int load(Context& context, const Words& words) {
     return kUsage;
   }
   auto merged = config::merge_settings(words.flags, environment, global);
-  for (const Error& problem : merged.problems) print_error(problem);
-  if (!merged.problems.empty()) return kInvalidConfiguration;
+  context.problems.insert(context.problems.end(), merged.problems.begin(), merged.problems.end());
+  if (!context.problems.empty() && !for_check) return refuse(context);
   context.settings = std::move(merged.settings);
   context.settings.config_file = file;
   context.warnings = std::move(merged.warnings);
@@ -234,13 +254,17 @@ void print_warnings(const Context& context) {
   }
 }
 
-int dispatch(const CLI::App& app, Context& context, Words& words) {
+std::string command_of(const CLI::App& app) {
   const auto given = app.get_subcommands();
-  const std::string command = given.empty() ? "run" : given.front()->get_name();
+  return given.empty() ? "run" : given.front()->get_name();
+}
+
+int dispatch(const std::string& command, Context& context, Words& words) {
   if (command != "run" && command != "check") print_warnings(context);
   if (command == "quickstart") return quickstart(context, words.quickstart);
   if (command == "options") return print_options(context);
   if (command == "init" && words.dry_run) return init_database(context, true);
+  if (command == "check" && !context.problems.empty()) return check(context);
   if (context.settings.postgres_url.empty()) {
     print_error({ErrorClass::misconfigured,
                  "missing_setting",
@@ -287,8 +311,9 @@ int run_program(int argc, char** argv) {
   hide_secrets(argc, argv);
   Context context;
   register_backends(context.registry);
-  if (const int code = load(context, words); code != kOk) return code;
-  return dispatch(app, context, words);
+  const std::string command = command_of(app);
+  if (const int code = load(context, words, command == "check"); code != kOk) return code;
+  return dispatch(command, context, words);
 }
 
 }  // namespace relay::cli

@@ -21,6 +21,7 @@ struct Context {
   Registry registry;
   std::vector<config::PipelineConfig> file_pipelines;
   bool json = false;
+  std::vector<Error> problems;  ///< of settings and file, for `check` to tell; else there are none
   std::vector<Error> warnings;  ///< about the settings: secrets that others may see
 };
 

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "cli/commands.h"
 #include "core/secrets.h"
 #include "core/text.h"
@@ -12,6 +14,13 @@ namespace {
 
 std::string counted(int count, std::string_view what) {
   return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
+/// On one line, and nothing that a terminal would obey.
+std::string printable(std::string text) {
+  std::ranges::replace_if(
+      text, [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, ' ');
+  return text;
 }
 
 }  // namespace
@@ -42,16 +51,18 @@ void Findings::print(bool as_json) const {
                problems_, warnings_, json_);
     return;
   }
-  const std::string said = problems_ > 0 ? counted(problems_, "problem") : "all good";
+  const std::string said = problems_ > 0   ? counted(problems_, "problem")
+                           : warnings_ > 0 ? "no problem"
+                                           : "all good";
   fmt::print("{}{}{}\n", text_, said,
              warnings_ > 0 ? fmt::format(", {}", counted(warnings_, "warning")) : "");
 }
 
 void Findings::add(std::string_view pipeline, std::string_view found, std::string_view remedy,
                    std::string_view kind) {
-  const std::string text = secrets::masked(found);
-  const std::string mended_by = secrets::masked(remedy);
-  const std::string where = pipeline.empty() ? "" : fmt::format("{}: ", pipeline);
+  const std::string text = printable(secrets::masked(found));
+  const std::string mended_by = printable(secrets::masked(remedy));
+  const std::string where = pipeline.empty() ? "" : printable(fmt::format("{}: ", pipeline));
   text_ += fmt::format("{} {}{}\n", kind, where, text);
   if (!mended_by.empty()) text_ += fmt::format("        remedy: {}\n", mended_by);
   if (!json_.empty()) json_ += ',';

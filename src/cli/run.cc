@@ -34,6 +34,7 @@ coordinator::FileLoader file_loader(const Context& context) {
   return [path]() -> Result<std::vector<config::PipelineConfig>> {
     auto loaded = load_config_file(path);
     if (!loaded) return fail(loaded.error());
+    if (!loaded->problems.empty()) return fail(config::combined(std::move(loaded->problems)));
     return std::move(loaded->pipelines);
   };
 }

@@ -11,17 +11,6 @@
 namespace relay::config {
 namespace {
 
-// Several problems as one error.
-Error combined(std::vector<Error> problems) {
-  Error all = std::move(problems.front());
-  for (std::size_t i = 1; i < problems.size(); ++i) {
-    all.message += fmt::format("; {}", problems[i].message);
-    if (problems[i].remedy.empty()) continue;
-    all.remedy += all.remedy.empty() ? problems[i].remedy : fmt::format(" {}", problems[i].remedy);
-  }
-  return all;
-}
-
 // The rules of the catalog.
 std::string_view wrong_with_name(std::string_view name) {
   if (name.empty()) return "a pipeline's name must not be empty";
@@ -87,34 +76,61 @@ void add(std::vector<PipelineConfig>& pipelines, PipelineConfig config) {
       "Give each pipeline its own name."));
 }
 
-Result<std::vector<PipelineConfig>> read_pipelines(const Node& node) {
+void read_pipelines(const Node& node, FileConfig& config) {
   const auto refuse = [&](std::string_view place) {
-    return fail(problem(place, "wrong_type", "pipeline must be a list of tables",
-                        "Begin each pipeline with [[pipeline]]."));
+    config.problems.push_back(problem(place, "wrong_type", "pipeline must be a list of tables",
+                                      "Begin each pipeline with [[pipeline]]."));
   };
   if (!node.array()) return refuse(node.place());
-  std::vector<PipelineConfig> pipelines;
   for (const Node& element : *node.array()) {
-    if (!element.object()) return refuse(element.place());
-    add(pipelines, read_one(element));
+    if (element.object()) {
+      add(config.pipelines, read_one(element));
+    } else {
+      refuse(element.place());
+    }
   }
-  return pipelines;
 }
 
-Result<Node::Object> read_global(const Node& node) {
+// What is wrong is left out, so that it is told once.
+void read_global(const Node& node, FileConfig& config) {
   if (!node.object()) {
-    return fail(
+    config.problems.push_back(
         problem(node.place(), "wrong_type", "global must be a table", "Begin it with [global]."));
+    return;
   }
-  std::vector<Error> problems;
-  const Node resolved = resolve_references(node, true, problems);
-  Checked checked = check(*resolved.object(), file_settings_fields(), node.place());
-  std::move(checked.problems.begin(), checked.problems.end(), std::back_inserter(problems));
-  if (!problems.empty()) return fail(combined(std::move(problems)));
-  return *resolved.object();
+  const Node resolved = resolve_references(node, true, config.problems);
+  const FieldTable fields = file_settings_fields();
+  for (const auto& [key, value] : *resolved.object()) {
+    auto found = check({{key, value}}, fields, node.place()).problems;
+    if (found.empty()) config.global.emplace_back(key, value);
+    for (Error& error : found) config.problems.push_back(error.in_context("[global]"));
+  }
+  for (Error& error : check(config.global, fields, node.place()).problems) {
+    config.problems.push_back(error.in_context("[global]"));
+  }
+}
+
+Error unknown_section(const std::string& key, const Node& node) {
+  constexpr std::array<std::string_view, 2> kSections = {"global", "pipeline"};
+  const std::string_view near = nearest(key, kSections);
+  return problem(
+      node.place(), "unknown_option",
+      fmt::format("there is no {} in this file", json_string(std::string_view(key).substr(0, 64))),
+      fmt::format("{}Known are [global] and [[pipeline]].",
+                  near.empty() ? std::string() : fmt::format("Did you mean \"{}\"? ", near)));
 }
 
 }  // namespace
+
+Error combined(std::vector<Error> problems) {
+  Error all = std::move(problems.front());
+  for (std::size_t i = 1; i < problems.size(); ++i) {
+    all.message += fmt::format("; {}", problems[i].message);
+    if (problems[i].remedy.empty()) continue;
+    all.remedy += all.remedy.empty() ? problems[i].remedy : fmt::format(" {}", problems[i].remedy);
+  }
+  return all;
+}
 
 Result<FileConfig> parse_config_file(std::string_view text, std::string_view file) {
   const auto root = parse_toml(text, file);
@@ -122,18 +138,11 @@ Result<FileConfig> parse_config_file(std::string_view text, std::string_view fil
   FileConfig config;
   for (const auto& [key, node] : *root->object()) {
     if (key == "global") {
-      auto global = read_global(node);
-      if (!global) return fail(global.error());
-      config.global = std::move(*global);
+      read_global(node, config);
     } else if (key == "pipeline") {
-      auto pipelines = read_pipelines(node);
-      if (!pipelines) return fail(pipelines.error());
-      config.pipelines = std::move(*pipelines);
+      read_pipelines(node, config);
     } else {
-      return fail(problem(node.place(), "unknown_option",
-                          fmt::format("there is no {} in this file",
-                                      json_string(std::string_view(key).substr(0, 64))),
-                          "Known are [global] and [[pipeline]]."));
+      config.problems.push_back(unknown_section(key, node));
     }
   }
   return config;

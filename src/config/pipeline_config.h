@@ -79,13 +79,18 @@ struct PipelineConfig {
 PipelineConfig pipeline_from_json(std::string_view name, std::string_view direction, bool enabled,
                                   std::string_view json, const HostAccess& access = {});
 
-/// A TOML file: the values of [global], and the pipelines of [[pipeline]]. Only a file that cannot
-/// be parsed, whose [global] is wrong or that holds anything else, is an error as a whole. Two
-/// pipelines of one name become one with a problem.
+/// A TOML file: the values of [global] that are good, and the pipelines of [[pipeline]]. `problems`
+/// are those of [global] and of what is neither: the file must not be used with one. Only a file
+/// that cannot be parsed is an error as a whole. Two pipelines of one name become one with a
+/// problem.
 struct FileConfig {
   Node::Object global;
   std::vector<PipelineConfig> pipelines;
+  std::vector<Error> problems;
 };
 Result<FileConfig> parse_config_file(std::string_view text, std::string_view file);
+
+/// Several problems as one error. There is at least one.
+Error combined(std::vector<Error> problems);
 
 }  // namespace relay::config

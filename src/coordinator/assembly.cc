@@ -10,6 +10,7 @@
 #include "coordinator/sealing.h"
 #include "core/secrets.h"
 #include "core/text.h"
+#include "envelope/template.h"
 #include "outbox/dead_letters.h"
 
 namespace relay::coordinator {
@@ -41,6 +42,8 @@ struct Ends {
   config::FieldTable sink_table;
   config::FieldTable source_table;
   std::string outbox;
+  bool source_is_good = false;  ///< `problems` are none of its options
+  bool sink_is_good = false;
   std::vector<Error> problems;
 
   void add(std::vector<Error> more) {
@@ -55,7 +58,8 @@ void check_source(const PipelineConfig& config, const Registry& registry, Ends& 
     ends.source = registry.source(config.source_type);
     if (!ends.source) {
       if (!config.source_type.empty()) {
-        ends.problems.push_back(registry.missing_source(config.source_type));
+        ends.problems.push_back(
+            registry.missing_source(config.source_type).in_context(config.place));
       }
       return;
     }
@@ -82,7 +86,9 @@ void check_source(const PipelineConfig& config, const Registry& registry, Ends& 
 void check_sink(const PipelineConfig& config, const Registry& registry, Ends& ends) {
   ends.sink = registry.sink(config.sink_type);
   if (!ends.sink) {
-    if (!config.sink_type.empty()) ends.problems.push_back(registry.missing_sink(config.sink_type));
+    if (!config.sink_type.empty()) {
+      ends.problems.push_back(registry.missing_sink(config.sink_type).in_context(config.place));
+    }
     return;
   }
   config::Node::Object options = config.sink;
@@ -209,8 +215,12 @@ Ends check_ends(const PipelineConfig& config, const Registry& registry) {
   for (const auto& header : config::secret_headers(config.headers)) {
     secrets::remember(header.text);
   }
+  const std::size_t before = ends.problems.size();
   check_source(config, registry, ends);
+  const std::size_t between = ends.problems.size();
   check_sink(config, registry, ends);
+  ends.source_is_good = before == between;
+  ends.sink_is_good = between == ends.problems.size();
   return ends;
 }
 
@@ -226,14 +236,60 @@ Error combined(const std::vector<Error>& problems) {
   return error;
 }
 
+/// The subject that every message has: that of a template without variables, or with those only
+/// that stand for the table.
+std::optional<std::string> known_subject(const PipelineConfig& config, const Ends& ends,
+                                         const std::optional<RecordedTable>& table) {
+  using envelope::Variable;
+  const auto text = subject_template(config, ends);
+  if (!text) return std::nullopt;
+  const auto compiled = envelope::Template::compile(*text, "subject_template");
+  if (!compiled || compiled->has_columns()) return std::nullopt;
+  envelope::Variables variables;
+  for (std::size_t i = 0; i < envelope::kVariables; ++i) {
+    const auto variable = static_cast<Variable>(i);
+    if (!compiled->uses(variable)) continue;
+    const bool of_table = variable == Variable::stream_table || variable == Variable::schema;
+    if (!of_table || !table) return std::nullopt;
+    const std::string& value = variable == Variable::schema ? table->schema : table->name;
+    if (!value.empty()) variables.set(variable, value);
+  }
+  std::string subject;
+  envelope::JsonReader reader;
+  compiled->render(subject, variables, envelope::RowView(), reader, ends.sink->escape);
+  return subject;
+}
+
+/// What backends find wrong that single options cannot say. Of an end with other problems they say
+/// nothing.
+void add_problems_of_making(const PipelineConfig& config, Ends& ends) {
+  BackendContext context;
+  context.pipeline = config.name;
+  context.options = config.options;
+  context.ordered = config.options.ordering != "none";
+  context.from_catalog = config.access.has_value();
+  context.looks_only = true;
+  const auto add = [&](const auto& made) {
+    if (!made) ends.problems.push_back(made.error().in_context(config.place));
+  };
+  const bool sink = ends.sink && ends.sink_is_good;
+  const bool source = ends.source && ends.source_is_good;
+  if (sink) add(ends.sink->make(ends.sink_values, context));
+  if (source) add(ends.source->make(ends.source_values, context));
+}
+
 }  // namespace
 
 std::vector<Error> problems_of(const PipelineConfig& config, const Registry& registry) {
   Ends ends = check_ends(config, registry);
-  if (ends.sink) {
-    const auto encoder = make_encoder(config, ends);
-    if (!encoder) ends.problems.push_back(encoder.error());
-  }
+  add_problems_of_making(config, ends);
+  if (!ends.sink) return ends.problems;
+  const auto encoder = make_encoder(config, ends);
+  // What a template is made of may be an option that the backend has complained of.
+  const bool is_told = !encoder && std::ranges::any_of(ends.problems, [&](const Error& problem) {
+    return problem.message.ends_with(encoder.error().message);
+  });
+  if (!encoder && !is_told) ends.problems.push_back(encoder.error());
   return ends.problems;
 }
 
@@ -255,9 +311,9 @@ std::vector<Error> warnings_of(const PipelineConfig& config, const Registry& reg
 Result<Assembled> assemble(const PipelineConfig& config, const Workshop& workshop,
                            PipelineHooks hooks) {
   Ends ends = check_ends(config, workshop.registry);
-  if (!ends.problems.empty()) return fail(combined(ends.problems));
+  if (!ends.problems.empty()) return fail(combined(problems_of(config, workshop.registry)));
   auto encoder = make_encoder(config, ends);
-  if (!encoder) return fail(encoder.error());
+  if (!encoder) return fail(combined(problems_of(config, workshop.registry)));
 
   BackendContext context = context_of(config, workshop.worker_id, workshop.pool);
   context.group = workshop.group;
@@ -311,13 +367,21 @@ Result<Tail> assemble_tail(const PipelineConfig& config, const Registry& registr
               std::move(*encoder), wake};
 }
 
-Result<std::unique_ptr<Sink>> make_sink(const PipelineConfig& config, const Registry& registry,
-                                        postgres::Pool& pool) {
-  Ends ends = check_ends(config, registry);
+Result<InspectedEnds> assemble_ends(const PipelineConfig& config, const Workshop& workshop,
+                                    const std::optional<RecordedTable>& table) {
+  Ends ends = check_ends(config, workshop.registry);
   if (!ends.problems.empty()) return fail(combined(ends.problems));
-  BackendContext context = context_of(config, "check", pool);
+  BackendContext context = context_of(config, workshop.worker_id, workshop.pool);
+  context.group = workshop.group;
   context.looks_only = true;
-  return ends.sink->make(ends.sink_values, context);
+  auto sink = ends.sink->make(ends.sink_values, context);
+  if (!sink) return fail(sink.error().in_context(config.place));
+  InspectedEnds made{std::move(*sink), nullptr, known_subject(config, ends, table)};
+  if (!ends.source) return made;
+  auto source = ends.source->make(ends.source_values, context);
+  if (!source) return fail(source.error().in_context(config.place));
+  made.source = std::move(*source);
+  return made;
 }
 
 config::FieldTable outbox_source_fields() {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,9 +44,19 @@ struct Tail {
 Result<Tail> assemble_tail(const config::PipelineConfig& config, const Registry& registry,
                            postgres::Pool& pool, const std::string& start);
 
-/// The sink alone, to see whether it answers.
-Result<std::unique_ptr<Sink>> make_sink(const config::PipelineConfig& config,
-                                        const Registry& registry, postgres::Pool& pool);
+/// The ends of a pipeline, to be inspected and nothing else.
+struct InspectedEnds {
+  std::unique_ptr<Sink> sink;
+  std::unique_ptr<Source> source;      ///< null: an outbox of the relay's own database
+  std::optional<std::string> subject;  ///< that of all messages, where it is known
+};
+/// `table`: what the outbox records, as far as there is one. Nothing of it need be known.
+struct RecordedTable {
+  std::string name;
+  std::string schema;
+};
+Result<InspectedEnds> assemble_ends(const config::PipelineConfig& config, const Workshop& workshop,
+                                    const std::optional<RecordedTable>& table);
 
 /// What a source of type `outbox` can be told.
 config::FieldTable outbox_source_fields();

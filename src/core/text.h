@@ -30,4 +30,7 @@ std::string_view nearest(std::string_view word, std::span<const std::string_view
 /// "a, b and c".
 std::string join_names(std::span<const std::string_view> names);
 
+/// One word of a command for a shell: as it is, or in quotes. For commands that users may copy.
+std::string shell_word(std::string_view text);
+
 }  // namespace relay

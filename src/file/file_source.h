@@ -8,6 +8,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "core/deadline.h"
 #include "file/line_event.h"
@@ -32,6 +33,8 @@ class FileSource : public Source {
   Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
   std::optional<std::int64_t> lag() override;
   void close() override;
+  Inspection inspect(std::stop_token stop) override;
+  std::vector<Claim> claims() const override;
 
  private:
   /// The file that is being read.

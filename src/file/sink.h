@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -25,6 +26,8 @@ class FileSink : public Sink {
   std::vector<Outcome> deliver(std::span<const Message> messages, Deadline deadline,
                                std::stop_token stop) override;
   void close() override;
+  Inspection inspect(const std::optional<std::string>& subject, std::stop_token stop) override;
+  std::vector<Claim> claims() const override;
 
  private:
   class Delivery;

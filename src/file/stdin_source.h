@@ -7,6 +7,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "file/line_event.h"
 #include "file/line_reader.h"
@@ -29,6 +30,7 @@ class StdinSource : public Source {
   Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
   std::optional<std::int64_t> lag() override;
   void close() override;
+  std::vector<Claim> claims() const override;
 
  private:
   struct Kept {

@@ -255,7 +255,13 @@ struct Client::Impl {
     curl_easy_setopt(easy, CURLOPT_URL, request.url.c_str());
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS,
                      std::max(1L, static_cast<long>(request.timeout.count())));
-    if (request.method == "GET") {
+    if (request.method == "HEAD") {
+      curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+      curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, nullptr);
+    } else if (request.method == "OPTIONS") {
+      curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+      curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "OPTIONS");
+    } else if (request.method == "GET") {
       curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
       curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, nullptr);
     } else {

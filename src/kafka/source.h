@@ -8,6 +8,7 @@
 #include <stop_token>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "kafka/consumer.h"
 #include "kafka/event.h"
@@ -33,6 +34,8 @@ class KafkaSource : public Source {
   std::chrono::milliseconds tend(std::stop_token stop) override;
   std::optional<std::int64_t> lag() override;
   void close() override;
+  Inspection inspect(std::stop_token stop) override;
+  std::vector<Claim> claims() const override;
 
  private:
   void add(RecordBatch& batch, const Consumed& consumed);

@@ -12,6 +12,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "nats/ack_subject.h"
 #include "nats/puller.h"
@@ -43,6 +44,8 @@ class NatsSource : public Source {
   std::optional<std::int64_t> lag() override;
   bool lag_may_be_withheld() const override { return true; }
   void close() override;
+  Inspection inspect(std::stop_token stop) override;
+  std::vector<Claim> claims() const override;
 
  private:
   Result<void> connect(std::stop_token stop);

@@ -32,6 +32,7 @@ class RemoteOutbox final : public Source {
   std::optional<std::int64_t> lag() override;
   bool more_to_come() const override;
   void close() override;
+  Inspection inspect(std::stop_token stop) override;
 
  private:
   Result<void> make_reader(std::stop_token stop);

@@ -35,6 +35,7 @@ class TableSource final : public Source {
   Result<void> acknowledge(const Position& settled, std::span<const DeadLetter> letters) override;
   std::optional<std::int64_t> lag() override;
   void close() override;
+  Inspection inspect(std::stop_token stop) override;
 
  private:
   Result<void> open_on(postgres::Connection& connection, Deadline deadline, std::stop_token stop);

@@ -1,13 +1,16 @@
 #pragma once
 
+#include <optional>
 #include <span>
 #include <stop_token>
+#include <string>
 #include <vector>
 
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/lease.h"
 #include "core/message.h"
+#include "pipeline/inspection.h"
 
 namespace relay {
 
@@ -34,11 +37,22 @@ class Sink {
 
   virtual void close() = 0;
 
+  /// For `check`, in place of all of the above: whether it could write now. Nothing is made or
+  /// sent. `subject`: that of all messages, where it is known before there is one.
+  virtual Inspection inspect(const std::optional<std::string>& subject, std::stop_token stop);
+
+  /// What no other pipeline should write to meanwhile. After `inspect`.
+  virtual std::vector<Claim> claims() const { return {}; }
+
  protected:
   Lease& lease() const { return *lease_; }
 
  private:
   Lease* lease_ = &Lease::endless();
 };
+
+inline Inspection Sink::inspect(const std::optional<std::string>&, std::stop_token) {
+  return {};
+}
 
 }  // namespace relay

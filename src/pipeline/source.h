@@ -7,11 +7,13 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/record.h"
 #include "pipeline/dead_letter.h"
+#include "pipeline/inspection.h"
 
 namespace relay {
 
@@ -83,6 +85,13 @@ class Source {
   /// True where those who write to the source are still told, until it is destroyed, that nothing
   /// is taken in.
   virtual bool answers_when_closed() const { return false; }
+
+  /// For `check`, in place of all of the above: whether it could read now. Nothing is made, taken
+  /// or moved.
+  virtual Inspection inspect(std::stop_token) { return {}; }
+
+  /// What no other pipeline should read from in the same way. After `inspect`.
+  virtual std::vector<Claim> claims() const { return {}; }
 };
 
 }  // namespace relay

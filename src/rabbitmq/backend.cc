@@ -17,7 +17,6 @@ Result<std::unique_ptr<Sink>> make_sink(const config::Values& values,
   auto options = parse_sink_options(values);
   if (!options) return fail(options.error());
   options->connection.pipeline = context.pipeline;
-  options->looks_only = context.looks_only;
   return std::make_unique<RabbitSink>(std::move(*options), context.ordered);
 }
 

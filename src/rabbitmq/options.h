@@ -30,7 +30,6 @@ struct SinkOptions {
   std::string exchange;  ///< empty: the broker's default exchange
   std::string exchange_type = "topic";
   bool declare = true;
-  bool looks_only = false;  ///< connects, and makes nothing
   bool mandatory = true;
   bool persistent = true;
   std::size_t max_in_flight = 1000;

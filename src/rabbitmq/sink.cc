@@ -39,9 +39,7 @@ Result<void> RabbitSink::prepare_channel() {
   const std::string& exchange = options_.exchange;
   // The default exchange and those of the broker's own cannot be declared.
   const bool own = exchange.empty() || exchange.starts_with("amq.");
-  // Whether an exchange that would be made can be made, only making it shows.
-  const bool skips = exchange.empty() || (options_.looks_only && options_.declare && !own);
-  if (!skips) {
+  if (!exchange.empty()) {
     const bool passive = own || !options_.declare;
     auto declared = connection_->declare_exchange(exchange, options_.exchange_type, passive);
     if (!declared) return declared;

@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -33,6 +35,7 @@ class RabbitSink : public Sink {
   std::vector<Outcome> deliver(std::span<const Message> messages, Deadline deadline,
                                std::stop_token stop) override;
   void close() override;
+  Inspection inspect(const std::optional<std::string>& subject, std::stop_token stop) override;
 
  private:
   Result<void> prepare_channel();

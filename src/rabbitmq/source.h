@@ -7,6 +7,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "core/deadline.h"
 #include "outbox/local_position.h"
@@ -47,6 +48,8 @@ class RabbitSource : public Source {
   std::optional<std::int64_t> lag() override;
   bool reads_for_open_sink_only() const override { return true; }
   void close() override;
+  Inspection inspect(std::stop_token stop) override;
+  std::vector<Claim> claims() const override;
 
  private:
   Result<std::unique_ptr<Connection>> connect(std::stop_token stop);

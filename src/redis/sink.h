@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -30,6 +32,7 @@ class RedisSink : public Sink {
   std::vector<Outcome> deliver(std::span<const Message> messages, Deadline deadline,
                                std::stop_token stop) override;
   void close() override;
+  Inspection inspect(const std::optional<std::string>& subject, std::stop_token stop) override;
 
  private:
   class Delivery;

@@ -8,6 +8,7 @@
 #include <stop_token>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "pipeline/source.h"
 #include "redis/connection.h"
@@ -37,6 +38,8 @@ class RedisSource : public Source {
   std::optional<std::int64_t> lag() override { return lag_; }
   bool lag_may_be_withheld() const override { return true; }
   void close() override;
+  Inspection inspect(std::stop_token stop) override;
+  std::vector<Claim> claims() const override;
 
  private:
   Result<void> connect(int stop_fd);

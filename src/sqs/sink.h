@@ -1,8 +1,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -24,6 +26,7 @@ class SqsSink : public Sink {
   std::vector<Outcome> deliver(std::span<const Message> messages, Deadline deadline,
                                std::stop_token stop) override;
   void close() override;
+  Inspection inspect(const std::optional<std::string>& subject, std::stop_token stop) override;
 
  private:
   class Delivery;

@@ -9,6 +9,7 @@
 #include <stop_token>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "pipeline/field_mapping.h"
 #include "pipeline/source.h"
@@ -41,6 +42,8 @@ class SqsSource : public Source {
   std::optional<std::int64_t> lag() override;
   bool lag_may_be_withheld() const override { return true; }
   void close() override;
+  Inspection inspect(std::stop_token stop) override;
+  std::vector<Claim> claims() const override;
 
  private:
   void tell_of_redrive(std::stop_token stop);

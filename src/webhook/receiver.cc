@@ -54,6 +54,22 @@ Result<std::unique_ptr<ssl::context>> make_tls(const ReceiverOptions& options) {
   return context;
 }
 
+error_code bind(tcp::acceptor& acceptor, const ReceiverOptions& options) {
+  error_code error;
+  const tcp::endpoint endpoint(asio::ip::make_address(options.host, error), options.port);
+  if (!error) acceptor.open(endpoint.protocol(), error);
+  if (!error) close_on_exec(acceptor);
+  if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+  if (!error) acceptor.bind(endpoint, error);
+  return error;
+}
+
+Error cannot_listen(const ReceiverOptions& options, error_code error) {
+  return misconfigured("listen",
+                       fmt::format("cannot listen on {}: {}", options.listen, error.message()),
+                       "choose another address with listen, or end what uses this one");
+}
+
 }  // namespace
 
 struct Receiver::Impl {
@@ -63,19 +79,9 @@ struct Receiver::Impl {
     auto made = make_tls(reception.options);
     if (!made) return fail(made.error());
     tls = std::move(*made);
-    error_code error;
-    const tcp::endpoint endpoint(asio::ip::make_address(reception.options.host, error),
-                                 reception.options.port);
-    if (!error) acceptor.open(endpoint.protocol(), error);
-    if (!error) close_on_exec(acceptor);
-    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error) acceptor.bind(endpoint, error);
+    error_code error = bind(acceptor, reception.options);
     if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-    if (error) {
-      return fail(ErrorClass::misconfigured, "listen",
-                  fmt::format("cannot listen on {}: {}", reception.options.listen, error.message()),
-                  "choose another address with listen, or end what uses this one");
-    }
+    if (error) return fail(cannot_listen(reception.options, error));
     return {};
   }
 
@@ -180,6 +186,16 @@ Result<std::unique_ptr<Receiver>> Receiver::start(const ReceiverOptions& options
   asio::co_spawn(impl->reception.io, impl->accept(), asio::detached);
   impl->thread = std::thread([&of = *impl] { of.run(); });
   return std::unique_ptr<Receiver>(new Receiver(std::move(impl)));
+}
+
+Result<void> Receiver::could_start(const ReceiverOptions& options) {
+  if (const auto tls = make_tls(options); !tls) return fail(tls.error());
+  asio::io_context io;
+  tcp::acceptor acceptor(io);
+  const error_code error = bind(acceptor, options);
+  // What has the address may be the running relay.
+  if (!error || error == asio::error::address_in_use) return {};
+  return fail(cannot_listen(options, error));
 }
 
 }  // namespace relay::webhook

@@ -19,6 +19,8 @@ class Receiver {
   /// be used.
   static Result<std::unique_ptr<Receiver>> start(const ReceiverOptions& options,
                                                  RequestQueue& queue);
+  /// Whether it could listen, another use of the address aside. Takes nothing in.
+  static Result<void> could_start(const ReceiverOptions& options);
   /// Answers what is open with 503, and ends all connections, within a few seconds.
   ~Receiver();
 

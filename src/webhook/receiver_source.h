@@ -5,6 +5,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "pipeline/field_mapping.h"
 #include "pipeline/source.h"
@@ -27,6 +28,8 @@ class ReceiverSource : public Source {
   Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
   std::optional<std::int64_t> lag() override { return queue_.held(); }
   void close() override;
+  Inspection inspect(std::stop_token stop) override;
+  std::vector<Claim> claims() const override;
   bool answers_when_closed() const override { return receiver_ != nullptr; }
 
  private:

@@ -211,4 +211,14 @@ http::Request make_request(std::span<const Message> messages, const Options& opt
   return request;
 }
 
+http::Request make_probe(std::string_view method, const std::string& address,
+                         const Options& options, std::int64_t now) {
+  http::Request request;
+  request.method = method;
+  request.url = address;
+  request.timeout = options.timeout;
+  add_own_headers(request.headers, "pgtrickle-relay-check", options, {}, now);
+  return request;
+}
+
 }  // namespace relay::webhook

@@ -33,4 +33,9 @@ SharedError refusal(const Message& message, const Options& options);
 http::Request make_request(std::span<const Message> messages, const Options& options,
                            std::int64_t now);
 
+/// A request that asks what is at an address, with our credentials and without a message. What is
+/// signed, where requests are, is the empty body.
+http::Request make_probe(std::string_view method, const std::string& address,
+                         const Options& options, std::int64_t now);
+
 }  // namespace relay::webhook

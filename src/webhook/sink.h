@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -28,6 +29,7 @@ class WebhookSink : public Sink {
   std::vector<Outcome> deliver(std::span<const Message> messages, Deadline deadline,
                                std::stop_token stop) override;
   void close() override;
+  Inspection inspect(const std::optional<std::string>& subject, std::stop_token stop) override;
 
  private:
   class Delivery;

@@ -10,6 +10,12 @@ namespace {
 
 constexpr std::size_t kExcerpt = 200;
 
+Verdict unknown(Error error, bool leave_alone) {
+  return {Outcome::Kind::unknown, share(std::move(error)), leave_alone};
+}
+
+}  // namespace
+
 std::string remedy_of(int status) {
   if (status == 401) return "look at the credentials: bearer_token, user, request_headers";
   if (status == 403) return "look at the permissions of the credentials, and at the signature";
@@ -17,12 +23,6 @@ std::string remedy_of(int status) {
   if (status < 400) return "redirections are not followed: set url to where it leads";
   return "look at what the server says";
 }
-
-Verdict unknown(Error error, bool leave_alone) {
-  return {Outcome::Kind::unknown, share(std::move(error)), leave_alone};
-}
-
-}  // namespace
 
 std::string excerpt(std::string_view body, std::span<const std::string> secrets) {
   std::string text(body.substr(0, 4 * kExcerpt));

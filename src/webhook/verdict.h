@@ -1,5 +1,9 @@
 #pragma once
 
+#include <span>
+#include <string>
+#include <string_view>
+
 #include "core/message.h"
 #include "http/client.h"
 #include "webhook/options.h"
@@ -14,6 +18,9 @@ struct Verdict {
 };
 
 Verdict judge(const http::Response& response, const Options& options);
+
+/// What to do about a status that says that something is configured wrong.
+std::string remedy_of(int status);
 
 /// The beginning of a response's body, as one printable line without our secrets.
 std::string excerpt(std::string_view body, std::span<const std::string> secrets);

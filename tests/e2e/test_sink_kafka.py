@@ -7,10 +7,11 @@ import time
 
 import pytest
 
+from support import checks
 from support.kafka_fixtures import fresh_topic, own_kafka, shared_kafka, topic  # noqa: F401
 from support.kafka_server import KafkaServer
 from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
-from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox
+from support.pipelines import LONG, SLOW_FACTOR, insert_rows, new_rows, set_outbox
 from support.postgres import REPOSITORY
 from support.proxy import DOWN, UP, FaultProxy
 from support.tls import Authority
@@ -449,3 +450,54 @@ def test_a_stop_under_load_is_clean_and_leaves_no_duplicate(db, shared_kafka, re
     with shared_kafka.reader(topic) as reader:
         wait_rows(reader, written)
     relay.stop()
+
+
+# Looking ----------------------------------------------------------------------------------------
+
+
+def topics(server):
+    return {name for name in server._admin.list_topics(timeout=10).topics
+            if not name.startswith("__")}
+
+
+def look(db, server, there):
+    """What `check` says of pipelines around a topic that is there; they use no other one."""
+    at = {"type": "kafka", "brokers": server.brokers}
+    checks.forward(db, "there", at | {"topic": there})
+    checks.forward(db, "named", at | {"topic": "absent"})
+    checks.forward(db, "by_table", at)
+    checks.forward(db, "illegal", at | {"topic": "no topic/name"})
+    checks.forward(db, "template", at | {"topic": "t-{op}"})
+    checks.reverse(db, "read", at | {"topic": there})
+    checks.reverse(db, "unread", at | {"topic": ["absent", there], "group_id": "g"})
+    checks.reverse(db, "pattern", at | {"topic": "^none.*"})
+    topics_before = topics(server)
+    code, told = checks.check(db)
+    assert code == 3 and topics(server) == topics_before
+    assert not {"absent", "orders"} & topics_before
+    groups = {group.id for group in server._admin.list_groups(timeout=10)}
+    assert not {"g", "pgtrickle-default-read", "pgtrickle-default-pattern"} & groups
+    checks.the_problem(told, "illegal", "'no topic/name'", "correct the topic")
+    checks.the_problem(
+        told, "unread", "topic 'absent'",
+        f"kafka-topics.sh --bootstrap-server {server.brokers} --create --topic absent")
+    checks.no_problem(told, "there", "template", "read", "pattern")
+    return told
+
+
+def test_check_names_topics_that_are_absent_and_makes_none(db, shared_kafka, topic, orders):
+    told = look(db, shared_kafka, topic)
+    checks.the_problem(told, "named", "topic 'absent'", "--create --topic absent")
+    checks.the_problem(told, "by_table", "topic 'orders'", "--create --topic orders")
+
+
+@pytest.mark.skipif(not LONG, reason="LONG=1 starts a broker that makes topics")
+def test_check_makes_no_topic_where_the_cluster_would(db, orders):
+    server = KafkaServer(properties={"auto.create.topics.enable": "true"}).start()
+    try:
+        told = look(db, server, server.create_topic("there"))
+        for pipeline, name in (("named", "absent"), ("by_table", "orders")):
+            assert any(f"'{name}' is made by the cluster" in note
+                       for note in checks.notes(told, pipeline))
+    finally:
+        server.stop()

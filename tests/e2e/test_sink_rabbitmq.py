@@ -4,8 +4,10 @@ import itertools
 import json
 import re
 
+import pika
 import pytest
 
+from support import checks
 from support.fixtures import need
 from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
 from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox, wait_settled
@@ -418,3 +420,45 @@ def test_a_stop_under_load_is_clean(db, place, relay, orders):
     written = rows_written_through_a_stop(db, relay)
     place.wait_rows(written)
     relay.stop()
+
+
+# Looking ----------------------------------------------------------------------------------------
+
+
+def has_exchange(server, name):
+    try:
+        with server.channel() as channel:
+            channel.exchange_declare(name, passive=True)
+        return True
+    except pika.exceptions.ChannelClosedByBroker:
+        return False
+
+
+def test_check_names_what_is_absent_and_makes_nothing(db, server, orders):
+    at = {"type": "rabbitmq", "url": server.url}
+    server.queue("there", exchange="events", keys=("orders",))
+    checks.forward(db, "no_queue", at | {"routing_key": "gone"})
+    checks.forward(db, "queue", at | {"routing_key": "there"})
+    checks.forward(db, "template", at | {"routing_key": "gone-{op}"})
+    checks.forward(db, "dropped", at | {"routing_key": "gone", "mandatory": False})
+    checks.forward(db, "no_exchange", at | {"exchange": "gone", "declare": False})
+    checks.forward(db, "exchange", at | {"exchange": "events"})
+    checks.forward(db, "other_type", at | {"exchange": "events", "exchange_type": "fanout"})
+    checks.forward(db, "made", at | {"exchange": "made"})
+    checks.reverse(db, "read_gone", at | {"queue": "gone", "declare": False})
+    checks.reverse(db, "read_made", at | {"queue": "made"})
+    checks.reverse(db, "read_there", at | {"queue": "there", "bind": {"gone": "#"}})
+    code, told = checks.check(db)
+    assert code == 3
+    checks.the_problem(told, "no_queue", "no queue 'gone'", "rabbitmqadmin declare queue name=gone")
+    checks.the_problem(told, "no_exchange", "no exchange 'gone'",
+                "rabbitmqadmin declare exchange name=gone")
+    checks.the_problem(told, "other_type", "'events'", "use these")
+    checks.the_problem(told, "read_gone", "no queue 'gone'", "rabbitmqadmin declare queue name=gone")
+    checks.the_problem(told, "read_there", "no exchange 'gone'", "rabbitmqadmin declare exchange")
+    checks.no_problem(told, "queue", "template", "dropped", "exchange", "made", "read_made")
+    assert any("are dropped" in message for message, _ in checks.warnings(told, "dropped"))
+    assert any("no queue is bound to it yet" in message for message, _ in checks.warnings(told, "made"))
+    assert any("'made' is made by the relay" in note for note in checks.notes(told, "read_made"))
+    assert not server.exists("gone") and not server.exists("made") and server.count("there") == 0
+    assert not has_exchange(server, "gone") and not has_exchange(server, "made")

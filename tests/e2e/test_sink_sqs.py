@@ -6,6 +6,7 @@ import json
 import pytest
 
 from support import aws_credentials
+from support import checks
 from support.http_server import HttpServer
 from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox
 from support.processes import temporary_directory
@@ -343,3 +344,23 @@ def test_tls_is_verified(db, relay, orders):
             wait_trouble(relay, db, "p", "certificate that is not trusted", remedy="tls_ca")
     finally:
         server.stop()
+
+
+# Looking ----------------------------------------------------------------------------------------
+
+
+def test_check_names_a_queue_that_is_absent_and_makes_none(db, sqs, orders):
+    there = sqs.queue(queue_name())
+    gone = there + "-gone"
+    at = {"type": "sqs", "endpoint": sqs.endpoint, "access_key_id": "a", "secret_access_key": "b"}
+    checks.forward(db, "there", at | {"queue_url": there})
+    checks.forward(db, "gone", at | {"queue_url": gone})
+    checks.reverse(db, "read", at | {"queue_url": there})
+    checks.reverse(db, "read_gone", at | {"queue_url": gone})
+    code, told = checks.check(db)
+    assert code == 3
+    name = gone.rsplit("/", 1)[1]
+    for pipeline in ("gone", "read_gone"):
+        checks.the_problem(told, pipeline, name, f"aws sqs create-queue --queue-name {name};")
+    checks.no_problem(told, "there", "read")
+    assert sqs.client().list_queues(QueueNamePrefix=name).get("QueueUrls", []) == []

@@ -100,5 +100,14 @@ TEST(JoinNames, ReadsLikeASentence) {
   EXPECT_EQ(join_names(std::vector<std::string_view>{"a", "b", "c"}), "a, b and c");
 }
 
+TEST(ShellWord, IsOneWordWhateverItHolds) {
+  EXPECT_EQ(shell_word("orders.v1"), "orders.v1");
+  EXPECT_EQ(shell_word(""), "''");
+  EXPECT_EQ(shell_word("two words"), "'two words'");
+  EXPECT_EQ(shell_word("-f"), "'-f'");
+  EXPECT_EQ(shell_word("a'; rm b"), "'a'\\''; rm b'");
+  EXPECT_EQ(shell_word("$(b) `c` >"), "'$(b) `c` >'");
+}
+
 }  // namespace
 }  // namespace relay

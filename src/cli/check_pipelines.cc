@@ -1,0 +1,244 @@
+#include "cli/check_pipelines.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "coordinator/assembly.h"
+#include "core/deadline.h"
+
+namespace relay::cli {
+
+namespace {
+
+using config::PipelineConfig;
+using coordinator::RecordedTable;
+using postgres::Connection;
+
+constexpr std::chrono::seconds kTimeout{15};
+
+std::vector<PipelineConfig> configured(Connection& connection, const Context& context,
+                                       Findings& findings) {
+  std::vector<PipelineConfig> all = context.file_pipelines;
+  const auto rows = connection.query(
+      "select name, direction, enabled, config::text from pgtrickle.relay_pipelines order by name",
+      {}, Deadline::after(kTimeout), {});
+  if (!rows) {
+    findings.bad("", rows.error());
+    return all;
+  }
+  for (int row = 0; row < rows->size(); ++row) {
+    all.push_back(config::pipeline_from_json(rows->text(row, 0), rows->text(row, 1),
+                                             rows->boolean(row, 2), rows->text(row, 3),
+                                             context.settings.access));
+  }
+  return all;
+}
+
+/// What the outbox of a pipeline records, where it has one.
+std::optional<RecordedTable> check_outbox(Connection& connection, const std::string& group,
+                                          const std::string& pipeline, const std::string& outbox,
+                                          Findings& findings) {
+  const auto rows = connection.query(
+      "select c.outbox_table_name, c.stream_table_name, coalesce(c.stream_table_schema, ''), "
+      "to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null "
+      "from pgtrickle.pgt_outbox_config c join "
+      "pgtrickle.relay_pipeline_outbox($1, $2, $3) p using (incarnation) where "
+      "p.named_table is null or pgtrickle.relay_outbox_name_holds("
+      "p.incarnation, p.named_schema, p.named_table)",
+      {outbox, group, pipeline}, Deadline::after(kTimeout), {});
+  if (!rows) {
+    findings.bad(pipeline, rows.error());
+    return std::nullopt;
+  }
+  if (rows->empty()) {
+    findings.bad(pipeline, {ErrorClass::misconfigured,
+                            "no_outbox",
+                            fmt::format("{} has no outbox", outbox),
+                            fmt::format("select pgtrickle.enable_outbox({})",
+                                        connection.quote_literal(outbox)),
+                            {}});
+    return std::nullopt;
+  }
+  // Of one that is gone the database tells itself.
+  if (rows->boolean(0, 3)) {
+    findings.good(pipeline, fmt::format("reads pgtrickle.{}", rows->text(0, 0)));
+  }
+  return RecordedTable{std::string(rows->text(0, 1)), std::string(rows->text(0, 2))};
+}
+
+/// The claims of the pipelines that were looked at, to be compared.
+class Claims {
+ public:
+  void add(const PipelineConfig& config, const std::vector<Claim>& source,
+           const std::vector<Claim>& sink) {
+    Holder holder{config.name, sink_of(config), source};
+    holder.claims.insert(holder.claims.end(), sink.begin(), sink.end());
+    for (Claim& claim : holder.claims) {
+      for (std::string& server : claim.servers) {
+        if (server.starts_with(kLocal)) server.replace(0, kLocal.size(), "127.0.0.1");
+      }
+    }
+    holders_.push_back(std::move(holder));
+  }
+
+  void compare(Findings& findings) const {
+    for (std::size_t second = 1; second < holders_.size(); ++second) {
+      for (std::size_t first = 0; first < second; ++first) {
+        compare(holders_[first], holders_[second], findings);
+      }
+    }
+  }
+
+ private:
+  struct Holder {
+    std::string pipeline;
+    std::string sink;
+    std::vector<Claim> claims;
+  };
+
+  static constexpr std::string_view kLocal = "localhost";
+
+  static std::string sink_of(const PipelineConfig& config) {
+    return config.sink_type + config::Node(config.sink, "").to_json();
+  }
+
+  static bool meet(const Claim& one, const Claim& other) {
+    if (one.what != other.what) return false;
+    return one.servers.empty() || other.servers.empty() ||
+           std::ranges::find_first_of(one.servers, other.servers) != one.servers.end();
+  }
+
+  /// The worst of what they have in common.
+  static const Claim* met(const Holder& first, const Holder& second) {
+    const Claim* found = nullptr;
+    for (const Claim& claim : second.claims) {
+      const bool meets =
+          std::ranges::any_of(first.claims, [&](const Claim& other) { return meet(claim, other); });
+      if (meets && (!found || found->shared)) found = &claim;
+    }
+    return found;
+  }
+
+  /// Members that share the work of one sink are meant to.
+  static void compare(const Holder& first, const Holder& second, Findings& findings) {
+    const Claim* const claim = met(first, second);
+    if (!claim || (claim->shared && first.sink == second.sink)) return;
+    const Error error =
+        misconfigured(claim->shared ? "shared" : "taken",
+                      fmt::format("it and the pipeline {} use {}: {}", first.pipeline, claim->what,
+                                  claim->effect),
+                      claim->remedy + (claim->shared ? ", unless that is meant" : ""));
+    if (claim->shared) {
+      findings.warn(second.pipeline, error);
+    } else {
+      findings.bad(second.pipeline, error);
+    }
+  }
+
+  std::vector<Holder> holders_;
+};
+
+/// One run over all pipelines.
+class PipelineCheck {
+ public:
+  PipelineCheck(const Context& context, Connection& connection, Findings& findings)
+      : context_(context),
+        connection_(connection),
+        findings_(findings),
+        pool_(session(context), 1),
+        workshop_{context.registry, pool_, metrics_, context.settings.relay_group_id, "check"} {}
+
+  void run() {
+    std::set<std::string> names;
+    for (const auto& config : configured(connection_, context_, findings_)) {
+      if (!names.insert(config.name).second) findings_.bad(config.name, name_taken(config));
+      check(config);
+    }
+    claims_.compare(findings_);
+  }
+
+ private:
+  static Connection::Options session(const Context& context) {
+    Connection::Options options;
+    options.url = context.settings.postgres_url;
+    options.application_name = "pgtrickle-relay check";
+    return options;
+  }
+
+  static Error name_taken(const PipelineConfig& config) {
+    return misconfigured("name_taken",
+                         fmt::format("{}: another pipeline has this name too", config.place),
+                         "rename one of the two, or delete it");
+  }
+
+  void check(const PipelineConfig& config) {
+    const auto problems = coordinator::problems_of(config, context_.registry);
+    for (const Error& problem : problems) findings_.bad(config.name, problem);
+    for (const Error& warning : coordinator::warnings_of(config, context_.registry)) {
+      findings_.warn(config.name, warning);
+    }
+    if (!problems.empty()) return;
+    if (!config.enabled) {
+      findings_.good(config.name, "it is disabled: what is missing for it is a warning");
+    }
+    const std::string outbox = coordinator::outbox_of(config);
+    std::optional<RecordedTable> table;
+    if (!outbox.empty()) {
+      table = check_outbox(connection_, workshop_.group, config.name, outbox, findings_);
+    }
+    const auto ends = coordinator::assemble_ends(config, workshop_, table);
+    if (!ends) {
+      findings_.bad(config.name, ends.error());
+      return;
+    }
+    if (ends->source) note(config, config.source_type, ends->source->inspect({}));
+    note(config, config.sink_type, ends->sink->inspect(ends->subject, {}));
+    if (!config.enabled) return;
+    claims_.add(config, ends->source ? ends->source->claims() : std::vector<Claim>(),
+                ends->sink->claims());
+  }
+
+  void note(const PipelineConfig& config, std::string_view type, const Inspection& found) {
+    for (const Error& problem : found.problems) {
+      if (config.enabled) {
+        findings_.bad(config.name, problem);
+      } else {
+        findings_.warn(config.name, problem);
+      }
+    }
+    for (const Error& warning : found.warnings) findings_.warn(config.name, warning);
+    if (!found.problems.empty()) return;
+    const bool here = type == "file" || type == "stdout" || type == "stdin";
+    findings_.good(config.name, fmt::format("{} {}", type, here ? "can be used" : "answers"));
+    for (const std::string& text : found.notes) findings_.good(config.name, text);
+  }
+
+  const Context& context_;
+  Connection& connection_;
+  Findings& findings_;
+  Metrics metrics_;
+  postgres::Pool pool_;
+  coordinator::Workshop workshop_;
+  Claims claims_;
+};
+
+}  // namespace
+
+void check_pipelines(const Context& context, Connection& connection, Findings& findings) {
+  PipelineCheck(context, connection, findings).run();
+}
+
+void check_file_pipelines(const Context& context, Findings& findings) {
+  for (const auto& pipeline : context.file_pipelines) {
+    for (const Error& problem : coordinator::problems_of(pipeline, context.registry)) {
+      findings.bad(pipeline.name, problem);
+    }
+  }
+}
+
+}  // namespace relay::cli
