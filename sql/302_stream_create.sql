@@ -252,6 +252,9 @@ declare
   through regclass[];
 begin
   perform pgtrickle._schedule_check(schedule);
+  if pgtrickle._schedule_is_manual(schedule) then
+    schedule := null;
+  end if;
   perform pgtrickle._source_sequences_sweep();
   if wanted.schema_name is null then
     wanted.schema_name := pgtrickle._schema_under(caller_path);
@@ -327,7 +330,7 @@ end $$;
 
 comment on function pgtrickle.create_stream_table(text, text, text, text, text[]) is
   'Creates a table that holds the result of a query, fills it, and has it refreshed on a schedule '
-  '(''500ms'', ''2s'', ''5m'', ''1h'', a cron expression, or null: by hand). refresh_mode is AUTO, '
+  '(''500ms'', ''2s'', ''5m'', ''1h'', a cron expression, or ''manual''). refresh_mode is AUTO, '
   'DIFFERENTIAL or FULL. key_columns name what tells the rows apart, so that a change becomes an '
   'UPDATE; without them, what the query proves is taken (GROUP BY, DISTINCT, a primary or unique '
   'key). The query runs with the privileges of the caller of this function.';
@@ -399,8 +402,9 @@ begin
     raise exception 'a stream table is suspended or resumed, not both'
       using errcode = 'invalid_parameter_value';
   end if;
-  if schedule is not null and schedule <> 'manual' then
-    perform pgtrickle._schedule_check(schedule);
+  perform pgtrickle._schedule_check(schedule);
+  if schedule is not null and pgtrickle._schedule_is_manual(schedule) then
+    schedule := 'manual';
   end if;
   perform pgtrickle._stream_lock(id);
   if rename_to is not null then

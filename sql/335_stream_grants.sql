@@ -27,7 +27,8 @@ begin
         '_stream_diff_statement', '_stream_triggers_off',
         '_stream_place_duplicates', '_stream_empty', '_stream_write', '_stream_apply',
         '_stream_affected_keys', '_stream_differential', '_stream_rewrite', '_stream_verify',
-        '_stream_work', '_cron_field', '_cron_parse', '_schedule_interval', '_schedule_check'])
+        '_stream_work', '_cron_field', '_cron_parse', '_schedule_interval', '_schedule_check',
+        '_schedule_is_manual'])
   loop
     execute format('grant execute on function %s to pgtrickle_admin', r.name);
   end loop;
