@@ -366,6 +366,8 @@ begin
   sources := pgtrickle._stream_discover(probe);
   facts := pgtrickle._stream_key_facts(probe);
   execute format('drop view %s', probe);
+  -- An outbox that is being enabled just now gets the key that is derived.
+  execute format('lock table only %s in row exclusive mode', st.pgt_relid);
   perform pgtrickle._stream_make_function(
     id, definition,
     pgtrickle._stream_layout(st.pgt_relid, case when not st.key_derived then st.key_columns end),

@@ -110,7 +110,8 @@ as $$
                     and not a.attnotnull))
 $$;
 
--- Do these columns tell the rows of a query apart, as far as the planner can prove it?
+-- Do these columns tell the rows of a query apart, as far as the planner can prove it? A comparison that
+-- there is not proves nothing.
 create or replace function pgtrickle._stream_key_proven(
   rel regclass, definition text, facts jsonb, keys text[]) returns boolean
 language plpgsql
@@ -130,10 +131,13 @@ begin
   return pgtrickle._stream_key_is_certain(
     rel, format('select %s from only %s', l.stored, rel),
     format('select * from (%s) q(%s)', definition, l.c), coalesce(l.matches, 'true'));
+exception when syntax_error_or_access_rule_violation then
+  return false;
 end $$;
 
 -- The key that a query proves, as few columns as tell its rows apart; null where it proves none. `keep`
--- is kept where it still is a key. Where the query gives one row, a constant names it.
+-- is kept where it still is a key, and columns of primary keys go before others. Where the query gives
+-- one row, a constant names it.
 create or replace function pgtrickle._stream_derive_key(
   rel regclass, definition text, facts jsonb, reads jsonb, keep text[] default null)
 returns text[]
@@ -145,9 +149,11 @@ declare
   usable text[] := array(
     select c ->> 'name' from jsonb_array_elements(facts -> 'columns') with ordinality as u(c, i)
     where c ->> 'equals' is not null and (null_is_one or (c ->> 'never_null')::boolean)
-    order by i);
+    order by c ->> 'key_of' is null, i);
   keys text[] := usable;
-  dropped text;
+  step int := cardinality(usable);
+  behind int;
+  fewer text[];
 begin
   if keep <@ usable and pgtrickle._stream_key_proven(rel, definition, facts, keep) then
     return keep;
@@ -159,14 +165,23 @@ begin
             where c ->> 'name' = any (usable) and (c ->> 'constant')::boolean
             order by i limit 1);
   end if;
-  for i in reverse cardinality(usable) .. 1 loop
-    dropped := usable[i];
-    if cardinality(keys) > 1 and pgtrickle._stream_key_proven(
-         rel, definition, facts, array_remove(keys, dropped)) then
-      keys := array_remove(keys, dropped);
-    end if;
+  -- Many columns at a time, then fewer, at last each by itself.
+  while step > 1 loop
+    step := (step + 1) / 2;
+    behind := cardinality(keys);
+    while behind > 0 loop
+      fewer := keys[:greatest(behind - step, 0)] || keys[behind + 1:];
+      if fewer <> '{}' and pgtrickle._stream_key_proven(rel, definition, facts, fewer) then
+        keys := fewer;
+      end if;
+      behind := behind - step;
+    end loop;
+    exit when step = 1;
+    step := least(step, cardinality(keys));
   end loop;
-  return keys;
+  return array(select c ->> 'name'
+               from jsonb_array_elements(facts -> 'columns') with ordinality as u(c, i)
+               where c ->> 'name' = any (keys) order by i);
 end $$;
 
 -- Says that a stream table has no key, and what could be named as one.
