@@ -33,7 +33,9 @@ begin
 
   payload := jsonb_build_object('v', 1, 'refresh_mode', refresh_mode,
                                 'refresh_duration_ms', refresh_duration_ms)
-    || case when full_refresh then '{"full_refresh": true}'::jsonb else '{}' end;
+    || case when full_refresh then '{"full_refresh": true}'::jsonb else '{}' end
+    || case when coalesce(outbox.key_columns, '{}') <> outbox.first_key_columns
+            then jsonb_build_object('key_columns', coalesce(outbox.key_columns, '{}')) else '{}' end;
   -- The size in memory, not the compressed one on disk, is what a jsonb value must not exceed.
   if inserted + deleted <= outbox.inline_threshold_rows then
     execute format('select coalesce(sum(octet_length(row_data::text)), 0) from %s', changes)

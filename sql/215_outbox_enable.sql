@@ -207,7 +207,6 @@ as $$
 declare
   keys text[] := key_columns;
   how text := capture;
-  stream_table record;
   made int;
   former int;
 begin
@@ -219,19 +218,20 @@ begin
       using errcode = 'duplicate_object',
             hint = format('pgtrickle.disable_outbox(%L) drops it with its rows.', name);
   end if;
-  select s.key_columns into stream_table
-  from pgtrickle.pgt_stream_tables s where s.pgt_relid = source;
+  perform from pgtrickle.pgt_stream_tables s where s.pgt_relid = source;
   if found and how <> 'auto' then
     raise exception '% is a stream table: its refresh writes the outbox', source
       using errcode = 'invalid_parameter_value', hint = 'Leave capture out.';
   elsif found then
     how := 'refresh';
-    keys := coalesce(keys, stream_table.key_columns);
   else
     how := pgtrickle._outbox_capture_kind(source, how);
   end if;
   perform pgtrickle._lock_against_writers(source);
-  keys := coalesce(keys, pgtrickle._primary_key(source));
+  -- The key of a stream table is what it is while the table is locked.
+  keys := coalesce(keys,
+                   (select s.key_columns from pgtrickle.pgt_stream_tables s where s.pgt_relid = source),
+                   pgtrickle._primary_key(source));
   former := pgtrickle._outbox_former(source, case how when 'refresh' then 'stream_table'
                                                       else 'table' end);
   if former is not null then

@@ -10,6 +10,7 @@
 --
 --   300_stream_tables.sql      this; the catalog and its writers
 --   302_stream_create.sql      create_stream_table, alter_stream_table, drop_stream_table
+--   303_stream_keys.sql        the key that a query proves
 --   305_stream_sources.sql     what a query reads, and how a change there is noticed
 --   310_stream_difference.sql  the statement that computes the difference
 --   312_stream_work.sql        what a refresh does as the creator
@@ -55,6 +56,7 @@ create table if not exists pgtrickle.pgt_stream_tables (
   opaque             boolean not null default false,
   reads_through      regclass[] not null default '{}',
   names_in_values    text,
+  key_derived        boolean not null default false,
   constraint pgt_stream_tables_mode check (refresh_mode in ('AUTO', 'DIFFERENTIAL', 'FULL')),
   constraint pgt_stream_tables_status check (status in ('ACTIVE', 'SUSPENDED'))
 ) with (fillfactor = 60);
@@ -62,7 +64,8 @@ alter table pgtrickle.pgt_stream_tables
   add column if not exists relid_number oid,
   add column if not exists opaque boolean not null default false,
   add column if not exists reads_through regclass[] not null default '{}',
-  add column if not exists names_in_values text;
+  add column if not exists names_in_values text,
+  add column if not exists key_derived boolean not null default false;
 -- What an earlier version took for a fingerprint tells nothing now.
 update pgtrickle.pgt_stream_tables set relid_number = pgt_relid::oid, fingerprint = null
 where relid_number is null;
@@ -87,6 +90,8 @@ comment on column pgtrickle.pgt_stream_tables.opaque is
   'The query calls functions whose bodies cannot be followed: any changed function may concern it';
 comment on column pgtrickle.pgt_stream_tables.reads_through is
   'The stream tables that such functions were seen to read';
+comment on column pgtrickle.pgt_stream_tables.key_derived is
+  'key_columns were found in the query, not given: they pair rows that changed, and guard nothing';
 comment on column pgtrickle.pgt_stream_tables.names_in_values is
   'The labels and attributes by which consumers have its values (_stream_names_in_values)';
 

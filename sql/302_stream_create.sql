@@ -187,7 +187,7 @@ begin
   return null;
 end $$;
 
--- Makes key_columns the primary key; without a key, replication needs the whole row.
+-- Makes key_columns the primary key; without them, replication needs the whole row.
 create or replace function pgtrickle._stream_make_key(rel regclass, keys text[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -242,6 +242,8 @@ declare
   rel regclass;
   definition text;
   columns text[];
+  facts jsonb;
+  derived text[];
   strays text;
   id bigint;
   sources jsonb;
@@ -250,6 +252,9 @@ declare
   through regclass[];
 begin
   perform pgtrickle._schedule_check(schedule);
+  if pgtrickle._schedule_is_manual(schedule) then
+    schedule := null;
+  end if;
   perform pgtrickle._source_sequences_sweep();
   if wanted.schema_name is null then
     wanted.schema_name := pgtrickle._schema_under(caller_path);
@@ -267,6 +272,7 @@ begin
   definition := pgtrickle._stream_definition(probe);
   columns := (pgtrickle._stream_columns(probe)).names;
   sources := pgtrickle._stream_discover(probe);
+  facts := pgtrickle._stream_key_facts(probe);
 
   select string_agg(format('%I', k), ', ') into strays
   from unnest(key_columns) k where k <> all (columns) or k is null;
@@ -289,10 +295,18 @@ begin
   through := array(select unnest(pgtrickle._stream_locked((sources ->> 'opaque')::boolean))
                    except select unnest(locked || rel));
   perform pgtrickle._stream_make_key(rel, key_columns);
+  if key_columns is null then
+    derived := pgtrickle._stream_derive_key(rel, definition, facts, sources);
+  end if;
   execute format('analyze %s', full_name);
   perform pgtrickle._stream_make_diff(id, rel);
   perform pgtrickle._stream_make_function(
     id, definition, pgtrickle._stream_layout(rel, key_columns), caller_path);
+  if derived is not null then
+    perform pgtrickle._stream_set_key(id, derived);
+  elsif key_columns is null then
+    perform pgtrickle._stream_say_keyless(rel, facts);
+  end if;
   execute format('create trigger pgtrickle_guard before insert or update or delete or truncate '
                  'on %s for each statement execute function pgtrickle._stream_guard()', rel);
   execute format('comment on table %s is %L', full_name,
@@ -316,9 +330,10 @@ end $$;
 
 comment on function pgtrickle.create_stream_table(text, text, text, text, text[]) is
   'Creates a table that holds the result of a query, fills it, and has it refreshed on a schedule '
-  '(''500ms'', ''2s'', ''5m'', ''1h'', a cron expression, or null: by hand). refresh_mode is AUTO, '
+  '(''500ms'', ''2s'', ''5m'', ''1h'', a cron expression, or ''manual''). refresh_mode is AUTO, '
   'DIFFERENTIAL or FULL. key_columns name what tells the rows apart, so that a change becomes an '
-  'UPDATE. The query runs with the privileges of the caller of this function.';
+  'UPDATE; without them, what the query proves is taken (GROUP BY, DISTINCT, a primary or unique '
+  'key). The query runs with the privileges of the caller of this function.';
 
 -- ---------------------------------------------------------------------------------------------
 -- alter
@@ -335,6 +350,8 @@ declare
   was record;
   now_ record;
   sources jsonb;
+  facts jsonb;
+  derived text[];
 begin
   select * into strict st from pgtrickle.pgt_stream_tables where pgt_id = id;
   probe := pgtrickle._stream_probe(query, st.pgt_schema, caller_path);
@@ -347,9 +364,22 @@ begin
       using errcode = 'datatype_mismatch', hint = 'Drop the stream table and create it again.';
   end if;
   sources := pgtrickle._stream_discover(probe);
+  facts := pgtrickle._stream_key_facts(probe);
   execute format('drop view %s', probe);
+  -- An outbox that is being enabled just now gets the key that is derived.
+  execute format('lock table only %s in row exclusive mode', st.pgt_relid);
   perform pgtrickle._stream_make_function(
-    id, definition, pgtrickle._stream_layout(st.pgt_relid, st.key_columns), caller_path);
+    id, definition,
+    pgtrickle._stream_layout(st.pgt_relid, case when not st.key_derived then st.key_columns end),
+    caller_path);
+  if st.key_derived or st.key_columns is null then
+    derived := pgtrickle._stream_derive_key(st.pgt_relid, definition, facts, sources,
+                                            st.key_columns);
+    perform pgtrickle._stream_set_key(id, derived);
+    if derived is null then
+      perform pgtrickle._stream_say_keyless(st.pgt_relid, facts);
+    end if;
+  end if;
   perform pgtrickle._stream_store(id, null, null, null, query, definition);
   perform pgtrickle._stream_track(id, sources, interval '10 seconds');
 end $$;
@@ -374,8 +404,9 @@ begin
     raise exception 'a stream table is suspended or resumed, not both'
       using errcode = 'invalid_parameter_value';
   end if;
-  if schedule is not null and schedule <> 'manual' then
-    perform pgtrickle._schedule_check(schedule);
+  perform pgtrickle._schedule_check(schedule);
+  if schedule is not null and pgtrickle._schedule_is_manual(schedule) then
+    schedule := 'manual';
   end if;
   perform pgtrickle._stream_lock(id);
   if rename_to is not null then

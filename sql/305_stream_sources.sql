@@ -105,6 +105,21 @@ begin
     from (select oid from below union select oid from above) as member);
 end $$;
 
+-- What may have proved a derived key: unique indexes, NOT NULL, and that no other table inherits from
+-- this one.
+create or replace function pgtrickle._stream_key_guards(rel oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select concat_ws(' ',
+    (select string_agg(concat_ws(' ', x.indkey, x.indclass, x.indcollation, x.indimmediate, x.indisvalid,
+                                 x.indpred is null, md5(x.indexprs::text)),
+                       ',' order by x.indkey::text, x.indexrelid)
+     from pg_index x where x.indrelid = rel and x.indisunique),
+    (select string_agg(a.attnum::text, ',' order by a.attnum)
+     from pg_attribute a where a.attrelid = rel and a.attnum > 0 and a.attnotnull),
+    (select count(*) from pg_inherits i where i.inhparent = rel))
+$$;
+
 -- A text that changes when what the query of a stream table reads is altered, replaced, dropped, or
 -- may be read by others than before. Written under settings of its own, to be the same in every
 -- session.
@@ -146,7 +161,8 @@ begin
       (select string_agg(concat_ws(' ', r.role, has_any_column_privilege(r.role, s.oid, 'SELECT')),
                          ',' order by r.role)
        from reader r join pg_roles o on o.oid = r.role),
-      exists (select from pg_subscription_rel b where b.srrelid = any (s.members))))
+      exists (select from pg_subscription_rel b where b.srrelid = any (s.members)),
+      case when st.key_derived then pgtrickle._stream_key_guards(s.oid) end))
   into parts
   from source s left join pg_namespace n on n.oid = s.relnamespace;
 

@@ -45,7 +45,7 @@ end $$;
 --   type
 --   by       how its values are told apart
 --   key      its place in the key, or null
---   equals   the operator by which the key's values are equal
+--   equals   the operator by which the values of key_columns are equal; null in a derived key
 -- Everything below is written from this; it is computed once, and kept in the refresh function.
 create or replace function pgtrickle._stream_layout(rel regclass, keys text[]) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -67,6 +67,14 @@ as $$
   from (select row_number() over (order by a.attnum) as i, a.*
         from pg_attribute a
         where a.attrelid = rel and a.attnum > 0 and not a.attisdropped) u
+$$;
+
+-- The same with a derived key, which is known when the refresh begins.
+create or replace function pgtrickle._stream_layout_keyed(layout jsonb, keys text[]) returns jsonb
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_agg(l || jsonb_build_object('key', array_position(keys, l ->> 'name')) order by o)
+  from jsonb_array_elements(layout) with ordinality as u(l, o)
 $$;
 
 -- The same as rows.
@@ -94,7 +102,8 @@ begin
 end $$;
 
 -- The statement that fills the difference. order_by: columns that bring related rows of a stream
--- table without key next to each other.
+-- table without key next to each other. With a derived key, which tells that by itself, the row that
+-- goes and the row that comes are an update where they are the only ones of their key.
 create or replace function pgtrickle._stream_diff_statement(
   id bigint, rel regclass, query text, layout jsonb, order_by text[]) returns text
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -118,7 +127,7 @@ begin
                     order by i) as signed,
          string_agg(format('o.c%s as o%s, n.c%s as n%s', i, i, i, i), ', ' order by i) as both_,
          string_agg(format('o.c%s %s n.c%s', i, equals, i), ' and ' order by i)
-           filter (where key is not null) as matches,
+           filter (where equals is not null) as matches,
          string_agg(format('n.c%s', i), ', ' order by key)
            filter (where key is not null) as partition,
          string_agg(format('coalesce(o.c%s, n.c%s)', i, i), ', ' order by key)
@@ -130,8 +139,10 @@ begin
          string_agg('g' || i, ', ' order by i) as g,
          string_agg(case when by = 'value' then 'g' || i else format('g%s::%s', i, type) end, ', '
                     order by i) as ungrouped,
-         string_agg('g' || i, ', ' order by array_position(order_by, name))
-           filter (where name = any (order_by)) as wanted_order
+         coalesce(string_agg('g' || i, ', ' order by key) filter (where key is not null),
+                  string_agg('g' || i, ', ' order by array_position(order_by, name))
+                    filter (where name = any (order_by))) as wanted_order,
+         count(key) > 0 as pairs
   into l
   from pgtrickle._stream_layout_rows(layout);
 
@@ -141,8 +152,7 @@ begin
   if l.matches is null then
     return format(
       'insert into pgtrickle_streams.%I (n, op, sign, at, %s) '
-      'select n, case when total > 0 then ''I'' else ''D'' end, sign(total), '
-      '       case when total < 0 and copy = 1 then at end, %s '
+      'select n, %s, sign(total), %s, %s '
       'from (select %s as n, * from ('
       '        select sum(s) as total, min(at) as at, %s from ('
       '          select 1 as s, null::tid as at, %s from (%s) f '
@@ -150,11 +160,22 @@ begin
       '          select -1, at, %s from (%s) o) u '
       '        group by %s having sum(s) <> 0) d) d '
       'cross join lateral generate_series(1, abs(total)::bigint) as copy '
-      'order by n',
-      'diff_' || id, l.c, l.ungrouped,
+      '%s order by n, sign(total)',
+      'diff_' || id, l.c,
+      case when l.pairs
+           then 'case when count(*) over k = 2 and sum(sign(total)) over k = 0 then ''U'' '
+                     'when total > 0 then ''I'' else ''D'' end'
+           else 'case when total > 0 then ''I'' else ''D'' end' end,
+      case when l.pairs
+           then 'case when count(*) over k = 2 and sum(sign(total)) over k = 0 '
+                     'then min(at) filter (where total < 0) over k '
+                     'when total < 0 and copy = 1 then at end'
+           else 'case when total < 0 and copy = 1 then at end' end,
+      l.ungrouped,
       case when l.wanted_order is null then 'row_number() over ()'
            else format('dense_rank() over (order by %s)', l.wanted_order) end,
-      l.g, l.grouped, fresh, l.grouped, stored, l.g);
+      l.g, l.grouped, fresh, l.grouped, stored, l.g,
+      case when l.pairs then 'window k as (partition by n)' else '' end);
   end if;
 
   matches := l.matches;

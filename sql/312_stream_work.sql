@@ -250,8 +250,11 @@ begin
     'pages', pg_relation_size(work) / current_setting('block_size')::int);
 end $$;
 
--- What the query reads now; after DDL on a source it must still give the stream table's columns.
-create or replace function pgtrickle._stream_verify(rel regclass, query text) returns jsonb
+-- What the query reads now, and the facts about its key; after DDL on a source it must still give the
+-- stream table's columns.
+drop function if exists pgtrickle._stream_verify(regclass, text);
+create function pgtrickle._stream_verify(
+  rel regclass, query text, out reads jsonb, out facts jsonb)
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -261,20 +264,21 @@ declare
     'pg_catalog, pg_temp');
   gives text := (pgtrickle._stream_columns(probe)).types;
   has text := (pgtrickle._stream_columns(rel)).types;
-  reads jsonb := pgtrickle._stream_discover(probe);
 begin
+  reads := pgtrickle._stream_discover(probe);
+  facts := pgtrickle._stream_key_facts(probe);
   execute format('drop view %s', probe);
   if gives <> has then
     raise exception 'a source was altered: the query now gives (%), stream table % has (%)',
       gives, rel, has
       using errcode = 'datatype_mismatch', hint = 'Drop the stream table and create it again.';
   end if;
-  return reads;
 end $$;
 
 -- One step of a refresh; called by pgtrickle_streams.refresh_<id>, which hands in what its creator
 -- wrote into it.
---   verify        after DDL on a source: does the query still fit?
+--   verify        after DDL on a source: does the query still fit? Where arg has a derived "key", one row
+--                 with the "key" that there is now
 --   apply, full   computes the difference, or all rows, and writes them; one row with a summary
 --   rows          those of the pages arg.from to arg.to of the difference, one for each row
 --   done          the rows are no longer needed
@@ -300,6 +304,8 @@ language plpgsql
 as $$
 declare
   rel regclass;
+  verified record;
+  derived constant text[] := array(select jsonb_array_elements_text(nullif(arg -> 'key', 'null')));
   listed text;
 begin
   if not pgtrickle._stream_is_refreshing(id) then
@@ -307,12 +313,20 @@ begin
       using errcode = 'insufficient_privilege', hint = 'Call pgtrickle.refresh_stream_table().';
   end if;
   select s.pgt_relid into strict rel from pgtrickle.pgt_stream_tables s where s.pgt_id = id;
+  if derived <> '{}' then
+    layout := pgtrickle._stream_layout_keyed(layout, derived);
+  end if;
   case action
     when 'verify' then
-      perform pgtrickle._stream_verify(rel, query);
+      verified := pgtrickle._stream_verify(rel, query);
+      if derived <> '{}' then
+        row_data := jsonb_build_object('key', pgtrickle._stream_derive_key(
+          rel, query, verified.facts, verified.reads, derived));
+        return next;
+      end if;
     when 'watch' then
       perform pgtrickle._stream_track(
-        id, pgtrickle._stream_verify(rel, query) || coalesce(arg, '{}'), interval '0');
+        id, (pgtrickle._stream_verify(rel, query)).reads || coalesce(arg, '{}'), interval '0');
     when 'apply', 'full' then
       execute format('lock table only %s in row exclusive mode', rel);
       perform set_config('pgtrickle.refreshing', rel::oid::text, true);

@@ -99,6 +99,32 @@ begin
   return outbox_id;
 end $$;
 
+-- After something behind the query was altered: it must still fit, and a derived key is derived again.
+-- Returns the key.
+create or replace function pgtrickle._stream_verify_key(st pgtrickle.pgt_stream_tables)
+returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  arg constant jsonb := case when st.key_derived then jsonb_build_object('key', st.key_columns)
+                             else '{}' end;
+  found_now jsonb;
+  keys text[];
+begin
+  select s.row_data -> 'key' into found_now from pgtrickle._stream_step(st, 'verify', arg) s;
+  if not st.key_derived then
+    return st.key_columns;
+  elsif found_now <> 'null' then
+    keys := array(select jsonb_array_elements_text(found_now));
+  end if;
+  if keys is distinct from st.key_columns then
+    perform pgtrickle._stream_set_key(st.pgt_id, keys);
+    raise notice 'the key of stream table %.% is now: %', st.pgt_schema, st.pgt_name,
+      coalesce(array_to_string(keys, ', '), 'none');
+  end if;
+  return keys;
+end $$;
+
 -- The refresh itself. Everything that it does is undone when it fails.
 create or replace function pgtrickle._stream_refresh(
   st pgtrickle.pgt_stream_tables, refresh uuid, started timestamptz,
@@ -119,7 +145,7 @@ begin
       using errcode = 'object_not_in_prerequisite_state',
             hint = 'Drop the stream table and create it again.';
   elsif watch_again then
-    perform pgtrickle._stream_step(st, 'verify', '{}');
+    st.key_columns := pgtrickle._stream_verify_key(st);
   end if;
   select o.outbox_table_name, o.outbox_number, o.key_columns, o.key_attnums,
          pgtrickle._attnums(st.pgt_relid, o.key_columns) as attnums_now
@@ -139,7 +165,8 @@ begin
   from pgtrickle._stream_step(
     st, case mode when 'FULL' then 'full' else 'apply' end,
     jsonb_build_object('keep', outbox.outbox_table_name is not null, 'opaque', st.opaque,
-                       'order_by', to_jsonb(outbox.key_columns))) s;
+                       'order_by', to_jsonb(outbox.key_columns),
+                       'key', case when st.key_derived then to_jsonb(st.key_columns) end)) s;
   -- enable_outbox and disable_outbox lock the table as the step above does: which one there is now
   -- is certain.
   if outbox.outbox_table_name is distinct from (

@@ -122,14 +122,22 @@ begin
     end);
 end $$;
 
--- Refuses a schedule that cannot be read. Null is by hand.
+-- Is a stream table with this schedule refreshed by hand?
+create or replace function pgtrickle._schedule_is_manual(schedule text) returns boolean
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return schedule is null or lower(btrim(schedule)) = 'manual';
+end $$;
+
+-- Refuses a schedule that cannot be read.
 create or replace function pgtrickle._schedule_check(schedule text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
   every interval := pgtrickle._schedule_interval(schedule);
 begin
-  if schedule is null then
+  if pgtrickle._schedule_is_manual(schedule) then
     return;
   elsif every is not null then
     if every < interval '1 millisecond' or every > interval '366 days' then
@@ -141,7 +149,7 @@ begin
   else
     raise exception 'cannot read schedule %', quote_literal(schedule)
       using errcode = 'invalid_parameter_value',
-            hint = 'Use an interval (500ms, 2s, 5m, 1h), a cron expression, or null: by hand.';
+            hint = 'Use an interval (500ms, 2s, 5m, 1h), a cron expression, or ''manual''.';
   end if;
 end $$;
 

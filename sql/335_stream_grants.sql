@@ -21,10 +21,14 @@ begin
         '_source_changed', '_source_sequence', '_source_sequences_sweep', '_source_trigger',
         '_source_trigger_on_ours', '_source_watch', '_stream_set_sources', '_stream_track',
         '_stream_untrack', '_told_apart_by', '_stream_layout', '_stream_layout_rows',
-        '_stream_key_is_certain', '_stream_diff_statement', '_stream_triggers_off',
+        '_stream_key_is_certain', '_stream_outline', '_stream_key_facts', '_stream_equality',
+        '_stream_reads_loose_index', '_stream_key_proven', '_stream_derive_key',
+        '_stream_say_keyless', '_stream_set_key', '_stream_layout_keyed',
+        '_stream_diff_statement', '_stream_triggers_off',
         '_stream_place_duplicates', '_stream_empty', '_stream_write', '_stream_apply',
         '_stream_affected_keys', '_stream_differential', '_stream_rewrite', '_stream_verify',
-        '_stream_work', '_cron_field', '_cron_parse', '_schedule_interval', '_schedule_check'])
+        '_stream_work', '_cron_field', '_cron_parse', '_schedule_interval', '_schedule_check',
+        '_schedule_is_manual'])
   loop
     execute format('grant execute on function %s to pgtrickle_admin', r.name);
   end loop;

@@ -71,7 +71,7 @@ struct Event {
   std::string_view payload;  ///< bytes
   std::string_view type;
   std::string_view key;
-  std::string_view content_type = "application/json";
+  std::string_view content_type = "application/json";  ///< empty: the source does not know it
 };
 
 /// What a source read. Views point into the batch's arena.

@@ -105,8 +105,8 @@ void append_row(std::string& out, const RowFacts& row) {
 bool append_event(std::string& out, const EventFacts& facts) {
   const Event& event = facts.event;
   if (event.content_type.starts_with(kAnyEventType)) return false;  // it is one already
-  append_attributes(out, facts.message,
-                    event.content_type.empty() ? kDataType : event.content_type);
+  const std::string_view unknown = facts.json ? kDataType : kBytesType;
+  append_attributes(out, facts.message, event.content_type.empty() ? unknown : event.content_type);
   if (facts.json) {
     out.append(",\"data\":").append(event.payload).push_back('}');
   } else {

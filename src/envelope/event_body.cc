@@ -51,7 +51,7 @@ void append_event_envelope(std::string& out, std::string_view id, const Event& e
     out.append("{\"raw_base64\":\"");
     append_base64(out, event.payload);
     out.append("\",\"content_type\":");
-    append_json_string(out, event.content_type);
+    append_json_string(out, event.content_type.empty() ? kBytesType : event.content_type);
     out.push_back('}');
   }
   out.push_back('}');

@@ -10,6 +10,9 @@ namespace relay::envelope {
 /// Whether a content type says JSON. Empty does.
 bool is_json_type(std::string_view content_type);
 
+/// Of bytes that are not JSON, where nothing is known of them.
+inline constexpr std::string_view kBytesType = "application/octet-stream";
+
 void append_base64(std::string& out, std::string_view bytes);
 
 /// {"id","type","key","payload"}: an event for brokers without headers. `json`: the payload is one

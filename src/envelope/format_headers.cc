@@ -39,7 +39,9 @@ std::span<const Header> FormatHeaders::build(const MessageFacts& message,
                                              std::string_view content_type, Output& output) {
   const CloudEventsBinding& binding = plan_.options.cloudevents_binding;
   headers_.clear();
-  if (!binding.content_type_header.empty()) add(binding.content_type_header, content_type, output);
+  if (!binding.content_type_header.empty() && !content_type.empty()) {
+    add(binding.content_type_header, content_type, output);
+  }
   plan_.format->headers(message, content_type, [&](std::string_view name, std::string_view value) {
     text_.assign(binding.prefix).append(name);
     const std::size_t name_end = text_.size();

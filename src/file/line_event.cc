@@ -102,6 +102,7 @@ Record to_record(const Line& line, const std::string& place, const LineRules& ru
   event.type = arena.copy(type.value_or(std::string()));
   event.key = arena.copy(mapping.aggregate_id(message).value_or(std::string()));
   event.payload = payload;
+  event.content_type = {};  // a line that is not JSON is anything
   Record record;
   record.created_at =
       std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());

@@ -174,6 +174,14 @@ std::string base64(std::string_view bytes) {
   return out;
 }
 
+constexpr std::string_view kUnknownType = "application/octet-stream";
+
+/// JSON that jsonb does not take, for it holds \u0000, is JSON all the same.
+bool is_json(std::string_view text) {
+  simdjson::dom::parser parser;
+  return parser.parse(text.data(), text.size()).error() == simdjson::SUCCESS;
+}
+
 }  // namespace
 
 bool jsonb_takes(std::string_view text) {
@@ -182,11 +190,11 @@ bool jsonb_takes(std::string_view text) {
 
 std::string raw_payload(std::string_view body, std::string_view content_type) {
   std::string out = R"({"raw_base64":")" + base64(body) + R"(","content_type":)";
-  if (content_type.empty()) content_type = "application/octet-stream";
+  if (content_type.empty()) content_type = is_json(body) ? "application/json" : kUnknownType;
   if (text_takes(content_type)) {
     append_json_string(out, content_type);
   } else {
-    out += R"("application/octet-stream")";
+    append_json_string(out, kUnknownType);
   }
   out += '}';
   return out;

@@ -2,7 +2,10 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "core/plausible_time.h"
+#include "pipeline/content_type.h"
 #include "pipeline/header_object.h"
 #include "pipeline/source_id.h"
 #include "pipeline/too_large.h"
@@ -13,7 +16,6 @@ namespace {
 
 constexpr std::string_view kIdHeader = "pgtrickle-id";
 constexpr std::string_view kTypeHeader = "event-type";
-constexpr std::string_view kContentTypeHeader = "content-type";
 /// The value of a record without one: a tombstone.
 constexpr std::string_view kNoValue = "null";
 
@@ -30,6 +32,14 @@ std::optional<std::string_view> header(const Consumed& consumed, std::string_vie
 std::string made_up_id(const Consumed& consumed, const EventRules& rules) {
   return fmt::format("{}{}:{}:{}:{}:{}", rules.id_scope, id_part(rules.cluster), consumed.topic,
                      consumed.partition, consumed.offset, consumed.timestamp_ms);
+}
+
+/// Empty where no header says it.
+std::string content_type_of(const Consumed& consumed) {
+  const auto found =
+      std::find_if(consumed.headers.begin(), consumed.headers.end(),
+                   [](const auto& header) { return names_content_type(header.first); });
+  return found == consumed.headers.end() ? std::string() : as_text(found->second);
 }
 
 std::string headers_json(const Consumed& consumed, const std::optional<std::string>& trace) {
@@ -65,9 +75,7 @@ Record to_record(const Consumed& consumed, const EventRules& rules, const FieldM
   event.type = arena.copy(type ? *type : std::string(consumed.topic));
   event.key = arena.copy(mapping.aggregate_id(message).value_or(key));
   event.payload = arena.copy(consumed.value.value_or(kNoValue));
-  if (const auto content_type = text_header(kContentTypeHeader)) {
-    event.content_type = arena.copy(*content_type);
-  }
+  if (consumed.value) event.content_type = arena.copy(content_type_of(consumed));
 
   Record record;
   record.created_at = plausible_time(std::chrono::milliseconds(consumed.timestamp_ms));

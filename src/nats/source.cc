@@ -7,6 +7,7 @@
 
 #include "config/tls.h"
 #include "core/log.h"
+#include "pipeline/content_type.h"
 #include "pipeline/header_object.h"
 #include "pipeline/source_id.h"
 #include "pipeline/too_large.h"
@@ -30,7 +31,13 @@ std::optional<std::string> header(natsMsg* message, std::string_view name) {
   return as_text(value);
 }
 
-std::string headers_json(natsMsg* message, const std::optional<std::string>& trace) {
+struct Headers {
+  std::string json;
+  std::string content_type;  // empty where none says it
+};
+
+Headers read_headers(natsMsg* message, const std::optional<std::string>& trace) {
+  Headers read;
   HeaderObject headers;
   const char** names = nullptr;
   int count = 0;
@@ -39,12 +46,13 @@ std::string headers_json(natsMsg* message, const std::optional<std::string>& tra
     const char* value = nullptr;
     if (natsMsgHeader_Get(message, names[i], &value) == NATS_OK && value != nullptr) {
       headers.add(names[i], value);
+      if (names_content_type(names[i])) read.content_type = as_text(value);
     }
   }
   if (trace) headers.add("trace_id", *trace);
-  std::string json = headers.json();
+  read.json = headers.json();
   std::free(names);  // the library's array; what it points to is the message's
-  return json;
+  return read;
 }
 
 }  // namespace
@@ -211,13 +219,12 @@ void NatsSource::add(RecordBatch& batch, const Taken& taken) {
   event.type = batch.arena.copy(mapping_.event_type(mapped).value_or(std::string(subject)));
   event.key = batch.arena.copy(mapping_.aggregate_id(mapped).value_or(std::string()));
   event.payload = batch.arena.copy(payload);
-  if (const auto type = header(message, "content-type")) {
-    event.content_type = batch.arena.copy(*type);
-  }
+  const Headers headers = read_headers(message, mapping_.trace_id(mapped));
+  event.content_type = batch.arena.copy(headers.content_type);
   Record record;
   record.created_at = Timestamp(std::chrono::duration_cast<std::chrono::microseconds>(
       std::chrono::nanoseconds(place->time_ns)));
-  record.headers = batch.arena.copy(headers_json(message, mapping_.trace_id(mapped)));
+  record.headers = batch.arena.copy(headers.json);
   record.content = event;
   if (payload.size() > static_cast<std::size_t>(rules_.max_record_bytes)) {
     record.refused = too_large(fmt::format("the message {} of stream '{}' on '{}'", place->sequence,

@@ -23,10 +23,11 @@ std::size_t byte_limit(const ReadLimits& limits) {
 
 }  // namespace
 
-void ClaimCheck::Part::add(const DeltaRow& row) {
+void ClaimCheck::Part::add(const DeltaRow& row, ColumnOrder& order) {
   std::string& rows = row.inserted ? inserted : deleted;
   rows += rows.empty() ? '[' : ',';
   rows += row.data;
+  order.restore(rows.data() + rows.size() - row.data.size(), row.data.size());
   ++(row.inserted ? inserted_count : deleted_count);
 }
 
@@ -119,10 +120,9 @@ std::int64_t ClaimCheck::rows_to_ask(const ReadLimits& limits) const {
   return std::max(fitting + 1, kFewestRows + 2);
 }
 
-Result<ClaimCheck::Fetched> ClaimCheck::fetch(postgres::Connection& connection,
-                                              const RowDecoder& decoder, const ReadLimits& limits,
-                                              std::int64_t rows, RecordBatch& batch,
-                                              std::stop_token stop) {
+Result<ClaimCheck::Fetched> ClaimCheck::fetch(postgres::Connection& connection, RowDecoder& decoder,
+                                              const ReadLimits& limits, std::int64_t rows,
+                                              RecordBatch& batch, std::stop_token stop) {
   const std::string params[] = {std::to_string(outbox_id_), std::to_string(rows_done_),
                                 std::to_string(rows)};
   const postgres::Param texts[] = {params[0], params[1], params[2]};
@@ -146,7 +146,7 @@ Result<ClaimCheck::Fetched> ClaimCheck::fetch(postgres::Connection& connection,
       }
     }
     cutter_.add(*row);
-    part_.add(*row);
+    part_.add(*row, decoder.order());
     part_refused_ = row->data.empty();
     previous = std::move(*next);
   }
@@ -154,7 +154,7 @@ Result<ClaimCheck::Fetched> ClaimCheck::fetch(postgres::Connection& connection,
   return batch.records.size() > before ? Fetched::cut : Fetched::too_few;
 }
 
-Result<bool> ClaimCheck::read(postgres::Connection& connection, const RowDecoder& decoder,
+Result<bool> ClaimCheck::read(postgres::Connection& connection, RowDecoder& decoder,
                               const ReadLimits& limits, RecordBatch& batch, std::stop_token stop) {
   batch_bytes_ = 0;
   for (std::int64_t rows = rows_to_ask(limits);; rows *= 4) {

@@ -26,8 +26,8 @@ class ClaimCheck {
              std::int64_t max_record_bytes);
 
   /// Appends the next parts to `batch`, at least one. True: that was the last one.
-  Result<bool> read(postgres::Connection& connection, const RowDecoder& decoder,
-                    const ReadLimits& limits, RecordBatch& batch, std::stop_token stop);
+  Result<bool> read(postgres::Connection& connection, RowDecoder& decoder, const ReadLimits& limits,
+                    RecordBatch& batch, std::stop_token stop);
 
   std::int64_t outbox_id() const { return outbox_id_; }
   const std::shared_ptr<const TableShape>& shape() const { return shape_; }
@@ -38,13 +38,13 @@ class ClaimCheck {
     std::string deleted;
     std::int64_t inserted_count = 0;
     std::int64_t deleted_count = 0;
-    void add(const DeltaRow& row);
+    void add(const DeltaRow& row, ColumnOrder& order);
     void clear();
     std::size_t bytes() const { return inserted.size() + deleted.size(); }
   };
   enum class Fetched { all, cut, too_few };
 
-  Result<Fetched> fetch(postgres::Connection& connection, const RowDecoder& decoder,
+  Result<Fetched> fetch(postgres::Connection& connection, RowDecoder& decoder,
                         const ReadLimits& limits, std::int64_t rows, RecordBatch& batch,
                         std::stop_token stop);
   void finish_part(RecordBatch& batch, bool final);

@@ -33,6 +33,12 @@ bool JsonScanner::at_end() {
   return next_ == end_;
 }
 
+bool JsonScanner::take_separator() {
+  if (!left().starts_with(", ")) return false;
+  next_ += 2;
+  return true;
+}
+
 /// From behind the opening quote to behind the closing one.
 bool JsonScanner::skip_string() {
   const char* const begin = next_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <string_view>
 
 namespace relay::outbox {
@@ -17,6 +18,12 @@ class JsonScanner {
   bool take_string(std::string_view& raw);
   /// Takes any value and gives its text.
   bool take_value(std::string_view& raw);
+  /// Takes a comma and one blank, as PostgreSQL writes them between members.
+  bool take_separator();
+  /// What is not taken yet.
+  std::string_view left() const { return {next_, static_cast<std::size_t>(end_ - next_)}; }
+  /// Takes so many bytes, which are there.
+  void skip(std::size_t bytes) { next_ += bytes; }
   /// Nothing but white space is left.
   bool at_end();
 

@@ -15,9 +15,17 @@ constexpr std::string_view kResolve =
     "current_database(), "
     "coalesce(c.stream_table_schema, ''), coalesce(p.named_schema, ''), p.named_table, "
     "p.named_table is null or "
-    "pgtrickle.relay_outbox_name_holds(c.incarnation, p.named_schema, p.named_table) "
+    "pgtrickle.relay_outbox_name_holds(c.incarnation, p.named_schema, p.named_table), "
+    "coalesce(c.stream_table_oid, 0) "
     "from pgtrickle.relay_pipeline_outbox($1, $2, $3) p "
     "join pgtrickle.pgt_outbox_config c on c.incarnation = p.incarnation";
+
+// jsonb sorts names by length, then by bytes.
+constexpr std::string_view kColumns =
+    "select to_json(a.attname::text)::text, row_number() over (order by a.attnum) - 1 "
+    "from pg_catalog.pg_attribute a "
+    "where a.attrelid = $1::oid and a.attnum > 0 and not a.attisdropped "
+    "order by octet_length(a.attname::text), a.attname::text collate \"C\"";
 
 constexpr std::string_view kSequence =
     "select pg_is_in_recovery(), seqcache, seqincrement, seqcycle "
@@ -34,6 +42,18 @@ Error explain_missing_schema(Error error) {
     error.remedy = "run `pgtrickle-relay init` against this database";
   }
   return error;
+}
+
+Result<std::vector<Column>> read_columns(postgres::Connection& connection, const std::string& oid,
+                                         Deadline deadline, std::stop_token stop) {
+  const auto found = connection.query(kColumns, {oid}, deadline, std::move(stop));
+  if (!found) return fail(found.error());
+  std::vector<Column> columns;
+  for (int i = 0; i < found->size(); ++i) {
+    columns.push_back(
+        {std::string(found->text(i, 0)), static_cast<std::size_t>(found->integer(i, 1))});
+  }
+  return columns;
 }
 
 Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::string& name,
@@ -72,6 +92,9 @@ Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::s
   if (!keys) return fail(keys.error());
   for (int i = 0; i < keys->size(); ++i) shape.key_columns.emplace_back(keys->text(i, 0));
   outbox.shape = std::make_shared<const TableShape>(std::move(shape));
+  auto columns = read_columns(connection, std::string(found->text(0, 13)), deadline, stop);
+  if (!columns) return fail(columns.error());
+  outbox.columns = std::move(*columns);
   return outbox;
 }
 

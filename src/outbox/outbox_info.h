@@ -4,10 +4,12 @@
 #include <memory>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/record.h"
+#include "outbox/column_order.h"
 #include "postgres/connection.h"
 
 namespace relay::outbox {
@@ -21,6 +23,7 @@ struct OutboxInfo {
   std::string incarnation;
   bool events = false;  ///< payloads are an application's events, not deltas
   std::shared_ptr<const TableShape> shape;
+  std::vector<Column> columns;  ///< of its table now, in the order of jsonb; empty: not known
   /// A condition in SQL that each statement which reads rows must ask: an error where the name that
   /// the outbox was found by means another relation now. Empty: it was named itself.
   std::string name_holds;
@@ -32,6 +35,10 @@ struct OutboxInfo {
 Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::string& name,
                                   const std::string& group, const std::string& pipeline,
                                   Deadline deadline, std::stop_token stop);
+
+/// The columns that a relation has now, in the order of jsonb; none where it is gone.
+Result<std::vector<Column>> read_columns(postgres::Connection& connection, const std::string& oid,
+                                         Deadline deadline, std::stop_token stop);
 
 /// What reading without skipping stands on: not a standby; ids drawn one by one, by inserts only.
 Result<void> check_outbox(postgres::Connection& connection, const OutboxInfo& outbox,

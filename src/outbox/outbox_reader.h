@@ -121,7 +121,7 @@ class OutboxReader final : private postgres::Keeper {
   const PositionKey key_;
   const std::int64_t delta_max_rows_;
   const std::int64_t max_record_bytes_;
-  const RowDecoder decoder_;
+  RowDecoder decoder_;
 
   /// Shapes of rows whose key columns had other names, by what their payloads say.
   std::map<std::string, std::shared_ptr<const TableShape>, std::less<>> shapes_;

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "outbox/payload_decoder.h"
@@ -130,12 +131,22 @@ tl::unexpected<Error> not_understood(std::string_view what) {
               "run `pgtrickle-relay init` of this version, or use the relay that fits the schema");
 }
 
-void take_payload(std::string_view text, OutboxRow& row) {
+/// The arena's copy of a text, to be changed.
+std::span<char> copy(std::string_view text, Arena& arena) {
+  char* const copied = arena.allocate(text.size());
+  std::memcpy(copied, text.data(), text.size());
+  return {copied, text.size()};
+}
+
+void take_payload(std::span<char> text, ColumnOrder& order, OutboxRow& row) {
   Delta& delta = std::get<Delta>(row.record.content);
-  auto payload = decode_payload(text);
+  auto payload = decode_payload({text.data(), text.size()});
   if (!payload) {
     row.record.refused = share(std::move(payload.error()));
     return;
+  }
+  for (const std::string_view rows : {payload->inserted, payload->deleted}) {
+    if (!rows.empty()) order.restore(text.data() + (rows.data() - text.data()), rows.size());
   }
   delta.inserted = payload->inserted;
   delta.deleted = payload->deleted;
@@ -184,10 +195,11 @@ SharedError record_too_large(std::int64_t max_record_bytes) {
 RowDecoder::RowDecoder(const OutboxInfo& outbox, std::int64_t max_record_bytes)
     : outbox_(outbox),
       max_record_bytes_(max_record_bytes),
+      order_(outbox.columns),
       rows_sql_(outbox::rows_sql(outbox, max_record_bytes)),
       delta_sql_(outbox::delta_sql(outbox, max_record_bytes)) {}
 
-Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) const {
+Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) {
   Fields fields(result);
   Result<OutboxRow> decoded;
   OutboxRow& row = *decoded;
@@ -209,7 +221,8 @@ Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) c
     if (headers && *headers != "null") record.headers = arena.copy(*headers);
     if (!seldom.ok()) return not_understood(fmt::format("outbox {}", outbox_.table));
   }
-  const std::string_view text = payload ? arena.copy(*payload) : std::string_view();
+  const std::span<char> bytes = payload ? copy(*payload, arena) : std::span<char>();
+  const std::string_view text(bytes.data(), bytes.size());
   row.bytes = text.size() + record.headers.size();
 
   if (has_payload && !payload) record.refused = record_too_large(max_record_bytes_);
@@ -220,7 +233,7 @@ Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) c
     if (const auto key = fields.next()) event.key = arena.copy(*key);
     record.content = event;
   } else {
-    if (!record.refused) take_payload(text, row);
+    if (!record.refused) take_payload(bytes, order_, row);
     if (record.refused) row.claim_check = false;
   }
   if (!fields.ok()) return not_understood(fmt::format("outbox {}", outbox_.table));

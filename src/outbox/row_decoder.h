@@ -37,13 +37,15 @@ class RowDecoder {
 
   /// Copies what the record needs into `arena`. An error means that the server's answer is not
   /// understood; what is wrong with the row itself is `record.refused`.
-  Result<OutboxRow> decode_row(const PGresult* result, Arena& arena) const;
-  /// The row points into `result`.
+  Result<OutboxRow> decode_row(const PGresult* result, Arena& arena);
+  /// The row points into `result`; its columns are in the order of jsonb.
   Result<DeltaRow> decode_delta_row(const PGresult* result) const;
+  ColumnOrder& order() { return order_; }
 
  private:
   const OutboxInfo outbox_;
   const std::int64_t max_record_bytes_;
+  ColumnOrder order_;
   std::string rows_sql_;
   std::string delta_sql_;
 };

@@ -182,10 +182,15 @@ Result<TableInfo> open_table(Connection& connection, const Options& options,
   if (!types) return fail(types.error());
   if (auto checked = check_columns(options, info, *types); !checked) return fail(checked.error());
   if (!info.by_xid) {
-    auto checked = check_ids(connection, options, info, deadline, std::move(stop));
+    auto checked = check_ids(connection, options, info, deadline, stop);
     if (!checked) return fail(checked.error());
   }
   describe_payload(options, *types, info);
+  if (options.payload_column.empty()) {
+    auto columns = outbox::read_columns(connection, info.oid, deadline, stop);
+    if (!columns) return fail(columns.error());
+    info.columns = std::move(*columns);
+  }
   info.page = page_statement(connection, options, info, max_record_bytes);
   return info;
 }

@@ -4,6 +4,7 @@
 #include <memory>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "core/deadline.h"
 #include "core/error.h"
@@ -27,6 +28,7 @@ struct TableInfo {
   std::string page;  ///< rows behind a position: id, xid, created_at, event id, type, key, headers,
                      ///< payload (NULL where it is too large), its size, a hash of it
                      ///< that tells a row from another one with the same id
+  std::vector<outbox::Column> columns;  ///< where the payload is the whole row
   std::shared_ptr<const TableShape> shape;
 };
 

@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "core/log.h"
@@ -68,6 +69,7 @@ Result<void> TableSource::open_on(postgres::Connection& connection, Deadline dea
   auto table = open_table(connection, options_, context_.options.max_record_bytes, deadline, stop);
   if (!table) return fail(table.error());
   table_ = std::move(*table);
+  order_ = outbox::ColumnOrder(table_->columns);
   auto owned = claim(connection, stop);
   if (!owned) return fail(owned.error());
   const auto last = read_newest(connection, *table_, deadline, stop);
@@ -199,7 +201,17 @@ bool TableSource::take_row(const postgres::Rows& row, RecordBatch& batch) {
   return true;
 }
 
-Record TableSource::record_of(const postgres::Rows& row, RecordBatch& batch) const {
+std::string_view TableSource::payload_of(const postgres::Rows& row, Arena& arena) {
+  if (row.is_null(0, Column::payload)) return {};
+  const std::string_view text = row.text(0, Column::payload);
+  if (table_->payload_is_bytes) return bytes_of(text, arena);
+  char* const copied = arena.allocate(text.size());
+  std::memcpy(copied, text.data(), text.size());
+  order_.restore(copied, text.size());
+  return {copied, text.size()};
+}
+
+Record TableSource::record_of(const postgres::Rows& row, RecordBatch& batch) {
   const auto text = [&](Column column) {
     return row.is_null(0, column) ? std::string_view() : batch.arena.copy(row.text(0, column));
   };
@@ -220,9 +232,7 @@ Record TableSource::record_of(const postgres::Rows& row, RecordBatch& batch) con
   event.type = row.is_null(0, Column::event_type) ? "insert" : text(Column::event_type);
   event.key = text(Column::key);
   event.content_type = batch.arena.copy(table_->content_type);
-  event.payload = table_->payload_is_bytes && !row.is_null(0, Column::payload)
-                      ? bytes_of(row.text(0, Column::payload), batch.arena)
-                      : text(Column::payload);
+  event.payload = payload_of(row, batch.arena);
   record.content = event;
   if (row.is_null(0, Column::payload) && !row.is_null(0, Column::size)) {
     record.refused = share(Error{

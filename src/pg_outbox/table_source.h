@@ -44,7 +44,8 @@ class TableSource final : public Source {
                                 std::stop_token stop);
   void jump();
   bool take_row(const postgres::Rows& row, RecordBatch& batch);
-  Record record_of(const postgres::Rows& row, RecordBatch& batch) const;
+  Record record_of(const postgres::Rows& row, RecordBatch& batch);
+  std::string_view payload_of(const postgres::Rows& row, Arena& arena);
   Result<bool> look(postgres::Connection& connection, std::stop_token stop);
 
   const Options options_;
@@ -52,6 +53,7 @@ class TableSource final : public Source {
   postgres::Pool pool_;
   outbox::LocalPosition position_;
   std::optional<TableInfo> table_;
+  outbox::ColumnOrder order_;
   outbox::Horizon horizon_;
   outbox::SkipSet skipped_;        // numbers that are not delivered
   Position read_to_;               // the last row that was read and passed

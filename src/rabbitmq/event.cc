@@ -59,7 +59,7 @@ Record to_record(const Delivered& message, const EventRules& rules, const FieldM
   event.type = arena.copy(mapping.event_type(mapped).value_or(as_text(message.routing_key)));
   event.key = arena.copy(mapping.aggregate_id(mapped).value_or(std::string()));
   event.payload = arena.copy(message.body);
-  if (!message.content_type.empty()) event.content_type = arena.copy(as_text(message.content_type));
+  event.content_type = arena.copy(as_text(message.content_type));
 
   Record record;
   record.created_at = plausible_time(std::chrono::seconds(message.timestamp));

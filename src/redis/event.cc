@@ -6,6 +6,7 @@
 
 #include "core/plausible_time.h"
 #include "core/text.h"
+#include "pipeline/content_type.h"
 #include "pipeline/header_object.h"
 #include "pipeline/source_id.h"
 #include "pipeline/too_large.h"
@@ -49,6 +50,14 @@ std::string object_of_fields(const Entry& entry) {
   return json;
 }
 
+/// Empty where no field says it.
+std::string content_type_of(const Entry& entry) {
+  for (const auto& [name, value] : entry.fields) {
+    if (names_content_type(name)) return as_text(value);
+  }
+  return {};
+}
+
 std::string headers_json(const Entry& entry, const EventRules& rules, bool has_payload,
                          const std::optional<std::string>& trace) {
   HeaderObject headers;
@@ -86,9 +95,8 @@ Record to_record(const Entry& entry, const EventRules& rules, const FieldMapping
   event.type = arena.copy(type ? *type : as_text(entry.stream_key));
   event.key = arena.copy(mapping.aggregate_id(message).value_or(std::string()));
   event.payload = arena.copy(payload);
-  if (const auto content_type = text_field(entry, kContentTypeField)) {
-    event.content_type = arena.copy(*content_type);
-  }
+  // An object that was made of the fields is JSON, whatever a field says.
+  if (given) event.content_type = arena.copy(content_type_of(entry));
 
   Record record;
   if (const auto parsed = parse_entry_id(entry.id)) {

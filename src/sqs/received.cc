@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "core/plausible_time.h"
+#include "pipeline/content_type.h"
 #include "pipeline/header_object.h"
 #include "pipeline/too_large.h"
 #include "sqs/entry.h"
@@ -76,6 +77,14 @@ std::string headers_json(const Received& message, const std::optional<std::strin
   return headers.json();
 }
 
+/// Empty where no attribute says it.
+std::string_view content_type_of(const Received& message) {
+  for (const auto& [name, value] : message.attributes) {
+    if (names_content_type(name)) return value;
+  }
+  return {};
+}
+
 std::string own_id(const Received& message, const EventRules& rules) {
   const std::string* carried = message.attribute(kIdAttribute);
   return carried && !carried->empty() ? *carried : rules.id_scope + message.id;
@@ -130,6 +139,7 @@ Record to_record(const Received& message, std::string_view queue, const EventRul
   event.type = arena.copy(type ? std::string_view(*type) : queue);
   event.key = arena.copy(mapping.aggregate_id(mapped).value_or(message.group));
   event.payload = arena.copy(message.body);
+  event.content_type = arena.copy(content_type_of(message));
   Record record;
   record.created_at = plausible_time(std::chrono::milliseconds(message.sent_ms));
   record.headers = arena.copy(headers_json(message, mapping.trace_id(mapped)));

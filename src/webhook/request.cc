@@ -59,6 +59,13 @@ bool is_json(std::string_view text) {
   return parser.parse(text.data(), text.size()).error() == simdjson::SUCCESS;
 }
 
+/// As it came; a broker that says nothing about it leaves it to the body.
+std::string_view content_type_of(const Message& message) {
+  if (!message.content_type.empty()) return message.content_type;
+  return message.body.empty() || is_json(message.body) ? "application/json"
+                                                       : "application/octet-stream";
+}
+
 SharedError rejected(const Message& message, std::string code, std::string what,
                      std::string remedy) {
   return share(Error{ErrorClass::rejected,
@@ -190,8 +197,7 @@ http::Request make_request(std::span<const Message> messages, const Options& opt
     request.body = first.body;
     add_own_headers(request.headers, first.id, options, first.body, now);
     if (!sets(options, "content-type")) {
-      request.headers.add("Content-Type",
-                          first.content_type.empty() ? "application/json" : first.content_type);
+      request.headers.add("Content-Type", content_type_of(first));
     }
     add_message_headers(request.headers, first, options);
     return request;

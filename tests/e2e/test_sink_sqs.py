@@ -311,6 +311,8 @@ def test_credentials_come_from_the_whole_chain(db, sqs, relay_bin, orders, kind)
         assert service.asked[0][:2] == ("PUT", "/latest/api/token")
         assert all(headers["X-aws-ec2-metadata-token"] == "metadata-token"
                    for method, _, headers, _ in service.asked if method == "GET")
+        assert all(headers["User-Agent"].startswith("pgtrickle-relay/")
+                   for _, _, headers, _ in service.asked)
     if kind == "container":
         assert service.asked[0][2]["Authorization"] == "container-token"
     if kind == "web identity":

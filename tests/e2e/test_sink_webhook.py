@@ -73,9 +73,20 @@ def test_a_request_carries_id_headers_and_the_envelope(db, web, relay, orders):
     assert headers["pgtrickle-outbox-id"] == str(request.json["sequence"])
     assert headers["content-type"] == "application/json"
     assert (headers["x-source"], headers["x-static"]) == ("shop", "{yes}")
+    assert re.fullmatch(r"pgtrickle-relay/\d+\.\d+\.\d+", headers["user-agent"])
     assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
     assert "webhook-signature" not in headers and "expect" not in headers
     assert request.json["new"]["amount"] == 1.10
+
+
+def test_a_user_agent_that_is_configured_is_the_only_one(db, web, relay, orders):
+    set_outbox(db, "p", to_web(web, "/p/{op}", sink={"request_headers": {"user-agent": "shop/2"}}))
+    set_outbox(db, "q", to_web(web, "/q/{op}", headers={"User-Agent": "{stream_table}/3"}))
+    with relay:
+        db.execute("insert into orders values (1, 'a', 1.10)")
+        requests = eventually(lambda: len(web.requests()) == 2 and web.requests())
+    assert sorted((request.path, request.headers["user-agent"]) for request in requests) == [
+        ("/p/insert", "shop/2"), ("/q/insert", "orders/3")]
 
 
 def test_values_in_the_url_are_percent_encoded(db, web, relay, orders):

@@ -50,7 +50,8 @@ def test_ids_and_types_are_as_the_documentation_says(db, relay, place):
     assert (number["id"], dedup["id"]) == ("p:17", "p:d")
     assert none["id"].startswith(f"p:{place}/in:{inode}:67:")
     assert none["payload"] == {"a": [1, {"id": 2}]}
-    assert poison["payload"]["raw_base64"] == "bm8ganNvbg=="
+    assert poison["payload"] == {"raw_base64": "bm8ganNvbg==",
+                                 "content_type": "application/octet-stream"}
 
 
 def test_what_becomes_id_type_and_key_may_be_mapped(db, relay, place):

@@ -77,16 +77,19 @@ def test_ids_types_keys_and_payloads_are_as_the_documentation_says(db, shared_ka
         {"value": '{"a": 2}', "timestamp": now},
         {"value": b"\x00\xff", "key": b"\xff\x00", "timestamp": now},
         {"value": None, "key": "gone", "timestamp": now},
+        {"value": "a,b", "timestamp": now, "headers": {"contentType": "text/csv"}},
     ])
     with relay:
-        eventually(lambda: len(lines.messages()) == 4)
-    first, second, binary, tombstone = lines.messages()
+        eventually(lambda: len(lines.messages()) == 5)
+    first, second, binary, tombstone, csv = lines.messages()
     assert first == {"id": "own-id", "type": "order.created", "key": "k", "payload": {"a": 1}}
     prefix = second["id"].split(":")
     assert prefix[0] == "p" and len(prefix[1]) == 22 and prefix[2:] == [topic, "0", "1", str(now)]
     assert (second["type"], second["key"]) == (topic, None)
     assert binary["key"] == "base64:/wA="
     assert base64.b64decode(binary["payload"]["raw_base64"]) == b"\x00\xff"
+    assert binary["payload"]["content_type"] == "application/octet-stream"
+    assert csv["payload"] == {"raw_base64": "YSxi", "content_type": "text/csv"}
     assert (tombstone["key"], tombstone["payload"]) == ("gone", None)
 
 

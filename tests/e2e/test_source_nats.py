@@ -87,15 +87,18 @@ def test_ids_types_and_payloads_are_as_the_documentation_says(db, nats, relay, s
     set_pipeline(db, "p", nats, lines.path)
     stream.publish_acknowledged("in.orders", b'{"a": 1}', {"Nats-Msg-Id": "own-id"})
     stream.publish_acknowledged("in.other", b'{"a": 2}')
-    stream.publish_acknowledged("in.other", b"\x00\xff")
+    stream.publish_acknowledged("in.other", b"\x00\xff", {"a": "1"})
+    stream.publish_acknowledged("in.other", b"a,b", {"a": "1", "Content-Type": "text/csv"})
     with relay:
-        eventually(lambda: len(lines.messages()) == 3)
-    first, second, binary = lines.messages()
+        eventually(lambda: len(lines.messages()) == 4)
+    first, second, binary, csv = lines.messages()
     pipeline, name, created, sequence = second["id"].split(":")
     assert (pipeline, name, sequence) == ("p", "s", "2") and int(created) > 1_600_000_000 * 10**9
     assert first == {"id": f"p:s:{created}:id:own-id", "type": "in.orders", "key": None,
                      "payload": {"a": 1}}
     assert base64.b64decode(binary["payload"]["raw_base64"]) == b"\x00\xff"
+    assert binary["payload"]["content_type"] == "application/octet-stream"
+    assert csv["payload"] == {"raw_base64": "YSxi", "content_type": "text/csv"}
 
 
 def test_what_becomes_id_type_and_key_may_be_mapped(db, nats, relay, stream, tmp_path):

@@ -58,7 +58,7 @@ def publish(server, exchange, *bodies, key="k", ids=True, **properties):
         channel.confirm_delivery()
         for body in bodies:
             channel.basic_publish(
-                exchange, key, json.dumps(body).encode(),
+                exchange, key, body if isinstance(body, bytes) else json.dumps(body).encode(),
                 pika.BasicProperties(message_id=f"m{body}" if ids else None, delivery_mode=2,
                                      **properties), mandatory=True)
 
@@ -74,6 +74,17 @@ def test_ids_types_and_keys_are_what_the_documentation_says(db, server, queue, r
         message, = wait_lines(lines, 1)
         wait_acknowledged(server, queue)
     assert message == {"id": "p:m1", "type": "order.paid", "key": "7", "payload": 1}
+
+
+def test_what_is_not_json_keeps_its_content_type(db, server, queue, relay, lines):
+    set_pipeline(db, "p", server, queue, lines.path)
+    with relay:
+        publish(server, queue, b"a,b", content_type="text/csv")
+        publish(server, queue, b"a,b")
+        wait_lines(lines, 2)
+    assert [line["payload"] for line in lines.messages()] == [
+        {"raw_base64": "YSxi", "content_type": "text/csv"},
+        {"raw_base64": "YSxi", "content_type": "application/octet-stream"}]
 
 
 def test_a_message_without_an_id_gets_a_new_one_and_a_warning(db, server, queue, relay, lines):

@@ -56,12 +56,15 @@ def test_ids_types_and_payloads_are_what_the_documentation_says(db, server, rela
         entries = add(server, {"pgtrickle_id": "x:1", "event_type": "paid", "customer": "7",
                                "payload": '{"n":1}'},
                       {"payload": '{"n":2}'},
-                      {"name": "a", "amount": "10.50", "pgtrickle_op": "insert"})
-        first, second, third = wait_lines(lines, 3)
+                      {"name": "a", "amount": "10.50", "pgtrickle_op": "insert"},
+                      {"payload": "a,b", "content_type": "text/csv"}, {"payload": "a,b"})
+        first, second, third, csv, bare = wait_lines(lines, 5)
         wait_acknowledged(server)
     assert first == {"id": "x:1", "type": "paid", "key": "7", "payload": {"n": 1}}
     assert re.fullmatch(rf"p:s:\d+:{entries[1]}", second["id"]) and second["type"] == "s"
     assert third["payload"] == {"name": "a", "amount": "10.50"}
+    assert csv["payload"] == {"raw_base64": "YSxi", "content_type": "text/csv"}
+    assert bare["payload"] == {"raw_base64": "YSxi", "content_type": "application/octet-stream"}
 
 
 def test_what_is_there_is_read_unless_only_what_comes_is_wanted(db, server, relay, lines, tmp_path):

@@ -101,12 +101,15 @@ def test_what_our_sink_packed_is_unpacked_into_headers(db, sqs, queue, relay):
 def test_payloads_that_are_no_json_are_passed_on(db, sqs, queue, relay, lines):
     set_pipeline(db, "p", sqs, queue, lines.path)
     send(sqs, queue, "{not json ü")
+    send(sqs, queue, "a,b", {"Content-Type": "text/csv"})
     send(sqs, queue, "1")
     with relay:
-        found = wait_lines(lines, 2)
+        found = wait_lines(lines, 3)
         wait_deleted(sqs, queue)
-    raw, number = sorted((line["payload"] for line in found), key=lambda one: one == 1)
+    number, csv, raw = sorted((line["payload"] for line in found), key=str)
     assert number == 1 and base64.b64decode(raw["raw_base64"]).decode() == "{not json ü"
+    assert raw["content_type"] == "application/octet-stream"
+    assert csv == {"raw_base64": "YSxi", "content_type": "text/csv"}
 
 
 def test_nothing_is_deleted_before_it_is_delivered_and_work_stays_hidden(db, sqs, queue, relay,

@@ -153,6 +153,7 @@ def test_bodies_need_not_be_json(db, relay, port):
         assert status(port, b"[1]", headers={}) == 200
         stored = [row[0] for row in rows(db, "payload", "received_at")]
     assert base64.b64decode(stored[0]["raw_base64"]) == b"\xff\x00text"
+    assert stored[0]["content_type"] == stored[1]["content_type"] == "text/plain"
     assert stored[2] == [1]
 
 

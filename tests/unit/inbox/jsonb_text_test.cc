@@ -75,6 +75,8 @@ TEST(JsonbText, WhatIsNotTakenIsStoredAsBase64WithItsType) {
             R"({"raw_base64":"aGVsbG8=","content_type":"text/plain"})");
   EXPECT_EQ(raw_payload(std::string_view("\0\xff", 2), ""),
             R"({"raw_base64":"AP8=","content_type":"application/octet-stream"})");
+  EXPECT_EQ(raw_payload("\"\\u0000\"", ""),
+            R"({"raw_base64":"Ilx1MDAwMCI=","content_type":"application/json"})");
   EXPECT_EQ(raw_payload("", "a/b"), R"({"raw_base64":"","content_type":"a/b"})");
   EXPECT_TRUE(jsonb_takes(raw_payload("x", "\xff")));
   EXPECT_TRUE(jsonb_takes(raw_payload("x", std::string_view("a\0b", 3))));

@@ -92,7 +92,7 @@ Values seldom(bool claim_check, bool has_payload, const std::string& headers = {
 }
 
 TEST(RowDecoder, DecodesADelta) {
-  const RowDecoder decoder(outbox(), kMaxBytes);
+  RowDecoder decoder(outbox(), kMaxBytes);
   const auto wire = head()
                         .jsonb(R"({"v": 1, "inserted": [{"id": 1}], "refresh_mode": "FULL"})")
                         .composite(seldom(false, true, R"({"traceparent": "00-1"})"))
@@ -119,7 +119,7 @@ TEST(RowDecoder, DecodesADelta) {
 }
 
 TEST(RowDecoder, APayloadThatWasNotFetchedIsRefusedAndItsNeighboursAreNot) {
-  const RowDecoder decoder(outbox(), kMaxBytes);
+  RowDecoder decoder(outbox(), kMaxBytes);
   Arena arena;
   const auto wire = head().null().composite(seldom(false, true)).row();
   const auto row = decoder.decode_row(wire.get(), arena);
@@ -131,7 +131,7 @@ TEST(RowDecoder, APayloadThatWasNotFetchedIsRefusedAndItsNeighboursAreNot) {
 }
 
 TEST(RowDecoder, AnUnknownPayloadVersionIsRefused) {
-  const RowDecoder decoder(outbox(), kMaxBytes);
+  RowDecoder decoder(outbox(), kMaxBytes);
   Arena arena;
   const auto wire = head().jsonb(R"({"v": 2})").composite(seldom(true, true)).row();
   const auto row = decoder.decode_row(wire.get(), arena);
@@ -141,7 +141,7 @@ TEST(RowDecoder, AnUnknownPayloadVersionIsRefused) {
 }
 
 TEST(RowDecoder, AClaimCheckIsKnownByColumnOrPayload) {
-  const RowDecoder decoder(outbox(), kMaxBytes);
+  RowDecoder decoder(outbox(), kMaxBytes);
   Arena arena;
   const auto by_column = head().jsonb(R"({"v": 1})").composite(seldom(true, true)).row();
   EXPECT_TRUE(decoder.decode_row(by_column.get(), arena)->claim_check);
@@ -150,7 +150,7 @@ TEST(RowDecoder, AClaimCheckIsKnownByColumnOrPayload) {
 }
 
 TEST(RowDecoder, AnEventIsPassedOnAsItIs) {
-  const RowDecoder decoder(outbox(true), kMaxBytes);
+  RowDecoder decoder(outbox(true), kMaxBytes);
   Arena arena;
   const auto wire = head().jsonb(R"({"v": 7})").null().bytes("order.placed").null().row();
   const auto row = decoder.decode_row(wire.get(), arena);
@@ -163,7 +163,7 @@ TEST(RowDecoder, AnEventIsPassedOnAsItIs) {
 }
 
 TEST(RowDecoder, AnAnswerThatIsTooShortIsAnError) {
-  const RowDecoder decoder(outbox(), kMaxBytes);
+  RowDecoder decoder(outbox(), kMaxBytes);
   Arena arena;
   const auto wire = Values().integer(1).row();
   const auto row = decoder.decode_row(wire.get(), arena);
@@ -172,7 +172,7 @@ TEST(RowDecoder, AnAnswerThatIsTooShortIsAnError) {
 }
 
 TEST(RowDecoder, DecodesARowOfAClaimCheck) {
-  const RowDecoder decoder(outbox(), kMaxBytes);
+  RowDecoder decoder(outbox(), kMaxBytes);
   const auto wire =
       Values().composite(Values().integer(7).boolean(true).jsonb(R"({"id": 1})")).row();
   const auto row = decoder.decode_delta_row(wire.get());
@@ -185,7 +185,7 @@ TEST(RowDecoder, DecodesARowOfAClaimCheck) {
 }
 
 TEST(RowDecoder, QuotesTheNamesOfTables) {
-  const RowDecoder decoder(outbox(), kMaxBytes);
+  RowDecoder decoder(outbox(), kMaxBytes);
   EXPECT_NE(decoder.rows_sql().find(R"(pgtrickle."outbox_""orders" o)"), std::string::npos);
 }
 
