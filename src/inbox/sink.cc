@@ -410,7 +410,8 @@ Result<Suspect::Others> InboxSink::look_at_others(Delivery& delivery, std::size_
     others.back().id = delivery.messages[index].id;
   }
   for (const Message& other : others) {
-    const auto blame = delivery.session.try_to_insert(other, 2 * kCompared);
+    const auto blame =
+        delivery.session.try_to_insert(other, delivery.messages[index].id, 2 * kCompared);
     if (!blame) return fail(blame.error());
     if (!*blame) return Suspect::Others::written;
     if (**blame != Blame::row) found = Suspect::Others::refused;

@@ -1,11 +1,14 @@
 """What becomes of a message that PostgreSQL does not take: a dead letter, or another try."""
 
 import json
+import shutil
 
 import pytest
 
+from support.fixtures import need
 from support.inboxes import count, wait_count
 from support.pipelines import SLOW_FACTOR, set_outbox, status_row
+from support.redis_server import RedisServer
 from support.relay import Relay
 from support.waiting import eventually, holds_for
 from support.writers import dead_letters, wait_trouble
@@ -98,6 +101,36 @@ def test_a_row_that_is_refused_is_a_dead_letter_whatever_the_sqlstate(db, relay)
                        message=lambda: f"{name}: {dead_letters(db, name)}\n{relay.log(30)}")
             publish(db, name, {"n": 6})
             wait_count(db, 9, relay, name)
+
+
+def test_messages_that_are_stored_already_speak_against_those_that_are_refused(db, relay):
+    """As after a crash between the commit and the acknowledgement: nothing was written since."""
+    need(shutil.which("redis-server"), "redis-server")
+    db.execute(TABLE.format(name="half_done"))
+    db.execute("""grant select, insert on half_done to pgtrickle_relay;
+        alter table half_done enable row level security;
+        create policy r on half_done for select using (true);
+        create policy w on half_done for insert with check (payload ->> 'n' <> 'poison');
+        insert into half_done values ('a', '{"n": "a"}'), ('b', '{"n": "b"}')""")
+    redis = RedisServer(durable=False).start()
+    try:
+        client = redis.client()
+        for identity, n in (("x", "poison"), ("a", "a"), ("y", "poison"), ("b", "b")):
+            client.xadd("s", {"my_id": identity, "payload": json.dumps({"n": n})})
+        db.execute("select pgtrickle.set_relay_inbox('half_done', config => %s::jsonb, "
+                   "enabled => true)", (json.dumps({
+                       "source": {"type": "redis", "url": redis.url, "stream_key": "s",
+                                  "group": "g", "id_from": "header:my_id"},
+                       "sink": {"type": "inbox", "inbox_table": "public.half_done"}}),))
+        with relay:
+            eventually(lambda: len(dead_letters(db, "half_done")) == 2, 20 * SLOW_FACTOR,
+                       message=lambda: f"{relay.pipeline('half_done')}\n{relay.log(30)}")
+            eventually(lambda: client.xpending("s", "g")["pending"] == 0, 20 * SLOW_FACTOR)
+        assert db.execute("select message_id, error_code from pgtrickle.relay_dlq "
+                          "order by message_id") == [("x", "42501"), ("y", "42501")]
+        assert count(db, "half_done") == 2
+    finally:
+        redis.stop()
 
 
 # What is wrong with a table: its DDL, what the pipeline's error and its remedy say, and the remedy.
