@@ -103,32 +103,44 @@ def test_a_row_that_is_refused_is_a_dead_letter_whatever_the_sqlstate(db, relay)
             wait_count(db, 9, relay, name)
 
 
-def test_messages_that_are_stored_already_speak_against_those_that_are_refused(db, relay):
-    """As after a crash between the commit and the acknowledgement: nothing was written since."""
+@pytest.mark.parametrize("others", ["stored_already", "come_later"])
+def test_a_refused_message_is_compared_with_others_of_its_source(db, relay, others):
+    """Two are refused, and nothing was written since the relay started. The others are stored, as
+    after a crash between commit and acknowledgement; or they come when the pipeline waits."""
     need(shutil.which("redis-server"), "redis-server")
-    db.execute(TABLE.format(name="half_done"))
-    db.execute("""grant select, insert on half_done to pgtrickle_relay;
-        alter table half_done enable row level security;
-        create policy r on half_done for select using (true);
-        create policy w on half_done for insert with check (payload ->> 'n' <> 'poison');
-        insert into half_done values ('a', '{"n": "a"}'), ('b', '{"n": "b"}')""")
+    db.execute(TABLE.format(name="guarded"))
+    db.execute("""grant select, insert on guarded to pgtrickle_relay;
+        alter table guarded enable row level security;
+        create policy r on guarded for select using (true);
+        create policy w on guarded for insert with check (payload ->> 'n' <> 'poison')""")
     redis = RedisServer(durable=False).start()
     try:
         client = redis.client()
-        for identity, n in (("x", "poison"), ("a", "a"), ("y", "poison"), ("b", "b")):
-            client.xadd("s", {"my_id": identity, "payload": json.dumps({"n": n})})
-        db.execute("select pgtrickle.set_relay_inbox('half_done', config => %s::jsonb, "
+
+        def publish_to_redis(messages):
+            for identity, n in messages.items():
+                client.xadd("s", {"my_id": identity, "payload": json.dumps({"n": n})})
+        if others == "stored_already":
+            db.execute("""insert into guarded values ('a', '{"n": "a"}'), ('b', '{"n": "b"}')""")
+            publish_to_redis({"x": "poison", "a": "a", "y": "poison", "b": "b"})
+        else:
+            publish_to_redis({"x": "poison", "y": "poison"})
+        db.execute("select pgtrickle.set_relay_inbox('guarded', config => %s::jsonb, "
                    "enabled => true)", (json.dumps({
+                       "retry_max": "300ms",
                        "source": {"type": "redis", "url": redis.url, "stream_key": "s",
                                   "group": "g", "id_from": "header:my_id"},
-                       "sink": {"type": "inbox", "inbox_table": "public.half_done"}}),))
+                       "sink": {"type": "inbox", "inbox_table": "public.guarded"}}),))
         with relay:
-            eventually(lambda: len(dead_letters(db, "half_done")) == 2, 20 * SLOW_FACTOR,
-                       message=lambda: f"{relay.pipeline('half_done')}\n{relay.log(30)}")
+            if others == "come_later":
+                wait_trouble(relay, db, "guarded", "row-level security", remedy="POLICY")
+                publish_to_redis({"a": "a", "b": "b"})
+            eventually(lambda: len(dead_letters(db, "guarded")) == 2, 50 * SLOW_FACTOR,
+                       message=lambda: f"{relay.pipeline('guarded')}\n{relay.log(30)}")
             eventually(lambda: client.xpending("s", "g")["pending"] == 0, 20 * SLOW_FACTOR)
         assert db.execute("select message_id, error_code from pgtrickle.relay_dlq "
                           "order by message_id") == [("x", "42501"), ("y", "42501")]
-        assert count(db, "half_done") == 2
+        assert db.execute("select event_id from guarded order by 1") == [("a",), ("b",)]
     finally:
         redis.stop()
 
