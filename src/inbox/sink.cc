@@ -41,6 +41,11 @@ std::size_t statement_end(std::span<const Message> messages, std::size_t first, 
 // Of other messages, how many are compared with one that may not be at fault itself.
 constexpr int kCompared = 8;
 
+/// A message, with what it is, and how it fails.
+std::string accusation(const Message& message, std::string_view code) {
+  return fmt::format("{} {}", code, id_in_conflict(message));
+}
+
 // A message to compare with later ones is kept this often, and if it is not larger.
 constexpr std::chrono::seconds kSampleEvery{1};
 constexpr std::size_t kSampleBytes = 64u << 10;
@@ -317,7 +322,8 @@ Result<void> InboxSink::failed_alone(Delivery& delivery, std::size_t index, Erro
   suspect_.refused(delivery.messages[index].id, SteadyClock::now());
   const auto others = look_at_others(delivery, index);
   if (!others) return fail(others.error());
-  if (!suspect_.is_guilty(blame, raised, *others, SteadyClock::now())) {
+  if (!suspect_.is_guilty(blame, raised, *others, SteadyClock::now()) &&
+      !was_guilty(delivery.messages[index], error.code, *others)) {
     return fail(std::move(error));
   }
   suspect_.clear();
@@ -325,9 +331,15 @@ Result<void> InboxSink::failed_alone(Delivery& delivery, std::size_t index, Erro
   const auto rows = insert(delivery, {index, 1}, false);
   if (rows) return written(delivery, {index, 1}, *rows, false);
   if (delivery.session.failed_by_server()) return fail(rows.error());
+  convictions_.add(accusation(delivery.messages[index], error.code));
   error.error_class = ErrorClass::rejected;
   delivery.outcomes[index] = Outcome::rejected(share(std::move(error)));
   return {};
+}
+
+bool InboxSink::was_guilty(const Message& message, std::string_view code,
+                           Suspect::Others others) const {
+  return others != Suspect::Others::refused && convictions_.has(accusation(message, code));
 }
 
 Result<void> InboxSink::write_overdue(Delivery& delivery, std::size_t index) {
@@ -335,9 +347,12 @@ Result<void> InboxSink::write_overdue(Delivery& delivery, std::size_t index) {
   const Message& message = delivery.messages[index];
   const auto others = look_at_others(delivery, index);
   if (!others) return fail(others.error());
-  if (suspect_.is_guilty(Blame::doubtful, false, *others, SteadyClock::now())) {
+  if (Error error = too_slow();
+      suspect_.is_guilty(Blame::doubtful, false, *others, SteadyClock::now()) ||
+      was_guilty(message, error.code, *others)) {
     suspect_.clear();
-    delivery.outcomes[index] = Outcome::rejected(share(too_slow()));
+    convictions_.add(accusation(message, error.code));
+    delivery.outcomes[index] = Outcome::rejected(share(std::move(error)));
     return {};
   }
   if (auto begun = session.begin_patiently(); !begun) return begun;
@@ -395,7 +410,8 @@ Result<Suspect::Others> InboxSink::look_at_others(Delivery& delivery, std::size_
     others.back().id = delivery.messages[index].id;
   }
   for (const Message& other : others) {
-    const auto blame = delivery.session.try_to_insert(other, 2 * kCompared);
+    const auto blame =
+        delivery.session.try_to_insert(other, delivery.messages[index].id, 2 * kCompared);
     if (!blame) return fail(blame.error());
     if (!*blame) return Suspect::Others::written;
     if (**blame != Blame::row) found = Suspect::Others::refused;

@@ -89,6 +89,9 @@ class InboxSink final : public Sink {
   /// One message whose statement failed.
   Result<void> failed_alone(Delivery& delivery, std::size_t index, Error error);
   Result<void> refused(Delivery& delivery, std::size_t index, const Error& error);
+  /// Whether it became a dead letter for this reason before. Where others are refused now as well,
+  /// that does not count: the reason may be theirs.
+  bool was_guilty(const Message& message, std::string_view code, Suspect::Others others) const;
   /// Whether other messages than this one can be written now. Writes nothing.
   Result<Suspect::Others> look_at_others(Delivery& delivery, std::size_t index);
   /// After a statement that was not answered in time: the next ones are smaller.
@@ -104,6 +107,7 @@ class InboxSink final : public Sink {
   std::optional<Target> target_;
   std::size_t rows_;  ///< of a statement, at present
   Suspect suspect_;
+  Convictions convictions_;
   std::optional<DeadLetter> sample_;  ///< a message that was written not long ago
   SteadyClock::time_point sampled_at_;
   ConflictReports conflicts_;

@@ -106,12 +106,17 @@ Result<void> TableSession::look_at_table() {
   return {};
 }
 
-Result<std::optional<Blame>> TableSession::try_to_insert(const Message& message, int share) {
+Result<std::optional<Blame>> TableSession::try_to_insert(Message message, std::string_view free_id,
+                                                         int share) {
   const std::string begin =
       fmt::format("begin; set local statement_timeout = {}",
                   std::max<std::int64_t>(options_.operation_timeout.count() / share, 1));
   if (auto begun = connection_.script(begin, due(), stop_); !begun) return fail(begun.error());
-  const auto rows = insert(std::span(&message, 1), false);
+  auto rows = insert(std::span(&message, 1), false);
+  if (rows && rows->empty()) {
+    message.id = free_id;
+    rows = insert(std::span(&message, 1), false);
+  }
   Result<void> done;
   if (!rows) done = fail(rows.error());
   // What is put off until the commit counts as well.
@@ -121,7 +126,7 @@ Result<std::optional<Blame>> TableSession::try_to_insert(const Message& message,
     if (!ok()) return fail(done.error());
     blame = blame_for(diagnosis());
   } else if (rows->empty()) {
-    blame = Blame::row;  // it is there already, and says nothing
+    blame = Blame::row;  // a row with that id is there after all, and this says nothing
   }
   if (auto undone = end(false); !undone) return fail(undone.error());
   return blame;

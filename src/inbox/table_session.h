@@ -54,8 +54,9 @@ class TableSession {
   Result<void> look_at_table();
 
   /// What becomes of one message in a transaction that is rolled back, `share` of the
-  /// operation_timeout long. Empty: it was written.
-  Result<std::optional<Blame>> try_to_insert(const Message& message, int share);
+  /// operation_timeout long. Empty: it was written. `free_id` is its id where its own is there
+  /// already, as after a crash that left it stored and not acknowledged.
+  Result<std::optional<Blame>> try_to_insert(Message message, std::string_view free_id, int share);
   /// Begins a transaction in which a lock is waited for half as long as a statement may take, so
   /// that it shows.
   Result<void> begin_patiently();

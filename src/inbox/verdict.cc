@@ -223,6 +223,14 @@ bool Suspect::is_guilty(Blame blame, bool raised, Others others, Time now) const
   return false;
 }
 
+void Convictions::add(std::string message) {
+  if (!known_.insert(message).second) return;
+  order_.push_back(std::move(message));
+  if (order_.size() <= kKept) return;
+  known_.erase(order_.front());
+  order_.pop_front();
+}
+
 bool is_about_a_value(const Error& error) {
   return error.code.starts_with("22") || error.code.starts_with("54");
 }

@@ -1,9 +1,12 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 
 #include "core/deadline.h"
 #include "core/error.h"
@@ -79,6 +82,21 @@ class Suspect {
   Time since_;
   int tries_ = 0;
   bool overdue_ = false;
+};
+
+/// The messages that became dead letters after several tries. A sender that waits for less time
+/// than the tries take sends its message again, and is to be told at once what became of it. Pure.
+class Convictions {
+ public:
+  /// The oldest ones are forgotten.
+  static constexpr std::size_t kKept = 1024;
+
+  void add(std::string message);
+  bool has(const std::string& message) const { return known_.contains(message); }
+
+ private:
+  std::unordered_set<std::string> known_;
+  std::deque<std::string> order_;
 };
 
 }  // namespace relay::inbox

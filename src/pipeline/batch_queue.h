@@ -35,14 +35,19 @@ class BatchQueue {
   std::optional<MessageBatch> pop() {
     if (batches_.empty()) return std::nullopt;
     MessageBatch batch = take();
-    if (batch.records.is_replay()) return batch;
-    while (!batches_.empty() && !batches_.front().records.is_replay() &&
-           batches_.front().records.shape == batch.records.shape &&
-           batch.messages.size() + batches_.front().messages.size() <= kMessagesTogether &&
-           batch.bytes + batches_.front().bytes <= max_bytes_) {
-      batch.append(take());
+    while (append_to(batch)) {
     }
     return batch;
+  }
+  /// Puts the next batch behind one that was taken before, where they may be one. False: not done.
+  bool append_to(MessageBatch& batch) {
+    const bool together =
+        !batch.records.is_replay() && !batches_.empty() && !batches_.front().records.is_replay() &&
+        batches_.front().records.shape == batch.records.shape &&
+        batch.messages.size() + batches_.front().messages.size() <= kMessagesTogether &&
+        batch.bytes + batches_.front().bytes <= max_bytes_;
+    if (together) batch.append(take());
+    return together;
   }
   void clear() {
     batches_.clear();

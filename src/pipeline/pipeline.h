@@ -176,6 +176,7 @@ class Pipeline {
   bool halt(const Error& error, std::stop_token stop);
   bool recover(const Error& error, bool progressed, Backoff& pause, std::stop_token stop);
   void note_sink_takes(bool takes);
+  bool take_more(MessageBatch& batch);
   void close_sink();
   bool acknowledge(const MessageBatch& batch, Settlement& settlement, std::stop_token stop);
   bool insist(const std::function<Result<void>()>& operation, std::stop_token stop);

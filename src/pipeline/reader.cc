@@ -129,15 +129,19 @@ bool Pipeline::wait_for_room(std::stop_token stop) {
   return !stopping_ && !stop.stop_requested();
 }
 
-/// While the sink is stuck, only one small batch waits for it.
+/// While the sink is stuck, only one small batch waits for it, which may come bit by bit.
 bool Pipeline::has_room_locked() const {
-  return sink_takes_ ? queue_.has_room() : in_flight_ == 0;
+  if (sink_takes_) return queue_.has_room();
+  return queue_.empty() && in_flight_ < kProbeRecords;
 }
 
 ReadLimits Pipeline::read_limits() {
   ReadLimits limits = spec_.limits;
   const std::lock_guard lock(mutex_);
-  if (!sink_takes_) limits.records = std::min(limits.records, kProbeRecords);
+  if (!sink_takes_) {
+    limits.records =
+        std::min(limits.records, kProbeRecords - std::min(in_flight_, kProbeRecords - 1));
+  }
   return limits;
 }
 

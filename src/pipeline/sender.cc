@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <optional>
 
 #include "core/log.h"
 #include "pipeline/pipeline.h"
@@ -145,27 +146,41 @@ void Pipeline::send_loop(std::stop_token stop) {
 }
 
 void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
-  Settlement settlement(batch.messages, batch.records.records.size(),
-                        spec_.on_reject == OnReject::stop);
+  std::optional<Settlement> settlement;
   Backoff pause = backoff();
   bool going = true;
   do {
-    park(batch, settlement);
-    going = settlement.done() ||
-            (may_go_on(stop) && open_sink(stop) && deliver_round(batch, settlement, pause, stop));
-    going = acknowledge(batch, settlement, stop) && going;
+    if (!settlement || (settlement->untouched() && take_more(batch))) {
+      settlement.emplace(batch.messages, batch.records.records.size(),
+                         spec_.on_reject == OnReject::stop);
+    }
+    park(batch, *settlement);
+    going = settlement->done() ||
+            (may_go_on(stop) && open_sink(stop) && deliver_round(batch, *settlement, pause, stop));
+    going = acknowledge(batch, *settlement, stop) && going;
     // A batch may take long. (Keys that are parked change between batches only.)
-    if (going && !settlement.done() && spec_.on_reject != OnReject::park_key &&
+    if (going && !settlement->done() && spec_.on_reject != OnReject::park_key &&
         take_word_of_retries()) {
       retry_dead_letters(stop);
     }
-  } while (going && !settlement.done());
+  } while (going && !settlement->done());
   {
     const std::lock_guard lock(mutex_);
     in_flight_ -= std::min(in_flight_, batch.records.records.size());
     note_state_locked();
   }
   changed_.notify_all();
+}
+
+/// Puts what was read meanwhile behind a batch of which the sink takes nothing. The sink may need
+/// other messages to tell whether it is the first ones' fault.
+bool Pipeline::take_more(MessageBatch& batch) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!queue_.append_to(batch)) return false;
+  }
+  changed_.notify_all();
+  return true;
 }
 
 /// Between two rounds of a batch: waits while the pipeline is paused. False: it is to stop, and

@@ -26,6 +26,7 @@ void Settlement::record(std::span<const Outcome> outcomes) {
     if (i < outcomes.size()) outcomes_[index] = outcomes[i];
     const Outcome::Kind kind = outcomes_[index].kind;
     const bool held = hold_rejected_ && kind == Outcome::Kind::rejected;
+    if (kind != Outcome::Kind::unknown) untouched_ = false;
     if (kind == Outcome::Kind::unknown || held) pending_[kept++] = index;
   }
   pending_.resize(kept);
@@ -36,11 +37,13 @@ void Settlement::reject(std::size_t index, SharedError error) {
   if (found == pending_.end()) return;
   outcomes_[index] = Outcome::rejected(std::move(error));
   pending_.erase(found);
+  untouched_ = false;
 }
 
 Settlement::Progress Settlement::progress() {
   Progress progress;
   progress.records = pending_.empty() ? records_ : messages_[pending_.front()].record;
+  if (progress.records > 0) untouched_ = false;
   while (passed_ < messages_.size() && messages_[passed_].record < progress.records) {
     if (outcomes_[passed_].kind == Outcome::Kind::rejected) progress.rejected.push_back(passed_);
     ++passed_;

@@ -24,6 +24,8 @@ class Settlement {
   /// Messages that are not settled, as indexes in rising order: what to send (again).
   const std::vector<std::size_t>& pending() const { return pending_; }
   bool done() const { return pending_.empty(); }
+  /// Nothing is settled, and nothing was reported by `progress`.
+  bool untouched() const { return untouched_; }
 
   /// The outcomes of the first `outcomes.size()` pending messages, in their order.
   void record(std::span<const Outcome> outcomes);
@@ -45,6 +47,7 @@ class Settlement {
   bool hold_rejected_;
   std::vector<Outcome> outcomes_;
   std::vector<std::size_t> pending_;
+  bool untouched_ = true;
   std::size_t passed_ = 0;  ///< messages of records that `progress` has reported
 };
 

@@ -10,6 +10,7 @@ FEATURES=a,b only some parts (support/model_statements.py).
 """
 
 import os
+from collections import Counter
 
 import pytest
 
@@ -18,7 +19,7 @@ from support.model_statements import FEATURES
 from support.pipelines import LONG
 from support.postgres import RELAY_ROLE
 
-ROUNDS, OPERATIONS = (50, 240) if LONG else (3, 90)
+ROUNDS, OPERATIONS = (52, 240) if LONG else (3, 90)
 FIRST_SEED = int(os.environ.get("SEED", "1"))
 SHRINK_SECONDS = int(os.environ.get("SHRINK", "600" if LONG else "60"))
 
@@ -27,10 +28,15 @@ SHRINK_SECONDS = int(os.environ.get("SHRINK", "600" if LONG else "60"))
 def test_a_consumer_of_the_outboxes_has_the_tables_and_statements_do_not_notice(pg_server):
     features = set(filter(None, os.environ.get("FEATURES", "").split(","))) or FEATURES
     rounds = int(os.environ.get("ROUNDS", "1" if "SEED" in os.environ else ROUNDS))
+    figures = Counter()
     for seed in range(FIRST_SEED, FIRST_SEED + rounds):
         run = Run(pg_server, RELAY_ROLE, seed, OPERATIONS, features)
         fault = run.go()
+        figures.update(run.figures)
         if fault is not None:
             fewest = run.shrink(fault, SHRINK_SECONDS)
             pytest.fail(f"SEED={seed}: {run.last_fault}\n" + "\n".join(map(repr, fewest)),
                         pytrace=False)
+    statements = sum(figures[kind] for kind in ("sql", "copy", "race"))
+    print(f"{rounds} rounds, {statements} statements of applications: {dict(figures)}")
+    assert statements > rounds * OPERATIONS / 2 and figures["tables compared"] > rounds

@@ -1,11 +1,14 @@
 """What becomes of a message that PostgreSQL does not take: a dead letter, or another try."""
 
 import json
+import shutil
 
 import pytest
 
+from support.fixtures import need
 from support.inboxes import count, wait_count
 from support.pipelines import SLOW_FACTOR, set_outbox, status_row
+from support.redis_server import RedisServer
 from support.relay import Relay
 from support.waiting import eventually, holds_for
 from support.writers import dead_letters, wait_trouble
@@ -98,6 +101,48 @@ def test_a_row_that_is_refused_is_a_dead_letter_whatever_the_sqlstate(db, relay)
                        message=lambda: f"{name}: {dead_letters(db, name)}\n{relay.log(30)}")
             publish(db, name, {"n": 6})
             wait_count(db, 9, relay, name)
+
+
+@pytest.mark.parametrize("others", ["stored_already", "come_later"])
+def test_a_refused_message_is_compared_with_others_of_its_source(db, relay, others):
+    """Two are refused, and nothing was written since the relay started. The others are stored, as
+    after a crash between commit and acknowledgement; or they come when the pipeline waits."""
+    need(shutil.which("redis-server"), "redis-server")
+    db.execute(TABLE.format(name="guarded"))
+    db.execute("""grant select, insert on guarded to pgtrickle_relay;
+        alter table guarded enable row level security;
+        create policy r on guarded for select using (true);
+        create policy w on guarded for insert with check (payload ->> 'n' <> 'poison')""")
+    redis = RedisServer(durable=False).start()
+    try:
+        client = redis.client()
+
+        def publish_to_redis(messages):
+            for identity, n in messages.items():
+                client.xadd("s", {"my_id": identity, "payload": json.dumps({"n": n})})
+        if others == "stored_already":
+            db.execute("""insert into guarded values ('a', '{"n": "a"}'), ('b', '{"n": "b"}')""")
+            publish_to_redis({"x": "poison", "a": "a", "y": "poison", "b": "b"})
+        else:
+            publish_to_redis({"x": "poison", "y": "poison"})
+        db.execute("select pgtrickle.set_relay_inbox('guarded', config => %s::jsonb, "
+                   "enabled => true)", (json.dumps({
+                       "retry_max": "300ms",
+                       "source": {"type": "redis", "url": redis.url, "stream_key": "s",
+                                  "group": "g", "id_from": "header:my_id"},
+                       "sink": {"type": "inbox", "inbox_table": "public.guarded"}}),))
+        with relay:
+            if others == "come_later":
+                wait_trouble(relay, db, "guarded", "row-level security", remedy="POLICY")
+                publish_to_redis({"a": "a", "b": "b"})
+            eventually(lambda: len(dead_letters(db, "guarded")) == 2, 50 * SLOW_FACTOR,
+                       message=lambda: f"{relay.pipeline('guarded')}\n{relay.log(30)}")
+            eventually(lambda: client.xpending("s", "g")["pending"] == 0, 20 * SLOW_FACTOR)
+        assert db.execute("select message_id, error_code from pgtrickle.relay_dlq "
+                          "order by message_id") == [("x", "42501"), ("y", "42501")]
+        assert db.execute("select event_id from guarded order by 1") == [("a",), ("b",)]
+    finally:
+        redis.stop()
 
 
 # What is wrong with a table: its DDL, what the pipeline's error and its remedy say, and the remedy.

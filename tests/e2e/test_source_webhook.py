@@ -181,6 +181,30 @@ def test_a_message_in_the_dead_letters_counts_as_settled(db, relay, port):
         assert rows(db) == [("hooks:good",)]
 
 
+def test_a_sender_that_comes_again_is_told_that_its_message_is_a_dead_letter(db, relay, port):
+    """Though it never waits for as long as it takes to see that no retry helps."""
+    set_receiver(db, port, options={"response_timeout": "1s"}, retry_max="300ms")
+    with relay:
+        wait_listening(port, relay)
+        assert status(port, headers={**JSON, "Idempotency-Key": "good"}) == 200
+        db.execute(f"""create function refuse() returns trigger language plpgsql as $$ begin
+            if new.payload ->> 'n' = 'poison' then
+              raise exception 'not now' using errcode = 'HV000';
+            end if;
+            return new; end $$""")
+        db.execute(f"create trigger t before insert on {TABLE} for each row execute "
+                   "function refuse()")
+
+        def is_settled():
+            answer = status(port, b'{"n":"poison"}', headers={**JSON, "Idempotency-Key": "bad"})
+            assert answer in (200, 503)
+            return answer == 200
+        eventually(is_settled, 25 * SLOW_FACTOR, message=lambda: relay.log(40))
+        (letter,) = dead_letters(db, "hooks")
+        assert letter[1] == "HV000" and "poison" in letter[3]
+        assert rows(db) == [("hooks:good",)]
+
+
 # Answer codes -----------------------------------------------------------------------------------
 
 

@@ -73,6 +73,12 @@ def ids(random, kind):
     return b"id%d" % random.randrange(60)
 
 
+def own_id(kind, number, tag):
+    """An id that no other message has."""
+    own = {"text": tag, "uuid": str(uuid.UUID(int=1000 + number))}
+    return own.get(kind, str(number)).encode()
+
+
 def _text(tag, random):
     return random.choice([
         '{"t":"%s","n":1}', '{ "t" : "%s" ,\t"n" : 2 }', '["%s", null, true]', '"%s"',
@@ -98,9 +104,9 @@ def _odd(tag, random):
         b"%s " % t + random.randbytes(300)])
 
 
-def message(tag, random):
-    """A message with that tag."""
-    kind = "a.poison" if random.random() < 0.12 else "ok"
+def message(tag, random, poison=0.12):
+    """A message with that tag; `poison`: how many of them a table may refuse for their type."""
+    kind = "a.poison" if random.random() < poison else "ok"
     content_type = ""
     if random.random() < 0.03:
         body = b""
@@ -113,6 +119,15 @@ def message(tag, random):
 
 
 # Lanes --------------------------------------------------------------------------------------------
+
+
+def as_text(given):
+    """An id as the relay writes it: what is no text is the same id as its base64 form."""
+    try:
+        is_text = "\0" not in given.decode()
+    except UnicodeDecodeError:
+        is_text = False
+    return given if is_text else b"base64:" + base64.b64encode(given)
 
 
 class Lane:
@@ -145,11 +160,15 @@ class Lane:
         self.publications.append(publication)
         return publication
 
+    def publish_beside(self, item):
+        """Brings one message to the relay, though others of the lane are refused."""
+        self.publish([item])
+
     def identity(self, given):
         """What makes a message the same one when it comes again."""
-        if self.mode == "none" or not given.strip():
+        arrives = as_text(self.arrives(given))
+        if self.mode == "none" or not arrives:
             return (self.name, self.incarnation, "alone", len(self.publications))
-        arrives = self.arrives(given)
         if self.mode == "broker":
             return (self.name, self.scope(), arrives)
         return ("any", arrives)
@@ -358,10 +377,16 @@ class HttpLane(Lane):
 
     def publish(self, items):
         for message, given in items:
-            publication = self.note(message, given, None)
-            with self._lock:
-                self._open += 1
-            self._todo.put(publication)
+            self._todo.put(self._begin(message, given))
+
+    def publish_beside(self, item):
+        """Sends one message at once, whatever the senders wait for."""
+        threading.Thread(target=self._deliver, args=(self._begin(*item),), daemon=True).start()
+
+    def _begin(self, message, given):
+        with self._lock:
+            self._open += 1
+        return self.note(message, given, None)
 
     def _send(self):
         while not self._ending.is_set():
@@ -369,18 +394,21 @@ class HttpLane(Lane):
                 publication = self._todo.get(timeout=0.2)
             except queue.Empty:
                 continue
-            status = 0
-            while not self._ending.is_set():
-                status = self._say(publication)
-                if status not in (self.NOT_SENT, self.LOST, 503):
-                    break
-                # Without an id, what may have been committed is not said again.
-                if publication.identity[2:3] == ("alone",) and status != self.NOT_SENT:
-                    break
-                self._ending.wait(0.05)
-            publication.answer = status
-            with self._lock:
-                self._open -= 1
+            self._deliver(publication)
+
+    def _deliver(self, publication):
+        status = 0
+        while not self._ending.is_set():
+            status = self._say(publication)
+            if status not in (self.NOT_SENT, self.LOST, 503):
+                break
+            # Without an id, what may have been committed is not said again.
+            if publication.identity[2:3] == ("alone",) and status != self.NOT_SENT:
+                break
+            self._ending.wait(0.05)
+        publication.answer = status
+        with self._lock:
+            self._open -= 1
 
     def _say(self, publication):
         message = publication.message

@@ -177,5 +177,16 @@ TEST(InboxSuspect, NeverWhereTheServerItselfRefusesAll) {
   EXPECT_TRUE(suspect.is_guilty(Blame::doubtful, true, Others::refused, later));
 }
 
+TEST(InboxConvictions, TheOldestAreForgotten) {
+  Convictions convictions;
+  for (std::size_t i = 0; i < Convictions::kKept; ++i) convictions.add(std::to_string(i));
+  convictions.add("1");
+  EXPECT_TRUE(convictions.has("0"));
+  convictions.add("new");
+  EXPECT_FALSE(convictions.has("0"));
+  EXPECT_TRUE(convictions.has("1"));
+  EXPECT_TRUE(convictions.has("new"));
+}
+
 }  // namespace
 }  // namespace relay::inbox

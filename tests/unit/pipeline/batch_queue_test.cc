@@ -42,6 +42,19 @@ TEST(BatchQueue, GivesWhatWaitsAsOneBatchInOrder) {
   EXPECT_EQ(batch->bytes, 2000U);
 }
 
+TEST(BatchQueue, PutsABatchBehindOneThatWasTaken) {
+  BatchQueue queue(1 << 20);
+  MessageBatch batch = batch_of(1, 1);
+  EXPECT_FALSE(queue.append_to(batch));
+  queue.push(batch_of(2, 2));
+  EXPECT_TRUE(queue.append_to(batch));
+  ASSERT_EQ(batch.messages.size(), 3U);
+  EXPECT_EQ(batch.messages[2].record, 2U);
+  queue.push(batch_of(4, 1, 1 << 20));  // together they would be too large
+  EXPECT_FALSE(queue.append_to(batch));
+  EXPECT_FALSE(queue.empty());
+}
+
 TEST(BatchQueue, KeepsAReplayAlone) {
   BatchQueue queue(1 << 20);
   queue.push(batch_of(1, 1));

@@ -105,5 +105,26 @@ TEST(Settlement, PassesNothingRejectedWhereThePipelineIsToStop) {
   EXPECT_FALSE(settlement.done());
 }
 
+TEST(Settlement, IsUntouchedUntilSomethingIsSettledOrPassed) {
+  std::vector<Message> messages(2);
+  messages[1].record = 1;
+  Settlement waiting(messages, 2);
+  waiting.record(std::vector<Outcome>(2, Outcome::unknown(an_error())));
+  EXPECT_EQ(waiting.progress().records, 0U);
+  EXPECT_TRUE(waiting.untouched());
+  waiting.record(std::vector{Outcome::unknown(an_error()), Outcome::delivered()});
+  EXPECT_FALSE(waiting.untouched());
+
+  Settlement parked(messages, 2);
+  parked.reject(1, an_error());
+  EXPECT_FALSE(parked.untouched());
+
+  messages[0].refused = an_error();
+  Settlement refused(messages, 2);
+  EXPECT_TRUE(refused.untouched());
+  EXPECT_EQ(refused.progress().records, 1U);
+  EXPECT_FALSE(refused.untouched());
+}
+
 }  // namespace
 }  // namespace relay
