@@ -11,6 +11,7 @@
 #include "cli/config_file.h"
 #include "core/log.h"
 #include "core/secrets.h"
+#include "core/shortage.h"
 
 namespace relay::cli {
 
@@ -261,7 +262,9 @@ int dispatch(const CLI::App& app, Context& context, Words& words) {
 
 }  // namespace
 
-int run_program(int argc, char** argv) {
+namespace {
+
+int run_commands(int argc, char** argv) {
   CLI::App app(std::string(kAbout), "pgtrickle-relay");
   app.set_version_flag("--version", "pgtrickle-relay " RELAY_VERSION);
   app.fallthrough();
@@ -283,6 +286,17 @@ int run_program(int argc, char** argv) {
   register_backends(context.registry);
   if (const int code = load(context, words); code != kOk) return code;
   return dispatch(app, context, words);
+}
+
+}  // namespace
+
+int run_program(int argc, char** argv) {
+  shortage::say_before_ending();
+  try {
+    return run_commands(argc, argv);
+  } catch (const std::exception& exception) {
+    return failed(shortage::error_of(exception, "pgtrickle-relay"));
+  }
 }
 
 }  // namespace relay::cli
