@@ -1,7 +1,7 @@
 -- Outboxes whose table is another one now: dropped and made anew, restored, renamed away and replaced.
 
 -- How many rows of an outbox each pipeline that has a position has not delivered; where none has, all
--- rows, of no pipeline. `exact` as in _outbox_rows_after.
+-- rows, of no pipeline. `exact` as in _outbox_rows_after. None of an outbox whose table was dropped.
 create or replace function pgtrickle._outbox_undelivered(number int)
 returns table (pipeline text, rows bigint, exact boolean)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -12,7 +12,8 @@ declare
   newest bigint;
 begin
   select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  if to_regclass(format('pgtrickle.%I', outbox.outbox_table_name)) is null then
+  if to_regclass(outbox.outbox_sequence) is null
+     or to_regclass(format('pgtrickle.%I', outbox.outbox_table_name)) is null then
     return;  -- it was dropped by hand, with its rows
   end if;
   newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);

@@ -650,7 +650,8 @@ begin
 end $$;
 
 -- Writes all trigger functions anew, as this version writes them. Tables are not touched: triggers
--- that a new version wants otherwise are set right by upkeep.
+-- that a new version wants otherwise are set right by upkeep. An outbox whose table was dropped keeps
+-- no other from that.
 create or replace function pgtrickle._rebuild_capture() returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -658,7 +659,8 @@ declare
   number int;
 begin
   for number in
-    select c.outbox_number from pgtrickle.pgt_outbox_config c where c.kind = 'table'
+    select c.outbox_number from pgtrickle.pgt_outbox_config c
+    where c.kind = 'table' and to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null
     order by c.outbox_number
   loop
     perform pgtrickle._capture_generate(number);

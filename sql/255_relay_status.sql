@@ -77,7 +77,8 @@ as $$
             and (k.group_id is null or d.relay_group_id = k.group_id)),
          case when k.owner is not null then (k.said).error_class end,
          case when k.owner is not null then (k.said).last_error end,
-         case when k.owner is not null then (k.said).remedy end,
+         case when k.owner is not null then (k.said).remedy
+              when not k.enabled then format('pgtrickle-relay pipelines enable %s', k.name) end,
          p.outbox_table_name || ': ' || p.problem
   from known k
   left join pgtrickle.relay_instances i

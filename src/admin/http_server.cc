@@ -15,11 +15,14 @@
 #include <deque>
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <thread>
+#include <vector>
 
 #include "admin/connections.h"
 #include "admin/descriptor_reserve.h"
 #include "core/log.h"
+#include "core/shortage.h"
 #include "core/text.h"
 
 namespace relay::admin {
@@ -221,9 +224,34 @@ struct Job {
 
 }  // namespace
 
+/// Threads that run what is posted to `io`. A pool of asio waits for ever for the threads that it
+/// has started where the next one cannot be started.
+class Workers {
+ public:
+  ~Workers() { join(); }
+  void start(std::size_t count) {
+    work_.emplace(asio::make_work_guard(io));
+    for (std::size_t i = 0; i < count; ++i) {
+      threads_.emplace_back([this] { io.run(); });
+    }
+  }
+  /// What was posted is done first.
+  void join() {
+    work_.reset();
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+  }
+
+  asio::io_context io;
+
+ private:
+  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work_;
+  std::vector<std::thread> threads_;
+};
+
 struct HttpServer::Impl {
-  Impl(HttpService given, HttpLimits of)
-      : service(std::move(given)), limits(of), workers(count_workers(service.lanes)) {
+  Impl(HttpService given, HttpLimits of) : service(std::move(given)), limits(of) {
+    workers.start(count_workers(service.lanes));
     limits.connections = most_connections(limits.connections);
     service.busy.headers.emplace_back("Retry-After", "1");
     busy = std::make_shared<const HttpResponse>(service.busy);
@@ -248,13 +276,31 @@ struct HttpServer::Impl {
     if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
     if (!error) acceptor.non_blocking(true, error);
     if (error) {
-      return fail(
-          ErrorClass::misconfigured, "address",
+      Error refused{
+          ErrorClass::transient,
+          "address",
           fmt::format("metrics and health cannot be served on {}: {}", address, error.message()),
-          "Choose another address with --metrics-addr, or end what uses this one.");
+          "Choose another address with --metrics-addr, or end what uses this one.",
+          {}};
+      refused = shortage::explained(std::move(refused));
+      if (refused.code == "address") refused.error_class = ErrorClass::misconfigured;
+      return fail(std::move(refused));
     }
     port = acceptor.local_endpoint().port();
     return {};
+  }
+
+  /// Clients are accepted again where that ended by an exception, such as for want of memory.
+  void keep_accepting() {
+    asio::co_spawn(io, accept(), [this](std::exception_ptr failure) {
+      if (!failure || stopping) return;
+      try {
+        std::rethrow_exception(failure);
+      } catch (const std::exception& exception) {
+        log::failure("http", "", shortage::error_of(exception, "accepting connections"));
+      }
+      keep_accepting();
+    });
   }
 
   asio::awaitable<void> accept() {
@@ -418,7 +464,7 @@ struct HttpServer::Impl {
   void begin_jobs(LaneQueue<Job>& queue) {
     while (auto job = queue.begin()) {
       job->changed.expires_after(limits.answer);
-      asio::post(workers, [this, &queue, job = std::move(job)]() mutable {
+      asio::post(workers.io, [this, &queue, job = std::move(job)]() mutable {
         Response response = call_handler(job->request);
         asio::post(io, [this, &queue, job = std::move(job), response = std::move(response)] {
           job->response = response;
@@ -464,7 +510,7 @@ struct HttpServer::Impl {
   Connections connections;
   DescriptorReserve reserve{std::min(kReservedDescriptors, most_descriptors() / kReservedPart)};
   std::deque<LaneQueue<Job>> queues;
-  asio::thread_pool workers;
+  Workers workers;
   int port = 0;
   std::atomic<bool> stopping{false};
   std::mutex stop_mutex;
@@ -493,7 +539,7 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(std::string_view address, 
   if (auto listening = impl->listen(*endpoint, address); !listening) {
     return fail(std::move(listening.error()));
   }
-  asio::co_spawn(impl->io, impl->accept(), asio::detached);
+  impl->keep_accepting();
   impl->thread = std::thread([&io = impl->io] { io.run(); });
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }

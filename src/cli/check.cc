@@ -32,8 +32,9 @@ bool check_schema(Connection& connection, Findings& findings) {
   const auto files = differing_files(connection, Deadline::after(kTimeout));
   if (!files) {
     Error error = files.error();
-    error.remedy = error.code == kNoPrivilege ? grant_remedy(connection)
-                                              : "run: pgtrickle-relay init --postgres-url ...";
+    const bool missing = error.code == "3F000" || error.code == "42P01" || error.code == "42703";
+    if (error.code == kNoPrivilege) error.remedy = grant_remedy(connection);
+    if (missing) error.remedy = "run: pgtrickle-relay init --postgres-url ...";
     findings.bad("", error);
     return false;
   }

@@ -12,6 +12,7 @@
 #include "coordinator/assembly.h"
 #include "core/log.h"
 #include "core/secrets.h"
+#include "core/shortage.h"
 
 namespace relay::cli {
 
@@ -291,7 +292,9 @@ int dispatch(const std::string& command, Context& context, Words& words) {
 
 }  // namespace
 
-int run_program(int argc, char** argv) {
+namespace {
+
+int run_commands(int argc, char** argv) {
   CLI::App app(std::string(kAbout), "pgtrickle-relay");
   app.set_version_flag("--version", "pgtrickle-relay " RELAY_VERSION);
   app.fallthrough();
@@ -314,6 +317,17 @@ int run_program(int argc, char** argv) {
   const std::string command = command_of(app);
   if (const int code = load(context, words, command == "check"); code != kOk) return code;
   return dispatch(command, context, words);
+}
+
+}  // namespace
+
+int run_program(int argc, char** argv) {
+  shortage::say_before_ending();
+  try {
+    return run_commands(argc, argv);
+  } catch (const std::exception& exception) {
+    return failed(shortage::error_of(exception, "pgtrickle-relay"));
+  }
 }
 
 }  // namespace relay::cli

@@ -9,6 +9,7 @@
 #include "cli/config_file.h"
 #include "coordinator/coordinator.h"
 #include "core/log.h"
+#include "core/shortage.h"
 
 namespace relay::cli {
 
@@ -49,13 +50,19 @@ bool configure_log(const config::Settings& settings) {
 /// Ends everything; a second signal ends at once.
 void shut_down(coordinator::Coordinator& coordinator, const sigset_t& signals) {
   log::info("stopping", "", "finishing what is in flight; a second signal ends at once");
-  std::jthread watchdog([&signals](std::stop_token stop) {
+  const auto watch = [&signals](std::stop_token stop) {
     const timespec slice{0, 50'000'000};
     while (!stop.stop_requested()) {
       const int signal = sigtimedwait(&signals, nullptr, &slice);
       if (signal == SIGTERM || signal == SIGINT) ::_exit(130);
     }
-  });
+  };
+  std::jthread watchdog;
+  try {
+    watchdog = std::jthread(watch);
+  } catch (const std::exception& exception) {
+    log::failure("stopping", "", shortage::error_of(exception, "watching for a second signal"));
+  }
   coordinator.stop();
 }
 

@@ -11,6 +11,7 @@
 
 #include "config/tree.h"
 #include "core/log.h"
+#include "core/shortage.h"
 
 namespace relay::coordinator {
 
@@ -143,11 +144,11 @@ void Coordinator::run(std::stop_token stop) {
     try {
       ended = session(stop);
     } catch (const std::exception& exception) {
-      ended = fail(ErrorClass::transient, "internal", exception.what());
+      ended = fail(shortage::error_of(exception, "controlling the pipelines"));
     }
     if (stop.stop_requested()) break;
     if (ended) continue;
-    const Error error = schema_hint(ended.error());
+    const Error error = shortage::explained(schema_hint(ended.error()));
     bool served = false;
     {
       const std::lock_guard lock(mutex_);

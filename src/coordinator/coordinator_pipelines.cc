@@ -13,6 +13,8 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kProblemRetry{30000};
+/// Before a pipeline that ended by a failure of this process is made anew.
+constexpr milliseconds kSetbackPause{5000};
 /// How many pipelines may be on their way up at once, and how long one counts as such: a thousand
 /// that start together do not make a thousand connections.
 constexpr int kStartingAtOnce = 16;
@@ -61,10 +63,15 @@ Result<void> Coordinator::settle_stopped(std::stop_token stop) {
     for (auto& [name, item] : table_) {
       Entry& entry = *item;
       const Pipeline* pipeline = entry.assembled.pipeline.get();
-      if (pipeline && !entry.stopping && pipeline->report().fenced) {
-        log::warn("fenced", entry.config.name, "another instance owns this pipeline now");
-        entry.release = true;
-        begin_stop(entry);
+      if (pipeline && !entry.stopping) {
+        const PipelineReport report = pipeline->report();
+        entry.release = entry.release || report.fenced;
+        if (report.ended_by) {
+          entry.problem = report.ended_by;
+          entry.problem_since = std::chrono::system_clock::now();
+          entry.try_again = SteadyClock::now() + kSetbackPause;
+        }
+        if (report.fenced || report.ended_by) begin_stop(entry);
       }
       if (pipeline && entry.stopping && (pipeline->ended() || entry.drain.passed())) {
         ending.push_back(std::exchange(entry.assembled, {}));

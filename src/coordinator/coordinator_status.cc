@@ -74,7 +74,8 @@ PipelineStatus Coordinator::status_of(const Entry& entry) const {
   if (entry.assembled.pipeline) {
     status.report = entry.assembled.pipeline->report();
   } else if (entry.problem) {
-    status.report.state = PipelineState::misconfigured;
+    const bool mistake = entry.problem->error_class == ErrorClass::misconfigured;
+    status.report.state = mistake ? PipelineState::misconfigured : PipelineState::retrying;
     status.report.error = entry.problem;
     status.report.since = entry.problem_since;
   } else {

@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "core/log.h"
+#include "core/shortage.h"
 
 namespace relay::coordinator {
 
@@ -61,12 +62,12 @@ void Housekeeper::run_refreshes(std::stop_token stop) {
     try {
       done = refresh_due(stop);
     } catch (const std::exception& exception) {
-      done = fail(ErrorClass::transient, "internal", exception.what());
+      done = fail(shortage::error_of(exception, "refreshing stream tables"));
     }
     if (done) {
       log::recovered("stream_tables", "");
     } else if (done.error().error_class != ErrorClass::cancelled) {
-      log::failure("stream_tables", "", done.error());
+      log::failure("stream_tables", "", shortage::explained(done.error()));
       wait = kAfterTrouble;
     }
   }
@@ -125,13 +126,13 @@ void Housekeeper::run_upkeep(std::stop_token stop) {
     try {
       done = upkeep(stop);
     } catch (const std::exception& exception) {
-      done = fail(ErrorClass::transient, "internal", exception.what());
+      done = fail(shortage::error_of(exception, "housekeeping"));
     }
     if (done) {
       log::recovered("housekeeping", "");
       if (!*done) wait = kUpkeepEvery;
     } else if (done.error().error_class != ErrorClass::cancelled) {
-      log::failure("housekeeping", "", done.error());
+      log::failure("housekeeping", "", shortage::explained(done.error()));
       wait = kUpkeepEvery;
     }
   }

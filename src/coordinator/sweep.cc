@@ -7,6 +7,7 @@
 #include "core/backoff.h"
 #include "core/log.h"
 #include "core/pause.h"
+#include "core/shortage.h"
 #include "postgres/array.h"
 
 namespace relay::coordinator {
@@ -107,11 +108,11 @@ void Sweep::run(std::stop_token stop) {
     try {
       ended = session(stop);
     } catch (const std::exception& exception) {
-      ended = fail(ErrorClass::transient, "internal", exception.what());
+      ended = fail(shortage::error_of(exception, "watching outboxes"));
     }
     if (ended || stop.stop_requested()) return;
     // Readers that are awake look for themselves once a second meanwhile.
-    log::failure("sweep_failed", "", ended.error());
+    log::failure("sweep_failed", "", shortage::explained(ended.error()));
     if (SteadyClock::now() - began > std::chrono::seconds(10)) backoff.reset();
     pause(Deadline::after(backoff.next(milliseconds(50))), stop);
   }

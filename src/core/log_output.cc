@@ -62,7 +62,11 @@ void Output::write(std::string line) {
       sigset_t before;
       sigfillset(&all);
       pthread_sigmask(SIG_SETMASK, &all, &before);
-      std::thread([this] { run(); }).detach();
+      try {
+        std::thread([this] { run(); }).detach();
+      } catch (const std::exception&) {
+        has_thread_ = false;  // the next line tries again
+      }
       pthread_sigmask(SIG_SETMASK, &before, nullptr);
     }
   }

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "core/text.h"
+#include "core/tls_remedy.h"
 #include "http/address_guard.h"
 #include "http/url.h"
 
@@ -104,8 +105,7 @@ Error no_response(const Transfer& transfer, CURLcode code) {
     case CURLE_SSL_ISSUER_ERROR:
       return error(ErrorClass::misconfigured, "certificate",
                    fmt::format("shows a certificate that is not trusted: {}", detail),
-                   "set tls_ca to the file with the authority that signed it, and use the name "
-                   "that it is for");
+                   tls_remedy(detail, "set tls_ca to the file with the authority that signed it"));
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_CERTPROBLEM:
       return error(ErrorClass::misconfigured, "certificate_file",
@@ -113,7 +113,7 @@ Error no_response(const Transfer& transfer, CURLcode code) {
                    "look at tls_ca, tls_cert and tls_key");
     case CURLE_COULDNT_RESOLVE_HOST:
       return error(ErrorClass::transient, "unresolvable", "cannot be reached: no such name",
-                   "look at the url, and at the name server");
+                   "check the host in the url, and this machine's name resolution");
     case CURLE_OPERATION_TIMEDOUT:
       return error(ErrorClass::transient, "timeout",
                    fmt::format("did not answer within {} ms", transfer.request.timeout.count()),
@@ -130,7 +130,8 @@ Error no_response(const Transfer& transfer, CURLcode code) {
       }
       return error(ErrorClass::transient, std::string(kUnreachable),
                    fmt::format("cannot be reached: {}", detail),
-                   "look whether it runs, and at the way there");
+                   "check host and port in the url, that the server runs, and that this machine "
+                   "reaches it");
     default:
       return error(ErrorClass::transient, "connection", fmt::format("gave no answer: {}", detail),
                    "it is tried again");

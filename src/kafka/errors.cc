@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/text.h"
+#include "core/tls_remedy.h"
 
 namespace relay::kafka {
 
@@ -93,12 +94,13 @@ Error tls_error(std::string_view said, std::string_view brokers) {
   if (trust) {
     return make(ErrorClass::misconfigured, "tls_verification",
                 fmt::format("the certificate of Kafka at {} is not trusted: {}", brokers, said),
-                "set tls_ca to the authority that signed it, and use the name that it is for");
+                tls_remedy(said, "set tls_ca to the authority that signed it"));
   }
   return make(ErrorClass::transient, "tls_handshake",
               fmt::format("TLS with Kafka at {} failed: {}", brokers, said),
-              "if this stays, the brokers may ask for a client certificate (tls_cert, tls_key), or "
-              "not speak TLS on this port");
+              tls_remedy(said,
+                         "if this stays, the brokers may ask for a client certificate (tls_cert, "
+                         "tls_key), or not speak TLS on this port"));
 }
 
 }  // namespace

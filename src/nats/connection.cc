@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 #include <nats/nats.h>
+#include <netdb.h>
 #include <unistd.h>
 
 #include <utility>
@@ -25,6 +26,14 @@ std::string last_error_of(natsConnection* connection, natsStatus& status) {
   const char* text = nullptr;
   status = natsConnection_GetLastError(connection, &text);
   return text == nullptr ? std::string() : std::string(text);
+}
+
+/// Why the name of a host has no address; nullptr: it has.
+const char* resolving_fails(const std::string& host) {
+  addrinfo* found = nullptr;
+  const int status = ::getaddrinfo(host.c_str(), nullptr, nullptr, &found);
+  if (status == 0) ::freeaddrinfo(found);
+  return status == 0 ? nullptr : ::gai_strerror(status);
 }
 
 std::uintptr_t id_of(void* closure) {
@@ -209,6 +218,9 @@ Result<void> Connection::connect(const Options& options, const Endpoint& endpoin
     }
   }
   connection_.reset(raw);
+  if (status == NATS_NO_SERVER) {  // for whatever reason
+    if (const char* why = resolving_fails(endpoint.host)) return fail(unresolvable(why, address_));
+  }
   if (status != NATS_OK) return fail(connect_error(status, last_error(), address_));
   max_payload_ = static_cast<std::size_t>(natsConnection_GetMaxPayload(raw));
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/text.h"
+#include "core/tls_remedy.h"
 
 namespace relay::nats {
 
@@ -52,12 +53,13 @@ Error tls_error(std::string_view said, std::string_view address) {
   if (is_about_trust(said)) {
     return make(ErrorClass::misconfigured, "tls_verification",
                 fmt::format("the certificate of {} is not trusted: {}", address, said),
-                "set tls_ca to the authority that signed it, and use the name that it is for");
+                tls_remedy(said, "set tls_ca to the authority that signed it"));
   }
   return make(ErrorClass::transient, "tls_handshake",
               fmt::format("TLS with {} failed: {}", address, said),
-              "if this stays, the server may ask for a client certificate (tls_cert, tls_key), or "
-              "not speak TLS");
+              tls_remedy(said,
+                         "if this stays, the server may ask for a client certificate (tls_cert, "
+                         "tls_key), or not speak TLS"));
 }
 
 /// What a stream says of one message, by its code.
@@ -108,8 +110,15 @@ Error connect_error(int status, std::string_view detail, std::string_view addres
     default:
       return make(ErrorClass::transient, std::string(kUnreachable),
                   fmt::format("cannot connect to NATS at {}: {}", address, said),
-                  "check that the server runs and that this machine reaches it");
+                  "check host and port in url, that the server runs, and that this machine reaches "
+                  "it");
   }
+}
+
+Error unresolvable(std::string_view why, std::string_view address) {
+  return make(ErrorClass::transient, std::string(kUnreachable),
+              fmt::format("cannot connect to NATS at {}: {}", address, why),
+              "check the host in url, and this machine's name resolution");
 }
 
 Error connection_lost(int status, std::string_view detail, std::string_view address) {

@@ -11,6 +11,9 @@ namespace relay::nats {
 /// What cnats says of a failed connect. `status` is a natsStatus, `detail` its own words.
 Error connect_error(int status, std::string_view detail, std::string_view address);
 
+/// The host has no address.
+Error unresolvable(std::string_view why, std::string_view address);
+
 /// Why a connection that served is gone.
 Error connection_lost(int status, std::string_view detail, std::string_view address);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <string>
 
+#include "core/endpoint_errors.h"
 #include "core/log.h"
 #include "nats/errors.h"
 #include "pipeline/key_gate.h"
@@ -158,7 +159,7 @@ class NatsSink::Delivery {
 Result<void> NatsSink::open(std::stop_token stop) {
   close();
   facts_.reset();
-  std::optional<Error> first;
+  EndpointErrors errors;
   for (std::size_t tried = 0; tried < options_.endpoints.size(); ++tried) {
     if (stop.stop_requested()) {
       return fail(error(ErrorClass::cancelled, "stopped", "stopped while connecting to NATS"));
@@ -173,12 +174,9 @@ Result<void> NatsSink::open(std::stop_token stop) {
       if (!checked) close();
       return checked;
     }
-    // One server that is away hides no mistake, and one mistake hides no server that is away.
-    if (!first || connection.error().error_class == ErrorClass::transient) {
-      first = connection.error();
-    }
+    errors.add(connection.error());
   }
-  return fail(*first);
+  return fail(errors.error());
 }
 
 Result<void> NatsSink::check_stream() {

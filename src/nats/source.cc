@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "config/tls.h"
+#include "core/endpoint_errors.h"
 #include "core/log.h"
 #include "pipeline/content_type.h"
 #include "pipeline/header_object.h"
@@ -88,7 +89,7 @@ Result<void> NatsSource::open(std::stop_token stop) {
 /// The first server of the list that serves; what is unsettled stays so.
 Result<void> NatsSource::connect(std::stop_token stop) {
   const auto& endpoints = options_.connection.endpoints;
-  std::optional<Error> first;
+  EndpointErrors errors;
   for (std::size_t tried = 0; tried < endpoints.size(); ++tried) {
     if (stop.stop_requested()) {
       return fail(ErrorClass::cancelled, "stopped", "stopped while connecting to NATS");
@@ -106,9 +107,9 @@ Result<void> NatsSource::connect(std::stop_token stop) {
       return {};
     }
     ++next_endpoint_;
-    if (!first || puller.error().error_class == ErrorClass::transient) first = puller.error();
+    errors.add(puller.error());
   }
-  return fail(*first);
+  return fail(errors.error());
 }
 
 Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline,

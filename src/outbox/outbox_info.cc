@@ -27,6 +27,19 @@ constexpr std::string_view kColumns =
     "where a.attrelid = $1::oid and a.attnum > 0 and not a.attisdropped "
     "order by octet_length(a.attname::text), a.attname::text collate \"C\"";
 
+// What a statement that was refused may lack: a table, or the right to read it.
+constexpr std::string_view kLacks =
+    "select c.outbox_table_name, c.stream_table_name, "
+    "to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is null, t.relation::text, "
+    "current_user "
+    "from pgtrickle.relay_pipeline_outbox($1, $2, $3) p "
+    "join pgtrickle.pgt_outbox_config c on c.incarnation = p.incarnation "
+    "left join lateral (select r.oid::regclass as relation from pg_catalog.pg_class r "
+    "where r.relnamespace = 'pgtrickle'::regnamespace "
+    "and r.relname in (c.outbox_table_name, c.delta_table_name) "
+    "and not has_table_privilege(r.oid, 'select') order by 1 limit 1) t on true "
+    "where pg_has_role(current_user, 'pgtrickle_relay', 'usage')";
+
 constexpr std::string_view kSequence =
     "select pg_is_in_recovery(), seqcache, seqincrement, seqcycle "
     "from pg_catalog.pg_sequence where seqrelid = $1::regclass";
@@ -54,6 +67,28 @@ Result<std::vector<Column>> read_columns(postgres::Connection& connection, const
         {std::string(found->text(i, 0)), static_cast<std::size_t>(found->integer(i, 1))});
   }
   return columns;
+}
+
+Error explain_refusal(postgres::Connection& connection, const std::string& name,
+                      const std::string& group, const std::string& pipeline, Error error,
+                      Deadline deadline, std::stop_token stop) {
+  if ((error.code != "42501" && error.code != "42P01") || !connection.ok()) return error;
+  const auto found = connection.query(kLacks, {name, group, pipeline}, deadline, std::move(stop));
+  if (!found || found->empty()) return error;
+  const std::string source = connection.quote_literal(found->text(0, 1));
+  if (found->boolean(0, 2)) {
+    return misconfigured("outbox_dropped",
+                         fmt::format("{}: outbox {} is gone: its table was dropped",
+                                     connection.endpoint(), found->text(0, 0)),
+                         fmt::format("make it anew: SELECT pgtrickle.disable_outbox({0}); SELECT "
+                                     "pgtrickle.enable_outbox({0});",
+                                     source));
+  }
+  if (found->is_null(0, 3)) return error;
+  return misconfigured(error.code,
+                       fmt::format("{}: the role {} may not read {}", connection.endpoint(),
+                                   found->text(0, 4), found->text(0, 3)),
+                       fmt::format("GRANT SELECT ON {} TO pgtrickle_relay;", found->text(0, 3)));
 }
 
 Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::string& name,

@@ -44,6 +44,12 @@ Result<std::vector<Column>> read_columns(postgres::Connection& connection, const
 Result<void> check_outbox(postgres::Connection& connection, const OutboxInfo& outbox,
                           Deadline deadline, std::stop_token stop);
 
+/// The same error of reading the pipeline's outbox; where its table was dropped, or the role may
+/// not read it, that is said, with the statement that mends it.
+Error explain_refusal(postgres::Connection& connection, const std::string& name,
+                      const std::string& group, const std::string& pipeline, Error error,
+                      Deadline deadline, std::stop_token stop);
+
 /// The same error, with the way to install the database side where that is what is missing.
 Error explain_missing_schema(Error error);
 

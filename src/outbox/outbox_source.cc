@@ -102,7 +102,17 @@ struct OutboxSource::Impl {
                                const Ownership& ownership, const PositionFacts& facts,
                                const Error& loss, Deadline deadline, std::stop_token token);
   std::int64_t count_beyond();
+  Error explained(Error error, std::stop_token token);
 };
+
+/// What a statement that was refused lacks.
+Error OutboxSource::Impl::explained(Error error, std::stop_token token) {
+  if (error.code != "42501" && error.code != "42P01") return error;
+  auto lease = pool.borrow(Deadline::after(kStatementTimeout), token);
+  if (!lease) return error;
+  return explain_refusal(**lease, options.outbox, options.group, options.pipeline, std::move(error),
+                         Deadline::after(kStatementTimeout), std::move(token));
+}
 
 Result<void> OutboxSource::Impl::open(std::stop_token token) {
   stop = token;
@@ -222,8 +232,10 @@ OutboxSource::OutboxSource(OutboxOptions options, postgres::Pool& pool, std::sha
 OutboxSource::~OutboxSource() = default;
 
 Result<void> OutboxSource::open(std::stop_token stop) {
-  auto opened = impl_->open(std::move(stop));
-  if (!opened) return fail(opened.error().in_context("opening the outbox"));
+  const auto opened = impl_->open(stop);
+  if (!opened) {
+    return fail(impl_->explained(opened.error(), std::move(stop)).in_context("opening the outbox"));
+  }
   impl_->open_again = false;
   return {};
 }
@@ -236,8 +248,9 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
   }
   auto batch = impl_->reader->read(limits, deadline, stop);
   if (!batch) {
-    impl_->open_again = batch.error().error_class == ErrorClass::misconfigured;
-    return fail(batch.error().in_context("reading the outbox"));
+    const Error error = impl_->explained(batch.error(), std::move(stop));
+    impl_->open_again = error.error_class == ErrorClass::misconfigured;
+    return fail(error.in_context("reading the outbox"));
   }
   if (!batch->empty()) {
     impl_->beyond =

@@ -4,6 +4,7 @@
 #include <random>
 
 #include "core/log.h"
+#include "core/shortage.h"
 
 namespace relay {
 
@@ -18,6 +19,9 @@ constexpr milliseconds kMisconfiguredMax{30000};
 /// The longest wait before a server that cannot be reached is asked again, also where `retry_max`
 /// is more: what was away for long is used again soon after its return.
 constexpr milliseconds kReconnectMax{2000};
+
+/// Before threads that could not be started are tried again.
+constexpr milliseconds kStartPause{1000};
 
 /// Asking the machine for randomness takes longer than delivering a small batch.
 std::uint64_t next_seed() {
@@ -71,11 +75,31 @@ void Pipeline::start() {
     if (stopping_) return;
     reader_done_ = sender_done_ = false;
     asleep_ = rests_ = false;
+    start_due_.reset();
     set_progress();
     note_state_locked();
   }
-  reader_ = std::jthread([this](std::stop_token stop) { run_reader(stop); });
-  sender_ = std::jthread([this](std::stop_token stop) { run_sender(stop); });
+  try {
+    sender_ = std::jthread([this](std::stop_token stop) { run_sender(stop); });
+    reader_ = std::jthread([this](std::stop_token stop) { run_reader(stop); });
+  } catch (const std::exception& exception) {
+    not_started(shortage::error_of(exception, "starting the pipeline"));
+  }
+}
+
+/// Without one of the threads the other one ends as well. `attend` tries again.
+void Pipeline::not_started(const Error& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    reader_done_ = true;
+    if (!sender_.joinable()) sender_done_ = true;
+    start_due_ = SteadyClock::now() + kStartPause;
+    trouble_[static_cast<int>(Side::reader)] = error;
+    note_state_locked();
+  }
+  sender_.request_stop();
+  changed_.notify_all();
+  log::failure(kSourceTrouble, spec_.name, error);
 }
 
 void Pipeline::wake() {
@@ -85,7 +109,8 @@ void Pipeline::wake() {
 void Pipeline::attend() {
   {
     const std::lock_guard lock(mutex_);
-    if (!rests_ || (!retry_letters_ && replays_.empty())) return;
+    const bool due = start_due_ && SteadyClock::now() >= *start_due_;
+    if (!due && (!rests_ || (!retry_letters_ && replays_.empty()))) return;
   }
   start();
 }
@@ -166,6 +191,7 @@ PipelineReport Pipeline::report() const {
   for (const auto& trouble : trouble_) {
     if (trouble) report.error = trouble;
   }
+  if (ended_by_) report.error = ended_by_;
   report.since = since_;
   report.last_progress = last_progress_;
   report.position = position_;
@@ -173,12 +199,14 @@ PipelineReport Pipeline::report() const {
   report.has_work = in_flight_ > 0 || (lag_ && *lag_ > 0);
   report.asleep = asleep_;
   report.fenced = fenced_;
+  report.ended_by = ended_by_;
   return report;
 }
 
 PipelineState Pipeline::state_locked() const {
   if (fenced_) return PipelineState::standby;
   if (halted_) return PipelineState::stopped;
+  if (ended_by_) return PipelineState::retrying;
   for (const auto& trouble : trouble_) {
     if (trouble && trouble->error_class == ErrorClass::misconfigured) {
       return PipelineState::misconfigured;
@@ -222,13 +250,14 @@ bool Pipeline::wait_for(milliseconds time, std::stop_token stop) {
   return !stopping_ && !stop.stop_requested();
 }
 
-bool Pipeline::in_trouble(Side side, std::string_view event, const Error& error, Backoff& backoff,
+bool Pipeline::in_trouble(Side side, std::string_view event, const Error& met, Backoff& backoff,
                           std::stop_token stop) {
-  if (error.error_class == ErrorClass::cancelled || stop.stop_requested()) return false;
-  if (error.error_class == ErrorClass::fenced) {
-    enter_fenced(error);
+  if (met.error_class == ErrorClass::cancelled || stop.stop_requested()) return false;
+  if (met.error_class == ErrorClass::fenced) {
+    enter_fenced(met);
     return false;
   }
+  const Error error = shortage::explained(met);
   {
     const std::lock_guard lock(mutex_);
     trouble_[static_cast<int>(side)] = error;
@@ -250,18 +279,30 @@ void Pipeline::clear_trouble(Side side, std::string_view event) {
     const std::lock_guard lock(mutex_);
     had = trouble_[static_cast<int>(side)].has_value();
     trouble_[static_cast<int>(side)].reset();
+    // What it says first ends the trouble of the pipeline that was here before it, too.
+    had = had || !std::exchange(well_[static_cast<int>(side)], true);
     note_state_locked();
   }
   if (had) log::recovered(event, spec_.name);
 }
 
 void Pipeline::enter_fenced(const Error& error) {
-  log::warn("fenced", spec_.name, "{}", error.message);
+  log::warn(error.code, spec_.name, "{}", error.message);
   {
     const std::lock_guard lock(mutex_);
     fenced_ = true;
     stopping_ = true;
     note_state_locked();
+  }
+  changed_.notify_all();
+}
+
+/// What was in flight is lost to this pipeline, not to its source: the next one reads it again.
+void Pipeline::end_by(const Error& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    ended_by_ = error;
+    stopping_ = true;
   }
   changed_.notify_all();
 }

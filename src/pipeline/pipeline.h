@@ -91,9 +91,10 @@ struct PipelineReport {
   std::chrono::system_clock::time_point last_progress{};  ///< something settled, or nothing to do
   Position position;
   std::optional<std::int64_t> lag;
-  bool has_work = false;  ///< records are read and not settled, or known to wait
-  bool asleep = false;    ///< no threads; `wake` starts them
-  bool fenced = false;
+  bool has_work = false;          ///< records are read and not settled, or known to wait
+  bool asleep = false;            ///< no threads; `wake` starts them
+  bool fenced = false;            ///< it ended because this instance may commit nothing
+  std::optional<Error> ended_by;  ///< a failure that it cannot go on from: make it anew, later
 };
 
 /// Joins a source to a sink: a reader thread reads and encodes the next batch while a sender thread
@@ -115,7 +116,8 @@ class Pipeline {
   /// New work was announced: starts the threads of a pipeline that sleeps. Does not wait: one that
   /// is only about to sleep is left alone, and is to be woken again.
   void wake();
-  /// Wakes a sleeping pipeline for which something was asked while it fell asleep.
+  /// Wakes a sleeping pipeline for which something was asked while it fell asleep, and starts one
+  /// whose threads could not be started.
   void attend();
   /// Asks for the end: reading stops, the batch in flight is finished, the rest is abandoned.
   void request_stop();
@@ -144,6 +146,7 @@ class Pipeline {
   enum class Side { reader, sender };
   static constexpr std::chrono::milliseconds kDeliveryTimeout{30000};
   static constexpr std::string_view kSinkTrouble = "sink_failed";
+  static constexpr std::string_view kSourceTrouble = "source_failed";
   /// Seconds of the rate limit that go out at once.
   static constexpr double kRateSlice = 0.05;
 
@@ -197,6 +200,8 @@ class Pipeline {
                   std::stop_token stop);
   void clear_trouble(Side side, std::string_view event);
   void enter_fenced(const Error& error);
+  void end_by(const Error& error);
+  void not_started(const Error& error);
   bool wait_for(std::chrono::milliseconds time, std::stop_token stop);
   void set_progress();
   PipelineState state_locked() const;
@@ -219,6 +224,8 @@ class Pipeline {
   bool paused_ = false;
   bool halted_ = false;  // `on_reject = stop` met a rejected message
   bool fenced_ = false;
+  std::optional<Error> ended_by_;
+  std::optional<SteadyClock::time_point> start_due_;  // no thread could be started
   bool reader_done_ = true;
   bool sender_done_ = true;
   bool asleep_ = false;              // nothing to do: the threads are to end
@@ -230,6 +237,7 @@ class Pipeline {
   bool retry_letters_ = true;        // look for dead letters to send again
   std::size_t in_flight_ = 0;        // records that are read and not settled
   std::optional<Error> trouble_[2];  // by Side
+  bool well_[2] = {false, false};    // by Side: once it worked
   std::deque<ReplayRequest> replays_;
   Position position_;
   std::optional<std::int64_t> lag_;
@@ -240,6 +248,7 @@ class Pipeline {
   // Of the reader thread alone.
   SteadyClock::time_point lag_due_{};
   SteadyClock::time_point tend_due_{};
+  bool read_failed_ = false;  // by an exception: only what is read next shows it to be gone
 
   // Of the sender thread alone.
   bool position_due_ = false;

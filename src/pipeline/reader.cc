@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "core/log.h"
+#include "core/shortage.h"
 #include "pipeline/pipeline.h"
 
 namespace relay {
@@ -20,15 +21,6 @@ constexpr milliseconds kLeastTendPause{20};
 /// What is read ahead of a sink that has taken nothing yet. Brokers count how often they deliver a
 /// message, and a stop gives back what was read: behind a sink that is stuck that is little.
 constexpr std::size_t kProbeRecords = 100;
-constexpr std::string_view kSourceTrouble = "source_failed";
-
-Error unexpected(std::string_view where, const std::exception& exception) {
-  return Error{ErrorClass::transient,
-               "internal",
-               fmt::format("{}: {}", where, exception.what()),
-               "this is a defect of the relay: please report it with this line",
-               {}};
-}
 
 }  // namespace
 
@@ -40,8 +32,9 @@ void Pipeline::run_reader(std::stop_token stop) {
       read_loop(stop);
       again = false;
     } catch (const std::exception& exception) {
-      again =
-          in_trouble(Side::reader, kSourceTrouble, unexpected("reading", exception), pause, stop);
+      read_failed_ = true;
+      again = in_trouble(Side::reader, kSourceTrouble, shortage::error_of(exception, "reading"),
+                         pause, stop);
     }
   }
   {
@@ -61,7 +54,7 @@ bool Pipeline::open_source(std::stop_token stop) {
         const std::lock_guard lock(mutex_);
         source_open_ = true;
       }
-      clear_trouble(Side::reader, kSourceTrouble);
+      if (!read_failed_) clear_trouble(Side::reader, kSourceTrouble);
       hooks_.source_opened();
       return true;
     }
@@ -88,8 +81,9 @@ void Pipeline::read_loop(std::stop_token stop) {
       if (!in_trouble(Side::reader, kSourceTrouble, batch.error(), pause, stop)) return;
       continue;
     }
-    if (pause.attempts() > 0) {
+    if (pause.attempts() > 0 || read_failed_) {
       pause.reset();
+      read_failed_ = false;
       metrics_->source_connected.Set(1);
       clear_trouble(Side::reader, kSourceTrouble);
     }

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "core/log.h"
+#include "core/shortage.h"
 #include "pipeline/pipeline.h"
 
 namespace relay {
@@ -37,22 +38,12 @@ SharedError parked_error(std::string_view key) {
 }  // namespace
 
 void Pipeline::run_sender(std::stop_token stop) {
-  Backoff pause = backoff();
-  bool again = true;
-  while (again) {
-    try {
-      send_loop(stop);
-      again = false;
-    } catch (const std::exception& exception) {
-      const Error error{ErrorClass::transient,
-                        "internal",
-                        fmt::format("delivering: {}", exception.what()),
-                        "this is a defect of the relay: please report it with this line",
-                        {}};
-      again = in_trouble(Side::sender, kSinkTrouble, error, pause, stop);
-      // What was in flight is lost to this thread, not to the source: it reads it again.
-      if (again) enter_fenced(error);
-    }
+  try {
+    send_loop(stop);
+  } catch (const std::exception& exception) {
+    const Error error = shortage::error_of(exception, "delivering");
+    log::failure(kSinkTrouble, spec_.name, error);
+    end_by(error);
   }
   sink_->close();
   std::unique_lock lock(mutex_);

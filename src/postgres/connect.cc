@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "core/tls_remedy.h"
 #include "postgres/connection.h"
 
 namespace relay::postgres {
@@ -35,6 +36,9 @@ constexpr std::string_view kSessionSettings =
     "set plan_cache_mode to 'force_custom_plan';"
     // Compiling a statement that takes a millisecond takes a hundred.
     "set jit to off;";
+
+/// A pool that has no session to spare is not waited for.
+constexpr std::chrono::seconds kProbeTimeout{2};
 
 struct ConninfoDeleter {
   void operator()(PQconninfoOption* options) const { PQconninfoFree(options); }
@@ -102,9 +106,12 @@ Refusal explain(std::string_view message) {
 void advise(Error& error) {
   if (error.message.find("certificate") != std::string::npos) {
     error.error_class = ErrorClass::misconfigured;
-    error.remedy =
+    // libpq does not tell why OpenSSL did not accept it.
+    error.remedy = tls_remedy(
+        error.message,
         "give the authority that signed the server's certificate as sslrootcert in the PostgreSQL "
-        "URL, and the host name that the certificate is for";
+        "URL; where that is given, look whether the certificate has expired: openssl s_client "
+        "-starttls postgres -connect host:port");
   } else {
     error.remedy =
         "check host and port in the PostgreSQL URL, that PostgreSQL runs, and that this machine "
@@ -161,7 +168,35 @@ Result<std::unique_ptr<Connection>> Connection::open(const Options& options, std
   const Deadline deadline = Deadline::after(options.connect_timeout);
   if (auto done = connection->connect(options, deadline, stop); !done) return fail(done.error());
   if (auto done = connection->configure(options, deadline, stop); !done) return fail(done.error());
+  if (options.keepalive && pools_transactions(*connection, options, stop)) {
+    return fail(ErrorClass::misconfigured, "transaction_pooling",
+                fmt::format("{}: a pooler gives each transaction another session, and the relay "
+                            "keeps settings, statements and leases in its sessions",
+                            connection->endpoint_),
+                "connect to PostgreSQL directly, or to a pool in session mode (pool_mode = session "
+                "of PgBouncer)");
+  }
   return connection;
+}
+
+/// A pooler shows a process id of its own. One that pools transactions gives the session that was
+/// just used to the next client, or another one to this client while that is in a transaction. (A
+/// pool that is asked when others take from it may not show that: later errors of the session tell
+/// the same.)
+bool Connection::pools_transactions(Connection& session, const Options& options,
+                                    std::stop_token stop) {
+  constexpr std::string_view kProcess = "select pg_backend_pid()";
+  const Deadline deadline = Deadline::after(kProbeTimeout);
+  const auto process = session.query(kProcess, {}, deadline, stop);
+  if (!process || process->integer(0, 0) == PQbackendPID(session.handle_.get())) return false;
+  Options other = options;
+  other.keepalive = false;
+  const auto probe = open(other, stop);
+  if (!probe || !(*probe)->script("begin", deadline, stop)) return false;
+  const auto its = (*probe)->query(kProcess, {}, deadline, stop);
+  const auto again = session.query(kProcess, {}, deadline, stop);
+  return (its && its->integer(0, 0) == process->integer(0, 0)) ||
+         (again && again->integer(0, 0) != process->integer(0, 0)) || !again;
 }
 
 Result<void> Connection::connect(const Options& options, Deadline deadline, std::stop_token stop) {

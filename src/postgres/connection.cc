@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <charconv>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -30,7 +31,8 @@ struct CancelDeleter {
 
 /// Asks the server to end what it does. False: it did not answer in time. PQcancel opens a
 /// connection of its own and blocks without a limit, so it has a thread that may be left behind.
-bool cancel(PGconn* handle, Deadline deadline) {
+/// Where no thread can be started, closing the session has to do.
+bool cancel(PGconn* handle, Deadline deadline) try {
   struct Attempt {
     std::mutex mutex;
     std::condition_variable ended;
@@ -52,6 +54,8 @@ bool cancel(PGconn* handle, Deadline deadline) {
   const auto until = deadline.earlier(Deadline::after(kCancelTimeout));
   attempt->ended.wait_until(lock, until.at(), [&] { return attempt->done; });
   return attempt->sent;
+} catch (const std::exception&) {
+  return false;
 }
 
 std::int64_t to_integer(std::string_view text) {
@@ -209,7 +213,16 @@ Error Connection::failed(const PGresult* result) {
   diagnosis_ = diagnosis_of(result);
   // What makes it read-only lasts, for this session. (Code that raises this has met none.)
   if (diagnosis_.state == "25006" && !diagnosis_.raised()) broken_ = true;
-  return error_of(result, endpoint_);
+  Error error = error_of(result, endpoint_);
+  return is_refused_on_standby() ? on_standby(std::move(error), endpoint_) : error;
+}
+
+/// Servers before 14 do not tell (libpq-status.html), and their words are as good.
+bool Connection::is_refused_on_standby() const {
+  const char* standby = PQparameterStatus(handle_.get(), "in_hot_standby");
+  if (standby == nullptr || std::string_view(standby) != "on" || diagnosis_.raised()) return false;
+  return diagnosis_.state == "25006" || diagnosis_.state.starts_with("0A") ||
+         diagnosis_.state == "55000";
 }
 
 void Connection::on_notice(void* connection, const PGresult* notice) {
@@ -291,7 +304,9 @@ Result<std::string> Connection::prepare(std::string_view sql, Deadline deadline,
     }
   }
   if (auto room = forget_oldest(deadline, stop); !room) return fail(room.error());
-  Prepared statement{std::string(sql), fmt::format("relay_{}", uses_), uses_};
+  // Behind a pooler the session may have statements of another client: theirs are never run.
+  const auto client = static_cast<unsigned>(PQbackendPID(handle_.get()));
+  Prepared statement{std::string(sql), fmt::format("relay_{:x}_{}", client, uses_), uses_};
   if (PQsendPrepare(handle_.get(), statement.name.c_str(), statement.sql.c_str(), 0, nullptr) ==
       0) {
     return fail(connection_error("sending to"));
@@ -389,7 +404,12 @@ Result<PgResult> Connection::next_row(milliseconds patience, std::stop_token sto
   std::optional<Error> error;
   if (*result && is_error(result->get())) error = failed(result->get());
   auto end = finish(Deadline::after(patience), stop);
-  if (!end) return fail(error && ok() ? *error : end.error());
+  if (!end) {
+    // What was said first is the reason of what was said last.
+    Error lost = end.error();
+    if (error) lost.message = error->message;
+    return fail(error && ok() ? std::move(*error) : std::move(lost));
+  }
   if (error) {
     // Prepared anew when the caller tries again.
     if (is_stale(diagnosis_)) {

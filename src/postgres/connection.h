@@ -174,6 +174,8 @@ class Connection {
   Result<PgResult> take_result(Deadline, std::stop_token);
   Result<Rows> finish(Deadline, std::stop_token);
   Error failed(const PGresult* result);
+  bool is_refused_on_standby() const;
+  static bool pools_transactions(Connection& session, const Options& options, std::stop_token stop);
   static void on_notice(void* connection, const PGresult* notice);
   Result<std::string> prepare(std::string_view sql, Deadline, std::stop_token);
   Result<void> forget_oldest(Deadline, std::stop_token);
@@ -194,5 +196,8 @@ Diagnosis diagnosis_of(const PGresult* result);
 /// hint as remedy. The details that PostgreSQL itself gives of a refused value or row quote it, and
 /// are left out.
 Error error_of(const PGresult* result, std::string_view endpoint);
+
+/// The error of a statement that a standby refused.
+Error on_standby(Error error, std::string_view endpoint);
 
 }  // namespace relay::postgres

@@ -17,18 +17,35 @@ struct Rule {
   std::string_view remedy;
 };
 
+constexpr std::string_view kReadOnly =
+    "this server is read-only: a standby, or a former primary. Name all servers in the PostgreSQL "
+    "URL and add target_session_attrs=read-write to it, or correct its host";
+constexpr std::string_view kPooler =
+    "a pooler that gives each transaction another session cannot be used: connect to PostgreSQL "
+    "directly, or to a pool in session mode (pool_mode = session of PgBouncer)";
+constexpr std::string_view kDatabaseSide =
+    "the database side is missing, or of another version: run `pgtrickle-relay init` against this "
+    "database";
+
 // https://www.postgresql.org/docs/current/errcodes-appendix.html
 constexpr Rule kRules[] = {
     {"28", ErrorClass::misconfigured,
      "check user and password in the PostgreSQL URL, and pg_hba.conf"},
     {"3D", ErrorClass::misconfigured, "check the database name in the PostgreSQL URL"},
     {"42501", ErrorClass::misconfigured,
-     "grant the role pgtrickle_relay to the user of the PostgreSQL URL"},
-    {"25006", ErrorClass::transient,
-     "this server is read-only: a standby, or a former primary. Name all servers in the PostgreSQL "
-     "URL and add target_session_attrs=read-write to it, or correct its host"},
+     "grant the role pgtrickle_relay to the user of the PostgreSQL URL; where it has that role, "
+     "rights of pgtrickle_relay were revoked: `pgtrickle-relay check` names those of outboxes, and "
+     "`pgtrickle-relay init` grants the others again"},
+    {"25006", ErrorClass::transient, kReadOnly},
+    {"26", ErrorClass::transient, kPooler},
+    {"42P05", ErrorClass::misconfigured, kPooler},
     {"3F", ErrorClass::misconfigured, ""},
     {"53100", ErrorClass::transient, "make room on the server's disk"},
+    {"53200", ErrorClass::transient, "give the server more memory, or its sessions less work_mem"},
+    {"53300", ErrorClass::transient,
+     "the server, the database or the role has no session left: raise max_connections or the "
+     "CONNECTION LIMIT, end sessions that are not needed (pg_stat_activity), or lower pool_size; a "
+     "relay takes pool_size + 2"},
     {"42", ErrorClass::misconfigured, ""},
     {"0A", ErrorClass::misconfigured, ""},
     {"0L", ErrorClass::misconfigured, ""},
@@ -45,6 +62,14 @@ constexpr Rule kRules[] = {
 std::string field(const PGresult* result, int code) {
   const char* text = PQresultErrorField(result, code);
   return text == nullptr ? std::string() : std::string(text);
+}
+
+/// What the server says of a statement of ours that names what `init` makes.
+bool is_about_database_side(const Diagnosis& diagnosis) {
+  if (diagnosis.raised() || diagnosis.in_code) return false;
+  const std::string_view state = diagnosis.state;
+  return (state == "3F000" || state == "42P01" || state == "42883" || state == "42703") &&
+         diagnosis.message.find("pgtrickle") != std::string::npos;
 }
 
 /// Data, constraint and check option errors, by the server: "Failing row contains (...)", "Key
@@ -83,12 +108,28 @@ Diagnosis diagnosis_of(const PGresult* result) {
 
 Error error_of(const PGresult* result, std::string_view endpoint) {
   const Diagnosis diagnosis = diagnosis_of(result);
-  std::string message = fmt::format("{}: {}", endpoint, diagnosis.message);
+  // What libpq says itself, such as that it got no memory for a row, has no fields.
+  std::string_view said = diagnosis.message;
+  if (said.empty()) said = PQresultErrorMessage(result);
+  std::string message = fmt::format("{}: {}", endpoint, said.substr(0, said.find('\n')));
   const auto detail = field(result, PG_DIAG_MESSAGE_DETAIL);
   if (!detail.empty() && !quotes_a_row(diagnosis)) message += fmt::format(" ({})", detail);
   Error error = error_of_state(diagnosis.state, std::move(message));
-  if (auto hint = field(result, PG_DIAG_MESSAGE_HINT); !hint.empty())
+  if (is_about_database_side(diagnosis)) {
+    error.remedy = kDatabaseSide;
+  } else if (auto hint = field(result, PG_DIAG_MESSAGE_HINT); !hint.empty()) {
     error.remedy = std::move(hint);
+  }
+  return error;
+}
+
+Error on_standby(Error error, std::string_view endpoint) {
+  error.error_class = ErrorClass::transient;
+  std::string_view said = error.message;
+  if (said.starts_with(endpoint)) said.remove_prefix(std::min(said.size(), endpoint.size() + 2));
+  error.message =
+      fmt::format("{}: this server is a standby: nothing can be written here ({})", endpoint, said);
+  error.remedy = kReadOnly;
   return error;
 }
 

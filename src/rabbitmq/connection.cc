@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "config/tls.h"
+#include "core/endpoint_errors.h"
 #include "rabbitmq/errors.h"
 #include "rabbitmq/frames.h"
 #include "rabbitmq/tls.h"
@@ -356,7 +357,7 @@ Connection::Wait Connection::wait(bool to_write, Deadline deadline, int stop_fd)
 
 Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, std::size_t& next,
                                              std::stop_token stop) {
-  std::optional<Error> first;
+  EndpointErrors errors;
   for (std::size_t tried = 0; tried < options.endpoints.size(); ++tried) {
     if (stop.stop_requested()) {
       return fail(ErrorClass::cancelled, "stopped", "stopped while connecting to RabbitMQ");
@@ -370,11 +371,9 @@ Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, s
       return connection;
     }
     ++next;
-    if (!first || connection.error().error_class == ErrorClass::transient) {
-      first = connection.error();
-    }
+    errors.add(connection.error());
   }
-  return fail(*first);
+  return fail(errors.error());
 }
 
 }  // namespace relay::rabbitmq

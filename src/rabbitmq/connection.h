@@ -107,9 +107,8 @@ class Connection {
   std::unique_ptr<SocketCutter> cutter_;
 };
 
-/// Connects to one of the brokers, from the `next` one on, which then is the one that serves. The
-/// error of a broker that is away hides no mistake, and a mistake no broker that is away. A stop is
-/// seen between two of them.
+/// Connects to one of the brokers, from the `next` one on, which then is the one that serves. A
+/// stop is seen between two of them. Errors: as EndpointErrors tells them.
 Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, std::size_t& next,
                                              std::stop_token stop);
 

@@ -9,6 +9,8 @@
 #include <string>
 #include <utility>
 
+#include "core/tls_remedy.h"
+
 namespace relay::rabbitmq {
 
 namespace {
@@ -75,20 +77,22 @@ Error library_error(int status, std::string_view doing, std::string_view address
     return not_trusted(tls_words(status), address);
   }
   if (is_tls(status)) {
+    const std::string said = tls_words(status);
     return make(ErrorClass::transient, "tls",
-                fmt::format("{}: TLS with {} failed: {}", doing, address, tls_words(status)),
-                "if this stays, the broker may ask for a client certificate (tls_cert, tls_key), "
-                "or not speak TLS (amqp://)");
+                fmt::format("{}: TLS with {} failed: {}", doing, address, said),
+                tls_remedy(said,
+                           "if this stays, the broker may ask for a client certificate (tls_cert, "
+                           "tls_key), or not speak TLS (amqp://)"));
   }
   return make(ErrorClass::transient, "connection",
               fmt::format("{}: RabbitMQ at {}: {}", doing, address, amqp_error_string2(status)),
-              "check that the broker runs and that this machine reaches it");
+              "check host and port in url, that the broker runs, and that this machine reaches it");
 }
 
 Error not_trusted(std::string_view why, std::string_view address) {
   return make(ErrorClass::misconfigured, "tls_verification",
               fmt::format("the certificate of {} is not trusted: {}", address, why),
-              "set tls_ca to the authority that signed it, and use the name that it is for");
+              tls_remedy(why, "set tls_ca to the authority that signed it"));
 }
 
 Error unroutable(std::string_view exchange, std::string_view routing_key) {

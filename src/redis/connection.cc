@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "config/tls.h"
+#include "core/endpoint_errors.h"
 #include "redis/errors.h"
 
 namespace relay::redis {
@@ -188,7 +189,7 @@ bool Connection::stale() {
 
 Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, std::size_t& next,
                                              bool master, int stop_fd) {
-  std::optional<Error> first;
+  EndpointErrors errors;
   for (std::size_t tried = 0; tried < options.endpoints.size(); ++tried) {
     const Endpoint& endpoint = options.endpoints[next % options.endpoints.size()];
     auto connection = Connection::open(options, endpoint, stop_fd);
@@ -207,9 +208,9 @@ Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, s
                                     {}}
                             : connection.error();
     if (error.error_class == ErrorClass::cancelled) return fail(error);
-    if (!first || error.error_class == ErrorClass::transient) first = error;
+    errors.add(error);
   }
-  return fail(*first);
+  return fail(errors.error());
 }
 
 }  // namespace relay::redis

@@ -74,8 +74,7 @@ class Connection {
 };
 
 /// Connects to one of the servers, from the `next` one on, which then is the one that serves. With
-/// `master`, a server that is a replica does not count. The error of a server that is away hides no
-/// mistake, and a mistake no server that is away.
+/// `master`, a server that is a replica does not count. Errors: as EndpointErrors tells them.
 Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, std::size_t& next,
                                              bool master, int stop_fd);
 

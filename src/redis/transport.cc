@@ -17,6 +17,8 @@
 #include <system_error>
 #include <utility>
 
+#include "core/tls_remedy.h"
+
 namespace relay::redis {
 
 namespace {
@@ -37,7 +39,7 @@ Error cannot_connect(std::string_view address, std::string_view why) {
   return {ErrorClass::transient,
           std::string(kUnreachable),
           fmt::format("cannot connect to Redis at {}: {}", address, why),
-          "check that the server runs and that this machine reaches it",
+          "check host and port in url, that the server runs, and that this machine reaches it",
           {}};
 }
 
@@ -196,18 +198,20 @@ Error handshake_error(SSL* ssl, std::string_view address) {
   const long verified = SSL_get_verify_result(ssl);
   if (verified != X509_V_OK && SSL_get_verify_mode(ssl) != SSL_VERIFY_NONE) {
     ERR_clear_error();
+    const char* said = X509_verify_cert_error_string(verified);
     return {ErrorClass::misconfigured,
             "tls_verification",
-            fmt::format("the certificate of {} is not trusted: {}", address,
-                        X509_verify_cert_error_string(verified)),
-            "set tls_ca to the authority that signed it, and use the name that it is for",
+            fmt::format("the certificate of {} is not trusted: {}", address, said),
+            tls_remedy(said, "set tls_ca to the authority that signed it"),
             {}};
   }
+  const std::string said = tls_words();
   return {ErrorClass::transient,
           "tls_handshake",
-          fmt::format("TLS with {} failed: {}", address, tls_words()),
-          "if this stays, the server may ask for a client certificate (tls_cert, tls_key), or not "
-          "speak TLS (redis://)",
+          fmt::format("TLS with {} failed: {}", address, said),
+          tls_remedy(said,
+                     "if this stays, the server may ask for a client certificate (tls_cert, "
+                     "tls_key), or not speak TLS (redis://)"),
           {}};
 }
 

@@ -14,7 +14,7 @@ class RedisServer(Server):
 
     `durable` writes each command to the disk before it is answered. `password` is the default
     user's. `tls` is a dict with `cert`, `key` and `ca`; clients then need no certificate unless
-    `tls["clients"]`. `settings` are further lines of the configuration.
+    `tls["clients"]`, and the client here takes any of the server's where `tls["unverified"]`. `settings` are further lines of the configuration.
     """
 
     def __init__(self, durable=True, password=None, tls=None, settings=()):
@@ -62,6 +62,8 @@ class RedisServer(Server):
         options.setdefault("password", self.password)
         if self.tls:
             options |= {"ssl": True, "ssl_ca_certs": self.tls["ca"]}
+            if self.tls.get("unverified"):
+                options |= {"ssl_cert_reqs": "none"}
             if self.tls.get("clients"):
                 options |= {"ssl_certfile": self.tls["cert"], "ssl_keyfile": self.tls["key"]}
         return redis.Redis("127.0.0.1", self.port, socket_timeout=30, **options)

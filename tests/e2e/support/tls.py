@@ -17,15 +17,16 @@ class Authority:
                       "-nodes", "-keyout", self._key, "-out", self.ca, "-days", "2",
                       "-subj", f"/CN={name}")
 
-    def certificate(self, name, subject_names="DNS:localhost,IP:127.0.0.1"):
-        """(certificate path, key path), valid for these names."""
+    def certificate(self, name, subject_names="DNS:localhost,IP:127.0.0.1", days=2):
+        """(certificate path, key path), valid for these names. It has expired where `days` is
+        negative."""
         base = os.path.join(self.directory, name)
         self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                       "-keyout", f"{base}.key", "-out", f"{base}.csr", "-subj", f"/CN={name}")
         with open(f"{base}.ext", "w") as extensions:
             extensions.write(f"subjectAltName={subject_names}\n")
         self._openssl("x509", "-req", "-in", f"{base}.csr", "-CA", self.ca, "-CAkey", self._key,
-                      "-CAcreateserial", "-out", f"{base}.pem", "-days", "2",
+                      "-CAcreateserial", "-out", f"{base}.pem", "-days", str(days),
                       "-extfile", f"{base}.ext")
         os.chmod(f"{base}.key", 0o644)
         return f"{base}.pem", f"{base}.key"
