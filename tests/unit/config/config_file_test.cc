@@ -193,14 +193,16 @@ TEST(ConfigFile, AFileThatCannotBeParsedIsRefusedWithLineAndColumn) {
 }
 
 TEST(ConfigFile, AWrongGlobalSectionIsRefusedWithEveryProblem) {
-  EXPECT_EQ(refused("[global]\nlog_fromat = \"json\"\nha_mode = \"both\"\npool_size = 0\n"),
-            "unknown_option | [global]: relay.toml:2:14: there is no option \"log_fromat\"; [global]: "
-            "relay.toml:3:11: "
-            "ha_mode is \"both\"; it must be one of shared, leader; [global]: relay.toml:4:13: pool_size is "
-            "0; it must be a whole number from 1 to 1000 | Did you mean \"log_format\"? Known "
-            "here: postgres_url, metrics_addr, log_format, log_level, relay_group_id, admin_token, "
-            "drain_timeout, discovery_interval, lease_timeout, ha_mode, pool_size, "
-            "allow_secret, allow_file.");
+  EXPECT_EQ(
+      refused("[global]\nlog_fromat = \"json\"\nha_mode = \"both\"\npool_size = 0\n"),
+      "unknown_option | [global]: relay.toml:2:14: there is no option \"log_fromat\"; [global]: "
+      "relay.toml:3:11: "
+      "ha_mode is \"both\"; it must be one of shared, leader; [global]: relay.toml:4:13: pool_size "
+      "is "
+      "0; it must be a whole number from 1 to 1000 | Did you mean \"log_format\"? Known "
+      "here: postgres_url, metrics_addr, log_format, log_level, relay_group_id, admin_token, "
+      "drain_timeout, discovery_interval, lease_timeout, ha_mode, pool_size, "
+      "allow_secret, allow_file.");
   EXPECT_EQ(refused("global = 5\n").rfind("wrong_type | relay.toml:1:10: global", 0), 0u);
   unsetenv("RELAY_TEST_UNSET");
   EXPECT_EQ(refused("[global]\npostgres_url = \"${env:RELAY_TEST_UNSET}\"\n")
@@ -210,7 +212,8 @@ TEST(ConfigFile, AWrongGlobalSectionIsRefusedWithEveryProblem) {
 
 TEST(ConfigFile, UnknownSectionsAreRefused) {
   EXPECT_EQ(refused("[[pipelines]]\nname = \"p\"\n"),
-            "unknown_option | relay.toml:1:1: there is no \"pipelines\" in this file | Did you mean \"pipeline\"? Known are "
+            "unknown_option | relay.toml:1:1: there is no \"pipelines\" in this file | Did you "
+            "mean \"pipeline\"? Known are "
             "[global] and [[pipeline]].");
   EXPECT_EQ(refused("[pipeline]\nname = \"p\"\n"),
             "wrong_type | relay.toml:1:1: pipeline must be a list of tables | Begin each pipeline "
