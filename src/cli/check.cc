@@ -1,4 +1,5 @@
 #include <fmt/core.h>
+#include <signal.h>
 
 #include "cli/check_pipelines.h"
 #include "cli/commands.h"
@@ -150,6 +151,7 @@ Result<std::unique_ptr<Connection>> connect_if_named(const Context& context) {
 }  // namespace
 
 int check(const Context& context) {
+  ::signal(SIGPIPE, SIG_IGN);  // what it would tell is an error of the write
   Findings findings;
   for (const Error& problem : context.problems) findings.bad("", problem);
   for (const Error& warning : context.warnings) findings.warn("", warning);

@@ -3,9 +3,13 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <deque>
+#include <exception>
 #include <optional>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "coordinator/assembly.h"
@@ -20,6 +24,7 @@ using coordinator::RecordedTable;
 using postgres::Connection;
 
 constexpr std::chrono::seconds kTimeout{15};
+constexpr std::size_t kAtOnce = 8;
 
 std::vector<PipelineConfig> configured(Connection& connection, const Context& context,
                                        Findings& findings) {
@@ -143,6 +148,42 @@ class Claims {
   std::vector<Holder> holders_;
 };
 
+/// A pipeline that is looked at.
+struct Looked {
+  PipelineConfig config;
+  Findings findings;
+  std::optional<coordinator::InspectedEnds> ends;  ///< where its options are good
+};
+
+void note(Looked& looked, std::string_view type, const Inspection& found) {
+  const std::string& name = looked.config.name;
+  for (const Error& problem : found.problems) {
+    if (looked.config.enabled) {
+      looked.findings.bad(name, problem);
+    } else {
+      looked.findings.warn(name, problem);
+    }
+  }
+  for (const Error& warning : found.warnings) looked.findings.warn(name, warning);
+  if (!found.problems.empty()) return;
+  const bool here = type == "file" || type == "stdout" || type == "stdin";
+  looked.findings.good(name, fmt::format("{} {}", type, here ? "can be used" : "answers"));
+  for (const std::string& text : found.notes) looked.findings.good(name, text);
+}
+
+void look_outside(Looked& looked) {
+  if (!looked.ends) return;
+  try {
+    if (looked.ends->source) {
+      note(looked, looked.config.source_type, looked.ends->source->inspect({}));
+    }
+    note(looked, looked.config.sink_type, looked.ends->sink->inspect(looked.ends->subject, {}));
+  } catch (const std::exception& exception) {
+    looked.findings.bad(looked.config.name,
+                        {ErrorClass::transient, "exception", exception.what(), {}, {}});
+  }
+}
+
 /// One run over all pipelines.
 class PipelineCheck {
  public:
@@ -155,11 +196,23 @@ class PipelineCheck {
 
   void run() {
     std::set<std::string> names;
-    for (const auto& config : configured(connection_, context_, findings_)) {
-      if (!names.insert(config.name).second) findings_.bad(config.name, name_taken(config));
-      check(config);
+    std::deque<Looked> all;
+    for (PipelineConfig& config : configured(connection_, context_, findings_)) {
+      Looked& looked = all.emplace_back(Looked{std::move(config), {}, {}});
+      const bool is_new = names.insert(looked.config.name).second;
+      if (!is_new) looked.findings.bad(looked.config.name, name_taken(looked.config));
+      look_inside(looked);
     }
-    claims_.compare(findings_);
+    look_outside_of(all);
+    Claims claims;
+    for (const Looked& looked : all) {
+      findings_.append(looked.findings);
+      if (!looked.ends || !looked.config.enabled) continue;
+      const auto& source = looked.ends->source;
+      claims.add(looked.config, source ? source->claims() : std::vector<Claim>(),
+                 looked.ends->sink->claims());
+    }
+    claims.compare(findings_);
   }
 
  private:
@@ -176,46 +229,40 @@ class PipelineCheck {
                          "rename one of the two, or delete it");
   }
 
-  void check(const PipelineConfig& config) {
+  /// Options and outbox.
+  void look_inside(Looked& looked) {
+    const PipelineConfig& config = looked.config;
     const auto problems = coordinator::problems_of(config, context_.registry);
-    for (const Error& problem : problems) findings_.bad(config.name, problem);
+    for (const Error& problem : problems) looked.findings.bad(config.name, problem);
     for (const Error& warning : coordinator::warnings_of(config, context_.registry)) {
-      findings_.warn(config.name, warning);
+      looked.findings.warn(config.name, warning);
     }
     if (!problems.empty()) return;
     if (!config.enabled) {
-      findings_.good(config.name, "it is disabled: what is missing for it is a warning");
+      looked.findings.good(config.name, "it is disabled: what is missing for it is a warning");
     }
     const std::string outbox = coordinator::outbox_of(config);
     std::optional<RecordedTable> table;
     if (!outbox.empty()) {
-      table = check_outbox(connection_, workshop_.group, config.name, outbox, findings_);
+      table = check_outbox(connection_, workshop_.group, config.name, outbox, looked.findings);
     }
-    const auto ends = coordinator::assemble_ends(config, workshop_, table);
-    if (!ends) {
-      findings_.bad(config.name, ends.error());
-      return;
+    auto ends = coordinator::assemble_ends(config, workshop_, table);
+    if (ends) {
+      looked.ends = std::move(*ends);
+    } else {
+      looked.findings.bad(config.name, ends.error());
     }
-    if (ends->source) note(config, config.source_type, ends->source->inspect({}));
-    note(config, config.sink_type, ends->sink->inspect(ends->subject, {}));
-    if (!config.enabled) return;
-    claims_.add(config, ends->source ? ends->source->claims() : std::vector<Claim>(),
-                ends->sink->claims());
   }
 
-  void note(const PipelineConfig& config, std::string_view type, const Inspection& found) {
-    for (const Error& problem : found.problems) {
-      if (config.enabled) {
-        findings_.bad(config.name, problem);
-      } else {
-        findings_.warn(config.name, problem);
-      }
+  /// Several at a time: what is away is waited for.
+  static void look_outside_of(std::deque<Looked>& all) {
+    std::atomic<std::size_t> next = 0;
+    std::vector<std::jthread> threads;
+    while (threads.size() < std::min(kAtOnce, all.size())) {
+      threads.emplace_back([&] {
+        for (std::size_t i = next++; i < all.size(); i = next++) look_outside(all[i]);
+      });
     }
-    for (const Error& warning : found.warnings) findings_.warn(config.name, warning);
-    if (!found.problems.empty()) return;
-    const bool here = type == "file" || type == "stdout" || type == "stdin";
-    findings_.good(config.name, fmt::format("{} {}", type, here ? "can be used" : "answers"));
-    for (const std::string& text : found.notes) findings_.good(config.name, text);
   }
 
   const Context& context_;
@@ -224,7 +271,6 @@ class PipelineCheck {
   Metrics metrics_;
   postgres::Pool pool_;
   coordinator::Workshop workshop_;
-  Claims claims_;
 };
 
 }  // namespace

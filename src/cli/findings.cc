@@ -40,6 +40,15 @@ void Findings::warn(std::string_view pipeline, const Error& warning) {
   add(pipeline, warning.message, warning.remedy, "WARNING");
 }
 
+void Findings::append(const Findings& more) {
+  problems_ += more.problems_;
+  warnings_ += more.warnings_;
+  configuration_ = configuration_ || more.configuration_;
+  text_ += more.text_;
+  if (!json_.empty() && !more.json_.empty()) json_ += ',';
+  json_ += more.json_;
+}
+
 int Findings::exit_code() const {
   if (problems_ == 0) return kOk;
   return configuration_ ? kInvalidConfiguration : kFailed;

@@ -15,6 +15,9 @@ class Findings {
   /// It works, and should be changed.
   void warn(std::string_view pipeline, const Error& warning);
 
+  /// Behind these ones.
+  void append(const Findings& more);
+
   /// kInvalidConfiguration where waiting does not mend what is wrong.
   int exit_code() const;
   void print(bool as_json) const;

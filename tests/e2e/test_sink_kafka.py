@@ -485,14 +485,15 @@ def look(db, server, there):
     return told
 
 
-def test_check_names_topics_that_are_absent_and_makes_none(db, shared_kafka, topic, orders):
-    told = look(db, shared_kafka, topic)
-    checks.the_problem(told, "named", "topic 'absent'", "--create --topic absent")
-    checks.the_problem(told, "by_table", "topic 'orders'", "--create --topic orders")
-
-
-@pytest.mark.skipif(not LONG, reason="LONG=1 starts a broker that makes topics")
-def test_check_makes_no_topic_where_the_cluster_would(db, orders):
+@pytest.mark.parametrize("cluster_makes_topics", [False, True] if LONG else [False])
+def test_check_names_topics_that_are_absent_and_makes_none(db, request, cluster_makes_topics,
+                                                           orders):
+    if not cluster_makes_topics:
+        server = request.getfixturevalue("shared_kafka")
+        told = look(db, server, fresh_topic(server))
+        checks.the_problem(told, "named", "topic 'absent'", "--create --topic absent")
+        checks.the_problem(told, "by_table", "topic 'orders'", "--create --topic orders")
+        return
     server = KafkaServer(properties={"auto.create.topics.enable": "true"}).start()
     try:
         told = look(db, server, server.create_topic("there"))
