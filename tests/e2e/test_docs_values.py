@@ -106,3 +106,33 @@ def test_modes_captures_and_retention_are_those_that_are_documented(db):
             db.execute(f"select pgtrickle.enable_outbox('t', {refused})")
         assert error.value.sqlstate in ("22023", "42703")
     db.execute("select pgtrickle.enable_outbox('t', retention_hours => 1, key_columns => '{other}')")
+
+
+def statements(text):
+    """The SQL that a page shows: blocks of sql, and calls in the middle of a sentence."""
+    for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL):
+        block = re.sub(r"--.*", "", block)
+        quoted = []
+        block = re.sub(r"\$\$.*?\$\$|'[^']*'", lambda m: quoted.append(m[0]) or f"\0{len(quoted) - 1}\0", block,
+                       flags=re.DOTALL)
+        for statement in block.split(";"):
+            yield re.sub("\0(\\d+)\0", lambda m: quoted[int(m[1])], statement).strip()
+    yield from re.findall(r"`((?:SELECT|select) (?:\* FROM )?pgtrickle\.[^`]*?);?`", text)
+
+
+def test_calls_that_are_shown_are_calls_of_what_is_there(db):
+    """Prepared, not executed: tables of the examples need not be there, functions and arguments must."""
+    seen = 0
+    for page in PAGES:
+        for statement in statements(prose(page)):
+            if not re.match(r"(?i)select\b.*\bpgtrickle\.\w+\(", statement, re.DOTALL) or "..." in statement:
+                continue
+            seen += 1
+            try:
+                db.execute("prepare shown as " + statement)
+                db.execute("deallocate shown")
+            except psycopg.errors.UndefinedTable:
+                pass
+            except psycopg.Error as error:
+                pytest.fail(f"{page.name}: {statement}\n{error}")
+    assert seen > 30

@@ -413,3 +413,33 @@ def test_the_relay_delivers_updates_of_counts_without_key_columns(db, relay, tmp
         ("insert", "us", 1, None), ("update", "eu", 2, 1)]
     assert [(m["op"], m["key"], m["new"]["n"], m["old"]["n"]) for m in lines.messages()
             if not m["key"]["region"]] == [("update", {"region": None}, 3, 2)]
+
+
+def test_a_key_is_derived_and_given_up_with_the_rights_of_the_creator(db):
+    """Planning calls an immutable function: it runs as the creator, whoever refreshes."""
+    db.login("alice", "pgtrickle_admin")
+    db.execute("grant create on schema public to alice")
+    with db.connect(user="alice") as alice:
+        alice.execute("create table mine (id int primary key, word text);"
+                      "insert into mine values (1, 'a')")
+        alice.execute("""create function who(int) returns int immutable language plpgsql as $$
+                         begin
+                           if current_user <> 'alice' then raise exception 'as %', current_user; end if;
+                           return $1;
+                         end $$""")
+        alice.execute("select pgtrickle.create_stream_table('s', "
+                      "'select id, word from mine where id > who(0)', 'manual')")
+        alice.execute("select pgtrickle.enable_outbox('s')")
+        assert keys_of(db) == {"s": ["id"]}
+        alice.execute("update mine set word = 'b'")
+        assert refresh(db, "s")["updated"] == 1
+        alice.execute("alter table mine drop constraint mine_pkey; insert into mine values (1, 'c')")
+    with db.connect(user="relay_daemon") as daemon:
+        done, = daemon.execute("select pgtrickle.refresh_stream_table('s')").fetchone()
+        assert done["action"] == "FULL"
+        # No other administrator sets the key of a stream table.
+        db.login("bob", "pgtrickle_admin")
+        with db.connect(user="bob") as bob, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            bob.execute("select pgtrickle._stream_set_key((select pgt_id from pgtrickle.pgt_stream_tables), "
+                        "'{word}')")
+    assert keys_of(db) == {"s": None}
