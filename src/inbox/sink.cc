@@ -105,7 +105,7 @@ Result<void> InboxSink::deliver_all(std::span<const Message> messages,
   const auto done = write_all(delivery);
   if (!done && done.error().code == "timeout") timed_out(delivery);
   const auto confirmed = confirm_duplicates(delivery);
-  if (delivery.wrote) keep_sample(delivery);
+  if (delivery.wrote || !sample_) keep_sample(delivery);
   return done ? confirmed : done;
 }
 
@@ -158,7 +158,9 @@ void InboxSink::keep_sample(const Delivery& delivery) {
   const auto now = SteadyClock::now();
   if (sample_ && now - sampled_at_ < kSampleEvery) return;
   for (std::size_t i = delivery.messages.size(); i-- > 0;) {
-    if (delivery.outcomes[i].kind != Outcome::Kind::delivered) continue;
+    // What another delivery has stored is there as well.
+    const auto kind = delivery.outcomes[i].kind;
+    if (kind != Outcome::Kind::delivered && kind != Outcome::Kind::duplicate) continue;
     if (delivery.messages[i].body.size() > kSampleBytes) continue;
     sample_ = DeadLetter::from(delivery.messages[i], {});
     sampled_at_ = now;
@@ -409,9 +411,13 @@ Result<Suspect::Others> InboxSink::look_at_others(Delivery& delivery, std::size_
     others.push_back(sample_->to_message(headers));
     others.back().id = delivery.messages[index].id;
   }
+  // Other messages may have the ids of all of these, and the refused one's as well. It has no row
+  // under the longer id.
+  const Message& message = delivery.messages[index];
+  const std::string free_id =
+      target_->ids_can_grow ? id_in_conflict(message) : std::string(message.id);
   for (const Message& other : others) {
-    const auto blame =
-        delivery.session.try_to_insert(other, delivery.messages[index].id, 2 * kCompared);
+    const auto blame = delivery.session.try_to_insert(other, free_id, 2 * kCompared);
     if (!blame) return fail(blame.error());
     if (!*blame) return Suspect::Others::written;
     if (**blame != Blame::row) found = Suspect::Others::refused;

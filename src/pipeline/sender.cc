@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <optional>
 
 #include "core/log.h"
 #include "core/shortage.h"
@@ -137,24 +136,24 @@ void Pipeline::send_loop(std::stop_token stop) {
 }
 
 void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
-  std::optional<Settlement> settlement;
+  Settlement settlement(batch.messages, batch.records.records.size(),
+                        spec_.on_reject == OnReject::stop);
   Backoff pause = backoff();
   bool going = true;
   do {
-    if (!settlement || (settlement->untouched() && take_more(batch))) {
-      settlement.emplace(batch.messages, batch.records.records.size(),
-                         spec_.on_reject == OnReject::stop);
-    }
-    park(batch, *settlement);
-    going = settlement->done() ||
-            (may_go_on(stop) && open_sink(stop) && deliver_round(batch, *settlement, pause, stop));
-    going = acknowledge(batch, *settlement, stop) && going;
+    park(batch, settlement);
+    going = settlement.done() ||
+            (may_go_on(stop) && open_sink(stop) && deliver_round(batch, settlement, pause, stop));
+    going = acknowledge(batch, settlement, stop) && going;
     // A batch may take long. (Keys that are parked change between batches only.)
-    if (going && !settlement->done() && spec_.on_reject != OnReject::park_key &&
+    if (going && !settlement.done() && spec_.on_reject != OnReject::park_key &&
         take_word_of_retries()) {
       retry_dead_letters(stop);
     }
-  } while (going && !settlement->done());
+    if (going && !settlement.done() && take_more(batch)) {
+      settlement.extend(batch.messages, batch.records.records.size());
+    }
+  } while (going && !settlement.done());
   {
     const std::lock_guard lock(mutex_);
     in_flight_ -= std::min(in_flight_, batch.records.records.size());
@@ -163,12 +162,12 @@ void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
   changed_.notify_all();
 }
 
-/// Puts what was read meanwhile behind a batch of which the sink takes nothing. The sink may need
-/// other messages to tell whether it is the first ones' fault.
+/// Puts what was read meanwhile behind a batch, while the sink takes nothing of it: the sink may
+/// need other messages to tell whether it is the fault of these.
 bool Pipeline::take_more(MessageBatch& batch) {
   {
     const std::lock_guard lock(mutex_);
-    if (!queue_.append_to(batch)) return false;
+    if (sink_takes_ || !queue_.append_to(batch)) return false;
   }
   changed_.notify_all();
   return true;

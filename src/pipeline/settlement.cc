@@ -5,13 +5,18 @@
 namespace relay {
 
 Settlement::Settlement(std::span<const Message> messages, std::size_t records, bool hold_rejected)
-    : messages_(messages),
-      records_(records),
-      hold_rejected_(hold_rejected),
-      outcomes_(messages.size(), Outcome::unknown(nullptr)) {
-  pending_.reserve(messages.size());
-  for (std::size_t i = 0; i < messages.size(); ++i) {
-    if (messages[i].refused && !hold_rejected) {
+    : hold_rejected_(hold_rejected) {
+  extend(messages, records);
+}
+
+void Settlement::extend(std::span<const Message> messages, std::size_t records) {
+  messages_ = messages;
+  records_ = records;
+  const std::size_t known = outcomes_.size();
+  outcomes_.resize(messages.size(), Outcome::unknown(nullptr));
+  pending_.reserve(pending_.size() + messages.size() - known);
+  for (std::size_t i = known; i < messages.size(); ++i) {
+    if (messages[i].refused && !hold_rejected_) {
       outcomes_[i] = Outcome::rejected(messages[i].refused);
     } else {
       pending_.push_back(i);
@@ -26,7 +31,6 @@ void Settlement::record(std::span<const Outcome> outcomes) {
     if (i < outcomes.size()) outcomes_[index] = outcomes[i];
     const Outcome::Kind kind = outcomes_[index].kind;
     const bool held = hold_rejected_ && kind == Outcome::Kind::rejected;
-    if (kind != Outcome::Kind::unknown) untouched_ = false;
     if (kind == Outcome::Kind::unknown || held) pending_[kept++] = index;
   }
   pending_.resize(kept);
@@ -37,13 +41,11 @@ void Settlement::reject(std::size_t index, SharedError error) {
   if (found == pending_.end()) return;
   outcomes_[index] = Outcome::rejected(std::move(error));
   pending_.erase(found);
-  untouched_ = false;
 }
 
 Settlement::Progress Settlement::progress() {
   Progress progress;
   progress.records = pending_.empty() ? records_ : messages_[pending_.front()].record;
-  if (progress.records > 0) untouched_ = false;
   while (passed_ < messages_.size() && messages_[passed_].record < progress.records) {
     if (outcomes_[passed_].kind == Outcome::Kind::rejected) progress.rejected.push_back(passed_);
     ++passed_;

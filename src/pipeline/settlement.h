@@ -21,11 +21,12 @@ class Settlement {
   /// With `hold_rejected` (on_reject = stop) a rejected message stays pending: nothing passes it.
   Settlement(std::span<const Message> messages, std::size_t records, bool hold_rejected = false);
 
+  /// The batch has grown at its end: it is this now.
+  void extend(std::span<const Message> messages, std::size_t records);
+
   /// Messages that are not settled, as indexes in rising order: what to send (again).
   const std::vector<std::size_t>& pending() const { return pending_; }
   bool done() const { return pending_.empty(); }
-  /// Nothing is settled, and nothing was reported by `progress`.
-  bool untouched() const { return untouched_; }
 
   /// The outcomes of the first `outcomes.size()` pending messages, in their order.
   void record(std::span<const Outcome> outcomes);
@@ -43,11 +44,10 @@ class Settlement {
 
  private:
   std::span<const Message> messages_;
-  std::size_t records_;
+  std::size_t records_ = 0;
   bool hold_rejected_;
   std::vector<Outcome> outcomes_;
   std::vector<std::size_t> pending_;
-  bool untouched_ = true;
   std::size_t passed_ = 0;  ///< messages of records that `progress` has reported
 };
 

@@ -735,12 +735,14 @@ class InboxModel:
             tags = {tag for (name, tag) in letters if name == table.name} - table.purged
 
             def left():
-                """What is no row, and not a dead letter for its id's sake either."""
+                """What is no row, and not a dead letter for its id's sake either: another message
+                has it, or no index takes it."""
                 dead = self._letters()
                 return {tag: dead.get((table.name, tag), {}) for tag in
                         tags - {self._tag(table, row) for row in table.rows()}
-                        if not any(code == "id_conflict" for code, _, _ in
-                                   dead.get((table.name, tag), {}).values())}
+                        if not any(code == "id_conflict" or len(identity) >= LONGEST_SURE_ID
+                                   for (_, identity, _), (code, _, _) in
+                                   dead.get((table.name, tag), {}).items())}
             try:
                 eventually(lambda: not left(), 20 * SLOW_FACTOR, interval=0.1)
             except AssertionError:

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <set>
 
@@ -105,25 +106,29 @@ TEST(Settlement, PassesNothingRejectedWhereThePipelineIsToStop) {
   EXPECT_FALSE(settlement.done());
 }
 
-TEST(Settlement, IsUntouchedUntilSomethingIsSettledOrPassed) {
-  std::vector<Message> messages(2);
-  messages[1].record = 1;
-  Settlement waiting(messages, 2);
-  waiting.record(std::vector<Outcome>(2, Outcome::unknown(an_error())));
-  EXPECT_EQ(waiting.progress().records, 0U);
-  EXPECT_TRUE(waiting.untouched());
-  waiting.record(std::vector{Outcome::unknown(an_error()), Outcome::delivered()});
-  EXPECT_FALSE(waiting.untouched());
-
-  Settlement parked(messages, 2);
-  parked.reject(1, an_error());
-  EXPECT_FALSE(parked.untouched());
-
-  messages[0].refused = an_error();
-  Settlement refused(messages, 2);
-  EXPECT_TRUE(refused.untouched());
-  EXPECT_EQ(refused.progress().records, 1U);
-  EXPECT_FALSE(refused.untouched());
+RC_GTEST_PROP(Settlement, ABatchThatGrowsIsSettledAsOneThatWasWhole, ()) {
+  const auto all = some_messages(20);
+  const auto first = *rc::gen::inRange<std::size_t>(0, 21);
+  const auto grown = static_cast<std::size_t>(
+      std::ranges::count_if(all, [&](const Message& message) { return message.record < first; }));
+  Settlement settlement(std::span<const Message>(all).first(grown), first);
+  std::vector<Outcome> outcomes;
+  for (std::size_t i = 0; i < grown; ++i) outcomes.push_back(any_outcome());
+  settlement.record(outcomes);
+  std::size_t rejected = settlement.progress().rejected.size();
+  const std::size_t waiting = settlement.pending().size();
+  settlement.extend(all, 20);
+  RC_ASSERT(settlement.pending().size() == waiting + all.size() - grown);
+  RC_ASSERT(std::ranges::is_sorted(settlement.pending()));
+  settlement.record(std::vector<Outcome>(settlement.pending().size(), Outcome::delivered()));
+  RC_ASSERT(settlement.done());
+  const auto progress = settlement.progress();
+  RC_ASSERT(progress.records == 20U);
+  rejected += progress.rejected.size();
+  RC_ASSERT(rejected ==
+            static_cast<std::size_t>(std::ranges::count_if(outcomes, [](const Outcome& outcome) {
+              return outcome.kind == Outcome::Kind::rejected;
+            })));
 }
 
 }  // namespace
