@@ -231,6 +231,7 @@ Result<void> Coordinator::tick(std::stop_token stop) {
     next_numbers_ = now + kNumbersEvery;
     if (const auto done = refresh_numbers(stop); !done) return done;
   }
+  look_for_causes();
   return write_statuses(stop);
 }
 

@@ -173,6 +173,7 @@ PipelineReport Pipeline::report() const {
   report.has_work = in_flight_ > 0 || (lag_ && *lag_ > 0);
   report.asleep = asleep_;
   report.fenced = fenced_;
+  report.rejections = rejections_.report();
   return report;
 }
 
