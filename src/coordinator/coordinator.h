@@ -132,9 +132,10 @@ class Coordinator {
   std::vector<config::PipelineConfig> from_file_;
   std::size_t live_instances_ = 1;
   bool leader_ = false;
-  bool blocked_ = false;         ///< the last lease session could not be opened
-  bool on_duty_ = false;         ///< holds the lease of the housekeeping
-  std::set<std::string> asked_;  ///< pipelines of which somebody asked something
+  bool blocked_ = false;           ///< the last lease session could not be opened
+  bool on_duty_ = false;           ///< holds the lease of the housekeeping
+  std::set<std::string> asked_;    ///< pipelines of which somebody asked something
+  std::set<std::string> resumed_;  ///< those that an operator resumed
   SteadyClock::time_point next_beat_{};
   SteadyClock::time_point next_look_{};
   SteadyClock::time_point next_numbers_{};
