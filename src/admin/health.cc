@@ -45,6 +45,17 @@ std::string blockers_json(const std::vector<coordinator::Blocker>& blockers) {
   return fmt::format(R"(,"blocked_by":[{}])", list);
 }
 
+std::string causes_json(const std::vector<coordinator::Cause>& causes) {
+  std::string list;
+  for (const auto& [error, since] : causes) {
+    if (!list.empty()) list += ',';
+    list += fmt::format(R"({{"code":{},"message":{},"remedy":{},"since":{}}})",
+                        json_string(error.code), json_string(secrets::masked(error.message)),
+                        json_string(secrets::masked(error.remedy)), time_json(since));
+  }
+  return fmt::format(R"(,"causes":[{}])", list);
+}
+
 }  // namespace
 
 std::string_view to_string(Health health) {
@@ -84,7 +95,8 @@ Health health_of(const Snapshot& snapshot, TimePoint now) {
   const bool trouble =
       std::any_of(snapshot.pipelines.begin(), snapshot.pipelines.end(),
                   [&](const auto& pipeline) { return coordinator::in_trouble(pipeline, now); });
-  return trouble || !snapshot.blockers.empty() ? Health::degraded : Health::healthy;
+  return trouble || !snapshot.blockers.empty() || !snapshot.causes.empty() ? Health::degraded
+                                                                           : Health::healthy;
 }
 
 std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
@@ -101,6 +113,8 @@ std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
     out += fmt::format(R"(,"held_back_by":{{"pid":{},"seconds":{:.1f}}})",
                        status.oldest_open_writer_pid, status.oldest_open_writer_seconds);
   }
+  if (report.asleep) out += R"(,"asleep":true)";
+  if (!status.causes.empty()) out += causes_json(status.causes);
   if (status.outbox_problem) {
     out += fmt::format(R"(,"outbox_problem":{{"outbox":{},"problem":{}}})",
                        json_string(status.outbox_problem->outbox),
@@ -124,6 +138,7 @@ std::string health_json(const Snapshot& snapshot, TimePoint now) {
   }
   out += ']';
   if (!snapshot.blockers.empty()) out += blockers_json(snapshot.blockers);
+  if (!snapshot.causes.empty()) out += causes_json(snapshot.causes);
   if (const auto error = instance_error(snapshot)) out += ',' + error_json(error);
   return out + "}";
 }

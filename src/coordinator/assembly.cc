@@ -309,7 +309,7 @@ std::vector<Error> warnings_of(const PipelineConfig& config, const Registry& reg
 }
 
 Result<Assembled> assemble(const PipelineConfig& config, const Workshop& workshop,
-                           PipelineHooks hooks) {
+                           PipelineHooks hooks, std::shared_ptr<SettledRows> settled) {
   Ends ends = check_ends(config, workshop.registry);
   if (!ends.problems.empty()) return fail(combined(problems_of(config, workshop.registry)));
   auto encoder = make_encoder(config, ends);
@@ -317,6 +317,7 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
 
   BackendContext context = context_of(config, workshop.worker_id, workshop.pool);
   context.group = workshop.group;
+  context.settled = settled;
   auto sink = ends.sink->make(ends.sink_values, context);
   if (!sink) return fail(sink.error().in_context(config.place));
 
@@ -332,6 +333,7 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
     options.group =
         ends.source_values.has("group") ? ends.source_values.text("group") : workshop.group;
     options.worker_id = workshop.worker_id;
+    options.settled = std::move(settled);
     auto made =
         std::make_unique<outbox::OutboxSource>(std::move(options), workshop.pool, assembled.wake);
     assembled.outbox = made.get();

@@ -32,8 +32,9 @@ struct Assembled {
 
 /// Makes a pipeline of its configuration: looks up its backends, checks their options, compiles
 /// templates and filter. Connects to nothing. Every problem of the configuration is in the error.
+/// `settled` is what a pipeline of this name has settled so far.
 Result<Assembled> assemble(const config::PipelineConfig& config, const Workshop& workshop,
-                           PipelineHooks hooks);
+                           PipelineHooks hooks, std::shared_ptr<SettledRows> settled);
 
 /// What printing a pipeline's messages takes: a source that owns nothing and moves no position.
 struct Tail {

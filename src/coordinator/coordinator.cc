@@ -60,15 +60,21 @@ Error beside_older(const std::string& worker) {
           {}};
 }
 
-/// The pipeline of which somebody asked something, where a notification says that.
-std::optional<std::string> asked_pipeline(const std::string& payload) {
+/// What an operator asked of a pipeline, as a notification says it.
+struct Request {
+  std::string pipeline;
+  bool resume = false;
+};
+
+std::optional<Request> request_of(const std::string& payload) {
   const auto tree = config::parse_json(payload, "notification");
   if (!tree) return std::nullopt;
   const config::Node* event = tree->find("event");
   const config::Node* name = tree->find("name");
   if (!event || !event->text() || *event->text() != "control") return std::nullopt;
   if (!name || !name->text()) return std::nullopt;
-  return *name->text();
+  const config::Node* action = tree->find("action");
+  return Request{*name->text(), action && action->text() && *action->text() == "resume"};
 }
 
 }  // namespace
@@ -232,6 +238,7 @@ Result<void> Coordinator::tick(std::stop_token stop) {
     next_numbers_ = now + kNumbersEvery;
     if (const auto done = refresh_numbers(stop); !done) return done;
   }
+  look_for_causes();
   return write_statuses(stop);
 }
 
@@ -247,8 +254,9 @@ Result<void> Coordinator::wait_for_change(std::stop_token stop) {
     if (heard->empty()) continue;
     const std::lock_guard lock(mutex_);
     for (const std::string& payload : *heard) {
-      if (auto pipeline = asked_pipeline(payload)) {
-        asked_.insert(std::move(*pipeline));
+      if (const auto request = request_of(payload)) {
+        asked_.insert(request->pipeline);
+        if (request->resume) resumed_.insert(request->pipeline);
         controls_changed_ = true;
       } else {
         catalog_changed_ = true;

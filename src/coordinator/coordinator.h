@@ -16,6 +16,8 @@
 #include "config/pipeline_config.h"
 #include "config/settings.h"
 #include "coordinator/assembly.h"
+#include "coordinator/cause_rules.h"
+#include "coordinator/causes.h"
 #include "coordinator/housekeeper.h"
 #include "coordinator/lease_clock.h"
 #include "coordinator/lease_session.h"
@@ -60,6 +62,10 @@ class Coordinator {
     bool release = false;  ///< to be handed over when its pipeline has ended
     std::string watched;   ///< the sequence that the sweep watches for it
     std::optional<OutboxProblem> outbox_problem;
+    DeadLetterCount dead_letters;
+    /// Of all pipelines of this name that ran here.
+    std::shared_ptr<SettledRows> settled = std::make_shared<SettledRows>();
+    std::int64_t counted_gone = 0;  ///< of `settled`, what the metric has counted
     Control control;
     std::optional<Error> problem;  ///< why there is no pipeline although we own it
     std::chrono::system_clock::time_point problem_since{};
@@ -85,6 +91,8 @@ class Coordinator {
   Result<void> refresh_numbers(std::stop_token stop);
   Result<void> refresh_blockers(std::stop_token stop);
   Result<void> refresh_outboxes(std::stop_token stop);
+  void look_for_gone_rows(std::stop_token stop);
+  void look_for_causes();
   Result<void> balance(std::stop_token stop);
   Result<void> finish_replays(std::stop_token stop);
   Result<void> write_statuses(std::stop_token stop);
@@ -98,6 +106,7 @@ class Coordinator {
   void stop_all(Deadline drain);
   void lose_everything(const Error& error);
   PipelineHooks hooks();
+  PipelineFacts facts_of(const Entry& entry) const;
   PipelineStatus status_of(const Entry& entry) const;
   Snapshot current_snapshot() const;
   Result<void> wait_for_change(std::stop_token stop);
@@ -123,13 +132,18 @@ class Coordinator {
   std::vector<config::PipelineConfig> from_file_;
   std::size_t live_instances_ = 1;
   bool leader_ = false;
-  bool blocked_ = false;         ///< the last lease session could not be opened
-  bool on_duty_ = false;         ///< holds the lease of the housekeeping
-  std::set<std::string> asked_;  ///< pipelines of which somebody asked something
+  bool blocked_ = false;           ///< the last lease session could not be opened
+  bool on_duty_ = false;           ///< holds the lease of the housekeeping
+  std::set<std::string> asked_;    ///< pipelines of which somebody asked something
+  std::set<std::string> resumed_;  ///< those that an operator resumed
   SteadyClock::time_point next_beat_{};
   SteadyClock::time_point next_look_{};
   SteadyClock::time_point next_numbers_{};
   SteadyClock::time_point next_status_{};
+  SteadyClock::time_point next_causes_{};
+  std::vector<StreamFailure> stream_failures_;
+  std::vector<OutboxProblem> unread_problems_;  ///< of outboxes that no pipeline reads
+  std::set<std::string> outboxes_told_;         ///< in the metric
 
   LeaseClock lease_;
 
@@ -150,6 +164,7 @@ class Coordinator {
   bool aborted_ = false;
   std::optional<Error> database_error_;
   std::vector<Blocker> blockers_;
+  Causes causes_;
 
   // What the hooks touch: apart from mutex_, which is held while pipelines are joined.
   std::atomic<bool> poked_{false};

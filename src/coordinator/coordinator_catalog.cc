@@ -117,6 +117,7 @@ Result<void> Coordinator::refresh_controls(std::stop_token stop) {
       now.replays.insert(now.replays.end(), control.replays.begin(), control.replays.end());
     }
     const bool asked = asked_.contains(name);
+    if (resumed_.contains(name)) entry->settled->acknowledge();
     if (entry->assembled.pipeline && !entry->stopping) {
       Pipeline& pipeline = *entry->assembled.pipeline;
       if (asked || now.paused != entry->control.paused) pipeline.set_paused(now.paused);
@@ -133,6 +134,7 @@ Result<void> Coordinator::refresh_controls(std::stop_token stop) {
     entry->control = std::move(now);
   }
   asked_.clear();
+  resumed_.clear();
   return {};
 }
 

@@ -199,7 +199,7 @@ void Coordinator::run_pipelines() {
 void Coordinator::make(Entry& entry) {
   entry.watched.clear();
   entry.turning_away.reset();  // gives its port back
-  auto assembled = assemble(entry.config, workshop_, hooks());
+  auto assembled = assemble(entry.config, workshop_, hooks(), entry.settled);
   if (!assembled) {
     if (!entry.problem) entry.problem_since = std::chrono::system_clock::now();
     entry.problem = assembled.error();

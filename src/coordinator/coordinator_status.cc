@@ -8,6 +8,7 @@
 #include "coordinator/coordinator.h"
 #include "core/deadline.h"
 #include "core/log.h"
+#include "outbox/gone_rows.h"
 
 namespace relay::coordinator {
 
@@ -29,18 +30,93 @@ Result<void> Coordinator::refresh_blockers(std::stop_token stop) {
 Result<void> Coordinator::refresh_outboxes(std::stop_token stop) {
   const auto problems = session_->outbox_problems(std::move(stop));
   if (!problems) return fail(problems.error());
+  std::set<std::string> told;
+  unread_problems_.clear();
+  for (const auto& [sequence, problem] : *problems) {
+    told.insert(problem.outbox);
+    if (!problem.has_reader) unread_problems_.push_back(problem);
+  }
+  for (const std::string& outbox : outboxes_told_) {
+    if (!told.contains(outbox)) metrics_.outbox_problem(outbox).Set(0);
+  }
+  for (const std::string& outbox : told) metrics_.outbox_problem(outbox).Set(1);
+  outboxes_told_.merge(told);
   const std::lock_guard lock(mutex_);
   for (auto& [name, entry] : table_) {
     const auto found = entry->owned ? problems->find(entry->watched) : problems->end();
-    if (found != problems->end()) {
-      entry->outbox_problem = found->second;
-      log::failure("outbox_problem", name, describe(found->second));
-    } else if (entry->outbox_problem) {
-      entry->outbox_problem.reset();
-      log::recovered("outbox_problem", name);
-    }
+    entry->outbox_problem = found == problems->end() ? std::nullopt : std::optional(found->second);
   }
   return {};
+}
+
+/// Of pipelines that another instance took over after a failover: what this one settled is known
+/// here alone. Those of this instance look themselves when they begin to read.
+void Coordinator::look_for_gone_rows(std::stop_token stop) {
+  std::vector<std::shared_ptr<SettledRows>> others;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [name, entry] : table_) {
+      const bool elsewhere = !entry->owned && entry->config.source_type == "outbox";
+      if (elsewhere && !entry->settled->empty()) others.push_back(entry->settled);
+    }
+  }
+  constexpr std::chrono::seconds kPatience{1};
+  const Deadline deadline = Deadline::after(kPatience);
+  for (const auto& settled : others) {
+    auto lease = pool_.borrow(deadline, stop);
+    // What is not looked at now is looked at next time.
+    if (!lease || !outbox::look_for_gone_rows(**lease, *settled, deadline, stop)) return;
+  }
+}
+
+/// Why pipelines, or this instance, are degraded: what is new of that is logged.
+void Coordinator::look_for_causes() {
+  constexpr std::chrono::seconds kEvery{1};
+  const auto now = SteadyClock::now();
+  if (now < next_causes_) return;
+  next_causes_ = now + kEvery;
+  const auto wall = std::chrono::system_clock::now();
+  std::vector<Sighting> seen;
+  if (auto shortage = cause_of(pool_.shortage())) seen.push_back(std::move(*shortage));
+  if (on_duty_) {
+    for (const auto& failure : stream_failures_) seen.push_back(cause_of(failure));
+    for (const auto& outbox : unread_problems_) seen.push_back(cause_of(outbox));
+  }
+  const std::lock_guard lock(mutex_);
+  for (auto& [name, entry] : table_) {
+    if (entry->removed) continue;
+    const PipelineFacts facts = facts_of(*entry);
+    const std::int64_t gone = facts.loss ? facts.loss->rows : 0;
+    if (gone > entry->counted_gone) {
+      metrics_.pipeline(name)->gone.Increment(static_cast<double>(gone - entry->counted_gone));
+    }
+    entry->counted_gone = gone;
+    for (Sighting& sighting : causes_of(facts, wall)) seen.push_back(std::move(sighting));
+  }
+  for (const auto& [sighting, began] : causes_.look(std::move(seen), now, wall)) {
+    if (began) {
+      log::failure(sighting.error.code, sighting.subject(), sighting.error);
+    } else {
+      log::recovered(sighting.error.code, sighting.subject());
+    }
+  }
+}
+
+PipelineFacts Coordinator::facts_of(const Entry& entry) const {
+  PipelineFacts facts;
+  facts.name = entry.config.name;
+  facts.owned = entry.owned;
+  facts.skips = entry.config.options.on_reject == "skip";
+  if (entry.assembled.pipeline) facts.report = entry.assembled.pipeline->report();
+  facts.dead_letters = entry.dead_letters;
+  facts.outbox = entry.outbox_problem;
+  facts.loss = entry.settled->loss();
+  if (entry.assembled.outbox) {
+    const auto outbox = entry.assembled.outbox->status();
+    facts.open_writer_seconds = outbox.oldest_open_writer_seconds;
+    facts.open_writer_pid = outbox.oldest_open_writer_pid;
+  }
+  return facts;
 }
 
 Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
@@ -48,6 +124,10 @@ Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
   if (const auto done = refresh_outboxes(stop); !done) return done;
   const auto counts = session_->dead_letters(stop);
   if (!counts) return fail(counts.error());
+  auto failures = session_->stream_failures(stop);
+  if (!failures) return fail(failures.error());
+  stream_failures_ = std::move(*failures);
+  look_for_gone_rows(stop);
   // Before the lock is taken: it may wait for the database.
   pool_.trim();
   metrics_.pool_connections().Set(static_cast<double>(pool_.open_connections()));
@@ -56,7 +136,8 @@ Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
     if (!entry->owned) continue;
     const auto metrics = metrics_.pipeline(name);
     const auto found = counts->find(name);
-    metrics->dead_letters.Set(found == counts->end() ? 0 : static_cast<double>(found->second));
+    entry->dead_letters = found == counts->end() ? DeadLetterCount() : found->second;
+    metrics->dead_letters.Set(static_cast<double>(entry->dead_letters.unresolved));
     if (entry->assembled.outbox) {
       metrics->oldest_open_writer.Set(entry->assembled.outbox->status().oldest_open_writer_seconds);
     }
@@ -86,7 +167,13 @@ PipelineStatus Coordinator::status_of(const Entry& entry) const {
     status.oldest_open_writer_seconds = outbox.oldest_open_writer_seconds;
     status.oldest_open_writer_pid = outbox.oldest_open_writer_pid;
   }
-  status.outbox_problem = entry.outbox_problem;
+  if (entry.outbox_problem && !entry.outbox_problem->problem.empty()) {
+    status.outbox_problem = entry.outbox_problem;
+  }
+  status.causes = causes_.of(entry.config.name);
+  if (!status.report.error && !status.causes.empty()) {
+    status.report.error = status.causes.front().error;
+  }
   return status;
 }
 
@@ -142,6 +229,7 @@ Snapshot Coordinator::current_snapshot() const {
   snapshot.catalog_read = catalog_read_;
   snapshot.database_error = database_error_;
   snapshot.blockers = blockers_;
+  snapshot.causes = causes_.of("");
   snapshot.worker_id = worker_id_;
   snapshot.group = settings_.relay_group_id;
   snapshot.stopping = stopping_;

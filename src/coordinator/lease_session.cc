@@ -232,17 +232,37 @@ Result<bool> LeaseSession::finish_replay(std::int64_t id, const std::string& err
   return done->boolean(0, 0);
 }
 
-Result<std::map<std::string, std::int64_t>> LeaseSession::dead_letters(std::stop_token stop) {
+Result<std::map<std::string, DeadLetterCount>> LeaseSession::dead_letters(std::stop_token stop) {
   const auto rows = query(
-      "select pipeline, count(*) from pgtrickle.relay_dlq where relay_group_id = $1 "
-      "and resolved_at is null group by pipeline",
+      "select pipeline, count(*), "
+      "count(*) filter (where error_code = 'claim_check_rows_missing') "
+      "from pgtrickle.relay_dlq where relay_group_id = $1 and resolved_at is null "
+      "group by pipeline",
       {group_}, stop);
   if (!rows) return fail(rows.error());
-  std::map<std::string, std::int64_t> counts;
+  std::map<std::string, DeadLetterCount> counts;
   for (int row = 0; row < rows->size(); ++row) {
-    counts.emplace(rows->text(row, 0), rows->integer(row, 1));
+    counts.emplace(rows->text(row, 0),
+                   DeadLetterCount{rows->integer(row, 1), rows->integer(row, 2)});
   }
   return counts;
+}
+
+Result<std::vector<StreamFailure>> LeaseSession::stream_failures(std::stop_token stop) {
+  const auto rows = query(
+      "select format('%I.%I', pgt_schema, pgt_name), status = 'SUSPENDED', last_error "
+      "from pgtrickle.pgt_stream_tables where consecutive_errors > 0 and last_error is not null "
+      "order by 1",
+      {}, stop);
+  std::vector<StreamFailure> failures;
+  // Beside the pg_trickle extension the table is that one's, and so are its failures.
+  if (!rows && rows.error().code.starts_with("42")) return failures;
+  if (!rows) return fail(rows.error());
+  for (int row = 0; row < rows->size(); ++row) {
+    failures.push_back(
+        {std::string(rows->text(row, 0)), rows->boolean(row, 1), std::string(rows->text(row, 2))});
+  }
+  return failures;
 }
 
 Result<std::vector<Blocker>> LeaseSession::blockers(std::stop_token stop) {
@@ -251,14 +271,18 @@ Result<std::vector<Blocker>> LeaseSession::blockers(std::stop_token stop) {
 
 Result<std::map<std::string, OutboxProblem>> LeaseSession::outbox_problems(std::stop_token stop) {
   const auto rows = query(
-      "select outbox_sequence, outbox_table_name, problem from pgtrickle.pgt_outbox_config "
-      "where problem is not null",
+      "select outbox_sequence, outbox_table_name, coalesce(problem, ''), "
+      "coalesce(to_char(source_dropped_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), ''), "
+      "exists (select from pgtrickle.relay_consumer_offsets o where o.incarnation = c.incarnation) "
+      "from pgtrickle.pgt_outbox_config c "
+      "where problem is not null or source_dropped_at is not null",
       {}, stop);
   if (!rows) return fail(rows.error());
   std::map<std::string, OutboxProblem> problems;
   for (int row = 0; row < rows->size(); ++row) {
-    problems.emplace(rows->text(row, 0), OutboxProblem{std::string(rows->text(row, 1)),
-                                                       std::string(rows->text(row, 2))});
+    problems.emplace(rows->text(row, 0),
+                     OutboxProblem{std::string(rows->text(row, 1)), std::string(rows->text(row, 2)),
+                                   std::string(rows->text(row, 3)), rows->boolean(row, 4)});
   }
   return problems;
 }

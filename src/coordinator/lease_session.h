@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "config/pipeline_config.h"
+#include "coordinator/cause_rules.h"
 #include "coordinator/status.h"
 #include "pipeline/pipeline.h"
 #include "postgres/connection.h"
@@ -84,8 +85,10 @@ class LeaseSession {
   Result<std::vector<std::pair<std::string, Control>>> controls(std::stop_token stop);
   /// False: another transaction has locked its row, and it is to be tried again.
   Result<bool> finish_replay(std::int64_t id, const std::string& error, std::stop_token stop);
-  Result<std::map<std::string, std::int64_t>> dead_letters(std::stop_token stop);
+  Result<std::map<std::string, DeadLetterCount>> dead_letters(std::stop_token stop);
   Result<std::vector<Blocker>> blockers(std::stop_token stop);
+  /// Stream tables of ours whose last refresh failed.
+  Result<std::vector<StreamFailure>> stream_failures(std::stop_token stop);
   /// By the sequence of the outbox.
   Result<std::map<std::string, OutboxProblem>> outbox_problems(std::stop_token stop);
   /// Says that these pipelines have stopped; of those that the database does not know (any more),

@@ -10,11 +10,14 @@ constexpr std::chrono::seconds kStalledAfter{15};
 
 }  // namespace
 
+bool stalled(const PipelineReport& report, std::chrono::system_clock::time_point now) {
+  if (report.state == PipelineState::paused) return false;
+  return report.has_work && now - report.last_progress > kStalledAfter;
+}
+
 bool in_trouble(const PipelineStatus& status, std::chrono::system_clock::time_point now) {
-  if (!status.owned) return false;
-  if (status.report.error || status.outbox_problem) return true;
-  if (status.report.state == PipelineState::paused) return false;
-  return status.report.has_work && now - status.report.last_progress > kStalledAfter;
+  if (!status.causes.empty()) return true;
+  return status.owned && (status.report.error || stalled(status.report, now));
 }
 
 Error describe(const Blocker& blocker) {
@@ -38,7 +41,20 @@ Error describe(const OutboxProblem& problem) {
   return {ErrorClass::transient,
           "outbox_problem",
           fmt::format("outbox {}: {}", problem.outbox, problem.problem),
-          {},
+          fmt::format("do what it says; select pgtrickle.outbox_status('{}') shows when it is gone",
+                      problem.outbox),
+          {}};
+}
+
+Error describe_dropped(const OutboxProblem& outbox) {
+  return {ErrorClass::transient,
+          "outbox_source_dropped",
+          fmt::format("the table of outbox {} was dropped at {}: what was recorded until then is "
+                      "delivered, and nothing new",
+                      outbox.outbox, outbox.source_dropped_at),
+          fmt::format("restore the table, or delete what reads it and then select "
+                      "pgtrickle.disable_outbox('{}')",
+                      outbox.outbox),
           {}};
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/causes.h"
 #include "core/error.h"
 #include "pipeline/pipeline.h"
 
@@ -14,7 +15,15 @@ namespace relay::coordinator {
 /// What is wrong with how an outbox records its table: consumers may miss something.
 struct OutboxProblem {
   std::string outbox;
-  std::string problem;  ///< names the remedy
+  std::string problem;            ///< names the remedy; empty: none but what follows
+  std::string source_dropped_at;  ///< when its table was dropped; empty: it was not
+  bool has_reader = false;        ///< some pipeline reads it
+};
+
+/// Unresolved dead letters of a pipeline.
+struct DeadLetterCount {
+  std::int64_t unresolved = 0;
+  std::int64_t without_claim_rows = 0;  ///< claim checks whose rows were gone
 };
 
 /// How one pipeline does, as health, console and the catalog's status table show it.
@@ -29,6 +38,7 @@ struct PipelineStatus {
   double oldest_open_writer_seconds = 0;
   int oldest_open_writer_pid = 0;
   std::optional<OutboxProblem> outbox_problem;  ///< of the outbox that it reads
+  std::vector<Cause> causes;  ///< why it is degraded; `report` has the first as its error
 };
 
 /// A session, or a prepared transaction, whose locks on tables of ours keep the relay waiting.
@@ -44,6 +54,7 @@ struct Blocker {
 /// Who blocks what, and how to end it.
 Error describe(const Blocker& blocker);
 Error describe(const OutboxProblem& problem);
+Error describe_dropped(const OutboxProblem& outbox);
 
 /// How the instance does.
 struct Snapshot {
@@ -53,6 +64,7 @@ struct Snapshot {
   bool catalog_read = false;  ///< once, since the start
   std::optional<Error> database_error;
   std::vector<Blocker> blockers;
+  std::vector<Cause> causes;  ///< why the instance is degraded, whatever its pipelines do
   std::string worker_id;
   std::string group;
   bool stopping = false;
@@ -60,8 +72,10 @@ struct Snapshot {
   std::chrono::seconds control_silent{0};
 };
 
-/// A pipeline that is in trouble: it has an error, its outbox has a problem, or it has work and no
-/// progress for a while.
+/// It has work, and no progress for a while.
+bool stalled(const PipelineReport& report, std::chrono::system_clock::time_point now);
+
+/// A pipeline that is in trouble: it has an error or a cause to be degraded, or has stalled.
 bool in_trouble(const PipelineStatus& status, std::chrono::system_clock::time_point now);
 
 }  // namespace relay::coordinator

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/log.h"
+#include "outbox/gone_rows.h"
 #include "outbox/outbox_info.h"
 #include "outbox/outbox_reader.h"
 #include "outbox/position_keeper.h"
@@ -148,6 +149,11 @@ Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
   auto ownership = claim_position(connection, found, key, options.worker_id, {options.start},
                                   options.outbox, deadline, token);
   if (!ownership) return ownership;
+  if (options.settled) {
+    options.settled->begin(found.incarnation);
+    const auto looked = look_for_gone_rows(connection, *options.settled, deadline, token);
+    if (!looked) return fail(looked.error());
+  }
   const auto facts = look_at_position(connection, found, key, ownership->position, deadline, token);
   if (!facts) return fail(facts.error());
   const auto loss = judge_position(ownership->position, *facts, found.table, options.pipeline);
@@ -256,6 +262,7 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
     impl_->beyond =
         std::max<std::int64_t>(0, impl_->beyond - static_cast<std::int64_t>(batch->records.size()));
     impl_->underway.add(*batch);
+    if (impl_->options.settled) impl_->options.settled->read(batch->records);
   }
   return batch;
 }
@@ -263,6 +270,8 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
 Result<void> OutboxSource::acknowledge(const Position& settled,
                                        std::span<const DeadLetter> letters) {
   if (!impl_->options.owns) return {};
+  // The sink has them, whether the position can be written or not.
+  if (impl_->options.settled) impl_->options.settled->settle(settled.id);
   auto written = impl_->keeper.settle(settled, letters);
   if (!written) return fail(written.error().in_context("writing the position"));
   impl_->underway.settle(settled);

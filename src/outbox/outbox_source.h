@@ -6,6 +6,7 @@
 #include <string>
 
 #include "outbox/wake.h"
+#include "pipeline/settled_rows.h"
 #include "pipeline/source.h"
 #include "postgres/pool.h"
 
@@ -26,6 +27,8 @@ struct OutboxOptions {
   /// The relay's own database, where an operator's word on losses is kept; null: it is the
   /// outbox's.
   postgres::Pool* control = nullptr;
+  /// What the pipeline settled, for longer than this source lives; null: it is not remembered.
+  std::shared_ptr<SettledRows> settled;
 };
 
 /// Numbers that status, metrics and health show. Taken from any thread.

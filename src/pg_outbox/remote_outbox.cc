@@ -60,6 +60,7 @@ Result<void> RemoteOutbox::make_reader(std::stop_token stop) {
   options.delta_max_rows = context_.options.delta_max_rows;
   options.control = context_.database;
   options.group = options_.group;
+  options.settled = context_.settled;
   if (options.group.empty()) {
     auto group = position_group(context_.database, context_.group, std::move(stop));
     if (!group) return fail(group.error());

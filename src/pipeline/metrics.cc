@@ -53,14 +53,20 @@ struct Metrics::Families {
         oldest_open_writer(
             gauge(registry, "oldest_open_writer_seconds",
                   "Age of the oldest open transaction that holds back the reading, 0 for none")),
-        source_connected(gauge(registry, "source_connected", "1 while the source answers")),
-        sink_connected(gauge(registry, "sink_connected", "1 while the sink is connected")),
+        source_connected(gauge(registry, "source_connected",
+                               "1 where the last attempt to reach the source succeeded")),
+        sink_connected(gauge(registry, "sink_connected",
+                             "1 where the last attempt to reach the sink succeeded")),
+        gone(counter(registry, "delivered_rows_gone_total",
+                     "Rows that had been delivered and that the database lost in a failover")),
         duration(histogram(registry, "delivery_duration_seconds",
                            "Time from handing a message to the sink to its acknowledgement")),
         end_to_end(histogram(registry, "end_to_end_seconds",
                              "Time from the change being written to its acknowledgement")),
         batch_size(histogram(registry, "batch_size", "Records in a batch")),
         pool_connections(gauge(registry, "pool_connections", "Open sessions of the pool")),
+        outbox_problem(gauge(registry, "outbox_problem",
+                             "1 while an outbox does not record its table as it should")),
         build_info(gauge(registry, "build_info", "1, with the version as a label")) {}
 
   static std::string name(std::string_view suffix) {
@@ -83,8 +89,9 @@ struct Metrics::Families {
       &rejected, &retries;
   Family<prometheus::Gauge>&lag, &dead_letters, &state, &owned, &position, &oldest_open_writer,
       &source_connected, &sink_connected;
+  Family<prometheus::Counter>& gone;
   Family<prometheus::Histogram>&duration, &end_to_end, &batch_size;
-  Family<prometheus::Gauge>&pool_connections, &build_info;
+  Family<prometheus::Gauge>&pool_connections, &outbox_problem, &build_info;
 };
 
 PipelineMetrics::PipelineMetrics(Metrics& metrics, const std::string& pipeline)
@@ -104,6 +111,7 @@ PipelineMetrics::PipelineMetrics(Metrics& metrics, const std::string& pipeline)
       oldest_open_writer(metrics.families_->oldest_open_writer.Add({{"pipeline", pipeline}})),
       source_connected(metrics.families_->source_connected.Add({{"pipeline", pipeline}})),
       sink_connected(metrics.families_->sink_connected.Add({{"pipeline", pipeline}})),
+      gone(metrics.families_->gone.Add({{"pipeline", pipeline}})),
       duration_(metrics.families_->duration.Add({{"pipeline", pipeline}}, kSeconds)),
       end_to_end_(metrics.families_->end_to_end.Add({{"pipeline", pipeline}}, kSeconds)),
       batch_size_(metrics.families_->batch_size.Add({{"pipeline", pipeline}}, kSizes)) {}
@@ -196,6 +204,7 @@ void Metrics::drop(const std::string& name) {
   families_->oldest_open_writer.Remove(&metrics.oldest_open_writer);
   families_->source_connected.Remove(&metrics.source_connected);
   families_->sink_connected.Remove(&metrics.sink_connected);
+  families_->gone.Remove(&metrics.gone);
   families_->duration.Remove(&metrics.duration_);
   families_->end_to_end.Remove(&metrics.end_to_end_);
   families_->batch_size.Remove(&metrics.batch_size_);
@@ -204,6 +213,10 @@ void Metrics::drop(const std::string& name) {
 
 prometheus::Gauge& Metrics::pool_connections() {
   return families_->pool_connections.Add({});
+}
+
+prometheus::Gauge& Metrics::outbox_problem(const std::string& outbox) {
+  return families_->outbox_problem.Add({{"outbox", outbox}});
 }
 
 std::string Metrics::text() const {

@@ -39,6 +39,7 @@ class PipelineMetrics {
   prometheus::Gauge& oldest_open_writer;
   prometheus::Gauge& source_connected;
   prometheus::Gauge& sink_connected;
+  prometheus::Counter& gone;
 
   /// A delivery of `messages` that took `took`, ended at `now`, and settled those that `outcomes`
   /// says.
@@ -73,6 +74,8 @@ class Metrics {
   void drop(const std::string& name);
 
   prometheus::Gauge& pool_connections();
+  /// 1 while something is wrong with how that outbox records its table.
+  prometheus::Gauge& outbox_problem(const std::string& outbox);
   /// The text that Prometheus scrapes.
   std::string text() const;
 

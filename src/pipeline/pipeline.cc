@@ -200,6 +200,7 @@ PipelineReport Pipeline::report() const {
   report.asleep = asleep_;
   report.fenced = fenced_;
   report.ended_by = ended_by_;
+  report.rejections = rejections_.report();
   return report;
 }
 

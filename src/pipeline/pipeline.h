@@ -26,6 +26,7 @@
 #include "pipeline/dead_letter_queue.h"
 #include "pipeline/metrics.h"
 #include "pipeline/pace.h"
+#include "pipeline/rejection_run.h"
 #include "pipeline/seal.h"
 #include "pipeline/settlement.h"
 #include "pipeline/sink.h"
@@ -91,10 +92,11 @@ struct PipelineReport {
   std::chrono::system_clock::time_point last_progress{};  ///< something settled, or nothing to do
   Position position;
   std::optional<std::int64_t> lag;
-  bool has_work = false;          ///< records are read and not settled, or known to wait
-  bool asleep = false;            ///< no threads; `wake` starts them
-  bool fenced = false;            ///< it ended because this instance may commit nothing
-  std::optional<Error> ended_by;  ///< a failure that it cannot go on from: make it anew, later
+  bool has_work = false;            ///< records are read and not settled, or known to wait
+  bool asleep = false;              ///< no threads; `wake` starts them
+  bool fenced = false;              ///< it ended because this instance may commit nothing
+  std::optional<Error> ended_by;    ///< a failure that it cannot go on from: make it anew, later
+  RejectionRun::Report rejections;  ///< none delivered since they began
 };
 
 /// Joins a source to a sink: a reader thread reads and encodes the next batch while a sender thread
@@ -180,6 +182,8 @@ class Pipeline {
   bool recover(const Error& error, bool progressed, Backoff& pause, std::stop_token stop);
   void note_sink_takes(bool takes);
   bool take_more(MessageBatch& batch);
+  void note_sink_answers();
+  void note_rejections();
   void close_sink();
   bool acknowledge(const MessageBatch& batch, Settlement& settlement, std::stop_token stop);
   bool insist(const std::function<Result<void>()>& operation, std::stop_token stop);
@@ -241,6 +245,7 @@ class Pipeline {
   std::deque<ReplayRequest> replays_;
   Position position_;
   std::optional<std::int64_t> lag_;
+  RejectionRun rejections_;
   PipelineState state_ = PipelineState::starting;
   std::chrono::system_clock::time_point since_;
   std::chrono::system_clock::time_point last_progress_;
@@ -255,6 +260,10 @@ class Pipeline {
   std::set<std::string> parked_;
   Pace pace_;
   SteadyClock::time_point next_send_{};
+  bool delivery_failed_ = false;  // and none succeeded since
+  std::size_t delivered_ = 0;     // messages of the batch that is worked on
+  std::size_t rejected_ = 0;      // and the error of the last one
+  SharedError rejection_;
 
   std::mutex life_;  // one `start` at a time
   std::jthread reader_;

@@ -12,6 +12,7 @@
 #include "config/fields.h"
 #include "config/pipeline_config.h"
 #include "envelope/encoder.h"
+#include "pipeline/settled_rows.h"
 #include "pipeline/sink.h"
 #include "pipeline/source.h"
 #include "pipeline/source_id.h"
@@ -34,6 +35,8 @@ struct BackendContext {
   postgres::Pool* database = nullptr;
   /// Configured in SQL, by a role that must not use credentials of the relay's host.
   bool from_catalog = false;
+  /// What the pipeline settled of an outbox, for longer than its source lives; may be null.
+  std::shared_ptr<SettledRows> settled;
   bool looks_only = false;  ///< whether it would work is to be seen: nothing is to be made or moved
 
   /// What a source is called at its broker (a consumer group, a durable consumer) unless its

@@ -103,6 +103,7 @@ Result<bool> Pipeline::retry_some(std::stop_token stop) {
 Result<bool> Pipeline::settle_retries(std::span<const DeadLetter> letters,
                                       std::span<const Outcome> outcomes) {
   SharedError trouble;
+  const std::size_t before = delivered_;
   for (std::size_t i = 0; i < outcomes.size(); ++i) {
     const std::int64_t id = letters[i].dlq_id;
     Result<void> noted;
@@ -115,15 +116,18 @@ Result<bool> Pipeline::settle_retries(std::span<const DeadLetter> letters,
     } else {
       metrics_->delivered.Increment();
       metrics_->dead_letters.Decrement();
+      ++delivered_;
       noted = dead_letters_->resolve(id);
     }
     if (!noted) return fail(noted.error());
   }
+  if (delivered_ > before) note_rejections();
   if (trouble) {
     metrics_->retries.Increment();
     if (trouble->error_class != ErrorClass::throttled) close_sink();
     return fail(*trouble);
   }
+  note_sink_answers();
   return true;
 }
 

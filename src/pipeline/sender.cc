@@ -46,15 +46,16 @@ void Pipeline::run_sender(std::stop_token stop) {
   }
   sink_->close();
   std::unique_lock lock(mutex_);
-  metrics_->sink_connected.Set(0);
+  // A pipeline that sleeps is not disconnected: its last attempt succeeded.
+  if (!asleep_) metrics_->sink_connected.Set(0);
   sink_open_ = false;
   changed_.wait(lock, [this] { return reader_done_; });
   lock.unlock();
   // Given up: what is not written yet is delivered again.
   if (!stop.stop_requested()) flush_position();
   source_->close();
-  metrics_->source_connected.Set(0);
   lock.lock();
+  if (!asleep_) metrics_->source_connected.Set(0);
   queue_.clear();
   in_flight_ = 0;
   source_open_ = false;
@@ -76,7 +77,8 @@ bool Pipeline::open_sink(std::stop_token stop) {
     if (!wait_for_lease(stop)) return false;
     const auto opened = sink_->open(stop);
     if (opened) {
-      metrics_->sink_connected.Set(1);
+      // After a failed delivery only another one shows whether the sink takes messages again.
+      if (!delivery_failed_) metrics_->sink_connected.Set(1);
       {
         const std::lock_guard lock(mutex_);
         sink_open_ = true;
@@ -87,6 +89,7 @@ bool Pipeline::open_sink(std::stop_token stop) {
       return true;
     }
     metrics_->errors.Increment();
+    metrics_->sink_connected.Set(0);
     if (!in_trouble(Side::sender, kSinkTrouble, opened.error(), pause, stop)) return false;
   }
 }
@@ -140,6 +143,8 @@ void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
                         spec_.on_reject == OnReject::stop);
   Backoff pause = backoff();
   bool going = true;
+  delivered_ = rejected_ = 0;
+  rejection_.reset();
   do {
     park(batch, settlement);
     going = settlement.done() ||
@@ -154,6 +159,7 @@ void Pipeline::deliver_batch(MessageBatch batch, std::stop_token stop) {
       settlement.extend(batch.messages, batch.records.records.size());
     }
   } while (going && !settlement.done());
+  note_rejections();
   {
     const std::lock_guard lock(mutex_);
     in_flight_ -= std::min(in_flight_, batch.records.records.size());
@@ -262,7 +268,10 @@ bool Pipeline::deliver_round(const MessageBatch& batch, Settlement& settlement, 
   note_sink_takes(!trouble || settled > 0);
   metrics_->errors.Increment(static_cast<double>(failed));
   metrics_->observe_delivery(messages, outcomes, took, now());
+  delivered_ += settled;
+  if (settled > 0) note_rejections();
   if (trouble) return recover(*trouble, settled > 0, pause, stop);
+  note_sink_answers();
   if (rejection && spec_.on_reject == OnReject::stop) return halt(*rejection, stop);
   clear_trouble(Side::sender, kSinkTrouble);
   return true;
@@ -277,6 +286,17 @@ void Pipeline::note_sink_takes(bool takes) {
   changed_.notify_all();
 }
 
+/// Says whether the batch that is worked on brought the sink anything.
+void Pipeline::note_rejections() {
+  const std::lock_guard lock(mutex_);
+  rejections_.note(delivered_, rejected_, rejection_, std::chrono::system_clock::now());
+}
+
+void Pipeline::note_sink_answers() {
+  delivery_failed_ = false;
+  metrics_->sink_connected.Set(1);
+}
+
 /// After an unknown outcome: waits, with a fresh connection where the old one may be the cause.
 bool Pipeline::recover(const Error& error, bool progressed, Backoff& pause, std::stop_token stop) {
   metrics_->retries.Increment();
@@ -287,6 +307,7 @@ bool Pipeline::recover(const Error& error, bool progressed, Backoff& pause, std:
 
 void Pipeline::close_sink() {
   sink_->close();
+  delivery_failed_ = true;
   metrics_->sink_connected.Set(0);
   const std::lock_guard lock(mutex_);
   sink_open_ = false;
@@ -313,6 +334,8 @@ bool Pipeline::acknowledge(const MessageBatch& batch, Settlement& settlement,
   for (const std::size_t index : progress.rejected) {
     const Error& error = *settlement.error(index);
     metrics_->rejected.Increment();
+    ++rejected_;
+    rejection_ = settlement.error(index);
     if (spec_.on_reject == OnReject::skip) {
       log::warn("skipped", spec_.name, "message {}: {}", batch.messages[index].id, error.message);
     } else {

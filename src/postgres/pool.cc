@@ -9,6 +9,10 @@ namespace relay::postgres {
 
 namespace {
 
+constexpr std::string_view kNoSessions = "53300";  // too_many_connections
+/// As long as a pipeline may wait before it tries again.
+constexpr std::chrono::seconds kRefusalCounts{15};
+
 Error not_granted(std::size_t size, bool stopped) {
   if (stopped) {
     return {ErrorClass::cancelled, "stopped", "stopped while waiting for a connection", "", {}};
@@ -47,16 +51,16 @@ Pool::~Pool() = default;
 Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop) {
   std::unique_lock lock(mutex_);
   if (!waiting_.empty() || !available()) {
-    std::condition_variable_any turn;
-    waiting_.push_back(&turn);
+    Waiter self;
+    waiting_.push_back(&self);
     if (!available()) {
       lock.unlock();
       ask_keepers({}, deadline);
       lock.lock();
     }
-    const bool granted = turn.wait_until(lock, stop, deadline.at(),
-                                         [&] { return waiting_.front() == &turn && available(); });
-    std::erase(waiting_, &turn);
+    const bool granted = self.turn.wait_until(
+        lock, stop, deadline.at(), [&] { return waiting_.front() == &self && available(); });
+    std::erase(waiting_, &self);
     if (!granted) {
       wake_first();
       return fail(not_granted(size_, stop.stop_requested()));
@@ -71,8 +75,16 @@ Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop) {
   auto options = options_;
   options.connect_timeout = std::min(options.connect_timeout, deadline.left());
   auto opened = Connection::open(options, stop);
-  if (opened) return Lease(this, std::move(*opened));
   lock.lock();
+  if (opened) {
+    refused_.reset();
+    lock.unlock();
+    return Lease(this, std::move(*opened));
+  }
+  if (opened.error().code.starts_with(kNoSessions)) {
+    refused_ = opened.error();
+    refused_at_ = SteadyClock::now();
+  }
   --open_;
   wake_first();
   return fail(opened.error());
@@ -80,7 +92,7 @@ Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop) {
 
 /// Under the mutex.
 void Pool::wake_first() {
-  if (!waiting_.empty() && available()) waiting_.front()->notify_one();
+  if (!waiting_.empty() && available()) waiting_.front()->turn.notify_one();
 }
 
 /// The connection that was used last, of those that are still there.
@@ -141,6 +153,19 @@ bool Pool::contended() const {
 std::size_t Pool::open_connections() const {
   const std::lock_guard lock(mutex_);
   return open_;
+}
+
+Shortage Pool::shortage() const {
+  const std::lock_guard lock(mutex_);
+  const auto now = SteadyClock::now();
+  Shortage shortage;
+  shortage.size = size_;
+  if (!waiting_.empty()) {
+    shortage.longest_wait =
+        std::chrono::duration_cast<std::chrono::milliseconds>(now - waiting_.front()->since);
+  }
+  if (now - refused_at_ < kRefusalCounts) shortage.refused = refused_;
+  return shortage;
 }
 
 void Pool::trim(std::chrono::milliseconds idle) {

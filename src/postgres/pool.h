@@ -7,6 +7,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <vector>
 
@@ -48,6 +49,13 @@ class Keeper {
   virtual void give_back(std::chrono::milliseconds unused, Deadline deadline) = 0;
 };
 
+/// How much a pool lacks sessions.
+struct Shortage {
+  std::size_t size = 0;                       ///< of the pool
+  std::chrono::milliseconds longest_wait{0};  ///< of an operation that waits now
+  std::optional<Error> refused;               ///< the server refused another session a moment ago
+};
+
 /// At most `size` sessions, opened when first needed, lent first come first served, closed after a
 /// minute without use. A connection that comes back wakes the first of those who wait and no other,
 /// so that a thousand of them cost no more than ten. Any thread. Outlives its leases.
@@ -62,6 +70,7 @@ class Pool {
   /// True while somebody waits: whoever holds a connection for speed gives it back now.
   bool contended() const;
   std::size_t open_connections() const;
+  Shortage shortage() const;
   /// How many sessions ended otherwise than by being closed here. Where this number has changed,
   /// the server may be another one than before, or one that was restored.
   std::uint64_t lost_sessions() const;
@@ -88,7 +97,13 @@ class Pool {
   const std::size_t size_;
   mutable std::mutex mutex_;
   std::vector<Idle> idle_;
-  std::deque<std::condition_variable_any*> waiting_;  // each on the stack of its thread
+  struct Waiter {
+    std::condition_variable_any turn;
+    SteadyClock::time_point since = SteadyClock::now();
+  };
+  std::deque<Waiter*> waiting_;  // each on the stack of its thread
+  std::optional<Error> refused_;
+  SteadyClock::time_point refused_at_{};
   std::size_t open_ = 0;
   std::uint64_t lost_ = 0;
   std::mutex keepers_mutex_;

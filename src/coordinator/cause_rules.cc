@@ -1,0 +1,199 @@
+#include "coordinator/cause_rules.h"
+
+#include <fmt/core.h>
+
+#include <utility>
+
+#include "core/text.h"
+
+namespace relay::coordinator {
+
+namespace {
+
+using TimePoint = std::chrono::system_clock::time_point;
+
+/// Rejected in a row; fewer may be what is wrong with these messages.
+constexpr std::size_t kManyRejected = 5;
+/// Where rejected messages are skipped, nobody resolves them: the last one is old news then.
+constexpr std::chrono::minutes kRejectionForgotten{10};
+/// A loss that was not acknowledged is shown for so long.
+constexpr std::chrono::hours kLossShown{24};
+constexpr std::chrono::seconds kPoolWait{1};
+
+std::string time_of(TimePoint at) {
+  return format_timestamp(std::chrono::time_point_cast<std::chrono::seconds>(at));
+}
+
+/// Collects what is seen of one pipeline.
+class Sightings {
+ public:
+  explicit Sightings(std::string pipeline) : pipeline_(std::move(pipeline)) {}
+
+  void add(std::string_view code, std::string message, std::string remedy, bool certain = false,
+           ErrorClass error_class = ErrorClass::transient) {
+    list_.push_back({pipeline_,
+                     "",
+                     {error_class, std::string(code), std::move(message), std::move(remedy), {}},
+                     certain});
+  }
+  std::vector<Sighting> take() { return std::move(list_); }
+
+ private:
+  const std::string pipeline_;
+  std::vector<Sighting> list_;
+};
+
+void see_loss(const PipelineFacts& facts, TimePoint now, Sightings& seen) {
+  if (!facts.loss || now - facts.loss->at > kLossShown) return;
+  const SettledRows::Loss& loss = *facts.loss;
+  seen.add(
+      "delivered_rows_gone",
+      fmt::format("{}{} rows of outbox {} that had been delivered, between {} and {}, are not "
+                  "in the database any more: a failover to a standby that lagged, or a "
+                  "restored backup",
+                  loss.at_least ? "at least " : "", loss.rows, loss.outbox, loss.first, loss.last),
+      fmt::format("consumers have changes that the tables lack: compare them. "
+                  "`pgtrickle-relay pipelines resume {}` says that this was seen. A "
+                  "synchronous standby (synchronous_standby_names) prevents it",
+                  facts.name),
+      true);
+}
+
+void see_outbox(const PipelineFacts& facts, Sightings& seen) {
+  if (!facts.outbox) return;
+  if (!facts.outbox->problem.empty()) {
+    const Error error = describe(*facts.outbox);
+    seen.add(error.code, error.message, error.remedy, true);
+  }
+  if (!facts.outbox->source_dropped_at.empty()) {
+    const Error error = describe_dropped(*facts.outbox);
+    seen.add(error.code, error.message, error.remedy, true);
+  }
+}
+
+void see_rejections(const PipelineFacts& facts, TimePoint now, Sightings& seen) {
+  const auto& run = facts.report.rejections;
+  const bool resolved =
+      facts.skips ? now - run.last > kRejectionForgotten : facts.dead_letters.unresolved == 0;
+  if (run.messages < kManyRejected || resolved || !run.error) return;
+  const std::string first = run.error->remedy.empty()
+                                ? fmt::format(
+                                      "`pgtrickle-relay dlq list {}` shows them. Mend the "
+                                      "cause",
+                                      facts.name)
+                                : run.error->remedy;
+  seen.add("all_rejected",
+           fmt::format("every message since {} was rejected, {} of them; the last one: {}",
+                       time_of(run.first), run.messages, run.error->message),
+           facts.skips
+               ? first
+               : fmt::format("{}; then `pgtrickle-relay dlq retry --all {}`", first, facts.name));
+}
+
+void see_claim_rows(const PipelineFacts& facts, Sightings& seen) {
+  if (facts.dead_letters.without_claim_rows == 0) return;
+  seen.add(
+      "claim_rows_purged",
+      fmt::format("{} large changes are in the dead letters because the rows of their claim "
+                  "checks were deleted before they were delivered",
+                  facts.dead_letters.without_claim_rows),
+      fmt::format("send what the table holds now: SELECT pgtrickle.outbox_full_refresh(table), "
+                  "of a stream table with refresh mode FULL; then `pgtrickle-relay dlq discard "
+                  "ID` for each of `pgtrickle-relay dlq list {}`. A larger retention_hours of "
+                  "the outbox prevents it",
+                  facts.name),
+      true);
+}
+
+void see_standstill(const PipelineFacts& facts, TimePoint now, Sightings& seen) {
+  const PipelineReport& report = facts.report;
+  if (!report.has_work || report.error) return;
+  if (report.state == PipelineState::paused) {
+    seen.add("paused_with_work",
+             fmt::format("it is paused since {}, and records wait", time_of(report.since)),
+             fmt::format("`pgtrickle-relay pipelines resume {}`", facts.name));
+  } else if (!stalled(report, now)) {
+    return;
+  } else if (facts.open_writer_seconds > 0) {
+    seen.add(
+        "held_back",
+        fmt::format("an open transaction has written to the outbox and holds back what "
+                    "follows: {}",
+                    facts.open_writer_pid == 0 ? "a prepared one"
+                                               : fmt::format("session {}", facts.open_writer_pid)),
+        facts.open_writer_pid == 0
+            ? "COMMIT PREPARED or ROLLBACK PREPARED; pg_prepared_xacts names it"
+            : fmt::format("end its transaction, or: select pg_terminate_backend({})",
+                          facts.open_writer_pid),
+        true);
+  } else {
+    seen.add(
+        "no_progress",
+        fmt::format("records wait, and none was settled since {}", time_of(report.last_progress)),
+        "see whether the sink is slow or does not answer, and whether rate_limit is too low", true);
+  }
+}
+
+}  // namespace
+
+std::vector<Sighting> causes_of(const PipelineFacts& facts, TimePoint now) {
+  Sightings seen(facts.name);
+  see_loss(facts, now, seen);
+  if (facts.owned) {
+    see_outbox(facts, seen);
+    see_claim_rows(facts, seen);
+    see_rejections(facts, now, seen);
+    see_standstill(facts, now, seen);
+  }
+  return seen.take();
+}
+
+Sighting cause_of(const StreamFailure& failure) {
+  const std::string shows =
+      fmt::format("SELECT pgtrickle.refresh_stream_table('{}') shows the error", failure.table);
+  return {"",
+          failure.table,
+          {ErrorClass::misconfigured,
+           "refresh_failed",
+           fmt::format("stream table {} {}: {}", failure.table,
+                       failure.suspended ? "is suspended after failures" : "cannot be refreshed",
+                       failure.error),
+           failure.suspended ? fmt::format("mend the query or its tables ({}), then SELECT "
+                                           "pgtrickle.alter_stream_table('{}', resume => true)",
+                                           shows, failure.table)
+                             : fmt::format("mend the query or its tables ({})", shows),
+           {}},
+          true};
+}
+
+Sighting cause_of(const OutboxProblem& outbox) {
+  return {"", outbox.outbox, outbox.problem.empty() ? describe_dropped(outbox) : describe(outbox),
+          true};
+}
+
+std::optional<Sighting> cause_of(const postgres::Shortage& shortage) {
+  if (shortage.refused) {
+    return Sighting{"",
+                    "",
+                    {ErrorClass::transient,
+                     "no_free_session",
+                     fmt::format("the database gives the relay no further session: {}",
+                                 shortage.refused->message),
+                     "end sessions of other clients, raise max_connections (or the limit of the "
+                     "role or database), or lower pool_size",
+                     {}}};
+  }
+  if (shortage.longest_wait < kPoolWait) return std::nullopt;
+  return Sighting{"",
+                  "",
+                  {ErrorClass::transient,
+                   "no_free_session",
+                   fmt::format("none of the {} sessions of the pool is free, and operations of "
+                               "pipelines wait for one",
+                               shortage.size),
+                   "raise pool_size, or end what keeps the sessions busy: select pid, state, query "
+                   "from pg_stat_activity where application_name = 'pgtrickle-relay'",
+                   {}}};
+}
+
+}  // namespace relay::coordinator
