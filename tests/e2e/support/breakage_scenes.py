@@ -8,6 +8,8 @@ import re
 import resource
 import shutil
 
+import psycopg
+
 from .http_server import HttpServer
 from .kafka_server import KafkaServer
 from .nats_server import NatsServer
@@ -132,7 +134,14 @@ def syntax(db, tmp_path, **_):
     config.write_text('[[pipeline]]\nname = "a\n')
     relay = Relay(db.relay_dsn, config=config).start()
     eventually(lambda: not relay.running, 20)
-    yield "syntax", Scene(db.relay_dsn, relay, config)
+    scene = Scene(db.relay_dsn, relay, config)
+    make_table(db)
+    for wrong in ({"batch_sise": 5}, {"batch_size": "many"}):
+        try:
+            set_outbox(db, "wrong", to_file("orders", "rows", **wrong))
+        except psycopg.Error as error:
+            scene.refusals.append(f"{error.diag.message_primary} {error.diag.message_hint}")
+    yield "syntax", scene
 
 
 # The database side ---------------------------------------------------------------------------
@@ -370,8 +379,7 @@ def brokers(db, **_):
     insert_rows(db, "orders", 1)
 
     def add(name, sink):
-        set_outbox(db, name, {"stream_table": "orders", "sink": sink, "retry": RETRY,
-                              "subject_template": "x"})
+        set_outbox(db, name, {"stream_table": "orders", "sink": sink, "retry": RETRY})
 
     with running(rabbit, kafka, sqs):
         add("topic", {"type": "kafka", "brokers": kafka.brokers, "topic": "nope"})
@@ -380,10 +388,10 @@ def brokers(db, **_):
         add("rabbitmq password", {"type": "rabbitmq",
                                   "url": rabbit.url.replace("guest:guest", "guest:wrong")})
         add("sqs", {"type": "sqs", "endpoint": sqs.endpoint, "region": "elasticmq",
-                    "queue_url": f"{sqs.endpoint}/000000000000/nope", "allow_private": True})
+                    "queue_url": f"{sqs.endpoint}/000000000000/nope"})
         db.execute("""select pgtrickle.set_relay_inbox('queue', %s::jsonb)""", (json.dumps({
             "source": {"type": "rabbitmq", "url": rabbit.url, "queue": "nope", "declare": False},
-            "inbox": "mail"}),))
+            "inbox_name": "mail"}),))
         db.execute("select pgtrickle.enable_relay('queue')")
         env = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
         with Relay(db.relay_dsn, env=env) as relay:

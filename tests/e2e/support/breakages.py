@@ -13,7 +13,7 @@ from .postgres import REPOSITORY
 DOCUMENT = os.path.join(REPOSITORY, "docs", "operations.md")
 BEGIN = "<!-- breakages: written by scripts/breakage-table -->"
 END = "<!-- end of breakages -->"
-PLACES = ("log", "/health", "check", "status")
+PLACES = ("log", "/health", "check", "status", "SQL")  # SQL: the statement is refused
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,13 @@ BREAKAGES = [
              "Known here: …", "log /health check status", 10, ("key",)),
     Breakage("sinks", "a pipeline is disabled", "disabled", "pgtrickle-relay pipelines enable …",
              "status", 10, ("off",)),
-    Breakage("syntax", "a file of the configuration that is no TOML", "…", "…", "log check", 10),
+    Breakage("syntax", "a file of the configuration that is no TOML",
+             "…relay.toml:2:…: Error while parsing", "Correct the file; nothing of it was taken.",
+             "log check", 10),
+    Breakage("syntax", "a pipeline in SQL: a key that is none", "there is no option \"batch_sise\"",
+             "Nothing was changed. Correct the configuration and call again.", "SQL", 10),
+    Breakage("syntax", "a pipeline in SQL: a value of another type", "batch_size",
+             "Nothing was changed. Correct the configuration and call again.", "SQL", 10),
     # The database side, under a running relay.
     Breakage("database", "SELECT on an outbox was revoked",
              "the role … may not read pgtrickle.…", "GRANT SELECT ON pgtrickle.… TO pgtrickle_relay;",
@@ -99,7 +105,7 @@ BREAKAGES = [
              "log /health check status", 10, ("fine",)),
     Breakage("database", "a function of the database side is not the one that was installed",
              "function … is not the one that was installed", INIT, "check", 10),
-    Breakage("database", "the database side is older than the program",
+    Breakage("database", "the database side is older than the program, or newer",
              "the database side is of another version than this program", OTHER_VERSION, "check",
              10),
     Breakage("database", "transactions have another isolation level by default (it works)",
@@ -133,11 +139,11 @@ BREAKAGES = [
              "create the topic, or correct topic", WHERE_A_PIPELINE_SHOWS, 60, ("topic",)),
     Breakage("brokers", "RabbitMQ: no queue takes the message", "no queue takes the routing key",
              "bind a queue to it", WHERE_A_PIPELINE_SHOWS, 30, ("unroutable",)),
-    Breakage("brokers", "RabbitMQ: the queue of a source is missing", "no queue '…'",
-             "make what is missing, or correct its name", WHERE_A_PIPELINE_SHOWS, 30, ("queue",)),
+    Breakage("brokers", "RabbitMQ: the queue of a source is missing", "has no queue '…'",
+             "make it, correct queue, or set declare", WHERE_A_PIPELINE_SHOWS, 30, ("queue",)),
     Breakage("brokers", "the broker's password is wrong (RabbitMQ)", "ACCESS_REFUSED",
              "correct user and password", "log /health check status", 30, ("rabbitmq password",)),
-    Breakage("brokers", "SQS: the queue is missing", "NonExistentQueue",
+    Breakage("brokers", "SQS: the queue is missing", "QueueDoesNotExist",
              "look at queue_url, region and endpoint, or make the queue", WHERE_A_PIPELINE_SHOWS,
              30, ("sqs",)),
 ]

@@ -15,18 +15,17 @@ class Scene:
 
     def __init__(self, dsn, relay=None, config=None, env=None):
         self.dsn, self.relay, self.config, self.env = dsn, relay, config, env
-        self.since = time.monotonic()
-
-    def broken_now(self):
+        self.refusals = []  # what statements of SQL said
         self.since = time.monotonic()
 
     def says(self, place):
         """What stands there, one text for each thing that is said."""
         return {"log": self._log, "/health": self._health, "check": self._check,
-                "status": self._status}[place]()
+                "status": self._status, "SQL": lambda: self.refusals}[place]()
 
     def _log(self):
-        return self.relay.log_lines
+        # An error of the start has its remedy on a line of its own.
+        return "\n".join(self.relay.log_lines).replace("\n  remedy: ", " remedy: ").split("\n")
 
     def _health(self):
         try:
