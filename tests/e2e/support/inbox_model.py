@@ -658,7 +658,10 @@ class InboxModel:
                 if name != table.name or tag in stored or tag in table.purged:
                     continue
                 for publication in by_tag[tag]:
-                    if self._is_sure(table, publication, by_tag):
+                    # The message may have been published under another id as well.
+                    if self._is_sure(table, publication, by_tag) and any(
+                            publication.lane.may_be(publication, identity)
+                            for _, identity, _ in found):
                         code, text, _ = next(iter(found.values()))
                         self.faults.add("a dead letter without a reason", repr(publication.lane),
                                         f"id {publication.given[:60]!r}, body "
