@@ -392,14 +392,18 @@ class InboxModel:
         table = self._inbox()
         if table is None:
             return
-        for row in self._quietly(table.rows) or []:
+        rows = self._quietly(table.rows) or []
+        by_id = collections.defaultdict(set)  # in a table and its children, an id may be twice
+        for row in rows:
+            by_id[row[0]].add(self._tag(table, row))
+        for row in rows:
             tag = self._tag(table, row)
             if self.random.random() < 0.3 and row[0] is not None and tag:
                 # What is said of a tag holds for all of its rows.
                 self._quietly(lambda: self.db.execute(
                     f"update {table.place} set processed_at = now() - interval '100 hours' "
                     "where event_id::text = %s", (row[0],)))
-                table.purged.add(tag)
+                table.purged |= by_id[row[0]]
         waits = {self._tag(table, row) for row in self._quietly(table.rows) or [] if not row[4]}
         self._quietly(lambda: self.db.execute("select pgtrickle.relay_housekeeping()"))
         left = {self._tag(table, row) for row in self._quietly(table.rows) or []}
