@@ -392,14 +392,18 @@ class InboxModel:
         table = self._inbox()
         if table is None:
             return
-        for row in self._quietly(table.rows) or []:
+        rows = self._quietly(table.rows) or []
+        by_id = collections.defaultdict(set)  # in a table and its children, an id may be twice
+        for row in rows:
+            by_id[row[0]].add(self._tag(table, row))
+        for row in rows:
             tag = self._tag(table, row)
             if self.random.random() < 0.3 and row[0] is not None and tag:
                 # What is said of a tag holds for all of its rows.
                 self._quietly(lambda: self.db.execute(
                     f"update {table.place} set processed_at = now() - interval '100 hours' "
                     "where event_id::text = %s", (row[0],)))
-                table.purged.add(tag)
+                table.purged |= by_id[row[0]]
         waits = {self._tag(table, row) for row in self._quietly(table.rows) or [] if not row[4]}
         self._quietly(lambda: self.db.execute("select pgtrickle.relay_housekeeping()"))
         left = {self._tag(table, row) for row in self._quietly(table.rows) or []}
@@ -658,7 +662,10 @@ class InboxModel:
                 if name != table.name or tag in stored or tag in table.purged:
                     continue
                 for publication in by_tag[tag]:
-                    if self._is_sure(table, publication, by_tag):
+                    # The message may have been published under another id as well.
+                    if self._is_sure(table, publication, by_tag) and any(
+                            publication.lane.may_be(publication, identity)
+                            for _, identity, _ in found):
                         code, text, _ = next(iter(found.values()))
                         self.faults.add("a dead letter without a reason", repr(publication.lane),
                                         f"id {publication.given[:60]!r}, body "

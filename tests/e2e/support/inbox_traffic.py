@@ -173,6 +173,11 @@ class Lane:
             return (self.name, self.scope(), arrives)
         return ("any", arrives)
 
+    def may_be(self, publication, identity):
+        """Whether a message with this id may be that publication."""
+        return publication.identity[2:3] == ("alone",) or (
+            as_text(self.arrives(publication.given)).decode() in identity)
+
     def arrives(self, given):
         """The id as it comes out of the protocol: headers are without blanks at their ends."""
         return given.strip(b" \t")
