@@ -379,7 +379,7 @@ def test_a_name_that_does_not_exist_waits_while_others_run(db, web, relay, order
     set_outbox(db, "here", to_web(web))
     with relay:
         insert_rows(db, "orders", 1)
-        wait_trouble(relay, db, "away", "no such name", remedy="name server")
+        wait_trouble(relay, db, "away", "no such name", remedy="name resolution")
         wait_rows(web, [1])
     assert dead_letters(db, "away") == []
 
