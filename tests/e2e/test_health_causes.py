@@ -1,12 +1,11 @@
 """What makes a relay degraded beside its pipelines' own errors: named with cause and remedy, once."""
 
 import psycopg
-import pytest
 
+from support.http_server import HttpServer
 from support.pipelines import (SLOW_FACTOR, insert_rows, make_table, set_outbox, status_row,
                                to_file, wait_settled)
-from support.relay import Relay
-from support.waiting import eventually
+from support.waiting import eventually, holds_for
 
 WAIT = 30 * SLOW_FACTOR
 
@@ -63,7 +62,7 @@ def test_each_cause_is_named_once_with_its_remedy_and_its_end_once(db, start_rel
                    message=lambda: f"{causes(relay)}\n{relay.log(60)}")
         found = causes(relay)
         assert relay.health()[1]["status"] == "degraded"
-        assert "may share a key" in found["marked", "outbox_problem"]["message"]
+        assert "may have the same key" in found["marked", "outbox_problem"]["message"]
         assert "dlq retry --all refused" in found["refused", "all_rejected"]["remedy"]
         assert "resume paused" in found["paused", "paused_with_work"]["remedy"]
         assert "public.share" in found["", "refresh_failed"]["message"]
@@ -106,3 +105,29 @@ def test_a_pool_without_a_free_session_is_named(db, start_relay, tmp_path):
                        message=lambda: f"{relay.health()}\n{relay.log(60)}")
             assert "pool_size" in causes(relay)["", "no_free_session"]["remedy"]
         eventually(lambda: causes(relay) == {}, WAIT, message=relay.log)
+
+
+def test_connected_means_that_the_last_attempt_succeeded(db, start_relay, tmp_path):
+    make_table(db)
+    server = HttpServer()  # no request is sent when this sink is opened
+    server.start()
+    set_outbox(db, "rows", {"stream_table": "orders", "sink": {
+        "type": "webhook", "url": server.url("/hook"), "allow_private": True}})
+
+    def connected():
+        return relay.metric("sink_connected", pipeline="rows")
+
+    with start_relay(db.relay_dsn) as relay:
+        relay.wait_healthy(pipelines=1)
+        insert_rows(db, "orders", 1)
+        wait_settled(db, "rows", "orders")
+        assert connected() == 1
+        server.kill9()
+        insert_rows(db, "orders", 2)
+        eventually(lambda: connected() == 0, WAIT)
+        holds_for(lambda: connected() == 0, 1)
+        server.start()
+        wait_settled(db, "rows", "orders")
+        assert connected() == 1
+        assert relay.metric("source_connected", pipeline="rows") == 1
+    server.stop()

@@ -10,11 +10,12 @@ from support.waiting import eventually, holds_for
 
 
 def asleep(relay, *pipelines):
-    """Idle, and the source's connection given up."""
+    """Idle, with the connections given up; their last attempts succeeded."""
     metrics, health = relay.metrics(), relay.health()[1]
-    idle = {entry["name"] for entry in health["pipelines"] if entry["state"] == "idle"}
+    idle = {entry["name"] for entry in health["pipelines"]
+            if entry["state"] == "idle" and entry.get("asleep")}
     return all(name in idle
-               and metrics.value("pgtrickle_relay_source_connected", pipeline=name) == 0
+               and metrics.value("pgtrickle_relay_source_connected", pipeline=name) == 1
                for name in pipelines)
 
 
