@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <memory>
 
 #include "cli/commands.h"
 #include "cli/config_file.h"
@@ -13,6 +14,7 @@
 #include "core/log.h"
 #include "core/secrets.h"
 #include "core/shortage.h"
+#include "postgres/current_url.h"
 
 namespace relay::cli {
 
@@ -197,6 +199,20 @@ std::optional<std::string> environment(std::string_view name) {
   return value && *value ? std::optional<std::string>(value) : std::nullopt;
 }
 
+/// The database's URL as it reads now, wherever it was given; nothing: it cannot be read.
+std::optional<std::string> read_postgres_url(const std::map<std::string, std::string>& flags,
+                                             const std::string& file) {
+  config::Node::Object global;
+  if (!file.empty()) {
+    auto loaded = load_config_file(file);
+    if (!loaded || !loaded->problems.empty()) return std::nullopt;
+    global = std::move(loaded->global);
+  }
+  const auto merged = config::merge_settings(flags, environment, global);
+  if (!merged.problems.empty() || merged.settings.postgres_url.empty()) return std::nullopt;
+  return merged.settings.postgres_url;
+}
+
 std::string config_file(const Words& words) {
   if (const auto given = words.flags.find("--config"); given != words.flags.end()) {
     return given->second;
@@ -242,6 +258,10 @@ int load(Context& context, const Words& words, bool for_check) {
   context.problems.insert(context.problems.end(), merged.problems.begin(), merged.problems.end());
   if (!context.problems.empty() && !for_check) return refuse(context);
   context.settings = std::move(merged.settings);
+  const auto url = std::make_shared<postgres::CurrentUrl>(
+      context.settings.postgres_url,
+      [flags = words.flags, file] { return read_postgres_url(flags, file); });
+  context.settings.read_postgres_url = [url] { return url->get(); };
   context.settings.config_file = file;
   context.warnings = std::move(merged.warnings);
   return kOk;

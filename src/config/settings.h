@@ -17,6 +17,8 @@ namespace relay::config {
 /// order of precedence. An unset flag overrides nothing.
 struct Settings {
   std::string postgres_url;
+  /// `postgres_url` with the credentials that it has now. May be null. Any thread.
+  std::function<std::string()> read_postgres_url;
   std::string metrics_addr = "0.0.0.0:9090";
   std::string log_format = "text";
   std::string log_level = "info";

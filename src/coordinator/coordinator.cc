@@ -35,6 +35,7 @@ Connection::Options connection_options(const config::Settings& settings, std::st
                                        bool dedicated) {
   Connection::Options options;
   options.url = settings.postgres_url;
+  options.read_url = settings.read_postgres_url;
   options.application_name = name;
   options.keepalive = dedicated;
   return options;

@@ -86,6 +86,10 @@ void Coordinator::look_for_causes() {
   for (auto& [name, entry] : table_) {
     if (entry->removed) continue;
     const PipelineFacts facts = facts_of(*entry);
+    // A password may have been changed: the catalog, and files that it refers to, are read anew.
+    const bool refused =
+        facts.report.error && facts.report.error->error_class == ErrorClass::misconfigured;
+    if (refused && !entry->config.references.empty()) catalog_version_.clear();
     const std::int64_t gone = facts.loss ? facts.loss->rows : 0;
     if (gone > entry->counted_gone) {
       metrics_.pipeline(name)->gone.Increment(static_cast<double>(gone - entry->counted_gone));

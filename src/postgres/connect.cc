@@ -8,6 +8,7 @@
 
 #include "core/tls_remedy.h"
 #include "postgres/connection.h"
+#include "postgres/url.h"
 
 namespace relay::postgres {
 
@@ -39,22 +40,6 @@ constexpr std::string_view kSessionSettings =
 
 /// A pool that has no session to spare is not waited for.
 constexpr std::chrono::seconds kProbeTimeout{2};
-
-struct ConninfoDeleter {
-  void operator()(PQconninfoOption* options) const { PQconninfoFree(options); }
-};
-
-/// What the URL says, with nothing added. Never logged: it holds the password.
-std::map<std::string, std::string> parse_url(const std::string& url) {
-  const std::unique_ptr<PQconninfoOption, ConninfoDeleter> options(
-      PQconninfoParse(url.c_str(), nullptr));
-  std::map<std::string, std::string> values;
-  for (const PQconninfoOption* option = options.get();
-       option != nullptr && option->keyword != nullptr; ++option) {
-    if (option->val != nullptr) values[option->keyword] = option->val;
-  }
-  return values;
-}
 
 std::string describe_endpoint(const std::map<std::string, std::string>& values) {
   const auto value = [&](const char* key, std::string_view fallback) {
@@ -139,7 +124,9 @@ bool is_ambiguous(std::string_view url) {
 
 }  // namespace
 
-Result<std::unique_ptr<Connection>> Connection::open(const Options& options, std::stop_token stop) {
+Result<std::unique_ptr<Connection>> Connection::open(const Options& given, std::stop_token stop) {
+  Options options = given;
+  if (given.read_url) options.url = given.read_url();
   if (is_ambiguous(options.url)) {
     return fail(
         ErrorClass::misconfigured, "postgres_url",

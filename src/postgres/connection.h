@@ -70,7 +70,10 @@ struct Diagnosis {
 class Connection {
  public:
   struct Options {
-    std::string url;               ///< URI or key=value, as libpq takes it
+    std::string url;  ///< URI or key=value, as libpq takes it
+    /// Gives the URL before each attempt to connect, for a password that was changed since; null:
+    /// it stays as it is.
+    std::function<std::string()> read_url;
     std::string application_name;  ///< shown in pg_stat_activity
     std::chrono::milliseconds connect_timeout{10000};
     /// Server-side limit for one statement; 0: none.
