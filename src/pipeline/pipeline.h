@@ -188,6 +188,7 @@ class Pipeline {
   bool acknowledge(const MessageBatch& batch, Settlement& settlement, std::stop_token stop);
   bool insist(const std::function<Result<void>()>& operation, std::stop_token stop);
   bool commit(const Position& position, std::span<const DeadLetter> letters, std::stop_token stop);
+  void write_position_due(std::stop_token stop);
   void flush_position();
   void park(const MessageBatch& batch, Settlement& settlement);
   bool take_word_of_retries();

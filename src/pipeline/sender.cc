@@ -133,7 +133,7 @@ void Pipeline::send_loop(std::stop_token stop) {
     } else if (batch) {
       deliver_batch(std::move(*batch), stop);
     } else {
-      flush_position();
+      write_position_due(stop);
     }
   }
 }
@@ -388,6 +388,21 @@ bool Pipeline::commit(const Position& position, std::span<const DeadLetter> lett
   return true;
 }
 
+/// Writes the position that an acknowledgement left to be written: what is settled stays settled,
+/// and a position that cannot be written is trouble, also where nothing comes behind it.
+void Pipeline::write_position_due(std::stop_token stop) {
+  if (!position_due_) return;
+  position_due_ = false;
+  Position position;
+  {
+    const std::lock_guard lock(mutex_);
+    if (fenced_) return;
+    position = position_;
+  }
+  insist([&] { return source_->acknowledge(position, {}); }, stop);
+}
+
+/// The same for a pipeline that has been given up, once.
 void Pipeline::flush_position() {
   if (!position_due_) return;
   position_due_ = false;

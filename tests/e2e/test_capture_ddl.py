@@ -382,8 +382,8 @@ def test_what_is_wrong_with_an_outbox_is_in_health_check_and_status_of_its_pipel
         return json.loads(run_command(*arguments, "--json", "--postgres-url", db.relay_dsn).stdout)
 
     def check():
-        return [(each["pipeline"], each["message"]) for each in command("check")["findings"]
-                if not each["ok"]]
+        return [(each["pipeline"], f"{each['message']}. {each['remedy']}")
+                for each in command("check")["findings"] if not each["ok"]]
 
     def status():
         return {each["pipeline"]: each["outbox_problem"] for each in

@@ -117,7 +117,9 @@ def statements(text):
                        flags=re.DOTALL)
         for statement in block.split(";"):
             yield re.sub("\0(\\d+)\0", lambda m: quoted[int(m[1])], statement).strip()
-    yield from re.findall(r"`((?:SELECT|select) (?:\* FROM )?pgtrickle\.[^`]*?);?`", text)
+    # A part of a call is shown with its open parenthesis.
+    for shown in re.findall(r"`((?:SELECT|select) (?:\* FROM )?pgtrickle\.[^`]*?[^`(;]);?`", text):
+        yield from re.split(r"; (?=SELECT)", shown)
 
 
 def test_calls_that_are_shown_are_calls_of_what_is_there(db):

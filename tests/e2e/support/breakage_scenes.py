@@ -70,6 +70,7 @@ def sinks(db, tmp_path, **_):
     web, web_expired = HttpServer(), HttpServer(tls=expired)
     away = NatsServer()
     make_table(db)
+    make_table(db, "refusals")
     db.execute("create table large (id int primary key, name text);"
                "select pgtrickle.enable_outbox('large');"
                "create table strict (event_id text primary key, payload jsonb,"
@@ -107,14 +108,19 @@ def sinks(db, tmp_path, **_):
         set_outbox(db, "too large", {"stream_table": "large", "sink": user,
                                      "subject_template": "y.{op}"})
         # A table that refuses every row.
-        set_outbox(db, "refused", {"stream_table": "orders", "retry": RETRY, "sink": {
+        set_outbox(db, "refused", {"stream_table": "refusals", "retry": RETRY, "sink": {
             "type": "pg-inbox", "inbox_table": "public.strict",
             "columns": {"event_id": "event_id", "payload": "payload"}}})
+        add("paused", user)
+        db.execute("select pgtrickle.pause_relay('paused')")
+        for name in ("first", "second"):
+            add(name, {"type": "file", "path": str(tmp_path / "same")})
         config = tmp_path / "relay.toml"
         config.write_text(KEY_ERROR.format(url=nats.url))
         web.rules({"path": "/401", "status": 401}, {"path": "/404", "status": 404},
                   {"path": "/slow", "delay": 2})
         insert_rows(db, "orders", 1)
+        insert_rows(db, "refusals", 1, 10)
         db.execute("insert into large values (1, repeat('x', 100000))")
         env = {"PGTRICKLE_RELAY_ALLOW_FILE": f"/dev/full,{tmp_path}/**,{authority.directory}/**,"
                                              f"{other.directory}/**"}
@@ -155,6 +161,8 @@ def database(db, tmp_path, **_):
         make_table(db, name)
         set_outbox(db, name, to_file(name, lines[name].path, retry=RETRY))
         insert_rows(db, name, 1, 3)
+    db.execute("create table divisors (n int);"
+               "select pgtrickle.create_stream_table('quotients', 'select 1 / n as q from divisors')")
     role = db.relay_dsn.split("//")[1].split(":")[0]
     with Relay(db.relay_dsn) as relay:
         relay.wait_healthy(pipelines=len(TABLES))
@@ -166,6 +174,7 @@ def database(db, tmp_path, **_):
                    "truncate pgtrickle.outbox_rewound;"
                    "alter table replaced rename to replaced_before;"
                    "create table replaced (id bigint primary key, name text, amount numeric)")
+        db.execute("insert into divisors values (0)")
         db.execute("do $$ begin perform setval((select outbox_sequence from"
                    " pgtrickle.pgt_outbox_config where outbox_table_name = 'outbox_rewound')"
                    "::regclass, 1); end $$")

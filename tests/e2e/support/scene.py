@@ -1,6 +1,7 @@
 """What a relay and its commands say of what is broken, place by place."""
 
 import json
+import re
 import time
 
 from .relay import Relay, run_command
@@ -52,9 +53,9 @@ class Scene:
         return [done.stderr, *done.stdout.splitlines()]
 
     def recoveries(self, pipeline):
-        """The lines that say that something of the pipeline has passed."""
+        """The lines that say that a failure of the pipeline's source or sink has passed."""
         return [line for line in self.relay.log_lines
-                if f"[{pipeline}] " in line and ": recovered after " in line]
+                if re.search(rf"\[{re.escape(pipeline)}\] s\w+_failed: recovered after ", line)]
 
 
 def _text(value):
