@@ -101,17 +101,20 @@ void ClaimCheck::finish_part(RecordBatch& batch, bool final) {
   cutter_.end_part();
 }
 
-/// The claim check has no rows (any more).
-void ClaimCheck::finish_without_rows(RecordBatch& batch) {
-  Record& record = append(batch, true);
-  std::get<Delta>(record.content).first_ordinal = rows_done_;
-  if (rows_done_ >= expected_) return;
+/// The rows behind what is done are not there (any more), up to this one. None may be missing: then
+/// the record says only that the claim check ends.
+void ClaimCheck::pass_missing(RecordBatch& batch, std::int64_t last, bool final) {
+  const std::int64_t done = rows_done_;
+  rows_done_ = std::max(done, last);
+  Record& record = append(batch, final);
+  std::get<Delta>(record.content).first_ordinal = done;
+  if (done >= last) return;
   record.refused = share(
       Error{ErrorClass::rejected,
             "claim_check_rows_missing",
-            fmt::format("outbox row {} announces {} rows, and after {} none are there", outbox_id_,
-                        expected_, rows_done_),
-            "somebody deleted rows of the claim check; the table itself still has what is current",
+            fmt::format("outbox row {} announces {} rows, and those from {} to {} are not there",
+                        outbox_id_, expected_, done + 1, last),
+            "rows of the claim check were deleted; the table itself still has what is current",
             {}});
 }
 
@@ -131,6 +134,7 @@ Result<ClaimCheck::Fetched> ClaimCheck::fetch(postgres::Connection& connection, 
   const std::size_t before = batch.records.size();
   PgResult previous;  // the cutter compares with the row before
   std::int64_t got = 0;
+  std::int64_t last = rows_done_;
   while (true) {
     auto next = connection.next_row(kStatementTimeout, stop);
     if (!next) return fail(next.error());
@@ -138,6 +142,11 @@ Result<ClaimCheck::Fetched> ClaimCheck::fetch(postgres::Connection& connection, 
     auto row = decoder.decode_delta_row(next->get());
     if (!row) return fail(row.error());
     ++got;
+    if (row->number > last + 1) {
+      if (cutter_.rows() > 0) finish_part(batch, false);
+      pass_missing(batch, row->number - 1, false);
+    }
+    last = row->number;
     if (!cutter_.takes(*row)) {
       finish_part(batch, false);
       if (batch_bytes_ >= byte_limit(limits) || batch.records.size() >= limits.records) {
@@ -166,11 +175,9 @@ Result<bool> ClaimCheck::read(postgres::Connection& connection, RowDecoder& deco
     if (!fetched) return fail(fetched.error());
     if (*fetched == Fetched::too_few) continue;
     if (*fetched == Fetched::cut) return false;
-    if (cutter_.rows() > 0) {
-      finish_part(batch, true);
-    } else {
-      finish_without_rows(batch);
-    }
+    const bool whole = cutter_.rows() > 0 && cutter_.last() >= expected_;
+    if (cutter_.rows() > 0) finish_part(batch, whole);
+    if (!whole) pass_missing(batch, expected_, true);
     return true;
   }
 }

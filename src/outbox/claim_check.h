@@ -48,7 +48,7 @@ class ClaimCheck {
                         const ReadLimits& limits, std::int64_t rows, RecordBatch& batch,
                         std::stop_token stop);
   void finish_part(RecordBatch& batch, bool final);
-  void finish_without_rows(RecordBatch& batch);
+  void pass_missing(RecordBatch& batch, std::int64_t last, bool final);
   Record& append(RecordBatch& batch, bool final);
   std::int64_t rows_to_ask(const ReadLimits& limits) const;
 

@@ -1,6 +1,7 @@
 """A delta of millions of rows: bounded memory, and resumed in its middle."""
 
 import os
+import re
 
 import pytest
 
@@ -75,3 +76,29 @@ def test_a_huge_delta_is_resumed_in_its_middle_after_a_kill(db, big, nats, relay
           f"{repeated:.0f} parts sent again; peak memory {peak / 1024:.1f} MiB")
     assert repeated <= stored - settled_row // 1000 + 1, "began again before where it had settled"
     assert peak < LIMIT_KIB
+
+
+def test_rows_of_a_claim_check_that_are_gone_are_dead_letters(db, relay, tmp_path):
+    """Deleted by hand, or by retention that waited for long enough: wherever they are missing."""
+    gone = {"first": (1, 2, 3), "middle": (7, 11, 12, 13), "last": (39, 40), "whole": range(1, 41),
+            "none": ()}
+    for name in gone:
+        db.execute(f"create table {name} (id int primary key);"
+                   f"select pgtrickle.enable_outbox('{name}', inline_threshold_rows => 2);"
+                   f"insert into {name} select generate_series(1, 40)")
+        db.execute(f"delete from pgtrickle.outbox_delta_rows_{name} where row_num = any (%s)",
+                   (list(gone[name]),))
+        set_outbox(db, name, to_file(name, tmp_path / name))
+    with relay:
+        for name in gone:
+            wait_settled(db, name, name)
+    for name, missing in gone.items():
+        arrived = Lines(tmp_path / name).rows()
+        assert arrived == [row for row in range(1, 41) if row not in missing], name
+        told = [row[0] for row in db.execute(
+            "select error_message from pgtrickle.relay_dlq where pipeline = %s and error_code ="
+            " 'claim_check_rows_missing' order by id", (name,))]
+        ranges = [tuple(map(int, re.search(r"from (\d+) to (\d+) are", text).groups()))
+                  for text in told]
+        assert sorted(row for first, last in ranges for row in range(first, last + 1)) \
+            == sorted(missing), (name, told)

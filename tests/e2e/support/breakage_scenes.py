@@ -111,6 +111,11 @@ def sinks(db, tmp_path, **_):
         set_outbox(db, "refused", {"stream_table": "refusals", "retry": RETRY, "sink": {
             "type": "pg-inbox", "inbox_table": "public.strict",
             "columns": {"event_id": "event_id", "payload": "payload"}}})
+        db.execute("create table purged (id int primary key, name text, amount int);"
+                   "select pgtrickle.enable_outbox('purged', inline_threshold_rows => 2)")
+        set_outbox(db, "purged", to_file("purged", tmp_path / "purged", retry=RETRY))
+        db.execute("insert into purged select g, 'row', g from generate_series(1, 40) g")
+        db.execute("delete from pgtrickle.outbox_delta_rows_purged where row_num in (1, 2, 11, 40)")
         add("paused", user)
         db.execute("select pgtrickle.pause_relay('paused')")
         for name in ("first", "second"):

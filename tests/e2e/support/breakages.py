@@ -75,6 +75,11 @@ BREAKAGES = [
     Breakage("sinks", "every message is rejected", "every message since … was rejected, …",
              "…; then `pgtrickle-relay dlq retry --all …`", WHERE_A_PIPELINE_SHOWS, 20,
              ("refused",)),
+    Breakage("sinks", "rows of a claim check were deleted before they were delivered",
+             "are in the dead letters because the rows of their claim checks were deleted … / "
+             "announces … rows, and those from … to … are not there",
+             "SELECT pgtrickle.outbox_full_refresh( / the table itself still has what is current",
+             WHERE_A_PIPELINE_SHOWS, 20, ("purged",)),
     Breakage("sinks", "a pipeline is paused, and records wait",
              "it is paused since …, and records wait", "`pgtrickle-relay pipelines resume …`",
              WHERE_A_PIPELINE_SHOWS, 20, ("paused",)),
