@@ -258,10 +258,6 @@ int load(Context& context, const Words& words, bool for_check) {
   context.problems.insert(context.problems.end(), merged.problems.begin(), merged.problems.end());
   if (!context.problems.empty() && !for_check) return refuse(context);
   context.settings = std::move(merged.settings);
-  const auto url = std::make_shared<postgres::CurrentUrl>(
-      context.settings.postgres_url,
-      [flags = words.flags, file] { return read_postgres_url(flags, file); });
-  context.settings.read_postgres_url = [url] { return url->get(); };
   context.settings.config_file = file;
   context.warnings = std::move(merged.warnings);
   return kOk;
@@ -273,6 +269,15 @@ void print_warnings(const Context& context) {
     if (warning.code != "secret_in_arguments") continue;
     fmt::print(stderr, "warning: {}\n  remedy: {}\n", warning.message, warning.remedy);
   }
+}
+
+/// A password that is rotated while the relay runs is taken over.
+void follow_postgres_url(Context& context, const Words& words) {
+  const auto url = std::make_shared<postgres::CurrentUrl>(
+      context.settings.postgres_url, [flags = words.flags, file = context.settings.config_file] {
+        return read_postgres_url(flags, file);
+      });
+  context.settings.read_postgres_url = [url] { return url->get(); };
 }
 
 std::string command_of(const CLI::App& app) {
@@ -295,7 +300,10 @@ int dispatch(const std::string& command, Context& context, Words& words) {
                  {}});
     return kUsage;
   }
-  if (command == "run") return run_relay(context);
+  if (command == "run") {
+    follow_postgres_url(context, words);
+    return run_relay(context);
+  }
   if (command == "init") return init_database(context, false);
   if (command == "check") return check(context);
   if (command == "pipelines") return pipelines(context, words.pipelines);
