@@ -1,18 +1,34 @@
-# relay_room(name ROOMS ... LIBRARIES ...): a static library of src/<name>/*.cc, and unit_<name>, the
-# test program of tests/unit/<name>/*_test.cc where there are any.
+# relay_room(name FOLDER path ROOMS ... LIBRARIES ...): a static library of src/<path>/*.cc (path: the
+# name unless given), and unit_<name>, the test program of tests/unit/<path>/*_test.cc where there are
+# any. It may include headers of itself and of the rooms that it names: the build fails otherwise.
 function(relay_room name)
   cmake_parse_arguments(ARG "" "FOLDER" "ROOMS;LIBRARIES" ${ARGN})
   if(NOT ARG_FOLDER)
     set(ARG_FOLDER ${name})
   endif()
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${ARG_FOLDER}/*.cc)
-  if(NOT sources)
-    file(WRITE ${CMAKE_BINARY_DIR}/empty_${name}.cc "")
-    set(sources ${CMAKE_BINARY_DIR}/empty_${name}.cc)
-  endif()
+  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${ARG_FOLDER}/*.h)
   add_library(relay_${name} STATIC ${sources})
   target_include_directories(relay_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
   target_compile_definitions(relay_${name} PRIVATE RELAY_VERSION="${PROJECT_VERSION}")
+
+  set_target_properties(relay_${name} PROPERTIES relay_folder ${ARG_FOLDER})
+  set(may_include ${ARG_FOLDER})
+  foreach(room IN LISTS ARG_ROOMS)
+    get_target_property(folder relay_${room} relay_folder)
+    list(APPEND may_include ${folder})
+  endforeach()
+  set(stamp ${CMAKE_BINARY_DIR}/floors/${name})
+  add_custom_command(
+    OUTPUT ${stamp}
+    COMMAND ${CMAKE_COMMAND} -DFOLDER=${CMAKE_SOURCE_DIR}/src/${ARG_FOLDER} "-DMAY_INCLUDE=${may_include}"
+            -DSTAMP=${stamp} -P ${CMAKE_SOURCE_DIR}/cmake/check_includes.cmake
+    DEPENDS ${sources} ${headers} ${CMAKE_SOURCE_DIR}/cmake/check_includes.cmake
+    COMMENT ""
+    VERBATIM)
+  add_custom_target(floor_${name} DEPENDS ${stamp})
+  add_dependencies(relay_${name} floor_${name})
+
   list(TRANSFORM ARG_ROOMS PREPEND relay_)
   target_link_libraries(relay_${name} PUBLIC ${ARG_ROOMS} ${ARG_LIBRARIES} PRIVATE relay_flags)
 
@@ -38,10 +54,10 @@ function(relay_backend_wanted result)
   endforeach()
 endfunction()
 
-# relay_backend(name FOLDER folder PKGCONFIG module ROOMS ... LIBRARIES ...): a broker. It is a room,
-# which may use those that it names beside core, config and pipeline, and is registered under its name
-# unless RELAY_BACKENDS leaves it out; ALWAYS: it cannot be left out. Its folder offers
-# `void relay::<folder>::register_backend(relay::Registry&)`.
+# relay_backend(name FOLDER folder PKGCONFIG module ROOMS ... LIBRARIES ...): a broker, in
+# src/backends/<folder>. It is a room, which may use those that it names beside core, config and
+# connector, and is registered under its name unless RELAY_BACKENDS leaves it out; ALWAYS: it cannot be
+# left out. It offers `void relay::<folder>::register_backend(relay::Registry&)`.
 set_property(GLOBAL PROPERTY relay_backend_names "")
 set_property(GLOBAL PROPERTY relay_backend_folders "")
 set_property(GLOBAL PROPERTY relay_backends_left_out "")
@@ -57,7 +73,8 @@ function(relay_backend name)
     pkg_check_modules(${ARG_PKGCONFIG} REQUIRED IMPORTED_TARGET ${ARG_PKGCONFIG})
     list(APPEND ARG_LIBRARIES PkgConfig::${ARG_PKGCONFIG})
   endif()
-  relay_room(${ARG_FOLDER} ROOMS core config pipeline ${ARG_ROOMS} LIBRARIES ${ARG_LIBRARIES})
+  relay_room(${ARG_FOLDER} FOLDER backends/${ARG_FOLDER} ROOMS core config connector ${ARG_ROOMS}
+             LIBRARIES ${ARG_LIBRARIES})
   set_property(GLOBAL APPEND PROPERTY relay_backend_folders ${ARG_FOLDER})
 endfunction()
 
@@ -84,7 +101,7 @@ function(relay_backends_done)
     string(APPEND calls "  registry.leave_out(\"${name}\");\n")
   endforeach()
   file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/backends.cc CONTENT
-"#include \"pipeline/registry.h\"
+"#include \"connector/registry.h\"
 ${declarations}namespace relay {
 void register_backends(Registry& registry) {
 ${calls}}
@@ -92,7 +109,7 @@ ${calls}}
 ")
   add_library(relay_backends STATIC ${CMAKE_BINARY_DIR}/backends.cc)
   list(TRANSFORM folders PREPEND relay_)
-  target_link_libraries(relay_backends PUBLIC relay_pipeline ${folders})
+  target_link_libraries(relay_backends PUBLIC relay_connector ${folders})
 endfunction()
 
 # relay_embed_sql(folder): the database side as strings inside the program.

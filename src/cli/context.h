@@ -7,8 +7,8 @@
 
 #include "config/pipeline_config.h"
 #include "config/settings.h"
+#include "connector/registry.h"
 #include "core/error.h"
-#include "pipeline/registry.h"
 #include "postgres/connection.h"
 
 namespace relay::cli {

@@ -11,7 +11,7 @@
 #include "core/secrets.h"
 #include "core/text.h"
 #include "envelope/template.h"
-#include "outbox/dead_letters.h"
+#include "state/dead_letters.h"
 
 namespace relay::coordinator {
 
@@ -328,7 +328,7 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
     if (!made) return fail(made.error().in_context(config.place));
     source = std::move(*made);
   } else {
-    assembled.wake = std::make_shared<outbox::Wake>();
+    assembled.wake = std::make_shared<Wake>();
     outbox::OutboxOptions options = outbox_options(config, ends);
     options.group =
         ends.source_values.has("group") ? ends.source_values.text("group") : workshop.group;
@@ -340,7 +340,7 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
     source = std::move(made);
   }
   auto letters =
-      std::make_unique<outbox::DeadLetterTable>(workshop.pool, workshop.group, config.name);
+      std::make_unique<state::DeadLetterTable>(workshop.pool, workshop.group, config.name);
   PipelineSpec spec = spec_of(config);
   spec.seal = make_seal(config, *subject_template(config, ends),
                         config::secret_parts(ends.sink_values, ends.sink_table));
@@ -364,7 +364,7 @@ Result<Tail> assemble_tail(const PipelineConfig& config, const Registry& registr
   outbox::OutboxOptions options = outbox_options(config, ends);
   options.start = start;
   options.owns = false;
-  auto wake = std::make_shared<outbox::Wake>();
+  auto wake = std::make_shared<Wake>();
   return Tail{std::make_unique<outbox::OutboxSource>(std::move(options), pool, wake),
               std::move(*encoder), wake};
 }

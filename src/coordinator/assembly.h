@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "config/pipeline_config.h"
+#include "connector/registry.h"
 #include "core/error.h"
 #include "outbox/outbox_source.h"
 #include "pipeline/pipeline.h"
-#include "pipeline/registry.h"
 #include "postgres/pool.h"
 
 namespace relay::coordinator {
@@ -27,7 +27,7 @@ struct Workshop {
 struct Assembled {
   std::unique_ptr<Pipeline> pipeline;
   outbox::OutboxSource* outbox = nullptr;  ///< part of the pipeline; null for other sources
-  std::shared_ptr<outbox::Wake> wake;
+  std::shared_ptr<Wake> wake;
 };
 
 /// Makes a pipeline of its configuration: looks up its backends, checks their options, compiles
@@ -40,7 +40,7 @@ Result<Assembled> assemble(const config::PipelineConfig& config, const Workshop&
 struct Tail {
   std::unique_ptr<Source> source;
   std::unique_ptr<envelope::Encoder> encoder;
-  std::shared_ptr<outbox::Wake> wake;  ///< to be poked for the source to look at once
+  std::shared_ptr<Wake> wake;  ///< to be poked for the source to look at once
 };
 Result<Tail> assemble_tail(const config::PipelineConfig& config, const Registry& registry,
                            postgres::Pool& pool, const std::string& start);

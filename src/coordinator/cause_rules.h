@@ -7,10 +7,10 @@
 #include <string_view>
 #include <vector>
 
+#include "connector/settled_rows.h"
 #include "coordinator/causes.h"
 #include "coordinator/status.h"
 #include "pipeline/pipeline.h"
-#include "pipeline/settled_rows.h"
 #include "postgres/pool.h"
 
 namespace relay::coordinator {

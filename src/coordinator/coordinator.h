@@ -15,6 +15,7 @@
 
 #include "config/pipeline_config.h"
 #include "config/settings.h"
+#include "connector/registry.h"
 #include "coordinator/assembly.h"
 #include "coordinator/cause_rules.h"
 #include "coordinator/causes.h"
@@ -23,7 +24,6 @@
 #include "coordinator/lease_session.h"
 #include "coordinator/status.h"
 #include "coordinator/sweep.h"
-#include "pipeline/registry.h"
 #include "postgres/pool.h"
 
 namespace relay::coordinator {

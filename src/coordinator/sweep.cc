@@ -52,7 +52,7 @@ constexpr std::string_view kResolve =
 
 class SleepingPipeline final : public Watcher {
  public:
-  SleepingPipeline(Pipeline& pipeline, std::shared_ptr<outbox::Wake> wake)
+  SleepingPipeline(Pipeline& pipeline, std::shared_ptr<Wake> wake)
       : pipeline_(pipeline), wake_(std::move(wake)) {}
   void moved(std::int64_t last_value) override { wake_->announce(last_value); }
   bool asleep() const override { return pipeline_.asleep(); }
@@ -69,7 +69,7 @@ class SleepingPipeline final : public Watcher {
  private:
   SteadyClock::time_point woken_at_{};
   Pipeline& pipeline_;
-  const std::shared_ptr<outbox::Wake> wake_;
+  const std::shared_ptr<Wake> wake_;
 };
 
 }  // namespace
@@ -82,8 +82,7 @@ Sweep::~Sweep() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Sweep::watch(Pipeline& pipeline, const std::string& sequence,
-                  std::shared_ptr<outbox::Wake> wake) {
+void Sweep::watch(Pipeline& pipeline, const std::string& sequence, std::shared_ptr<Wake> wake) {
   const std::lock_guard lock(mutex_);
   auto& watcher = watchers_[&pipeline];
   if (watcher) list_.remove(*watcher);

@@ -6,8 +6,8 @@
 #include <string>
 #include <thread>
 
+#include "connector/wake.h"
 #include "coordinator/watch_list.h"
-#include "outbox/wake.h"
 #include "pipeline/pipeline.h"
 #include "postgres/connection.h"
 
@@ -24,7 +24,7 @@ class Sweep {
 
   /// Watches `sequence` for a pipeline, in place of what was watched for it. Any thread. A pipeline
   /// must be forgotten before it ends.
-  void watch(Pipeline& pipeline, const std::string& sequence, std::shared_ptr<outbox::Wake> wake);
+  void watch(Pipeline& pipeline, const std::string& sequence, std::shared_ptr<Wake> wake);
   void forget(const Pipeline& pipeline);
 
  private:

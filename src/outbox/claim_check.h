@@ -6,11 +6,11 @@
 #include <stop_token>
 #include <string>
 
+#include "connector/source.h"
 #include "core/error.h"
 #include "core/record.h"
 #include "outbox/delta_cutter.h"
 #include "outbox/row_decoder.h"
-#include "pipeline/source.h"
 #include "postgres/connection.h"
 
 namespace relay::outbox {

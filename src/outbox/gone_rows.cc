@@ -1,4 +1,5 @@
 #include "outbox/gone_rows.h"
+#include "state/missing_schema.h"
 
 #include <fmt/core.h>
 
@@ -32,7 +33,7 @@ Result<void> look_for_gone_rows(postgres::Connection& connection, SettledRows& r
       "select c.outbox_table_name, c.purged_below, extract(epoch from pg_postmaster_start_time()) "
       "from pgtrickle.pgt_outbox_config c where c.incarnation = $1",
       {memory.incarnation}, deadline, stop);
-  if (!server) return fail(explain_missing_schema(server.error()));
+  if (!server) return fail(state::explain_missing_schema(server.error()));
   if (server->empty()) {
     rows.forget();
     return {};

@@ -2,9 +2,9 @@
 
 #include <stop_token>
 
+#include "connector/settled_rows.h"
 #include "core/deadline.h"
 #include "core/error.h"
-#include "pipeline/settled_rows.h"
 #include "postgres/connection.h"
 
 namespace relay::outbox {

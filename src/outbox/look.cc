@@ -1,4 +1,5 @@
 #include "outbox/look.h"
+#include "state/missing_schema.h"
 
 #include <fmt/core.h>
 
@@ -49,7 +50,7 @@ Result<Tip> read_tip(postgres::Connection& connection, const OutboxInfo& outbox,
       qualified(outbox.table));
   const auto rows =
       connection.query(sql, {outbox.sequence, std::to_string(beyond)}, deadline, std::move(stop));
-  if (!rows) return fail(explain_missing_schema(rows.error()));
+  if (!rows) return fail(state::explain_missing_schema(rows.error()));
   return Tip{rows->integer(0, 0), rows->integer(0, 1)};
 }
 

@@ -1,4 +1,5 @@
 #include "outbox/outbox_info.h"
+#include "state/missing_schema.h"
 
 #include <fmt/core.h>
 
@@ -50,13 +51,6 @@ std::string qualified(const std::string& table) {
   return "pgtrickle." + postgres::Connection::quote_identifier(table);
 }
 
-Error explain_missing_schema(Error error) {
-  if (error.code == "3F000" || error.code == "42P01" || error.code == "42883") {
-    error.remedy = "run `pgtrickle-relay init` against this database";
-  }
-  return error;
-}
-
 Result<std::vector<Column>> read_columns(postgres::Connection& connection, const std::string& oid,
                                          Deadline deadline, std::stop_token stop) {
   const auto found = connection.query(kColumns, {oid}, deadline, std::move(stop));
@@ -95,7 +89,7 @@ Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::s
                                   const std::string& group, const std::string& pipeline,
                                   Deadline deadline, std::stop_token stop) {
   const auto found = connection.query(kResolve, {name, group, pipeline}, deadline, stop);
-  if (!found) return fail(explain_missing_schema(found.error()));
+  if (!found) return fail(state::explain_missing_schema(found.error()));
   if (found->empty()) {
     return fail(misconfigured(
         "outbox_missing", fmt::format("{}: there is no outbox \"{}\"", connection.endpoint(), name),
@@ -136,7 +130,7 @@ Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::s
 Result<void> check_outbox(postgres::Connection& connection, const OutboxInfo& outbox,
                           Deadline deadline, std::stop_token stop) {
   const auto sequence = connection.query(kSequence, {outbox.sequence}, deadline, stop);
-  if (!sequence) return fail(explain_missing_schema(sequence.error()));
+  if (!sequence) return fail(state::explain_missing_schema(sequence.error()));
   if (sequence->empty()) {
     return fail(
         misconfigured("outbox_sequence",

@@ -50,9 +50,6 @@ Error explain_refusal(postgres::Connection& connection, const std::string& name,
                       const std::string& group, const std::string& pipeline, Error error,
                       Deadline deadline, std::stop_token stop);
 
-/// The same error, with the way to install the database side where that is what is missing.
-Error explain_missing_schema(Error error);
-
 /// pgtrickle."name"
 std::string qualified(const std::string& table);
 

@@ -30,8 +30,8 @@ constexpr std::int64_t kFarFromTail = 100;
 }  // namespace
 
 OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox,
-                           PositionKey key, const OutboxOptions& options, Position start,
-                           SkipSet skipped)
+                           state::PositionKey key, const OutboxOptions& options, Position start,
+                           state::SkipSet skipped)
     : pool_(pool),
       wake_(std::move(wake)),
       outbox_(std::move(outbox)),

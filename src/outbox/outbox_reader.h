@@ -10,6 +10,8 @@
 #include <stop_token>
 #include <string>
 
+#include "connector/source.h"
+#include "connector/wake.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/record.h"
@@ -17,13 +19,11 @@
 #include "outbox/horizon.h"
 #include "outbox/look.h"
 #include "outbox/outbox_info.h"
+#include "outbox/outbox_position.h"
 #include "outbox/outbox_source.h"
-#include "outbox/positions.h"
 #include "outbox/row_decoder.h"
-#include "outbox/skip_set.h"
-#include "outbox/wake.h"
-#include "pipeline/source.h"
 #include "postgres/pool.h"
+#include "state/skip_set.h"
 
 namespace relay::outbox {
 
@@ -32,8 +32,9 @@ namespace relay::outbox {
 /// behind the last record that was handed out, once it was seen that this row is still what it was.
 class OutboxReader final : private postgres::Keeper {
  public:
-  OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox, PositionKey key,
-               const OutboxOptions& options, Position start, SkipSet skipped);
+  OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox,
+               state::PositionKey key, const OutboxOptions& options, Position start,
+               state::SkipSet skipped);
   ~OutboxReader() override;
 
   /// As Source::read. Misconfigured: rows are gone, or the outbox is. Fenced: what was handed out
@@ -118,7 +119,7 @@ class OutboxReader final : private postgres::Keeper {
   postgres::Pool& pool_;
   const std::shared_ptr<Wake> wake_;
   const OutboxInfo outbox_;
-  const PositionKey key_;
+  const state::PositionKey key_;
   const std::int64_t delta_max_rows_;
   const std::int64_t max_record_bytes_;
   RowDecoder decoder_;
@@ -127,7 +128,7 @@ class OutboxReader final : private postgres::Keeper {
   std::map<std::string, std::shared_ptr<const TableShape>, std::less<>> shapes_;
 
   Horizon horizon_;
-  SkipSet skipped_;              // published before this reader's position began
+  state::SkipSet skipped_;       // published before this reader's position began
   std::int64_t skipped_to_ = 0;  // the last of them that was passed
   Position last_;                // of the last record that was handed out
   std::unique_ptr<ClaimCheck> claim_;

@@ -10,9 +10,9 @@
 #include "core/log.h"
 #include "outbox/gone_rows.h"
 #include "outbox/outbox_info.h"
+#include "outbox/outbox_position.h"
 #include "outbox/outbox_reader.h"
 #include "outbox/position_keeper.h"
-#include "outbox/positions.h"
 
 namespace relay::outbox {
 
@@ -77,7 +77,7 @@ struct OutboxSource::Impl {
   const OutboxOptions options;
   postgres::Pool& pool;
   const std::shared_ptr<Wake> wake;
-  const PositionKey key;
+  const state::PositionKey key;
   PositionKeeper keeper;
   Underway underway;
 
@@ -93,14 +93,14 @@ struct OutboxSource::Impl {
   OutboxInfo outbox;                     // guarded
 
   Result<void> open(std::stop_token token);
-  Result<Ownership> claim(postgres::Connection& connection, const OutboxInfo& found,
-                          Deadline deadline, std::stop_token token);
-  Result<Ownership> look_on(postgres::Connection& connection, const OutboxInfo& found,
-                            Deadline deadline, std::stop_token token);
-  Result<bool> take_word(postgres::Connection& connection, Deadline deadline,
-                         std::stop_token token);
+  Result<state::Ownership> claim(postgres::Connection& connection, const OutboxInfo& found,
+                                 Deadline deadline, std::stop_token token);
+  Result<state::Ownership> look_on(postgres::Connection& connection, const OutboxInfo& found,
+                                   Deadline deadline, std::stop_token token);
+  Result<bool> consume_loss_acceptance(postgres::Connection& connection, Deadline deadline,
+                                       std::stop_token token);
   Result<Position> accept_loss(postgres::Connection& connection, const OutboxInfo& found,
-                               const Ownership& ownership, const PositionFacts& facts,
+                               const state::Ownership& ownership, const PositionFacts& facts,
                                const Error& loss, Deadline deadline, std::stop_token token);
   std::int64_t count_beyond();
   Error explained(Error error, std::stop_token token);
@@ -143,11 +143,11 @@ Result<void> OutboxSource::Impl::open(std::stop_token token) {
 }
 
 /// Takes ownership of a position from which reading can go on.
-Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
-                                            const OutboxInfo& found, Deadline deadline,
-                                            std::stop_token token) {
-  auto ownership = claim_position(connection, found, key, options.worker_id, {options.start},
-                                  options.outbox, deadline, token);
+Result<state::Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
+                                                   const OutboxInfo& found, Deadline deadline,
+                                                   std::stop_token token) {
+  auto ownership = state::claim_position(connection, found.incarnation, key, options.worker_id,
+                                         {options.start}, options.outbox, deadline, token);
   if (!ownership) return ownership;
   if (options.settled) {
     options.settled->begin(found.incarnation);
@@ -159,7 +159,7 @@ Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
   const auto loss = judge_position(ownership->position, *facts, found.table, options.pipeline);
   if (!loss) {
     // An operator's word that nothing needed does not count for a later loss.
-    const auto spent = take_word(connection, deadline, token);
+    const auto spent = consume_loss_acceptance(connection, deadline, token);
     if (!spent) return fail(spent.error());
     // A row that somebody deleted long ago is not missed later.
     if (!facts->mark) ownership->position.mark.clear();
@@ -175,9 +175,9 @@ Result<Ownership> OutboxSource::Impl::claim(postgres::Connection& connection,
 }
 
 /// Where somebody begins who owns nothing: as `start` says, among the rows that there are.
-Result<Ownership> OutboxSource::Impl::look_on(postgres::Connection& connection,
-                                              const OutboxInfo& found, Deadline deadline,
-                                              std::stop_token token) {
+Result<state::Ownership> OutboxSource::Impl::look_on(postgres::Connection& connection,
+                                                     const OutboxInfo& found, Deadline deadline,
+                                                     std::stop_token token) {
   auto first = first_position(connection, found, options.start, deadline, std::move(token));
   if (!first) return fail(first.error());
   if (first->lost_rows > 0) {
@@ -185,39 +185,39 @@ Result<Ownership> OutboxSource::Impl::look_on(postgres::Connection& connection,
     log::warn("rows_purged", options.pipeline, "rows of outbox {} up to {} are gone", found.table,
               first->position.id);
   }
-  Ownership ownership;
+  state::Ownership ownership;
   ownership.position = std::move(first->position);
   ownership.skipped = std::move(first->skipped);
   return ownership;
 }
 
 /// Whether the operator said that what is lost is lost.
-Result<bool> OutboxSource::Impl::take_word(postgres::Connection& connection, Deadline deadline,
-                                           std::stop_token token) {
+Result<bool> OutboxSource::Impl::consume_loss_acceptance(postgres::Connection& connection,
+                                                         Deadline deadline, std::stop_token token) {
   if (!options.control) {
-    return take_accepted_loss(connection, options.pipeline, deadline, std::move(token));
+    return state::consume_loss_acceptance(connection, options.pipeline, deadline, std::move(token));
   }
   auto lease = options.control->borrow(deadline, token);
   if (!lease) return fail(lease.error());
-  return take_accepted_loss(**lease, options.pipeline, deadline, std::move(token));
+  return state::consume_loss_acceptance(**lease, options.pipeline, deadline, std::move(token));
 }
 
 /// Goes on where the outbox begins now, if the operator said so. From a rewound outbox everything
 /// that it holds is delivered: which of it was, nobody can tell.
 Result<Position> OutboxSource::Impl::accept_loss(postgres::Connection& connection,
                                                  const OutboxInfo& found,
-                                                 const Ownership& ownership,
+                                                 const state::Ownership& ownership,
                                                  const PositionFacts& facts, const Error& loss,
                                                  Deadline deadline, std::stop_token token) {
   if (!facts.outbox_exists) return fail(loss);
-  const auto accepted = take_word(connection, deadline, token);
+  const auto accepted = consume_loss_acceptance(connection, deadline, token);
   if (!accepted) return fail(accepted.error());
   if (!*accepted) return fail(loss);
   log::warn("loss_accepted", options.pipeline, "{}; going on behind {}", loss.message,
             facts.purged_below);
   Position position{facts.purged_below, 0, {}};
-  auto set = rewind_position(connection, found, key, ownership.token, position,
-                             loss.code != kRewound, deadline, std::move(token));
+  auto set = state::rewind_position(connection, found.incarnation, key, ownership.token, position,
+                                    loss.code != kRewound, deadline, std::move(token));
   if (!set) return fail(set.error());
   return position;
 }

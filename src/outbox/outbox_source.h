@@ -5,9 +5,9 @@
 #include <optional>
 #include <string>
 
-#include "outbox/wake.h"
-#include "pipeline/settled_rows.h"
-#include "pipeline/source.h"
+#include "connector/settled_rows.h"
+#include "connector/source.h"
+#include "connector/wake.h"
 #include "postgres/pool.h"
 
 namespace relay::outbox {

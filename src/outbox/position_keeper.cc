@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "outbox/dead_letters.h"
+#include "state/dead_letters.h"
 
 namespace relay::outbox {
 
@@ -15,12 +15,12 @@ constexpr std::chrono::seconds kFlushTimeout{2};
 /// A dead letter and the position that passes it commit together, durably. After an error the
 /// transaction is left open, and the pool closes the session.
 Result<void> write_together(postgres::Connection& connection, const OutboxInfo& outbox,
-                            const PositionKey& key, const std::string& token,
+                            const state::PositionKey& key, const std::string& token,
                             const Position& position, std::span<const DeadLetter> letters,
                             Deadline deadline) {
   auto done = connection.script("begin; set local synchronous_commit to on", deadline, {});
   if (!done) return done;
-  done = store_dead_letters(connection, key.group, key.pipeline, letters, deadline, {});
+  done = state::store_dead_letters(connection, key.group, key.pipeline, letters, deadline, {});
   if (!done) return done;
   done = commit_position(connection, outbox, key, token, position, deadline, {});
   if (!done) return done;
@@ -29,7 +29,7 @@ Result<void> write_together(postgres::Connection& connection, const OutboxInfo& 
 
 }  // namespace
 
-void PositionKeeper::begin(OutboxInfo outbox, Ownership ownership) {
+void PositionKeeper::begin(OutboxInfo outbox, state::Ownership ownership) {
   const std::lock_guard lock(mutex_);
   outbox_ = std::move(outbox);
   token_ = std::move(ownership.token);

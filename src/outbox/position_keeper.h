@@ -6,12 +6,12 @@
 #include <stop_token>
 #include <string>
 
+#include "core/dead_letter.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/record.h"
 #include "outbox/outbox_info.h"
-#include "outbox/positions.h"
-#include "pipeline/dead_letter.h"
+#include "outbox/outbox_position.h"
 #include "postgres/pool.h"
 
 namespace relay::outbox {
@@ -20,10 +20,11 @@ namespace relay::outbox {
 /// at most every 50 ms. Any thread; `settle` and `flush` one at a time.
 class PositionKeeper {
  public:
-  PositionKeeper(postgres::Pool& pool, PositionKey key) : pool_(pool), key_(std::move(key)) {}
+  PositionKeeper(postgres::Pool& pool, state::PositionKey key)
+      : pool_(pool), key_(std::move(key)) {}
 
   /// From now on positions in this outbox are written, under this ownership.
-  void begin(OutboxInfo outbox, Ownership ownership);
+  void begin(OutboxInfo outbox, state::Ownership ownership);
 
   /// The same position again, without dead letters, writes what is due. Fenced: another instance
   /// owns the pipeline, or the outbox is another one; that stays so until `begin`.
@@ -39,7 +40,7 @@ class PositionKeeper {
   Result<void> write(const Position& position, std::span<const DeadLetter> letters,
                      Deadline deadline);
   postgres::Pool& pool_;
-  const PositionKey key_;
+  const state::PositionKey key_;
   mutable std::mutex mutex_;
   OutboxInfo outbox_;
   std::string token_;

@@ -17,20 +17,20 @@
 #include <thread>
 #include <vector>
 
+#include "connector/sink.h"
+#include "connector/source.h"
 #include "core/backoff.h"
+#include "core/dead_letter_queue.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/lease.h"
 #include "envelope/encoder.h"
 #include "pipeline/batch_queue.h"
-#include "pipeline/dead_letter_queue.h"
 #include "pipeline/metrics.h"
 #include "pipeline/pace.h"
 #include "pipeline/rejection_run.h"
 #include "pipeline/seal.h"
 #include "pipeline/settlement.h"
-#include "pipeline/sink.h"
-#include "pipeline/source.h"
 
 namespace relay {
 

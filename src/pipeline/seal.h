@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/dead_letter.h"
 #include "core/error.h"
-#include "pipeline/dead_letter.h"
 
 namespace relay {
 

@@ -11,7 +11,7 @@
 #include <optional>
 #include <string_view>
 
-#include "file/line_reader.h"
+#include "backends/file/line_reader.h"
 
 namespace {
 

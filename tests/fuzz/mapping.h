@@ -7,7 +7,7 @@
 #include <string_view>
 
 #include "config/fields.h"
-#include "pipeline/field_mapping.h"
+#include "connector/field_mapping.h"
 
 namespace relay::fuzz {
 

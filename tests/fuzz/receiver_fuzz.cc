@@ -11,9 +11,9 @@
 #include <string_view>
 #include <utility>
 
+#include "backends/webhook/receiver_auth.h"
+#include "backends/webhook/receiver_options.h"
 #include "mapping.h"
-#include "webhook/receiver_auth.h"
-#include "webhook/receiver_options.h"
 
 namespace {
 

@@ -6,11 +6,11 @@
 #include <string_view>
 #include <utility>
 
+#include "backends/redis/codec.h"
+#include "backends/redis/entry_id.h"
+#include "backends/redis/errors.h"
+#include "backends/redis/event.h"
 #include "mapping.h"
-#include "redis/codec.h"
-#include "redis/entry_id.h"
-#include "redis/errors.h"
-#include "redis/event.h"
 
 namespace {
 

@@ -10,11 +10,11 @@
 #include <utility>
 #include <vector>
 
-#include "file/line_event.h"
-#include "kafka/event.h"
+#include "backends/file/line_event.h"
+#include "backends/kafka/event.h"
+#include "backends/nats/ack_subject.h"
+#include "backends/rabbitmq/event.h"
 #include "mapping.h"
-#include "nats/ack_subject.h"
-#include "rabbitmq/event.h"
 
 namespace {
 

@@ -6,12 +6,12 @@
 #include <string>
 #include <string_view>
 
+#include "backends/sqs/batch_answer.h"
+#include "backends/sqs/credentials.h"
+#include "backends/sqs/errors.h"
+#include "backends/sqs/received.h"
+#include "backends/sqs/token_service.h"
 #include "mapping.h"
-#include "sqs/batch_answer.h"
-#include "sqs/credentials.h"
-#include "sqs/errors.h"
-#include "sqs/received.h"
-#include "sqs/token_service.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace relay;

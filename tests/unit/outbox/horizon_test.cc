@@ -322,5 +322,15 @@ TEST(HorizonProperty, EveryCommittedRowIsDeliveredOnceAndInOrderWhateverTheInter
   for (int i = 0; i < kHundreds; ++i) ASSERT_TRUE(rc::check(property));
 }
 
+TEST(Horizon, JumpsOverIdsThatNeedNotBeReadAndNeverBack) {
+  Horizon horizon(10);
+  horizon.jump_to(20);
+  horizon.begin_read();
+  EXPECT_TRUE(horizon.pass(21));
+  EXPECT_FALSE(horizon.pass(23));
+  horizon.jump_to(5);
+  EXPECT_EQ(horizon.frontier(), 21);
+}
+
 }  // namespace
 }  // namespace relay::outbox

@@ -1,0 +1,69 @@
+#include <memory>
+#include <utility>
+
+#include "backends/file/file_source.h"
+#include "backends/file/options.h"
+#include "backends/file/sink.h"
+#include "backends/file/source_options.h"
+#include "backends/file/stdin_source.h"
+#include "connector/registry.h"
+
+namespace relay::file {
+
+void register_backend(Registry& registry);
+
+namespace {
+
+LineRules rules_of(const BackendContext& context, std::string path) {
+  return {context.id_scope(), std::move(path), context.options.max_record_bytes};
+}
+
+Result<std::unique_ptr<Source>> make_file_source(const config::Values& values,
+                                                 const BackendContext& context) {
+  auto mapping = FieldMapping::make(values);
+  if (!mapping) return fail(mapping.error());
+  SourceOptions options = parse_source_options(values, context.pipeline);
+  LineRules rules = rules_of(context, options.path);
+  return std::make_unique<FileSource>(std::move(options), std::move(rules), std::move(*mapping));
+}
+
+Result<std::unique_ptr<Source>> make_stdin_source(const config::Values& values,
+                                                  const BackendContext& context) {
+  auto mapping = FieldMapping::make(values);
+  if (!mapping) return fail(mapping.error());
+  return std::make_unique<StdinSource>(rules_of(context, "stdin"), std::move(*mapping));
+}
+
+}  // namespace
+
+void register_backend(Registry& registry) {
+  registry.add(SourceType{
+      .name = "file", .aliases = {}, .options = file_source_fields(), .make = &make_file_source});
+  registry.add(SourceType{.name = "stdin",
+                          .aliases = {},
+                          .options = stdin_source_fields(),
+                          .make = &make_stdin_source});
+  const auto make = [](const config::Values& values,
+                       const BackendContext& context) -> Result<std::unique_ptr<Sink>> {
+    auto options = parse_options(values);
+    if (!options) return fail(options.error());
+    options->pipeline = context.pipeline;
+    return std::make_unique<FileSink>(std::move(*options));
+  };
+  registry.add(SinkType{.name = "stdout",
+                        .aliases = {},
+                        .options = stdout_fields(),
+                        .subject_option = {},
+                        .escape = nullptr,
+                        .make = make,
+                        .default_subject = nullptr});
+  registry.add(SinkType{.name = "file",
+                        .aliases = {},
+                        .options = file_fields(),
+                        .subject_option = {},
+                        .escape = nullptr,
+                        .make = make,
+                        .default_subject = nullptr});
+}
+
+}  // namespace relay::file

@@ -1,0 +1,119 @@
+#include "backends/file/line_event.h"
+
+#include <fmt/core.h>
+#include <simdjson.h>
+
+#include <chrono>
+#include <optional>
+
+#include "connector/header_object.h"
+#include "connector/source_id.h"
+
+namespace relay::file {
+
+namespace {
+
+/// What the line says of itself, where it is a JSON object.
+struct Said {
+  std::optional<std::string> id;
+  std::optional<std::string> dedup_key;
+  std::optional<std::string> type;
+};
+
+std::optional<std::string> as_text(simdjson::ondemand::value value) {
+  simdjson::ondemand::json_type type;
+  if (value.type().get(type) != simdjson::SUCCESS) return std::nullopt;
+  if (type == simdjson::ondemand::json_type::string) {
+    std::string_view text;
+    if (value.get_string().get(text) != simdjson::SUCCESS || text.empty()) return std::nullopt;
+    return std::string(text);
+  }
+  if (type != simdjson::ondemand::json_type::number) return std::nullopt;
+  std::string_view token = value.raw_json_token();
+  while (!token.empty() && (token.back() == ' ' || token.back() == '\t')) token.remove_suffix(1);
+  return std::string(token);
+}
+
+/// `line` has simdjson's padding behind it, as everything in an arena.
+Said read(std::string_view line) {
+  Said said;
+  if (line.empty()) return said;
+  thread_local simdjson::ondemand::parser parser;
+  simdjson::ondemand::document document;
+  simdjson::ondemand::object object;
+  if (parser.iterate(line.data(), line.size(), line.size() + simdjson::SIMDJSON_PADDING)
+              .get(document) != simdjson::SUCCESS ||
+      document.get_object().get(object) != simdjson::SUCCESS) {
+    return said;
+  }
+  for (auto field : object) {
+    std::string_view name;
+    simdjson::ondemand::value value;
+    if (field.unescaped_key().get(name) != simdjson::SUCCESS ||
+        field.value().get(value) != simdjson::SUCCESS) {
+      return said;
+    }
+    std::optional<std::string>* const target = name == "id"           ? &said.id
+                                               : name == "dedup_key"  ? &said.dedup_key
+                                               : name == "event_type" ? &said.type
+                                                                      : nullptr;
+    if (target != nullptr) *target = as_text(value);
+  }
+  return said;
+}
+
+SharedError too_long(const Line& line, const LineRules& rules) {
+  return share(
+      Error{ErrorClass::rejected,
+            "too_large",
+            fmt::format("the line at {} of {} has {} bytes, more than max_record_bytes ({})",
+                        line.offset, rules.path, line.next - line.offset, rules.max_record_bytes),
+            "raise max_record_bytes and read the file again, or correct the line",
+            {}});
+}
+
+}  // namespace
+
+std::string digest(std::string_view bytes) {
+  std::uint32_t hash = 2166136261u;  // FNV-1a
+  for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
+  return fmt::format("{:08x}", hash);
+}
+
+bool is_blank(std::string_view text) {
+  return text.find_first_not_of(" \t\r") == std::string_view::npos;
+}
+
+Record to_record(const Line& line, const std::string& place, const LineRules& rules,
+                 const FieldMapping& mapping, Arena& arena) {
+  const std::string_view payload = arena.copy(line.text);
+  const MappedMessage message{.subject = rules.path, .key = {}, .payload = payload, .header = {}};
+  const Said said = line.too_long ? Said{} : read(payload);
+  auto id = mapping.id(message);
+  if (!id) {
+    // One part, so that no line can say the place of another one.
+    const auto& said_id = said.id ? said.id : said.dedup_key;
+    id = rules.id_scope + (said_id ? id_part(*said_id) : place);
+  }
+  auto type = mapping.event_type(message);
+  if (!type) type = said.type;
+  Event event;
+  event.id = arena.copy(*id);
+  event.type = arena.copy(type.value_or(std::string()));
+  event.key = arena.copy(mapping.aggregate_id(message).value_or(std::string()));
+  event.payload = payload;
+  event.content_type = {};  // a line that is not JSON is anything
+  Record record;
+  record.created_at =
+      std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
+  if (const auto trace = mapping.trace_id(message)) {
+    HeaderObject headers;
+    headers.add("trace_id", *trace);
+    record.headers = arena.copy(headers.json());
+  }
+  record.content = event;
+  if (line.too_long) record.refused = too_long(line, rules);
+  return record;
+}
+
+}  // namespace relay::file

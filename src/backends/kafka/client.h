@@ -1,0 +1,60 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "backends/kafka/options.h"
+#include "core/deadline.h"
+#include "core/error.h"
+
+struct rd_kafka_s;
+struct rd_kafka_conf_s;
+
+namespace relay::kafka {
+
+/// What a client of librdkafka said about itself while it was polled. One thread: the polling one.
+struct ClientEvents {
+  std::string pipeline;
+  std::optional<int> trouble;  ///< the last error that says why the cluster is not reached
+  std::string trouble_detail;
+  bool fatal = false;     ///< the client is of no use any more
+  void* owner = nullptr;  ///< for the owner's own callbacks
+};
+
+/// Properties that become a client. The events are told to `events`, which outlives the client.
+class Configuration {
+ public:
+  /// Misconfigured: a property that librdkafka does not take, or a file that cannot be read.
+  static Result<Configuration> make(const ClientOptions& options, ClientEvents& events);
+
+  Result<void> set(std::string_view name, std::string_view value);
+  rd_kafka_conf_s* get() { return conf_.get(); }
+  rd_kafka_conf_s* release() { return conf_.release(); }
+
+ private:
+  struct Free {
+    void operator()(rd_kafka_conf_s* conf) const;
+  };
+  std::unique_ptr<rd_kafka_conf_s, Free> conf_;
+};
+
+/// Waits until a broker answers. Transient: none did within `time`. Misconfigured: the cluster
+/// refuses us. Serves the client's events meanwhile.
+Result<void> wait_for_cluster(rd_kafka_s* client, const ClientOptions& options,
+                              ClientEvents& events, Deadline until, std::stop_token stop);
+
+/// The trouble that the events tell of, or that nothing was heard.
+Error trouble_of(const ClientEvents& events, std::string_view brokers);
+
+/// Once enough is fetched ahead, the library looks for room again in its own time, which can be set
+/// (`fetch.queue.backoff.ms`); versions before 2.2 do so once a second.
+bool library_looks_for_room();
+
+/// Warns where certificates are not checked.
+void warn_of_no_verification(const ClientOptions& options);
+
+}  // namespace relay::kafka

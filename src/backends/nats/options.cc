@@ -1,0 +1,203 @@
+#include "backends/nats/options.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "backends/nats/connection_fields.h"
+#include "backends/nats/subject.h"
+#include "config/endpoint.h"
+
+namespace relay::nats {
+
+namespace {
+
+using config::Field;
+using config::FieldType;
+
+constexpr std::array kOwnFields = {
+    Field{.name = "stream",
+          .meaning = "the JetStream stream that takes the messages: checked when connecting, and "
+                     "nothing is stored in another one"},
+    Field{.name = "subject",
+          .meaning = "subject, or template of it; prefix.> means prefix.{stream_table}; default "
+                     "{stream_table}"},
+    Field{.name = "create_stream",
+          .type = FieldType::boolean,
+          .default_text = "true",
+          .meaning = "make the stream (file storage, one replica) where it is absent, or where "
+                     "none takes the subjects"},
+    Field{.name = "stream_subjects",
+          .type = FieldType::list,
+          .meaning = "the subjects of a stream that create_stream makes; default: what subject "
+                     "can become"},
+    Field{.name = "max_in_flight",
+          .type = FieldType::integer,
+          .default_text = "4000",
+          .meaning = "messages sent and not yet acknowledged",
+          .min = 1,
+          .max = 1000000},
+    Field{.name = "ack_timeout",
+          .type = FieldType::duration,
+          .default_text = "5s",
+          .meaning = "after that long without its acknowledgement a message is sent again, with "
+                     "the same id",
+          .min = 0.01},
+    Field{.name = "key_order",
+          .type = FieldType::choice,
+          .default_text = "auto",
+          .meaning = "one: at most one message of a key under way; pipelined: any number; auto: "
+                     "one where the stream is replicated or refuses when full",
+          .choices = "auto,one,pipelined"},
+};
+
+constexpr auto kSinkFields = config::joined(kConnectionFields, kOwnFields);
+
+constexpr std::array kSchemes = {config::UrlForm::Scheme{"nats", 4222},
+                                 config::UrlForm::Scheme{"tls", 4222, true}};
+
+bool legal_in_stream_name(char c) {
+  return std::string_view(" .*>/\\\t\r\n").find(c) == std::string_view::npos;
+}
+
+/// The subjects of a stream that is to be made; none: they are not known.
+std::vector<std::string> subjects_to_create(const config::Values& values,
+                                            const std::optional<std::string>& subject_template) {
+  if (values.has("stream_subjects")) return values.list("stream_subjects");
+  if (values.has("subject")) return {subject_pattern(values.text("subject"))};
+  if (subject_template) return {subject_pattern(*subject_template)};
+  return {};
+}
+
+/// A name for a stream over a subject: its tokens before the first wildcard. Empty: there is none,
+/// and a stream of wildcards alone would take what belongs to others.
+std::string name_over(std::string_view pattern) {
+  std::string name;
+  std::string_view rest = pattern.substr(0, pattern.find_first_of("*>"));
+  while (rest.ends_with('.')) rest.remove_suffix(1);
+  for (const char c : rest) name.push_back(legal_in_stream_name(c) ? c : '_');
+  return name;
+}
+
+Result<void> read_stream_to_make(const config::Values& values,
+                                 const std::optional<std::string>& subject_template,
+                                 Options& options) {
+  options.create_stream = values.boolean("create_stream");
+  options.stream_subjects = subjects_to_create(values, subject_template);
+  const std::string name =
+      options.stream_subjects.empty() ? "" : name_over(options.stream_subjects.front());
+  options.new_stream = options.stream.empty() ? name : options.stream;
+  if (!options.create_stream) return {};
+  const bool was_asked = values.has("create_stream");
+  if (was_asked && options.stream_subjects.empty()) {
+    return fail(misconfigured("no_stream_subjects",
+                              "create_stream is set, but not which subjects the stream takes",
+                              "set stream_subjects, for example [\"orders.>\"]"));
+  }
+  if (was_asked && options.new_stream.empty()) {
+    return fail(misconfigured("no_stream_name", "create_stream is set, but not stream",
+                              "set stream to the name that it shall have"));
+  }
+  options.create_stream = was_asked || !name.empty();
+  return {};
+}
+
+Result<void> read_credentials(const config::Values& values, Options& options) {
+  options.credentials_file = values.text("credentials_file");
+  if (values.has("user") && values.has("token")) {
+    return fail(misconfigured("two_credentials", "both user and token are set", "set one of them"));
+  }
+  for (Endpoint& endpoint : options.endpoints) {
+    if (values.has("user")) {
+      endpoint.user = values.text("user");
+      endpoint.password = values.text("password");
+      endpoint.token.clear();
+    } else if (values.has("token")) {
+      endpoint.token = values.text("token");
+      endpoint.user.clear();
+      endpoint.password.clear();
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+config::FieldTable sink_fields() {
+  return kSinkFields;
+}
+
+Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {
+  const config::UrlForm form{kSchemes, "write it as nats://host:4222, or tls://host:4222"};
+  auto found = config::parse_endpoints(urls, form);
+  if (!found) return fail(found.error());
+  std::vector<Endpoint> endpoints;
+  for (config::Endpoint& place : *found) {
+    if (!place.path.empty()) return fail(config::bad_url("it has a path", form));
+    Endpoint endpoint{.host = std::move(place.host),
+                      .address = std::move(place.address),
+                      .tls = place.tls,
+                      .user = {},
+                      .password = {},
+                      .token = {}};
+    if (place.password) {
+      endpoint.user = std::move(place.user);
+      endpoint.password = std::move(*place.password);
+    } else {
+      endpoint.token = std::move(place.user);
+    }
+    endpoints.push_back(std::move(endpoint));
+  }
+  return endpoints;
+}
+
+Result<void> read_connection(const config::Values& values, Options& options) {
+  auto endpoints = parse_endpoints(values.text("url"));
+  if (!endpoints) return fail(endpoints.error());
+  options.endpoints = std::move(*endpoints);
+  options.connect_timeout = values.duration("connect_timeout");
+  options.operation_timeout = values.duration("operation_timeout");
+  if (auto read = config::read_tls(values, options); !read) return fail(read.error());
+  options.tls = values.boolean("tls") || !options.tls_ca.empty() || !options.tls_cert.empty();
+  return read_credentials(values, options);
+}
+
+Result<Options> parse_options(const config::Values& values,
+                              const std::optional<std::string>& subject_template) {
+  Options options;
+  if (auto read = read_connection(values, options); !read) return fail(read.error());
+  options.stream = values.text("stream");
+  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
+  options.ack_timeout = values.duration("ack_timeout");
+  options.key_order = read_key_order(values);
+  if (const auto subject = default_subject(values); !subject) return fail(subject.error());
+  if (!std::ranges::all_of(options.stream, legal_in_stream_name)) {
+    return fail(misconfigured("bad_stream_name",
+                              fmt::format("'{}' cannot be the name of a stream", options.stream),
+                              "stream names hold no spaces, dots, wildcards or slashes"));
+  }
+  if (auto read = read_stream_to_make(values, subject_template, options); !read) {
+    return fail(read.error());
+  }
+  return options;
+}
+
+Result<std::string> default_subject(const config::Values& values) {
+  return subject_template_of(values.text("subject"));
+}
+
+Result<std::string> subject_template_of(std::string_view subject) {
+  if (subject.empty()) return std::string("{stream_table}");
+  std::string text(subject);
+  if (text.ends_with(".>")) text.replace(text.size() - 1, 1, "{stream_table}");
+  if (has_wildcard(text)) {
+    return fail(misconfigured(
+        "wildcard_subject", fmt::format("subject '{}': one cannot publish to a wildcard", subject),
+        "use a plain subject, a template such as orders.{op}, or a prefix that ends in .>"));
+  }
+  return text;
+}
+
+}  // namespace relay::nats

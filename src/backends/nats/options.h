@@ -1,0 +1,63 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/fields.h"
+#include "config/tls.h"
+#include "connector/key_order.h"
+#include "core/error.h"
+
+namespace relay::nats {
+
+/// Where a server is. Credentials are taken out of the URL, so that `address` may be shown.
+struct Endpoint {
+  std::string host;
+  std::string address;  ///< "host:port"
+  bool tls = false;
+  std::string user;
+  std::string password;
+  std::string token;
+};
+
+/// "nats://", "tls://" or no scheme; credentials before an @ are percent-decoded; the port is 4222
+/// unless given. Several are separated by commas. Misconfigured: anything else.
+Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls);
+
+/// The options of the sink, and what the source shares with it; checked.
+struct Options : config::TlsOptions {
+  std::vector<Endpoint> endpoints;
+  std::string stream;
+  bool create_stream = false;
+  std::string new_stream;                    ///< the name of a stream that is made; may be empty
+  std::vector<std::string> stream_subjects;  ///< of a stream that is made; may be empty
+  std::string credentials_file;
+  bool tls = false;
+  std::size_t max_in_flight = 4000;
+  std::chrono::milliseconds ack_timeout{5000};
+  std::chrono::milliseconds connect_timeout{5000};
+  std::chrono::milliseconds operation_timeout{5000};
+  KeyOrder key_order = KeyOrder::automatic;
+  bool looks_only = false;  ///< make no stream: somebody asks whether it would work
+  std::string pipeline;     ///< whose sink this is: the connection's name, and for the log
+};
+
+/// Reads what sink and source share: servers, credentials, TLS and time-outs.
+Result<void> read_connection(const config::Values& values, Options& options);
+
+config::FieldTable sink_fields();
+
+/// Checks what single options cannot say. `subject_template`: the pipeline's, if it has one; a
+/// stream that is made takes what it can become.
+Result<Options> parse_options(const config::Values& values,
+                              const std::optional<std::string>& subject_template);
+
+/// The subject template that `subject` implies: "orders.>" is "orders.{stream_table}", absent is
+/// "{stream_table}". Misconfigured: any other wildcard.
+Result<std::string> default_subject(const config::Values& values);
+Result<std::string> subject_template_of(std::string_view subject);
+
+}  // namespace relay::nats

@@ -1,0 +1,282 @@
+#include "backends/nats/source.h"
+
+#include <fmt/core.h>
+#include <nats/nats.h>
+
+#include <algorithm>
+
+#include "config/tls.h"
+#include "connector/content_type.h"
+#include "connector/header_object.h"
+#include "connector/source_id.h"
+#include "connector/too_large.h"
+#include "core/endpoint_errors.h"
+#include "core/log.h"
+
+namespace relay::nats {
+
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr milliseconds kSlice{100};  // how late a stop may be noticed
+constexpr milliseconds kFlushTime{1000};
+constexpr milliseconds kLeastPause{100};
+
+std::optional<std::string> header(natsMsg* message, std::string_view name) {
+  const char* value = nullptr;
+  if (natsMsgHeader_Get(message, std::string(name).c_str(), &value) != NATS_OK ||
+      value == nullptr || *value == '\0') {
+    return std::nullopt;
+  }
+  return as_text(value);
+}
+
+struct Headers {
+  std::string json;
+  std::string content_type;  // empty where none says it
+};
+
+Headers read_headers(natsMsg* message, const std::optional<std::string>& trace) {
+  Headers read;
+  HeaderObject headers;
+  const char** names = nullptr;
+  int count = 0;
+  if (natsMsgHeader_Keys(message, &names, &count) != NATS_OK) count = 0;
+  for (int i = 0; i < count; ++i) {
+    const char* value = nullptr;
+    if (natsMsgHeader_Get(message, names[i], &value) == NATS_OK && value != nullptr) {
+      headers.add(names[i], value);
+      if (names_content_type(names[i])) read.content_type = as_text(value);
+    }
+  }
+  if (trace) headers.add("trace_id", *trace);
+  read.json = headers.json();
+  std::free(names);  // the library's array; what it points to is the message's
+  return read;
+}
+
+}  // namespace
+
+NatsSource::NatsSource(SourceOptions options, Rules rules, FieldMapping mapping)
+    : options_(std::move(options)),
+      rules_(std::move(rules)),
+      mapping_(std::move(mapping)),
+      shape_(std::make_shared<const TableShape>(TableShape{options_.stream, {}})) {}
+
+NatsSource::~NatsSource() {
+  close();
+}
+
+Result<void> NatsSource::open(std::stop_token stop) {
+  close();
+  if (!options_.connection.tls_verify) {
+    config::warn_of_no_verification(options_.connection.pipeline, "NATS");
+  }
+  if (auto connected = connect(stop); !connected) return connected;
+  if (puller_->max_deliver() > 0) {
+    log::warn(
+        "max_deliver", options_.connection.pipeline,
+        "consumer '{}' of stream '{}' delivers a message {} times at most, and a stop of the "
+        "relay counts: one that was not settled by then never comes again. Set max_deliver of "
+        "the consumer to -1",
+        options_.consumer, options_.stream, puller_->max_deliver());
+  }
+  keeper_ = std::jthread([this](std::stop_token ending) { keep_in_work(ending); });
+  return {};
+}
+
+/// The first server of the list that serves; what is unsettled stays so.
+Result<void> NatsSource::connect(std::stop_token stop) {
+  const auto& endpoints = options_.connection.endpoints;
+  EndpointErrors errors;
+  for (std::size_t tried = 0; tried < endpoints.size(); ++tried) {
+    if (stop.stop_requested()) {
+      return fail(ErrorClass::cancelled, "stopped", "stopped while connecting to NATS");
+    }
+    auto puller = Puller::open(options_, endpoints[next_endpoint_ % endpoints.size()]);
+    if (puller) {
+      last_delivery_ = 0;
+      const std::lock_guard lock(mutex_);
+      puller_ = std::move(*puller);
+      if (std::exchange(stream_created_ns_, puller_->stream_created_ns()) !=
+          puller_->stream_created_ns()) {
+        // An answer for a message of the old stream would be taken for one of the new stream.
+        for (std::string& reply : unsettled_) reply.clear();
+      }
+      return {};
+    }
+    ++next_endpoint_;
+    errors.add(puller.error());
+  }
+  return fail(errors.error());
+}
+
+Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline,
+                                     std::stop_token stop) {
+  if (!puller_ || puller_->closed()) {
+    if (auto connected = connect(stop); !connected) return fail(connected.error());
+  }
+  RecordBatch batch;
+  batch.shape = shape_;
+  while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
+    const milliseconds wait = batch.empty() ? std::min(kSlice, deadline.left()) : milliseconds(0);
+    auto taken = next(wait, limits.bytes);
+    if (!taken) {
+      if (batch.empty()) return fail(taken.error());
+      break;
+    }
+    if (*taken) {
+      add(batch, **taken);
+    } else if (!batch.empty() || deadline.passed() || stop.stop_requested()) {
+      break;
+    }
+  }
+  return batch;
+}
+
+/// The id of a message that is known at its broker only: what its publisher called it, or its place
+/// in the stream, as long as that stream is there.
+std::string NatsSource::own_id(const Taken& taken) const {
+  std::string id = fmt::format("{}{}:{}:", rules_.id_scope, id_part(taken.place.stream),
+                               taken.stream_created_ns);
+  if (const auto given = header(taken.message.get(), "Nats-Msg-Id")) return id + "id:" + *given;
+  return id + std::to_string(taken.place.sequence);
+}
+
+/// The next message that is there, or comes within that time. An error: the connection is given up.
+Result<std::optional<NatsSource::Taken>> NatsSource::next(milliseconds time,
+                                                          std::size_t max_bytes) {
+  if (!ahead_.empty()) {
+    std::optional<Taken> taken = std::move(ahead_.front());
+    ahead_.pop_front();
+    return taken;
+  }
+  auto message = puller_->next(time, max_bytes);
+  if (message && !*message) return std::nullopt;
+  auto taken = message ? take_in(std::move(*message)) : fail(message.error());
+  if (!taken) {
+    const std::lock_guard lock(mutex_);
+    puller_.reset();
+  }
+  return taken;
+}
+
+/// From now on the server hears that it is in work. Nothing: it is no message of the consumer, but
+/// what some other client wrote to our inbox. An error: it is not known of which stream it is.
+Result<std::optional<NatsSource::Taken>> NatsSource::take_in(Puller::Received message) {
+  const char* const reply = natsMsg_GetReply(message.get());
+  const auto place = parse_ack_subject(reply == nullptr ? "" : reply);
+  if (!place) return std::nullopt;
+  if (place->consumer_sequence <= last_delivery_) {
+    puller_->answer(reply, "-NAK");
+    return fail(puller_->remade());
+  }
+  last_delivery_ = place->consumer_sequence;
+  const std::lock_guard lock(mutex_);
+  unsettled_.emplace_back(reply);
+  const auto number = first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
+  return Taken{std::move(message), *place, number, puller_->stream_created_ns()};
+}
+
+milliseconds NatsSource::tend(std::stop_token stop) {
+  if ((puller_ && !puller_->closed()) || connect(stop)) {
+    while (true) {
+      auto message = puller_->take(milliseconds(0));
+      if (message && !*message) break;
+      auto taken = message ? take_in(std::move(*message)) : fail(message.error());
+      if (!taken) {
+        const std::lock_guard lock(mutex_);
+        puller_.reset();
+        break;
+      }
+      if (*taken) ahead_.push_back(std::move(**taken));
+    }
+  }
+  const auto wait = puller_ ? puller_->ack_wait() : std::chrono::nanoseconds(options_.ack_wait);
+  return std::chrono::duration_cast<milliseconds>(wait / 4);
+}
+
+std::optional<std::int64_t> NatsSource::lag() {
+  if (!puller_ || puller_->closed()) return std::nullopt;
+  return puller_->held();
+}
+
+void NatsSource::add(RecordBatch& batch, const Taken& taken) {
+  natsMsg* const message = taken.message.get();
+  const AckSubject* const place = &taken.place;
+  const std::string_view subject = natsMsg_GetSubject(message);
+  const std::string_view payload(natsMsg_GetData(message),
+                                 static_cast<std::size_t>(natsMsg_GetDataLength(message)));
+  const MappedMessage mapped{
+      .subject = subject, .key = {}, .payload = payload, .header = [&](std::string_view name) {
+        return header(message, name);
+      }};
+  Event event;
+  auto id = mapping_.id(mapped);
+  if (!id) id = header(message, "pgtrickle-id");
+  if (!id) id = own_id(taken);
+  event.id = batch.arena.copy(*id);
+  event.type = batch.arena.copy(mapping_.event_type(mapped).value_or(std::string(subject)));
+  event.key = batch.arena.copy(mapping_.aggregate_id(mapped).value_or(std::string()));
+  event.payload = batch.arena.copy(payload);
+  const Headers headers = read_headers(message, mapping_.trace_id(mapped));
+  event.content_type = batch.arena.copy(headers.content_type);
+  Record record;
+  record.created_at = Timestamp(std::chrono::duration_cast<std::chrono::microseconds>(
+      std::chrono::nanoseconds(place->time_ns)));
+  record.headers = batch.arena.copy(headers.json);
+  record.content = event;
+  if (payload.size() > static_cast<std::size_t>(rules_.max_record_bytes)) {
+    record.refused = too_large(fmt::format("the message {} of stream '{}' on '{}'", place->sequence,
+                                           place->stream, subject),
+                               payload.size(), rules_.max_record_bytes);
+  }
+  record.id = taken.number;
+  batch.records.push_back(std::move(record));
+}
+
+/// With the mutex held.
+void NatsSource::answer(const std::string& reply, const char* what) {
+  if (puller_ && !reply.empty()) puller_->answer(reply, what);
+}
+
+Result<void> NatsSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
+  const std::lock_guard lock(mutex_);
+  while (!unsettled_.empty() && first_ <= settled.id) {
+    answer(unsettled_.front(), "+ACK");
+    unsettled_.pop_front();
+    ++first_;
+  }
+  return {};
+}
+
+/// Long before the server would deliver them again, it hears that messages are in work.
+void NatsSource::keep_in_work(std::stop_token stop) {
+  std::unique_lock lock(mutex_);
+  while (!stop.stop_requested()) {
+    const auto wait = puller_ ? puller_->ack_wait() : std::chrono::nanoseconds(options_.ack_wait);
+    closing_.wait_for(lock, stop, std::max<std::chrono::nanoseconds>(wait / 3, kLeastPause),
+                      [] { return false; });
+    if (!puller_ || stop.stop_requested()) continue;
+    for (const std::string& reply : unsettled_) answer(reply, "+WPI");
+  }
+}
+
+void NatsSource::close() {
+  keeper_ = {};
+  ahead_.clear();
+  std::unique_ptr<Puller> puller;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const std::string& reply : unsettled_) answer(reply, "-NAK");
+    puller = std::move(puller_);
+    first_ += static_cast<std::int64_t>(unsettled_.size());
+    unsettled_.clear();
+  }
+  if (!puller) return;
+  puller->give_back(kFlushTime);
+  puller->flush(kFlushTime);
+}
+
+}  // namespace relay::nats

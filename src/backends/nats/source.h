@@ -1,0 +1,83 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "backends/nats/ack_subject.h"
+#include "backends/nats/puller.h"
+#include "backends/nats/source_options.h"
+#include "connector/field_mapping.h"
+#include "connector/source.h"
+
+namespace relay::nats {
+
+/// Reads a JetStream stream through a durable pull consumer. A message is acknowledged only when
+/// `acknowledge` says that it is settled; until then the server is told that it is in work, however
+/// long that takes, and also of what came and no batch has yet. What a broken connection or a
+/// killed relay leaves open comes again after `ack_wait`; what an orderly close leaves open comes
+/// again at once.
+class NatsSource : public Source {
+ public:
+  struct Rules {
+    std::string id_scope;  ///< begins ids that are of the stream only, with a colon; may be empty
+    std::int64_t max_record_bytes = 32 << 20;
+  };
+  NatsSource(SourceOptions options, Rules rules, FieldMapping mapping);
+  ~NatsSource() override;
+
+  Result<void> open(std::stop_token stop) override;
+  Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline,
+                           std::stop_token stop) override;
+  Result<void> acknowledge(const Position& settled, std::span<const DeadLetter>) override;
+  std::chrono::milliseconds tend(std::stop_token stop) override;
+  std::optional<std::int64_t> lag() override;
+  bool lag_may_be_withheld() const override { return true; }
+  void close() override;
+  Inspection inspect(std::stop_token stop) override;
+  std::vector<Claim> claims() const override;
+
+ private:
+  Result<void> connect(std::stop_token stop);
+  /// A message that is ours to settle, with what its record needs to know.
+  struct Taken {
+    Puller::Received message;
+    AckSubject place;  ///< points into the message
+    std::int64_t number = 0;
+    std::int64_t stream_created_ns = 0;
+  };
+  Result<std::optional<Taken>> next(std::chrono::milliseconds time, std::size_t max_bytes);
+  Result<std::optional<Taken>> take_in(Puller::Received message);
+  std::string own_id(const Taken& taken) const;
+  void add(RecordBatch& batch, const Taken& taken);
+  void answer(const std::string& reply, const char* what);
+  void keep_in_work(std::stop_token stop);
+
+  const SourceOptions options_;
+  const Rules rules_;
+  const FieldMapping mapping_;
+  const std::shared_ptr<const TableShape> shape_;
+  std::size_t next_endpoint_ = 0;
+  std::deque<Taken> ahead_;          // came while the pipeline took nothing in; the reader's
+  std::uint64_t last_delivery_ = 0;  // of the puller, as its consumer counts them
+
+  std::mutex mutex_;  // of all below, but that only the reader replaces the puller
+  std::unique_ptr<Puller> puller_;
+  std::int64_t stream_created_ns_ = 0;
+  std::deque<std::string> unsettled_;  // reply subjects, in order; empty: of a stream that is gone
+  std::int64_t first_ = 1;             // number of the first of them
+  std::condition_variable_any closing_;
+  std::jthread keeper_;
+};
+
+}  // namespace relay::nats

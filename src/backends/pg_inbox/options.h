@@ -1,0 +1,43 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "config/fields.h"
+#include "core/error.h"
+
+namespace relay::pg_inbox {
+
+/// What becomes of a message whose id another message in the inbox has.
+enum class OnIdConflict { store, reject, ignore };
+
+/// The options of the sink, checked.
+struct Options {
+  std::string url;  ///< empty: the relay's own database
+  std::string inbox_name;
+  std::string inbox_table;  ///< one of the two is set
+  /// What of a message goes into which column; an empty column: nowhere.
+  std::map<std::string, std::string> column_map;
+  std::optional<std::int64_t> max_retries;
+  std::optional<std::string> schedule;
+  std::optional<bool> with_dead_letter;
+  std::optional<std::int64_t> retention_hours;
+  OnIdConflict on_id_conflict = OnIdConflict::store;
+  std::size_t rows_per_statement = 2000;
+  std::chrono::milliseconds connect_timeout{10000};
+  std::chrono::milliseconds operation_timeout{30000};
+  std::string pipeline;          ///< stored as `source`
+  bool host_credentials = true;  ///< postgres::Connection::Options
+  bool looks_only = false;       ///< a missing inbox is not made
+};
+
+config::FieldTable sink_fields();
+
+/// Checks what single options cannot say.
+Result<Options> parse_options(const config::Values& values);
+
+}  // namespace relay::pg_inbox

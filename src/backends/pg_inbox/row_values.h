@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/message.h"
+
+namespace relay::pg_inbox {
+
+/// What of a message an inbox keeps.
+enum class InboxField : std::uint8_t {
+  event_id,
+  event_type,
+  source,
+  aggregate_id,
+  payload,
+  headers,
+  trace_id,
+  subject,  ///< only where a column map asks for it
+};
+
+std::optional<InboxField> find_field(std::string_view name);
+std::string_view to_string(InboxField field);
+std::vector<std::string_view> field_names();
+
+/// What a column can hold.
+enum class ColumnKind : std::uint8_t { text, json, bytes };
+
+/// An array of text or bytea in PostgreSQL's binary form, to be given as one parameter.
+class BinaryArray {
+ public:
+  enum class Element : std::uint32_t { text = 25, bytea = 17 };  // their OIDs, the same everywhere
+
+  explicit BinaryArray(Element element);
+  void add(std::string_view value);
+  void add_null();
+  /// The array as it is now; valid until the next `add`.
+  std::string_view finish();
+
+ private:
+  std::string bytes_;
+  std::uint32_t count_ = 0;
+  bool has_null_ = false;
+};
+
+/// Adds what a message has for a field. `raw`: the payload is stored as raw_payload() says,
+/// whatever it is. Where a text column cannot hold a value that is not the message's id (a binary
+/// key), it becomes \x and hexadecimal digits.
+void add_value(BinaryArray& column, InboxField field, ColumnKind kind, const Message& message,
+               std::string_view pipeline, bool raw);
+
+/// The headers as a JSON object, without the id and the operation, which have columns of their own;
+/// empty where there are none.
+std::string headers_json(const Message& message);
+
+/// The header trace_id, or the trace id in the header traceparent; empty where there is neither.
+std::string_view trace_id_of(const Message& message);
+
+}  // namespace relay::pg_inbox

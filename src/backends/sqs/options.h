@@ -1,0 +1,66 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "backends/sqs/sigv4.h"
+#include "config/fields.h"
+#include "core/error.h"
+#include "http/client.h"
+
+namespace relay::sqs {
+
+/// What sink and source need to reach a queue.
+struct QueueOptions {
+  std::string queue_url;
+  std::string queue;        ///< the last part of `queue_url`: what may be shown
+  std::string endpoint;     ///< where requests go: "https://host:port/"
+  std::string host;         ///< "host:port" of `endpoint`
+  std::string region;       ///< empty: as the profile says
+  std::string profile;      ///< empty: as the environment says
+  Credentials credentials;  ///< set where the configuration itself holds them
+  bool fifo = false;
+  std::chrono::milliseconds timeout{10000};
+  http::ClientOptions client;
+  std::string pipeline;
+};
+
+/// The options of the sink, checked.
+struct SinkOptions {
+  QueueOptions queue;
+  std::size_t max_in_flight = 16;
+  std::size_t max_message_bytes = 256 * 1024;
+  bool ordered = true;  ///< at most one message of a key under way
+};
+
+/// How messages become events.
+struct EventRules {
+  std::string id_scope;  ///< begins ids that SQS gave, colon included; may be empty
+  std::int64_t max_record_bytes = 32 << 20;
+};
+
+/// The options of the source, checked.
+struct SourceOptions {
+  QueueOptions queue;
+  std::chrono::milliseconds wait{20000};
+  std::chrono::milliseconds visibility_timeout{30000};
+  std::size_t max_in_flight = 4;
+  EventRules events;
+};
+
+config::FieldTable sink_fields();
+config::FieldTable source_fields();
+
+/// Checks what single options cannot say.
+Result<SinkOptions> parse_sink_options(const config::Values& values);
+Result<SourceOptions> parse_source_options(const config::Values& values);
+
+/// The part of the options that sink and source share.
+Result<QueueOptions> parse_queue_options(const config::Values& values);
+
+/// "https://sqs.eu-west-1.amazonaws.com/..." is in eu-west-1; empty where the host does not say.
+std::string region_of_host(std::string_view host);
+
+}  // namespace relay::sqs

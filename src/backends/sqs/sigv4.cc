@@ -1,0 +1,82 @@
+#include "backends/sqs/sigv4.h"
+
+#include <fmt/chrono.h>
+#include <algorithm>
+
+#include "http/crypto.h"
+
+namespace relay::sqs {
+
+namespace {
+
+using http::hmac_sha256;
+
+constexpr std::string_view kAlgorithm = "AWS4-HMAC-SHA256";
+
+std::string hash(std::string_view text) {
+  return hex(bytes_of(sha256(text)));
+}
+
+// Without spaces at the ends, and with one for several in between.
+std::string folded(std::string_view value) {
+  std::string out;
+  for (const char c : value) {
+    const bool space = c == ' ' || c == '\t';
+    if (!space) {
+      out += c;
+    } else if (!out.empty() && out.back() != ' ') {
+      out += ' ';
+    }
+  }
+  while (out.ends_with(' ')) out.pop_back();
+  return out;
+}
+
+std::vector<std::pair<std::string, std::string>> sorted_headers(const Signable& request) {
+  auto headers = request.headers;
+  std::stable_sort(headers.begin(), headers.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  return headers;
+}
+
+std::string signed_names(const Signable& request) {
+  std::string names;
+  for (const auto& [name, value] : sorted_headers(request)) {
+    if (!names.empty()) names += ';';
+    names += name;
+  }
+  return names;
+}
+
+}  // namespace
+
+std::string canonical_request(const Signable& request) {
+  std::string headers;
+  for (const auto& [name, value] : sorted_headers(request)) {
+    headers += fmt::format("{}:{}\n", name, folded(value));
+  }
+  return fmt::format("{}\n{}\n{}\n{}\n{}\n{}", request.method, request.path, request.query, headers,
+                     signed_names(request), hash(request.body));
+}
+
+std::string authorization(const Credentials& credentials, std::string_view region,
+                          std::string_view service, const Signable& request,
+                          std::string_view amz_date) {
+  const std::string_view day = amz_date.substr(0, 8);
+  const std::string scope = fmt::format("{}/{}/{}/aws4_request", day, region, service);
+  const std::string to_sign =
+      fmt::format("{}\n{}\n{}\n{}", kAlgorithm, amz_date, scope, hash(canonical_request(request)));
+  auto key = hmac_sha256("AWS4" + credentials.secret_key, day);
+  for (const std::string_view step : {region, service, std::string_view("aws4_request")}) {
+    key = hmac_sha256(bytes_of(key), step);
+  }
+  const std::string signature = hex(bytes_of(hmac_sha256(bytes_of(key), to_sign)));
+  return fmt::format("{} Credential={}/{}, SignedHeaders={}, Signature={}", kAlgorithm,
+                     credentials.access_key, scope, signed_names(request), signature);
+}
+
+std::string amz_date(std::chrono::system_clock::time_point at) {
+  return fmt::format("{:%Y%m%dT%H%M%SZ}", fmt::gmtime(std::chrono::system_clock::to_time_t(at)));
+}
+
+}  // namespace relay::sqs

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "backends/sqs/options.h"
+#include "backends/sqs/service.h"
+#include "connector/sink.h"
+
+namespace relay::sqs {
+
+/// Sends messages to an SQS queue, up to ten a request and several requests at once. Delivered
+/// means that the message's entry came back in `Successful`. SQS may take one entry of a request
+/// and not another, so at most one message of a key is under way. What got no clear answer is
+/// `unknown` and is sent again; a FIFO queue drops it where it has it already.
+class SqsSink : public Sink {
+ public:
+  explicit SqsSink(SinkOptions options) : options_(std::move(options)) {}
+
+  Result<void> open(std::stop_token stop) override;
+  std::vector<Outcome> deliver(std::span<const Message> messages, Deadline deadline,
+                               std::stop_token stop) override;
+  void close() override;
+  Inspection inspect(const std::optional<std::string>& subject, std::stop_token stop) override;
+
+ private:
+  class Delivery;
+
+  const SinkOptions options_;
+  std::unique_ptr<Service> service_;
+};
+
+}  // namespace relay::sqs

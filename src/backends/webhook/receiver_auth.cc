@@ -1,0 +1,165 @@
+#include "backends/webhook/receiver_auth.h"
+
+#include <fmt/core.h>
+
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <optional>
+
+#include "backends/webhook/options.h"
+#include "core/text.h"
+#include "http/crypto.h"
+
+namespace relay::webhook {
+
+namespace {
+
+using Kind = ReceiverAuth::Kind;
+
+std::vector<std::string> words(std::string_view text) {
+  std::vector<std::string> all;
+  while (!text.empty()) {
+    const auto end = std::min(text.find(' '), text.size());
+    if (end > 0) all.emplace_back(text.substr(0, end));
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return all;
+}
+
+Kind kind_of(std::string_view text) {
+  if (text == "bearer") return Kind::bearer;
+  if (text == "basic") return Kind::basic;
+  if (text == "header") return Kind::header;
+  return text == "hmac" ? Kind::hmac : Kind::none;
+}
+
+/// The option that a kind of authentication takes its secret from.
+struct SecretOption {
+  std::string_view name;
+  Kind kind;
+};
+constexpr std::array kSecretOptions = {
+    SecretOption{"bearer_token", Kind::bearer}, SecretOption{"password", Kind::basic},
+    SecretOption{"auth_value", Kind::header}, SecretOption{"signature_secret", Kind::hmac}};
+
+Result<void> check_secrets(const config::Values& values, Kind kind) {
+  for (const SecretOption& option : kSecretOptions) {
+    const bool there = !values.text(option.name).empty();
+    if (there == (option.kind == kind)) continue;
+    return fail(ErrorClass::misconfigured, "auth",
+                fmt::format("auth = {} {} {}", values.text("auth"),
+                            there ? "does not use" : "needs", option.name),
+                there ? "set auth to what is wanted, or leave the secret out"
+                      : fmt::format("give {}, as ${{env:NAME}} say", option.name));
+  }
+  return {};
+}
+
+/// "Bearer" and "Basic" are the same in any case; what follows is not.
+std::optional<std::string_view> credentials(std::string_view value, std::string_view scheme) {
+  if (value.size() <= scheme.size() || value[scheme.size()] != ' ') return std::nullopt;
+  if (lower_case(value.substr(0, scheme.size())) != scheme) return std::nullopt;
+  value.remove_prefix(scheme.size());
+  value.remove_prefix(std::min(value.find_first_not_of(' '), value.size()));
+  return value;
+}
+
+/// Compares with every secret, in a time that does not depend on which of them it is, nor on their
+/// lengths.
+bool is_one_of(std::string_view text, const std::vector<std::string>& secrets) {
+  const Digest given = sha256(text);
+  bool found = false;
+  for (const std::string& secret : secrets) {
+    const Digest own = sha256(secret);
+    found = http::same_secret(bytes_of(given), bytes_of(own)) || found;
+  }
+  return found;
+}
+
+std::optional<std::int64_t> seconds_of(std::string_view text) {
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < 0) return std::nullopt;
+  return value;
+}
+
+bool is_recent(std::int64_t seconds, std::chrono::system_clock::time_point now,
+               std::chrono::milliseconds tolerance) {
+  const auto current =
+      std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch()).count();
+  const auto apart = seconds > current ? seconds - current : current - seconds;
+  return apart <= std::chrono::duration_cast<std::chrono::seconds>(tolerance).count();
+}
+
+}  // namespace
+
+Result<ReceiverAuth> ReceiverAuth::make(const config::Values& values) {
+  ReceiverAuth auth;
+  auth.kind_ = kind_of(values.text("auth"));
+  if (auto checked = check_secrets(values, auth.kind_); !checked) return fail(checked.error());
+  auth.tolerance_ = values.duration("signature_tolerance");
+  if (auth.kind_ == Kind::bearer) auth.secrets_ = words(values.text("bearer_token"));
+  if (auth.kind_ == Kind::header) auth.secrets_ = words(values.text("auth_value"));
+  if (auth.kind_ == Kind::basic) {
+    auth.secrets_ = {fmt::format("{}:{}", values.text("user"), values.text("password"))};
+  }
+  if (auth.kind_ == Kind::hmac) {
+    for (const std::string& secret : words(values.text("signature_secret"))) {
+      auto key = signing_key(secret);
+      if (!key) return fail(key.error());
+      auth.secrets_.push_back(std::move(*key));
+    }
+  }
+  if (auth.kind_ != Kind::none && auth.secrets_.empty()) {
+    return fail(ErrorClass::misconfigured, "auth", "the secret of auth is blank",
+                "give a secret that holds more than spaces");
+  }
+  if (auth.kind_ == Kind::header) auth.header_ = lower_case(values.text("auth_header"));
+  return auth;
+}
+
+bool ReceiverAuth::head_allowed(const ReceivedRequest& request) const {
+  if (kind_ == Kind::none) return true;
+  if (kind_ == Kind::hmac) return request.header("webhook-signature").has_value();
+  if (kind_ == Kind::header) {
+    const auto value = request.header(header_);
+    return value && is_one_of(*value, secrets_);
+  }
+  const auto value = request.header("authorization");
+  if (!value) return false;
+  if (kind_ == Kind::bearer) {
+    const auto token = credentials(*value, "bearer");
+    return token && is_one_of(*token, secrets_);
+  }
+  const auto encoded = credentials(*value, "basic");
+  const auto pair = encoded ? http::base64_decoded(*encoded) : std::nullopt;
+  return pair && is_one_of(*pair, secrets_);
+}
+
+bool ReceiverAuth::body_allowed(const ReceivedRequest& request,
+                                std::chrono::system_clock::time_point now) const {
+  if (kind_ != Kind::hmac) return true;
+  const auto id = request.header("webhook-id");
+  const auto timestamp = request.header("webhook-timestamp");
+  const auto signatures = request.header("webhook-signature");
+  if (!id || id->empty() || !timestamp || !signatures) return false;
+  const auto seconds = seconds_of(*timestamp);
+  if (!seconds || !is_recent(*seconds, now, tolerance_)) return false;
+  const std::string content = fmt::format("{}.{}.{}", *id, *timestamp, request.body);
+  std::vector<std::string> right;
+  for (const std::string& key : secrets_) {
+    right.push_back("v1," + http::base64(bytes_of(http::hmac_sha256(key, content))));
+  }
+  bool found = false;
+  for (const std::string& given : words(*signatures)) found = is_one_of(given, right) || found;
+  return found;
+}
+
+std::string_view ReceiverAuth::challenge() const {
+  if (kind_ == Kind::bearer) return "Bearer realm=\"inbox\"";
+  if (kind_ == Kind::basic) return "Basic realm=\"inbox\", charset=\"UTF-8\"";
+  return {};
+}
+
+}  // namespace relay::webhook

@@ -1,0 +1,184 @@
+#include "backends/webhook/receiver_request.h"
+
+#include <algorithm>
+#include <array>
+
+#include "config/endpoint.h"
+#include "connector/header_object.h"
+#include "core/text.h"
+#include "envelope/event_body.h"
+#include "envelope/json_reader.h"
+#include "http/crypto.h"
+
+namespace relay::webhook {
+
+namespace {
+
+// Secrets, and what is of the connection rather than of the message.
+constexpr std::array<std::string_view, 14> kNotPassedOn = {"authorization",
+                                                           "proxy-authorization",
+                                                           "proxy-connection",
+                                                           "cookie",
+                                                           "webhook-signature",
+                                                           "connection",
+                                                           "keep-alive",
+                                                           "transfer-encoding",
+                                                           "te",
+                                                           "trailer",
+                                                           "upgrade",
+                                                           "expect",
+                                                           "content-length",
+                                                           "host"};
+
+bool is_json(std::string_view body) {
+  thread_local envelope::JsonReader reader;
+  Arena padded;
+  return reader.valid(padded.copy(body));
+}
+
+std::string_view last_part(std::string_view path) {
+  while (path.ends_with('/')) path.remove_suffix(1);
+  return path.substr(path.rfind('/') + 1);
+}
+
+bool passed_on(std::string_view name, const EventRules& rules) {
+  return name != rules.secret_header &&
+         std::find(kNotPassedOn.begin(), kNotPassedOn.end(), name) == kNotPassedOn.end();
+}
+
+std::string headers_json(const ReceivedRequest& request, const EventRules& rules,
+                         const std::optional<std::string>& trace) {
+  std::vector<std::pair<std::string_view, std::string>> values;
+  for (const auto& [name, value] : request.headers) {
+    const auto same = [&wanted = name](const auto& had) { return had.first == wanted; };
+    if (!passed_on(name, rules) || std::any_of(values.begin(), values.end(), same)) continue;
+    values.emplace_back(name, request.header(name).value_or(value));
+  }
+  HeaderObject headers;
+  for (const auto& [name, value] : values) headers.add(name, value);
+  if (trace) headers.add("trace_id", *trace);
+  return headers.json();
+}
+
+/// Longer ids are more than an index of PostgreSQL holds; what stands in their place tells
+/// duplicates as well.
+std::string bounded(std::string id) {
+  constexpr std::size_t kLongest = 1000;
+  if (id.size() <= kLongest) return id;
+  return "sha256:" + hex(bytes_of(sha256(id)));
+}
+
+/// What is announced; without an announcement, what it is.
+std::string content_type_of(const ReceivedRequest& request) {
+  const std::string announced = request.header("content-type").value_or("");
+  if (!announced.empty()) return as_text(announced);
+  return is_json(request.body) ? "application/json" : "application/octet-stream";
+}
+
+}  // namespace
+
+std::optional<std::string> ReceivedRequest::header(std::string_view name) const {
+  std::optional<std::string> found;
+  for (const auto& [own, value] : headers) {
+    if (own != name) continue;
+    if (found) {
+      *found += ", " + value;
+    } else {
+      found = value;
+    }
+  }
+  return found;
+}
+
+std::size_t ReceivedRequest::head_bytes() const {
+  std::size_t bytes = target.size();
+  for (const auto& [name, value] : headers) bytes += name.size() + value.size();
+  return bytes;
+}
+
+std::optional<std::string> path_of(std::string_view target) {
+  if (target.starts_with("http://") || target.starts_with("https://")) {
+    const auto slash = target.find('/', target.find("//") + 2);
+    target = slash == std::string_view::npos ? "/" : target.substr(slash);
+  }
+  target = target.substr(0, target.find_first_of("?#"));
+  if (!target.starts_with('/')) return std::nullopt;
+  return config::percent_decoded(target);
+}
+
+bool is_below(std::string_view path, std::string_view base) {
+  if (base == "/") return path.starts_with('/');
+  return path.starts_with(base) && (path.size() == base.size() || path[base.size()] == '/');
+}
+
+std::optional<Refusal> check_head(const ReceivedRequest& request, std::string_view base_path) {
+  const auto path = path_of(request.target);
+  if (!path) return Refusal{400, "bad_path", "the path cannot be read"};
+  if (!is_below(*path, base_path)) {
+    return Refusal{404, "not_found", "nothing is received at this path"};
+  }
+  if (request.method != "POST" && request.method != "PUT") {
+    return Refusal{405, "method_not_allowed", "messages come by POST or PUT"};
+  }
+  const std::string coding = lower_case(request.header("content-encoding").value_or("identity"));
+  if (coding != "identity") {
+    return Refusal{415, "content_encoding", "bodies are taken as they are, not compressed"};
+  }
+  return std::nullopt;
+}
+
+std::optional<Refusal> check_body(const ReceivedRequest& request) {
+  const std::string type = lower_case(request.header("content-type").value_or(""));
+  if (type.empty() || !envelope::is_json_type(type) || is_json(request.body)) return std::nullopt;
+  return Refusal{400, "not_json",
+                 request.body.empty() ? "the content type says JSON, and there is no body"
+                                      : "the content type says JSON, which the body is not"};
+}
+
+std::string client_id(const ReceivedRequest& request, const EventRules& rules) {
+  const auto said = [&](std::string_view name) {
+    return as_text(trimmed(request.header(name).value_or("")));
+  };
+  // Of a signed request, who replays it could choose every other header.
+  if (std::string id = rules.signed_ids ? std::string() : said("pgtrickle-id"); !id.empty()) {
+    return id;
+  }
+  for (const std::string_view name : {"idempotency-key", "webhook-id"}) {
+    if (rules.signed_ids && name != "webhook-id") continue;
+    if (const std::string id = said(name); !id.empty()) return rules.id_scope + id;
+  }
+  return {};
+}
+
+Record to_record(const ReceivedRequest& request, const EventRules& rules,
+                 const FieldMapping& mapping, std::string_view new_id, Arena& arena) {
+  const std::string path = as_text(path_of(request.target).value_or("/"));
+  const std::string_view body = arena.copy(request.body);
+  const MappedMessage mapped{.subject = path,
+                             .key = {},
+                             .payload = body,
+                             .header = [&](std::string_view name) -> std::optional<std::string> {
+                               const std::string wanted = lower_case(name);
+                               if (!passed_on(wanted, rules)) return std::nullopt;
+                               const auto value = request.header(wanted);
+                               return value ? std::optional(as_text(*value)) : std::nullopt;
+                             }};
+  std::string id = mapping.id(mapped).value_or(client_id(request, rules));
+  if (id.empty()) id = new_id;
+  std::string type(trimmed(request.header("x-event-type").value_or("")));
+  type = type.empty() ? std::string(last_part(path)) : as_text(type);
+
+  Event event;
+  event.id = arena.copy(bounded(std::move(id)));
+  event.type = arena.copy(mapping.event_type(mapped).value_or(type));
+  event.key = arena.copy(mapping.aggregate_id(mapped).value_or(std::string()));
+  event.payload = body;
+  event.content_type = arena.copy(content_type_of(request));
+  Record record;
+  record.created_at = request.received;
+  record.headers = arena.copy(headers_json(request, rules, mapping.trace_id(mapped)));
+  record.content = event;
+  return record;
+}
+
+}  // namespace relay::webhook

@@ -1,0 +1,105 @@
+#pragma once
+
+#include <fmt/core.h>
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/fields.h"
+#include "config/pipeline_config.h"
+#include "connector/settled_rows.h"
+#include "connector/sink.h"
+#include "connector/source.h"
+#include "connector/source_id.h"
+#include "envelope/encoder.h"
+
+namespace relay::postgres {
+class Pool;
+}
+
+namespace relay {
+
+/// What a backend may need to know beside its own options.
+struct BackendContext {
+  std::string pipeline;
+  std::string worker_id;
+  bool ordered = true;  ///< false: messages of one key may overtake each other (`ordering = none`)
+  std::string group;    ///< the relay's group
+  config::PipelineOptions options;  ///< of the pipeline: `id_prefix`, `start`, limits
+  /// The relay's own database. Null where there is none to be had (a configuration is only looked
+  /// at); what is made then answers with an error when it is opened.
+  postgres::Pool* database = nullptr;
+  /// Configured in SQL, by a role that must not use credentials of the relay's host.
+  bool from_catalog = false;
+  /// What the pipeline settled of an outbox, for longer than its source lives; may be null.
+  std::shared_ptr<SettledRows> settled;
+  bool looks_only = false;  ///< whether it would work is to be seen: nothing is to be made or moved
+
+  /// What a source is called at its broker (a consumer group, a durable consumer) unless its
+  /// options say so.
+  std::string consumer_name() const { return fmt::format("pgtrickle-{}-{}", group, pipeline); }
+  /// What the ids begin with that a source makes, or that are known at its broker only.
+  std::string id_scope() const { return relay::id_scope(options.id_prefix.value_or(pipeline)); }
+};
+
+/// How a subject that rows render to is made legal for a broker, reversibly. Appends to `out`.
+/// Called for the values that are put into a template, not for the template's own text.
+using SubjectEscape = void (*)(std::string& out, std::string_view value);
+
+/// A kind of sink, as its folder offers it.
+struct SinkType {
+  std::string name;                  ///< "nats"
+  std::vector<std::string> aliases;  ///< {"http"} for webhook
+  config::FieldTable options;
+  std::string subject_option;      ///< this sink's own name of `subject_template`, or empty
+  SubjectEscape escape = nullptr;  ///< nullptr: any text is legal
+  /// Checks what single options cannot say, and makes the sink; does not connect.
+  std::function<Result<std::unique_ptr<Sink>>(const config::Values&, const BackendContext&)> make;
+  /// The subject template that the options imply where neither `subject_template` nor
+  /// `subject_option` is set ("{stream_table}" unless given). May be empty.
+  std::function<Result<std::string>(const config::Values&)> default_subject;
+  /// Where the attributes of a CloudEvent go; without a prefix there is no binary mode.
+  envelope::CloudEventsBinding cloudevents = {};
+  bool tombstones = false;  ///< its messages can be without a body, which is not an empty one
+};
+
+/// A kind of source that is not the relay's own database.
+struct SourceType {
+  std::string name;
+  std::vector<std::string> aliases;
+  config::FieldTable options;
+  std::function<Result<std::unique_ptr<Source>>(const config::Values&, const BackendContext&)> make;
+};
+
+/// The backends of this program. Filled once at start, then only read.
+class Registry {
+ public:
+  void add(SinkType type);
+  void add(SourceType type);
+  /// Records that a backend exists but was left out of this build.
+  void leave_out(std::string name);
+
+  /// By name or alias; null when there is none.
+  const SinkType* sink(std::string_view name) const;
+  const SourceType* source(std::string_view name) const;
+  /// Why `sink(name)` or `source(name)` is null: left out at build time (and how to get it), or not
+  /// known (and what is known). Class misconfigured.
+  Error missing_sink(std::string_view name) const;
+  Error missing_source(std::string_view name) const;
+  std::span<const SinkType> sinks() const { return sinks_; }
+  std::span<const SourceType> sources() const { return sources_; }
+
+ private:
+  std::vector<SinkType> sinks_;
+  std::vector<SourceType> sources_;
+  std::vector<std::string> left_out_;
+};
+
+/// Generated from the build's list of backends.
+void register_backends(Registry& registry);
+
+}  // namespace relay

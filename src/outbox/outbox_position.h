@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <stop_token>
+#include <string>
+#include <string_view>
+
+#include "core/deadline.h"
+#include "core/error.h"
+#include "core/record.h"
+#include "outbox/outbox_info.h"
+#include "postgres/connection.h"
+#include "state/positions.h"
+#include "state/skip_set.h"
+
+namespace relay::outbox {
+
+/// Where a reader begins that owns no position, as `start` says.
+struct FirstPosition {
+  Position position;
+  state::SkipSet skipped;
+  std::int64_t lost_rows = 0;  ///< ids that it asked for and retention has deleted, at most
+};
+Result<FirstPosition> first_position(postgres::Connection& connection, const OutboxInfo& outbox,
+                                     const std::string& start, Deadline deadline,
+                                     std::stop_token stop);
+
+/// Moves the position forward; one that is not ahead changes nothing. Durable with the transaction
+/// where one is open; alone, it may be lost with a crash of the server, which costs a second
+/// delivery at most. Fenced: another instance owns it, or the outbox is not the one that was read
+/// (a failover lost what was delivered); nothing was changed.
+Result<void> commit_position(postgres::Connection& connection, const OutboxInfo& outbox,
+                             const state::PositionKey& key, const std::string& token,
+                             const Position& position, Deadline deadline, std::stop_token stop);
+
+/// The code of the error that an outbox no longer holds what was read from it.
+inline constexpr std::string_view kRewound = "outbox_rewound";
+
+/// What the database says around a position.
+struct PositionFacts {
+  bool outbox_exists = true;
+  std::int64_t sequence = 0;
+  std::int64_t purged_below = 0;    ///< rows up to here were deleted by retention
+  std::int64_t lost_rows = 0;       ///< of them, those that this position had not passed
+  std::optional<std::string> mark;  ///< pgt_id of the row that `Position::mark` speaks of
+  /// The rows that the position skips are those that it was told to skip, as far as they are kept.
+  bool skipped_are_there = true;
+};
+
+Result<PositionFacts> look_at_position(postgres::Connection& connection, const OutboxInfo& outbox,
+                                       const state::PositionKey& key, const Position& position,
+                                       Deadline deadline, std::stop_token stop);
+
+/// The error to report where going on from here would skip rows silently; empty where it would not.
+std::optional<Error> judge_position(const Position& position, const PositionFacts& facts,
+                                    const std::string& outbox, const std::string& pipeline);
+
+}  // namespace relay::outbox

@@ -1,0 +1,93 @@
+#include "backends/sqs/entry.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "backends/sqs/errors.h"
+#include "backends/sqs/ledger.h"
+#include "backends/sqs/options.h"
+
+namespace relay::sqs {
+namespace {
+
+Message message(std::string_view body) {
+  Message made;
+  made.id = "p:1:0.abcd";
+  made.body = body;
+  return made;
+}
+
+TEST(SqsEntry, HoldsBodyAndAttributes) {
+  const auto entry = make_entry(message(R"({"a":"ü"})"), SinkOptions{});
+  ASSERT_TRUE(entry);
+  EXPECT_EQ(entry->fields, R"(,"MessageBody":"{\"a\":\"ü\"}","MessageAttributes":{"pgtrickle-id":)"
+                           R"({"DataType":"String","StringValue":"p:1:0.abcd"}})");
+  EXPECT_EQ(entry->bytes, 10 + std::string("pgtrickle-idStringp:1:0.abcd").size());
+}
+
+TEST(SqsEntry, RefusesWhatSqsDoesNotTake) {
+  EXPECT_EQ(make_entry(message(""), SinkOptions{}).error().code, "empty");
+  EXPECT_EQ(make_entry(message("\x01"), SinkOptions{}).error().code, "forbidden_characters");
+  EXPECT_EQ(make_entry(message("\xff"), SinkOptions{}).error().code, "forbidden_characters");
+  const std::string large(300'000, 'x');
+  EXPECT_EQ(make_entry(message(large), SinkOptions{}).error().code, "too_large");
+}
+
+TEST(SqsEntry, KnowsLegalText) {
+  EXPECT_TRUE(is_legal_text("\t\n\r ü 𝄞 \xEF\xBF\xBD"));
+  for (const std::string_view text :
+       {std::string_view("\0", 1), std::string_view("\xED\xA0\x80"), std::string_view("\xC0\x80"),
+        std::string_view("\xEF\xBF\xBE"), std::string_view("\xF4\x90\x80\x80"),
+        std::string_view("\xE2\x82")}) {
+    EXPECT_FALSE(is_legal_text(text));
+  }
+}
+
+TEST(SqsEntry, HashesIdsThatAreTooLongOrHoldOtherCharacters) {
+  EXPECT_EQ(fifo_id("p:1:0.abcd"), "p:1:0.abcd");
+  EXPECT_EQ(fifo_id(std::string(128, 'x')), std::string(128, 'x'));
+  EXPECT_EQ(fifo_id(std::string(129, 'x')).size(), 64u);
+  EXPECT_EQ(fifo_id("with space").size(), 64u);
+  EXPECT_NE(fifo_id("with space"), fifo_id("with  space"));
+}
+
+TEST(SqsErrors, AreClassedByWhatCanBeDone) {
+  EXPECT_EQ(plain_code("com.amazonaws.sqs#QueueDoesNotExist"), "QueueDoesNotExist");
+  EXPECT_EQ(plain_code("AWS.SimpleQueueService.NonExistentQueue;Sender"), "NonExistentQueue");
+  const auto class_of = [](std::string_view code, bool sender) {
+    return service_error("q", code, "", sender).error_class;
+  };
+  EXPECT_EQ(class_of("AWS.SimpleQueueService.NonExistentQueue", true), ErrorClass::misconfigured);
+  EXPECT_EQ(class_of("RequestThrottled", true), ErrorClass::throttled);
+  EXPECT_EQ(class_of("InvalidMessageContents", true), ErrorClass::rejected);
+  EXPECT_EQ(class_of("SomethingNew", true), ErrorClass::rejected);
+  EXPECT_EQ(class_of("SomethingNew", false), ErrorClass::transient);
+}
+
+TEST(SqsOptions, ReadTheRegionFromTheHost) {
+  EXPECT_EQ(region_of_host("sqs.eu-west-1.amazonaws.com"), "eu-west-1");
+  EXPECT_EQ(region_of_host("sqs.cn-north-1.amazonaws.com.cn"), "cn-north-1");
+  EXPECT_EQ(region_of_host("eu-west-1.queue.amazonaws.com"), "eu-west-1");
+  EXPECT_EQ(region_of_host("localhost"), "");
+}
+
+TEST(SqsLedger, KeepsWhatIsUnderWayUntilItIsForgotten) {
+  Ledger ledger;
+  const auto now = SteadyClock::now();
+  EXPECT_EQ(ledger.add("a", "r1", now), 1);
+  EXPECT_EQ(ledger.add("b", "r2", now + std::chrono::hours(1)), 2);
+  EXPECT_EQ(ledger.add("a", "r3", now), 0);  // it came again: the newest receipt deletes it
+  ASSERT_EQ(ledger.settled(1).size(), 1u);
+  EXPECT_EQ(ledger.settled(1)[0].receipt, "r3");
+  EXPECT_EQ(ledger.due(now, now + std::chrono::hours(1)).size(), 1u);
+  EXPECT_TRUE(ledger.due(now, now).empty());
+  ledger.forget(1);
+  EXPECT_EQ(ledger.add("a", "r4", now), 3);
+  EXPECT_EQ(ledger.take_all().size(), 2u);
+  EXPECT_TRUE(ledger.settled(9).empty());
+}
+
+}  // namespace
+}  // namespace relay::sqs

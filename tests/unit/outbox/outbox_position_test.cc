@@ -1,0 +1,71 @@
+#include "outbox/outbox_position.h"
+
+#include <gtest/gtest.h>
+
+namespace relay::outbox {
+namespace {
+
+const Position kPosition{100, 0, "mark"};
+
+PositionFacts facts(std::optional<std::string> mark = "mark") {
+  PositionFacts facts;
+  facts.sequence = 120;
+  facts.mark = std::move(mark);
+  return facts;
+}
+
+std::string verdict(const PositionFacts& facts, const Position& position = kPosition) {
+  const auto error = judge_position(position, facts, "outbox_orders", "p");
+  if (!error) return "";
+  EXPECT_EQ(error->error_class, ErrorClass::misconfigured);
+  EXPECT_FALSE(error->remedy.empty());
+  return error->code;
+}
+
+TEST(JudgePosition, GoesOnWhereTheRowIsWhatItWas) {
+  EXPECT_EQ(verdict(facts()), "");
+}
+
+TEST(JudgePosition, AnotherRowUnderTheSameIdMeansThatTheOutboxWasRewound) {
+  EXPECT_EQ(verdict(facts("another")), "outbox_rewound");
+}
+
+TEST(JudgePosition, APositionAheadOfTheSequenceMeansThatTheOutboxWasRewound) {
+  PositionFacts behind = facts();
+  behind.sequence = 99;
+  EXPECT_EQ(verdict(behind), "outbox_rewound");
+}
+
+TEST(JudgePosition, ARowThatRetentionOrSomebodyDeletedIsNoSignOfAnything) {
+  EXPECT_EQ(verdict(facts(std::nullopt)), "");
+}
+
+TEST(JudgePosition, APositionWithoutAMarkIsTakenAsItIs) {
+  EXPECT_EQ(verdict(facts("any"), Position{100, 0, ""}), "");
+}
+
+TEST(JudgePosition, RowsThatWereDeletedUnreadAreToldOfWithTheirNumber) {
+  PositionFacts purged = facts();
+  purged.lost_rows = 17;
+  purged.purged_below = 110;
+  const auto error = judge_position(kPosition, purged, "outbox_orders", "p");
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code, "rows_purged");
+  EXPECT_NE(error->message.find("17 rows"), std::string::npos);
+  EXPECT_NE(error->remedy.find("resume p --accept-loss"), std::string::npos);
+}
+
+TEST(JudgePosition, PurgedRowsThatWereReadAreNotLost) {
+  PositionFacts purged = facts(std::nullopt);
+  purged.purged_below = 110;
+  EXPECT_EQ(verdict(purged), "");
+}
+
+TEST(JudgePosition, AnOutboxThatIsGoneIsSaidToBeGone) {
+  PositionFacts gone;
+  gone.outbox_exists = false;
+  EXPECT_EQ(verdict(gone), "outbox_missing");
+}
+
+}  // namespace
+}  // namespace relay::outbox
