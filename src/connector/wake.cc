@@ -6,7 +6,7 @@ namespace relay {
 
 void Wake::announce(std::int64_t last_value) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (last_value == last_value_) return;
     last_value_ = last_value;
   }
@@ -15,7 +15,7 @@ void Wake::announce(std::int64_t last_value) {
 
 void Wake::poke() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     ++pokes_;
   }
   changed_.notify_all();
@@ -28,28 +28,29 @@ std::int64_t Wake::wait_beyond(std::int64_t known, Deadline deadline, std::stop_
 
 std::int64_t Wake::wait_beyond(std::int64_t known, std::uint64_t& pokes, Deadline deadline,
                                std::stop_token stop) {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   ++waiting_;
   awaited_ = true;
-  changed_.wait_until(lock, stop, deadline.at(),
-                      [&] { return last_value_ > known || pokes_ != pokes; });
+  changed_.wait_until(mutex_, stop, deadline.at(), [&]() RELAY_REQUIRES(mutex_) {
+    return last_value_ > known || pokes_ != pokes;
+  });
   --waiting_;
   pokes = pokes_;
   return last_value_;
 }
 
 bool Wake::was_awaited() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return std::exchange(awaited_, waiting_ > 0);
 }
 
 std::int64_t Wake::last_value() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return last_value_;
 }
 
 std::uint64_t Wake::pokes() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return pokes_;
 }
 

@@ -1,11 +1,10 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
 #include <stop_token>
 
 #include "core/deadline.h"
+#include "core/mutex.h"
 
 namespace relay {
 
@@ -25,18 +24,18 @@ class Wake {
   /// last time (`pokes()` at first), and is brought up to date.
   std::int64_t wait_beyond(std::int64_t known, std::uint64_t& pokes, Deadline deadline,
                            std::stop_token stop);
-  /// Somebody waits, or has waited since this was asked last.
+  /// A reader waits, or has waited since this was asked last.
   bool was_awaited();
   std::int64_t last_value() const;
   std::uint64_t pokes() const;
 
  private:
-  mutable std::mutex mutex_;
-  std::condition_variable_any changed_;
-  std::int64_t last_value_ = 0;
-  std::uint64_t pokes_ = 0;
-  int waiting_ = 0;
-  bool awaited_ = false;
+  mutable Mutex mutex_;
+  Condition changed_;
+  std::int64_t last_value_ RELAY_GUARDED_BY(mutex_) = 0;
+  std::uint64_t pokes_ RELAY_GUARDED_BY(mutex_) = 0;
+  int waiting_ RELAY_GUARDED_BY(mutex_) = 0;
+  bool awaited_ RELAY_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace relay
