@@ -414,7 +414,8 @@ class InboxModel:
                             f"{len(waits - left)} of {len(waits)}")
 
     def _inbox(self):
-        tables = [t for t in self.tables if t.inbox and "processed_at" in t.columns()]
+        tables = [t for t in self.tables
+                  if t.inbox and "processed_at" in (self._quietly(t.columns) or {})]
         return self.random.choice(tables) if tables and not self._locks else None
 
     def _quietly(self, operation):
