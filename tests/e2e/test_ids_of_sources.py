@@ -342,6 +342,7 @@ def test_equal_ids_of_two_sources_and_of_two_lives_of_a_source_are_different_mes
     with relay:
         both.publish()
         both.wait_stored()
+        both.wait_acknowledged()
         both.make_again()  # while the relay reads it
         both.wait_stored()
         both.wait_acknowledged()

@@ -149,7 +149,7 @@ def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, sqs, r
         db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
         wait_rows(inbox, [301])
         eventually(lambda: dead_letters(db, "p") == [])
-    assert sorted(rows(inbox)) == list(range(1, 401))
+    assert set(rows(inbox)) == set(range(1, 401))
 
 
 @pytest.mark.parametrize("fault", [

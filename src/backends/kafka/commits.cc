@@ -92,10 +92,13 @@ void Commits::commit() {
     const auto found = partitions_.find({entry.topic, entry.partition});
     if (found == partitions_.end() || entry.err != RD_KAFKA_RESP_ERR_NO_ERROR) continue;
     Partition& partition = found->second;
-    if (entry.offset < 0 && partition.committed >= 0) remade_.insert(found->first);
+    // What was sent before this question reached the broker before it did.
+    const bool was_there = partition.committed >= 0 || partition.sent;
+    if (entry.offset < 0 && was_there) remade_.insert(found->first);
     partition.committed = std::max<std::int64_t>(entry.offset, -1);
     if (partition.committed == partition.next) continue;
     add(*changed, found->first).offset = partition.next;
+    partition.sent = true;
   }
   any_remade_ = !remade_.empty();
   // What does not arrive is sent again after the next look.
@@ -108,6 +111,14 @@ void Commits::committed(const rd_kafka_topic_partition_list_t& offsets) {
     const auto found = partitions_.find({entry.topic, entry.partition});
     if (found == partitions_.end() || entry.err != RD_KAFKA_RESP_ERR_NO_ERROR) continue;
     found->second.committed = entry.offset;
+  }
+}
+
+void Commits::failed(const rd_kafka_topic_partition_list_t& offsets) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& entry : elements(offsets)) {
+    const auto found = partitions_.find({entry.topic, entry.partition});
+    if (found != partitions_.end()) found->second.sent = false;
   }
 }
 

@@ -45,8 +45,10 @@ class Commits {
   void settled(std::span<const Offsets::Next> offsets);
   /// Commits what is due.
   void flush();
-  /// The broker has said that it took this.
+  /// The broker took this.
   void committed(const rd_kafka_topic_partition_list_s& offsets);
+  /// The broker refused this, or did not answer.
+  void failed(const rd_kafka_topic_partition_list_s& offsets);
   /// The partition is not ours any more.
   void end(const Place& place);
 
@@ -59,6 +61,7 @@ class Commits {
   struct Partition {
     std::int64_t next = 0;        // what may be committed
     std::int64_t committed = -1;  // what the broker has; -1: nothing, as far as it is known
+    bool sent = false;            // a commit, which the broker has not refused
   };
 
   void keep(std::stop_token stop);

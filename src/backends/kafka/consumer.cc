@@ -51,9 +51,11 @@ struct Consumer::Callbacks {
   }
   static void on_commit(rd_kafka_t*, rd_kafka_resp_err_t code,
                         rd_kafka_topic_partition_list_t* offsets, void* opaque) {
+    auto& commits = static_cast<Consumer*>(static_cast<ClientEvents*>(opaque)->owner)->commits_;
     if (code == RD_KAFKA_RESP_ERR_NO_ERROR) {
-      static_cast<Consumer*>(static_cast<ClientEvents*>(opaque)->owner)
-          ->commits_.committed(*offsets);
+      commits.committed(*offsets);
+    } else {
+      commits.failed(*offsets);
     }
     if (code == RD_KAFKA_RESP_ERR_NO_ERROR || code == RD_KAFKA_RESP_ERR__NO_OFFSET) return;
     // Costs a second delivery at worst: the next commit says the same and more.

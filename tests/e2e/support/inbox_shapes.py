@@ -181,7 +181,7 @@ SHAPES = [
     _triggered("returns_null", POISON, "before", "return null;", before=True),
     _triggered("moves", POISON, "before",
                "insert into {t}_1 select new.*; return null;", before=True,
-               extra=("create table {t}_1 () inherits ({t})",
+               extra=("create table {t}_1 (unique (event_id)) inherits ({t})",
                       "grant insert on {t}_1 to pgtrickle_relay")),
     _triggered("changes", "true", "before",
                "new.payload := jsonb_build_object('was', new.payload);", before=True,
