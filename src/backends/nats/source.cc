@@ -6,10 +6,6 @@
 #include <algorithm>
 
 #include "config/tls.h"
-#include "connector/content_type.h"
-#include "connector/header_object.h"
-#include "connector/source_id.h"
-#include "connector/too_large.h"
 #include "core/endpoint_errors.h"
 #include "core/log.h"
 
@@ -23,42 +19,9 @@ constexpr milliseconds kSlice{100};  // how late a stop may be noticed
 constexpr milliseconds kFlushTime{1000};
 constexpr milliseconds kLeastPause{100};
 
-std::optional<std::string> header(natsMsg* message, std::string_view name) {
-  const char* value = nullptr;
-  if (natsMsgHeader_Get(message, std::string(name).c_str(), &value) != NATS_OK ||
-      value == nullptr || *value == '\0') {
-    return std::nullopt;
-  }
-  return as_text(value);
-}
-
-struct Headers {
-  std::string json;
-  std::string content_type;  // empty where none says it
-};
-
-Headers read_headers(natsMsg* message, const std::optional<std::string>& trace) {
-  Headers read;
-  HeaderObject headers;
-  const char** names = nullptr;
-  int count = 0;
-  if (natsMsgHeader_Keys(message, &names, &count) != NATS_OK) count = 0;
-  for (int i = 0; i < count; ++i) {
-    const char* value = nullptr;
-    if (natsMsgHeader_Get(message, names[i], &value) == NATS_OK && value != nullptr) {
-      headers.add(names[i], value);
-      if (names_content_type(names[i])) read.content_type = as_text(value);
-    }
-  }
-  if (trace) headers.add("trace_id", *trace);
-  read.json = headers.json();
-  std::free(names);  // the library's array; what it points to is the message's
-  return read;
-}
-
 }  // namespace
 
-NatsSource::NatsSource(SourceOptions options, Rules rules, FieldMapping mapping)
+NatsSource::NatsSource(SourceOptions options, EventRules rules, FieldMapping mapping)
     : options_(std::move(options)),
       rules_(std::move(rules)),
       mapping_(std::move(mapping)),
@@ -135,15 +98,6 @@ Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline
   return batch;
 }
 
-/// The id of a message that is known at its broker only: what its publisher called it, or its place
-/// in the stream, as long as that stream is there.
-std::string NatsSource::own_id(const Taken& taken) const {
-  std::string id = fmt::format("{}{}:{}:", rules_.id_scope, id_part(taken.place.stream),
-                               taken.stream_created_ns);
-  if (const auto given = header(taken.message.get(), "Nats-Msg-Id")) return id + "id:" + *given;
-  return id + std::to_string(taken.place.sequence);
-}
-
 /// The next message that is there, or comes within that time. An error: the connection is given up.
 Result<std::optional<NatsSource::Taken>> NatsSource::next(milliseconds time,
                                                           std::size_t max_bytes) {
@@ -203,35 +157,8 @@ std::optional<std::int64_t> NatsSource::lag() {
 }
 
 void NatsSource::add(RecordBatch& batch, const Taken& taken) {
-  natsMsg* const message = taken.message.get();
-  const AckSubject* const place = &taken.place;
-  const std::string_view subject = natsMsg_GetSubject(message);
-  const std::string_view payload(natsMsg_GetData(message),
-                                 static_cast<std::size_t>(natsMsg_GetDataLength(message)));
-  const MappedMessage mapped{
-      .subject = subject, .key = {}, .payload = payload, .header = [&](std::string_view name) {
-        return header(message, name);
-      }};
-  Event event;
-  auto id = mapping_.id(mapped);
-  if (!id) id = header(message, "pgtrickle-id");
-  if (!id) id = own_id(taken);
-  event.id = batch.arena.copy(*id);
-  event.type = batch.arena.copy(mapping_.event_type(mapped).value_or(std::string(subject)));
-  event.key = batch.arena.copy(mapping_.aggregate_id(mapped).value_or(std::string()));
-  event.payload = batch.arena.copy(payload);
-  const Headers headers = read_headers(message, mapping_.trace_id(mapped));
-  event.content_type = batch.arena.copy(headers.content_type);
-  Record record;
-  record.created_at = Timestamp(std::chrono::duration_cast<std::chrono::microseconds>(
-      std::chrono::nanoseconds(place->time_ns)));
-  record.headers = batch.arena.copy(headers.json);
-  record.content = event;
-  if (payload.size() > static_cast<std::size_t>(rules_.max_record_bytes)) {
-    record.refused = too_large(fmt::format("the message {} of stream '{}' on '{}'", place->sequence,
-                                           place->stream, subject),
-                               payload.size(), rules_.max_record_bytes);
-  }
+  Record record = to_record(taken.message.get(), taken.place, taken.stream_created_ns, rules_,
+                            mapping_, batch.arena);
   record.id = taken.number;
   batch.records.push_back(std::move(record));
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "backends/nats/ack_subject.h"
+#include "backends/nats/event.h"
 #include "backends/nats/puller.h"
 #include "backends/nats/source_options.h"
 #include "connector/field_mapping.h"
@@ -29,11 +30,7 @@ namespace relay::nats {
 /// again at once.
 class NatsSource : public Source {
  public:
-  struct Rules {
-    std::string id_scope;  ///< begins ids that are of the stream only, with a colon; may be empty
-    std::int64_t max_record_bytes = 32 << 20;
-  };
-  NatsSource(SourceOptions options, Rules rules, FieldMapping mapping);
+  NatsSource(SourceOptions options, EventRules rules, FieldMapping mapping);
   ~NatsSource() override;
 
   Result<void> open(std::stop_token stop) override;
@@ -58,13 +55,12 @@ class NatsSource : public Source {
   };
   Result<std::optional<Taken>> next(std::chrono::milliseconds time, std::size_t max_bytes);
   Result<std::optional<Taken>> take_in(Puller::Received message);
-  std::string own_id(const Taken& taken) const;
   void add(RecordBatch& batch, const Taken& taken);
   void answer(const std::string& reply, const char* what);
   void keep_in_work(std::stop_token stop);
 
   const SourceOptions options_;
-  const Rules rules_;
+  const EventRules rules_;
   const FieldMapping mapping_;
   const std::shared_ptr<const TableShape> shape_;
   std::size_t next_endpoint_ = 0;
