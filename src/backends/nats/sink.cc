@@ -7,7 +7,6 @@
 
 #include "backends/nats/errors.h"
 #include "connector/key_gate.h"
-#include "core/endpoint_errors.h"
 #include "core/log.h"
 
 namespace relay::nats {
@@ -159,24 +158,18 @@ class NatsSink::Delivery {
 Result<void> NatsSink::open(std::stop_token stop) {
   close();
   facts_.reset();
-  EndpointErrors errors;
-  for (std::size_t tried = 0; tried < options_.endpoints.size(); ++tried) {
+  const auto connect = [&](const Endpoint& endpoint) -> Result<std::unique_ptr<Connection>> {
     if (stop.stop_requested()) {
       return fail(error(ErrorClass::cancelled, "stopped", "stopped while connecting to NATS"));
     }
-    const Endpoint& endpoint = options_.endpoints[next_endpoint_ % options_.endpoints.size()];
-    ++next_endpoint_;
-    auto connection = Connection::open(options_, endpoint, lease());
-    if (connection) {
-      connection_ = std::move(*connection);
-      --next_endpoint_;  // the one that serves is the first to be tried again
-      auto checked = check_stream();
-      if (!checked) close();
-      return checked;
-    }
-    errors.add(connection.error());
-  }
-  return fail(errors.error());
+    return Connection::open(options_, endpoint, lease());
+  };
+  auto connection = endpoints_.open_first(options_.endpoints, connect);
+  if (!connection) return fail(connection.error());
+  connection_ = std::move(*connection);
+  auto checked = check_stream();
+  if (!checked) close();
+  return checked;
 }
 
 Result<void> NatsSink::check_stream() {

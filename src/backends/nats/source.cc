@@ -6,7 +6,6 @@
 #include <algorithm>
 
 #include "config/tls.h"
-#include "core/endpoint_errors.h"
 #include "core/log.h"
 
 namespace relay::nats {
@@ -51,28 +50,23 @@ Result<void> NatsSource::open(std::stop_token stop) {
 
 /// The first server of the list that serves; what is unsettled stays so.
 Result<void> NatsSource::connect(std::stop_token stop) {
-  const auto& endpoints = options_.connection.endpoints;
-  EndpointErrors errors;
-  for (std::size_t tried = 0; tried < endpoints.size(); ++tried) {
+  const auto open = [&](const Endpoint& endpoint) -> Result<std::unique_ptr<Puller>> {
     if (stop.stop_requested()) {
       return fail(ErrorClass::cancelled, "stopped", "stopped while connecting to NATS");
     }
-    auto puller = Puller::open(options_, endpoints[next_endpoint_ % endpoints.size()]);
-    if (puller) {
-      last_delivery_ = 0;
-      const std::lock_guard lock(mutex_);
-      puller_ = std::move(*puller);
-      if (std::exchange(stream_created_ns_, puller_->stream_created_ns()) !=
-          puller_->stream_created_ns()) {
-        // An answer for a message of the old stream would be taken for one of the new stream.
-        for (std::string& reply : unsettled_) reply.clear();
-      }
-      return {};
-    }
-    ++next_endpoint_;
-    errors.add(puller.error());
+    return Puller::open(options_, endpoint);
+  };
+  auto puller = endpoints_.open_first(options_.connection.endpoints, open);
+  if (!puller) return fail(puller.error());
+  last_delivery_ = 0;
+  const std::lock_guard lock(mutex_);
+  puller_ = std::move(*puller);
+  if (std::exchange(stream_created_ns_, puller_->stream_created_ns()) !=
+      puller_->stream_created_ns()) {
+    // An answer for a message of the old stream would be taken for one of the new stream.
+    for (std::string& reply : unsettled_) reply.clear();
   }
-  return fail(errors.error());
+  return {};
 }
 
 Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline,

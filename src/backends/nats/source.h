@@ -18,6 +18,7 @@
 #include "backends/nats/event.h"
 #include "backends/nats/puller.h"
 #include "backends/nats/source_options.h"
+#include "connector/endpoint_walk.h"
 #include "connector/field_mapping.h"
 #include "connector/source.h"
 
@@ -63,7 +64,7 @@ class NatsSource : public Source {
   const EventRules rules_;
   const FieldMapping mapping_;
   const std::shared_ptr<const TableShape> shape_;
-  std::size_t next_endpoint_ = 0;
+  EndpointWalk endpoints_;
   std::deque<Taken> ahead_;          // came while the pipeline took nothing in; the reader's
   std::uint64_t last_delivery_ = 0;  // of the puller, as its consumer counts them
 

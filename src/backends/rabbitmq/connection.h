@@ -12,6 +12,7 @@
 #include "backends/rabbitmq/options.h"
 #include "backends/rabbitmq/stream.h"
 #include "backends/rabbitmq/version.h"
+#include "connector/endpoint_walk.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/lease.h"
@@ -107,9 +108,9 @@ class Connection {
   std::unique_ptr<SocketCutter> cutter_;
 };
 
-/// Connects to one of the brokers, from the `next` one on, which then is the one that serves. A
-/// stop is seen between two of them. Errors: as EndpointErrors tells them.
-Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, std::size_t& next,
+/// Connects to the first of the servers that serves. A stop is seen between two of them. Errors: as
+/// of EndpointWalk.
+Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, EndpointWalk& walk,
                                              std::stop_token stop);
 
 }  // namespace relay::rabbitmq

@@ -25,7 +25,7 @@ std::vector<Message> picked(std::span<const Message> messages,
 
 Result<void> RabbitSink::open(std::stop_token stop) {
   close();
-  auto connection = open_any(options_.connection, next_endpoint_, std::move(stop));
+  auto connection = open_any(options_.connection, endpoints_, std::move(stop));
   if (!connection) return fail(connection.error());
   connection_ = std::move(*connection);
   confirms_ = Confirms();

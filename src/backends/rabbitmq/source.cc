@@ -57,12 +57,12 @@ Result<void> RabbitSource::open(std::stop_token stop) {
   replace(nullptr);
   // A stream that was deleted is not replaced by a queue.
   const bool declare = options_.declare && (!is_stream() || options_.queue_type == "stream");
-  auto queue = find_queue(options_, declare, next_endpoint_, stop);
+  auto queue = find_queue(options_, declare, endpoints_, stop);
   if (!queue) return fail(queue.error());
   if (seen_as_stream_) queue->type = QueueType::stream;
   if (queue->type == QueueType::quorum && !queue->declared && !warned_of_limit_) {
     warned_of_limit_ = true;
-    warn_of_limit(options_, next_endpoint_, stop);
+    warn_of_limit(options_, endpoints_, stop);
   }
   queue_ = *queue;
   auto connection = connect(stop);
@@ -75,7 +75,7 @@ Result<void> RabbitSource::open(std::stop_token stop) {
 }
 
 Result<std::unique_ptr<Connection>> RabbitSource::connect(std::stop_token stop) {
-  auto connection = open_any(options_.connection, next_endpoint_, std::move(stop));
+  auto connection = open_any(options_.connection, endpoints_, std::move(stop));
   if (!connection) return connection;
   for (const auto& [exchange, key] : options_.bindings) {
     auto bound = (*connection)->bind_queue(options_.queue, exchange, key);

@@ -71,7 +71,7 @@ class RabbitSource : public Source {
   const std::unique_ptr<state::LocalPosition> position_;
 
   // Of the reader's thread alone.
-  std::size_t next_endpoint_ = 0;
+  EndpointWalk endpoints_;
   std::shared_ptr<const TableShape> shape_;
   bool warned_of_ids_ = false;
   bool warned_of_limit_ = false;

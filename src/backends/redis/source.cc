@@ -39,7 +39,7 @@ Result<void> RedisSource::open(std::stop_token stop) {
 
 Result<void> RedisSource::connect(int stop_fd) {
   connection_.reset();
-  auto connection = open_any(options_.connection, next_endpoint_, true, stop_fd);
+  auto connection = open_any(options_.connection, endpoints_, true, stop_fd);
   if (!connection) return fail(connection.error());
   connection_ = std::move(*connection);
   auto made = make_group(stop_fd);
@@ -404,7 +404,7 @@ Result<void> RedisSource::acknowledge(const Position& settled, std::span<const D
 
 Result<void> RedisSource::send_acknowledgements(std::span<const std::string> entries) {
   if (!ack_connection_ || ack_connection_->stale()) {
-    auto connection = open_any(options_.connection, next_ack_endpoint_, true, kNoStop);
+    auto connection = open_any(options_.connection, ack_endpoints_, true, kNoStop);
     if (!connection) return fail(connection.error());
     ack_connection_ = std::move(*connection);
   }
