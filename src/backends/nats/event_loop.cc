@@ -97,7 +97,7 @@ void EventLoop::guard(int socket) {
   if (cutter) {
     cutter_ = std::move(*cutter);
   } else {
-    ::shutdown(socket, SHUT_RDWR);  // the library notices, and tells the ledger
+    ::shutdown(socket, SHUT_RDWR);  // the library notices, and tells the outcomes
   }
 }
 

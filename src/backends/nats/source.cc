@@ -59,7 +59,7 @@ Result<void> NatsSource::connect(std::stop_token stop) {
   auto puller = endpoints_.open_first(options_.connection.endpoints, open);
   if (!puller) return fail(puller.error());
   last_delivery_ = 0;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   puller_ = std::move(*puller);
   if (std::exchange(stream_created_ns_, puller_->stream_created_ns()) !=
       puller_->stream_created_ns()) {
@@ -104,7 +104,7 @@ Result<std::optional<NatsSource::Taken>> NatsSource::next(milliseconds time,
   if (message && !*message) return std::nullopt;
   auto taken = message ? take_in(std::move(*message)) : fail(message.error());
   if (!taken) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     puller_.reset();
   }
   return taken;
@@ -121,9 +121,8 @@ Result<std::optional<NatsSource::Taken>> NatsSource::take_in(Puller::Received me
     return fail(puller_->remade());
   }
   last_delivery_ = place->consumer_sequence;
-  const std::lock_guard lock(mutex_);
-  unsettled_.emplace_back(reply);
-  const auto number = first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
+  const MutexLock lock(mutex_);
+  const auto number = unsettled_.add(reply);
   return Taken{std::move(message), *place, number, puller_->stream_created_ns()};
 }
 
@@ -134,7 +133,7 @@ milliseconds NatsSource::tend(std::stop_token stop) {
       if (message && !*message) break;
       auto taken = message ? take_in(std::move(*message)) : fail(message.error());
       if (!taken) {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         puller_.reset();
         break;
       }
@@ -157,27 +156,22 @@ void NatsSource::add(RecordBatch& batch, const Taken& taken) {
   batch.records.push_back(std::move(record));
 }
 
-/// With the mutex held.
 void NatsSource::answer(const std::string& reply, const char* what) {
   if (puller_ && !reply.empty()) puller_->answer(reply, what);
 }
 
 Result<void> NatsSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
-  const std::lock_guard lock(mutex_);
-  while (!unsettled_.empty() && first_ <= settled.id) {
-    answer(unsettled_.front(), "+ACK");
-    unsettled_.pop_front();
-    ++first_;
-  }
+  const MutexLock lock(mutex_);
+  while (const auto reply = unsettled_.take(settled.id)) answer(*reply, "+ACK");
   return {};
 }
 
 /// Long before the server would deliver them again, it hears that messages are in work.
 void NatsSource::keep_in_work(std::stop_token stop) {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   while (!stop.stop_requested()) {
     const auto wait = puller_ ? puller_->ack_wait() : std::chrono::nanoseconds(options_.ack_wait);
-    closing_.wait_for(lock, stop, std::max<std::chrono::nanoseconds>(wait / 3, kLeastPause),
+    closing_.wait_for(mutex_, stop, std::max<std::chrono::nanoseconds>(wait / 3, kLeastPause),
                       [] { return false; });
     if (!puller_ || stop.stop_requested()) continue;
     for (const std::string& reply : unsettled_) answer(reply, "+WPI");
@@ -189,11 +183,10 @@ void NatsSource::close() {
   ahead_.clear();
   std::unique_ptr<Puller> puller;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const std::string& reply : unsettled_) answer(reply, "-NAK");
     puller = std::move(puller_);
-    first_ += static_cast<std::int64_t>(unsettled_.size());
-    unsettled_.clear();
+    unsettled_.forget();
   }
   if (!puller) return;
   puller->give_back(kFlushTime);

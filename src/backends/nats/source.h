@@ -1,11 +1,9 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -21,6 +19,8 @@
 #include "connector/endpoint_walk.h"
 #include "connector/field_mapping.h"
 #include "connector/source.h"
+#include "connector/unsettled.h"
+#include "core/mutex.h"
 
 namespace relay::nats {
 
@@ -57,7 +57,7 @@ class NatsSource : public Source {
   Result<std::optional<Taken>> next(std::chrono::milliseconds time, std::size_t max_bytes);
   Result<std::optional<Taken>> take_in(Puller::Received message);
   void add(RecordBatch& batch, const Taken& taken);
-  void answer(const std::string& reply, const char* what);
+  void answer(const std::string& reply, const char* what) RELAY_REQUIRES(mutex_);
   void keep_in_work(std::stop_token stop);
 
   const SourceOptions options_;
@@ -68,12 +68,12 @@ class NatsSource : public Source {
   std::deque<Taken> ahead_;          // came while the pipeline took nothing in; the reader's
   std::uint64_t last_delivery_ = 0;  // of the puller, as its consumer counts them
 
-  std::mutex mutex_;  // of all below, but that only the reader replaces the puller
-  std::unique_ptr<Puller> puller_;
-  std::int64_t stream_created_ns_ = 0;
-  std::deque<std::string> unsettled_;  // reply subjects, in order; empty: of a stream that is gone
-  std::int64_t first_ = 1;             // number of the first of them
-  std::condition_variable_any closing_;
+  Mutex mutex_;
+  std::unique_ptr<Puller> puller_;  // the reader replaces it with the mutex held; others hold it
+  std::int64_t stream_created_ns_ RELAY_GUARDED_BY(mutex_) = 0;
+  /// Reply subjects; empty: of a stream that is gone.
+  Unsettled<std::string> unsettled_ RELAY_GUARDED_BY(mutex_);
+  Condition closing_;
   std::jthread keeper_;
 };
 

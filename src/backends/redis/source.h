@@ -13,8 +13,8 @@
 #include "backends/redis/connection.h"
 #include "backends/redis/entry_count.h"
 #include "backends/redis/event.h"
-#include "backends/redis/ledger.h"
 #include "backends/redis/options.h"
+#include "backends/redis/receipts.h"
 #include "connector/source.h"
 
 namespace relay::redis {
@@ -72,7 +72,7 @@ class RedisSource : public Source {
   const SourceOptions options_;
   const EventRules rules_;
   const FieldMapping mapping_;
-  Ledger ledger_;
+  Receipts receipts_;
   std::shared_ptr<const TableShape> shape_;
 
   // Of the reader's thread.

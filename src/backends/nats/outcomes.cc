@@ -1,10 +1,10 @@
-#include "backends/nats/ledger.h"
+#include "backends/nats/outcomes.h"
 
 #include <utility>
 
 namespace relay::nats {
 
-void Ledger::begin(std::size_t messages, bool list_finished) {
+void Outcomes::begin(std::size_t messages, bool list_finished) {
   const std::lock_guard lock(mutex_);
   in_flight_.clear();
   in_flight_.reserve(messages);
@@ -18,14 +18,14 @@ void Ledger::begin(std::size_t messages, bool list_finished) {
   if (!broken_) failure_ = nullptr;
 }
 
-std::vector<std::optional<Outcome>> Ledger::end() {
+std::vector<std::optional<Outcome>> Outcomes::end() {
   const std::lock_guard lock(mutex_);
   in_flight_.clear();
   bytes_ = 0;
   return std::exchange(outcomes_, {});
 }
 
-void Ledger::sending(std::span<const Sending> messages) {
+void Outcomes::sending(std::span<const Sending> messages) {
   const auto now = SteadyClock::now();
   const std::lock_guard lock(mutex_);
   for (const auto& [handle, message, bytes] : messages) {
@@ -35,7 +35,7 @@ void Ledger::sending(std::span<const Sending> messages) {
   }
 }
 
-void Ledger::not_sent(std::span<const Sending> messages) {
+void Outcomes::not_sent(std::span<const Sending> messages) {
   const std::lock_guard lock(mutex_);
   for (const auto& [handle, message, bytes] : messages) {
     if (in_flight_.erase(handle) == 0) continue;
@@ -44,12 +44,12 @@ void Ledger::not_sent(std::span<const Sending> messages) {
   }
 }
 
-void Ledger::settle(std::size_t message, Outcome outcome) {
+void Outcomes::settle(std::size_t message, Outcome outcome) {
   const std::lock_guard lock(mutex_);
   close_entry(message, std::move(outcome));
 }
 
-void Ledger::told(Handle handle, Outcome outcome, std::string_view stream) {
+void Outcomes::told(Handle handle, Outcome outcome, std::string_view stream) {
   bool wake = false;
   {
     const std::lock_guard lock(mutex_);
@@ -65,7 +65,7 @@ void Ledger::told(Handle handle, Outcome outcome, std::string_view stream) {
   if (wake) changed_.notify_one();
 }
 
-void Ledger::close_entry(std::size_t message, Outcome outcome) {
+void Outcomes::close_entry(std::size_t message, Outcome outcome) {
   if (outcome.kind == Outcome::Kind::unknown) {
     note(outcome.error);
   } else if (list_finished_) {
@@ -74,11 +74,11 @@ void Ledger::close_entry(std::size_t message, Outcome outcome) {
   outcomes_[message] = std::move(outcome);
 }
 
-void Ledger::note(SharedError error) {
+void Outcomes::note(SharedError error) {
   if (!failure_) failure_ = std::move(error);
 }
 
-void Ledger::broke(SharedError error) {
+void Outcomes::broke(SharedError error) {
   {
     const std::lock_guard lock(mutex_);
     note(std::move(error));
@@ -87,7 +87,7 @@ void Ledger::broke(SharedError error) {
   changed_.notify_one();
 }
 
-void Ledger::refused(SharedError error) {
+void Outcomes::refused(SharedError error) {
   {
     const std::lock_guard lock(mutex_);
     if (in_flight_.empty()) return;
@@ -97,7 +97,7 @@ void Ledger::refused(SharedError error) {
   changed_.notify_one();
 }
 
-Ledger::State Ledger::state_locked() {
+Outcomes::State Outcomes::state_locked() {
   while (oldest_ < sent_.size() && outcomes_[sent_[oldest_].message]) ++oldest_;
   State state;
   state.in_flight = in_flight_.size();
@@ -108,13 +108,13 @@ Ledger::State Ledger::state_locked() {
   return state;
 }
 
-Ledger::State Ledger::state() {
+Outcomes::State Outcomes::state() {
   const std::lock_guard lock(mutex_);
   return state_locked();
 }
 
-Ledger::State Ledger::wait(std::size_t wanted, SteadyClock::time_point until,
-                           std::stop_token stop) {
+Outcomes::State Outcomes::wait(std::size_t wanted, SteadyClock::time_point until,
+                               std::stop_token stop) {
   std::unique_lock lock(mutex_);
   wake_at_ = wanted;
   const auto had_failure = failure_;
@@ -125,12 +125,12 @@ Ledger::State Ledger::wait(std::size_t wanted, SteadyClock::time_point until,
   return state_locked();
 }
 
-std::vector<std::size_t> Ledger::take_finished() {
+std::vector<std::size_t> Outcomes::take_finished() {
   const std::lock_guard lock(mutex_);
   return std::exchange(finished_, {});
 }
 
-std::string Ledger::stream() {
+std::string Outcomes::stream() {
   const std::lock_guard lock(mutex_);
   return stream_;
 }

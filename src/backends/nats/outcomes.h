@@ -22,13 +22,13 @@ namespace relay::nats {
 /// What is under way on one connection, and what became of it. The sending thread writes down what
 /// it sends and waits; the library's threads only record what they are told and signal. What is
 /// told late, of a delivery that has ended, is ignored. Any thread.
-class Ledger {
+class Outcomes {
  public:
   /// Names a message under way: an address that the library keeps until it has told.
   using Handle = const void*;
 
   /// `peer`: the server's address, for messages.
-  explicit Ledger(std::string peer) : peer_(std::move(peer)) {}
+  explicit Outcomes(std::string peer) : peer_(std::move(peer)) {}
   const std::string& peer() const { return peer_; }
 
   // The sending thread ----------------------------------------------------------------------
