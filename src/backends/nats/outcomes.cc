@@ -5,7 +5,7 @@
 namespace relay::nats {
 
 void Outcomes::begin(std::size_t messages, bool list_finished) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   in_flight_.clear();
   in_flight_.reserve(messages);
   bytes_ = 0;
@@ -19,7 +19,7 @@ void Outcomes::begin(std::size_t messages, bool list_finished) {
 }
 
 std::vector<std::optional<Outcome>> Outcomes::end() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   in_flight_.clear();
   bytes_ = 0;
   return std::exchange(outcomes_, {});
@@ -27,7 +27,7 @@ std::vector<std::optional<Outcome>> Outcomes::end() {
 
 void Outcomes::sending(std::span<const Sending> messages) {
   const auto now = SteadyClock::now();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const auto& [handle, message, bytes] : messages) {
     in_flight_.emplace(handle, Entry{message, bytes});
     bytes_ += bytes;
@@ -36,7 +36,7 @@ void Outcomes::sending(std::span<const Sending> messages) {
 }
 
 void Outcomes::not_sent(std::span<const Sending> messages) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const auto& [handle, message, bytes] : messages) {
     if (in_flight_.erase(handle) == 0) continue;
     bytes_ -= bytes;
@@ -45,14 +45,14 @@ void Outcomes::not_sent(std::span<const Sending> messages) {
 }
 
 void Outcomes::settle(std::size_t message, Outcome outcome) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   close_entry(message, std::move(outcome));
 }
 
 void Outcomes::told(Handle handle, Outcome outcome, std::string_view stream) {
   bool wake = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto entry = in_flight_.find(handle);
     if (entry == in_flight_.end()) return;
     const auto [message, bytes] = entry->second;
@@ -80,7 +80,7 @@ void Outcomes::note(SharedError error) {
 
 void Outcomes::broke(SharedError error) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     note(std::move(error));
     broken_ = true;
   }
@@ -89,7 +89,7 @@ void Outcomes::broke(SharedError error) {
 
 void Outcomes::refused(SharedError error) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (in_flight_.empty()) return;
     note(std::move(error));
     broken_ = true;
@@ -100,25 +100,25 @@ void Outcomes::refused(SharedError error) {
 Outcomes::State Outcomes::state_locked() {
   while (oldest_ < sent_.size() && outcomes_[sent_[oldest_].message]) ++oldest_;
   State state;
-  state.in_flight = in_flight_.size();
-  state.bytes_in_flight = bytes_;
+  state.load.messages = in_flight_.size();
+  state.load.bytes = bytes_;
+  if (oldest_ < sent_.size()) state.load.waiting_since = sent_[oldest_].at;
   state.failure = failure_;
   state.broken = broken_;
-  state.oldest_sent = oldest_ < sent_.size() ? sent_[oldest_].at : SteadyClock::time_point::max();
   return state;
 }
 
 Outcomes::State Outcomes::state() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return state_locked();
 }
 
 Outcomes::State Outcomes::wait(std::size_t wanted, SteadyClock::time_point until,
                                std::stop_token stop) {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   wake_at_ = wanted;
   const auto had_failure = failure_;
-  changed_.wait_until(lock, std::move(stop), until, [&] {
+  changed_.wait_until(mutex_, std::move(stop), until, [&]() RELAY_REQUIRES(mutex_) {
     return in_flight_.size() <= wanted || broken_ || failure_ != had_failure;
   });
   wake_at_ = 0;
@@ -126,12 +126,12 @@ Outcomes::State Outcomes::wait(std::size_t wanted, SteadyClock::time_point until
 }
 
 std::vector<std::size_t> Outcomes::take_finished() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return std::exchange(finished_, {});
 }
 
 std::string Outcomes::stream() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return stream_;
 }
 

@@ -28,10 +28,10 @@ TEST(Outcomes, KeepsOneOutcomeAMessageWhateverTheOrderOfTheAnswers) {
   Outcomes outcomes("server");
   outcomes.begin(3, false);
   for (std::size_t i = 0; i < 3; ++i) send(outcomes, i + 1, i, 100);
-  EXPECT_EQ(outcomes.state().bytes_in_flight, 300u);
+  EXPECT_EQ(outcomes.state().load.bytes, 300u);
   outcomes.told(handle(3), Outcome::delivered(), "S");
   outcomes.told(handle(1), Outcome::duplicate(), "S");
-  EXPECT_EQ(outcomes.state().in_flight, 1u);
+  EXPECT_EQ(outcomes.state().load.messages, 1u);
   EXPECT_EQ(outcomes.stream(), "S");
   const auto known = outcomes.end();
   EXPECT_EQ(known[0]->kind, Kind::duplicate);
@@ -47,7 +47,7 @@ TEST(Outcomes, IgnoresWhatIsToldOfADeliveryThatEnded) {
   outcomes.begin(1, false);
   send(outcomes, 2, 0, 10);
   outcomes.told(handle(1), Outcome::delivered(), "S");
-  EXPECT_EQ(outcomes.state().in_flight, 1u);
+  EXPECT_EQ(outcomes.state().load.messages, 1u);
   EXPECT_FALSE(outcomes.end()[0]);
 }
 
@@ -57,10 +57,10 @@ TEST(Outcomes, ForgetsWhatTheLibraryDidNotTake) {
   const std::vector<Outcomes::Sending> all{{handle(1), 0, 5}, {handle(2), 1, 5}, {handle(3), 2, 5}};
   outcomes.sending(all);
   outcomes.not_sent(std::span(all).subspan(1));
-  EXPECT_EQ(outcomes.state().in_flight, 1u);
-  EXPECT_EQ(outcomes.state().bytes_in_flight, 5u);
+  EXPECT_EQ(outcomes.state().load.messages, 1u);
+  EXPECT_EQ(outcomes.state().load.bytes, 5u);
   outcomes.told(handle(1), Outcome::delivered(), "S");
-  EXPECT_EQ(outcomes.state().oldest_sent, SteadyClock::time_point::max());
+  EXPECT_EQ(outcomes.state().load.waiting_since, SteadyClock::time_point::max());
 }
 
 TEST(Outcomes, WakesTheSenderWhenEnoughIsThrough) {
@@ -70,8 +70,8 @@ TEST(Outcomes, WakesTheSenderWhenEnoughIsThrough) {
   std::jthread answers([&] {
     for (std::uintptr_t i = 1; i <= 4; ++i) outcomes.told(handle(i), Outcome::delivered(), "S");
   });
-  EXPECT_LE(outcomes.wait(2, soon(), {}).in_flight, 2u);
-  EXPECT_EQ(outcomes.wait(0, soon(), {}).in_flight, 0u);
+  EXPECT_LE(outcomes.wait(2, soon(), {}).load.messages, 2u);
+  EXPECT_EQ(outcomes.wait(0, soon(), {}).load.messages, 0u);
 }
 
 TEST(Outcomes, ABrokenConnectionEndsTheWait) {
@@ -90,7 +90,7 @@ TEST(Outcomes, AStopEndsTheWait) {
   send(outcomes, 1, 0, 1);
   std::stop_source stop;
   stop.request_stop();
-  EXPECT_EQ(outcomes.wait(0, soon(), stop.get_token()).in_flight, 1u);
+  EXPECT_EQ(outcomes.wait(0, soon(), stop.get_token()).load.messages, 1u);
 }
 
 TEST(Outcomes, TheFirstFailureIsTheOneThatIsTold) {
@@ -108,12 +108,12 @@ TEST(Outcomes, TheOldestUnansweredMessageIsTheOneThatIsWaitedFor) {
   Outcomes outcomes("server");
   outcomes.begin(2, false);
   send(outcomes, 1, 0, 1);
-  const auto first = outcomes.state().oldest_sent;
+  const auto first = outcomes.state().load.waiting_since;
   send(outcomes, 2, 1, 1);
   outcomes.told(handle(2), Outcome::delivered(), "S");
-  EXPECT_EQ(outcomes.state().oldest_sent, first);
+  EXPECT_EQ(outcomes.state().load.waiting_since, first);
   outcomes.told(handle(1), Outcome::delivered(), "S");
-  EXPECT_EQ(outcomes.state().oldest_sent, SteadyClock::time_point::max());
+  EXPECT_EQ(outcomes.state().load.waiting_since, SteadyClock::time_point::max());
 }
 
 }  // namespace
