@@ -6,6 +6,7 @@
 #include <string>
 
 #include "backends/nats/errors.h"
+#include "config/tls.h"
 #include "connector/in_flight_window.h"
 #include "connector/key_gate.h"
 #include "core/log.h"
@@ -179,9 +180,7 @@ Result<void> NatsSink::open(std::stop_token stop) {
 
 Result<void> NatsSink::check_stream() {
   if (!options_.tls_verify) {
-    log::warn("tls_not_verified", options_.pipeline,
-              "tls_verify is off: anybody between here and {} can read and change what is sent",
-              connection_->address());
+    config::warn_of_no_verification(options_.pipeline, connection_->address());
   }
   if (options_.stream.empty()) return make_stream_where_none_is();
   auto facts = connection_->stream_facts(options_.stream);

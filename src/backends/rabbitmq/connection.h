@@ -23,7 +23,7 @@ namespace relay::rabbitmq {
 /// A connection to one broker that was logged in to, with one open channel. One thread at a time,
 /// as the library asks; only `wait` may run beside another call.
 ///
-/// There are no heartbeats: nobody would answer them while the connection rests between two
+/// There are no heartbeats: they would not be answered while the connection rests between two
 /// deliveries. TCP's own keep-alive finds a peer that is gone, and a time-out of TCP one that takes
 /// no bytes.
 class Connection {
@@ -86,7 +86,7 @@ class Connection {
   const std::string& address() const { return address_; }
   const ServerVersion& version() const { return version_; }
   int socket() const;
-  /// Ends it without a farewell: the broker does not listen, or nobody may wait.
+  /// Ends it without a farewell: the broker does not listen, or there is no time to wait.
   void abandon() { broken_ = true; }
 
  private:

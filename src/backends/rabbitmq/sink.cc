@@ -50,7 +50,7 @@ Result<void> RabbitSink::prepare_channel() {
 bool RabbitSink::still_good() {
   if (!connection_ || confirms_.in_flight() > 0) return false;
   while (true) {
-    // What the broker said while nobody listened: that it ended the connection, mostly.
+    // What the broker said between two deliveries: mostly that it ended the connection.
     const auto notice = connection_->next_notice();
     if (!notice) return false;
     if (!*notice) return true;

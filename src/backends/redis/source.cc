@@ -15,7 +15,7 @@ using std::chrono::milliseconds;
 
 namespace {
 
-constexpr std::size_t kFirstCount = 16;  // while nobody knows how large entries are
+constexpr std::size_t kFirstCount = 16;  // while it is not known how large entries are
 constexpr std::size_t kAcknowledgeAtOnce = 1000;
 constexpr milliseconds kLagEvery{900};  // the pipeline asks once a second
 constexpr int kKeepsWithin = 3;         // so often within `claim_idle`

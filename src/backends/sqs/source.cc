@@ -70,7 +70,7 @@ void SqsSource::tell_of_redrive(std::stop_token stop) {
 }
 
 /// Keeps the long polls going, and takes what they bring. They outlive a call of `read`: one that
-/// is given up could have received messages that nobody would see for a while.
+/// is given up could have received messages, which would then be hidden for a while.
 Result<void> SqsSource::receive(Deadline deadline, std::stop_token stop) {
   if (auto ready = service_->renew(deadline, stop); !ready) return ready;
   std::string body = R"({"QueueUrl":)";
@@ -240,7 +240,7 @@ std::optional<std::int64_t> SqsSource::ask_lag(Service& service, std::stop_token
   return sum;
 }
 
-/// Takes what long polls have brought that nobody read. False: nothing more.
+/// Takes what long polls have brought and was not read. False: nothing more.
 bool SqsSource::take_last_answers() {
   received_.clear();
   std::vector<http::Response> responses;
