@@ -23,7 +23,7 @@ namespace {
 
 using std::chrono::system_clock;
 
-/// Appends at the descriptor's end, whoever opened it.
+/// Appends at the end of the file that the descriptor is of.
 class Appender {
  public:
   Appender(int fd, std::string name) : fd_(fd), name_(std::move(name)) {}
@@ -134,7 +134,7 @@ class FileOutput : public Output {
  private:
   Appender appender() const { return {file_.get(), options_.path}; }
 
-  /// False when somebody moved or removed the file, as logrotate does.
+  /// False when the file was moved or removed, as logrotate does.
   bool still_there() const {
     struct stat status {};
     return ::stat(options_.path.c_str(), &status) == 0 && status.st_ino == inode_;

@@ -59,7 +59,7 @@ Result<void> FileSource::open(std::stop_token) {
   }
   coming_.assign(way->files.begin(), way->files.end());
   // That the position can be kept is seen before anything is read.
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   written_ = settled_ = *known;
   return begun ? Result<void>() : position_file_.write({});
 }
@@ -165,21 +165,16 @@ void FileSource::add(RecordBatch& batch, const Line& line) {
                                         current_->start.inode, line.offset, digest(line.text));
   Record record = to_record(line, place, rules_, mapping_, batch.arena);
   {
-    const std::lock_guard lock(mutex_);
-    unsettled_.push_back(end);
-    record.id = first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
+    const MutexLock lock(mutex_);
+    record.id = unsettled_.add(end);
   }
   batch.records.push_back(std::move(record));
 }
 
 Result<void> FileSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
-  const std::lock_guard lock(mutex_);
-  const bool again = unsettled_.empty() || first_ > settled.id;
-  while (!unsettled_.empty() && first_ <= settled.id) {
-    settled_ = unsettled_.front();
-    unsettled_.pop_front();
-    ++first_;
-  }
+  const MutexLock lock(mutex_);
+  const bool again = unsettled_.count_up_to(settled.id) == 0;
+  while (const auto end = unsettled_.take(settled.id)) settled_ = *end;
   if (!again && SteadyClock::now() < write_after_) return {};
   return write_position();
 }
@@ -197,16 +192,15 @@ std::optional<std::int64_t> FileSource::lag() {
   struct stat status {};
   if (!current_ || ::fstat(current_->descriptor, &status) != 0) return std::nullopt;
   if (!coming_.empty() || status.st_size > current_->lines->offset()) return std::nullopt;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return static_cast<std::int64_t>(unsettled_.size());
 }
 
 void FileSource::close() {
   current_.reset();
   coming_.clear();
-  const std::lock_guard lock(mutex_);
-  first_ += static_cast<std::int64_t>(unsettled_.size());
-  unsettled_.clear();
+  const MutexLock lock(mutex_);
+  unsettled_.forget();
   if (auto written = write_position(); !written) {
     log::failure("position_not_written", options_.pipeline, written.error());
   }

@@ -3,7 +3,6 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -16,7 +15,9 @@
 #include "backends/file/rotated.h"
 #include "backends/file/source_options.h"
 #include "connector/source.h"
+#include "connector/unsettled.h"
 #include "core/deadline.h"
+#include "core/mutex.h"
 
 namespace relay::file {
 
@@ -51,7 +52,7 @@ class FileSource : public Source {
   Result<bool> read_more();
   bool was_replaced() const;
   void add(RecordBatch& batch, const Line& line);
-  Result<void> write_position();
+  Result<void> write_position() RELAY_REQUIRES(mutex_);
 
   const SourceOptions options_;
   const LineRules rules_;
@@ -61,12 +62,11 @@ class FileSource : public Source {
   std::deque<FoundFile> coming_;
   std::unique_ptr<Current> current_;
 
-  std::mutex mutex_;                    // of all below
-  std::deque<FilePosition> unsettled_;  // where each record ends
-  std::int64_t first_ = 1;              // number of the first of them
-  std::optional<FilePosition> settled_;
-  std::optional<FilePosition> written_;
-  SteadyClock::time_point write_after_{};
+  Mutex mutex_;
+  Unsettled<FilePosition> unsettled_ RELAY_GUARDED_BY(mutex_);  // where each record ends
+  std::optional<FilePosition> settled_ RELAY_GUARDED_BY(mutex_);
+  std::optional<FilePosition> written_ RELAY_GUARDED_BY(mutex_);
+  SteadyClock::time_point write_after_ RELAY_GUARDED_BY(mutex_){};
 };
 
 }  // namespace relay::file

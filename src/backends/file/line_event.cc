@@ -6,14 +6,14 @@
 #include <chrono>
 #include <optional>
 
-#include "connector/header_object.h"
+#include "connector/inbound_event.h"
 #include "connector/source_id.h"
 
 namespace relay::file {
 
 namespace {
 
-/// What the line says of itself, where it is a JSON object.
+/// What the line itself names, where it is a JSON object.
 struct Said {
   std::optional<std::string> id;
   std::optional<std::string> dedup_key;
@@ -89,29 +89,17 @@ Record to_record(const Line& line, const std::string& place, const LineRules& ru
   const std::string_view payload = arena.copy(line.text);
   const MappedMessage message{.subject = rules.path, .key = {}, .payload = payload, .header = {}};
   const Said said = line.too_long ? Said{} : read(payload);
-  auto id = mapping.id(message);
-  if (!id) {
+  InboundEvent event(mapping, message, arena);
+  event.set_id({}, [&] {
     // One part, so that no line can say the place of another one.
     const auto& said_id = said.id ? said.id : said.dedup_key;
-    id = rules.id_scope + (said_id ? id_part(*said_id) : place);
-  }
-  auto type = mapping.event_type(message);
-  if (!type) type = said.type;
-  Event event;
-  event.id = arena.copy(*id);
-  event.type = arena.copy(type.value_or(std::string()));
-  event.key = arena.copy(mapping.aggregate_id(message).value_or(std::string()));
-  event.payload = payload;
-  event.content_type = {};  // a line that is not JSON is anything
-  Record record;
-  record.created_at =
-      std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
-  if (const auto trace = mapping.trace_id(message)) {
-    HeaderObject headers;
-    headers.add("trace_id", *trace);
-    record.headers = arena.copy(headers.json());
-  }
-  record.content = event;
+    return rules.id_scope + (said_id ? id_part(*said_id) : place);
+  });
+  event.set_type({}, [&] { return said.type.value_or(std::string()); });
+  event.set_payload_in_arena(payload, {});  // a line that is not JSON is anything
+  event.set_created_at(
+      std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now()));
+  Record record = std::move(event).record();
   if (line.too_long) record.refused = too_long(line, rules);
   return record;
 }

@@ -18,7 +18,7 @@ struct LineRules {
 };
 
 /// The event of one line, copied into `arena`; its `id` is for the caller to set. `place`: what
-/// tells this line from any other, made of several parts (pipeline/source_id.h). A line that is no
+/// tells this line from any other, made of several parts (connector/source_id.h). A line that is no
 /// JSON becomes one all the same; one that is too long is refused.
 Record to_record(const Line& line, const std::string& place, const LineRules& rules,
                  const FieldMapping& mapping, Arena& arena);

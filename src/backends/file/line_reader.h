@@ -30,7 +30,7 @@ class LineReader {
   std::optional<Line> next();
   /// Reads more; how many bytes, 0 at the end of the file. Blocks where the descriptor does.
   Result<std::size_t> read_more();
-  /// At the end of a file that nobody writes any more: what stands behind the last line end.
+  /// At the end of a file that is no longer written: what stands behind the last line end.
   std::optional<Line> rest();
 
   /// Of the next line.

@@ -135,8 +135,8 @@ class FileSink::Delivery {
     if (!in_header) sink_.torn_id_ = messages_[ends_[next].message].id;
   }
 
-  /// What was written counts when it is safe. What is not is taken back: after a failed sync nobody
-  /// knows what the disk has of it.
+  /// What was written counts when it is safe. What is not is taken back: after a failed sync it is
+  /// not known what the disk has of it.
   SharedError sync() {
     if (unsafe_.empty() || !sink_.output_) return nullptr;
     auto synced = sink_.output_->sync();

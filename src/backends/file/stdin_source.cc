@@ -47,7 +47,7 @@ Result<void> StdinSource::open(std::stop_token) {
                 "only one pipeline can read it");
   }
   holds_input_ = true;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   given_ = 0;
   return {};
 }
@@ -73,7 +73,7 @@ Result<RecordBatch> StdinSource::read(const ReadLimits& limits, Deadline deadlin
 
 /// Puts into the batch what was read before. True: that was something.
 bool StdinSource::take_lines(RecordBatch& batch, const ReadLimits& limits) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
     if (given_ == unsettled_.size()) {
       auto line = lines_.next();
@@ -97,7 +97,7 @@ void StdinSource::add(RecordBatch& batch, const Kept& kept) {
 }
 
 Result<void> StdinSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   while (!unsettled_.empty() && unsettled_.front().number <= settled.id) {
     unsettled_.pop_front();
     if (given_ > 0) --given_;
@@ -106,7 +106,7 @@ Result<void> StdinSource::acknowledge(const Position& settled, std::span<const D
 }
 
 std::optional<std::int64_t> StdinSource::lag() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return static_cast<std::int64_t>(unsettled_.size());
 }
 

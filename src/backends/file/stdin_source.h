@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -12,11 +11,12 @@
 #include "backends/file/line_event.h"
 #include "backends/file/line_reader.h"
 #include "connector/source.h"
+#include "core/mutex.h"
 
 namespace relay::file {
 
-/// Reads the lines of standard input. Its end is no error: the pipeline is idle then. Nobody can
-/// ask for a line again, so those that were read and are not settled are kept, and come again when
+/// Reads the lines of standard input. Its end is no error: the pipeline is idle then. A line
+/// cannot be read again, so lines that were read and are not settled are kept, and come again when
 /// the source is opened again; with the process they are gone.
 class StdinSource : public Source {
  public:
@@ -49,10 +49,10 @@ class StdinSource : public Source {
   bool ended_ = false;
   bool holds_input_ = false;
 
-  std::mutex mutex_;              // of all below
-  std::deque<Kept> unsettled_;    // in order
-  std::size_t given_ = 0;         // of them are in batches
-  std::int64_t last_number_ = 0;  // of lines that were read
+  Mutex mutex_;
+  std::deque<Kept> unsettled_ RELAY_GUARDED_BY(mutex_);    // in order
+  std::size_t given_ RELAY_GUARDED_BY(mutex_) = 0;         // of them are in batches
+  std::int64_t last_number_ RELAY_GUARDED_BY(mutex_) = 0;  // of lines that were read
 };
 
 }  // namespace relay::file

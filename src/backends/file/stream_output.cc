@@ -85,7 +85,7 @@ class StreamOutput : public Output {
       }
       return Error{ErrorClass::transient,
                    "slow_reader",
-                   fmt::format("whoever reads {} does not keep up", name_),
+                   fmt::format("the reader of {} does not keep up", name_),
                    "nothing is lost: the relay waits for it",
                    {}};
     }
@@ -95,7 +95,7 @@ class StreamOutput : public Output {
     if (number != EPIPE) return system_error(number, "writing to", name_);
     return {ErrorClass::misconfigured,
             "reader_gone",
-            fmt::format("whoever read {} is gone", name_),
+            fmt::format("the reader of {} is gone", name_),
             "start the relay with its output attached to a reader that stays, or set path",
             {}};
   }
@@ -135,7 +135,7 @@ Result<std::unique_ptr<Output>> open_stream(const std::string& path, const Lease
   Descriptor own(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
   if (!own) {
     if (errno == ENXIO) {
-      return fail(ErrorClass::transient, "no_reader", fmt::format("nobody reads {}", path),
+      return fail(ErrorClass::transient, "no_reader", fmt::format("{} has no reader", path),
                   "start the reader of this pipe");
     }
     return fail(system_error(errno, "opening", path));

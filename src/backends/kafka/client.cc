@@ -136,7 +136,7 @@ Error trouble_of(const ClientEvents& events, std::string_view brokers) {
   return cluster_error(events.trouble.value_or(0), events.trouble_detail, brokers);
 }
 
-bool library_looks_for_room() {
+bool rdkafka_has_fetch_backoff() {
   constexpr int kVersion22 = 0x02020000;
   return rd_kafka_version() >= kVersion22;
 }

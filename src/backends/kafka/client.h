@@ -50,9 +50,9 @@ Result<void> wait_for_cluster(rd_kafka_s* client, const ClientOptions& options,
 /// The trouble that the events tell of, or that nothing was heard.
 Error trouble_of(const ClientEvents& events, std::string_view brokers);
 
-/// Once enough is fetched ahead, the library looks for room again in its own time, which can be set
-/// (`fetch.queue.backoff.ms`); versions before 2.2 do so once a second.
-bool library_looks_for_room();
+/// Whether librdkafka has `fetch.queue.backoff.ms`: once it has fetched enough ahead, it looks for
+/// room again after that time. Versions before 2.2 look once a second.
+bool rdkafka_has_fetch_backoff();
 
 /// Warns where certificates are not checked.
 void warn_of_no_verification(const ClientOptions& options);

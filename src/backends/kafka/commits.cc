@@ -35,7 +35,6 @@ void Commits::keep(std::stop_token stop) {
   while (pause(Deadline::after(kInterval), stop)) flush();
 }
 
-/// With the mutex held.
 bool Commits::due() const {
   if (partitions_.empty() || !remade_.empty()) return false;
   return SteadyClock::now() >= look_due_ ||
@@ -45,12 +44,12 @@ bool Commits::due() const {
 }
 
 void Commits::begin(std::string_view topic, std::int32_t partition, std::int64_t offset) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   partitions_.try_emplace({std::string(topic), partition}, Partition{.next = offset});
 }
 
 void Commits::settled(std::span<const Offsets::Next> offsets) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const auto& next : offsets) {
     const auto found = partitions_.find({next.topic, next.partition});
     if (found != partitions_.end()) found->second.next = next.offset;
@@ -58,19 +57,19 @@ void Commits::settled(std::span<const Offsets::Next> offsets) {
 }
 
 void Commits::end(const Place& place) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   partitions_.erase(place);
 }
 
 std::set<Place> Commits::remade() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return remade_;
 }
 
 void Commits::flush() {
-  const std::lock_guard one(committing_);
+  const MutexLock one(committing_);
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!due()) return;
   }
   commit();
@@ -80,12 +79,12 @@ void Commits::flush() {
 void Commits::commit() {
   PartitionList known;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     known = new_partition_list(partitions_.size());
     for (const auto& [place, partition] : partitions_) add(*known, place);
   }
   if (rd_kafka_committed(client_, known.get(), kAnswerMs) != RD_KAFKA_RESP_ERR_NO_ERROR) return;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   look_due_ = SteadyClock::now() + kLookInterval;
   const PartitionList changed = new_partition_list(partitions_.size());
   for (const auto& entry : elements(*known)) {
@@ -106,7 +105,7 @@ void Commits::commit() {
 }
 
 void Commits::committed(const rd_kafka_topic_partition_list_t& offsets) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const auto& entry : elements(offsets)) {
     const auto found = partitions_.find({entry.topic, entry.partition});
     if (found == partitions_.end() || entry.err != RD_KAFKA_RESP_ERR_NO_ERROR) continue;

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <set>
 #include <span>
 #include <stop_token>
@@ -16,6 +15,7 @@
 #include "backends/kafka/offsets.h"
 #include "backends/kafka/place.h"
 #include "core/deadline.h"
+#include "core/mutex.h"
 
 struct rd_kafka_s;
 struct rd_kafka_topic_partition_list_s;
@@ -65,16 +65,16 @@ class Commits {
   };
 
   void keep(std::stop_token stop);
-  bool due() const;
-  void commit();
+  bool due() const RELAY_REQUIRES(mutex_);
+  void commit() RELAY_REQUIRES(committing_);
 
   rd_kafka_s* client_ = nullptr;
-  std::mutex committing_;  // one commit() at a time
-  mutable std::mutex mutex_;
-  std::map<Place, Partition> partitions_;
-  std::set<Place> remade_;
+  Mutex committing_;  // one commit() at a time
+  mutable Mutex mutex_;
+  std::map<Place, Partition> partitions_ RELAY_GUARDED_BY(mutex_);
+  std::set<Place> remade_ RELAY_GUARDED_BY(mutex_);
   std::atomic<bool> any_remade_ = false;
-  SteadyClock::time_point look_due_{};
+  SteadyClock::time_point look_due_ RELAY_GUARDED_BY(mutex_){};
   std::jthread keeper_;
 };
 

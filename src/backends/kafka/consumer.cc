@@ -231,7 +231,7 @@ Result<std::optional<Consumed>> Consumer::accept() {
   events_.trouble.reset();
   const Consumed found = view(*message_);
   note_position(*message_, found);
-  if (!library_looks_for_room()) keep_fetching(*message_);
+  if (!rdkafka_has_fetch_backoff()) keep_fetching(*message_);
   return found;
 }
 
@@ -285,7 +285,7 @@ void Consumer::idle() {
 }
 
 /// Once enough is fetched ahead, the library's threads rest for up to a second, however fast that
-/// is taken; a request makes them look again. Nobody waits for the answer.
+/// is taken; a request makes them look again. Its answer is not waited for.
 void Consumer::keep_fetching(const rd_kafka_message_t& message) {
   bytes_since_reminder_ += message.len;
   ++records_since_reminder_;
@@ -334,7 +334,7 @@ Consumed Consumer::view(const rd_kafka_message_t& message) const {
 std::optional<Error> Consumer::trouble(Deadline until, std::stop_token stop) {
   if (refusal_) return refusal_;
   if (!events_.trouble) return std::nullopt;
-  // Nobody says when a broker is back: it is asked.
+  // The library does not say when a broker is back: the broker is asked.
   do {
     if (answers(client_.get(), kProbeMs)) {
       events_.trouble.reset();

@@ -16,26 +16,21 @@ std::size_t Offsets::index_of(std::string_view topic, std::int32_t partition) {
 }
 
 std::int64_t Offsets::add(std::string_view topic, std::int32_t partition, std::int64_t offset) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const std::size_t index = index_of(topic, partition);
   Partition& place = partitions_[index];
   if (place.unsettled++ == 0) place.first_unsettled = offset;
-  unsettled_.push_back({index, place.generation, offset});
-  return first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
+  return unsettled_.add({index, place.generation, offset});
 }
 
 std::vector<Offsets::Next> Offsets::settle(std::int64_t number) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::vector<std::int64_t> next(partitions_.size(), -1);
-  while (!unsettled_.empty() && first_ <= number) {
-    const Entry& entry = unsettled_.front();
-    Partition& place = partitions_[entry.partition];
-    if (entry.generation == place.generation) {
-      next[entry.partition] = place.first_unsettled = entry.offset + 1;
-      --place.unsettled;
-    }
-    unsettled_.pop_front();
-    ++first_;
+  while (const auto entry = unsettled_.take(number)) {
+    Partition& place = partitions_[entry->partition];
+    if (entry->generation != place.generation) continue;
+    next[entry->partition] = place.first_unsettled = entry->offset + 1;
+    --place.unsettled;
   }
   std::vector<Next> found;
   for (std::size_t i = 0; i < next.size(); ++i) {
@@ -45,24 +40,24 @@ std::vector<Offsets::Next> Offsets::settle(std::int64_t number) {
 }
 
 void Offsets::give_up(std::string_view topic, std::int32_t partition) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   partitions_[index_of(topic, partition)].give_up();
 }
 
 void Offsets::give_up_all() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (Partition& partition : partitions_) partition.give_up();
 }
 
 std::optional<std::int64_t> Offsets::first_unsettled(std::string_view topic,
                                                      std::int32_t partition) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const Partition& place = partitions_[index_of(topic, partition)];
   return place.unsettled > 0 ? std::optional(place.first_unsettled) : std::nullopt;
 }
 
 std::size_t Offsets::unsettled() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return unsettled_.size();
 }
 

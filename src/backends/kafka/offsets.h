@@ -1,19 +1,20 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "connector/unsettled.h"
+#include "core/mutex.h"
+
 namespace relay::kafka {
 
 /// The records that were read and not settled yet: numbered 1, 2, ... in the order of reading, each
 /// with its place in the cluster. Says which offsets may be committed once records are settled.
-/// Nothing of a partition that was given up is committed any more: whoever has it now reads on from
-/// its last commit. Any thread.
+/// Nothing of a partition that was given up is committed any more: the member that has it now reads
+/// on from its last commit. Any thread.
 class Offsets {
  public:
   struct Next {
@@ -55,13 +56,12 @@ class Offsets {
     std::int64_t generation;
     std::int64_t offset;
   };
-  std::size_t index_of(std::string_view topic, std::int32_t partition);
+  std::size_t index_of(std::string_view topic, std::int32_t partition) RELAY_REQUIRES(mutex_);
 
-  mutable std::mutex mutex_;
-  std::vector<Partition> partitions_;
-  std::size_t last_ = 0;         // the partition that was asked for last
-  std::int64_t first_ = 1;       // number of the first entry
-  std::deque<Entry> unsettled_;  // in order
+  mutable Mutex mutex_;
+  std::vector<Partition> partitions_ RELAY_GUARDED_BY(mutex_);
+  std::size_t last_ RELAY_GUARDED_BY(mutex_) = 0;  // the partition that was asked for last
+  Unsettled<Entry> unsettled_ RELAY_GUARDED_BY(mutex_);
 };
 
 }  // namespace relay::kafka

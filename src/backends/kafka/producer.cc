@@ -16,8 +16,6 @@ using std::chrono::milliseconds;
 struct Producer::Callbacks {
   static void on_report(rd_kafka_t*, const rd_kafka_message_t* message, void* opaque) {
     auto& producer = *static_cast<Producer*>(static_cast<ClientEvents*>(opaque)->owner);
-    --producer.in_flight_;
-    producer.bytes_in_flight_ -= message->len + message->key_len;
     producer.reports_.push_back({reinterpret_cast<std::size_t>(message->_private), message->err});
   }
 
@@ -121,11 +119,7 @@ Result<Producer::Accepted> Producer::send(const Message& message, std::size_t in
                         RD_KAFKA_V_KEY(key, message.key.size()), RD_KAFKA_V_VALUE(body, size),
                         RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
                         RD_KAFKA_V_OPAQUE(reinterpret_cast<void*>(index)), RD_KAFKA_V_END);
-  if (result == RD_KAFKA_RESP_ERR_NO_ERROR) {
-    ++in_flight_;
-    bytes_in_flight_ += size + message.key.size();
-    return Accepted::yes;
-  }
+  if (result == RD_KAFKA_RESP_ERR_NO_ERROR) return Accepted::yes;
   rd_kafka_headers_destroy(headers);  // they are the library's only where it took the message
   if (result == RD_KAFKA_RESP_ERR__QUEUE_FULL) return Accepted::full;
   return refused(result);

@@ -61,8 +61,6 @@ class Producer {
     int code;
   };
   std::vector<Report> take_reports();
-  std::size_t in_flight() const { return in_flight_; }
-  std::size_t bytes_in_flight() const { return bytes_in_flight_; }
 
   /// Waits for reports, at most that long. `flush`: there are no more messages to wait for, so what
   /// lingers is sent at once.
@@ -97,8 +95,6 @@ class Producer {
   LeasedSockets sockets_;  // of the library's threads
   ClientEvents events_;
   std::vector<Report> reports_;
-  std::size_t in_flight_ = 0;
-  std::size_t bytes_in_flight_ = 0;
   Owned<rd_kafka_s> client_;  // behind what its callbacks write to
   Owned<rd_kafka_queue_s> events_queue_;
   std::map<std::string, Owned<rd_kafka_topic_s>, std::less<>> topics_;

@@ -7,6 +7,7 @@
 
 #include "backends/kafka/errors.h"
 #include "backends/kafka/topic.h"
+#include "connector/in_flight_window.h"
 #include "core/log.h"
 
 namespace relay::kafka {
@@ -15,7 +16,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::size_t kMaxBytesInFlight = 16u << 20;
 constexpr milliseconds kSlice{100};  // between two looks at the clock
 constexpr milliseconds kLimitsTime{2000};
 constexpr std::size_t kTopicsRemembered = 10000;
@@ -39,7 +39,7 @@ class KafkaSink::Delivery {
         options_(options),
         messages_(messages),
         lease_(lease),
-        deadline_(deadline),
+        window_({.messages = options.max_in_flight, .silence = options.delivery_timeout}, deadline),
         stop_(std::move(stop)),
         outcomes_(messages.size()) {}
 
@@ -50,7 +50,7 @@ class KafkaSink::Delivery {
       fill();
       wait();
     }
-    if (producer_.in_flight() > 0) {
+    if (!window_.empty()) {
       producer_.abandon();
       note_reports();
     }
@@ -72,6 +72,7 @@ class KafkaSink::Delivery {
   bool ended() {
     if (!lease_.holds() && !lease_is_over_) end_with_lease();
     note_reports();
+    const auto verdict = window_.verdict(SteadyClock::now());
     if (lease_.is_cut()) {
       give_up(share(lease_over()));
     } else if (producer_.broken()) {
@@ -79,15 +80,14 @@ class KafkaSink::Delivery {
       give_up(share(producer_.trouble()));
     } else if (stop_.stop_requested()) {
       give_up(shared(ErrorClass::cancelled, "stopped", "stopped before the acknowledgement"));
-    } else if (producer_.in_flight() > 0 &&
-               SteadyClock::now() >= heard_ + options_.delivery_timeout) {
+    } else if (verdict == InFlightWindow::Verdict::silent) {
       give_up(silence());
-    } else if (deadline_.passed()) {
+    } else if (verdict == InFlightWindow::Verdict::late) {
       give_up(shared(ErrorClass::transient, "deadline",
                      fmt::format("Kafka at {} is too slow", options_.client.brokers),
                      "nothing is lost: the relay goes on"));
     } else {
-      return producer_.in_flight() == 0 && (next_ == messages_.size() || failure_);
+      return window_.empty() && (next_ == messages_.size() || failure_);
     }
     return true;
   }
@@ -100,7 +100,7 @@ class KafkaSink::Delivery {
   }
 
   void give_up(SharedError why) {
-    must_close_ = must_close_ || producer_.in_flight() > 0 || producer_.broken();
+    must_close_ = must_close_ || !window_.empty() || producer_.broken();
     if (!failure_) failure_ = std::move(why);
   }
 
@@ -113,8 +113,8 @@ class KafkaSink::Delivery {
 
   /// Hands over as many as may be under way.
   void fill() {
-    const bool was_empty = producer_.in_flight() == 0;
-    while (!failure_ && next_ < messages_.size() && has_room()) {
+    const auto now = SteadyClock::now();
+    while (!failure_ && next_ < messages_.size() && window_.has_room()) {
       const Message& message = messages_[next_];
       if (message.subject != legal_topic_) {
         if (const auto problem = topic_problem(message.subject); !problem.empty()) {
@@ -125,12 +125,13 @@ class KafkaSink::Delivery {
       }
       auto sent = producer_.send(message, next_);
       if (sent && *sent == Producer::Accepted::full) break;
-      if (!sent) {
+      if (sent) {
+        window_.sent(bytes_of(message), now);
+      } else {
         refuse(next_, std::move(sent.error()));
       }
       ++next_;
     }
-    if (was_empty) heard_ = SteadyClock::now();
   }
 
   static Outcome illegal_topic(const Message& message, std::string_view problem) {
@@ -140,23 +141,23 @@ class KafkaSink::Delivery {
                "correct the topic template, or the values that it is made of"));
   }
 
-  bool has_room() const {
-    return producer_.in_flight() < options_.max_in_flight &&
-           (producer_.in_flight() == 0 || producer_.bytes_in_flight() < kMaxBytesInFlight);
+  static std::size_t bytes_of(const Message& message) {
+    return message.key.size() + (message.tombstone ? 0 : message.body.size());
   }
 
   void wait() {
-    if (producer_.in_flight() == 0) return;
+    if (window_.empty()) return;
     const bool more = !failure_ && next_ < messages_.size();
-    const auto due = Deadline(heard_ + options_.delivery_timeout).earlier(deadline_);
-    producer_.wait(std::min(kSlice, due.left()), !more, stop_);
+    producer_.wait(std::min(kSlice, window_.until().left()), !more, stop_);
   }
 
   void note_reports() {
     const auto reports = producer_.take_reports();
-    if (!reports.empty()) heard_ = SteadyClock::now();
+    if (reports.empty()) return;
+    const auto now = SteadyClock::now();
     for (const auto& [index, code] : reports) {
       if (index >= messages_.size()) continue;
+      window_.answered(bytes_of(messages_[index]), now);
       if (code == 0) {
         outcomes_[index] = Outcome::delivered();
       } else if (!failure_ || !must_close_) {
@@ -192,15 +193,14 @@ class KafkaSink::Delivery {
   const SinkOptions& options_;
   std::span<const Message> messages_;
   const Lease& lease_;
-  Deadline deadline_;
+  InFlightWindow window_;
   std::stop_token stop_;
   std::vector<std::optional<Outcome>> outcomes_;
   std::vector<std::size_t> suspects_;
   bool batch_too_large_ = false;
   std::size_t next_ = 0;
-  std::string_view legal_topic_;                        // the last one that was looked at
-  SteadyClock::time_point heard_ = SteadyClock::now();  // the last report, or the first message
-  SharedError failure_;                                 // sending more is no use
+  std::string_view legal_topic_;  // the last one that was looked at
+  SharedError failure_;           // sending more is no use
   bool must_close_ = false;
   bool lease_is_over_ = false;
 };

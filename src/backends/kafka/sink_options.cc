@@ -20,7 +20,7 @@ constexpr std::array kOwnFields = {
           .type = FieldType::choice,
           .default_text = "all",
           .meaning = "who must have a message before it counts as delivered: all in-sync replicas; "
-                     "1: the leader alone; 0: nobody",
+                     "1: the leader alone; 0: no broker",
           .choices = "all,-1,1,0"},
     Field{.name = "compression",
           .type = FieldType::choice,

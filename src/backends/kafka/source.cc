@@ -30,7 +30,7 @@ Result<void> KafkaSource::open(std::stop_token stop) {
 void KafkaSource::replace(std::unique_ptr<Consumer> consumer) {
   held_.reset();
   {
-    const std::lock_guard lock(consumer_mutex_);
+    const MutexLock lock(consumer_mutex_);
     std::swap(consumer_, consumer);
   }
   // The old one ends here, without holding back an acknowledgement.
@@ -91,7 +91,7 @@ void KafkaSource::add(RecordBatch& batch, const Consumed& consumed) {
 
 Result<void> KafkaSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
   // Offsets of a consumer that is replaced meanwhile are none of the new one.
-  const std::lock_guard lock(consumer_mutex_);
+  const MutexLock lock(consumer_mutex_);
   const auto next = offsets_.settle(settled.id);
   if (consumer_) consumer_->store(next);
   return {};

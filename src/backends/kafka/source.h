@@ -1,7 +1,6 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <span>
@@ -45,8 +44,9 @@ class KafkaSource : public Source {
   EventRules rules_;
   FieldMapping mapping_;
   Offsets offsets_;
-  std::set<Place> remade_;     // partitions that the next consumer reads from their start
-  std::mutex consumer_mutex_;  // of the pointer, against `acknowledge`
+  std::set<Place> remade_;  // partitions that the next consumer reads from their start
+  Mutex consumer_mutex_;
+  /// The reader replaces it with the mutex held; `acknowledge` holds the mutex.
   std::unique_ptr<Consumer> consumer_;
   std::optional<Consumed> held_;  // read, and not in a batch yet
   SteadyClock::time_point read_at_ = SteadyClock::now();

@@ -48,7 +48,7 @@ void add_consumer_properties(const config::Values& values, SourceOptions& option
   properties.emplace_back("queued.max.messages.kbytes", std::to_string(kAheadBytes / 1024));
   properties.emplace_back("queued.min.messages", std::to_string(kAheadRecords));
   properties.emplace_back("fetch.message.max.bytes", std::to_string(kAheadBytes / 4));
-  if (library_looks_for_room()) properties.emplace_back("fetch.queue.backoff.ms", "10");
+  if (rdkafka_has_fetch_backoff()) properties.emplace_back("fetch.queue.backoff.ms", "10");
   properties.emplace_back("fetch.max.bytes", std::to_string(2 * kAheadBytes));
 }
 

@@ -21,7 +21,7 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
   if (!mapping) return fail(mapping.error());
   options->connection.pipeline = context.pipeline;
   options->connection.looks_only = context.looks_only;
-  NatsSource::Rules rules{context.id_scope(), context.options.max_record_bytes};
+  EventRules rules{context.id_scope(), context.options.max_record_bytes};
   return std::make_unique<NatsSource>(std::move(*options), std::move(rules), std::move(*mapping));
 }
 

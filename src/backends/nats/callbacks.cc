@@ -8,36 +8,36 @@ namespace relay::nats {
 
 namespace {
 
-struct Ledgers {
+struct RegisteredOutcomes {
   std::shared_mutex mutex;
   std::uintptr_t last_id = 0;
-  std::unordered_map<std::uintptr_t, std::weak_ptr<Ledger>> by_id;
+  std::unordered_map<std::uintptr_t, std::weak_ptr<Outcomes>> by_id;
 };
 
 /// Never destroyed: a thread of the library may outlive `main`.
-Ledgers& ledgers() {
-  static auto* const all = new Ledgers;
+RegisteredOutcomes& registered() {
+  static auto* const all = new RegisteredOutcomes;
   return *all;
 }
 
 }  // namespace
 
-std::uintptr_t register_ledger(const std::shared_ptr<Ledger>& ledger) {
-  Ledgers& all = ledgers();
+std::uintptr_t register_outcomes(const std::shared_ptr<Outcomes>& outcomes) {
+  RegisteredOutcomes& all = registered();
   const std::unique_lock lock(all.mutex);
   const std::uintptr_t id = ++all.last_id;
-  all.by_id.emplace(id, ledger);
+  all.by_id.emplace(id, outcomes);
   return id;
 }
 
-void withdraw_ledger(std::uintptr_t id) {
-  Ledgers& all = ledgers();
+void withdraw_outcomes(std::uintptr_t id) {
+  RegisteredOutcomes& all = registered();
   const std::unique_lock lock(all.mutex);
   all.by_id.erase(id);
 }
 
-std::shared_ptr<Ledger> find_ledger(std::uintptr_t id) {
-  Ledgers& all = ledgers();
+std::shared_ptr<Outcomes> find_outcomes(std::uintptr_t id) {
+  RegisteredOutcomes& all = registered();
   const std::shared_lock lock(all.mutex);
   const auto found = all.by_id.find(id);
   return found == all.by_id.end() ? nullptr : found->second.lock();

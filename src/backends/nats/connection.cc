@@ -45,38 +45,38 @@ std::uintptr_t id_of(void* closure) {
 void on_acknowledgement(jsCtx*, natsMsg* message, jsPubAck* ack, jsPubAckErr* refused,
                         void* closure) {
   const std::unique_ptr<natsMsg, decltype(&natsMsg_Destroy)> owned(message, &natsMsg_Destroy);
-  const auto ledger = find_ledger(id_of(closure));
-  if (!ledger) return;
+  const auto outcomes = find_outcomes(id_of(closure));
+  if (!outcomes) return;
   if (refused == nullptr && ack != nullptr) {
-    ledger->told(message, ack->Duplicate ? Outcome::duplicate() : Outcome::delivered(),
-                 ack->Stream == nullptr ? std::string_view() : std::string_view(ack->Stream));
+    outcomes->told(message, ack->Duplicate ? Outcome::duplicate() : Outcome::delivered(),
+                   ack->Stream == nullptr ? std::string_view() : std::string_view(ack->Stream));
     return;
   }
   const natsStatus status = refused == nullptr ? NATS_ERR : refused->Err;
   const char* text = refused == nullptr ? nullptr : refused->ErrText;
   const auto error = std::make_shared<const Error>(
       refusal(status, refused == nullptr ? 0 : static_cast<int>(refused->ErrCode),
-              text == nullptr ? "" : text, natsMsg_GetSubject(message), ledger->peer()));
+              text == nullptr ? "" : text, natsMsg_GetSubject(message), outcomes->peer()));
   const bool poison = error->error_class == ErrorClass::rejected;
-  ledger->told(message, poison ? Outcome::rejected(error) : Outcome::unknown(error), {});
+  outcomes->told(message, poison ? Outcome::rejected(error) : Outcome::unknown(error), {});
 }
 
 void on_closed(natsConnection* connection, void* closure) {
-  const auto ledger = find_ledger(id_of(closure));
-  if (!ledger) return;
+  const auto outcomes = find_outcomes(id_of(closure));
+  if (!outcomes) return;
   natsStatus status = NATS_OK;
   const std::string detail = last_error_of(connection, status);
   if (status == NATS_OK) status = NATS_CONNECTION_CLOSED;
-  ledger->broke(std::make_shared<const Error>(connection_lost(status, detail, ledger->peer())));
+  outcomes->broke(std::make_shared<const Error>(connection_lost(status, detail, outcomes->peer())));
 }
 
 void on_error(natsConnection* connection, natsSubscription*, natsStatus status, void* closure) {
   if (status != NATS_NOT_PERMITTED) return;
-  const auto ledger = find_ledger(id_of(closure));
-  if (!ledger) return;
+  const auto outcomes = find_outcomes(id_of(closure));
+  if (!outcomes) return;
   natsStatus ignored = NATS_OK;
   const std::string detail = last_error_of(connection, ignored);
-  ledger->refused(std::make_shared<const Error>(not_permitted(detail, ledger->peer())));
+  outcomes->refused(std::make_shared<const Error>(not_permitted(detail, outcomes->peer())));
 }
 
 /// The connect's own failures are returned; without this handler the library prints them.
@@ -128,12 +128,12 @@ Connection::Connection(const Options& options, const Endpoint& endpoint, Lease& 
     : address_(endpoint.address),
       expected_stream_(options.stream),
       operation_timeout_(options.operation_timeout),
-      ledger_(std::make_shared<Ledger>(endpoint.address)),
-      callback_id_(register_ledger(ledger_)),
+      outcomes_(std::make_shared<Outcomes>(endpoint.address)),
+      callback_id_(register_outcomes(outcomes_)),
       loop_(std::make_unique<EventLoop>(lease)) {}
 
 Connection::~Connection() {
-  withdraw_ledger(callback_id_);
+  withdraw_outcomes(callback_id_);
   if (connection_) natsConnection_Close(connection_.get());
   loop_.reset();
 }
@@ -330,7 +330,7 @@ Result<void> Connection::add(const Message& message, std::size_t index) {
 }
 
 Result<void> Connection::send() {
-  ledger_->sending(ready_);
+  outcomes_->sending(ready_);
   loop_->hold();
   Result<void> sent;
   std::size_t next = 0;
@@ -343,7 +343,7 @@ Result<void> Connection::send() {
     break;
   }
   loop_->release();
-  if (!sent) ledger_->not_sent(std::span(ready_).subspan(next));
+  if (!sent) outcomes_->not_sent(std::span(ready_).subspan(next));
   ready_.clear();
   ready_messages_.clear();
   return sent;

@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "backends/nats/event_loop.h"
-#include "backends/nats/ledger.h"
 #include "backends/nats/options.h"
+#include "backends/nats/outcomes.h"
 #include "core/error.h"
 #include "core/message.h"
 
@@ -34,7 +34,7 @@ struct StreamFacts {
 
 /// One connection to one server, never reconnecting by itself: a reconnecting library would send
 /// what was published after the cut before what the cut swallowed. What is under way is written
-/// into the ledger, which may outlive the connection. One thread.
+/// into the outcomes, which may outlive the connection. One thread.
 class Connection {
  public:
   /// It ends with the lease.
@@ -44,7 +44,7 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  Ledger& ledger() { return *ledger_; }
+  Outcomes& outcomes() { return *outcomes_; }
   bool closed() const;
   const std::string& address() const { return address_; }
   /// The library's own, for what this class does not offer. They end with it.
@@ -53,7 +53,8 @@ class Connection {
 
   /// Makes a message ready to be sent. An error, of class rejected: it cannot be sent.
   Result<void> add(const Message& message, std::size_t index);
-  /// Gives what was added to the library, which buffers it; the ledger will be told. Never blocks.
+  /// Gives what was added to the library, which buffers it; the outcomes will be told. Never
+  /// blocks.
   Result<void> send();
 
   /// Asks the server; blocks for at most `operation_timeout`.
@@ -79,10 +80,10 @@ class Connection {
   const std::string address_;
   const std::string expected_stream_;
   const std::chrono::milliseconds operation_timeout_;
-  std::shared_ptr<Ledger> ledger_;
+  std::shared_ptr<Outcomes> outcomes_;
   std::uintptr_t callback_id_;
   std::size_t max_payload_ = 0;
-  std::vector<Ledger::Sending> ready_;
+  std::vector<Outcomes::Sending> ready_;
   std::vector<Owned<__natsMsg>> ready_messages_;
   std::string scratch_;  // for texts that the library wants with a NUL behind them
   std::unique_ptr<EventLoop> loop_;

@@ -55,8 +55,8 @@ EventLoop::~EventLoop() {
   thread_.join();
   {
     // Another thread of the library may have begun to close the connection before we did.
-    std::unique_lock lock(socket_mutex_);
-    detached_.wait(lock, [this] { return !attached_; });
+    const MutexLock lock(socket_mutex_);
+    detached_.wait(socket_mutex_, [this]() RELAY_REQUIRES(socket_mutex_) { return !attached_; });
   }
   ::close(wake_fd_);
 }
@@ -91,29 +91,29 @@ void EventLoop::run(std::stop_token stop) {
 
 /// Before anything is written to a socket: lets it end with the lease.
 void EventLoop::guard(int socket) {
-  const std::lock_guard lock(socket_mutex_);
+  const MutexLock lock(socket_mutex_);
   if (socket < 0 || socket_ != socket) return;
   auto cutter = SocketCutter::make(lease_, socket);
   if (cutter) {
     cutter_ = std::move(*cutter);
   } else {
-    ::shutdown(socket, SHUT_RDWR);  // the library notices, and tells the ledger
+    ::shutdown(socket, SHUT_RDWR);  // the library notices, and tells the outcomes
   }
 }
 
 void EventLoop::attach_socket(int socket) {
   {
-    const std::lock_guard lock(socket_mutex_);
+    const MutexLock lock(socket_mutex_);
     attached_ = true;
     socket_ = socket;
   }
   wake();
 }
 
-/// After it nothing of ours touches the socket: its number may soon be another one's.
+/// After it nothing of ours touches the socket: the system may soon give its number to another one.
 void EventLoop::forget_socket() {
   {
-    const std::lock_guard lock(socket_mutex_);
+    const MutexLock lock(socket_mutex_);
     cutter_.reset();
     socket_ = -1;
   }
@@ -123,7 +123,7 @@ void EventLoop::forget_socket() {
 /// The library's last call.
 void EventLoop::detach() {
   forget_socket();
-  const std::lock_guard lock(socket_mutex_);
+  const MutexLock lock(socket_mutex_);
   attached_ = false;
   detached_.notify_all();
 }

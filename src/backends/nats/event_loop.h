@@ -1,12 +1,11 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <thread>
 
 #include "core/lease.h"
+#include "core/mutex.h"
 
 struct __natsConnection;
 struct __natsOptions;
@@ -51,10 +50,10 @@ class EventLoop {
   std::atomic<bool> wants_read_ = false;
   std::atomic<bool> wants_write_ = false;
   std::atomic<bool> held_ = false;
-  std::mutex socket_mutex_;
-  std::condition_variable detached_;
-  bool attached_ = false;                 // guarded by socket_mutex_
-  std::unique_ptr<SocketCutter> cutter_;  // guarded by socket_mutex_
+  Mutex socket_mutex_;
+  Condition detached_;
+  bool attached_ RELAY_GUARDED_BY(socket_mutex_) = false;
+  std::unique_ptr<SocketCutter> cutter_ RELAY_GUARDED_BY(socket_mutex_);
   std::jthread thread_;
 };
 

@@ -98,15 +98,10 @@ void inspect_consumer(Connection& connection, const SourceOptions& options, Insp
 
 /// A connection to the first server that serves.
 Result<std::unique_ptr<Connection>> reach(const Options& options) {
-  std::optional<Error> first;
-  for (const Endpoint& endpoint : options.endpoints) {
-    auto connection = Connection::open(options, endpoint);
-    if (connection) return connection;
-    if (!first || connection.error().error_class == ErrorClass::transient) {
-      first = connection.error();
-    }
-  }
-  return fail(*first);
+  EndpointWalk walk;
+  return walk.open_first(options.endpoints, [&](const Endpoint& endpoint) {
+    return Connection::open(options, endpoint);
+  });
 }
 
 }  // namespace

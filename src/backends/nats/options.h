@@ -41,7 +41,7 @@ struct Options : config::TlsOptions {
   std::chrono::milliseconds connect_timeout{5000};
   std::chrono::milliseconds operation_timeout{5000};
   KeyOrder key_order = KeyOrder::automatic;
-  bool looks_only = false;  ///< make no stream: somebody asks whether it would work
+  bool looks_only = false;  ///< make no stream: `check` asks whether it would work
   std::string pipeline;     ///< whose sink this is: the connection's name, and for the log
 };
 

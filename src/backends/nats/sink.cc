@@ -6,15 +6,15 @@
 #include <string>
 
 #include "backends/nats/errors.h"
+#include "config/tls.h"
+#include "connector/in_flight_window.h"
 #include "connector/key_gate.h"
-#include "core/endpoint_errors.h"
 #include "core/log.h"
 
 namespace relay::nats {
 
 namespace {
 
-constexpr std::size_t kMaxBytesInFlight = 16u << 20;
 /// So many messages go into one write, without waiting for more.
 constexpr std::size_t kGatherMessages = 64;
 
@@ -31,23 +31,23 @@ class NatsSink::Delivery {
   Delivery(Connection& connection, const Options& options, std::span<const Message> messages,
            bool one_of_a_key, const Lease& lease, Deadline deadline, std::stop_token stop)
       : connection_(connection),
-        ledger_(connection.ledger()),
+        known_(connection.outcomes()),
         options_(options),
         messages_(messages),
         one_of_a_key_(one_of_a_key),
         gate_(messages, one_of_a_key),
         lease_(lease),
-        deadline_(deadline),
+        window_({.messages = options.max_in_flight, .silence = options.ack_timeout}, deadline),
         stop_(std::move(stop)) {}
 
   /// Writes an outcome for each message. Not null: why the connection should be given up.
   SharedError run(std::span<Outcome> outcomes) {
-    ledger_.begin(messages_.size(), one_of_a_key_);
+    known_.begin(messages_.size(), one_of_a_key_);
     while (!ended()) {
       if (!state_.failure) fill();
       wait();
     }
-    auto known = ledger_.end();
+    auto known = known_.end();
     for (std::size_t i = 0; i < messages_.size(); ++i) {
       outcomes[i] = known[i] ? std::move(*known[i]) : Outcome::unknown(why());
     }
@@ -56,27 +56,37 @@ class NatsSink::Delivery {
 
  private:
   bool ended() {
-    state_ = ledger_.state();
+    note(known_.state());
     if (state_.broken) {
       given_up_ = state_.failure;
-    } else if (stop_.stop_requested()) {
-      cause_ = share(error(ErrorClass::cancelled, "stopped", "stopped before the acknowledgement"));
-    } else if (state_.in_flight > 0 && SteadyClock::now() >= ack_due()) {
-      given_up_ = share(error(ErrorClass::transient, "ack_timeout",
-                              fmt::format("NATS at {} did not acknowledge within {} ms",
-                                          connection_.address(), options_.ack_timeout.count()),
-                              "if this stays, look at the server's load and disk"));
-    } else if (deadline_.passed()) {
-      cause_ = share(error(ErrorClass::transient, "deadline",
-                           fmt::format("NATS at {} is too slow", connection_.address()),
-                           "nothing is lost: the relay goes on"));
-    } else {
-      return state_.in_flight == 0 && (exhausted_ || state_.failure != nullptr);
+      return true;
     }
-    return true;
+    if (stop_.stop_requested()) {
+      cause_ = share(error(ErrorClass::cancelled, "stopped", "stopped before the acknowledgement"));
+      return true;
+    }
+    switch (window_.verdict(SteadyClock::now())) {
+      case InFlightWindow::Verdict::silent:
+        given_up_ = share(error(ErrorClass::transient, "ack_timeout",
+                                fmt::format("NATS at {} did not acknowledge within {} ms",
+                                            connection_.address(), options_.ack_timeout.count()),
+                                "if this stays, look at the server's load and disk"));
+        return true;
+      case InFlightWindow::Verdict::late:
+        cause_ = share(error(ErrorClass::transient, "deadline",
+                             fmt::format("NATS at {} is too slow", connection_.address()),
+                             "nothing is lost: the relay goes on"));
+        return true;
+      case InFlightWindow::Verdict::wait:
+        break;
+    }
+    return window_.empty() && (exhausted_ || state_.failure != nullptr);
   }
 
-  SteadyClock::time_point ack_due() const { return state_.oldest_sent + options_.ack_timeout; }
+  void note(Outcomes::State state) {
+    state_ = std::move(state);
+    window_.set(state_.load);
+  }
 
   SharedError why() const {
     if (given_up_) return given_up_;
@@ -85,7 +95,7 @@ class NatsSink::Delivery {
 
   /// Sends as many as may be under way.
   void fill() {
-    while (!state_.failure && !exhausted_ && has_room()) {
+    while (!state_.failure && !exhausted_ && window_.has_room()) {
       if (!lease_.holds()) {
         cause_ = share(lease_over());
         exhausted_ = true;
@@ -94,63 +104,58 @@ class NatsSink::Delivery {
       const std::size_t gathered = gather();
       if (gathered == 0) return;
       if (auto sent = connection_.send(); !sent) {
-        ledger_.broke(share(std::move(sent.error())));
+        known_.broke(share(std::move(sent.error())));
         return;
       }
       // The true figures can only be lower: they are asked for again at the limit.
-      if (!has_room()) state_ = ledger_.state();
+      if (!window_.has_room()) note(known_.state());
     }
-  }
-
-  bool has_room() const {
-    return state_.in_flight < options_.max_in_flight &&
-           (state_.in_flight == 0 || state_.bytes_in_flight < kMaxBytesInFlight);
   }
 
   /// Makes some messages ready; how many.
   std::size_t gather() {
+    const auto now = SteadyClock::now();
     std::size_t gathered = 0;
-    while (gathered < kGatherMessages && has_room()) {
+    while (gathered < kGatherMessages && window_.has_room()) {
       const std::ptrdiff_t next = gate_.next();
       if (next < 0) {
-        exhausted_ = !one_of_a_key_ || state_.in_flight == 0;
+        exhausted_ = !one_of_a_key_ || window_.empty();
         break;
       }
       const auto index = static_cast<std::size_t>(next);
       if (auto added = connection_.add(messages_[index], index); !added) {
-        ledger_.settle(index, Outcome::rejected(share(std::move(added.error()))));
+        known_.settle(index, Outcome::rejected(share(std::move(added.error()))));
         continue;
       }
       ++gathered;
-      ++state_.in_flight;
-      state_.bytes_in_flight += messages_[index].body.size();
+      window_.sent(messages_[index].body.size(), now);
     }
     return gathered;
   }
 
   void wait() {
     const bool more = !exhausted_ && !state_.failure;
-    state_ = ledger_.state();
-    if (state_.in_flight > 0) {
+    note(known_.state());
+    if (!window_.empty()) {
       // Woken for each message where others wait behind it, else when half of them are through.
       const std::size_t wanted = !more           ? 0
-                                 : one_of_a_key_ ? state_.in_flight - 1
+                                 : one_of_a_key_ ? window_.messages() - 1
                                                  : options_.max_in_flight / 2;
-      state_ = ledger_.wait(wanted, std::min(ack_due(), deadline_.at()), stop_);
+      note(known_.wait(wanted, window_.until().at(), stop_));
     }
-    for (const std::size_t message : ledger_.take_finished()) gate_.finished(message);
+    for (const std::size_t message : known_.take_finished()) gate_.finished(message);
   }
 
   Connection& connection_;
-  Ledger& ledger_;
+  Outcomes& known_;
   const Options& options_;
   std::span<const Message> messages_;
   const bool one_of_a_key_;
   KeyGate gate_;
   const Lease& lease_;
-  Deadline deadline_;
+  InFlightWindow window_;
   std::stop_token stop_;
-  Ledger::State state_;
+  Outcomes::State state_;
   bool exhausted_ = false;  // every message was published, or settled
   SharedError given_up_;
   SharedError cause_;
@@ -159,31 +164,23 @@ class NatsSink::Delivery {
 Result<void> NatsSink::open(std::stop_token stop) {
   close();
   facts_.reset();
-  EndpointErrors errors;
-  for (std::size_t tried = 0; tried < options_.endpoints.size(); ++tried) {
+  const auto connect = [&](const Endpoint& endpoint) -> Result<std::unique_ptr<Connection>> {
     if (stop.stop_requested()) {
       return fail(error(ErrorClass::cancelled, "stopped", "stopped while connecting to NATS"));
     }
-    const Endpoint& endpoint = options_.endpoints[next_endpoint_ % options_.endpoints.size()];
-    ++next_endpoint_;
-    auto connection = Connection::open(options_, endpoint, lease());
-    if (connection) {
-      connection_ = std::move(*connection);
-      --next_endpoint_;  // the one that serves is the first to be tried again
-      auto checked = check_stream();
-      if (!checked) close();
-      return checked;
-    }
-    errors.add(connection.error());
-  }
-  return fail(errors.error());
+    return Connection::open(options_, endpoint, lease());
+  };
+  auto connection = endpoints_.open_first(options_.endpoints, connect);
+  if (!connection) return fail(connection.error());
+  connection_ = std::move(*connection);
+  auto checked = check_stream();
+  if (!checked) close();
+  return checked;
 }
 
 Result<void> NatsSink::check_stream() {
   if (!options_.tls_verify) {
-    log::warn("tls_not_verified", options_.pipeline,
-              "tls_verify is off: anybody between here and {} can read and change what is sent",
-              connection_->address());
+    config::warn_of_no_verification(options_.pipeline, connection_->address());
   }
   if (options_.stream.empty()) return make_stream_where_none_is();
   auto facts = connection_->stream_facts(options_.stream);
@@ -229,7 +226,7 @@ void NatsSink::explain_missing_streams(std::span<Outcome> outcomes) const {
 
 /// Asks about the stream that acknowledged first. What cannot be learnt is taken to be strict.
 void NatsSink::learn_stream() {
-  const std::string stream = connection_->ledger().stream();
+  const std::string stream = connection_->outcomes().stream();
   if (stream.empty()) return;
   const auto facts = connection_->stream_facts(stream);
   if (!facts) {

@@ -11,6 +11,7 @@
 
 #include "backends/nats/connection.h"
 #include "backends/nats/options.h"
+#include "connector/endpoint_walk.h"
 #include "connector/sink.h"
 
 namespace relay::nats {
@@ -41,7 +42,7 @@ class NatsSink : public Sink {
   bool one_of_a_key() const;
 
   const Options options_;
-  std::size_t next_endpoint_ = 0;
+  EndpointWalk endpoints_;
   std::unique_ptr<Connection> connection_;
   std::optional<StreamFacts> facts_;
 };

@@ -6,11 +6,6 @@
 #include <algorithm>
 
 #include "config/tls.h"
-#include "connector/content_type.h"
-#include "connector/header_object.h"
-#include "connector/source_id.h"
-#include "connector/too_large.h"
-#include "core/endpoint_errors.h"
 #include "core/log.h"
 
 namespace relay::nats {
@@ -23,42 +18,9 @@ constexpr milliseconds kSlice{100};  // how late a stop may be noticed
 constexpr milliseconds kFlushTime{1000};
 constexpr milliseconds kLeastPause{100};
 
-std::optional<std::string> header(natsMsg* message, std::string_view name) {
-  const char* value = nullptr;
-  if (natsMsgHeader_Get(message, std::string(name).c_str(), &value) != NATS_OK ||
-      value == nullptr || *value == '\0') {
-    return std::nullopt;
-  }
-  return as_text(value);
-}
-
-struct Headers {
-  std::string json;
-  std::string content_type;  // empty where none says it
-};
-
-Headers read_headers(natsMsg* message, const std::optional<std::string>& trace) {
-  Headers read;
-  HeaderObject headers;
-  const char** names = nullptr;
-  int count = 0;
-  if (natsMsgHeader_Keys(message, &names, &count) != NATS_OK) count = 0;
-  for (int i = 0; i < count; ++i) {
-    const char* value = nullptr;
-    if (natsMsgHeader_Get(message, names[i], &value) == NATS_OK && value != nullptr) {
-      headers.add(names[i], value);
-      if (names_content_type(names[i])) read.content_type = as_text(value);
-    }
-  }
-  if (trace) headers.add("trace_id", *trace);
-  read.json = headers.json();
-  std::free(names);  // the library's array; what it points to is the message's
-  return read;
-}
-
 }  // namespace
 
-NatsSource::NatsSource(SourceOptions options, Rules rules, FieldMapping mapping)
+NatsSource::NatsSource(SourceOptions options, EventRules rules, FieldMapping mapping)
     : options_(std::move(options)),
       rules_(std::move(rules)),
       mapping_(std::move(mapping)),
@@ -88,28 +50,23 @@ Result<void> NatsSource::open(std::stop_token stop) {
 
 /// The first server of the list that serves; what is unsettled stays so.
 Result<void> NatsSource::connect(std::stop_token stop) {
-  const auto& endpoints = options_.connection.endpoints;
-  EndpointErrors errors;
-  for (std::size_t tried = 0; tried < endpoints.size(); ++tried) {
+  const auto open = [&](const Endpoint& endpoint) -> Result<std::unique_ptr<Puller>> {
     if (stop.stop_requested()) {
       return fail(ErrorClass::cancelled, "stopped", "stopped while connecting to NATS");
     }
-    auto puller = Puller::open(options_, endpoints[next_endpoint_ % endpoints.size()]);
-    if (puller) {
-      last_delivery_ = 0;
-      const std::lock_guard lock(mutex_);
-      puller_ = std::move(*puller);
-      if (std::exchange(stream_created_ns_, puller_->stream_created_ns()) !=
-          puller_->stream_created_ns()) {
-        // An answer for a message of the old stream would be taken for one of the new stream.
-        for (std::string& reply : unsettled_) reply.clear();
-      }
-      return {};
-    }
-    ++next_endpoint_;
-    errors.add(puller.error());
+    return Puller::open(options_, endpoint);
+  };
+  auto puller = endpoints_.open_first(options_.connection.endpoints, open);
+  if (!puller) return fail(puller.error());
+  last_delivery_ = 0;
+  const MutexLock lock(mutex_);
+  puller_ = std::move(*puller);
+  if (std::exchange(stream_created_ns_, puller_->stream_created_ns()) !=
+      puller_->stream_created_ns()) {
+    // An answer for a message of the old stream would be taken for one of the new stream.
+    for (std::string& reply : unsettled_) reply.clear();
   }
-  return fail(errors.error());
+  return {};
 }
 
 Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline,
@@ -135,15 +92,6 @@ Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline
   return batch;
 }
 
-/// The id of a message that is known at its broker only: what its publisher called it, or its place
-/// in the stream, as long as that stream is there.
-std::string NatsSource::own_id(const Taken& taken) const {
-  std::string id = fmt::format("{}{}:{}:", rules_.id_scope, id_part(taken.place.stream),
-                               taken.stream_created_ns);
-  if (const auto given = header(taken.message.get(), "Nats-Msg-Id")) return id + "id:" + *given;
-  return id + std::to_string(taken.place.sequence);
-}
-
 /// The next message that is there, or comes within that time. An error: the connection is given up.
 Result<std::optional<NatsSource::Taken>> NatsSource::next(milliseconds time,
                                                           std::size_t max_bytes) {
@@ -156,7 +104,7 @@ Result<std::optional<NatsSource::Taken>> NatsSource::next(milliseconds time,
   if (message && !*message) return std::nullopt;
   auto taken = message ? take_in(std::move(*message)) : fail(message.error());
   if (!taken) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     puller_.reset();
   }
   return taken;
@@ -173,9 +121,8 @@ Result<std::optional<NatsSource::Taken>> NatsSource::take_in(Puller::Received me
     return fail(puller_->remade());
   }
   last_delivery_ = place->consumer_sequence;
-  const std::lock_guard lock(mutex_);
-  unsettled_.emplace_back(reply);
-  const auto number = first_ + static_cast<std::int64_t>(unsettled_.size()) - 1;
+  const MutexLock lock(mutex_);
+  const auto number = unsettled_.add(reply);
   return Taken{std::move(message), *place, number, puller_->stream_created_ns()};
 }
 
@@ -186,7 +133,7 @@ milliseconds NatsSource::tend(std::stop_token stop) {
       if (message && !*message) break;
       auto taken = message ? take_in(std::move(*message)) : fail(message.error());
       if (!taken) {
-        const std::lock_guard lock(mutex_);
+        const MutexLock lock(mutex_);
         puller_.reset();
         break;
       }
@@ -203,60 +150,28 @@ std::optional<std::int64_t> NatsSource::lag() {
 }
 
 void NatsSource::add(RecordBatch& batch, const Taken& taken) {
-  natsMsg* const message = taken.message.get();
-  const AckSubject* const place = &taken.place;
-  const std::string_view subject = natsMsg_GetSubject(message);
-  const std::string_view payload(natsMsg_GetData(message),
-                                 static_cast<std::size_t>(natsMsg_GetDataLength(message)));
-  const MappedMessage mapped{
-      .subject = subject, .key = {}, .payload = payload, .header = [&](std::string_view name) {
-        return header(message, name);
-      }};
-  Event event;
-  auto id = mapping_.id(mapped);
-  if (!id) id = header(message, "pgtrickle-id");
-  if (!id) id = own_id(taken);
-  event.id = batch.arena.copy(*id);
-  event.type = batch.arena.copy(mapping_.event_type(mapped).value_or(std::string(subject)));
-  event.key = batch.arena.copy(mapping_.aggregate_id(mapped).value_or(std::string()));
-  event.payload = batch.arena.copy(payload);
-  const Headers headers = read_headers(message, mapping_.trace_id(mapped));
-  event.content_type = batch.arena.copy(headers.content_type);
-  Record record;
-  record.created_at = Timestamp(std::chrono::duration_cast<std::chrono::microseconds>(
-      std::chrono::nanoseconds(place->time_ns)));
-  record.headers = batch.arena.copy(headers.json);
-  record.content = event;
-  if (payload.size() > static_cast<std::size_t>(rules_.max_record_bytes)) {
-    record.refused = too_large(fmt::format("the message {} of stream '{}' on '{}'", place->sequence,
-                                           place->stream, subject),
-                               payload.size(), rules_.max_record_bytes);
-  }
+  Record record = to_record(taken.message.get(), taken.place, taken.stream_created_ns, rules_,
+                            mapping_, batch.arena);
   record.id = taken.number;
   batch.records.push_back(std::move(record));
 }
 
-/// With the mutex held.
 void NatsSource::answer(const std::string& reply, const char* what) {
   if (puller_ && !reply.empty()) puller_->answer(reply, what);
 }
 
 Result<void> NatsSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
-  const std::lock_guard lock(mutex_);
-  while (!unsettled_.empty() && first_ <= settled.id) {
-    answer(unsettled_.front(), "+ACK");
-    unsettled_.pop_front();
-    ++first_;
-  }
+  const MutexLock lock(mutex_);
+  while (const auto reply = unsettled_.take(settled.id)) answer(*reply, "+ACK");
   return {};
 }
 
 /// Long before the server would deliver them again, it hears that messages are in work.
 void NatsSource::keep_in_work(std::stop_token stop) {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   while (!stop.stop_requested()) {
     const auto wait = puller_ ? puller_->ack_wait() : std::chrono::nanoseconds(options_.ack_wait);
-    closing_.wait_for(lock, stop, std::max<std::chrono::nanoseconds>(wait / 3, kLeastPause),
+    closing_.wait_for(mutex_, stop, std::max<std::chrono::nanoseconds>(wait / 3, kLeastPause),
                       [] { return false; });
     if (!puller_ || stop.stop_requested()) continue;
     for (const std::string& reply : unsettled_) answer(reply, "+WPI");
@@ -268,11 +183,10 @@ void NatsSource::close() {
   ahead_.clear();
   std::unique_ptr<Puller> puller;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (const std::string& reply : unsettled_) answer(reply, "-NAK");
     puller = std::move(puller_);
-    first_ += static_cast<std::int64_t>(unsettled_.size());
-    unsettled_.clear();
+    unsettled_.forget();
   }
   if (!puller) return;
   puller->give_back(kFlushTime);

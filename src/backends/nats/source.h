@@ -1,11 +1,9 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -15,10 +13,14 @@
 #include <vector>
 
 #include "backends/nats/ack_subject.h"
+#include "backends/nats/event.h"
 #include "backends/nats/puller.h"
 #include "backends/nats/source_options.h"
+#include "connector/endpoint_walk.h"
 #include "connector/field_mapping.h"
 #include "connector/source.h"
+#include "connector/unsettled.h"
+#include "core/mutex.h"
 
 namespace relay::nats {
 
@@ -29,11 +31,7 @@ namespace relay::nats {
 /// again at once.
 class NatsSource : public Source {
  public:
-  struct Rules {
-    std::string id_scope;  ///< begins ids that are of the stream only, with a colon; may be empty
-    std::int64_t max_record_bytes = 32 << 20;
-  };
-  NatsSource(SourceOptions options, Rules rules, FieldMapping mapping);
+  NatsSource(SourceOptions options, EventRules rules, FieldMapping mapping);
   ~NatsSource() override;
 
   Result<void> open(std::stop_token stop) override;
@@ -58,25 +56,24 @@ class NatsSource : public Source {
   };
   Result<std::optional<Taken>> next(std::chrono::milliseconds time, std::size_t max_bytes);
   Result<std::optional<Taken>> take_in(Puller::Received message);
-  std::string own_id(const Taken& taken) const;
   void add(RecordBatch& batch, const Taken& taken);
-  void answer(const std::string& reply, const char* what);
+  void answer(const std::string& reply, const char* what) RELAY_REQUIRES(mutex_);
   void keep_in_work(std::stop_token stop);
 
   const SourceOptions options_;
-  const Rules rules_;
+  const EventRules rules_;
   const FieldMapping mapping_;
   const std::shared_ptr<const TableShape> shape_;
-  std::size_t next_endpoint_ = 0;
+  EndpointWalk endpoints_;
   std::deque<Taken> ahead_;          // came while the pipeline took nothing in; the reader's
   std::uint64_t last_delivery_ = 0;  // of the puller, as its consumer counts them
 
-  std::mutex mutex_;  // of all below, but that only the reader replaces the puller
-  std::unique_ptr<Puller> puller_;
-  std::int64_t stream_created_ns_ = 0;
-  std::deque<std::string> unsettled_;  // reply subjects, in order; empty: of a stream that is gone
-  std::int64_t first_ = 1;             // number of the first of them
-  std::condition_variable_any closing_;
+  Mutex mutex_;
+  std::unique_ptr<Puller> puller_;  // the reader replaces it with the mutex held; others hold it
+  std::int64_t stream_created_ns_ RELAY_GUARDED_BY(mutex_) = 0;
+  /// Reply subjects; empty: of a stream that is gone.
+  Unsettled<std::string> unsettled_ RELAY_GUARDED_BY(mutex_);
+  Condition closing_;
   std::jthread keeper_;
 };
 

@@ -19,7 +19,6 @@
 #include "backends/rabbitmq/frames.h"
 #include "backends/rabbitmq/tls.h"
 #include "config/tls.h"
-#include "core/endpoint_errors.h"
 
 namespace relay::rabbitmq {
 
@@ -355,25 +354,19 @@ Connection::Wait Connection::wait(bool to_write, Deadline deadline, int stop_fd)
   }
 }
 
-Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, std::size_t& next,
+Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, EndpointWalk& walk,
                                              std::stop_token stop) {
-  EndpointErrors errors;
-  for (std::size_t tried = 0; tried < options.endpoints.size(); ++tried) {
+  const auto open = [&](const Endpoint& endpoint) -> Result<std::unique_ptr<Connection>> {
     if (stop.stop_requested()) {
       return fail(ErrorClass::cancelled, "stopped", "stopped while connecting to RabbitMQ");
     }
-    const Endpoint& endpoint = options.endpoints[next % options.endpoints.size()];
     auto connection = Connection::open(options, endpoint);
-    if (connection) {
-      if (endpoint.tls && !options.tls_verify) {
-        config::warn_of_no_verification(options.pipeline, endpoint.address);
-      }
-      return connection;
+    if (connection && endpoint.tls && !options.tls_verify) {
+      config::warn_of_no_verification(options.pipeline, endpoint.address);
     }
-    ++next;
-    errors.add(connection.error());
-  }
-  return fail(errors.error());
+    return connection;
+  };
+  return walk.open_first(options.endpoints, open);
 }
 
 }  // namespace relay::rabbitmq

@@ -12,6 +12,7 @@
 #include "backends/rabbitmq/options.h"
 #include "backends/rabbitmq/stream.h"
 #include "backends/rabbitmq/version.h"
+#include "connector/endpoint_walk.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/lease.h"
@@ -22,7 +23,7 @@ namespace relay::rabbitmq {
 /// A connection to one broker that was logged in to, with one open channel. One thread at a time,
 /// as the library asks; only `wait` may run beside another call.
 ///
-/// There are no heartbeats: nobody would answer them while the connection rests between two
+/// There are no heartbeats: they would not be answered while the connection rests between two
 /// deliveries. TCP's own keep-alive finds a peer that is gone, and a time-out of TCP one that takes
 /// no bytes.
 class Connection {
@@ -85,7 +86,7 @@ class Connection {
   const std::string& address() const { return address_; }
   const ServerVersion& version() const { return version_; }
   int socket() const;
-  /// Ends it without a farewell: the broker does not listen, or nobody may wait.
+  /// Ends it without a farewell: the broker does not listen, or there is no time to wait.
   void abandon() { broken_ = true; }
 
  private:
@@ -107,9 +108,9 @@ class Connection {
   std::unique_ptr<SocketCutter> cutter_;
 };
 
-/// Connects to one of the brokers, from the `next` one on, which then is the one that serves. A
-/// stop is seen between two of them. Errors: as EndpointErrors tells them.
-Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, std::size_t& next,
+/// Connects to the first of the servers that serves. A stop is seen between two of them. Errors: as
+/// of EndpointWalk.
+Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, EndpointWalk& walk,
                                              std::stop_token stop);
 
 }  // namespace relay::rabbitmq

@@ -11,7 +11,6 @@ namespace relay::rabbitmq {
 
 namespace {
 
-constexpr std::size_t kMaxBytesInFlight = 16u << 20;
 /// A socket that takes bytes takes about that many at least.
 constexpr std::size_t kWritable = 16u << 10;
 constexpr std::size_t kBytesBeside = 200;  // of a message, beside its body
@@ -32,6 +31,9 @@ Delivery::Delivery(Connection& connection, Confirms& confirms, const SendingRule
       messages_(messages),
       gate_(messages, rules.one_of_a_key),
       deadline_(deadline),
+      window_({.messages = rules.options.max_in_flight,
+               .silence = rules.options.connection.ack_timeout},
+              deadline),
       stop_fd_(stop_fd),
       outcomes_(messages.size()) {}
 
@@ -41,10 +43,7 @@ void Delivery::run() {
     if (!failure_) fill();
     if (over()) return;
     const bool to_write = !failure_ && !exhausted_ && writable_ == 0 && has_room();
-    Deadline until = deadline_;
-    if (confirms_.in_flight() > 0 && connection_.blocked().empty()) {
-      until = until.earlier(Deadline(due()));
-    }
+    const Deadline until = connection_.blocked().empty() ? window_.until() : deadline_;
     const auto woken = connection_.wait(to_write, until, stop_fd_);
     stopped_ = woken.stopped;
     if (woken.writable) writable_ = kWritable;
@@ -52,35 +51,46 @@ void Delivery::run() {
 }
 
 bool Delivery::over() {
-  const std::size_t in_flight = confirms_.in_flight();
   if (gone_) return true;
-  if (in_flight == 0 && (failure_ || exhausted_)) return true;
+  if (window_.empty() && (failure_ || exhausted_)) return true;
   if (stopped_) {
     give_up({ErrorClass::cancelled, "stopped", "stopped before the confirm", {}, {}});
-  } else if (!connection_.blocked().empty() && (in_flight == 0 || deadline_.passed())) {
-    give_up({in_flight == 0 ? ErrorClass::throttled : ErrorClass::transient,
-             "blocked",
-             fmt::format("RabbitMQ at {} takes no messages for now: {}", connection_.address(),
-                         connection_.blocked()),
-             "give the broker memory and disk, or let consumers catch up",
-             {}});
-  } else if (in_flight > 0 && connection_.blocked().empty() && SteadyClock::now() >= due()) {
+  } else if (!connection_.blocked().empty()) {
+    // A broker that has said so is not silent.
+    if (window_.empty() || deadline_.passed()) give_up(blocked());
+  } else {
+    give_up_late(window_.verdict(SteadyClock::now()));
+  }
+  return gone_;
+}
+
+Error Delivery::blocked() const {
+  return {window_.empty() ? ErrorClass::throttled : ErrorClass::transient,
+          "blocked",
+          fmt::format("RabbitMQ at {} takes no messages for now: {}", connection_.address(),
+                      connection_.blocked()),
+          "give the broker memory and disk, or let consumers catch up",
+          {}};
+}
+
+void Delivery::give_up_late(InFlightWindow::Verdict verdict) {
+  if (verdict == InFlightWindow::Verdict::silent) {
     give_up(
         transient("ack_timeout",
                   fmt::format("RabbitMQ at {} did not confirm within {} ms", connection_.address(),
                               rules_.options.connection.ack_timeout.count()),
                   "if this stays, look at the broker's load and disk"));
-  } else if (deadline_.passed()) {
+  } else if (verdict == InFlightWindow::Verdict::late) {
     give_up(transient("deadline", fmt::format("RabbitMQ at {} is too slow", connection_.address()),
                       "nothing is lost: the relay goes on"));
   }
-  return gone_;
 }
 
-/// What is in flight would be confirmed to nobody: so the connection goes with it.
+/// A later delivery would not know what a confirm of this one is about: the connection goes with
+/// what is in flight.
 void Delivery::give_up(Error error) {
   gone_ = true;
-  if (confirms_.in_flight() > 0) connection_.abandon();
+  if (!window_.empty()) connection_.abandon();
   failure_ = share(std::move(error));
 }
 
@@ -101,9 +111,9 @@ void Delivery::drain() {
 }
 
 void Delivery::take(const Confirm& confirm) {
+  const auto now = SteadyClock::now();
   for (const std::size_t message : confirms_.confirmed(confirm.tag, confirm.multiple)) {
-    bytes_in_flight_ -= messages_[message].body.size();
-    progress_ = SteadyClock::now();
+    window_.answered(messages_[message].body.size(), now);
     if (!confirm.accepted) {
       settle(message, Outcome::unknown(share(transient(
                           "refused",
@@ -153,11 +163,9 @@ void Delivery::settle(std::size_t message, Outcome outcome) {
 }
 
 bool Delivery::has_room() const {
-  const std::size_t in_flight = confirms_.in_flight();
   if (!connection_.blocked().empty()) return false;
-  if (in_flight == 0) return true;
-  if (sent_ <= rules_.alone && rules_.alone > 0) return false;
-  return in_flight < rules_.options.max_in_flight && bytes_in_flight_ < kMaxBytesInFlight;
+  const bool alone = sent_ <= rules_.alone && rules_.alone > 0;
+  return alone ? window_.empty() : window_.has_room();
 }
 
 bool Delivery::may_write() {
@@ -169,6 +177,7 @@ bool Delivery::may_write() {
 }
 
 void Delivery::fill() {
+  SteadyClock::time_point now;  // matters to an empty window only
   while (!exhausted_ && has_room() && may_write()) {
     if (!rules_.lease.holds()) {
       failure_ = share(lease_over());
@@ -176,7 +185,7 @@ void Delivery::fill() {
     }
     const std::ptrdiff_t next = gate_.next();
     if (next < 0) {
-      exhausted_ = !rules_.one_of_a_key || confirms_.in_flight() == 0;
+      exhausted_ = !rules_.one_of_a_key || window_.empty();
       return;
     }
     const auto index = static_cast<std::size_t>(next);
@@ -205,10 +214,10 @@ void Delivery::fill() {
       gone_ = true;
       return;
     }
-    if (confirms_.in_flight() == 0) progress_ = SteadyClock::now();
+    if (window_.empty()) now = SteadyClock::now();
+    window_.sent(message.body.size(), now);
     confirms_.published(index);
     ++sent_;
-    bytes_in_flight_ += message.body.size();
     writable_ -= std::min(writable_, message.body.size() + kBytesBeside);
   }
 }

@@ -8,6 +8,7 @@
 #include "backends/rabbitmq/confirms.h"
 #include "backends/rabbitmq/connection.h"
 #include "backends/rabbitmq/options.h"
+#include "connector/in_flight_window.h"
 #include "connector/key_gate.h"
 #include "core/deadline.h"
 #include "core/message.h"
@@ -44,6 +45,8 @@ class Delivery {
  private:
   bool over();
   void give_up(Error error);
+  void give_up_late(InFlightWindow::Verdict verdict);
+  Error blocked() const;
   void drain();
   void take(const Confirm& confirm);
   void take(const Returned& returned);
@@ -52,7 +55,6 @@ class Delivery {
   bool has_room() const;
   bool may_write();
   void settle(std::size_t message, Outcome outcome);
-  SteadyClock::time_point due() const { return progress_ + rules_.options.connection.ack_timeout; }
 
   Connection& connection_;
   Confirms& confirms_;
@@ -60,6 +62,7 @@ class Delivery {
   std::span<const Message> messages_;
   KeyGate gate_;
   Deadline deadline_;
+  InFlightWindow window_;
   int stop_fd_;
 
   std::vector<std::optional<Outcome>> outcomes_;
@@ -71,9 +74,7 @@ class Delivery {
   bool exhausted_ = false;  // every message was published, or settled
   bool stopped_ = false;
   std::size_t sent_ = 0;
-  std::size_t bytes_in_flight_ = 0;
   std::size_t writable_ = 0;  // bytes that surely go without waiting
-  SteadyClock::time_point progress_ = SteadyClock::now();
 };
 
 }  // namespace relay::rabbitmq

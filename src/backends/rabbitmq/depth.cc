@@ -27,7 +27,7 @@ std::optional<std::int64_t> QueueDepth::ready() {
 
 std::optional<std::int64_t> QueueDepth::ask() {
   if (!connection_) {
-    auto opened = open_any(options_, next_endpoint_, {});
+    auto opened = open_any(options_, endpoints_, {});
     if (!opened) return std::nullopt;
     connection_ = std::move(*opened);
   }
@@ -49,7 +49,7 @@ std::optional<std::int64_t> QueueDepth::of_stream_from(std::int64_t offset) {
 }
 
 std::optional<std::int64_t> QueueDepth::ask_first() {
-  auto connection = open_any(options_, next_endpoint_, {});
+  auto connection = open_any(options_, endpoints_, {});
   if (!connection || !(*connection)->consume(queue_, 1, StreamOffset{})) return std::nullopt;
   return first_offset(**connection);
 }

@@ -34,7 +34,7 @@ class QueueDepth {
 
   const ConnectionOptions options_;
   const std::string queue_;
-  std::size_t next_endpoint_ = 0;
+  EndpointWalk endpoints_;
   std::unique_ptr<Connection> connection_;
   std::optional<std::int64_t> count_;
   SteadyClock::time_point ask_after_{};

@@ -30,7 +30,7 @@ Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {
       endpoint.user = std::move(place.user);
       endpoint.password = place.password.value_or("");
     }
-    // amqp://host/ is taken as amqp://host: hardly anybody means the vhost with the empty name.
+    // amqp://host/ is taken as amqp://host: the vhost with the empty name is hardly ever meant.
     if (!place.path.empty()) {
       auto vhost = config::percent_decoded(place.path);
       if (!vhost) return fail(config::bad_url("a % in the vhost begins no two hex digits", kForm));

@@ -19,7 +19,7 @@ Error make(ErrorClass error_class, std::string code, std::string message, std::s
   return {error_class, std::move(code), std::move(message), std::move(remedy), {}};
 }
 
-/// Reply codes of AMQP that somebody has to do something about.
+/// Reply codes of AMQP for which the operator must do something.
 struct Known {
   int code;
   std::string_view name;

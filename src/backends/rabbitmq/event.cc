@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "connector/header_object.h"
-#include "connector/too_large.h"
+#include "connector/inbound_event.h"
 #include "core/plausible_time.h"
 
 namespace relay::rabbitmq {
@@ -29,18 +29,9 @@ std::optional<std::string_view> header_or_property(const Delivered& message,
   return name == kIdProperty ? std::optional<std::string_view>(message.message_id) : std::nullopt;
 }
 
-/// Empty: the message has none.
-std::string own_id(const Delivered& message, const EventRules& rules) {
-  const auto carried = header(message, kIdHeader);
-  if (carried && !carried->empty()) return as_text(*carried);
+/// Empty: the publisher gave none.
+std::string publishers_id(const Delivered& message, const EventRules& rules) {
   return message.message_id.empty() ? std::string() : rules.id_scope + as_text(message.message_id);
-}
-
-std::string headers_json(const Delivered& message, const std::optional<std::string>& trace) {
-  HeaderObject headers;
-  for (const auto& [name, value] : message.headers) headers.add(name, value);
-  if (trace) headers.add("trace_id", *trace);
-  return headers.json();
 }
 
 }  // namespace
@@ -54,23 +45,16 @@ Record to_record(const Delivered& message, const EventRules& rules, const FieldM
                                const auto found = header_or_property(message, name);
                                return found ? std::optional(as_text(*found)) : std::nullopt;
                              }};
-  Event event;
-  event.id = arena.copy(mapping.id(mapped).value_or(own_id(message, rules)));
-  event.type = arena.copy(mapping.event_type(mapped).value_or(as_text(message.routing_key)));
-  event.key = arena.copy(mapping.aggregate_id(mapped).value_or(std::string()));
-  event.payload = arena.copy(message.body);
-  event.content_type = arena.copy(as_text(message.content_type));
-
-  Record record;
-  record.created_at = plausible_time(std::chrono::seconds(message.timestamp));
-  record.headers = arena.copy(headers_json(message, mapping.trace_id(mapped)));
-  record.content = event;
-  if (message.body.size() > static_cast<std::size_t>(rules.max_record_bytes)) {
-    record.refused =
-        too_large(fmt::format("a message with the routing key '{}'", message.routing_key),
-                  message.body.size(), rules.max_record_bytes);
-  }
-  return record;
+  InboundEvent event(mapping, mapped, arena);
+  event.set_id(kIdHeader, [&] { return publishers_id(message, rules); });
+  event.set_type({}, [&] { return as_text(message.routing_key); });
+  event.set_payload(message.body, as_text(message.content_type));
+  event.limit_payload(rules.max_record_bytes, [&] {
+    return fmt::format("a message with the routing key '{}'", message.routing_key);
+  });
+  event.set_created_at(plausible_time(std::chrono::seconds(message.timestamp)));
+  for (const auto& [name, value] : message.headers) event.add_header(name, value);
+  return std::move(event).record();
 }
 
 }  // namespace relay::rabbitmq

@@ -25,7 +25,7 @@ bool is_publish(std::uint16_t class_id, std::uint16_t method_id) {
   return (static_cast<std::uint32_t>(class_id) << 16 | method_id) == kPublish;
 }
 
-/// A header's value as text; tables and arrays, which nobody can map, are left out.
+/// A header's value as text; tables and arrays, which no mapping can name, are left out.
 std::optional<std::string> as_text(const amqp_field_value_t& value) {
   switch (value.kind) {
     case AMQP_FIELD_KIND_BOOLEAN:

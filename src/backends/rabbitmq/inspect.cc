@@ -15,16 +15,16 @@ namespace relay::rabbitmq {
 namespace {
 
 Result<void> reach(const ConnectionOptions& options, std::stop_token stop) {
-  std::size_t next = 0;
-  const auto connection = open_any(options, next, std::move(stop));
+  EndpointWalk walk;
+  const auto connection = open_any(options, walk, std::move(stop));
   return connection ? Result<void>() : fail(connection.error());
 }
 
 /// A connection of its own: the broker ends one that asks for what is absent.
 Result<bool> has_exchange(const ConnectionOptions& options, const std::string& name,
                           std::stop_token stop) {
-  std::size_t next = 0;
-  auto connection = open_any(options, next, std::move(stop));
+  EndpointWalk walk;
+  auto connection = open_any(options, walk, std::move(stop));
   if (!connection) return fail(connection.error());
   const auto found = (*connection)->declare_exchange(name, "direct", true);
   if (found) return true;
@@ -34,8 +34,8 @@ Result<bool> has_exchange(const ConnectionOptions& options, const std::string& n
 
 Result<bool> has_queue(const ConnectionOptions& options, const std::string& name,
                        std::stop_token stop) {
-  std::size_t next = 0;
-  auto connection = open_any(options, next, std::move(stop));
+  EndpointWalk walk;
+  auto connection = open_any(options, walk, std::move(stop));
   if (!connection) return fail(connection.error());
   const auto count = (*connection)->count_ready(name);
   if (!count) return fail(count.error());
@@ -72,8 +72,8 @@ void inspect_default_exchange(const SinkOptions& options, const std::string& que
 /// An exchange that is there and would be declared has to be one with these properties. To declare
 /// it once more changes nothing.
 Result<void> fits(const SinkOptions& options, std::stop_token stop) {
-  std::size_t next = 0;
-  auto connection = open_any(options.connection, next, std::move(stop));
+  EndpointWalk walk;
+  auto connection = open_any(options.connection, walk, std::move(stop));
   if (!connection) return fail(connection.error());
   return (*connection)->declare_exchange(options.exchange, options.exchange_type, false);
 }

@@ -28,9 +28,9 @@ Error not_found(const SourceOptions& options, std::string_view address) {
                                        : "make it, correct queue, or set declare");
 }
 
-Result<FoundQueue> make_queue(const SourceOptions& options, std::size_t& next_endpoint,
+Result<FoundQueue> make_queue(const SourceOptions& options, EndpointWalk& walk,
                               std::stop_token stop) {
-  auto connection = open_any(options.connection, next_endpoint, std::move(stop));
+  auto connection = open_any(options.connection, walk, std::move(stop));
   if (!connection) return fail(connection.error());
   auto declared = (*connection)->declare_queue(options.queue, options.queue_type);
   if (!declared) return fail(declared.error());
@@ -90,15 +90,15 @@ QueueType type_in_refusal(std::string_view message) {
   return type.starts_with("rabbit_classic_queue") ? QueueType::classic : QueueType::unknown;
 }
 
-Result<FoundQueue> find_queue(const SourceOptions& options, bool declare,
-                              std::size_t& next_endpoint, std::stop_token stop) {
-  auto connection = open_any(options.connection, next_endpoint, stop);
+Result<FoundQueue> find_queue(const SourceOptions& options, bool declare, EndpointWalk& walk,
+                              std::stop_token stop) {
+  auto connection = open_any(options.connection, walk, stop);
   if (!connection) return fail(connection.error());
   const auto count = (*connection)->count_ready(options.queue);
   if (!count) return fail(count.error());
   if (!*count) {
     if (!declare) return fail(not_found(options, (*connection)->address()));
-    return make_queue(options, next_endpoint, std::move(stop));
+    return make_queue(options, walk, std::move(stop));
   }
   const auto type = find_type(**connection, options.queue);
   if (!type) return fail(type.error());
@@ -107,8 +107,8 @@ Result<FoundQueue> find_queue(const SourceOptions& options, bool declare,
   return found;
 }
 
-void warn_of_limit(const SourceOptions& options, std::size_t& next_endpoint, std::stop_token stop) {
-  auto connection = open_any(options.connection, next_endpoint, std::move(stop));
+void warn_of_limit(const SourceOptions& options, EndpointWalk& walk, std::stop_token stop) {
+  auto connection = open_any(options.connection, walk, std::move(stop));
   if (!connection) return;
   std::string said;
   const auto unlimited = has_no_limit(options, **connection, said);

@@ -36,10 +36,10 @@ std::optional<std::int64_t> first_offset(Connection& connection);
 /// Finds the queue of a source, and makes it where it is absent and `declare` says so. One that is
 /// there is taken as it is, of whatever type, and nothing is changed. Its type is found out by
 /// asking for a place in a stream, which other types refuse.
-Result<FoundQueue> find_queue(const SourceOptions& options, bool declare,
-                              std::size_t& next_endpoint, std::stop_token stop);
+Result<FoundQueue> find_queue(const SourceOptions& options, bool declare, EndpointWalk& walk,
+                              std::stop_token stop);
 
 /// Warns where a quorum queue that was there has, or may have, a limit of deliveries.
-void warn_of_limit(const SourceOptions& options, std::size_t& next_endpoint, std::stop_token stop);
+void warn_of_limit(const SourceOptions& options, EndpointWalk& walk, std::stop_token stop);
 
 }  // namespace relay::rabbitmq

@@ -25,7 +25,7 @@ std::vector<Message> picked(std::span<const Message> messages,
 
 Result<void> RabbitSink::open(std::stop_token stop) {
   close();
-  auto connection = open_any(options_.connection, next_endpoint_, std::move(stop));
+  auto connection = open_any(options_.connection, endpoints_, std::move(stop));
   if (!connection) return fail(connection.error());
   connection_ = std::move(*connection);
   confirms_ = Confirms();
@@ -50,7 +50,7 @@ Result<void> RabbitSink::prepare_channel() {
 bool RabbitSink::still_good() {
   if (!connection_ || confirms_.in_flight() > 0) return false;
   while (true) {
-    // What the broker said while nobody listened: that it ended the connection, mostly.
+    // What the broker said between two deliveries: mostly that it ended the connection.
     const auto notice = connection_->next_notice();
     if (!notice) return false;
     if (!*notice) return true;

@@ -44,7 +44,7 @@ class RabbitSink : public Sink {
 
   const SinkOptions options_;
   const bool ordered_;
-  std::size_t next_endpoint_ = 0;
+  EndpointWalk endpoints_;
   std::unique_ptr<Connection> connection_;
   Confirms confirms_;  // of the connection's channel
   bool refusals_seen_ = false;

@@ -57,12 +57,12 @@ Result<void> RabbitSource::open(std::stop_token stop) {
   replace(nullptr);
   // A stream that was deleted is not replaced by a queue.
   const bool declare = options_.declare && (!is_stream() || options_.queue_type == "stream");
-  auto queue = find_queue(options_, declare, next_endpoint_, stop);
+  auto queue = find_queue(options_, declare, endpoints_, stop);
   if (!queue) return fail(queue.error());
   if (seen_as_stream_) queue->type = QueueType::stream;
   if (queue->type == QueueType::quorum && !queue->declared && !warned_of_limit_) {
     warned_of_limit_ = true;
-    warn_of_limit(options_, next_endpoint_, stop);
+    warn_of_limit(options_, endpoints_, stop);
   }
   queue_ = *queue;
   auto connection = connect(stop);
@@ -75,7 +75,7 @@ Result<void> RabbitSource::open(std::stop_token stop) {
 }
 
 Result<std::unique_ptr<Connection>> RabbitSource::connect(std::stop_token stop) {
-  auto connection = open_any(options_.connection, next_endpoint_, std::move(stop));
+  auto connection = open_any(options_.connection, endpoints_, std::move(stop));
   if (!connection) return connection;
   for (const auto& [exchange, key] : options_.bindings) {
     auto bound = (*connection)->bind_queue(options_.queue, exchange, key);
@@ -94,7 +94,7 @@ Result<void> RabbitSource::claim_position(std::stop_token stop) {
 }
 
 void RabbitSource::replace(std::unique_ptr<Connection> connection) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   connection_ = std::move(connection);
   broken_ = false;
   warned_of_count_ = false;
@@ -120,14 +120,14 @@ Result<RecordBatch> RabbitSource::read(const ReadLimits& limits, Deadline deadli
 }
 
 bool RabbitSource::is_broken() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return broken_;
 }
 
 Result<void> RabbitSource::ensure_consumer(std::stop_token stop) {
   bool open_again = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (is_stream() && window_ > 0 && place_.waits_for_proof() && SteadyClock::now() > proof_due_) {
       place_.doubt();
       broken_ = true;
@@ -137,7 +137,7 @@ Result<void> RabbitSource::ensure_consumer(std::stop_token stop) {
   if (open_again) {
     if (auto opened = open(std::move(stop)); !opened) return opened;
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto grown = grow_window();
   if (!grown) broken_ = true;
   return grown;
@@ -159,7 +159,7 @@ Result<void> RabbitSource::grow_window() {
 /// What the broker has handed out; never waits.
 Result<RecordBatch> RabbitSource::take(const ReadLimits& limits, std::stop_token stop) {
   RecordBatch batch;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   while (!broken_ && batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
     auto notice = connection_->next_notice();
     if (notice && !*notice) return batch;
@@ -258,14 +258,15 @@ void RabbitSource::add(RecordBatch& batch, const Delivered& message) {
   batch.records.push_back(std::move(record));
 }
 
-/// A connection that is gone takes its unacknowledged messages along: these come again, so there is
-/// nothing to be told to anybody.
+/// A connection that is gone takes its unacknowledged messages along: these come again, so the
+/// broker need not be told.
 Result<void> RabbitSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
   std::optional<Position> place;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     place = place_.settle(settled.id);
-    const auto tag = tags_.settle(settled.id);
+    std::optional<std::uint64_t> tag;  // the broker takes it for all before it
+    while (const auto last = tags_.take(settled.id)) tag = last;
     if (tag && connection_ && !broken_) {
       const bool takes_bytes =
           connection_->wait(true, Deadline::after(kPatience), kNoStop).writable;
@@ -284,7 +285,7 @@ Result<void> RabbitSource::acknowledge(const Position& settled, std::span<const 
 
 std::optional<std::int64_t> RabbitSource::lag() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!connection_ || broken_) return std::nullopt;
     // A broker counts entries of its own among the messages of a stream.
     const bool all_read = SteadyClock::now() - nothing_at_ < kFresh && window_ > 0 &&
@@ -297,7 +298,7 @@ std::optional<std::int64_t> RabbitSource::lag() {
   }
   const auto ready = depth_.ready();
   if (!ready) return std::nullopt;
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   // Where more is ready, the broker has handed out all that the window allows.
   const auto held = static_cast<std::int64_t>(tags_.size());
   return *ready + (*ready > 0 ? std::max<std::int64_t>(held, window_) : held);

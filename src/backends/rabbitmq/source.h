@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -16,10 +15,11 @@
 #include "backends/rabbitmq/options.h"
 #include "backends/rabbitmq/queue.h"
 #include "backends/rabbitmq/stream.h"
-#include "backends/rabbitmq/tags.h"
 #include "connector/field_mapping.h"
 #include "connector/source.h"
+#include "connector/unsettled.h"
 #include "core/deadline.h"
+#include "core/mutex.h"
 #include "state/local_position.h"
 
 namespace relay::rabbitmq {
@@ -32,8 +32,8 @@ namespace relay::rabbitmq {
 /// may drop it beyond a limit. So nothing is consumed before the first `read`, which waits for the
 /// sink; and of such a queue one message only, until one was settled.
 ///
-/// The library's connection serves one thread at a time: whoever calls it holds the mutex. A reader
-/// that waits does not hold it, so that acknowledgements go out at once.
+/// The library's connection serves one thread at a time: the thread that calls it holds the mutex.
+/// A reader that waits does not hold it, so that acknowledgements go out at once.
 class RabbitSource : public Source {
  public:
   /// `position` is written to only where the queue is a stream.
@@ -55,12 +55,14 @@ class RabbitSource : public Source {
   Result<std::unique_ptr<Connection>> connect(std::stop_token stop);
   Result<void> claim_position(std::stop_token stop);
   Result<void> ensure_consumer(std::stop_token stop);
-  Result<void> grow_window();
+  Result<void> grow_window() RELAY_REQUIRES(mutex_);
   Result<RecordBatch> take(const ReadLimits& limits, std::stop_token stop);
-  Result<void> take_notice(RecordBatch& batch, const Notice& notice, std::stop_token stop);
-  Result<void> take_of_stream(RecordBatch& batch, const Delivered& message, std::stop_token stop);
-  void add(RecordBatch& batch, const Delivered& message);
-  void warn_of_count(const Delivered& message);
+  Result<void> take_notice(RecordBatch& batch, const Notice& notice, std::stop_token stop)
+      RELAY_REQUIRES(mutex_);
+  Result<void> take_of_stream(RecordBatch& batch, const Delivered& message, std::stop_token stop)
+      RELAY_REQUIRES(mutex_);
+  void add(RecordBatch& batch, const Delivered& message) RELAY_REQUIRES(mutex_);
+  void warn_of_count(const Delivered& message) RELAY_REQUIRES(mutex_);
   void replace(std::unique_ptr<Connection> connection);
   bool is_broken();
   bool is_stream() const { return queue_.type == QueueType::stream; }
@@ -71,7 +73,7 @@ class RabbitSource : public Source {
   const std::unique_ptr<state::LocalPosition> position_;
 
   // Of the reader's thread alone.
-  std::size_t next_endpoint_ = 0;
+  EndpointWalk endpoints_;
   std::shared_ptr<const TableShape> shape_;
   bool warned_of_ids_ = false;
   bool warned_of_limit_ = false;
@@ -81,14 +83,17 @@ class RabbitSource : public Source {
   SteadyClock::time_point proof_due_{};
   SteadyClock::time_point nothing_at_{};  // `read` waited, and the broker had nothing
 
-  std::mutex mutex_;                        // of what follows
-  std::unique_ptr<Connection> connection_;  // only the reader's thread replaces it
-  bool broken_ = false;                     // it is of no use any more
-  bool warned_of_count_ = false;            // on this connection
-  std::uint16_t window_ = 0;                // prefetch of the consumer; 0: there is none yet
-  bool proved_ = false;                     // a message of this connection was settled
-  Tags tags_;
-  StreamPlace place_;
+  Mutex mutex_;
+  /// The reader's thread replaces it with the mutex held, and waits on it without. All other use
+  /// holds the mutex.
+  std::unique_ptr<Connection> connection_;
+  bool broken_ RELAY_GUARDED_BY(mutex_) = false;           // the connection is of no use any more
+  bool warned_of_count_ RELAY_GUARDED_BY(mutex_) = false;  // on this connection
+  /// Prefetch of the consumer; 0: there is none yet.
+  std::uint16_t window_ RELAY_GUARDED_BY(mutex_) = 0;
+  bool proved_ RELAY_GUARDED_BY(mutex_) = false;  // a message of this connection was settled
+  Unsettled<std::uint64_t> tags_ RELAY_GUARDED_BY(mutex_);  // delivery tags of this connection
+  StreamPlace place_ RELAY_GUARDED_BY(mutex_);
 };
 
 }  // namespace relay::rabbitmq

@@ -9,7 +9,6 @@
 
 #include "backends/redis/errors.h"
 #include "config/tls.h"
-#include "core/endpoint_errors.h"
 
 namespace relay::redis {
 
@@ -187,30 +186,21 @@ bool Connection::stale() {
   return !sent_ || !got || *got > 0;
 }
 
-Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, std::size_t& next,
+Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, EndpointWalk& walk,
                                              bool master, int stop_fd) {
-  EndpointErrors errors;
-  for (std::size_t tried = 0; tried < options.endpoints.size(); ++tried) {
-    const Endpoint& endpoint = options.endpoints[next % options.endpoints.size()];
+  const auto open = [&](const Endpoint& endpoint) -> Result<std::unique_ptr<Connection>> {
     auto connection = Connection::open(options, endpoint, stop_fd);
-    if (connection && !(master && (*connection)->is_replica())) {
-      if (endpoint.tls && !options.tls_verify) {
-        config::warn_of_no_verification(options.pipeline, endpoint.address);
-      }
-      return connection;
+    if (connection && master && (*connection)->is_replica()) {
+      return fail(ErrorClass::transient, "read_only",
+                  fmt::format("Redis at {} is a replica", endpoint.address),
+                  "name the master in url, or several servers");
     }
-    ++next;
-    const Error error = connection
-                            ? Error{ErrorClass::transient,
-                                    "read_only",
-                                    fmt::format("Redis at {} is a replica", endpoint.address),
-                                    "name the master in url, or several servers",
-                                    {}}
-                            : connection.error();
-    if (error.error_class == ErrorClass::cancelled) return fail(error);
-    errors.add(error);
-  }
-  return fail(errors.error());
+    if (connection && endpoint.tls && !options.tls_verify) {
+      config::warn_of_no_verification(options.pipeline, endpoint.address);
+    }
+    return connection;
+  };
+  return walk.open_first(options.endpoints, open);
 }
 
 }  // namespace relay::redis

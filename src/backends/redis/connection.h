@@ -9,6 +9,7 @@
 #include "backends/redis/codec.h"
 #include "backends/redis/options.h"
 #include "backends/redis/transport.h"
+#include "connector/endpoint_walk.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/lease.h"
@@ -36,7 +37,7 @@ class Connection {
   Result<Reply> call(std::initializer_list<std::string_view> command, Deadline deadline,
                      int stop_fd);
 
-  /// Whether the server has ended it, or sent what nobody asked for, since the last reply.
+  /// Whether the server has ended it, or sent what was not asked for, since the last reply.
   bool stale();
 
   /// From now on it ends with the lease.
@@ -46,7 +47,7 @@ class Connection {
   bool is_replica() const { return replica_; }
   /// The longest argument that the server takes, where it may be asked; 0: not known.
   std::size_t max_argument() const { return max_argument_; }
-  /// Asks again: somebody may have raised it. Errors are left for the next command to meet.
+  /// Asks again: the operator may have raised it. Errors are left for the next command to meet.
   void ask_max_argument(Deadline deadline, int stop_fd);
 
  private:
@@ -73,9 +74,9 @@ class Connection {
   std::size_t max_argument_ = 0;
 };
 
-/// Connects to one of the servers, from the `next` one on, which then is the one that serves. With
-/// `master`, a server that is a replica does not count. Errors: as EndpointErrors tells them.
-Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, std::size_t& next,
+/// Connects to the first of the servers that serves. With `master`, a replica does not count.
+/// Errors: as of EndpointWalk.
+Result<std::unique_ptr<Connection>> open_any(const ConnectionOptions& options, EndpointWalk& walk,
                                              bool master, int stop_fd);
 
 }  // namespace relay::redis

@@ -17,8 +17,8 @@ namespace relay::redis {
 namespace {
 
 Result<std::unique_ptr<Connection>> reach(const ConnectionOptions& options, int stop_fd) {
-  std::size_t next = 0;
-  return open_any(options, next, true, stop_fd);
+  EndpointWalk walk;
+  return open_any(options, walk, true, stop_fd);
 }
 
 /// The type of what a key holds, "none" where there is nothing. Empty: the user may not know it.

@@ -182,7 +182,7 @@ class RedisSink::Delivery {
 
 Result<void> RedisSink::connect(int stop_fd) {
   connection_.reset();
-  auto connection = open_any(options_.connection, next_endpoint_, true, stop_fd);
+  auto connection = open_any(options_.connection, endpoints_, true, stop_fd);
   if (!connection) return fail(connection.error());
   if (auto leased = (*connection)->end_with(lease()); !leased) return leased;
   connection_ = std::move(*connection);

@@ -40,7 +40,7 @@ class RedisSink : public Sink {
   Result<void> connect(int stop_fd);
 
   const SinkOptions options_;
-  std::size_t next_endpoint_ = 0;
+  EndpointWalk endpoints_;
   std::unique_ptr<Connection> connection_;
 };
 

@@ -15,7 +15,7 @@ using std::chrono::milliseconds;
 
 namespace {
 
-constexpr std::size_t kFirstCount = 16;  // while nobody knows how large entries are
+constexpr std::size_t kFirstCount = 16;  // while it is not known how large entries are
 constexpr std::size_t kAcknowledgeAtOnce = 1000;
 constexpr milliseconds kLagEvery{900};  // the pipeline asks once a second
 constexpr int kKeepsWithin = 3;         // so often within `claim_idle`
@@ -39,7 +39,7 @@ Result<void> RedisSource::open(std::stop_token stop) {
 
 Result<void> RedisSource::connect(int stop_fd) {
   connection_.reset();
-  auto connection = open_any(options_.connection, next_endpoint_, true, stop_fd);
+  auto connection = open_any(options_.connection, endpoints_, true, stop_fd);
   if (!connection) return fail(connection.error());
   connection_ = std::move(*connection);
   auto made = make_group(stop_fd);
@@ -113,7 +113,7 @@ Result<void> RedisSource::mark_stream(int stop_fd) {
         "again under this key: let the user run XGROUP CREATE and XINFO GROUPS",
         options_.stream_key);
   }
-  if (*found != incarnation_) ledger_.clear();  // these entries are gone with their stream
+  if (*found != incarnation_) receipts_.clear();  // these entries are gone with their stream
   incarnation_ = std::move(*found);
   return {};
 }
@@ -173,7 +173,7 @@ Result<RecordBatch> RedisSource::read(const ReadLimits& limits, Deadline deadlin
 /// How long the server may wait for an entry: no longer than until something else is due.
 milliseconds RedisSource::wait_for(Deadline deadline) const {
   const auto left = deadline.left();
-  if (!can_keep_ || ledger_.empty()) return left;
+  if (!can_keep_ || receipts_.empty()) return left;
   return std::min(left, std::chrono::ceil<milliseconds>(keep_due_ - SteadyClock::now()));
 }
 
@@ -200,7 +200,7 @@ void RedisSource::look_after(int stop_fd) {
 /// Entries that wait here look idle to other consumers of the group, who would take them over. That
 /// they are ours still is told without counting as a delivery.
 Result<void> RedisSource::keep_ours(int stop_fd) {
-  if (ledger_.empty()) return {};
+  if (receipts_.empty()) return {};
   std::string begin = "-";
   while (can_keep_) {
     const auto more = keep_some(begin, stop_fd);
@@ -223,7 +223,7 @@ Result<bool> RedisSource::keep_some(std::string& begin, int stop_fd) {
                                            options_.consumer, idle};
   const std::size_t words = command.size();
   for (const Reply& entry : pending->elements) {
-    if (!entry.elements.empty() && ledger_.has(entry.elements[0].text)) {
+    if (!entry.elements.empty() && receipts_.has(entry.elements[0].text)) {
       command.push_back(entry.elements[0].text);
     }
   }
@@ -325,7 +325,7 @@ std::string RedisSource::add_entries(RecordBatch& batch, const Reply& entries) {
 
 void RedisSource::add(RecordBatch& batch, const Reply& reply) {
   const std::string& id = reply.elements[0].text;
-  const std::int64_t number = ledger_.add(id);
+  const std::int64_t number = receipts_.add(id);
   if (number == 0) return;  // under way already
   Entry entry{
       .stream_key = options_.stream_key, .id = id, .fields = {}, .incarnation = incarnation_};
@@ -388,7 +388,7 @@ Result<std::optional<std::int64_t>> RedisSource::count_beyond(const std::string&
 }
 
 Result<void> RedisSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
-  const auto entries = ledger_.settled(settled.id);
+  const auto entries = receipts_.settled(settled.id);
   if (entries.empty()) return {};
   for (std::size_t first = 0; first < entries.size(); first += kAcknowledgeAtOnce) {
     const auto some =
@@ -398,13 +398,13 @@ Result<void> RedisSource::acknowledge(const Position& settled, std::span<const D
       return sent;
     }
   }
-  ledger_.forget(settled.id);
+  receipts_.forget(settled.id);
   return {};
 }
 
 Result<void> RedisSource::send_acknowledgements(std::span<const std::string> entries) {
   if (!ack_connection_ || ack_connection_->stale()) {
-    auto connection = open_any(options_.connection, next_ack_endpoint_, true, kNoStop);
+    auto connection = open_any(options_.connection, ack_endpoints_, true, kNoStop);
     if (!connection) return fail(connection.error());
     ack_connection_ = std::move(*connection);
   }
@@ -424,7 +424,7 @@ Result<void> RedisSource::send_acknowledgements(std::span<const std::string> ent
 void RedisSource::close() {
   connection_.reset();
   ack_connection_.reset();
-  ledger_.clear();
+  receipts_.clear();
 }
 
 }  // namespace relay::redis

@@ -13,8 +13,8 @@
 #include "backends/redis/connection.h"
 #include "backends/redis/entry_count.h"
 #include "backends/redis/event.h"
-#include "backends/redis/ledger.h"
 #include "backends/redis/options.h"
+#include "backends/redis/receipts.h"
 #include "connector/source.h"
 
 namespace relay::redis {
@@ -72,11 +72,11 @@ class RedisSource : public Source {
   const SourceOptions options_;
   const EventRules rules_;
   const FieldMapping mapping_;
-  Ledger ledger_;
+  Receipts receipts_;
   std::shared_ptr<const TableShape> shape_;
 
   // Of the reader's thread.
-  std::size_t next_endpoint_ = 0;
+  EndpointWalk endpoints_;
   std::unique_ptr<Connection> connection_;
   std::string incarnation_;             // of the stream; empty: it cannot be known
   std::optional<std::string> history_;  // where to go on among what this consumer took before
@@ -91,7 +91,7 @@ class RedisSource : public Source {
   EntryCount beyond_;
 
   // Of the thread that acknowledges.
-  std::size_t next_ack_endpoint_ = 0;
+  EndpointWalk ack_endpoints_;
   std::unique_ptr<Connection> ack_connection_;
 };
 

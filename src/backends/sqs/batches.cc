@@ -17,7 +17,7 @@ namespace {
 constexpr std::size_t kMostEntries = 10;
 constexpr std::size_t kRequestsAtOnce = 8;
 
-std::string body_of(std::string_view queue_url, std::span<const Ledger::Underway> messages,
+std::string body_of(std::string_view queue_url, std::span<const Receipts::Underway> messages,
                     std::string_view more) {
   std::string body = R"({"QueueUrl":)";
   append_json_string(body, queue_url);
@@ -36,7 +36,7 @@ std::string body_of(std::string_view queue_url, std::span<const Ledger::Underway
 }  // namespace
 
 Result<void> for_all_receipts(Service& service, std::string_view action, std::string_view queue_url,
-                              std::span<const Ledger::Underway> messages, std::string_view more,
+                              std::span<const Receipts::Underway> messages, std::string_view more,
                               std::chrono::milliseconds timeout, Deadline deadline,
                               std::stop_token stop,
                               const std::function<void(std::int64_t number)>& done) {

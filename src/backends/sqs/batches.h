@@ -5,7 +5,7 @@
 #include <stop_token>
 #include <string_view>
 
-#include "backends/sqs/ledger.h"
+#include "backends/sqs/receipts.h"
 #include "backends/sqs/service.h"
 
 namespace relay::sqs {
@@ -15,7 +15,7 @@ namespace relay::sqs {
 /// that can never succeed (its receipt is too old: the message comes again). An error: some failed
 /// for another reason.
 Result<void> for_all_receipts(Service& service, std::string_view action, std::string_view queue_url,
-                              std::span<const Ledger::Underway> messages, std::string_view more,
+                              std::span<const Receipts::Underway> messages, std::string_view more,
                               std::chrono::milliseconds timeout, Deadline deadline,
                               std::stop_token stop,
                               const std::function<void(std::int64_t number)>& done);

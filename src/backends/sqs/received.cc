@@ -8,8 +8,7 @@
 
 #include "backends/sqs/entry.h"
 #include "connector/content_type.h"
-#include "connector/header_object.h"
-#include "connector/too_large.h"
+#include "connector/inbound_event.h"
 #include "core/plausible_time.h"
 
 namespace relay::sqs {
@@ -70,26 +69,6 @@ Received read_message(const element& entry) {
   return message;
 }
 
-std::string headers_json(const Received& message, const std::optional<std::string>& trace) {
-  HeaderObject headers;
-  for (const auto& [name, value] : message.attributes) headers.add(name, value);
-  if (trace) headers.add("trace_id", *trace);
-  return headers.json();
-}
-
-/// Empty where no attribute says it.
-std::string_view content_type_of(const Received& message) {
-  for (const auto& [name, value] : message.attributes) {
-    if (names_content_type(name)) return value;
-  }
-  return {};
-}
-
-std::string own_id(const Received& message, const EventRules& rules) {
-  const std::string* carried = message.attribute(kIdAttribute);
-  return carried && !carried->empty() ? *carried : rules.id_scope + message.id;
-}
-
 }  // namespace
 
 const std::string* Received::attribute(std::string_view name) const {
@@ -131,24 +110,15 @@ Record to_record(const Received& message, std::string_view queue, const EventRul
                                const std::string* value = message.attribute_or_own(name);
                                return value ? std::optional(*value) : std::nullopt;
                              }};
-  Event event;
-  event.id = arena.copy(mapping.id(mapped).value_or(own_id(message, rules)));
-  auto type = mapping.event_type(mapped);
-  const std::string* named = message.attribute(kTypeAttribute);
-  if (!type && named && !named->empty()) type = *named;
-  event.type = arena.copy(type ? std::string_view(*type) : queue);
-  event.key = arena.copy(mapping.aggregate_id(mapped).value_or(message.group));
-  event.payload = arena.copy(message.body);
-  event.content_type = arena.copy(content_type_of(message));
-  Record record;
-  record.created_at = plausible_time(std::chrono::milliseconds(message.sent_ms));
-  record.headers = arena.copy(headers_json(message, mapping.trace_id(mapped)));
-  record.content = event;
-  if (message.body.size() > static_cast<std::size_t>(rules.max_record_bytes)) {
-    record.refused = too_large(fmt::format("message {} of {}", message.id, queue),
-                               message.body.size(), rules.max_record_bytes);
-  }
-  return record;
+  InboundEvent event(mapping, mapped, arena);
+  event.set_id(kIdAttribute, [&] { return rules.id_scope + message.id; });
+  event.set_type(kTypeAttribute, [&] { return queue; });
+  event.set_payload(message.body, content_type_in(message.attributes));
+  event.limit_payload(rules.max_record_bytes,
+                      [&] { return fmt::format("message {} of {}", message.id, queue); });
+  event.set_created_at(plausible_time(std::chrono::milliseconds(message.sent_ms)));
+  for (const auto& [name, value] : message.attributes) event.add_header(name, value);
+  return std::move(event).record();
 }
 
 }  // namespace relay::sqs

@@ -34,7 +34,7 @@ Service::Service(const QueueOptions& options, Lease& lease)
       client_(options.client, lease) {}
 
 Result<void> Service::renew(Deadline deadline, std::stop_token stop) {
-  std::unique_ptr<http::Client> asking;  // made only where somebody has to be asked
+  std::unique_ptr<http::Client> asking;  // made only where a service has to be asked
   Surroundings around = process_surroundings();
   around.fetch = [&](http::Request request) {
     if (!asking) asking = std::make_unique<http::Client>(credential_client(options_));

@@ -70,7 +70,7 @@ void SqsSource::tell_of_redrive(std::stop_token stop) {
 }
 
 /// Keeps the long polls going, and takes what they bring. They outlive a call of `read`: one that
-/// is given up could have received messages that nobody would see for a while.
+/// is given up could have received messages, which would then be hidden for a while.
 Result<void> SqsSource::receive(Deadline deadline, std::stop_token stop) {
   if (auto ready = service_->renew(deadline, stop); !ready) return ready;
   std::string body = R"({"QueueUrl":)";
@@ -113,7 +113,7 @@ Result<void> SqsSource::take(const http::Response& response) {
   if (!messages) return fail(messages.error());
   const auto hidden_until = SteadyClock::now() + options_.visibility_timeout;
   for (Received& message : *messages) {
-    const std::int64_t number = ledger_.add(message.id, message.receipt, hidden_until);
+    const std::int64_t number = receipts_.add(message.id, message.receipt, hidden_until);
     if (number != 0) received_.push_back({number, std::move(message)});
   }
   return {};
@@ -151,12 +151,12 @@ Result<RecordBatch> SqsSource::read(const ReadLimits& limits, Deadline deadline,
 }
 
 Result<void> SqsSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
-  const auto messages = ledger_.settled(settled.id);
+  const auto messages = receipts_.settled(settled.id);
   if (messages.empty()) return {};
   if (!ack_service_) ack_service_ = std::make_unique<Service>(options_.queue);
   return for_all_receipts(*ack_service_, "DeleteMessageBatch", options_.queue.queue_url, messages,
                           {}, options_.queue.timeout, Deadline::after(options_.queue.timeout * 2),
-                          {}, [this](std::int64_t number) { ledger_.forget(number); });
+                          {}, [this](std::int64_t number) { receipts_.forget(number); });
 }
 
 /// What a long poll brings while the pipeline takes nothing in is kept hidden, too.
@@ -195,7 +195,7 @@ void SqsSource::keep_hidden(std::stop_token stop) {
 void SqsSource::extend(Service& service, std::stop_token stop) {
   const auto now = SteadyClock::now();
   const auto due =
-      ledger_.due(now + options_.visibility_timeout * 2 / 3, now + options_.visibility_timeout);
+      receipts_.due(now + options_.visibility_timeout * 2 / 3, now + options_.visibility_timeout);
   if (due.empty()) return;
   std::set<std::int64_t> hidden;
   const auto extended =
@@ -204,7 +204,7 @@ void SqsSource::extend(Service& service, std::stop_token stop) {
                        Deadline::after(options_.visibility_timeout), stop,
                        [&](auto number) { hidden.insert(number); });
   for (const auto& message : due) {
-    if (!hidden.contains(message.number)) ledger_.not_hidden(message.number);
+    if (!hidden.contains(message.number)) receipts_.not_hidden(message.number);
   }
   if (!extended && !stop.stop_requested()) {
     // At worst they come again, and the inbox knows their ids.
@@ -240,7 +240,7 @@ std::optional<std::int64_t> SqsSource::ask_lag(Service& service, std::stop_token
   return sum;
 }
 
-/// Takes what long polls have brought that nobody read. False: nothing more.
+/// Takes what long polls have brought and was not read. False: nothing more.
 bool SqsSource::take_last_answers() {
   received_.clear();
   std::vector<http::Response> responses;
@@ -254,7 +254,7 @@ bool SqsSource::take_last_answers() {
 
 /// Lets others have at once what is not settled.
 void SqsSource::give_back() {
-  const auto left = ledger_.take_all();
+  const auto left = receipts_.take_all();
   if (left.empty()) return;
   Service service(options_.queue);
   const auto given =

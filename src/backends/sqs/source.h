@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "backends/sqs/ledger.h"
 #include "backends/sqs/options.h"
+#include "backends/sqs/receipts.h"
 #include "backends/sqs/received.h"
 #include "backends/sqs/service.h"
 #include "connector/field_mapping.h"
@@ -58,7 +58,7 @@ class SqsSource : public Source {
 
   const SourceOptions options_;
   const FieldMapping mapping_;
-  Ledger ledger_;
+  Receipts receipts_;
   std::atomic<std::int64_t> lag_{-1};  // -1: not known
 
   // Of the reader's thread.

@@ -5,6 +5,7 @@
 
 #include "config/endpoint.h"
 #include "connector/header_object.h"
+#include "connector/inbound_event.h"
 #include "core/text.h"
 #include "envelope/event_body.h"
 #include "envelope/json_reader.h"
@@ -46,29 +47,25 @@ bool passed_on(std::string_view name, const EventRules& rules) {
          std::find(kNotPassedOn.begin(), kNotPassedOn.end(), name) == kNotPassedOn.end();
 }
 
-std::string headers_json(const ReceivedRequest& request, const EventRules& rules,
-                         const std::optional<std::string>& trace) {
+/// The headers that are passed on, each name once.
+std::vector<std::pair<std::string_view, std::string>> headers_of(const ReceivedRequest& request,
+                                                                 const EventRules& rules) {
   std::vector<std::pair<std::string_view, std::string>> values;
   for (const auto& [name, value] : request.headers) {
     const auto same = [&wanted = name](const auto& had) { return had.first == wanted; };
     if (!passed_on(name, rules) || std::any_of(values.begin(), values.end(), same)) continue;
     values.emplace_back(name, request.header(name).value_or(value));
   }
-  HeaderObject headers;
-  for (const auto& [name, value] : values) headers.add(name, value);
-  if (trace) headers.add("trace_id", *trace);
-  return headers.json();
+  return values;
 }
 
-/// Longer ids are more than an index of PostgreSQL holds; what stands in their place tells
-/// duplicates as well.
-std::string bounded(std::string id) {
-  constexpr std::size_t kLongest = 1000;
-  if (id.size() <= kLongest) return id;
+/// PostgreSQL's indexes hold no longer id. A digest tells duplicates as well.
+constexpr std::size_t kLongestId = 1000;
+std::string digest_of(std::string_view id) {
   return "sha256:" + hex(bytes_of(sha256(id)));
 }
 
-/// What is announced; without an announcement, what it is.
+/// What the client announces; without an announcement, what the body is.
 std::string content_type_of(const ReceivedRequest& request) {
   const std::string announced = request.header("content-type").value_or("");
   if (!announced.empty()) return as_text(announced);
@@ -139,7 +136,7 @@ std::string client_id(const ReceivedRequest& request, const EventRules& rules) {
   const auto said = [&](std::string_view name) {
     return as_text(trimmed(request.header(name).value_or("")));
   };
-  // Of a signed request, who replays it could choose every other header.
+  // A client that replays a signed request could choose every other header.
   if (std::string id = rules.signed_ids ? std::string() : said("pgtrickle-id"); !id.empty()) {
     return id;
   }
@@ -163,21 +160,21 @@ Record to_record(const ReceivedRequest& request, const EventRules& rules,
                                const auto value = request.header(wanted);
                                return value ? std::optional(as_text(*value)) : std::nullopt;
                              }};
-  std::string id = mapping.id(mapped).value_or(client_id(request, rules));
-  if (id.empty()) id = new_id;
-  std::string type(trimmed(request.header("x-event-type").value_or("")));
-  type = type.empty() ? std::string(last_part(path)) : as_text(type);
-
-  Event event;
-  event.id = arena.copy(bounded(std::move(id)));
-  event.type = arena.copy(mapping.event_type(mapped).value_or(type));
-  event.key = arena.copy(mapping.aggregate_id(mapped).value_or(std::string()));
-  event.payload = body;
-  event.content_type = arena.copy(content_type_of(request));
-  Record record;
-  record.created_at = request.received;
-  record.headers = arena.copy(headers_json(request, rules, mapping.trace_id(mapped)));
-  record.content = event;
+  InboundEvent event(mapping, mapped, arena);
+  const auto id = event.set_id({}, [&] {
+    std::string given = client_id(request, rules);
+    return given.empty() ? std::string(new_id) : given;
+  });
+  event.set_type({}, [&] {
+    const std::string type(trimmed(request.header("x-event-type").value_or("")));
+    return type.empty() ? std::string(last_part(path)) : as_text(type);
+  });
+  event.set_payload_in_arena(body, content_type_of(request));
+  event.set_created_at(request.received);
+  const auto headers = headers_of(request, rules);
+  for (const auto& [name, value] : headers) event.add_header(name, value);
+  Record record = std::move(event).record();
+  if (id.size() > kLongestId) std::get<Event>(record.content).id = arena.copy(digest_of(id));
   return record;
 }
 

@@ -229,7 +229,7 @@ TEST_F(FileSinkTest, CompressesWhatItRotated) {
   EXPECT_EQ(all + text(), lines(0, 50, 60));
 }
 
-TEST_F(FileSinkTest, FollowsWhenSomebodyMovesTheFile) {
+TEST_F(FileSinkTest, FollowsWhenTheFileIsMoved) {
   FileSink sink(options_);
   deliver(sink, Messages::numbered(0, 1));
   fs::rename(options_.path, options_.path + ".old");

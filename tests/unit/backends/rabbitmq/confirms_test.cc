@@ -4,7 +4,6 @@
 
 #include "backends/rabbitmq/errors.h"
 #include "backends/rabbitmq/event.h"
-#include "backends/rabbitmq/tags.h"
 
 namespace relay::rabbitmq {
 namespace {
@@ -54,27 +53,7 @@ TEST(RabbitConfirms, TagsGoOnOverDeliveries) {
   EXPECT_EQ(confirms.confirmed(3, false), Found{7});
 }
 
-TEST(RabbitTags, OnlyTheLastSettledTagIsAcknowledged) {
-  Tags tags;
-  EXPECT_EQ(tags.add(1), 1);
-  EXPECT_EQ(tags.add(2), 2);
-  EXPECT_EQ(tags.add(3), 3);
-  EXPECT_EQ(tags.settle(2), 2u);
-  EXPECT_EQ(tags.settle(2), std::nullopt);
-  EXPECT_EQ(tags.settle(3), 3u);
-}
-
-TEST(RabbitTags, OfAConnectionThatIsGoneAreNotUsed) {
-  Tags tags;
-  EXPECT_EQ(tags.add(1), 1);
-  EXPECT_EQ(tags.add(2), 2);
-  tags.forget();
-  EXPECT_EQ(tags.add(1), 3);  // the first message of the new connection
-  EXPECT_EQ(tags.settle(2), std::nullopt);
-  EXPECT_EQ(tags.settle(3), 1u);
-}
-
-TEST(RabbitErrors, SayWhatSomebodyHasToDoSomethingAbout) {
+TEST(RabbitErrors, SayWhatTheOperatorMustMend) {
   const auto class_of = [](int code) { return closed_by_broker(code, "", "", "").error_class; };
   for (const int code : {403, 404, 406, 530}) {
     EXPECT_EQ(class_of(code), ErrorClass::misconfigured) << code;

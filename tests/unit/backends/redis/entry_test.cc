@@ -10,7 +10,7 @@
 #include "backends/redis/columns.h"
 #include "backends/redis/entry_id.h"
 #include "backends/redis/errors.h"
-#include "backends/redis/ledger.h"
+#include "backends/redis/receipts.h"
 
 namespace relay::redis {
 namespace {
@@ -139,31 +139,31 @@ TEST(RedisErrors, SayWhetherAMessageTheServerOrTheConfigurationIsToBlame) {
   }
 }
 
-TEST(RedisLedger, GivesEntriesToAcknowledgeUntilTheyAreForgotten) {
-  Ledger ledger;
-  EXPECT_EQ(ledger.add("1-0"), 1);
-  EXPECT_EQ(ledger.add("2-0"), 2);
-  EXPECT_EQ(ledger.add("3-0"), 3);
-  EXPECT_EQ(ledger.settled(2), (std::vector<std::string>{"1-0", "2-0"}));
-  EXPECT_EQ(ledger.settled(2).size(), 2u);
-  ledger.forget(2);
-  EXPECT_EQ(ledger.settled(3), (std::vector<std::string>{"3-0"}));
+TEST(RedisReceipts, GivesEntriesToAcknowledgeUntilTheyAreForgotten) {
+  Receipts receipts;
+  EXPECT_EQ(receipts.add("1-0"), 1);
+  EXPECT_EQ(receipts.add("2-0"), 2);
+  EXPECT_EQ(receipts.add("3-0"), 3);
+  EXPECT_EQ(receipts.settled(2), (std::vector<std::string>{"1-0", "2-0"}));
+  EXPECT_EQ(receipts.settled(2).size(), 2u);
+  receipts.forget(2);
+  EXPECT_EQ(receipts.settled(3), (std::vector<std::string>{"3-0"}));
 }
 
-TEST(RedisLedger, DoesNotTakeAnEntryTwiceWhileItIsUnderWay) {
-  Ledger ledger;
-  EXPECT_EQ(ledger.add("1-0"), 1);
-  EXPECT_EQ(ledger.add("1-0"), 0);
-  ledger.forget(1);
-  EXPECT_EQ(ledger.add("1-0"), 2);
+TEST(RedisReceipts, DoesNotTakeAnEntryTwiceWhileItIsUnderWay) {
+  Receipts receipts;
+  EXPECT_EQ(receipts.add("1-0"), 1);
+  EXPECT_EQ(receipts.add("1-0"), 0);
+  receipts.forget(1);
+  EXPECT_EQ(receipts.add("1-0"), 2);
 }
 
-TEST(RedisLedger, NumbersRiseAcrossConnections) {
-  Ledger ledger;
-  EXPECT_EQ(ledger.add("1-0"), 1);
-  ledger.clear();
-  EXPECT_EQ(ledger.add("1-0"), 2);
-  EXPECT_EQ(ledger.settled(1).size(), 0u);
+TEST(RedisReceipts, NumbersRiseAcrossConnections) {
+  Receipts receipts;
+  EXPECT_EQ(receipts.add("1-0"), 1);
+  receipts.clear();
+  EXPECT_EQ(receipts.add("1-0"), 2);
+  EXPECT_EQ(receipts.settled(1).size(), 0u);
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "backends/sqs/errors.h"
-#include "backends/sqs/ledger.h"
 #include "backends/sqs/options.h"
+#include "backends/sqs/receipts.h"
 
 namespace relay::sqs {
 namespace {
@@ -73,20 +73,20 @@ TEST(SqsOptions, ReadTheRegionFromTheHost) {
   EXPECT_EQ(region_of_host("localhost"), "");
 }
 
-TEST(SqsLedger, KeepsWhatIsUnderWayUntilItIsForgotten) {
-  Ledger ledger;
+TEST(SqsReceipts, KeepsWhatIsUnderWayUntilItIsForgotten) {
+  Receipts receipts;
   const auto now = SteadyClock::now();
-  EXPECT_EQ(ledger.add("a", "r1", now), 1);
-  EXPECT_EQ(ledger.add("b", "r2", now + std::chrono::hours(1)), 2);
-  EXPECT_EQ(ledger.add("a", "r3", now), 0);  // it came again: the newest receipt deletes it
-  ASSERT_EQ(ledger.settled(1).size(), 1u);
-  EXPECT_EQ(ledger.settled(1)[0].receipt, "r3");
-  EXPECT_EQ(ledger.due(now, now + std::chrono::hours(1)).size(), 1u);
-  EXPECT_TRUE(ledger.due(now, now).empty());
-  ledger.forget(1);
-  EXPECT_EQ(ledger.add("a", "r4", now), 3);
-  EXPECT_EQ(ledger.take_all().size(), 2u);
-  EXPECT_TRUE(ledger.settled(9).empty());
+  EXPECT_EQ(receipts.add("a", "r1", now), 1);
+  EXPECT_EQ(receipts.add("b", "r2", now + std::chrono::hours(1)), 2);
+  EXPECT_EQ(receipts.add("a", "r3", now), 0);  // it came again: the newest receipt deletes it
+  ASSERT_EQ(receipts.settled(1).size(), 1u);
+  EXPECT_EQ(receipts.settled(1)[0].receipt, "r3");
+  EXPECT_EQ(receipts.due(now, now + std::chrono::hours(1)).size(), 1u);
+  EXPECT_TRUE(receipts.due(now, now).empty());
+  receipts.forget(1);
+  EXPECT_EQ(receipts.add("a", "r4", now), 3);
+  EXPECT_EQ(receipts.take_all().size(), 2u);
+  EXPECT_TRUE(receipts.settled(9).empty());
 }
 
 }  // namespace

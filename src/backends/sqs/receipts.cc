@@ -1,12 +1,12 @@
-#include "backends/sqs/ledger.h"
+#include "backends/sqs/receipts.h"
 
 #include <utility>
 
 namespace relay::sqs {
 
-std::int64_t Ledger::add(const std::string& message_id, std::string receipt,
-                         SteadyClock::time_point hidden_until) {
-  const std::lock_guard lock(mutex_);
+std::int64_t Receipts::add(const std::string& message_id, std::string receipt,
+                           SteadyClock::time_point hidden_until) {
+  const MutexLock lock(mutex_);
   const auto [known, is_new] = numbers_.try_emplace(message_id, last_ + 1);
   if (!is_new) {
     Message& message = messages_.at(known->second);
@@ -18,8 +18,8 @@ std::int64_t Ledger::add(const std::string& message_id, std::string receipt,
   return last_;
 }
 
-std::vector<Ledger::Underway> Ledger::settled(std::int64_t number) const {
-  const std::lock_guard lock(mutex_);
+std::vector<Receipts::Underway> Receipts::settled(std::int64_t number) const {
+  const MutexLock lock(mutex_);
   std::vector<Underway> found;
   for (const auto& [known, message] : messages_) {
     if (known > number) break;
@@ -28,9 +28,9 @@ std::vector<Ledger::Underway> Ledger::settled(std::int64_t number) const {
   return found;
 }
 
-std::vector<Ledger::Underway> Ledger::due(SteadyClock::time_point until,
-                                          SteadyClock::time_point then) {
-  const std::lock_guard lock(mutex_);
+std::vector<Receipts::Underway> Receipts::due(SteadyClock::time_point until,
+                                              SteadyClock::time_point then) {
+  const MutexLock lock(mutex_);
   std::vector<Underway> found;
   for (auto& [number, message] : messages_) {
     if (message.hidden_until > until) continue;
@@ -40,23 +40,23 @@ std::vector<Ledger::Underway> Ledger::due(SteadyClock::time_point until,
   return found;
 }
 
-void Ledger::not_hidden(std::int64_t number) {
-  const std::lock_guard lock(mutex_);
+void Receipts::not_hidden(std::int64_t number) {
+  const MutexLock lock(mutex_);
   if (const auto found = messages_.find(number); found != messages_.end()) {
     found->second.hidden_until = {};
   }
 }
 
-void Ledger::forget(std::int64_t number) {
-  const std::lock_guard lock(mutex_);
+void Receipts::forget(std::int64_t number) {
+  const MutexLock lock(mutex_);
   const auto found = messages_.find(number);
   if (found == messages_.end()) return;
   numbers_.erase(found->second.id);
   messages_.erase(found);
 }
 
-std::vector<Ledger::Underway> Ledger::take_all() {
-  const std::lock_guard lock(mutex_);
+std::vector<Receipts::Underway> Receipts::take_all() {
+  const MutexLock lock(mutex_);
   std::vector<Underway> found;
   for (const auto& [number, message] : messages_) found.push_back({number, message.receipt});
   messages_.clear();

@@ -3,18 +3,19 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "core/deadline.h"
+#include "core/mutex.h"
 
 namespace relay::sqs {
 
-/// Which messages are under way between receiving and deleting, by the numbers that the source
-/// gives its records (1, 2, ...), and until when SQS hides each from others. Any thread.
-class Ledger {
+/// The receipts of messages between receiving and deleting, by the numbers that the source gives
+/// its records (1, 2, ...), and until when SQS hides each message from others. SQS answers for each
+/// deletion, so receipts are forgotten one by one, in any order. Any thread.
+class Receipts {
  public:
   struct Underway {
     std::int64_t number = 0;
@@ -43,10 +44,10 @@ class Ledger {
     SteadyClock::time_point hidden_until;
   };
 
-  mutable std::mutex mutex_;
-  std::int64_t last_ = 0;
-  std::map<std::int64_t, Message> messages_;
-  std::unordered_map<std::string, std::int64_t> numbers_;
+  mutable Mutex mutex_;
+  std::int64_t last_ RELAY_GUARDED_BY(mutex_) = 0;
+  std::map<std::int64_t, Message> messages_ RELAY_GUARDED_BY(mutex_);               // by number
+  std::unordered_map<std::string, std::int64_t> numbers_ RELAY_GUARDED_BY(mutex_);  // by id
 };
 
 }  // namespace relay::sqs

@@ -1,17 +1,18 @@
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "connector/unsettled.h"
+#include "core/mutex.h"
+
 namespace relay::redis {
 
-/// Which entries are under way between reading and acknowledging, by the numbers that a source
-/// gives its records (1, 2, ...). Any thread.
-class Ledger {
+/// The ids of entries between reading and acknowledging, by the numbers that a source gives its
+/// records. An entry that is read again meanwhile is recognised. Any thread.
+class Receipts {
  public:
   /// The next record carries this entry; its number. 0: the entry is under way already.
   std::int64_t add(const std::string& entry);
@@ -25,15 +26,9 @@ class Ledger {
   void clear();
 
  private:
-  struct Underway {
-    std::int64_t record;
-    std::string entry;
-  };
-
-  mutable std::mutex mutex_;
-  std::int64_t last_record_ = 0;
-  std::vector<Underway> underway_;  // by record
-  std::set<std::string> entries_;
+  mutable Mutex mutex_;
+  Unsettled<std::string> unsettled_ RELAY_GUARDED_BY(mutex_);
+  std::set<std::string> entries_ RELAY_GUARDED_BY(mutex_);  // the same
 };
 
 }  // namespace relay::redis

@@ -1,10 +1,8 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -14,21 +12,23 @@
 #include <utility>
 #include <vector>
 
+#include "connector/in_flight_window.h"
 #include "core/deadline.h"
 #include "core/message.h"
+#include "core/mutex.h"
 
 namespace relay::nats {
 
 /// What is under way on one connection, and what became of it. The sending thread writes down what
 /// it sends and waits; the library's threads only record what they are told and signal. What is
 /// told late, of a delivery that has ended, is ignored. Any thread.
-class Ledger {
+class Outcomes {
  public:
   /// Names a message under way: an address that the library keeps until it has told.
   using Handle = const void*;
 
   /// `peer`: the server's address, for messages.
-  explicit Ledger(std::string peer) : peer_(std::move(peer)) {}
+  explicit Outcomes(std::string peer) : peer_(std::move(peer)) {}
   const std::string& peer() const { return peer_; }
 
   // The sending thread ----------------------------------------------------------------------
@@ -51,11 +51,9 @@ class Ledger {
   void settle(std::size_t message, Outcome outcome);
 
   struct State {
-    std::size_t in_flight = 0;
-    std::size_t bytes_in_flight = 0;
+    InFlightWindow::Load load;  ///< what is in flight, and since when the oldest of it
     SharedError failure;  ///< sending more is no use: the connection or an acknowledgement says so
     bool broken = false;  ///< it was the connection
-    SteadyClock::time_point oldest_sent{};  ///< of what is in flight
   };
   State state();
   /// Waits until at most `wanted` messages are in flight, a failure, `until`, or a stop.
@@ -78,28 +76,29 @@ class Ledger {
     std::size_t message;
     std::size_t bytes;
   };
-  void close_entry(std::size_t message, Outcome outcome);
-  void note(SharedError error);
-  State state_locked();
+  void close_entry(std::size_t message, Outcome outcome) RELAY_REQUIRES(mutex_);
+  void note(SharedError error) RELAY_REQUIRES(mutex_);
+  State state_locked() RELAY_REQUIRES(mutex_);
 
   const std::string peer_;
-  std::mutex mutex_;
-  std::condition_variable_any changed_;
-  std::unordered_map<Handle, Entry> in_flight_;
-  std::size_t bytes_ = 0;
-  std::size_t wake_at_ = 0;  // tell the waiting thread when no more than these are in flight
-  std::vector<std::optional<Outcome>> outcomes_;
-  std::vector<std::size_t> finished_;
-  bool list_finished_ = false;
   struct Sent {
     std::size_t message;
     SteadyClock::time_point at;
   };
-  std::vector<Sent> sent_;  // in order of sending
-  std::size_t oldest_ = 0;  // of sent_: those before have an outcome
-  SharedError failure_;
-  bool broken_ = false;
-  std::string stream_;
+  Mutex mutex_;
+  Condition changed_;
+  std::unordered_map<Handle, Entry> in_flight_ RELAY_GUARDED_BY(mutex_);
+  std::size_t bytes_ RELAY_GUARDED_BY(mutex_) = 0;
+  /// Tell the waiting thread when no more than these are in flight.
+  std::size_t wake_at_ RELAY_GUARDED_BY(mutex_) = 0;
+  std::vector<std::optional<Outcome>> outcomes_ RELAY_GUARDED_BY(mutex_);
+  std::vector<std::size_t> finished_ RELAY_GUARDED_BY(mutex_);
+  bool list_finished_ RELAY_GUARDED_BY(mutex_) = false;
+  std::vector<Sent> sent_ RELAY_GUARDED_BY(mutex_);  // in order of sending
+  std::size_t oldest_ RELAY_GUARDED_BY(mutex_) = 0;  // of sent_: those before have an outcome
+  SharedError failure_ RELAY_GUARDED_BY(mutex_);
+  bool broken_ RELAY_GUARDED_BY(mutex_) = false;
+  std::string stream_ RELAY_GUARDED_BY(mutex_);
 };
 
 }  // namespace relay::nats

@@ -1,11 +1,11 @@
-#include "backends/nats/ledger.h"
+#include "backends/nats/outcomes.h"
 
 #include <utility>
 
 namespace relay::nats {
 
-void Ledger::begin(std::size_t messages, bool list_finished) {
-  const std::lock_guard lock(mutex_);
+void Outcomes::begin(std::size_t messages, bool list_finished) {
+  const MutexLock lock(mutex_);
   in_flight_.clear();
   in_flight_.reserve(messages);
   bytes_ = 0;
@@ -18,16 +18,16 @@ void Ledger::begin(std::size_t messages, bool list_finished) {
   if (!broken_) failure_ = nullptr;
 }
 
-std::vector<std::optional<Outcome>> Ledger::end() {
-  const std::lock_guard lock(mutex_);
+std::vector<std::optional<Outcome>> Outcomes::end() {
+  const MutexLock lock(mutex_);
   in_flight_.clear();
   bytes_ = 0;
   return std::exchange(outcomes_, {});
 }
 
-void Ledger::sending(std::span<const Sending> messages) {
+void Outcomes::sending(std::span<const Sending> messages) {
   const auto now = SteadyClock::now();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const auto& [handle, message, bytes] : messages) {
     in_flight_.emplace(handle, Entry{message, bytes});
     bytes_ += bytes;
@@ -35,8 +35,8 @@ void Ledger::sending(std::span<const Sending> messages) {
   }
 }
 
-void Ledger::not_sent(std::span<const Sending> messages) {
-  const std::lock_guard lock(mutex_);
+void Outcomes::not_sent(std::span<const Sending> messages) {
+  const MutexLock lock(mutex_);
   for (const auto& [handle, message, bytes] : messages) {
     if (in_flight_.erase(handle) == 0) continue;
     bytes_ -= bytes;
@@ -44,15 +44,15 @@ void Ledger::not_sent(std::span<const Sending> messages) {
   }
 }
 
-void Ledger::settle(std::size_t message, Outcome outcome) {
-  const std::lock_guard lock(mutex_);
+void Outcomes::settle(std::size_t message, Outcome outcome) {
+  const MutexLock lock(mutex_);
   close_entry(message, std::move(outcome));
 }
 
-void Ledger::told(Handle handle, Outcome outcome, std::string_view stream) {
+void Outcomes::told(Handle handle, Outcome outcome, std::string_view stream) {
   bool wake = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto entry = in_flight_.find(handle);
     if (entry == in_flight_.end()) return;
     const auto [message, bytes] = entry->second;
@@ -65,7 +65,7 @@ void Ledger::told(Handle handle, Outcome outcome, std::string_view stream) {
   if (wake) changed_.notify_one();
 }
 
-void Ledger::close_entry(std::size_t message, Outcome outcome) {
+void Outcomes::close_entry(std::size_t message, Outcome outcome) {
   if (outcome.kind == Outcome::Kind::unknown) {
     note(outcome.error);
   } else if (list_finished_) {
@@ -74,22 +74,22 @@ void Ledger::close_entry(std::size_t message, Outcome outcome) {
   outcomes_[message] = std::move(outcome);
 }
 
-void Ledger::note(SharedError error) {
+void Outcomes::note(SharedError error) {
   if (!failure_) failure_ = std::move(error);
 }
 
-void Ledger::broke(SharedError error) {
+void Outcomes::broke(SharedError error) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     note(std::move(error));
     broken_ = true;
   }
   changed_.notify_one();
 }
 
-void Ledger::refused(SharedError error) {
+void Outcomes::refused(SharedError error) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (in_flight_.empty()) return;
     note(std::move(error));
     broken_ = true;
@@ -97,41 +97,41 @@ void Ledger::refused(SharedError error) {
   changed_.notify_one();
 }
 
-Ledger::State Ledger::state_locked() {
+Outcomes::State Outcomes::state_locked() {
   while (oldest_ < sent_.size() && outcomes_[sent_[oldest_].message]) ++oldest_;
   State state;
-  state.in_flight = in_flight_.size();
-  state.bytes_in_flight = bytes_;
+  state.load.messages = in_flight_.size();
+  state.load.bytes = bytes_;
+  if (oldest_ < sent_.size()) state.load.waiting_since = sent_[oldest_].at;
   state.failure = failure_;
   state.broken = broken_;
-  state.oldest_sent = oldest_ < sent_.size() ? sent_[oldest_].at : SteadyClock::time_point::max();
   return state;
 }
 
-Ledger::State Ledger::state() {
-  const std::lock_guard lock(mutex_);
+Outcomes::State Outcomes::state() {
+  const MutexLock lock(mutex_);
   return state_locked();
 }
 
-Ledger::State Ledger::wait(std::size_t wanted, SteadyClock::time_point until,
-                           std::stop_token stop) {
-  std::unique_lock lock(mutex_);
+Outcomes::State Outcomes::wait(std::size_t wanted, SteadyClock::time_point until,
+                               std::stop_token stop) {
+  const MutexLock lock(mutex_);
   wake_at_ = wanted;
   const auto had_failure = failure_;
-  changed_.wait_until(lock, std::move(stop), until, [&] {
+  changed_.wait_until(mutex_, std::move(stop), until, [&]() RELAY_REQUIRES(mutex_) {
     return in_flight_.size() <= wanted || broken_ || failure_ != had_failure;
   });
   wake_at_ = 0;
   return state_locked();
 }
 
-std::vector<std::size_t> Ledger::take_finished() {
-  const std::lock_guard lock(mutex_);
+std::vector<std::size_t> Outcomes::take_finished() {
+  const MutexLock lock(mutex_);
   return std::exchange(finished_, {});
 }
 
-std::string Ledger::stream() {
-  const std::lock_guard lock(mutex_);
+std::string Outcomes::stream() {
+  const MutexLock lock(mutex_);
   return stream_;
 }
 
