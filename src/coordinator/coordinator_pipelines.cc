@@ -64,14 +64,20 @@ Result<void> Coordinator::settle_stopped(std::stop_token stop) {
       Entry& entry = *item;
       const Pipeline* pipeline = entry.assembled.pipeline.get();
       if (pipeline && !entry.stopping) {
-        const PipelineReport report = pipeline->report();
-        entry.release = entry.release || report.fenced;
-        if (report.ended_by) {
-          entry.problem = report.ended_by;
-          entry.problem_since = std::chrono::system_clock::now();
-          entry.try_again = SteadyClock::now() + kSetbackPause;
+        if (const auto end = pipeline->report().end) {
+          switch (end->kind) {
+            case PipelineEnd::Kind::fenced:
+            case PipelineEnd::Kind::rewound:  // the next owner judges what the outbox holds now
+              entry.release = true;
+              break;
+            case PipelineEnd::Kind::defect:
+              entry.problem = end->error;
+              entry.problem_since = std::chrono::system_clock::now();
+              entry.try_again = SteadyClock::now() + kSetbackPause;
+              break;
+          }
+          begin_stop(entry);
         }
-        if (report.fenced || report.ended_by) begin_stop(entry);
       }
       if (pipeline && entry.stopping && (pipeline->ended() || entry.drain.passed())) {
         ending.push_back(std::exchange(entry.assembled, {}));

@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "connector/rewound.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/record.h"
@@ -33,9 +34,6 @@ Result<FirstPosition> first_position(postgres::Connection& connection, const Out
 Result<void> commit_position(postgres::Connection& connection, const OutboxInfo& outbox,
                              const state::PositionKey& key, const std::string& token,
                              const Position& position, Deadline deadline, std::stop_token stop);
-
-/// The code of the error that an outbox no longer holds what was read from it.
-inline constexpr std::string_view kRewound = "outbox_rewound";
 
 /// What the database says around a position.
 struct PositionFacts {

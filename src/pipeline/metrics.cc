@@ -177,14 +177,14 @@ Metrics::Metrics() : families_(std::make_unique<Families>(registry_)) {
 }
 
 std::shared_ptr<PipelineMetrics> Metrics::pipeline(const std::string& name) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto& metrics = pipelines_[name];
   if (!metrics) metrics.reset(new PipelineMetrics(*this, name));
   return metrics;
 }
 
 void Metrics::drop(const std::string& name) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = pipelines_.find(name);
   if (found == pipelines_.end()) return;
   PipelineMetrics& metrics = *found->second;

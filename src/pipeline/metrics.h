@@ -10,13 +10,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/message.h"
+#include "core/mutex.h"
 
 namespace relay {
 
@@ -41,8 +41,7 @@ class PipelineMetrics {
   prometheus::Gauge& sink_connected;
   prometheus::Counter& gone;
 
-  /// A delivery of `messages` that took `took`, ended at `now`, and settled those that `outcomes`
-  /// says.
+  /// Counts a delivery of `messages` that took `took` and ended at `now` with these outcomes.
   void observe_delivery(std::span<const Message> messages, std::span<const Outcome> outcomes,
                         std::chrono::nanoseconds took, Timestamp now);
   void observe_batch(std::size_t records);
@@ -62,15 +61,16 @@ class PipelineMetrics {
   prometheus::Histogram& batch_size_;
 };
 
-/// All metrics of the process, under the names that OPERATIONS promises. Any thread.
+/// All metrics of the process. docs/operations.md lists their names. Any thread.
 class Metrics {
  public:
   Metrics();
   ~Metrics();
 
-  /// The numbers of a pipeline; the same ones each time. They exist at 0 from the first call.
+  /// The numbers of a pipeline: the same object each time. They are 0 from the first call.
   std::shared_ptr<PipelineMetrics> pipeline(const std::string& name);
-  /// Ends a pipeline's series: it was deleted, and nobody holds its numbers any more.
+  /// Ends the series of a pipeline that was deleted. The caller has let go of its numbers, and so
+  /// has the pipeline.
   void drop(const std::string& name);
 
   prometheus::Gauge& pool_connections();
@@ -85,8 +85,8 @@ class Metrics {
   prometheus::Registry registry_;
   struct Families;
   std::unique_ptr<Families> families_;
-  std::mutex mutex_;
-  std::map<std::string, std::shared_ptr<PipelineMetrics>> pipelines_;
+  Mutex mutex_;
+  std::map<std::string, std::shared_ptr<PipelineMetrics>> pipelines_ RELAY_GUARDED_BY(mutex_);
 };
 
 }  // namespace relay

@@ -6,9 +6,9 @@
 
 namespace relay {
 
-/// How many messages a sink is given at once: about as many as it settles in a second, so that a
-/// slow one meets neither the deadline of a delivery nor somebody who pauses the pipeline late, and
-/// a fast one seldom waits for the last of them. Pure; one thread.
+/// How many messages a sink is given at once: about as many as it settles in a second. A slow sink
+/// then ends each delivery before its deadline, and soon after an operator pauses the pipeline; a
+/// fast one seldom waits for the last message of a delivery. Pure; one thread.
 class Pace {
  public:
   static constexpr std::size_t kLeast = 16;

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <utility>
 
 #include "core/error.h"
 
@@ -20,20 +21,35 @@ class RejectionRun {
     SharedError error;  ///< of the last one
   };
 
-  /// What became of a batch. One that delivered a message ends the run, whatever else it rejected.
-  void note(std::size_t delivered, std::size_t rejected, const SharedError& last, TimePoint now) {
-    if (delivered > 0) report_ = {};
-    if (delivered > 0 || rejected == 0) return;
+  void begin_batch() { batch_ = {}; }
+  /// A message was delivered. That ends the run, whatever else its batch rejects.
+  void delivered() {
+    report_ = {};
+    batch_.delivered = true;
+  }
+  /// `count` messages of the batch were rejected, the last of them with this error.
+  void rejected(std::size_t count, SharedError last) {
+    batch_.rejected += count;
+    batch_.error = std::move(last);
+  }
+  void end_batch(TimePoint now) {
+    if (batch_.delivered || batch_.rejected == 0) return;
     if (report_.messages == 0) report_.first = now;
-    report_.messages += rejected;
+    report_.messages += batch_.rejected;
     report_.last = now;
-    report_.error = last;
+    report_.error = std::move(batch_.error);
   }
 
   const Report& report() const { return report_; }
 
  private:
+  struct Batch {
+    bool delivered = false;
+    std::size_t rejected = 0;
+    SharedError error;
+  };
   Report report_;
+  Batch batch_;
 };
 
 }  // namespace relay

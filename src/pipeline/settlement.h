@@ -21,7 +21,7 @@ class Settlement {
   /// With `hold_rejected` (on_reject = stop) a rejected message stays pending: nothing passes it.
   Settlement(std::span<const Message> messages, std::size_t records, bool hold_rejected = false);
 
-  /// The batch has grown at its end: it is this now.
+  /// The batch has grown at its end; `messages` and `records` are now those of the whole.
   void extend(std::span<const Message> messages, std::size_t records);
 
   /// Messages that are not settled, as indexes in rising order: what to send (again).
@@ -37,7 +37,7 @@ class Settlement {
     std::size_t records = 0;            ///< leading records that are settled, in all
     std::vector<std::size_t> rejected;  ///< messages that the run now passes for the first time
   };
-  /// What may be acknowledged beyond the last call. `records` unchanged means nothing.
+  /// How far the position may move now. The same `records` as at the last call: no further.
   Progress progress();
   /// The error of a message that was rejected.
   const SharedError& error(std::size_t index) const { return outcomes_[index].error; }

@@ -98,5 +98,47 @@ TEST(BatchQueue, TakesABatchBeyondItsBoundWhenItIsEmpty) {
   EXPECT_TRUE(queue.has_room());
 }
 
+TEST(BatchQueue, LetsLittleBeReadWhileTheSinkTakesNothing) {
+  BatchQueue queue(1 << 20);
+  EXPECT_TRUE(queue.may_read());
+  EXPECT_EQ(queue.most_records(1000), BatchQueue::kProbeRecords);
+  queue.push(batch_of(1, 60));
+  EXPECT_FALSE(queue.may_read()) << "a batch waits";
+  queue.pop();
+  EXPECT_TRUE(queue.may_read()) << "the rest of the probe may be read";
+  EXPECT_EQ(queue.most_records(1000), BatchQueue::kProbeRecords - 60);
+  queue.push(batch_of(61, 40));
+  queue.pop();
+  EXPECT_FALSE(queue.may_read());
+  EXPECT_TRUE(queue.set_sink_takes(true));
+  EXPECT_FALSE(queue.set_sink_takes(true)) << "that is not new";
+  EXPECT_TRUE(queue.may_read());
+  EXPECT_EQ(queue.most_records(1000), 1000U);
+}
+
+TEST(BatchQueue, GrowsABatchOnlyWhileTheSinkTakesNothing) {
+  BatchQueue queue(1 << 20);
+  MessageBatch batch = batch_of(1, 1);
+  queue.push(batch_of(2, 1));
+  queue.set_sink_takes(true);
+  EXPECT_FALSE(queue.append_to_stuck(batch));
+  queue.set_sink_takes(false);
+  EXPECT_TRUE(queue.append_to_stuck(batch));
+  EXPECT_EQ(batch.messages.size(), 2U);
+}
+
+TEST(BatchQueue, CountsRecordsInFlightUntilTheyAreSettled) {
+  BatchQueue queue(1 << 20);
+  queue.push(batch_of(1, 3));
+  queue.push(batch_of(4, 2));
+  queue.pop();
+  EXPECT_EQ(queue.in_flight(), 5U);
+  queue.leave(5);
+  EXPECT_EQ(queue.in_flight(), 0U);
+  queue.push(batch_of(6, 2));
+  queue.clear();
+  EXPECT_EQ(queue.in_flight(), 0U);
+}
+
 }  // namespace
 }  // namespace relay

@@ -30,7 +30,7 @@ TEST(Pace, GivesASlowSinkAboutASecondOfWork) {
   EXPECT_EQ(pace.allowed(), 4 * Pace::kLeast);
 }
 
-TEST(Pace, SaysNothingOfBatchesThatWereSmallerThanAllowed) {
+TEST(Pace, StaysAfterADeliveryThatWasSmallerThanAllowed) {
   Pace pace;
   pace.observe(3, 3, milliseconds(1));
   EXPECT_EQ(pace.allowed(), Pace::kFirst);

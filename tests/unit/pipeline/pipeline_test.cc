@@ -6,8 +6,12 @@
 #include <cmath>
 #include <condition_variable>
 #include <functional>
+#include <optional>
 #include <set>
+#include <stdexcept>
+#include <string>
 #include <thread>
+#include <utility>
 
 namespace relay {
 namespace {
@@ -33,7 +37,7 @@ struct Feed {
   SteadyClock::time_point acknowledged_at{};
   std::optional<SteadyClock::duration> repeated_after;  // the same position came again
   bool went_back = false;
-  bool fenced = false;
+  std::optional<std::string> fence;  // the code of the error that acknowledging meets
   std::atomic<bool> more_to_come = false;
   std::atomic<bool> away = false;  // it cannot be read
   std::atomic<int> tended = 0;
@@ -90,7 +94,7 @@ class FeedSource final : public Source {
 
   Result<void> acknowledge(const Position& position, std::span<const DeadLetter> letters) override {
     const std::lock_guard lock(feed_->mutex);
-    if (feed_->fenced) return fail(ErrorClass::fenced, "fenced", "another owner");
+    if (feed_->fence) return fail(ErrorClass::fenced, *feed_->fence, "as the test wants it");
     if (position.id < feed_->acknowledged) feed_->went_back = true;
     const auto now = SteadyClock::now();
     const bool again = position.id == feed_->acknowledged;
@@ -237,7 +241,7 @@ TEST_F(PipelineTest, SendsAgainWhatIsUnknownUntilItArrives) {
   EXPECT_FALSE(feed_->went_back);
 }
 
-TEST_F(PipelineTest, SetsAsideExactlyThePoisonAndGoesOn) {
+TEST_F(PipelineTest, SetsAsideOnlyTheRejectedMessageAndGoesOn) {
   broker_->answer = [&](const Message& message) {
     return message.body == "50" ? Outcome::rejected(error(ErrorClass::rejected))
                                 : Outcome::delivered();
@@ -299,18 +303,45 @@ TEST_F(PipelineTest, ParksLaterMessagesOfAKeyBehindItsPoison) {
   EXPECT_EQ(feed_->letters.size(), parked.size());
 }
 
-TEST_F(PipelineTest, StopsAndCommitsNothingWhenItIsFenced) {
-  auto pipeline = make();
-  pipeline->start();
-  feed_->publish(10);
-  ASSERT_TRUE(eventually([&] { return feed_->settled() == 10; }));
-  {
-    const std::lock_guard lock(feed_->mutex);
-    feed_->fenced = true;
+TEST_F(PipelineTest, StopsAndCommitsNothingWhenItIsFencedOrItsSourceRewound) {
+  using Kind = PipelineEnd::Kind;
+  for (const auto& [code, kind] :
+       {std::pair("fenced", Kind::fenced), std::pair("outbox_rewound", Kind::rewound)}) {
+    feed_ = std::make_shared<Feed>();
+    auto pipeline = make();
+    pipeline->start();
+    feed_->publish(10);
+    ASSERT_TRUE(eventually([&] { return feed_->settled() == 10; }));
+    {
+      const std::lock_guard lock(feed_->mutex);
+      feed_->fence = code;
+    }
+    feed_->publish(10);
+    ASSERT_TRUE(eventually([&] { return pipeline->report().end && pipeline->ended(); }));
+    EXPECT_EQ(pipeline->report().end->kind, kind);
+    EXPECT_EQ(pipeline->report().state, PipelineState::standby);
+    EXPECT_EQ(feed_->settled(), 10);
   }
-  feed_->publish(10);
-  ASSERT_TRUE(eventually([&] { return pipeline->report().fenced && pipeline->ended(); }));
-  EXPECT_EQ(feed_->settled(), 10);
+}
+
+TEST_F(PipelineTest, EndsWithADefectWhenDeliveringThrows) {
+  broker_->answer = [&](const Message& message) -> Outcome {
+    if (message.body == "50") throw std::runtime_error("as the test wants it");
+    return Outcome::delivered();
+  };
+  PipelineSpec spec;
+  spec.limits.records = 10;
+  auto pipeline = make(spec);
+  pipeline->start();
+  feed_->publish(40);
+  ASSERT_TRUE(eventually([&] { return feed_->settled() == 40; }));
+  feed_->publish(60);
+  ASSERT_TRUE(eventually([&] { return pipeline->report().end && pipeline->ended(); }));
+  const auto report = pipeline->report();
+  EXPECT_EQ(report.end->kind, PipelineEnd::Kind::defect);
+  EXPECT_EQ(report.state, PipelineState::retrying);
+  EXPECT_EQ(report.error->message, report.end->error.message);
+  EXPECT_LT(feed_->settled(), 50);
 }
 
 TEST_F(PipelineTest, SendsNothingWhileItsLeaseIsNotValid) {
@@ -325,7 +356,7 @@ TEST_F(PipelineTest, SendsNothingWhileItsLeaseIsNotValid) {
   ASSERT_TRUE(eventually([&] { return feed_->settled() == 10; }));
 }
 
-TEST_F(PipelineTest, TellsTheLagAnewWhileItsSinkTakesNothing) {
+TEST_F(PipelineTest, UpdatesTheLagWhileItsSinkTakesNothing) {
   broker_->answer = [&](const Message&) { return Outcome::unknown(error(ErrorClass::transient)); };
   PipelineSpec spec;
   spec.limits.records = 1;
@@ -393,7 +424,7 @@ TEST_F(PipelineTest, SleepsWithoutThreadsAndWakesForNewWork) {
   EXPECT_EQ(broker_->all(), first(100));
 }
 
-TEST_F(PipelineTest, StaysAwakeWhileSomethingIsOnItsWayThatCannotBeCountedYet) {
+TEST_F(PipelineTest, StaysAwakeWhileItsSourceExpectsMore) {
   feed_->more_to_come = true;
   PipelineSpec spec;
   spec.may_sleep = true;
@@ -406,7 +437,7 @@ TEST_F(PipelineTest, StaysAwakeWhileSomethingIsOnItsWayThatCannotBeCountedYet) {
   ASSERT_TRUE(eventually([&] { return feed_->settled() == 1; }));
 }
 
-TEST_F(PipelineTest, AWakingPipelineIsNotInTroubleForHavingSlept) {
+TEST_F(PipelineTest, AWokenPipelineIsNotStalledForHavingSlept) {
   PipelineSpec spec;
   spec.may_sleep = true;
   auto pipeline = make(spec);
@@ -417,7 +448,7 @@ TEST_F(PipelineTest, AWakingPipelineIsNotInTroubleForHavingSlept) {
   EXPECT_GE(pipeline->report().last_progress, before);
 }
 
-TEST_F(PipelineTest, WhatIsAskedOfASleepingPipelineWakesIt) {
+TEST_F(PipelineTest, ARequestWakesASleepingPipeline) {
   PipelineSpec spec;
   spec.may_sleep = true;
   auto pipeline = make(spec);

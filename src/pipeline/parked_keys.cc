@@ -1,0 +1,55 @@
+#include "pipeline/parked_keys.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+
+namespace relay {
+
+Error parked_error(std::string_view key) {
+  return {ErrorClass::rejected,
+          "parked",
+          fmt::format("an earlier message with the key {} is in the dead letters", key),
+          "retry or discard the earlier dead letter first: this one follows it",
+          {}};
+}
+
+void ParkedKeys::note(std::span<const Message> messages, std::span<const Outcome> outcomes) {
+  if (on_reject_ != OnReject::park_key) return;
+  for (std::size_t i = 0; i < outcomes.size(); ++i) {
+    if (outcomes[i].kind == Outcome::Kind::rejected) keys_.emplace(messages[i].key);
+  }
+}
+
+void ParkedKeys::set_aside(const MessageBatch& batch, Settlement& settlement) {
+  if (on_reject_ != OnReject::park_key) return;
+  for (std::size_t index = 0; index < batch.messages.size(); ++index) {
+    const Message& message = batch.messages[index];
+    const std::string key(message.key);
+    if (message.refused) {
+      keys_.insert(key);
+    } else if (!settlement.done() && settlement.pending().front() == index) {
+      if (!keys_.contains(key)) return;
+      settlement.reject(index, share(parked_error(key)));
+    }
+  }
+}
+
+std::size_t ParkedKeys::sent_together(const MessageBatch& batch,
+                                      const Settlement& settlement) const {
+  const auto& pending = settlement.pending();
+  if (on_reject_ == OnReject::stop) return std::min<std::size_t>(1, pending.size());
+  if (on_reject_ != OnReject::park_key) return pending.size();
+  std::set<std::string_view> keys;
+  std::size_t count = 0;
+  for (std::size_t index = pending.front(); index < batch.messages.size(); ++index) {
+    const Message& message = batch.messages[index];
+    const bool is_pending = count < pending.size() && pending[count] == index;
+    if (!is_pending && !message.refused) continue;
+    if (keys_.contains(std::string(message.key)) || !keys.insert(message.key).second) break;
+    if (is_pending) ++count;
+  }
+  return count;
+}
+
+}  // namespace relay

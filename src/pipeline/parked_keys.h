@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstddef>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "core/error.h"
+#include "core/message.h"
+#include "pipeline/settlement.h"
+#include "pipeline/spec.h"
+
+namespace relay {
+
+/// The error of a message that waits behind an unresolved dead letter of its key.
+Error parked_error(std::string_view key);
+
+/// Keeps the order of each key where a rejected message holds back those that follow it
+/// (`on_reject = park_key`; with other settings no key is parked). Pure; one thread.
+class ParkedKeys {
+ public:
+  explicit ParkedKeys(OnReject on_reject) : on_reject_(on_reject) {}
+
+  /// The keys that have unresolved dead letters now.
+  void replace(std::set<std::string> keys) { keys_ = std::move(keys); }
+
+  /// Parks the keys of rejected messages.
+  void note(std::span<const Message> messages, std::span<const Outcome> outcomes);
+
+  /// Settles messages as rejected that follow a rejected one of their key, up to the first that may
+  /// be sent.
+  void set_aside(const MessageBatch& batch, Settlement& settlement);
+
+  /// How many pending messages, from the first, the sink may have at once. Where a rejected message
+  /// holds others back, these wait until its outcome is known.
+  std::size_t sent_together(const MessageBatch& batch, const Settlement& settlement) const;
+
+ private:
+  const OnReject on_reject_;
+  std::set<std::string> keys_;
+};
+
+}  // namespace relay
