@@ -335,7 +335,7 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
     options.worker_id = workshop.worker_id;
     options.settled = std::move(settled);
     auto made =
-        std::make_unique<outbox::OutboxSource>(std::move(options), workshop.pool, assembled.wake);
+        std::make_unique<outbox::OutboxSource>(std::move(options), &workshop.pool, assembled.wake);
     assembled.outbox = made.get();
     source = std::move(made);
   }
@@ -365,7 +365,7 @@ Result<Tail> assemble_tail(const PipelineConfig& config, const Registry& registr
   options.start = start;
   options.owns = false;
   auto wake = std::make_shared<Wake>();
-  return Tail{std::make_unique<outbox::OutboxSource>(std::move(options), pool, wake),
+  return Tail{std::make_unique<outbox::OutboxSource>(std::move(options), &pool, wake),
               std::move(*encoder), wake};
 }
 

@@ -67,7 +67,7 @@ class Underway {
 }  // namespace
 
 struct OutboxSource::Impl {
-  Impl(OutboxOptions source_options, postgres::Pool& source_pool, std::shared_ptr<Wake> source_wake)
+  Impl(OutboxOptions source_options, postgres::Pool* source_pool, std::shared_ptr<Wake> source_wake)
       : options(std::move(source_options)),
         pool(source_pool),
         wake(std::move(source_wake)),
@@ -75,7 +75,7 @@ struct OutboxSource::Impl {
         keeper(pool, key) {}
 
   const OutboxOptions options;
-  postgres::Pool& pool;
+  postgres::Pool* const pool;
   const std::shared_ptr<Wake> wake;
   const state::PositionKey key;
   PositionKeeper keeper;
@@ -109,15 +109,19 @@ struct OutboxSource::Impl {
 /// What a statement that was refused lacks.
 Error OutboxSource::Impl::explained(Error error, std::stop_token token) {
   if (error.code != "42501" && error.code != "42P01") return error;
-  auto lease = pool.borrow(Deadline::after(kStatementTimeout), token);
+  auto lease = pool->borrow(Deadline::after(kStatementTimeout), token);
   if (!lease) return error;
   return explain_refusal(**lease, options.outbox, options.group, options.pipeline, std::move(error),
                          Deadline::after(kStatementTimeout), std::move(token));
 }
 
 Result<void> OutboxSource::Impl::open(std::stop_token token) {
+  if (!pool) {
+    return fail(ErrorClass::misconfigured, "no_database", "the outbox's database is not known",
+                "set the relay's postgres_url");
+  }
   stop = token;
-  auto lease = pool.borrow(Deadline::after(kBorrowTimeout), token);
+  auto lease = pool->borrow(Deadline::after(kBorrowTimeout), token);
   if (!lease) return fail(lease.error());
   postgres::Connection& connection = **lease;
   const Deadline deadline = Deadline::after(kStatementTimeout);
@@ -130,8 +134,8 @@ Result<void> OutboxSource::Impl::open(std::stop_token token) {
   if (!ownership) return fail(ownership.error());
   log::debug("outbox_opened", options.pipeline, "reading {} behind {} (row {})", found->table,
              ownership->position.id, ownership->position.row);
-  auto fresh = std::make_shared<OutboxReader>(pool, wake, *found, key, options, ownership->position,
-                                              ownership->skipped);
+  auto fresh = std::make_shared<OutboxReader>(*pool, wake, *found, key, options,
+                                              ownership->position, ownership->skipped);
   keeper.begin(*found, *ownership);
   underway.clear();
   ranges.clear();
@@ -232,7 +236,7 @@ std::int64_t OutboxSource::Impl::count_beyond() {
   return beyond;
 }
 
-OutboxSource::OutboxSource(OutboxOptions options, postgres::Pool& pool, std::shared_ptr<Wake> wake)
+OutboxSource::OutboxSource(OutboxOptions options, postgres::Pool* pool, std::shared_ptr<Wake> wake)
     : impl_(std::make_unique<Impl>(std::move(options), pool, std::move(wake))) {}
 
 OutboxSource::~OutboxSource() = default;
@@ -314,6 +318,11 @@ Result<RecordBatch> OutboxSource::read_range(std::int64_t from, std::int64_t to,
   batch->id_suffix = suffix;
   if (batch->empty()) impl_->ranges.erase(range);
   return batch;
+}
+
+relay::OpenWriter OutboxSource::oldest_open_writer() const {
+  const OutboxStatus now = status();
+  return {now.oldest_open_writer_pid, now.oldest_open_writer_seconds};
 }
 
 OutboxStatus OutboxSource::status() const {

@@ -21,11 +21,9 @@ struct OutboxOptions {
   std::string start = "earliest";
   std::int64_t max_record_bytes = 32 << 20;
   std::int64_t delta_max_rows = 1000;  ///< where a claim check is cut
-  /// False: only looks. `open` takes no ownership and reads from `start`; `acknowledge` does
-  /// nothing.
+  /// False: `open` takes no ownership and reads from `start`; `acknowledge` does nothing.
   bool owns = true;
-  /// The relay's own database, where an operator's word on losses is kept; null: it is the
-  /// outbox's.
+  /// The relay's own database, where the operator accepts losses; null: it is the outbox's.
   postgres::Pool* control = nullptr;
   /// What the pipeline settled, for longer than this source lives; null: it is not remembered.
   std::shared_ptr<SettledRows> settled;
@@ -43,7 +41,8 @@ struct OutboxStatus {
 /// that it takes ownership of in `open`. Borrows a connection from the pool for each operation.
 class OutboxSource final : public Source {
  public:
-  OutboxSource(OutboxOptions options, postgres::Pool& pool, std::shared_ptr<Wake> wake);
+  /// Without a pool `open` is an error, and nothing else may be called.
+  OutboxSource(OutboxOptions options, postgres::Pool* pool, std::shared_ptr<Wake> wake);
   ~OutboxSource() override;
 
   Result<void> open(std::stop_token) override;
@@ -58,6 +57,9 @@ class OutboxSource final : public Source {
   /// position is not moved. Called by the reader thread. Empty when the range is done.
   Result<RecordBatch> read_range(std::int64_t from, std::int64_t to, const std::string& suffix,
                                  const ReadLimits&, std::stop_token) override;
+
+  std::string watched_sequence() const override { return sequence(); }
+  relay::OpenWriter oldest_open_writer() const override;
 
   OutboxStatus status() const;
   /// Valid after `open`: the name that the sweep watches.

@@ -70,7 +70,7 @@ Result<void> PositionKeeper::write(const Position& position, std::span<const Dea
     outbox = outbox_;
     token = token_;
   }
-  auto lease = pool_.borrow(deadline, {});
+  auto lease = pool_->borrow(deadline, {});
   if (!lease) return fail(lease.error());
   auto written = letters.empty()
                      ? commit_position(**lease, outbox, key_, token, position, deadline, {})

@@ -20,7 +20,8 @@ namespace relay::outbox {
 /// at most every 50 ms. Any thread; `settle` and `flush` one at a time.
 class PositionKeeper {
  public:
-  PositionKeeper(postgres::Pool& pool, state::PositionKey key)
+  /// Without a pool nothing but `flush` may be called.
+  PositionKeeper(postgres::Pool* pool, state::PositionKey key)
       : pool_(pool), key_(std::move(key)) {}
 
   /// From now on positions in this outbox are written, under this ownership.
@@ -39,7 +40,8 @@ class PositionKeeper {
  private:
   Result<void> write(const Position& position, std::span<const DeadLetter> letters,
                      Deadline deadline);
-  postgres::Pool& pool_;
+
+  postgres::Pool* const pool_;
   const state::PositionKey key_;
   mutable Mutex mutex_;
   OutboxInfo outbox_ RELAY_GUARDED_BY(mutex_);
