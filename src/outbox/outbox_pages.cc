@@ -214,12 +214,8 @@ void OutboxReader::conclude(Page& page) {
     rounds_ = 0;
     blocked_since_ = SteadyClock::now();
   }
-  const std::lock_guard lock(status_mutex_);
-  status_.sequence = known();
-  if (!blocked_) {
-    status_.oldest_open_writer_pid = 0;
-    status_.oldest_open_writer_seconds = 0;
-  }
+  const std::lock_guard lock(writer_mutex_);
+  if (!blocked_) writer_ = {};
 }
 
 Result<RecordBatch> OutboxReader::read_claim(const ReadLimits& limits, std::stop_token stop) {

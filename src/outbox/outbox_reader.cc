@@ -195,10 +195,6 @@ Result<Tip> OutboxReader::tip(Connection& connection, std::stop_token stop) {
   if (!seen) return fail(seen.error());
   next_probe_ = SteadyClock::now() + kProbeEvery;
   sequence_seen_ = seen->sequence;
-  {
-    const std::lock_guard lock(status_mutex_);
-    status_.sequence = seen->sequence;
-  }
   // The sequence was set back under us.
   if (seen->sequence < last_.id) {
     if (auto same = verify(connection, std::move(stop)); !same) return fail(same.error());
@@ -249,10 +245,9 @@ Result<void> OutboxReader::take_look(Connection& connection, std::int64_t sequen
   auto oldest = read_oldest_writer(connection, outbox_, deadline, std::move(stop));
   if (!oldest) return fail(oldest.error());
   const bool hidden = oldest->seconds < 0;
-  const std::lock_guard lock(status_mutex_);
-  status_.oldest_open_writer_pid = oldest->pid;
-  status_.oldest_open_writer_seconds =
-      hidden ? std::chrono::duration<double>(now - blocked_since_).count() : oldest->seconds;
+  if (hidden) oldest->seconds = std::chrono::duration<double>(now - blocked_since_).count();
+  const std::lock_guard lock(writer_mutex_);
+  writer_ = *oldest;
   return {};
 }
 
@@ -294,9 +289,9 @@ Result<std::int64_t> OutboxReader::rows_beyond(std::stop_token stop) {
   return rows->integer(0, 0);
 }
 
-OutboxStatus OutboxReader::status() const {
-  const std::lock_guard lock(status_mutex_);
-  return status_;
+OpenWriter OutboxReader::oldest_open_writer() const {
+  const std::lock_guard lock(writer_mutex_);
+  return writer_;
 }
 
 }  // namespace relay::outbox

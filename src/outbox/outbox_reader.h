@@ -57,7 +57,8 @@ class OutboxReader final : private postgres::Keeper {
   /// The last row that was begun has parts that were not handed out.
   bool within_row() const { return claim_ != nullptr; }
   std::int64_t frontier() const { return horizon_.frontier(); }
-  OutboxStatus status() const;
+  /// Any thread.
+  OpenWriter oldest_open_writer() const;
 
  private:
   /// Without any announcement the outbox itself is asked this often.
@@ -150,8 +151,8 @@ class OutboxReader final : private postgres::Keeper {
   std::mutex kept_mutex_;
   std::optional<Statement> kept_;
 
-  mutable std::mutex status_mutex_;
-  OutboxStatus status_;
+  mutable std::mutex writer_mutex_;
+  OpenWriter writer_;
 };
 
 }  // namespace relay::outbox

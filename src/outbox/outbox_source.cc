@@ -320,22 +320,12 @@ Result<RecordBatch> OutboxSource::read_range(std::int64_t from, std::int64_t to,
   return batch;
 }
 
-relay::OpenWriter OutboxSource::oldest_open_writer() const {
-  const OutboxStatus now = status();
-  return {now.oldest_open_writer_pid, now.oldest_open_writer_seconds};
+OpenWriter OutboxSource::oldest_open_writer() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->reader ? impl_->reader->oldest_open_writer() : OpenWriter();
 }
 
-OutboxStatus OutboxSource::status() const {
-  OutboxStatus status;
-  {
-    const std::lock_guard lock(impl_->mutex);
-    if (impl_->reader) status = impl_->reader->status();
-  }
-  status.position = impl_->keeper.settled().id;
-  return status;
-}
-
-std::string OutboxSource::sequence() const {
+std::string OutboxSource::watched_sequence() const {
   const std::lock_guard lock(impl_->mutex);
   return impl_->outbox.sequence;
 }

@@ -29,14 +29,6 @@ struct OutboxOptions {
   std::shared_ptr<SettledRows> settled;
 };
 
-/// Numbers that status, metrics and health show. Taken from any thread.
-struct OutboxStatus {
-  std::int64_t position = 0;
-  std::int64_t sequence = 0;              ///< the outbox's newest drawn id that was seen
-  double oldest_open_writer_seconds = 0;  ///< 0: none holds the reader back
-  int oldest_open_writer_pid = 0;
-};
-
 /// Reads an outbox without ever skipping a row (docs: reading without skipping), from the position
 /// that it takes ownership of in `open`. Borrows a connection from the pool for each operation.
 class OutboxSource final : public Source {
@@ -58,12 +50,8 @@ class OutboxSource final : public Source {
   Result<RecordBatch> read_range(std::int64_t from, std::int64_t to, const std::string& suffix,
                                  const ReadLimits&, std::stop_token) override;
 
-  std::string watched_sequence() const override { return sequence(); }
-  relay::OpenWriter oldest_open_writer() const override;
-
-  OutboxStatus status() const;
-  /// Valid after `open`: the name that the sweep watches.
-  std::string sequence() const;
+  std::string watched_sequence() const override;
+  OpenWriter oldest_open_writer() const override;
 
  private:
   struct Impl;

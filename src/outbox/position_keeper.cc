@@ -85,14 +85,4 @@ Result<void> PositionKeeper::write(const Position& position, std::span<const Dea
   return written;
 }
 
-Position PositionKeeper::settled() const {
-  const MutexLock lock(mutex_);
-  return settled_;
-}
-
-std::string PositionKeeper::token() const {
-  const MutexLock lock(mutex_);
-  return token_;
-}
-
 }  // namespace relay::outbox

@@ -33,10 +33,6 @@ class PositionKeeper {
   /// Writes what is due, within two seconds: for a source that is about to close.
   Result<void> flush();
 
-  /// The position that was given last.
-  Position settled() const;
-  std::string token() const;
-
  private:
   Result<void> write(const Position& position, std::span<const DeadLetter> letters,
                      Deadline deadline);
