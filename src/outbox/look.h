@@ -13,12 +13,7 @@
 
 namespace relay::outbox {
 
-/// The newest id that was drawn, and the first row beyond an id that is visible (0: none).
-struct Tip {
-  std::int64_t sequence = 0;
-  std::int64_t first = 0;
-};
-
+/// The tip of the outbox, with its first row beyond `beyond`.
 Result<Tip> read_tip(postgres::Connection& connection, const OutboxInfo& outbox,
                      std::int64_t beyond, Deadline deadline, std::stop_token stop);
 
