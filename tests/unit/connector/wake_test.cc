@@ -34,7 +34,7 @@ TEST(Wake, APokeBetweenTwoWaitsIsNotMissed) {
   wake.wait_beyond(0, pokes, Deadline::after(milliseconds(10)), {});
 }
 
-TEST(Wake, TellsOnceThatSomebodyWaitedAndAlwaysThatSomebodyWaits) {
+TEST(Wake, TellsOnceThatAReaderWaitedAndAlwaysThatAReaderWaits) {
   Wake wake;
   EXPECT_FALSE(wake.was_awaited());
   wake.wait_beyond(0, Deadline::after(milliseconds(1)), {});
