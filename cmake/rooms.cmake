@@ -1,8 +1,12 @@
 # relay_room(name FOLDER path ROOMS ... LIBRARIES ...): a static library of src/<path>/*.cc (path: the
 # name unless given), and unit_<name>, the test program of tests/unit/<path>/*_test.cc where there are
 # any. It may include headers of itself and of the rooms that it names: the build fails otherwise.
+# REGISTERS: it offers `void relay::<name>::register_backend(relay::Registry&)`, as a backend does.
 function(relay_room name)
-  cmake_parse_arguments(ARG "" "FOLDER" "ROOMS;LIBRARIES" ${ARGN})
+  cmake_parse_arguments(ARG "REGISTERS" "FOLDER" "ROOMS;LIBRARIES" ${ARGN})
+  if(ARG_REGISTERS)
+    set_property(GLOBAL APPEND PROPERTY relay_backend_folders ${name})
+  endif()
   if(NOT ARG_FOLDER)
     set(ARG_FOLDER ${name})
   endif()
@@ -74,8 +78,7 @@ function(relay_backend name)
     list(APPEND ARG_LIBRARIES PkgConfig::${ARG_PKGCONFIG})
   endif()
   relay_room(${ARG_FOLDER} FOLDER backends/${ARG_FOLDER} ROOMS core config connector ${ARG_ROOMS}
-             LIBRARIES ${ARG_LIBRARIES})
-  set_property(GLOBAL APPEND PROPERTY relay_backend_folders ${ARG_FOLDER})
+             LIBRARIES ${ARG_LIBRARIES} REGISTERS)
 endfunction()
 
 # Generates the registry: one call for each backend that is in, one line for each that was left out.

@@ -241,7 +241,7 @@ class PipelineCheck {
     if (!config.enabled) {
       looked.findings.good(config.name, "it is disabled: what is missing for it is a warning");
     }
-    const std::string outbox = coordinator::outbox_of(config);
+    const std::string outbox = coordinator::outbox_of(config, context_.registry);
     std::optional<RecordedTable> table;
     if (!outbox.empty()) {
       table = check_outbox(connection_, workshop_.group, config.name, outbox, looked.findings);

@@ -4,7 +4,7 @@
 
 #include "cli/commands.h"
 #include "config/pipeline_config.h"
-#include "coordinator/assembly.h"
+#include "connector/registry.h"
 
 namespace relay::cli {
 
@@ -100,13 +100,17 @@ int print_options(const Context& context) {
       "the program checks its configuration.\n");
   print_settings();
   print_table("Options of any pipeline", config::pipeline_fields());
-  print_table("Source `outbox`", coordinator::outbox_source_fields());
+  const auto print_sources = [&](bool own_outboxes) {
+    for (const SourceType& source : context.registry.sources()) {
+      if (source.own_outboxes.has_value() != own_outboxes) continue;
+      print_table(fmt::format("Source `{}`", source.name), source.options);
+    }
+  };
+  print_sources(true);
   for (const SinkType& sink : context.registry.sinks()) {
     print_table(fmt::format("Sink `{}`", sink.name), sink.options);
   }
-  for (const SourceType& source : context.registry.sources()) {
-    print_table(fmt::format("Source `{}`", source.name), source.options);
-  }
+  print_sources(false);
   return kOk;
 }
 

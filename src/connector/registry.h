@@ -4,7 +4,9 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,11 +17,14 @@
 #include "connector/sink.h"
 #include "connector/source.h"
 #include "connector/source_id.h"
+#include "connector/wake.h"
+#include "core/deadline.h"
 #include "envelope/encoder.h"
 
 namespace relay::postgres {
+class Connection;
 class Pool;
-}
+}  // namespace relay::postgres
 
 namespace relay {
 
@@ -30,14 +35,18 @@ struct BackendContext {
   bool ordered = true;  ///< false: messages of one key may overtake each other (`ordering = none`)
   std::string group;    ///< the relay's group
   config::PipelineOptions options;  ///< of the pipeline: `id_prefix`, `start`, limits
-  /// The relay's own database. Null where there is none to be had (a configuration is only looked
-  /// at); what is made then answers with an error when it is opened.
+  /// The relay's own database. Null where a configuration is only checked; what is made then
+  /// answers with an error when it is opened.
   postgres::Pool* database = nullptr;
   /// Configured in SQL, by a role that must not use credentials of the relay's host.
   bool from_catalog = false;
   /// What the pipeline settled of an outbox, for longer than its source lives; may be null.
   std::shared_ptr<SettledRows> settled;
-  bool looks_only = false;  ///< whether it would work is to be seen: nothing is to be made or moved
+  /// Through this a source is told that its outbox in the relay's own database has news; null where
+  /// a configuration is only checked.
+  std::shared_ptr<Wake> wake;
+  /// For inspecting and watching: creates nothing, takes no position and moves none.
+  bool looks_only = false;
 
   /// What a source is called at its broker (a consumer group, a durable consumer) unless its
   /// options say so.
@@ -67,12 +76,26 @@ struct SinkType {
   bool tombstones = false;  ///< its messages can be without a body, which is not an empty one
 };
 
-/// A kind of source that is not the relay's own database.
+/// What a kind of source that reads outboxes of the relay's own database offers beside its sources.
+/// New rows of such an outbox are announced through BackendContext::wake, so that a pipeline
+/// without work may sleep until then.
+struct OwnOutboxes {
+  /// The outbox as these options name it; empty where they name none.
+  std::function<std::string(const config::Values&)> name;
+  /// Looks whether the database still holds the rows that were settled, and notes in them what is
+  /// gone. For pipelines that another instance has taken over. Any thread.
+  std::function<Result<void>(postgres::Connection&, SettledRows&, Deadline, std::stop_token)>
+      look_for_gone_rows;
+};
+
+/// A kind of source, as its folder offers it.
 struct SourceType {
   std::string name;
   std::vector<std::string> aliases;
   config::FieldTable options;
+  /// Checks what single options cannot say, and makes the source; does not connect.
   std::function<Result<std::unique_ptr<Source>>(const config::Values&, const BackendContext&)> make;
+  std::optional<OwnOutboxes> own_outboxes = {};  ///< empty: it reads from elsewhere
 };
 
 /// The backends of this program. Filled once at start, then only read.

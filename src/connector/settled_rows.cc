@@ -10,7 +10,7 @@ std::uint64_t SettledRows::tag_of(std::string_view pgt_id) {
 }
 
 void SettledRows::begin(const std::string& incarnation) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   read_.clear();
   if (incarnation == incarnation_) return;
   incarnation_ = incarnation;
@@ -20,7 +20,7 @@ void SettledRows::begin(const std::string& incarnation) {
 }
 
 void SettledRows::read(std::span<const Record> records) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const Record& record : records) {
     // A part of a claim check settles no row.
     if (record.row == 0 && !record.mark.empty()) {
@@ -30,7 +30,7 @@ void SettledRows::read(std::span<const Record> records) {
 }
 
 void SettledRows::settle(std::int64_t id) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   while (!read_.empty() && read_.front().id <= id) {
     // What is settled once more, behind an older position, is one row.
     while (!settled_.empty() && settled_.back().id >= read_.front().id) settled_.pop_back();
@@ -44,12 +44,12 @@ void SettledRows::settle(std::int64_t id) {
 }
 
 bool SettledRows::empty() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return settled_.empty();
 }
 
 SettledRows::Memory SettledRows::memory() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return {incarnation_, server_, {settled_.begin(), settled_.end()}};
 }
 
@@ -64,7 +64,7 @@ void SettledRows::compare(const Memory& looked_for, const std::string& server,
   };
   std::vector<Row> gone;
   std::copy_if(looked_for.rows.begin(), looked_for.rows.end(), std::back_inserter(gone), is_gone);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (incarnation_ != looked_for.incarnation) return;
   server_ = server;
   if (gone.empty()) return;
@@ -80,18 +80,18 @@ void SettledRows::compare(const Memory& looked_for, const std::string& server,
 }
 
 void SettledRows::forget() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   read_.clear();
   settled_.clear();
 }
 
 std::optional<SettledRows::Loss> SettledRows::loss() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return loss_;
 }
 
 void SettledRows::acknowledge() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   loss_.reset();
 }
 

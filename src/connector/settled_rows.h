@@ -3,13 +3,13 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/mutex.h"
 #include "core/record.h"
 
 namespace relay {
@@ -63,13 +63,13 @@ class SettledRows {
   void acknowledge();
 
  private:
-  mutable std::mutex mutex_;
-  std::string incarnation_;
-  std::string server_;
-  std::deque<Row> read_;
-  std::deque<Row> settled_;
-  bool forgot_some_ = false;
-  std::optional<Loss> loss_;
+  mutable Mutex mutex_;
+  std::string incarnation_ RELAY_GUARDED_BY(mutex_);
+  std::string server_ RELAY_GUARDED_BY(mutex_);
+  std::deque<Row> read_ RELAY_GUARDED_BY(mutex_);
+  std::deque<Row> settled_ RELAY_GUARDED_BY(mutex_);
+  bool forgot_some_ RELAY_GUARDED_BY(mutex_) = false;
+  std::optional<Loss> loss_ RELAY_GUARDED_BY(mutex_);
 };
 
 }  // namespace relay

@@ -23,6 +23,13 @@ struct ReadLimits {
   std::size_t bytes = 8u << 20;
 };
 
+/// Of the transactions that may still bring rows before those that a source could read next, the
+/// one that has been open longest.
+struct OpenWriter {
+  int pid = 0;         ///< 0: none, or a prepared transaction
+  double seconds = 0;  ///< 0: none holds the source back
+};
+
 /// Where records come from. `open`, `read`, `read_range`, `tend` and `lag` are called by the reader
 /// thread; `acknowledge` by the sender thread, while one of them may be under way; `close` when
 /// both are done.
@@ -78,6 +85,13 @@ class Source {
   /// often it handed a message out, and drops one that came too often. `read` is then called only
   /// while the sink is open.
   virtual bool reads_for_open_sink_only() const { return false; }
+
+  /// The sequence in the relay's own database that moves when there are new records, as regclass
+  /// takes it; empty where none is known, before `open` for one. Any thread.
+  virtual std::string watched_sequence() const { return {}; }
+
+  /// Any thread.
+  virtual OpenWriter oldest_open_writer() const { return {}; }
 
   /// Writes what `acknowledge` has left due, within a moment, and lets go of what it holds.
   virtual void close() = 0;

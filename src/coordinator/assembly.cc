@@ -21,27 +21,16 @@ using config::Field;
 using config::FieldType;
 using config::PipelineConfig;
 
-constexpr std::string_view kOutbox = "outbox";
 constexpr std::string_view kMaxInFlight = "max_in_flight";
-
-constexpr Field kOutboxFields[] = {
-    {.name = "stream_table",
-     .meaning = "the table or stream table whose outbox is read",
-     .aliases = "table"},
-    {.name = "outbox", .meaning = "the application outbox that is read"},
-    {.name = "group",
-     .meaning = "consumer group to read through, for readers that share an outbox"},
-};
 
 /// The options of both ends of a pipeline, checked.
 struct Ends {
   const SinkType* sink = nullptr;
-  const SourceType* source = nullptr;  ///< null: an outbox of the relay's own database
+  const SourceType* source = nullptr;
   config::Values sink_values;
   config::Values source_values;
   config::FieldTable sink_table;
   config::FieldTable source_table;
-  std::string outbox;
   bool source_is_good = false;  ///< `problems` are none of its options
   bool sink_is_good = false;
   std::vector<Error> problems;
@@ -53,34 +42,19 @@ struct Ends {
 };
 
 void check_source(const PipelineConfig& config, const Registry& registry, Ends& ends) {
-  const bool outbox = config.source_type == kOutbox;
-  if (!outbox) {
-    ends.source = registry.source(config.source_type);
-    if (!ends.source) {
-      if (!config.source_type.empty()) {
-        ends.problems.push_back(
-            registry.missing_source(config.source_type).in_context(config.place));
-      }
-      return;
+  ends.source = registry.source(config.source_type);
+  if (!ends.source) {
+    if (!config.source_type.empty()) {
+      ends.problems.push_back(registry.missing_source(config.source_type).in_context(config.place));
     }
+    return;
   }
-  ends.source_table = outbox ? config::FieldTable(kOutboxFields) : ends.source->options;
-  auto checked = config::check(config.source, ends.source_table, config.place + ", source");
+  const auto& table = ends.source_table = ends.source->options;
+  auto checked = config::check(config.source, table, config.place + ", source");
   ends.source_values = std::move(checked.values);
   ends.add(std::move(checked.problems));
-  config::remember_secrets(ends.source_values, ends.source_table);
-  ends.add(problems_of_consent(config, ends.source_values, ends.source_table));
-  if (!outbox) return;
-  for (const std::string_view name : {"stream_table", "outbox"}) {
-    if (ends.source_values.has(name)) ends.outbox = ends.source_values.text(name);
-  }
-  if (ends.outbox.empty() && ends.problems.empty()) {
-    ends.problems.push_back({ErrorClass::misconfigured,
-                             "missing_key",
-                             config.place + ": the source names neither stream_table nor outbox",
-                             "add \"stream_table\": the table whose outbox is to be read",
-                             {}});
-  }
+  config::remember_secrets(ends.source_values, table);
+  ends.add(problems_of_consent(config, ends.source_values, table));
 }
 
 void check_sink(const PipelineConfig& config, const Registry& registry, Ends& ends) {
@@ -173,7 +147,7 @@ OnReject on_reject(const std::string& text) {
 /// while it waits for room one delivery and a half are in memory already.
 constexpr std::size_t kReadShare = 8;
 
-PipelineSpec spec_of(const PipelineConfig& config) {
+PipelineSpec spec_of(const PipelineConfig& config, const Ends& ends) {
   PipelineSpec spec;
   spec.name = config.name;
   spec.limits.records = static_cast<std::size_t>(config.options.batch_size);
@@ -183,18 +157,8 @@ PipelineSpec spec_of(const PipelineConfig& config) {
   spec.retry_max = config.options.retry_max;
   spec.on_reject = on_reject(config.options.on_reject);
   spec.rate_limit = config.options.rate_limit;
-  spec.may_sleep = config.source_type == kOutbox;
+  spec.may_sleep = ends.source->own_outboxes.has_value();
   return spec;
-}
-
-outbox::OutboxOptions outbox_options(const PipelineConfig& config, const Ends& ends) {
-  outbox::OutboxOptions options;
-  options.outbox = ends.outbox;
-  options.pipeline = config.name;
-  options.start = config.options.start;
-  options.max_record_bytes = config.options.max_record_bytes;
-  options.delta_max_rows = config.options.delta_max_rows;
-  return options;
 }
 
 BackendContext context_of(const PipelineConfig& config, std::string_view worker_id,
@@ -224,7 +188,7 @@ Ends check_ends(const PipelineConfig& config, const Registry& registry) {
   return ends;
 }
 
-/// Several problems as one error, so that nobody has to find them one after another.
+/// Several problems as one error, so that the operator sees all of them at once.
 Error combined(const std::vector<Error>& problems) {
   Error error = problems.front();
   for (std::size_t i = 1; i < problems.size(); ++i) {
@@ -315,38 +279,24 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
   auto encoder = make_encoder(config, ends);
   if (!encoder) return fail(combined(problems_of(config, workshop.registry)));
 
+  Assembled assembled;
+  assembled.wake = std::make_shared<Wake>();
   BackendContext context = context_of(config, workshop.worker_id, workshop.pool);
   context.group = workshop.group;
-  context.settled = settled;
+  context.settled = std::move(settled);
+  context.wake = assembled.wake;
   auto sink = ends.sink->make(ends.sink_values, context);
   if (!sink) return fail(sink.error().in_context(config.place));
-
-  Assembled assembled;
-  std::unique_ptr<Source> source;
-  if (ends.source) {
-    auto made = ends.source->make(ends.source_values, context);
-    if (!made) return fail(made.error().in_context(config.place));
-    source = std::move(*made);
-  } else {
-    assembled.wake = std::make_shared<Wake>();
-    outbox::OutboxOptions options = outbox_options(config, ends);
-    options.group =
-        ends.source_values.has("group") ? ends.source_values.text("group") : workshop.group;
-    options.worker_id = workshop.worker_id;
-    options.settled = std::move(settled);
-    auto made =
-        std::make_unique<outbox::OutboxSource>(std::move(options), workshop.pool, assembled.wake);
-    assembled.outbox = made.get();
-    source = std::move(made);
-  }
+  auto source = ends.source->make(ends.source_values, context);
+  if (!source) return fail(source.error().in_context(config.place));
   auto letters =
       std::make_unique<state::DeadLetterTable>(workshop.pool, workshop.group, config.name);
-  PipelineSpec spec = spec_of(config);
+  PipelineSpec spec = spec_of(config, ends);
   spec.seal = make_seal(config, *subject_template(config, ends),
                         config::secret_parts(ends.sink_values, ends.sink_table));
   assembled.pipeline = std::make_unique<Pipeline>(
-      std::move(spec), std::move(source), std::move(*encoder), std::move(*sink), std::move(letters),
-      workshop.metrics.pipeline(config.name), std::move(hooks));
+      std::move(spec), std::move(*source), std::move(*encoder), std::move(*sink),
+      std::move(letters), workshop.metrics.pipeline(config.name), std::move(hooks));
   return assembled;
 }
 
@@ -354,19 +304,20 @@ Result<Tail> assemble_tail(const PipelineConfig& config, const Registry& registr
                            postgres::Pool& pool, const std::string& start) {
   Ends ends = check_ends(config, registry);
   if (!ends.problems.empty()) return fail(combined(ends.problems));
-  if (ends.source) {
+  if (!ends.source->own_outboxes) {
     return fail(ErrorClass::misconfigured, "no_tail",
                 fmt::format("{}: only pipelines that read an outbox can be watched", config.place),
                 "look into the broker with its own tools");
   }
   auto encoder = make_encoder(config, ends);
   if (!encoder) return fail(encoder.error());
-  outbox::OutboxOptions options = outbox_options(config, ends);
-  options.start = start;
-  options.owns = false;
-  auto wake = std::make_shared<Wake>();
-  return Tail{std::make_unique<outbox::OutboxSource>(std::move(options), pool, wake),
-              std::move(*encoder), wake};
+  BackendContext context = context_of(config, {}, pool);
+  context.options.start = start;
+  context.looks_only = true;
+  context.wake = std::make_shared<Wake>();
+  auto source = ends.source->make(ends.source_values, context);
+  if (!source) return fail(source.error().in_context(config.place));
+  return Tail{std::move(*source), std::move(*encoder), std::move(context.wake)};
 }
 
 Result<InspectedEnds> assemble_ends(const PipelineConfig& config, const Workshop& workshop,
@@ -379,21 +330,18 @@ Result<InspectedEnds> assemble_ends(const PipelineConfig& config, const Workshop
   auto sink = ends.sink->make(ends.sink_values, context);
   if (!sink) return fail(sink.error().in_context(config.place));
   InspectedEnds made{std::move(*sink), nullptr, known_subject(config, ends, table)};
-  if (!ends.source) return made;
+  if (ends.source->own_outboxes) return made;
   auto source = ends.source->make(ends.source_values, context);
   if (!source) return fail(source.error().in_context(config.place));
   made.source = std::move(*source);
   return made;
 }
 
-config::FieldTable outbox_source_fields() {
-  return kOutboxFields;
-}
-
-std::string outbox_of(const PipelineConfig& config) {
+std::string outbox_of(const PipelineConfig& config, const Registry& registry) {
   Ends ends;
-  check_source(config, Registry(), ends);
-  return ends.outbox;
+  check_source(config, registry, ends);
+  const bool own = ends.source && ends.source->own_outboxes;
+  return own ? ends.source->own_outboxes->name(ends.source_values) : std::string();
 }
 
 }  // namespace relay::coordinator

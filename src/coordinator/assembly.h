@@ -8,7 +8,6 @@
 #include "config/pipeline_config.h"
 #include "connector/registry.h"
 #include "core/error.h"
-#include "outbox/outbox_source.h"
 #include "pipeline/pipeline.h"
 #include "postgres/pool.h"
 
@@ -23,10 +22,9 @@ struct Workshop {
   std::string worker_id;
 };
 
-/// A pipeline, and what the sweep needs where its source is an outbox.
+/// A pipeline, and through what the sweep announces news to its source.
 struct Assembled {
   std::unique_ptr<Pipeline> pipeline;
-  outbox::OutboxSource* outbox = nullptr;  ///< part of the pipeline; null for other sources
   std::shared_ptr<Wake> wake;
 };
 
@@ -59,11 +57,9 @@ struct RecordedTable {
 Result<InspectedEnds> assemble_ends(const config::PipelineConfig& config, const Workshop& workshop,
                                     const std::optional<RecordedTable>& table);
 
-/// What a source of type `outbox` can be told.
-config::FieldTable outbox_source_fields();
-
-/// The outbox that a pipeline reads, as its configuration names it; empty for other sources.
-std::string outbox_of(const config::PipelineConfig& config);
+/// The outbox of the relay's own database that a pipeline reads, as its configuration names it;
+/// empty for other sources.
+std::string outbox_of(const config::PipelineConfig& config, const Registry& registry);
 
 /// All problems that `assemble` would find, one by one.
 std::vector<Error> problems_of(const config::PipelineConfig& config, const Registry& registry);

@@ -194,8 +194,7 @@ void Coordinator::run_pipelines() {
     }
     if (!assembled.pipeline) continue;
     assembled.pipeline->attend();
-    if (!assembled.outbox) continue;
-    std::string sequence = assembled.outbox->sequence();
+    std::string sequence = assembled.pipeline->source().watched_sequence();
     if (sequence == entry->watched) continue;
     sweep_->watch(*assembled.pipeline, sequence, assembled.wake);
     entry->watched = std::move(sequence);

@@ -8,7 +8,6 @@
 #include "coordinator/coordinator.h"
 #include "core/deadline.h"
 #include "core/log.h"
-#include "outbox/gone_rows.h"
 
 namespace relay::coordinator {
 
@@ -52,20 +51,21 @@ Result<void> Coordinator::refresh_outboxes(std::stop_token stop) {
 /// Of pipelines that another instance took over after a failover: what this one settled is known
 /// here alone. Those of this instance look themselves when they begin to read.
 void Coordinator::look_for_gone_rows(std::stop_token stop) {
-  std::vector<std::shared_ptr<SettledRows>> others;
+  std::vector<std::pair<const OwnOutboxes*, std::shared_ptr<SettledRows>>> others;
   {
     const std::lock_guard lock(mutex_);
     for (const auto& [name, entry] : table_) {
-      const bool elsewhere = !entry->owned && entry->config.source_type == "outbox";
-      if (elsewhere && !entry->settled->empty()) others.push_back(entry->settled);
+      if (entry->owned || entry->settled->empty()) continue;
+      const SourceType* type = registry_.source(entry->config.source_type);
+      if (type && type->own_outboxes) others.emplace_back(&*type->own_outboxes, entry->settled);
     }
   }
   constexpr std::chrono::seconds kPatience{1};
   const Deadline deadline = Deadline::after(kPatience);
-  for (const auto& settled : others) {
+  for (const auto& [outboxes, settled] : others) {
     auto lease = pool_.borrow(deadline, stop);
     // What is not looked at now is looked at next time.
-    if (!lease || !outbox::look_for_gone_rows(**lease, *settled, deadline, stop)) return;
+    if (!lease || !outboxes->look_for_gone_rows(**lease, *settled, deadline, stop)) return;
   }
 }
 
@@ -115,10 +115,10 @@ PipelineFacts Coordinator::facts_of(const Entry& entry) const {
   facts.dead_letters = entry.dead_letters;
   facts.outbox = entry.outbox_problem;
   facts.loss = entry.settled->loss();
-  if (entry.assembled.outbox) {
-    const auto outbox = entry.assembled.outbox->status();
-    facts.open_writer_seconds = outbox.oldest_open_writer_seconds;
-    facts.open_writer_pid = outbox.oldest_open_writer_pid;
+  if (entry.assembled.pipeline) {
+    const OpenWriter writer = entry.assembled.pipeline->source().oldest_open_writer();
+    facts.open_writer_seconds = writer.seconds;
+    facts.open_writer_pid = writer.pid;
   }
   return facts;
 }
@@ -142,8 +142,9 @@ Result<void> Coordinator::refresh_numbers(std::stop_token stop) {
     const auto found = counts->find(name);
     entry->dead_letters = found == counts->end() ? DeadLetterCount() : found->second;
     metrics->dead_letters.Set(static_cast<double>(entry->dead_letters.unresolved));
-    if (entry->assembled.outbox) {
-      metrics->oldest_open_writer.Set(entry->assembled.outbox->status().oldest_open_writer_seconds);
+    if (entry->assembled.pipeline) {
+      metrics->oldest_open_writer.Set(
+          entry->assembled.pipeline->source().oldest_open_writer().seconds);
     }
   }
   return {};
@@ -166,10 +167,10 @@ PipelineStatus Coordinator::status_of(const Entry& entry) const {
   } else {
     status.report.state = entry.owned ? PipelineState::starting : PipelineState::standby;
   }
-  if (entry.assembled.outbox) {
-    const auto outbox = entry.assembled.outbox->status();
-    status.oldest_open_writer_seconds = outbox.oldest_open_writer_seconds;
-    status.oldest_open_writer_pid = outbox.oldest_open_writer_pid;
+  if (entry.assembled.pipeline) {
+    const OpenWriter writer = entry.assembled.pipeline->source().oldest_open_writer();
+    status.oldest_open_writer_seconds = writer.seconds;
+    status.oldest_open_writer_pid = writer.pid;
   }
   if (entry.outbox_problem && !entry.outbox_problem->problem.empty()) {
     status.outbox_problem = entry.outbox_problem;

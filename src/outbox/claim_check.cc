@@ -38,14 +38,13 @@ void ClaimCheck::Part::clear() {
 }
 
 ClaimCheck::ClaimCheck(const OutboxRow& row, std::int64_t settled_id, std::int64_t rows_done,
-                       std::shared_ptr<const TableShape> shape, std::int64_t delta_max_rows,
-                       std::int64_t max_record_bytes)
+                       std::shared_ptr<const TableShape> shape, Limits limits)
     : shape_(std::move(shape)),
       outbox_id_(row.record.outbox_id),
       settled_id_(settled_id),
       expected_(std::get<Delta>(row.record.content).inserted_count +
                 std::get<Delta>(row.record.content).deleted_count),
-      max_record_bytes_(max_record_bytes),
+      max_record_bytes_(limits.max_record_bytes),
       pgt_id_(row.record.pgt_id),
       refresh_id_(row.record.refresh_id),
       headers_(row.record.headers),
@@ -53,7 +52,7 @@ ClaimCheck::ClaimCheck(const OutboxRow& row, std::int64_t settled_id, std::int64
       created_at_(row.record.created_at),
       refresh_duration_ms_(std::get<Delta>(row.record.content).refresh_duration_ms),
       full_refresh_(std::get<Delta>(row.record.content).full_refresh),
-      cutter_(delta_max_rows, DeltaCutter::kMaxBytes, shape_->key_columns),
+      cutter_(limits.delta_max_rows, DeltaCutter::kMaxBytes, shape_->key_columns),
       rows_done_(rows_done) {}
 
 /// The position of a part that is not the last one lies within the claim check: behind the last

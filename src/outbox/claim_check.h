@@ -19,11 +19,15 @@ namespace relay::outbox {
 /// batch. Goes on where it stood after an error. One thread at a time.
 class ClaimCheck {
  public:
+  /// Where a claim check is cut, and which of its rows are too large.
+  struct Limits {
+    std::int64_t delta_max_rows = 1000;
+    std::int64_t max_record_bytes = 32 << 20;
+  };
   /// `row` is the outbox row; `settled_id` the last row before it that is settled; the first
   /// `rows_done` of its rows were delivered before.
   ClaimCheck(const OutboxRow& row, std::int64_t settled_id, std::int64_t rows_done,
-             std::shared_ptr<const TableShape> shape, std::int64_t delta_max_rows,
-             std::int64_t max_record_bytes);
+             std::shared_ptr<const TableShape> shape, Limits limits);
 
   /// Appends the next parts to `batch`, at least one. True: that was the last one.
   Result<bool> read(postgres::Connection& connection, RowDecoder& decoder, const ReadLimits& limits,

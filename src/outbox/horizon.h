@@ -17,6 +17,13 @@ struct Holder {
   int pid = 0;            ///< 0: prepared
 };
 
+/// How far an outbox has come: the newest id that was drawn, and the first row beyond an id that is
+/// visible (0: none).
+struct Tip {
+  std::int64_t sequence = 0;
+  std::int64_t first = 0;
+};
+
 /// Decides how far the reading of an outbox may pass, so that no row is ever skipped: ids are drawn
 /// in one order and become visible in another. Pure: no I/O, no clock, no thread.
 ///
@@ -61,7 +68,7 @@ class Horizon {
   void observe(std::int64_t sequence, std::span<const Holder> holders);
   /// Would a new statement whose first row beyond the frontier is `first` (0: none) advance?
   bool can_advance(std::int64_t first) const;
-  /// A look waits for somebody.
+  /// A look waits for transactions that have not ended.
   bool waiting() const { return !looks_.empty(); }
 
  private:

@@ -4,6 +4,7 @@
 #include <stop_token>
 #include <vector>
 
+#include "connector/source.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "outbox/horizon.h"
@@ -12,12 +13,7 @@
 
 namespace relay::outbox {
 
-/// The newest id that was drawn, and the first row beyond an id that is visible (0: none).
-struct Tip {
-  std::int64_t sequence = 0;
-  std::int64_t first = 0;
-};
-
+/// The tip of the outbox, with its first row beyond `beyond`.
 Result<Tip> read_tip(postgres::Connection& connection, const OutboxInfo& outbox,
                      std::int64_t beyond, Deadline deadline, std::stop_token stop);
 
@@ -26,11 +22,7 @@ Result<Tip> read_tip(postgres::Connection& connection, const OutboxInfo& outbox,
 Result<std::vector<Holder>> read_holders(postgres::Connection& connection, const OutboxInfo& outbox,
                                          Deadline deadline, std::stop_token stop);
 
-/// The writer that has been open longest. Its age is -1 where it may not be seen.
-struct OpenWriter {
-  int pid = 0;  ///< 0: prepared, or none
-  double seconds = 0;
-};
+/// The writer that has been open longest. Its age is -1 where the role may not see it.
 Result<OpenWriter> read_oldest_writer(postgres::Connection& connection, const OutboxInfo& outbox,
                                       Deadline deadline, std::stop_token stop);
 

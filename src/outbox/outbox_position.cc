@@ -113,7 +113,8 @@ std::optional<Error> judge_position(const Position& position, const PositionFact
     return error;
   }
   const bool ahead = position.id > facts.sequence;
-  // A row that is not there any more was deleted by somebody; that says nothing about later ones.
+  // A row that is not there any more was deleted, by retention or by the application; that says
+  // nothing about later ones.
   const bool another = !position.mark.empty() && facts.mark && *facts.mark != position.mark;
   if (ahead || another || !facts.skipped_are_there) {
     error.code = kRewound;

@@ -3,85 +3,45 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "core/pause.h"
-#include "outbox/payload_decoder.h"
+#include "outbox/look.h"
+#include "outbox/outbox_position.h"
 
 namespace relay::outbox {
 
 using postgres::Connection;
 using postgres::Lease;
-using std::chrono::milliseconds;
 
 namespace {
 
 constexpr std::chrono::seconds kStatementTimeout{60};
 constexpr std::chrono::seconds kBorrowTimeout{30};
-constexpr std::chrono::seconds kAbandonTimeout{5};
-constexpr milliseconds kShortestPause{1};
-constexpr milliseconds kLongestPause{10};
-// A writer that is open longer is looked at by name.
-constexpr milliseconds kShowWriterAfter{100};
-constexpr milliseconds kShowWriterEvery{500};
 constexpr std::int64_t kMostCounted = 100000;
-constexpr std::int64_t kFarFromTail = 100;
+// A statement brings several batches: planning it takes as long as reading fifty rows.
+constexpr std::size_t kBatchesAStatement = 8;
+constexpr std::int64_t kNoEnd = INT64_MAX;
 
 }  // namespace
 
 OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox,
-                           state::PositionKey key, const OutboxOptions& options, Position start,
-                           state::SkipSet skipped)
+                           const OutboxOptions& options, state::Ownership start,
+                           OutboxStatus& status)
     : pool_(pool),
       wake_(std::move(wake)),
       outbox_(std::move(outbox)),
-      key_(std::move(key)),
-      delta_max_rows_(options.delta_max_rows),
-      max_record_bytes_(options.max_record_bytes),
+      key_{options.group, options.pipeline},
+      claim_limits_{options.delta_max_rows, options.max_record_bytes},
+      status_(status),
       decoder_(outbox_, options.max_record_bytes),
-      horizon_(start.id),
-      skipped_(std::move(skipped)),
-      last_(std::move(start)),
+      policy_(start.position.id, std::move(start.skipped)),
+      kept_(pool),
+      last_(std::move(start.position)),
       resume_row_(last_.row),
       pokes_(wake_->pokes()),
-      verified_losses_(pool.lost_sessions()) {
-  pool_.add_keeper(this);
-}
-
-OutboxReader::~OutboxReader() {
-  pool_.remove_keeper(this);
-  give_back({}, Deadline::after(kAbandonTimeout));
-}
-
-// ---- the statement that is kept while a batch is worked on
-
-/// Called by whoever needs a connection, too.
-void OutboxReader::give_back(milliseconds unused, Deadline deadline) {
-  std::optional<Statement> kept;
-  {
-    const std::lock_guard lock(kept_mutex_);
-    if (!kept_ || SteadyClock::now() - kept_->since < unused) return;
-    kept = std::move(kept_);
-    kept_.reset();
-  }
-  kept->lease->abandon(deadline.earlier(Deadline::after(kAbandonTimeout)));
-}
-
-std::optional<OutboxReader::Statement> OutboxReader::take_kept() {
-  const std::lock_guard lock(kept_mutex_);
-  std::optional<Statement> kept = std::move(kept_);
-  kept_.reset();
-  return kept;
-}
-
-void OutboxReader::keep(Statement statement) {
-  {
-    const std::lock_guard lock(kept_mutex_);
-    kept_ = std::move(statement);
-  }
-  // Somebody may have begun to wait before there was anything to ask us for.
-  if (pool_.contended()) give_back({}, Deadline::after(kAbandonTimeout));
-}
+      verified_losses_(pool.lost_sessions()) {}
 
 // ---- connections, and whether they lead to where they led before
 
@@ -89,16 +49,15 @@ Result<Lease> OutboxReader::borrow(std::stop_token stop) {
   auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
   if (!lease) return lease;
   const std::uint64_t losses = pool_.lost_sessions();
-  if (!verified_ || losses != verified_losses_) {
-    if (auto same = verify(**lease, stop); !same) return fail(same.error());
-    verified_ = true;
+  if (verified_losses_ != losses) {
+    if (auto same = verify(**lease, std::move(stop)); !same) return fail(same.error());
     verified_losses_ = losses;
   }
   return lease;
 }
 
 /// After sessions were lost the server may be another one: the last row that was handed out must
-/// still be there as it was. Looks that are open are forgotten; nothing else is.
+/// still be there as it was. What was seen of writers is forgotten; nothing else is.
 Result<void> OutboxReader::verify(Connection& connection, std::stop_token stop) {
   const auto facts = look_at_position(connection, outbox_, key_, last_,
                                       Deadline::after(kStatementTimeout), std::move(stop));
@@ -113,18 +72,11 @@ Result<void> OutboxReader::verify(Connection& connection, std::stop_token stop) 
                 fmt::format("row {} of outbox {}, which was read, is no longer there", last_.id,
                             outbox_.table));
   }
-  horizon_ = Horizon(claim_ ? claim_->outbox_id() : last_.id);
-  skipped_to_ = 0;
-  fetch_now_ = true;
-  blocked_ = false;
+  policy_.restart(claim_ ? claim_->outbox_id() : last_.id);
   return {};
 }
 
 // ---- reading
-
-std::int64_t OutboxReader::known() const {
-  return std::max(wake_->last_value(), sequence_seen_);
-}
 
 Result<RecordBatch> OutboxReader::read(const ReadLimits& limits, Deadline deadline,
                                        std::stop_token stop) {
@@ -134,10 +86,10 @@ Result<RecordBatch> OutboxReader::read(const ReadLimits& limits, Deadline deadli
     return batch;
   }
   // What was not handed out is read again.
-  verified_ = false;
+  verified_losses_.reset();
   claim_.reset();
   resume_row_ = last_.row;
-  give_back({}, Deadline::after(kAbandonTimeout));
+  kept_.drop();
   if (batch.error().error_class == ErrorClass::cancelled && stop.stop_requested()) {
     return new_batch();
   }
@@ -150,18 +102,13 @@ Result<RecordBatch> OutboxReader::read_some(const ReadLimits& limits, Deadline d
     if (claim_) {
       auto batch = read_claim(limits, stop);
       if (!batch || !batch->empty()) return batch;
-    } else if (blocked_) {
-      const auto ready = wait_for_writers(deadline, stop);
+    } else {
+      const auto ready = wait(deadline, stop);
       if (!ready) return fail(ready.error());
       if (!*ready) break;
-    } else if (!fetch_now_) {
-      Result<void> trouble;
-      const bool news = wait_for_news(deadline, stop, trouble);
-      if (!trouble) return fail(trouble.error());
-      if (!news) break;
     }
     if (!claim_) {
-      auto batch = fetch_page(limits, stop);
+      auto batch = read_page(limits, stop);
       if (!batch || !batch->empty()) return batch;
     }
     if (deadline.passed() && !claim_) break;
@@ -169,91 +116,185 @@ Result<RecordBatch> OutboxReader::read_some(const ReadLimits& limits, Deadline d
   return new_batch();
 }
 
-/// True: there is reason to read.
-bool OutboxReader::wait_for_news(Deadline deadline, std::stop_token stop, Result<void>& trouble) {
-  const std::int64_t frontier = horizon_.frontier();
-  if (known() > frontier) return true;
+/// True: there is reason to fetch. False: not before the deadline, or a stop was asked for.
+Result<bool> OutboxReader::wait(Deadline deadline, std::stop_token stop) {
+  switch (policy_.next()) {
+    case ReadPolicy::Step::fetch:
+      return true;
+    case ReadPolicy::Step::wait_for_news:
+      return wait_for_news(deadline, std::move(stop));
+    case ReadPolicy::Step::wait_for_writers:
+      return wait_for_writers(deadline, std::move(stop));
+  }
+  return true;
+}
+
+Result<bool> OutboxReader::wait_for_news(Deadline deadline, std::stop_token stop) {
+  if (policy_.expects_rows(wake_->last_value())) return true;
   const std::uint64_t pokes = pokes_;
-  const std::int64_t last_value =
-      wake_->wait_beyond(frontier, pokes_, deadline.earlier(Deadline(next_probe_)), stop);
+  const Deadline probe_due(policy_.next_probe());
+  wake_->wait_beyond(policy_.frontier(), pokes_, deadline.earlier(probe_due), stop);
   if (stop.stop_requested()) return false;
-  if (last_value > frontier || pokes != pokes_) return true;
-  if (SteadyClock::now() < next_probe_) return false;
+  if (pokes != pokes_ || policy_.expects_rows(wake_->last_value())) return true;
+  if (!probe_due.passed()) return false;
   auto lease = borrow(stop);
-  if (!lease) {
-    trouble = fail(lease.error());
-    return false;
-  }
-  const auto seen = tip(**lease, stop);
-  if (!seen) trouble = fail(seen.error());
-  return seen && (seen->sequence > frontier || seen->first != 0);
+  if (!lease) return fail(lease.error());
+  if (policy_.next() == ReadPolicy::Step::fetch) return true;
+  return probe(**lease, std::move(stop));
 }
 
-Result<Tip> OutboxReader::tip(Connection& connection, std::stop_token stop) {
-  const auto seen =
-      read_tip(connection, outbox_, horizon_.frontier(), Deadline::after(kStatementTimeout), stop);
-  if (!seen) return fail(seen.error());
-  next_probe_ = SteadyClock::now() + kProbeEvery;
-  sequence_seen_ = seen->sequence;
-  {
-    const std::lock_guard lock(status_mutex_);
-    status_.sequence = seen->sequence;
-  }
-  // The sequence was set back under us.
-  if (seen->sequence < last_.id) {
-    if (auto same = verify(connection, std::move(stop)); !same) return fail(same.error());
-  }
-  return seen;
-}
-
-/// Waits for those who drew ids that are not to be seen. True: reading again will bring something
-/// forward. False: not before the deadline.
+/// Waits for the writers that drew ids which are not to be seen.
 Result<bool> OutboxReader::wait_for_writers(Deadline deadline, std::stop_token stop) {
   while (true) {
-    const auto waited = SteadyClock::now() - blocked_since_;
-    const auto pause_time = std::clamp(std::chrono::duration_cast<milliseconds>(waited / 8),
-                                       kShortestPause, kLongestPause);
-    // Far from the tail a gap is old: it is looked at at once.
-    const bool at_once = rounds_ == 0 && behind_ != 0 && known() - behind_ >= kFarFromTail;
-    if (!at_once && !pause(Deadline::after(pause_time), stop)) return false;
-    // Most writers commit within a millisecond of drawing an id.
-    if (rounds_++ == 0 && behind_ == 0) return true;
+    const auto round = policy_.next_round(wake_->last_value(), SteadyClock::now());
+    if (round.pause.count() > 0 && !pause(Deadline::after(round.pause), stop)) return false;
+    if (round.fetch) return true;
     auto lease = borrow(stop);
     if (!lease) return fail(lease.error());
-    if (!blocked_) return true;
-    const auto seen = tip(**lease, stop);
+    if (policy_.next() == ReadPolicy::Step::fetch) return true;
+    const auto filled = probe(**lease, stop);
+    if (!filled || *filled) return filled;
+    const auto seen = look(**lease, stop);
     if (!seen) return fail(seen.error());
-    behind_ = seen->first;
-    const bool filled = behind_ == horizon_.frontier() + 1;
-    if (filled) return true;
-    if (auto looked = take_look(**lease, seen->sequence, stop); !looked)
-      return fail(looked.error());
-    if (horizon_.can_advance(behind_)) return true;
-    if (behind_ == 0 && seen->sequence <= horizon_.frontier()) {
-      blocked_ = false;
-      return false;
-    }
-    if (deadline.passed()) return false;
+    if (*seen == ReadPolicy::Look::fetch) return true;
+    if (*seen == ReadPolicy::Look::nothing_to_wait_for || deadline.passed()) return false;
   }
 }
 
-Result<void> OutboxReader::take_look(Connection& connection, std::int64_t sequence,
-                                     std::stop_token stop) {
+/// Asks the outbox itself for news. True: there is reason to fetch.
+Result<bool> OutboxReader::probe(Connection& connection, std::stop_token stop) {
+  const auto tip =
+      read_tip(connection, outbox_, policy_.frontier(), Deadline::after(kStatementTimeout), stop);
+  if (!tip) return fail(tip.error());
+  const bool news = policy_.probed(*tip, SteadyClock::now());
+  if (tip->sequence >= last_.id) return news;
+  // The sequence was set back.
+  if (auto same = verify(connection, std::move(stop)); !same) return fail(same.error());
+  return true;
+}
+
+/// Looks which writers may still fill gaps, and shows the oldest of them where that takes long.
+Result<ReadPolicy::Look> OutboxReader::look(Connection& connection, std::stop_token stop) {
   const Deadline deadline = Deadline::after(kStatementTimeout);
   const auto holders = read_holders(connection, outbox_, deadline, stop);
   if (!holders) return fail(holders.error());
-  horizon_.observe(sequence, *holders);
+  const ReadPolicy::Look seen = policy_.looked(*holders);
   const auto now = SteadyClock::now();
-  if (now - blocked_since_ < kShowWriterAfter || now < next_age_) return {};
-  next_age_ = now + kShowWriterEvery;
+  if (!policy_.is_writer_due(now)) return seen;
   auto oldest = read_oldest_writer(connection, outbox_, deadline, std::move(stop));
   if (!oldest) return fail(oldest.error());
   const bool hidden = oldest->seconds < 0;
-  const std::lock_guard lock(status_mutex_);
-  status_.oldest_open_writer_pid = oldest->pid;
-  status_.oldest_open_writer_seconds =
-      hidden ? std::chrono::duration<double>(now - blocked_since_).count() : oldest->seconds;
+  if (hidden) oldest->seconds = policy_.waiting_for_writers(now).count();
+  status_.set_writer(*oldest);
+  return seen;
+}
+
+// ---- the rows of a statement
+
+/// Sends a statement, for several batches where no other pipeline waits for a connection.
+Result<RowStream> OutboxReader::send(Lease lease, const ReadLimits& limits) {
+  const auto query = policy_.begin_statement(limits, pool_.contended() ? 1 : kBatchesAStatement);
+  return RowStream::send(std::move(lease), decoder_, query.beyond, kNoEnd, query.rows);
+}
+
+/// The statement that is under way, or a new one.
+Result<RowStream> OutboxReader::stream(const ReadLimits& limits, std::stop_token stop) {
+  if (auto kept = kept_.take()) return std::move(*kept);
+  auto lease = borrow(std::move(stop));
+  if (!lease) return fail(lease.error());
+  return send(std::move(*lease), limits);
+}
+
+Result<RecordBatch> OutboxReader::read_page(const ReadLimits& limits, std::stop_token stop) {
+  auto rows = stream(limits, stop);
+  if (!rows) return fail(rows.error());
+  policy_.begin_page(rows->left());
+  RecordBatch batch = new_batch();
+  if (auto taken = take_rows(*rows, limits, batch, stop); !taken) return fail(taken.error());
+  const auto end = policy_.conclude(limits, wake_->last_value(), SteadyClock::now());
+  if (policy_.next() != ReadPolicy::Step::wait_for_writers) status_.set_writer({});
+  if (end.leave) rows->leave(policy_.worth_taking(wake_->last_value()));
+  if (end.gap_passed) {
+    const auto none_lost = look_for_lost_rows(rows->connection(), end.began_at, std::move(stop));
+    if (!none_lost) return fail(none_lost.error());
+  }
+  if (end.goes_on) {
+    kept_.keep(std::move(*rows));
+  } else if (end.read_ahead && !pool_.contended()) {
+    auto next = send(rows->take_lease(), limits);
+    if (!next) return fail(next.error());
+    kept_.keep(std::move(*next));
+  }
+  return batch;
+}
+
+Result<void> OutboxReader::take_rows(RowStream& rows, const ReadLimits& limits, RecordBatch& batch,
+                                     std::stop_token stop) {
+  batch.records.reserve(std::min(limits.records, static_cast<std::size_t>(rows.left())));
+  while (true) {
+    const auto next = rows.next(stop);
+    if (!next) return fail(next.error());
+    if (!*next) return {};
+    auto row = rows.row(batch.arena);
+    if (!row) return fail(row.error());
+    if (!take_row(*row, batch)) {
+      rows.leave(policy_.worth_taking(wake_->last_value()));
+      return {};
+    }
+    if (policy_.page_is_full(batch.records.size(), limits)) return {};
+  }
+}
+
+/// False: the statement's further rows are left.
+bool OutboxReader::take_row(OutboxRow& row, RecordBatch& batch) {
+  const auto& shape = decoder_.shape_of(row);
+  if (shape != batch.shape && !batch.empty()) {
+    policy_.leave_row();  // the next batch begins with it
+    return false;
+  }
+  switch (policy_.take(row.record.outbox_id, row.bytes, row.claim_check)) {
+    case ReadPolicy::Verdict::leave:
+      return false;
+    case ReadPolicy::Verdict::skip:
+      return true;
+    case ReadPolicy::Verdict::claim_check: {
+      const std::int64_t settled_id =
+          std::max(batch.empty() ? last_.id : batch.records.back().id, policy_.skipped_to());
+      const bool resumed = resume_row_ > 0 && row.record.pgt_id == last_.mark;
+      claim_.emplace(row, settled_id, resumed ? resume_row_ : 0, shape, claim_limits_);
+      resume_row_ = 0;
+      return false;
+    }
+    case ReadPolicy::Verdict::hand_out:
+      resume_row_ = 0;
+      batch.shape = shape;
+      batch.records.push_back(std::move(row.record));
+      return true;
+  }
+  return false;
+}
+
+/// What is not there may be what retention deleted: that is never passed in silence.
+Result<void> OutboxReader::look_for_lost_rows(Connection& connection, std::int64_t began_at,
+                                              std::stop_token stop) {
+  const auto facts = look_at_position(connection, outbox_, key_, last_,
+                                      Deadline::after(kStatementTimeout), std::move(stop));
+  if (!facts) return fail(facts.error());
+  if (facts->lost_rows > 0 && facts->purged_below > began_at) {
+    return fail(*judge_position(last_, *facts, outbox_.table, key_.pipeline));
+  }
   return {};
+}
+
+Result<RecordBatch> OutboxReader::read_claim(const ReadLimits& limits, std::stop_token stop) {
+  auto lease = borrow(stop);
+  if (!lease) return fail(lease.error());
+  RecordBatch batch;
+  batch.shape = claim_->shape();
+  const auto finished = claim_->read(**lease, decoder_, limits, batch, std::move(stop));
+  if (!finished) return fail(finished.error());
+  if (*finished) claim_.reset();
+  return batch;
 }
 
 RecordBatch OutboxReader::new_batch() const {
@@ -262,23 +303,20 @@ RecordBatch OutboxReader::new_batch() const {
   return batch;
 }
 
-/// The key columns had other names when the row was recorded than when the outbox was made.
-const std::shared_ptr<const TableShape>& OutboxReader::shape_of(const OutboxRow& row) {
-  if (row.key_columns.empty()) return outbox_.shape;
-  const auto known = shapes_.find(row.key_columns);
-  if (known != shapes_.end()) return known->second;
-  TableShape shape = *outbox_.shape;
-  shape.key_columns.clear();
-  if (!read_texts(row.key_columns, shape.key_columns)) shape.key_columns.clear();
-  return shapes_.emplace(row.key_columns, std::make_shared<const TableShape>(std::move(shape)))
-      .first->second;
-}
-
 void OutboxReader::note_handed_out(const RecordBatch& batch) {
   if (batch.empty()) return;
   const Record& record = batch.records.back();
   last_ = Position{record.id, record.row, std::string(record.mark)};
-  if (last_.id >= skipped_.last()) skipped_.clear();
+  policy_.handed_out(last_.id);
+}
+
+// ---- beside the normal reading
+
+Result<RecordBatch> OutboxReader::read(ReplayReader& replay, const ReadLimits& limits,
+                                       std::stop_token stop) {
+  auto lease = borrow(stop);
+  if (!lease) return fail(lease.error());
+  return replay.read(std::move(*lease), decoder_, policy_.frontier(), limits, std::move(stop));
 }
 
 Result<std::int64_t> OutboxReader::rows_beyond(std::stop_token stop) {
@@ -288,15 +326,10 @@ Result<std::int64_t> OutboxReader::rows_beyond(std::stop_token stop) {
       "select count(*) from (select from {} o where o.id > $1::bigint limit $2::bigint) r",
       qualified(outbox_.table));
   const auto rows =
-      (*lease)->query(sql, {std::to_string(horizon_.frontier()), std::to_string(kMostCounted)},
-                      Deadline::after(kStatementTimeout), stop);
+      (*lease)->query(sql, {std::to_string(policy_.frontier()), std::to_string(kMostCounted)},
+                      Deadline::after(kStatementTimeout), std::move(stop));
   if (!rows) return fail(rows.error());
   return rows->integer(0, 0);
-}
-
-OutboxStatus OutboxReader::status() const {
-  const std::lock_guard lock(status_mutex_);
-  return status_;
 }
 
 }  // namespace relay::outbox

@@ -1,50 +1,31 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
-#include "connector/settled_rows.h"
 #include "connector/source.h"
 #include "connector/wake.h"
+#include "outbox/backlog.h"
+#include "outbox/outbox_options.h"
+#include "outbox/outbox_reader.h"
+#include "outbox/outbox_status.h"
+#include "outbox/position_keeper.h"
+#include "outbox/replay_reader.h"
+#include "outbox/underway.h"
 #include "postgres/pool.h"
 
 namespace relay::outbox {
 
-/// What an outbox source needs to be told.
-struct OutboxOptions {
-  std::string outbox;  ///< as the user names it: stream table, table, or application outbox
-  std::string group;   ///< relay group: each group has its own positions
-  std::string pipeline;
-  std::string worker_id;
-  std::string start = "earliest";
-  std::int64_t max_record_bytes = 32 << 20;
-  std::int64_t delta_max_rows = 1000;  ///< where a claim check is cut
-  /// False: only looks. `open` takes no ownership and reads from `start`; `acknowledge` does
-  /// nothing.
-  bool owns = true;
-  /// The relay's own database, where an operator's word on losses is kept; null: it is the
-  /// outbox's.
-  postgres::Pool* control = nullptr;
-  /// What the pipeline settled, for longer than this source lives; null: it is not remembered.
-  std::shared_ptr<SettledRows> settled;
-};
-
-/// Numbers that status, metrics and health show. Taken from any thread.
-struct OutboxStatus {
-  std::int64_t position = 0;
-  std::int64_t sequence = 0;              ///< the outbox's newest drawn id that was seen
-  double oldest_open_writer_seconds = 0;  ///< 0: none holds the reader back
-  int oldest_open_writer_pid = 0;
-};
-
 /// Reads an outbox without ever skipping a row (docs: reading without skipping), from the position
 /// that it takes ownership of in `open`. Borrows a connection from the pool for each operation.
+/// Threads as for Source.
 class OutboxSource final : public Source {
  public:
-  OutboxSource(OutboxOptions options, postgres::Pool& pool, std::shared_ptr<Wake> wake);
-  ~OutboxSource() override;
+  /// Without a pool `open` is an error, and nothing but `close` may be called after it.
+  OutboxSource(OutboxOptions options, postgres::Pool* pool, std::shared_ptr<Wake> wake);
 
   Result<void> open(std::stop_token) override;
   Result<RecordBatch> read(const ReadLimits&, Deadline, std::stop_token) override;
@@ -55,17 +36,31 @@ class OutboxSource final : public Source {
   void close() override;
 
   /// Reads `from`..`to` once more beside the normal reading, with `suffix` for the ids; the
-  /// position is not moved. Called by the reader thread. Empty when the range is done.
+  /// position is not moved. Empty when the range is done.
   Result<RecordBatch> read_range(std::int64_t from, std::int64_t to, const std::string& suffix,
                                  const ReadLimits&, std::stop_token) override;
 
-  OutboxStatus status() const;
-  /// Valid after `open`: the name that the sweep watches.
-  std::string sequence() const;
+  std::string watched_sequence() const override { return status_.sequence(); }
+  OpenWriter oldest_open_writer() const override { return status_.writer(); }
 
  private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  Result<void> try_open(std::stop_token stop);
+  void count_backlog();
+  Error explained(Error error, std::stop_token stop);
+
+  const OutboxOptions options_;
+  postgres::Pool* const pool_;
+  const std::shared_ptr<Wake> wake_;
+  PositionKeeper keeper_;
+  Underway underway_;
+  OutboxStatus status_;
+
+  // Of the reader thread.
+  std::unique_ptr<OutboxReader> reader_;
+  bool open_again_ = false;                      // what was read last was an error of configuration
+  std::map<std::string, ReplayReader> replays_;  // by the suffix of their ids
+  Backlog backlog_;
+  std::stop_token stop_;
 };
 
 }  // namespace relay::outbox

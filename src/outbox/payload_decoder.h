@@ -20,8 +20,8 @@ struct Payload {
   bool claim_check = false;
 };
 
-/// Takes a payload apart without looking into its rows: what is inside them is checked by whoever
-/// slices them. Rejected: it is no payload, or of a version that is not known here.
+/// Takes a payload apart without looking into its rows: what is inside them is checked by the
+/// encoder, which slices them. Rejected: it is no payload, or of a version that is not known here.
 Result<Payload> decode_payload(std::string_view text);
 
 /// The texts of a JSON array of texts, as PostgreSQL writes it. False: it is none.

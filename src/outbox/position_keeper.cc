@@ -30,7 +30,7 @@ Result<void> write_together(postgres::Connection& connection, const OutboxInfo& 
 }  // namespace
 
 void PositionKeeper::begin(OutboxInfo outbox, state::Ownership ownership) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   outbox_ = std::move(outbox);
   token_ = std::move(ownership.token);
   settled_ = std::move(ownership.position);
@@ -40,7 +40,7 @@ void PositionKeeper::begin(OutboxInfo outbox, state::Ownership ownership) {
 
 Result<void> PositionKeeper::settle(const Position& position, std::span<const DeadLetter> letters) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (fenced_) return fail(*fenced_);
     const bool again = position == settled_;
     if (!again) due_ = true;
@@ -54,7 +54,7 @@ Result<void> PositionKeeper::settle(const Position& position, std::span<const De
 Result<void> PositionKeeper::flush() {
   Position position;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!due_ || fenced_) return {};
     position = settled_;
   }
@@ -66,16 +66,16 @@ Result<void> PositionKeeper::write(const Position& position, std::span<const Dea
   OutboxInfo outbox;
   std::string token;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     outbox = outbox_;
     token = token_;
   }
-  auto lease = pool_.borrow(deadline, {});
+  auto lease = pool_->borrow(deadline, {});
   if (!lease) return fail(lease.error());
   auto written = letters.empty()
                      ? commit_position(**lease, outbox, key_, token, position, deadline, {})
                      : write_together(**lease, outbox, key_, token, position, letters, deadline);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (written) {
     due_ = false;
     written_at_ = SteadyClock::now();
@@ -83,16 +83,6 @@ Result<void> PositionKeeper::write(const Position& position, std::span<const Dea
     fenced_ = written.error();
   }
   return written;
-}
-
-Position PositionKeeper::settled() const {
-  const std::lock_guard lock(mutex_);
-  return settled_;
-}
-
-std::string PositionKeeper::token() const {
-  const std::lock_guard lock(mutex_);
-  return token_;
 }
 
 }  // namespace relay::outbox

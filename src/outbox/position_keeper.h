@@ -1,6 +1,5 @@
 #pragma once
 
-#include <mutex>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -9,6 +8,7 @@
 #include "core/dead_letter.h"
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/mutex.h"
 #include "core/record.h"
 #include "outbox/outbox_info.h"
 #include "outbox/outbox_position.h"
@@ -20,7 +20,8 @@ namespace relay::outbox {
 /// at most every 50 ms. Any thread; `settle` and `flush` one at a time.
 class PositionKeeper {
  public:
-  PositionKeeper(postgres::Pool& pool, state::PositionKey key)
+  /// Without a pool nothing but `flush` may be called.
+  PositionKeeper(postgres::Pool* pool, state::PositionKey key)
       : pool_(pool), key_(std::move(key)) {}
 
   /// From now on positions in this outbox are written, under this ownership.
@@ -29,25 +30,22 @@ class PositionKeeper {
   /// The same position again, without dead letters, writes what is due. Fenced: another instance
   /// owns the pipeline, or the outbox is another one; that stays so until `begin`.
   Result<void> settle(const Position& position, std::span<const DeadLetter> letters);
-  /// Writes what is due, within a moment: for whoever is about to end.
+  /// Writes what is due, within two seconds: for a source that is about to close.
   Result<void> flush();
-
-  /// The position that was given last.
-  Position settled() const;
-  std::string token() const;
 
  private:
   Result<void> write(const Position& position, std::span<const DeadLetter> letters,
                      Deadline deadline);
-  postgres::Pool& pool_;
+
+  postgres::Pool* const pool_;
   const state::PositionKey key_;
-  mutable std::mutex mutex_;
-  OutboxInfo outbox_;
-  std::string token_;
-  Position settled_;
-  bool due_ = false;
-  std::optional<Error> fenced_;
-  SteadyClock::time_point written_at_{};
+  mutable Mutex mutex_;
+  OutboxInfo outbox_ RELAY_GUARDED_BY(mutex_);
+  std::string token_ RELAY_GUARDED_BY(mutex_);
+  Position settled_ RELAY_GUARDED_BY(mutex_);
+  bool due_ RELAY_GUARDED_BY(mutex_) = false;
+  std::optional<Error> fenced_ RELAY_GUARDED_BY(mutex_);
+  SteadyClock::time_point written_at_ RELAY_GUARDED_BY(mutex_){};
 };
 
 }  // namespace relay::outbox

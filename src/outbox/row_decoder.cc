@@ -240,6 +240,16 @@ Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) {
   return decoded;
 }
 
+const std::shared_ptr<const TableShape>& RowDecoder::shape_with_key(std::string_view key_columns) {
+  const auto known = shapes_.find(key_columns);
+  if (known != shapes_.end()) return known->second;
+  TableShape shape = *outbox_.shape;
+  shape.key_columns.clear();
+  if (!read_texts(key_columns, shape.key_columns)) shape.key_columns.clear();
+  return shapes_.emplace(key_columns, std::make_shared<const TableShape>(std::move(shape)))
+      .first->second;
+}
+
 Result<DeltaRow> RowDecoder::decode_delta_row(const PGresult* result) const {
   Fields fields(std::string_view(PQgetvalue(result, 0, 0),
                                  static_cast<std::size_t>(PQgetlength(result, 0, 0))));

@@ -3,6 +3,9 @@
 #include <libpq-fe.h>
 
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -40,14 +43,25 @@ class RowDecoder {
   Result<OutboxRow> decode_row(const PGresult* result, Arena& arena);
   /// The row points into `result`; its columns are in the order of jsonb.
   Result<DeltaRow> decode_delta_row(const PGresult* result) const;
+
+  /// That of the outbox.
+  const std::shared_ptr<const TableShape>& shape() const { return outbox_.shape; }
+  /// That of a row: the key columns may have had other names when it was recorded than when the
+  /// outbox was made.
+  const std::shared_ptr<const TableShape>& shape_of(const OutboxRow& row) {
+    return row.key_columns.empty() ? outbox_.shape : shape_with_key(row.key_columns);
+  }
   ColumnOrder& order() { return order_; }
 
  private:
+  const std::shared_ptr<const TableShape>& shape_with_key(std::string_view key_columns);
+
   const OutboxInfo outbox_;
   const std::int64_t max_record_bytes_;
   ColumnOrder order_;
   std::string rows_sql_;
   std::string delta_sql_;
+  std::map<std::string, std::shared_ptr<const TableShape>, std::less<>> shapes_;  // by key columns
 };
 
 SharedError record_too_large(std::int64_t max_record_bytes);

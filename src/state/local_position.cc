@@ -42,7 +42,7 @@ Result<Ownership> LocalPosition::claim(const std::string& incarnation, const Sta
   auto owned = claim_position(**lease, incarnation, {group_, pipeline_}, worker_, start, {},
                               deadline, std::move(stop));
   if (!owned) return fail(owned.error());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   incarnation_ = incarnation;
   token_ = owned->token;
   settled_ = owned->position;
@@ -65,7 +65,7 @@ Result<void> LocalPosition::rewind(const Position& position, std::stop_token sto
   const Deadline deadline = Deadline::after(kTimeout);
   auto lease = database_->borrow(deadline, stop);
   if (!lease) return fail(lease.error());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto set = rewind_position(**lease, incarnation_, {group_, pipeline_}, token_, position, false,
                              deadline, std::move(stop));
   if (!set) return set;
@@ -76,7 +76,7 @@ Result<void> LocalPosition::rewind(const Position& position, std::stop_token sto
 
 Result<void> LocalPosition::settle(const Position& position) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (fenced_) return fail(*fenced_);
     const bool again = position == settled_;
     if (!again) due_ = true;
@@ -89,7 +89,7 @@ Result<void> LocalPosition::settle(const Position& position) {
 Result<void> LocalPosition::flush() {
   Position position;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (!due_ || fenced_) return {};
     position = settled_;
   }
@@ -100,7 +100,7 @@ Result<void> LocalPosition::write(const Position& position, Deadline deadline) {
   std::string incarnation;
   std::string token;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     incarnation = incarnation_;
     token = token_;
   }
@@ -113,7 +113,7 @@ Result<void> LocalPosition::write(const Position& position, Deadline deadline) {
        std::to_string(position.row), position.mark.empty() ? postgres::Param() : position.mark},
       deadline, {});
   if (!done) return fail(done.error());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (done->boolean(0, 0)) {
     due_ = false;
     written_at_ = SteadyClock::now();
@@ -124,12 +124,12 @@ Result<void> LocalPosition::write(const Position& position, Deadline deadline) {
 }
 
 bool LocalPosition::claimed() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return !token_.empty();
 }
 
 Position LocalPosition::settled() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return settled_;
 }
 

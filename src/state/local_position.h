@@ -1,12 +1,12 @@
 #pragma once
 
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <string>
 
 #include "core/deadline.h"
 #include "core/error.h"
+#include "core/mutex.h"
 #include "core/record.h"
 #include "postgres/pool.h"
 #include "state/positions.h"
@@ -48,13 +48,13 @@ class LocalPosition {
   const std::string group_;
   const std::string pipeline_;
   const std::string worker_;
-  mutable std::mutex mutex_;
-  std::string incarnation_;
-  std::string token_;
-  Position settled_;
-  bool due_ = false;
-  std::optional<Error> fenced_;
-  SteadyClock::time_point written_at_{};
+  mutable Mutex mutex_;
+  std::string incarnation_ RELAY_GUARDED_BY(mutex_);
+  std::string token_ RELAY_GUARDED_BY(mutex_);
+  Position settled_ RELAY_GUARDED_BY(mutex_);
+  bool due_ RELAY_GUARDED_BY(mutex_) = false;
+  std::optional<Error> fenced_ RELAY_GUARDED_BY(mutex_);
+  SteadyClock::time_point written_at_ RELAY_GUARDED_BY(mutex_){};
 };
 
 }  // namespace relay::state

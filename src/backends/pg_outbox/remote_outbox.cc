@@ -66,7 +66,7 @@ Result<void> RemoteOutbox::make_reader(std::stop_token stop) {
     if (!group) return fail(group.error());
     options.group = std::move(*group);
   }
-  reader_ = std::make_unique<outbox::OutboxSource>(std::move(options), pool_, wake_);
+  reader_ = std::make_unique<outbox::OutboxSource>(std::move(options), &pool_, wake_);
   return {};
 }
 

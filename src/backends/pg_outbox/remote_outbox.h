@@ -14,7 +14,7 @@ namespace relay::pg_outbox {
 
 /// Reads an outbox of another database, by the reader of the relay's own outboxes and with all that
 /// it promises. The position is kept in that other database, where retention has to know who still
-/// needs which rows; dead letters stay in the relay's own. Nobody sweeps or listens there for us,
+/// needs which rows; dead letters stay in the relay's own. The sweep does not watch it,
 /// so it is asked for news every `poll_interval`.
 ///
 /// Threads as for Source.

@@ -36,7 +36,7 @@ TEST(JudgePosition, APositionAheadOfTheSequenceMeansThatTheOutboxWasRewound) {
   EXPECT_EQ(verdict(behind), "outbox_rewound");
 }
 
-TEST(JudgePosition, ARowThatRetentionOrSomebodyDeletedIsNoSignOfAnything) {
+TEST(JudgePosition, ADeletedRowIsNoSignOfARewoundOutbox) {
   EXPECT_EQ(verdict(facts(std::nullopt)), "");
 }
 
