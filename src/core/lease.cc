@@ -30,8 +30,8 @@ namespace {
 using Target = SocketCutter::Target;
 
 struct Targets {
-  std::mutex mutex;
-  std::vector<Target*> unused;
+  Mutex mutex;
+  std::vector<Target*> unused RELAY_GUARDED_BY(mutex);
 };
 
 /// Never destroyed: a signal may come while the process ends.
@@ -42,7 +42,7 @@ Targets& targets() {
 
 Target* take_target(Lease& lease, int socket) {
   Targets& all = targets();
-  const std::lock_guard lock(all.mutex);
+  const MutexLock lock(all.mutex);
   if (all.unused.empty()) all.unused.push_back(new Target);
   Target* const target = all.unused.back();
   all.unused.pop_back();
@@ -55,7 +55,7 @@ void give_back(Target* target) {
   target->lease = nullptr;
   target->socket = -1;
   Targets& all = targets();
-  const std::lock_guard lock(all.mutex);
+  const MutexLock lock(all.mutex);
   all.unused.push_back(target);
 }
 
@@ -90,7 +90,7 @@ Lease& Lease::endless() {
 }
 
 void Lease::extend(BootClock::time_point until, BootClock::time_point cut) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   until_ = until;
   cut_ = cut;
   for (const SocketCutter* cutter : cutters_) cutter->arm(cut);
@@ -120,7 +120,7 @@ Result<std::unique_ptr<SocketCutter>> SocketCutter::make(Lease& lease, int socke
                                  cutter->target_);
   if (!timer) return fail(timer.error());
   cutter->timer_ = std::move(*timer);
-  const std::lock_guard lock(lease.mutex_);
+  const MutexLock lock(lease.mutex_);
   lease.cutters_.insert(cutter.get());
   cutter->arm(lease.cut_);
   return cutter;
@@ -128,7 +128,7 @@ Result<std::unique_ptr<SocketCutter>> SocketCutter::make(Lease& lease, int socke
 
 SocketCutter::~SocketCutter() {
   {
-    const std::lock_guard lock(lease_.mutex_);
+    const MutexLock lock(lease_.mutex_);
     lease_.cutters_.erase(this);
   }
   timer_.reset();
@@ -148,14 +148,14 @@ int LeasedSockets::open(int domain, int type, int protocol) {
     errno = ECANCELED;
     return -1;
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   cutters_[socket] = std::move(*cutter);
   return socket;
 }
 
 int LeasedSockets::close(int socket) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     cutters_.erase(socket);
   }
   return ::close(socket);

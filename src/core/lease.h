@@ -3,11 +3,11 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "core/error.h"
+#include "core/mutex.h"
 #include "core/thread_timer.h"
 
 namespace relay {
@@ -53,8 +53,8 @@ class Lease {
 
   std::atomic<BootClock::time_point> until_{BootClock::time_point::min()};
   std::atomic<BootClock::time_point> cut_{BootClock::time_point::min()};
-  std::mutex mutex_;
-  std::unordered_set<SocketCutter*> cutters_;  // guarded by mutex_
+  Mutex mutex_;
+  std::unordered_set<SocketCutter*> cutters_ RELAY_GUARDED_BY(mutex_);
 };
 
 /// Why sending has stopped.
@@ -101,8 +101,8 @@ class LeasedSockets {
 
  private:
   Lease& lease_;
-  std::mutex mutex_;
-  std::unordered_map<int, std::unique_ptr<SocketCutter>> cutters_;  // guarded by mutex_
+  Mutex mutex_;
+  std::unordered_map<int, std::unique_ptr<SocketCutter>> cutters_ RELAY_GUARDED_BY(mutex_);
 };
 
 }  // namespace relay

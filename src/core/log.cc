@@ -7,9 +7,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
-#include <mutex>
 
 #include "core/log_output.h"
+#include "core/mutex.h"
 #include "core/repeated_failures.h"
 #include "core/secrets.h"
 #include "core/text.h"
@@ -140,12 +140,12 @@ class Logger {
 
   RepeatedFailures::Told failed(std::string_view event, std::string_view pipeline,
                                 std::string_view what) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return failures_.failed(event, pipeline, what, SteadyClock::now());
   }
   std::optional<RepeatedFailures::Told> recovered(std::string_view event,
                                                   std::string_view pipeline) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return failures_.recovered(event, pipeline, SteadyClock::now());
   }
 
@@ -154,8 +154,8 @@ class Logger {
   std::atomic<Format> format_{Format::text};
   std::atomic<Level> level_{Level::info};
   std::atomic<bool> colour_{isatty(STDERR_FILENO) == 1};
-  std::mutex mutex_;
-  RepeatedFailures failures_;
+  Mutex mutex_;
+  RepeatedFailures failures_ RELAY_GUARDED_BY(mutex_);
 };
 
 // Never destroyed: threads may still log while the program ends.

@@ -1,11 +1,11 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <string>
+
+#include "core/mutex.h"
 
 namespace spdlog::sinks {
 class sink;
@@ -26,15 +26,17 @@ class Output {
 
  private:
   void write_now(const std::string& line);
+  void start_thread() RELAY_REQUIRES(mutex_);
   void run();
 
   const std::shared_ptr<spdlog::sinks::sink> sink_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::string> waiting_;  // guarded, as is what follows; the first one is being written
-  std::size_t bytes_ = 0;
-  std::size_t dropped_ = 0;
-  bool has_thread_ = false;
+  Mutex mutex_;
+  Condition changed_;
+  // The thread is writing the first of them.
+  std::deque<std::string> waiting_ RELAY_GUARDED_BY(mutex_);
+  std::size_t bytes_ RELAY_GUARDED_BY(mutex_) = 0;  // of `waiting_`
+  std::size_t dropped_ RELAY_GUARDED_BY(mutex_) = 0;
+  bool has_thread_ RELAY_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace relay::log

@@ -6,14 +6,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <condition_variable>
 #include <exception>
-#include <mutex>
 #include <new>
 #include <thread>
 #include <utility>
 
 #include "core/log.h"
+#include "core/mutex.h"
 
 namespace relay::postgres {
 
@@ -29,31 +28,40 @@ struct CancelDeleter {
   void operator()(PGcancel* cancel) const { PQfreeCancel(cancel); }
 };
 
+/// How a request to cancel ended: told by the thread that makes it, awaited by another.
+class CancelAttempt {
+ public:
+  void finish(bool sent) {
+    const MutexLock lock(mutex_);
+    sent_ = sent;
+    ended_.notify_all();
+  }
+  /// False: the request was not sent, or not in time.
+  bool wait(Deadline deadline) {
+    const MutexLock lock(mutex_);
+    ended_.wait_until(mutex_, deadline.at(),
+                      [this]() RELAY_REQUIRES(mutex_) { return sent_.has_value(); });
+    return sent_.value_or(false);
+  }
+
+ private:
+  Mutex mutex_;
+  Condition ended_;
+  std::optional<bool> sent_ RELAY_GUARDED_BY(mutex_);
+};
+
 /// Asks the server to end what it does. False: it did not answer in time. PQcancel opens a
 /// connection of its own and blocks without a limit, so it has a thread that may be left behind.
 /// Where no thread can be started, closing the session has to do.
 bool cancel(PGconn* handle, Deadline deadline) try {
-  struct Attempt {
-    std::mutex mutex;
-    std::condition_variable ended;
-    bool done = false;
-    bool sent = false;
-  };
   std::shared_ptr<PGcancel> request(PQgetCancel(handle), CancelDeleter{});
   if (!request) return false;
-  auto attempt = std::make_shared<Attempt>();
+  auto attempt = std::make_shared<CancelAttempt>();
   std::thread([request, attempt] {
     char why[256];
-    const bool sent = PQcancel(request.get(), why, sizeof why) == 1;
-    const std::lock_guard lock(attempt->mutex);
-    attempt->done = true;
-    attempt->sent = sent;
-    attempt->ended.notify_all();
+    attempt->finish(PQcancel(request.get(), why, sizeof why) == 1);
   }).detach();
-  std::unique_lock lock(attempt->mutex);
-  const auto until = deadline.earlier(Deadline::after(kCancelTimeout));
-  attempt->ended.wait_until(lock, until.at(), [&] { return attempt->done; });
-  return attempt->sent;
+  return attempt->wait(deadline.earlier(Deadline::after(kCancelTimeout)));
 } catch (const std::exception&) {
   return false;
 }

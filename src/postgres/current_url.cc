@@ -23,7 +23,7 @@ std::map<std::string, std::string> place_of(const std::string& url) {
 }  // namespace
 
 std::string CurrentUrl::get() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto now = read_();
   if (!now || *now == url_) return url_;
   if (place_of(*now) == place_of(url_)) {

@@ -1,9 +1,10 @@
 #pragma once
 
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
+
+#include "core/mutex.h"
 
 namespace relay::postgres {
 
@@ -20,8 +21,8 @@ class CurrentUrl {
   std::string get();
 
  private:
-  std::mutex mutex_;
-  std::string url_;
+  Mutex mutex_;
+  std::string url_ RELAY_GUARDED_BY(mutex_);
   const std::function<std::optional<std::string>()> read_;
 };
 

@@ -1,16 +1,15 @@
 #pragma once
 
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <stop_token>
 #include <vector>
 
+#include "core/mutex.h"
 #include "postgres/connection.h"
 
 namespace relay::postgres {
@@ -84,10 +83,12 @@ class Pool {
  private:
   friend class Lease;
   void give_back(std::unique_ptr<Connection> connection);
-  std::unique_ptr<Connection> take_idle();
+  Result<Lease> open_new(Deadline deadline, std::stop_token stop);
+  bool wait_for_turn(Deadline deadline, const std::stop_token& stop) RELAY_REQUIRES(mutex_);
+  std::unique_ptr<Connection> take_idle() RELAY_REQUIRES(mutex_);
   void ask_keepers(std::chrono::milliseconds unused, Deadline deadline);
-  bool available() const { return !idle_.empty() || open_ < size_; }
-  void wake_first();
+  bool available() const RELAY_REQUIRES(mutex_) { return !idle_.empty() || open_ < size_; }
+  void wake_first() RELAY_REQUIRES(mutex_);
 
   struct Idle {
     std::unique_ptr<Connection> connection;
@@ -95,19 +96,20 @@ class Pool {
   };
   const Connection::Options options_;
   const std::size_t size_;
-  mutable std::mutex mutex_;
-  std::vector<Idle> idle_;
   struct Waiter {
-    std::condition_variable_any turn;
+    Condition turn;
     SteadyClock::time_point since = SteadyClock::now();
   };
-  std::deque<Waiter*> waiting_;  // each on the stack of its thread
-  std::optional<Error> refused_;
-  SteadyClock::time_point refused_at_{};
-  std::size_t open_ = 0;
-  std::uint64_t lost_ = 0;
-  std::mutex keepers_mutex_;
-  std::vector<Keeper*> keepers_;
+
+  mutable Mutex mutex_;
+  std::vector<Idle> idle_ RELAY_GUARDED_BY(mutex_);
+  std::deque<Waiter*> waiting_ RELAY_GUARDED_BY(mutex_);  // each on the stack of its thread
+  std::optional<Error> refused_ RELAY_GUARDED_BY(mutex_);
+  SteadyClock::time_point refused_at_ RELAY_GUARDED_BY(mutex_){};
+  std::size_t open_ RELAY_GUARDED_BY(mutex_) = 0;
+  std::uint64_t lost_ RELAY_GUARDED_BY(mutex_) = 0;
+  Mutex keepers_mutex_;
+  std::vector<Keeper*> keepers_ RELAY_GUARDED_BY(keepers_mutex_);
 };
 
 }  // namespace relay::postgres
