@@ -18,8 +18,9 @@ BootClock::time_point BootClock::now() noexcept {
   return time_point(std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
 }
 
-/// What a signal is about. Never freed, only used again: a signal may come late, when its timer is
-/// gone. Cutting what then uses the place is right as well if its lease is over.
+/// The socket that a signal has to cut. Targets are reused and never freed, because a signal may
+/// arrive after its timer was deleted. By then the target may belong to another socket: that one is
+/// cut only if its own lease is over, which is right as well.
 struct SocketCutter::Target {
   std::atomic<Lease*> lease = nullptr;
   std::atomic<int> socket = -1;
@@ -59,7 +60,7 @@ void give_back(Target* target) {
   all.unused.push_back(target);
 }
 
-/// Ends a TCP connection at once and drops what was not sent; ends any other socket for us.
+/// Aborts a TCP connection and drops unsent bytes; shuts any other socket down.
 void cut(int socket) {
   sockaddr nowhere{};
   nowhere.sa_family = AF_UNSPEC;
@@ -112,7 +113,7 @@ Error lease_over() {
 Result<std::unique_ptr<SocketCutter>> SocketCutter::make(Lease& lease, int socket) {
   if (&lease == &Lease::endless()) return nullptr;
   if (!lease.holds()) return fail(lease_over());
-  // What the kernel holds back for a slow peer arrives although the process is frozen.
+  // Bytes that the kernel buffers for a slow peer are sent even while the process is frozen.
   constexpr int kMostUnsent = 128 << 10;
   ::setsockopt(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kMostUnsent, sizeof kMostUnsent);
   std::unique_ptr<SocketCutter> cutter(new SocketCutter(lease, take_target(lease, socket)));

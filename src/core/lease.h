@@ -25,13 +25,13 @@ struct BootClock {
 class SocketCutter;
 
 /// Until when this process may send messages. It ends in two steps, both before another instance
-/// may take over: at `until` nothing more is begun, and at `cut` the connections on which messages
-/// are sent end, whatever is still in work on them (SocketCutter). Any thread.
+/// may take over: at `until` no delivery begins any more, and at `cut` the connections that send
+/// messages are closed, even in the middle of a delivery (SocketCutter). Any thread.
 class Lease {
  public:
   /// Does not hold until it is extended.
   Lease() = default;
-  /// For what needs no lease: a look at the configuration, a source, a test.
+  /// For callers that need no lease: a check of the configuration, a source, a test.
   static Lease& endless();
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;

@@ -41,7 +41,7 @@ struct Line {
   std::string_view remedy = {};
 };
 
-// One event is one line, whatever a server's error message consists of.
+// Each event is one line, even if a server's error message has several.
 void append_on_one_line(std::string& out, std::string_view text) {
   for (const char c : text) {
     switch (c) {
@@ -118,7 +118,7 @@ std::string json_line(const Line& line) {
   return out;
 }
 
-// There is little to write, for nothing is logged per message.
+// The log is small: no line is written per message.
 class Logger {
  public:
   void configure(Format format, Level level) {

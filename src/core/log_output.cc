@@ -21,8 +21,8 @@ namespace {
 constexpr std::size_t kMostBytes = 1u << 20;
 constexpr std::chrono::seconds kDrainTimeout{1};
 
-/// A file takes everything. A pipe that polls as writable has room for PIPE_BUF bytes (pipe(7)). Of
-/// terminals and sockets that is not known.
+/// Writing to a file never blocks. A pipe that polls as writable has room for PIPE_BUF bytes
+/// (pipe(7)). For terminals and sockets there is no such promise.
 bool would_not_block(std::size_t bytes) {
   struct stat status {};
   if (::fstat(STDERR_FILENO, &status) != 0) return true;
@@ -62,7 +62,7 @@ void Output::write(std::string line) {
 }
 
 void Output::start_thread() {
-  // Signals are for the thread that waits for them.
+  // Signals stay with the thread that waits for them.
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
@@ -89,7 +89,7 @@ void Output::run() {
   const MutexLock lock(mutex_);
   while (true) {
     changed_.wait(mutex_, [this]() RELAY_REQUIRES(mutex_) { return !waiting_.empty(); });
-    const std::string& line = waiting_.front();  // others only add behind it
+    const std::string& line = waiting_.front();  // other threads only append
     {
       const MutexUnlock unlock(mutex_);
       write_now(line);

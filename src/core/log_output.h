@@ -15,13 +15,13 @@ namespace relay::log {
 
 /// Standard error, which may be a pipe that is not read. A thread that logs never waits for it: it
 /// writes a line itself where that cannot block, so that what was logged before a crash is in the
-/// log; other lines wait for a thread of their own, up to 1 MiB. Beyond that lines are dropped, and
-/// how many is written in their place. Any thread. Never destroyed.
+/// log; other lines are queued for a thread of their own, up to 1 MiB. Further lines are dropped,
+/// and their number is logged instead. Any thread. Never destroyed.
 class Output {
  public:
   Output();
   void write(std::string line);
-  /// Waits, not long, until what waits is written: for the end of the process.
+  /// Waits, for a second at most, until the queued lines are written. Called at exit.
   void drain();
 
  private:

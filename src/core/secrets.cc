@@ -18,7 +18,7 @@ namespace {
 
 constexpr std::size_t kGram = kShortest;
 constexpr std::size_t kLongest = 16 * 1024;
-// Secrets without a name were written literally. There may be as many as a role can configure.
+// Secrets without a name were written literally. A role may configure any number of them.
 constexpr std::size_t kMostNameless = 4096;
 
 std::uint64_t gram_at(std::string_view text, std::size_t at) {
@@ -52,8 +52,8 @@ std::string json_escaped(std::string_view text) {
   return quoted.substr(1, quoted.size() - 2);
 }
 
-/// The base64 digits that `text` alone decides where `skipped` bytes of a group stand before it:
-/// the same ones whatever stands before and behind.
+/// The base64 digits that depend on `text` alone, whatever precedes and follows it. `skipped`: how
+/// many bytes of its first group of three precede it.
 std::string base64_core(std::string_view text, std::size_t skipped, std::string_view last_digits) {
   static constexpr std::string_view kDigits =
       "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
@@ -72,7 +72,7 @@ std::string base64_core(std::string_view text, std::size_t skipped, std::string_
   return out;
 }
 
-/// All forms that a secret may come back in.
+/// All forms in which a secret may appear in a text.
 std::set<std::string> forms_of(std::string_view secret) {
   constexpr std::string_view kUpper = "0123456789ABCDEF";
   constexpr std::string_view kLower = "0123456789abcdef";

@@ -10,7 +10,7 @@ namespace relay::postgres {
 
 namespace {
 
-/// Where a URL leads to, without what the client shows to be let in.
+/// What a URL connects to, without the credentials.
 std::map<std::string, std::string> place_of(const std::string& url) {
   auto values = parse_url(url);
   for (const char* credential : {"user", "password", "passfile", "sslcert", "sslkey", "sslpassword",

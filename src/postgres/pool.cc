@@ -10,7 +10,7 @@ namespace relay::postgres {
 namespace {
 
 constexpr std::string_view kNoSessions = "53300";  // too_many_connections
-/// As long as a pipeline may wait before it tries again.
+/// The longest time that a pipeline waits before it tries again.
 constexpr std::chrono::seconds kRefusalCounts{15};
 
 Error not_granted(std::size_t size, bool stopped) {
@@ -58,7 +58,7 @@ Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop) {
     }
     auto connection = take_idle();
     if (!connection) ++open_;
-    // The next one may find room as well.
+    // There may be room for the next waiting thread as well.
     wake_first();
     if (connection) return Lease(this, std::move(connection));
   }
@@ -103,7 +103,7 @@ void Pool::wake_first() {
   if (!waiting_.empty() && available()) waiting_.front()->turn.notify_one();
 }
 
-/// The connection that was used last, of those that are still there.
+/// The most recently used connection that is still alive.
 std::unique_ptr<Connection> Pool::take_idle() {
   while (!idle_.empty()) {
     auto connection = std::move(idle_.back().connection);
@@ -138,7 +138,7 @@ void Pool::remove_keeper(Keeper* keeper) {
   std::erase(keepers_, keeper);
 }
 
-/// One thread asks at a time: a keeper that it has passed sees by `contended` that there is need.
+/// One thread asks at a time. A keeper that it has asked already sees the need by `contended`.
 void Pool::ask_keepers(std::chrono::milliseconds unused, Deadline deadline) {
   if (!keepers_mutex_.try_lock()) return;
   const MutexLock lock(keepers_mutex_, std::adopt_lock);
@@ -177,10 +177,11 @@ Shortage Pool::shortage() const {
 }
 
 void Pool::trim(std::chrono::milliseconds idle) {
-  // A statement that nobody reads on keeps the server from cleaning up.
+  // A statement whose rows are not read to the end keeps the server from cleaning up.
   constexpr std::chrono::seconds kKept{1};
   ask_keepers(kKept, Deadline::after(kKept));
-  if (contended()) ask_keepers({}, Deadline::after(kKept));  // those who wait since then
+  if (contended())
+    ask_keepers({}, Deadline::after(kKept));  // for threads that began to wait meanwhile
   std::vector<Idle> closing;
   {
     const MutexLock lock(mutex_);

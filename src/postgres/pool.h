@@ -38,17 +38,17 @@ class Lease {
   std::unique_ptr<Connection> connection_;
 };
 
-/// Somebody who may keep a connection between two operations, for speed.
+/// A user of the pool that may keep a connection between two operations, for speed.
 class Keeper {
  public:
   virtual ~Keeper() = default;
-  /// Gives back a connection that has been kept, unused, for longer than `unused`; takes no longer
-  /// than until the deadline. Called by any thread, at any time between `Pool::add_keeper` and
+  /// Gives back a connection that has been kept, unused, for longer than `unused`. Returns by the
+  /// deadline. Called by any thread, at any time between `Pool::add_keeper` and
   /// `Pool::remove_keeper`.
   virtual void give_back(std::chrono::milliseconds unused, Deadline deadline) = 0;
 };
 
-/// How much a pool lacks sessions.
+/// Whether a pool has too few sessions.
 struct Shortage {
   std::size_t size = 0;                       ///< of the pool
   std::chrono::milliseconds longest_wait{0};  ///< of an operation that waits now
@@ -56,8 +56,8 @@ struct Shortage {
 };
 
 /// At most `size` sessions, opened when first needed, lent first come first served, closed after a
-/// minute without use. A connection that comes back wakes the first of those who wait and no other,
-/// so that a thousand of them cost no more than ten. Any thread. Outlives its leases.
+/// minute without use. A connection that comes back wakes the first waiting thread only, so that a
+/// thousand waiting threads cost no more than ten. Any thread. Outlives its leases.
 class Pool {
  public:
   Pool(Connection::Options options, std::size_t size);
@@ -66,17 +66,17 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   Result<Lease> borrow(Deadline, std::stop_token);
-  /// True while somebody waits: whoever holds a connection for speed gives it back now.
+  /// A thread waits for a connection: keepers give theirs back now.
   bool contended() const;
   std::size_t open_connections() const;
   Shortage shortage() const;
-  /// How many sessions ended otherwise than by being closed here. Where this number has changed,
-  /// the server may be another one than before, or one that was restored.
+  /// How many sessions were lost rather than closed by this pool. If this number has changed, the
+  /// server may be another one than before, or one that was restored.
   std::uint64_t lost_sessions() const;
-  /// Those who keep connections are asked for them when somebody waits, and by `trim`.
+  /// Keepers are asked for their connections when a thread waits for one, and by `trim`.
   void add_keeper(Keeper* keeper);
   void remove_keeper(Keeper* keeper);
-  /// Closes sessions that nobody used for `idle`.
+  /// Closes sessions that were not used for `idle`.
   void trim(std::chrono::milliseconds idle = std::chrono::minutes(1));
   const Connection::Options& options() const { return options_; }
 
