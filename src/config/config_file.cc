@@ -61,7 +61,7 @@ PipelineConfig read_one(const Node& node) {
   return config;
 }
 
-// Which of two pipelines of one name is meant cannot be known: neither may run.
+// Two pipelines have one name: which of them is meant is unknown, so neither may run.
 void add(std::vector<PipelineConfig>& pipelines, PipelineConfig config) {
   const auto same =
       std::find_if(pipelines.begin(), pipelines.end(),
@@ -91,7 +91,7 @@ void read_pipelines(const Node& node, FileConfig& config) {
   }
 }
 
-// What is wrong is left out, so that it is told once.
+// Leaves out what is invalid, so that it is reported once only.
 void read_global(const Node& node, FileConfig& config) {
   if (!node.object()) {
     config.problems.push_back(

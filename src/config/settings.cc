@@ -112,7 +112,7 @@ constexpr std::array kFields = [] {
   std::array<Field, kSettings.size()> fields{};
   for (std::size_t i = 0; i < fields.size(); ++i) {
     fields[i] = kSettings[i].field;
-    fields[i].required = false;  // not for every command
+    fields[i].required = false;  // some commands need no database
   }
   return fields;
 }();
@@ -120,7 +120,7 @@ constexpr std::array kFields = [] {
 using Flags = std::map<std::string, std::string>;
 using Environment = std::function<std::optional<std::string>(std::string_view)>;
 
-// The elements of a list stand on lines of their own, or behind commas.
+// The elements of a list are separated by line ends or commas.
 Node list_of(std::string_view text, const std::string& place) {
   Node::Array list;
   while (!text.empty()) {
