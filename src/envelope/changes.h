@@ -31,8 +31,10 @@ struct Change {
   std::uint32_t first_row() const { return old_row < new_row ? old_row : new_row; }
   std::uint32_t last_row() const { return new_row != kNoRow ? new_row : old_row; }
   std::int64_t rows() const { return (old_row != kNoRow ? 1 : 0) + (new_row != kNoRow ? 1 : 0); }
-  /// The row that speaks for the change: the new one, the old one of a delete.
+  /// The row that a filter or a template asks: the new one, the old one of a delete.
   std::uint32_t row() const { return last_row(); }
+  /// An update with both of its rows.
+  bool is_pair() const { return op == Op::update && old_row != kNoRow && new_row != kNoRow; }
 };
 
 /// Finds the updates in a delta: a deleted and an inserted row of one key.
