@@ -112,7 +112,7 @@ bool is_about_reaching(const Error& error) {
 Error error_of(const std::exception& exception, std::string_view doing) {
   if (dynamic_cast<const std::bad_alloc*>(&exception) != nullptr) return out_of_memory(doing);
   const std::string_view what = exception.what();
-  // std::thread throws one type for this, Boost others.
+  // std::thread throws a system_error, Boost an exception of its own that begins with "thread: ".
   const auto* system = dynamic_cast<const std::system_error*>(&exception);
   const bool refused =
       system != nullptr && system->code() == std::errc::resource_unavailable_try_again;

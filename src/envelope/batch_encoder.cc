@@ -39,7 +39,7 @@ MessageBatch BatchEncoder::encode(RecordBatch records) {
   append_json_string(table_json_, output.shape().name);
   for (std::size_t i = 0; i < output.records().records.size(); ++i) encode_record(i);
   output_ = nullptr;
-  // One huge delta must not keep its memory for ever.
+  // The buffer of one huge delta is not kept.
   if (body_.capacity() > kKeptBuffer) body_ = std::string();
   return output.finish();
 }
@@ -53,7 +53,7 @@ void BatchEncoder::encode_record(std::size_t index) {
   now_.facts.event_source = plan_.event_source;
   now_.facts.sequence = record.outbox_id != 0 ? record.outbox_id : record.id;
   now_.facts.at = record.created_at;
-  // A record that is not an outbox's row may be one of several at its place.
+  // A record that does not come from an outbox may share its position with others.
   now_.first_ordinal = record.outbox_id != 0 ? 0 : record.row;
   const bool headers_readable = renderer_.begin(record);
   if (record.refused) return refuse_record(record.refused);
@@ -97,7 +97,7 @@ void BatchEncoder::encode_delta(const Delta& delta) {
   }
   changes_.set(rows_,
                pairing_.of_delta(rows_, deleted, delta.full_refresh, output_->shape().key_columns));
-  // A part keeps its place in the whole: it is not cut again.
+  // A part keeps its number in the whole delta, so it is not cut again.
   emit_changes(delta.part > 0 ? std::numeric_limits<std::int64_t>::max()
                               : plan_.options.delta_max_rows);
 }
@@ -106,7 +106,7 @@ bool BatchEncoder::has_rows(const Delta& delta) const {
   return !is_empty_array(delta.inserted) || !is_empty_array(delta.deleted);
 }
 
-// Whether the raw arrays can be spliced as they are, without a look at their rows.
+// Whether the raw arrays can be spliced unchanged, without slicing their rows.
 bool BatchEncoder::goes_whole(const Delta& delta) const {
   if (plan_.row_mode || plan_.varies_by_row || plan_.varies_by_op || plan_.filter ||
       !plan_.options.columns.empty()) {
@@ -120,7 +120,7 @@ std::string_view BatchEncoder::op_of_whole(const Delta& delta, bool& readable) {
   if (delta.full_refresh) return to_string(Op::refresh);
   if (is_empty_array(delta.deleted)) return to_string(Op::insert);
   if (is_empty_array(delta.inserted)) return to_string(Op::remove);
-  // Only a delta that consists of updates is one.
+  // A delta is an update only if all of its rows are.
   const bool may_be = delta.inserted_count == delta.deleted_count;
   if (!may_be || output_->shape().key_columns.empty()) return kDeltaOp;
   readable = reader_.slice_array(array_or_empty(delta.deleted), rows_);
@@ -179,7 +179,7 @@ void BatchEncoder::encode_row_change(const RowChange& change) {
 void BatchEncoder::emit_changes(std::int64_t max_rows) {
   const std::span<const Change> changes = changes_.changes();
   if (changes.empty()) {
-    // A new state of which the filter leaves nothing is a new state all the same.
+    // If the filter leaves no row of a new state, consumers must learn that the state is empty.
     const bool wanted = now_.part <= 1 || (!plan_.varies_by_row && !plan_.row_mode);
     if (now_.facts.full_refresh && wanted) emit_state_without_rows();
   } else if (plan_.row_mode) {
@@ -239,7 +239,7 @@ void BatchEncoder::emit_row(const Change& change) {
   if (plan_.options.tombstones && change.op == Op::remove) add_tombstone(route, change);
 }
 
-// Where a broker keeps the last message of each key (compaction), this ends the key.
+// A broker that keeps the last message of each key (compaction) removes the key after this one.
 void BatchEncoder::add_tombstone(const Route& route, const Change& change) {
   if (route.refused) return;
   Message& message =

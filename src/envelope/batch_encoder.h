@@ -37,7 +37,7 @@ class BatchEncoder {
   MessageBatch encode(RecordBatch records);
 
  private:
-  // What is encoded just now.
+  // The record that is being encoded.
   struct Current {
     std::size_t index = 0;
     const Record* record = nullptr;
