@@ -547,7 +547,7 @@ begin
     select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = f.number;
     continue when outbox.outbox_number is null;
     changes := 0;
-    -- By itself: what fails below does not undo it.
+    -- In a block of its own, so that a failure below does not undo it.
     begin
       if f.drifted then
         perform pgtrickle._signature_follow(outbox.outbox_number);
@@ -607,7 +607,7 @@ end $$;
 comment on function pgtrickle.outbox_capture_upkeep() is
   'Sets right the triggers of outboxes, and records by a full refresh what went past them';
 
--- What earlier versions had: whole rows of the catalog as arguments, which a caller could forge.
+-- Functions of earlier versions: they took whole rows of the catalog, which a caller could forge.
 drop function if exists pgtrickle._upkeep_dropped(pgtrickle.pgt_outbox_config);
 drop function if exists pgtrickle._upkeep_keys(pgtrickle.pgt_outbox_config);
 
@@ -672,7 +672,8 @@ begin
   perform pgtrickle._rebuild_capture();
 end $$;
 
--- What enable_outbox, disable_outbox, outbox_full_refresh and upkeep call with the caller's rights.
+-- The functions that enable_outbox, disable_outbox, outbox_full_refresh and upkeep call with the
+-- caller's rights.
 do $$
 declare
   f regprocedure;
