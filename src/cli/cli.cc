@@ -120,20 +120,20 @@ void add_pipeline_commands(CLI::App& app, Arguments& arguments) {
     command->callback([&arguments, name] { arguments.pipelines.action = name; });
     return command;
   };
-  pipelines->add_subcommand("list", "all pipelines and how they do");
+  pipelines->add_subcommand("list", "all pipelines and their state");
   named("show", "one pipeline: configuration and state");
-  named("enable", "lets it run");
-  named("disable", "stops it and keeps its position");
+  named("enable", "lets a pipeline run");
+  named("disable", "stops a pipeline and keeps its position");
   named("pause", "stops delivering until it is resumed");
-  named("resume", "goes on after a pause, a stop, or lost rows")
+  named("resume", "resumes after a pause, a stop, or lost rows")
       ->add_flag("--accept-loss", arguments.pipelines.accept_loss,
-                 "go on although rows behind its position are gone");
+                 "resume although rows after its position are gone");
   CLI::App* replay = named("replay", "sends a range of ids once more, beside the normal flow");
   replay->add_option("--from", arguments.pipelines.from, "first id")->required();
   replay->add_option("--to", arguments.pipelines.to, "last id (default: the newest)");
 
   CLI::App* take_over = pipelines->add_subcommand(
-      "take-over", "goes on at the positions of another group, whose relays do not run");
+      "take-over", "continues at the positions of another group, whose relays do not run");
   take_over->add_option("name", arguments.pipelines.name, "only this pipeline");
   take_over->add_option("--from", arguments.pipelines.from_group, "the other group")->required();
   take_over->callback([&arguments] { arguments.pipelines.action = "take-over"; });
@@ -142,7 +142,7 @@ void add_pipeline_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* resume = app.add_subcommand("resume", "the same as `pipelines resume`");
   resume->add_option("name", arguments.pipelines.name, "name of the pipeline")->required();
   resume->add_flag("--accept-loss", arguments.pipelines.accept_loss,
-                   "go on although rows behind its position are gone");
+                   "resume although rows after its position are gone");
 }
 
 void add_dlq_commands(CLI::App& app, Arguments& arguments) {
@@ -172,15 +172,14 @@ void add_commands(CLI::App& app, Arguments& arguments) {
   app.add_subcommand("init", "install or upgrade the database side")
       ->add_flag("--dry-run", arguments.dry_run, "print the SQL and change nothing");
   app.add_subcommand(
-      "check",
-      "everything that is wrong: configuration, database, brokers, files; changes nothing");
+      "check", "report every problem: configuration, database, brokers, files; changes nothing");
   add_pipeline_commands(app, arguments);
   add_dlq_commands(app, arguments);
   CLI::App* tail = app.add_subcommand("tail", "print a pipeline's messages live");
   tail->add_option("name", arguments.tail_pipeline, "name of the pipeline")->required();
   tail->add_option("--from", arguments.tail_from, "begin at this id instead of at what comes next");
   tail->add_option("--count", arguments.tail_count, "end after so many messages (0: never)");
-  app.add_subcommand("status", "one screen of what runs where");
+  app.add_subcommand("status", "instances, pipelines, lag and last errors on one screen");
   app.add_subcommand("options", "print every option that there is, as a Markdown page");
   CLI::App* quick = app.add_subcommand(
       "quickstart", "a throw-away PostgreSQL with live changes: nothing to configure");
