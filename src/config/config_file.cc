@@ -14,7 +14,7 @@ namespace {
 // The rules of the catalog.
 std::string_view wrong_with_name(std::string_view name) {
   if (name.empty()) return "a pipeline's name must not be empty";
-  if (name.size() > 200) return "a pipeline's name may have 200 characters";
+  if (name.size() > 200) return "a pipeline's name may have at most 200 characters";
   if (name.front() == ' ' || name.back() == ' ') return "a pipeline's name has blanks at an end";
   const bool control = std::any_of(name.begin(), name.end(), [](char c) {
     return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;

@@ -167,9 +167,9 @@ Result<std::unique_ptr<Connection>> Connection::open(const Options& given, std::
 }
 
 /// A pooler reports a process id of its own. One that pools transactions gives the session that was
-/// just used to the next client, or another one to this client while that is in a transaction. (This
-/// check may miss a pool that other clients use at the same moment: then later errors of the session
-/// show it.)
+/// just used to the next client, or another one to this client while that is in a transaction.
+/// (This check may miss a pool that other clients use at the same moment: then later errors of the
+/// session show it.)
 bool Connection::pools_transactions(Connection& session, const Options& options,
                                     std::stop_token stop) {
   constexpr std::string_view kProcess = "select pg_backend_pid()";
@@ -188,7 +188,8 @@ bool Connection::pools_transactions(Connection& session, const Options& options,
 
 Result<void> Connection::connect(const Options& options, Deadline deadline, std::stop_token stop) {
   // The URL may override the parameters before it, and not those behind it.
-  // tcp_user_timeout bounds the SYN as well, so that a dead first host of several is given up in time.
+  // tcp_user_timeout bounds the SYN as well, so that a dead first host of several is given up in
+  // time.
   const std::string user_timeout = options.keepalive ? "5000" : "10000";
   std::vector<std::pair<const char*, std::string>> settings = {
       {"keepalives", "1"},

@@ -36,7 +36,7 @@ std::string CurrentUrl::get() {
                      "postgres_url_changed",
                      "the PostgreSQL URL now names another server or database than at the start of "
                      "the relay, and is not used",
-                     "restart the relay, or take the change of the URL back",
+                     "restart the relay, or undo the change of the URL",
                      {}});
   return url_;
 }

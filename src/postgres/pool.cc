@@ -20,7 +20,7 @@ Error not_granted(std::size_t size, bool stopped) {
   return {ErrorClass::transient,
           "pool_exhausted",
           fmt::format("none of the {} connections of the pool became free in time", size),
-          "a larger pool, or fewer pipelines on one instance",
+          "raise pool_size, or run fewer pipelines on one instance",
           {}};
 }
 

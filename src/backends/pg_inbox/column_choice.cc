@@ -146,13 +146,14 @@ std::optional<Error> unfit_index(const TableFacts& facts, const Column& id, cons
                         again);
   }
   if (!index.exact) {
-    return unfit_column(facts, id,
-                        fmt::format("is unique by {}, whose collation or operator class makes "
-                                    "different ids equal",
-                                    quoted(index.name)),
-                        fmt::format("make it anew, with the collation of the column and without an "
-                                    "operator class: CREATE UNIQUE INDEX ON {} ({});",
-                                    facts.table, quoted(id.name)));
+    return unfit_column(
+        facts, id,
+        fmt::format("is unique by {}, whose collation or operator class makes "
+                    "different ids equal",
+                    quoted(index.name)),
+        fmt::format("create it again, with the collation of the column and without an "
+                    "operator class: CREATE UNIQUE INDEX ON {} ({});",
+                    facts.table, quoted(id.name)));
   }
   return std::nullopt;
 }
