@@ -1,12 +1,12 @@
--- The ground that everything else stands on: the schema pgtrickle, the roles, the record of what
--- is installed, and how a table that is made later gets its owner and its grants.
+-- The basis of the database side: the schema pgtrickle, the roles, the record of what is installed,
+-- and how a table that is created later gets its owner and its grants.
 --
 -- Run by a superuser, or by a role with CREATEROLE that may CREATE in this database
 -- (docs/security.md). Every file may be run again at any time. Objects may belong to the installing
 -- role until 900_grants.sql hands them to the roles below and sets every privilege.
 
--- What runs here runs with the installing role's rights, so no name is looked up in a schema that
--- others may write to.
+-- Everything here runs with the installing role's rights, so no name is looked up in a schema that
+-- other roles may write to.
 set search_path = pg_catalog, pg_temp;
 
 do $$
@@ -21,8 +21,8 @@ end $$;
 -- ---------------------------------------------------------------------------------------------
 -- Roles
 
--- Roles belong to the whole cluster: they may be there already, or be made at this very moment by
--- an installation into another database.
+-- Roles belong to the whole cluster: they may exist already, or an installation into another
+-- database may be creating them at this moment.
 do $$
 declare
   wanted text;
@@ -40,11 +40,11 @@ begin
   end loop;
 end $$;
 
--- A role of these names that was there before is taken only where it gives no more rights than one
--- made here. The first four own functions that other roles call, superusers among them: a member
--- of one of them can do all that the callers can. So no member is accepted but the installing role
--- and superusers. (Not in a later installation either: what looks like an earlier one may have been
--- prepared by such a member.)
+-- An existing role of one of these names is accepted only if it gives no more rights than one that
+-- is created here. The first four own functions that other roles call, superusers among them: a
+-- member of one of them can do all that the callers can. So no member is accepted but the
+-- installing role and superusers. (This holds for later installations as well: such a member could
+-- have prepared what looks like an earlier one.)
 do $$
 declare
   ours constant text[] := array['pgtrickle_owner', 'pgtrickle_capture', 'pgtrickle_sandbox',
@@ -126,8 +126,8 @@ create schema if not exists pgtrickle_json authorization pgtrickle_owner;
 create schema if not exists pgtrickle_gate authorization pgtrickle_owner;
 create schema if not exists pgtrickle_streams authorization pgtrickle_owner;
 
--- What was there before: a schema of a role that is not trusted could hold objects that this
--- installation would run or take over, and so could a trusted schema in which others may create.
+-- Schemas that exist already: one of a role that is not trusted could hold objects that this
+-- installation would run or take over, and so could a trusted one in which other roles may create.
 -- (In pgtrickle_streams other roles have objects of their own; none of them is taken over.)
 do $$
 declare
@@ -204,8 +204,8 @@ begin
   end loop;
 end $$;
 
--- What is there already. The installing role's default privileges give other roles rights on what
--- it creates; 900_grants.sql takes them back, on what was not there before.
+-- Remembers which objects exist already. The installing role's default privileges may give other
+-- roles rights on new objects; 900_grants.sql revokes those.
 do $$
 begin
   perform set_config('pgtrickle.objects_before', array(
@@ -223,8 +223,8 @@ create table if not exists pgtrickle.relay_schema_history (
   installed_at timestamptz not null default clock_timestamp()
 );
 
--- One installation at a time. A table of ours is locked, not an advisory lock: any role may take
--- that one, and keep every installation out.
+-- Only one installation runs at a time. It locks a table of ours, not an advisory lock: any role may
+-- take an advisory lock, and could block every installation with it.
 do $$
 begin
   lock table pgtrickle.relay_schema_history in share row exclusive mode;
@@ -278,8 +278,8 @@ comment on schema pgtrickle is
 comment on table pgtrickle.relay_schema_history is
   'Which file of the database side was installed when, with its checksum';
 
--- What is done by one transaction at a time. A row here is locked, not an advisory lock: any role
--- may take an advisory lock, and could keep everybody out with it.
+-- Tasks that only one transaction at a time may do. A row here is locked, not an advisory lock: any
+-- role may take an advisory lock, and could keep the relays out with it.
 create table if not exists pgtrickle._locks (name text primary key);
 comment on table pgtrickle._locks is
   'One row for each thing that one transaction at a time may do; locked by _lock and _try_lock';

@@ -14,7 +14,7 @@
 --
 -- The owner could make that function SECURITY INVOKER at any moment, so pgtrickle_owner never calls
 -- it. It calls the gate, which belongs to pgtrickle_sandbox, a role that owns and may do nothing
--- else. A function turned around is refused; one that is turned around while it is called runs as
+-- else. A function that was altered so is refused. One that is altered while it is called runs as
 -- that role, and an error undoes what it did. It could call the functions of other owners
 -- then, so each of them asks for a key that only pgtrickle_owner can hand in. The gate is in a
 -- schema that the sandbox itself may not use, so that code running there cannot alter it.
@@ -63,10 +63,10 @@ grant usage, create on schema pgtrickle_gate to pgtrickle_owner;
 comment on schema pgtrickle_streams is
   'Functions and work tables that belong to the owners of stream tables, inboxes and outboxes';
 comment on schema pgtrickle_gate is
-  'The one door through which the functions in pgtrickle_streams are called';
+  'The gate through which the functions in pgtrickle_streams are called';
 
 -- ---------------------------------------------------------------------------------------------
--- The door
+-- The gate itself
 
 create or replace function pgtrickle_gate.call_as_owner(
   function_name text, action text, arg jsonb)
@@ -122,7 +122,7 @@ begin
           from pgtrickle_gate.secret s);
 end $$;
 
--- What a function compares the key with. It gives nothing away.
+-- The value that a function compares the key with. The key cannot be derived from it.
 create or replace function pgtrickle._gate_seal(function_name text) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -162,7 +162,7 @@ begin
     order by 1);
 end $$;
 
--- What of a session outlives a function and steers what runs later, in groups by what it is.
+-- The state of a session that outlives a function and affects what runs later, grouped by kind.
 -- Settings are those that any role may change and that decide how SQL is read, whether it is
 -- durable, how long it may take, and how values are written. SQL cannot see what LISTEN and SET
 -- CONSTRAINTS have done, nor list the settings that applications define.
@@ -199,7 +199,7 @@ begin
     'deferred trigger', to_jsonb(pgtrickle._gate_deferred()));
 end $$;
 
--- Whose pgtrickle_streams.<function_name>(text, jsonb) is; null where there is none.
+-- The owner of pgtrickle_streams.<function_name>(text, jsonb); null if there is no such function.
 create or replace function pgtrickle._gate_owner(function_name text) returns oid
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -229,9 +229,9 @@ begin
       and p.proname = function_name and p.proargtypes = '25 3802'::oidvector and p.prosecdef);
 end $$;
 
--- What a step must not leave behind, looked for with a path of its own: `path` is the one that the
--- step left. Where the session's user owns the code itself, only what would steer our own functions
--- counts.
+-- Raises an error if a step has left something behind that it must not. Runs under a path of its own:
+-- `path` is the one that the step left. If the session's user owns the code, only state that would
+-- affect our own functions counts.
 create or replace function pgtrickle._gate_verify(
   function_name text, owner oid, what text, identity text, before jsonb, path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -259,12 +259,12 @@ begin
       from unnest(array['deferred trigger', 'temporary object', 'cursor', 'prepared statement'])
              with ordinality k (kind, n)
       where before -> k.kind is distinct from after -> k.kind
-        -- A lock that was given back took its deferred triggers along.
+        -- If a lock was released, its deferred triggers are gone, too.
         and (k.kind <> 'deferred trigger' or not before -> k.kind @> (after -> k.kind))
       order by k.n limit 1);
   end if;
   if left_behind is not null then
-    -- An error undoes all but these.
+    -- An error undoes everything except these.
     for prepared in
       select p.name from pg_prepared_statements p
       where not coalesce(before -> 'prepared statement', '{}') ? p.name
@@ -345,8 +345,8 @@ end $source$,
 $$;
 
 -- Lets a role create in pgtrickle_streams, or no longer. A role that is given a function there must
--- be allowed to, unless a superuser gives it. What a role could make there harms nothing: no path
--- leads to that schema, names of functions are checked for their owner or cannot be guessed.
+-- be allowed to, unless a superuser gives it. Objects that a role creates there do no harm: no
+-- search_path has that schema, names of functions are checked for their owner or cannot be guessed.
 create or replace function pgtrickle._gate_lend(role oid, lend boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -2,7 +2,7 @@
 --
 -- set_relay_outbox, set_relay_inbox and set_relay write it (105_relay_options.sql says what they
 -- accept), enable_relay, disable_relay and delete_relay change it, the view relay_pipelines is what
--- the daemon reads. Each change is told on the channel pgtrickle_relay_config.
+-- the daemon reads. Each change is announced on the channel pgtrickle_relay_config.
 
 create table if not exists pgtrickle.relay_outbox_config (
   name               text primary key,
@@ -53,9 +53,9 @@ create or replace view pgtrickle._relay_catalog as
   select name, 'bridge', enabled, config, outbox_name, updated_at, enabled_changed_at, xmin
   from pgtrickle.relay_bridge_config;
 
--- All pipelines as the daemon reads them: without the options that only retention, here in the
--- database, obeys. A row_version that is as before means a row that is as before, which no time says:
--- a transaction may commit after a later one, and clocks are set back.
+-- All pipelines as the daemon reads them: without the options for retention, which works in the
+-- database. An unchanged row_version means an unchanged row. A time could not show that: a
+-- transaction may commit after a later one, and clocks may be set back.
 create or replace view pgtrickle.relay_pipelines as
   select name, direction, enabled,
          config - array['retention_hours', 'retention_hold_hours', 'max_hold_hours',
@@ -64,8 +64,8 @@ create or replace view pgtrickle.relay_pipelines as
   from pgtrickle._relay_catalog;
 comment on view pgtrickle.relay_pipelines is 'All pipelines, as the relay reads them';
 
--- Keeps what follows from the rest: outbox_name, and the timestamps (updated_at moves with any
--- change, enabled_changed_at with `enabled` only).
+-- Maintains the columns that depend on others: outbox_name, and the timestamps (updated_at moves
+-- with any change, enabled_changed_at with `enabled` only).
 create or replace function pgtrickle._relay_config_touch() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -83,7 +83,7 @@ begin
   return new;
 end $$;
 
--- Notifies pgtrickle_relay_config of what happened to one pipeline; of nothing where nothing did.
+-- Notifies pgtrickle_relay_config of a change of one pipeline, unless nothing has changed.
 create or replace function pgtrickle._relay_config_notify() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -147,9 +147,9 @@ as $$
                         when 'bridge' then 'relay_bridge_config' end;
 $$;
 
--- Stores a pipeline whose configuration holds. A new one is disabled unless `enabled` says
--- otherwise; an existing one keeps its state unless `enabled` is given. A name is one pipeline's,
--- whatever its direction.
+-- Stores a pipeline whose configuration is valid. A new one is disabled unless `enabled` says
+-- otherwise; an existing one keeps its state unless `enabled` is given. A name belongs to one
+-- pipeline, whatever its direction.
 create or replace function pgtrickle._store_relay(name text, direction text, config jsonb,
                                                   enabled boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -205,8 +205,8 @@ begin
 end $$;
 
 -- Makes or changes a pipeline that may read an outbox, with its caller's rights: a table whose
--- outbox is missing gets one, as if the caller had called enable_outbox. What names the outbox is
--- read under `caller_path`, and nothing else is.
+-- outbox is missing gets one, as if the caller had called enable_outbox. Only the name of
+-- the outbox is looked up under `caller_path`.
 create or replace function pgtrickle._set_relay(name text, direction text, config jsonb,
                                                 enabled boolean, caller_path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -292,7 +292,7 @@ comment on function
   pgtrickle.set_relay_inbox(text, text, jsonb, int, text, boolean, int, boolean) is
   'Makes or changes a pipeline from a source, {"type": ..., ...}, to an inbox';
 
--- What literals without casts find: with three of them PostgreSQL cannot choose between the other
+-- The form for literals without casts: with three of them PostgreSQL cannot choose between the other
 -- two forms, but prefers text. ('name', '{...}', null) means the form with the configuration.
 create or replace function pgtrickle.set_relay_inbox(name text, inbox text, source text,
                                                      max_retries int default null,
@@ -421,9 +421,9 @@ as $$ select pgtrickle._switch_relay(name, false); $$;
 comment on function pgtrickle.disable_relay(text) is
   'Stops a pipeline; it keeps its position, and for a time the rows that it has not read';
 
--- Forgets a pipeline: its configuration, positions, status, what was asked of it. Its dead letters
--- stay to be looked at, resolved as 'pipeline deleted'; so do its replays, those that were open as
--- failed. (The numbers of replays are part of message ids, and must not come again.)
+-- Deletes a pipeline: its configuration, positions, status and pending requests. Its dead letters are
+-- kept for inspection, resolved as 'pipeline deleted'; so are its replays, unfinished ones as failed.
+-- (The numbers of replays are part of message ids, and must not be used again.)
 create or replace function pgtrickle.delete_relay(name text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -5,8 +5,8 @@
 -- knows their tables; here only that their prefix belongs to the pipeline's source or sink. A value
 -- with a reference (${env:NAME}, ${file:/path}) is resolved by the relay and passes as it is.
 
--- How many letters must be put in, taken out, replaced or swapped with their neighbour to make one
--- word from the other. For words of the length of names.
+-- How many letters must be inserted, deleted, replaced or swapped with a neighbour to turn one word
+-- into the other. For words of the length of names.
 create or replace function pgtrickle._edit_distance(a text, b text) returns int
 language plpgsql immutable strict set search_path = pg_catalog, pg_temp
 as $$
@@ -36,7 +36,7 @@ begin
   return last[m + 1];
 end $$;
 
--- The candidate that is most like `name`, or null where none is near enough to be meant.
+-- The candidate most similar to `name`; null if none is similar enough.
 create or replace function pgtrickle._nearest(name text, candidates text[]) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -153,7 +153,7 @@ as $$
     and coalesce(part[2], '') !~* '^[kmgt]i?$|^i';
 $$;
 
--- What is wrong with the value of an option; null where nothing is.
+-- The error in the value of an option; null if it is valid.
 create or replace function pgtrickle._relay_value_problem(kind text, minimum numeric,
                                                           choices text[], value jsonb)
 returns text
@@ -230,7 +230,7 @@ begin
   end case;
 end $$;
 
--- What is wrong with the type of a pipeline's source or sink; null where nothing is.
+-- The error in the type of a pipeline's source or sink; null if it is valid.
 create or replace function pgtrickle._relay_type_problem(direction text, config jsonb, side text)
 returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp
@@ -266,7 +266,7 @@ begin
                 coalesce(format('; did you mean "%s"?', near), ''), array_to_string(allowed, ', '));
 end $$;
 
--- What is wrong with one top-level key; null where nothing is. `used` are the backends of the
+-- The error in one top-level key; null if it is valid. `used` are the backends of the
 -- pipeline's source and sink; `side` is the one of them that is a message system, `side_type` its
 -- type.
 create or replace function pgtrickle._relay_key_problem(key text, value jsonb, used text[],
@@ -299,7 +299,7 @@ begin
                 when value #>> '{}' like '%${%'
                 then format('"%s" cannot be a reference: retention has to know it here', key) end;
   end if;
-  -- <backend>_x; the longest name that fits (pg_inbox_ before inbox_) says whose option it is.
+  -- <backend>_x; the longest name that fits (pg_inbox_ before inbox_) is that of its backend.
   select t.backend into owner
   from pgtrickle._relay_types() t
   where starts_with(key, replace(t.name, '-', '_') || '_')
@@ -323,7 +323,7 @@ begin
                 array_to_string(known, ', ')) end;
 end $$;
 
--- Everything that is wrong with a pipeline; an empty array where nothing is.
+-- All errors in a pipeline's configuration; an empty array if it is valid.
 create or replace function pgtrickle._relay_problems(name text, direction text, config jsonb)
 returns text[]
 language plpgsql immutable set search_path = pg_catalog, pg_temp

@@ -1,16 +1,15 @@
 -- Positions: how far each pipeline of each group has been settled in an outbox.
 --
--- Only the owner of a pipeline moves its position. Each new owner writes a new random token, which it
--- cannot while another relay holds the lease of the pipeline (115); a commit with another token
--- changes nothing and learns so. A position never goes back
--- except by relay_rewind_position, which says what it does.
+-- Only the owner of a pipeline moves its position. Each new owner writes a new random token, which is
+-- impossible while another relay holds the lease of the pipeline (115). A commit with an old token
+-- changes nothing and returns false. Only relay_rewind_position moves a position back.
 --
 -- Positions are ordered by (last_change_id, last_row). With last_row 0 every outbox row up to and
 -- including last_change_id is settled; with another the reader is in the middle of a claim check,
 -- and retention keeps last_change_id itself as well.
 --
 -- A position that began at 'latest' also has the ids beyond it that were published before (`skipped`),
--- until it has passed them: what commits later may have a smaller id.
+-- until it has passed them: a transaction that commits later may have drawn a smaller id.
 
 create table if not exists pgtrickle.relay_consumer_offsets (
   relay_group_id text not null,
@@ -107,7 +106,8 @@ begin
       returning token, o.last_change_id, o.last_row, o.last_pgt_id, false, o.skipped,
                 o.skipped_mark;
     exit when found;
-    -- Where a pipeline began must survive a crash of the server: it would begin later again.
+    -- The first position must survive a crash of the server: else the pipeline would begin at a later
+    -- one.
     if current_setting('synchronous_commit') = 'off' then
       perform set_config('synchronous_commit', 'on', true);
     end if;

@@ -1,14 +1,14 @@
--- Leases: which relay owns which pipeline, who leads a group, and who does the housekeeping.
+-- Leases: which relay owns which pipeline, leads a group, or does the housekeeping.
 --
 -- A relay opens one lease session and holds all its leases through it; each session has a random
 -- token of its own. A lease belongs to its session until the session gives it up or is ended: that
 -- is the deletion of the session's row, which takes its leases with it. Another relay ends a session
 --   * when the relay behind it is gone: the database session is no longer there. Each lease session
---     holds an advisory lock (its mark) whose key comes from its token, and nothing but that database
---     session can let the lock go. So a mark that is not there proves the end, also behind a pooler
---     that keeps the connection, and without the right to see the activity of other roles;
---   * or when it was not renewed for lease_timeout by this database's clock. A mark that is there
---     proves nothing, so a lock that another role takes keeps no pipeline from its owner.
+--     holds an advisory lock (its mark) whose key comes from its token, and only that database
+--     session can release the lock. So a missing mark proves the end, even behind a pooler that keeps
+--     the connection, and without the right to see the activity of other roles;
+--   * or when it was not renewed for lease_timeout by this database's clock. An existing
+--     mark proves nothing, so a lock that another role takes cannot keep a pipeline from its owner.
 -- A session can be ended at most once, and a renewal of an ended one changes nothing: there is never
 -- a second owner while a first one could still be told that it is the owner.
 --
@@ -212,7 +212,7 @@ begin
       and i.heartbeat_at > clock_timestamp() - interval '5 seconds';
 end $$;
 
--- Takes those of `names` that are free, at most so many, and returns them.
+-- Takes free leases out of `names`, up to the given number, and returns them.
 create or replace function pgtrickle.relay_take_leases(token uuid, kind text, names text[],
                                                        most int) returns setof text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -229,7 +229,7 @@ begin
   if kind <> 'housekeeping' and exists (select from pgtrickle._older_relays(lease_group)) then
     return;
   end if;
-  -- In one order, so that two relays that want the same wait for each other and never deadlock.
+  -- Always in the same order, so that two relays that want the same leases never deadlock.
   for wanted in
     select n.name from unnest(names) n (name)
     where not exists (select from pgtrickle.relay_leases l

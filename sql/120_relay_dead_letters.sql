@@ -1,4 +1,5 @@
--- Dead letters: messages that no retry can deliver, with everything that sending them again takes.
+-- Dead letters: messages that no retry can deliver, with everything that is needed to send them
+-- again.
 --
 -- The relay writes them, in the transaction that moves the position past them. While one is
 -- unresolved it is the only one of its message: storing it again raises its attempts. Messages from
@@ -30,7 +31,7 @@ create table if not exists pgtrickle.relay_dlq (
 comment on table pgtrickle.relay_dlq is
   'Messages that could not be delivered; resolved_at is null while something is left to do';
 
--- Of ids and keys the digests: an index takes no text of more than 2,704 bytes.
+-- The index holds digests of ids and keys, because it takes no text of more than 2,704 bytes.
 drop index if exists pgtrickle.relay_dlq_unresolved;
 drop index if exists pgtrickle.relay_dlq_unresolved_id;
 create unique index if not exists relay_dlq_unresolved_message
@@ -46,7 +47,7 @@ create index if not exists relay_dlq_pipeline_key_digest
 create index if not exists relay_dlq_resolved
   on pgtrickle.relay_dlq (resolved_at) where resolved_at is not null;
 
--- A payload as people read it.
+-- A payload in readable form.
 create or replace function pgtrickle.relay_payload_text(payload bytea) returns text
 language plpgsql immutable strict set search_path = pg_catalog, pg_temp
 as $$
@@ -78,7 +79,7 @@ begin
   end if;
 end $$;
 
--- Dead letters without their payloads, for looking at.
+-- Dead letters without their payloads, for lists.
 create or replace view pgtrickle.relay_dead_letters as
   select id, relay_group_id, pipeline, message_id, subject, key, op,
          octet_length(payload) as payload_bytes, content_type, headers, outbox_id, error_class,
@@ -140,7 +141,7 @@ end $$;
 comment on function pgtrickle.relay_dlq_retry_all(text) is
   'Asks the relay to send all unresolved dead letters of a pipeline again; returns how many';
 
--- Gives a dead letter up: it is never sent.
+-- Resolves a dead letter without sending it.
 create or replace function pgtrickle.relay_dlq_discard(id bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

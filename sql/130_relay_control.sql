@@ -1,5 +1,5 @@
--- Who runs, how each pipeline fares, and what operators ask of a running pipeline: pause, resume,
--- replay.
+-- The running relays, the state of each pipeline, and the requests of operators to a running
+-- pipeline: pause, resume, replay.
 --
 -- Pipelines from configuration files are controlled by name like those of the catalog, once a relay
 -- has reported them.

@@ -1,7 +1,7 @@
--- How a group of relays takes over the positions of another one: without them it would begin every
--- outbox anew.
+-- How a group of relays takes over the positions of another group. Without them it would read every
+-- outbox from the start.
 
--- The pipelines of a group that stand on something here: a position, or dead letters to be resolved.
+-- The pipelines of a group that have a position, or unresolved dead letters, in this database.
 create or replace function pgtrickle._pipelines_of_group(relay_group text, name text)
 returns setof text
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -14,9 +14,10 @@ as $$
     and d.resolved_at is null;
 $$;
 
--- Raises where a relay runs what is to be taken over: any pipeline of `from_group`, and in `to_group`
--- one that is to get a position. The caller has locked the positions, and a relay takes the lease of
--- a pipeline before it claims its position: what begins after this look waits for the caller.
+-- Raises an error if a relay runs a pipeline that is to be taken over: any pipeline of
+-- `from_group`, and in `to_group` one that is to get a position. The caller has locked the
+-- positions, and a relay takes the lease of a pipeline before it claims its position: what begins
+-- after this look waits for the caller.
 create or replace function pgtrickle._refuse_running_groups(from_group text, to_group text,
                                                             name text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -75,8 +76,8 @@ begin
   return moved;
 end $$;
 
--- Gives a group one position of another, unless its own is as far. True: it moved. What both skip
--- stays skipped.
+-- Gives a group one position of another, unless its own is as far. True: it moved. Ids that both
+-- skip stay skipped.
 create or replace function pgtrickle._take_over_position(
   theirs pgtrickle.relay_consumer_offsets, to_group text) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp

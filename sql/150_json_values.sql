@@ -2,7 +2,7 @@
 --
 -- to_jsonb() looks up a cast to json for each value whose type is not PostgreSQL's own, and runs it.
 -- The owner of the type may have made that cast, at any time, and it would run with the rights of
--- whatever converts the row. So values of types that were made by users or extensions (enums,
+-- the role that converts the row. So values of types that were made by users or extensions (enums,
 -- ranges, base types), also inside arrays, domains and composite types, are written by the output
 -- function of their type, which only a superuser can provide. All others go through to_jsonb().
 --
@@ -24,8 +24,8 @@ comment on schema pgtrickle_json is
 
 -- What a type is made of: itself without its domains, whether that is an array, and what the
 -- element, again without domains, is:
---   'safe'       to_jsonb() looks no cast up for it, and does not fail
---   'json'       the same, but its text may be none that jsonb accepts
+--   'safe'       to_jsonb() does not look up a cast for it, and does not fail
+--   'json'       the same, but jsonb may not accept its text
 --   'output'     made by a user or an extension: written by its output function
 --   'composite'  made by a user: its attributes are looked at one by one
 create or replace function pgtrickle_json.kind(
@@ -106,7 +106,7 @@ create or replace function pgtrickle_json.settings(rel oid) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  -- Types that are still to be looked at, and those that were: alone, and within such a value.
+  -- Types to check, and types checked: by themselves, and within a value that is written as text.
   todo oid[];
   todo_as_text oid[] := '{}';
   seen oid[] := '{}';
@@ -265,7 +265,7 @@ begin
         and (k.kind = 'composite' or (k.is_array and a.atttypid >= 16384 and k.kind <> 'output'))));
 end $$;
 
--- What the columns of a relation are, as the catalog shows them: 'plain' where to_jsonb(row) is safe
+-- The columns of a relation, as the catalog shows them: 'plain' where to_jsonb(row) is safe
 -- and does not fail, else a digest of the columns; with the settings that it depends on, and whether
 -- there is a key that is checked at the end of the transaction (207_outbox_deferred.sql). A
 -- partitioned table always has a digest: what is written for it names its columns (see by_name).
@@ -279,7 +279,7 @@ declare
     select from pg_index i where i.indrelid = rel and i.indisunique and not i.indimmediate)
     then 'deferrable' end;
 begin
-  -- Most tables, quickly.
+  -- A fast path for most tables.
   select array_agg(distinct c.setting order by c.setting) filter (where c.setting is not null)
   into settings
   from (
@@ -393,7 +393,7 @@ begin
   if element = format('(%s)[n]', value) then
     return value;
   end if;
-  -- One of several dimensions is written as text.
+  -- An array of several dimensions is written as text.
   return format('case when pg_catalog.num_nulls(%1$s) operator(pg_catalog.<>) 0 then null '
                 'when pg_catalog.array_ndims(%1$s) operator(pg_catalog.>) 1 '
                 'then pg_catalog.to_jsonb(pg_catalog.format(''%%s'', %1$s)) else coalesce('

@@ -1,9 +1,10 @@
--- Which outbox a pipeline reads: by its name, and once it has a position by that.
+-- The outbox that a pipeline reads: the one that it names, or, once it has a position, that of the
+-- position.
 --
--- A name can come to mean something else under a pipeline. `enable_outbox` of a table of that name in
--- another schema makes it ambiguous: the pipeline goes on where its position stands. A table that is
--- renamed, and another that gets its name, would have the pipeline deliver the one under the name of the
--- other: it stops.
+-- The meaning of a name can change while a pipeline runs. If a table of the same name in another
+-- schema gets an outbox, the name is ambiguous: the pipeline stays with the outbox of its position.
+-- If a table is renamed and another one gets its name, the pipeline would deliver the one under the
+-- name of the other: it stops.
 
 -- Whether a name, with its parts as SQL reads them, is one of a table's.
 create or replace function pgtrickle._is_name_of(name text, parts text[], schema_name text,
@@ -92,7 +93,7 @@ comment on function pgtrickle.relay_pipeline_outbox(text, text, text) is
 create or replace function pgtrickle.relay_outbox_name_holds(incarnation uuid, named_schema text,
                                                              named_table text) returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
-  -- The relay's sessions plan each statement anew, which would take longer than all the rest.
+  -- The relay's sessions plan each statement again, which would take longer than everything else.
   set plan_cache_mode = force_generic_plan
 as $$
 declare

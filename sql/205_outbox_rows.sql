@@ -1,4 +1,4 @@
--- What is written into an outbox, and how it is read back.
+-- The rows of an outbox: how they are written, and how they are read back.
 --
 -- The payload, version 1:
 --   {"v": 1, "inserted": [...], "deleted": [...], "refresh_mode": ..., "refresh_duration_ms": ...}
@@ -104,8 +104,8 @@ end $$;
 comment on function pgtrickle.outbox_rows(text, bigint) is
   'The rows of one outbox row, inline or claim check, deleted before inserted';
 
--- Records that one reader is done with a claim check. Deletes nothing: another may still need it,
--- and retention knows who does.
+-- Records that one reader is done with a claim check. Deletes nothing: another reader may still need
+-- it, and retention knows all readers.
 create or replace function pgtrickle.outbox_rows_consumed(stream_table text, outbox_id bigint)
 returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp

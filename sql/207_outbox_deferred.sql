@@ -7,8 +7,8 @@
 -- has been checked, as one outbox row: its net change. A key is deleted there and inserted once at
 -- most, and its id is above those of all transactions that it had to wait for.
 
--- What open transactions have written into such outboxes. Rows outlive their transaction only where it
--- became READ ONLY.
+-- The rows that open transactions have written into such outboxes. Rows outlive their transaction
+-- only where it became READ ONLY.
 create unlogged table if not exists pgtrickle._outbox_deferred (
   n             bigint generated always as identity primary key,
   outbox_number int not null,
@@ -180,8 +180,8 @@ begin
   end if;
 end $$;
 
--- Transactions that could not write their rows again, for they had become READ ONLY: a full refresh
--- says what they did. Of every other transaction no row is seen here.
+-- Transactions that could not write their rows again because they had become READ ONLY: a full refresh
+-- shows their changes. Rows of other transactions are never visible here.
 create or replace function pgtrickle._deferred_missed() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

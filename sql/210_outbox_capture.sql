@@ -31,12 +31,13 @@
 -- Only the table's owner may attach them, and each looks at the table that it was called for: on
 -- any other it does nothing.
 --
--- They run under the search_path of the role that writes, for pinning it costs each statement. So
--- nothing is looked up by it: each function, operator and type is qualified, and what hides an
--- operator (BETWEEN, IN, IS DISTINCT FROM, CASE x WHEN) is not used. Tables with values whose text
--- depends on the search_path (regclass) have functions that pin it. Other settings that the text of
--- values depends on are compared, and pinned and put back only where they differ: a deleted row is
--- the one that was inserted, whatever its writers have set. No literal in them has a backslash, which standard_conforming_strings could turn into something else.
+-- They run under the search_path of the role that writes, because pinning it costs each statement. So
+-- no name is looked up by it: each function, operator and type is qualified, and constructs that
+-- hide an operator (BETWEEN, IN, IS DISTINCT FROM, CASE x WHEN) is not used. Tables with values
+-- whose text depends on the search_path (regclass) have functions that pin it. Other settings that
+-- the text of values depends on are compared, and pinned and put back only where they differ: a
+-- deleted row is the one that was inserted, whatever its writers have set. No literal in them has a
+-- backslash, which standard_conforming_strings could turn into something else.
 
 -- Puts values into a text with {names}; what looks like a name within a value stays as it is.
 create or replace function pgtrickle._fill(template text, vars jsonb) returns text
@@ -105,8 +106,8 @@ $$;
 -- Partitions inherit the row trigger, and it must leave alone the rows of statements on the parent.
 -- So statements on a partitioned table say that they run: a stack of trigger depths, in a setting
 -- of the transaction. (A foreign key's cascade begins one deeper than it ends.) Any role can write a
--- setting. So this one begins with the time of the client's statement, and counts for no other: what
--- is left in a session hides no change from the outbox.
+-- setting. So this one begins with the time of the client's statement, and counts for that one only: a
+-- value that was left in the session hides no change from the outbox.
 create or replace function pgtrickle._capture_names(outbox pgtrickle.pgt_outbox_config)
 returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
@@ -533,7 +534,7 @@ end $body$,
         '"deleted": "pg_catalog.to_jsonb(deleted)"}')));
 $$;
 
--- The body of the TRUNCATE triggers. Argument 'whole': the table is empty now, said by a full
+-- The body of the TRUNCATE triggers. Argument 'whole': the table is empty now, recorded as a full
 -- refresh without rows. Argument 'part' (a partition alone): its rows were deleted, and are
 -- recorded before they are gone. A TRUNCATE of the whole reaches its parts too, after it was marked.
 create or replace function pgtrickle._capture_truncate_body(outbox pgtrickle.pgt_outbox_config)
@@ -642,7 +643,7 @@ begin
   end if;
 end $$;
 
--- Lets the capture functions of an outbox write to its tables, and to nothing that they need not.
+-- Lets the capture functions of an outbox write to its tables, and to no other table.
 create or replace function pgtrickle._capture_grant(outbox pgtrickle.pgt_outbox_config) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -653,7 +654,7 @@ begin
                  'to pgtrickle_capture', outbox.delta_table_name);
 end $$;
 
--- Writes the trigger functions of one outbox anew, from its catalog row and the columns of its table.
+-- Writes the trigger functions of one outbox again, from its catalog row and the columns of its table.
 create or replace function pgtrickle._capture_generate(number int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -1,11 +1,11 @@
--- The order of what nested statements wrote.
+-- The order of the changes that nested statements make.
 --
--- A consumer that applies an outbox row after row, by id, must arrive at the table. Between
--- transactions that comes by itself: a row is recorded while it is locked, so the next change to it
--- is recorded later. Inside one statement it does not: a trigger of the user's that writes to the same
--- table (renumbering neighbours, closing the previous version) is a statement of its own, which
--- ends, and is recorded, before the one that set it off, though it works on rows that the outer one
--- has just written.
+-- A consumer that applies an outbox row after row, by id, must end up with the contents of the table.
+-- Between transactions this holds without further measures: a row is recorded while it is locked,
+-- so the next change to it is recorded later. Inside one statement it does not: a trigger of the
+-- user's that writes to the same table (renumbering neighbours, closing the previous version) is a
+-- statement of its own, which ends, and is recorded, before the one that set it off, though it
+-- works on rows that the outer one has just written.
 --
 -- So what a nested statement recorded is written again, with new ids, behind the statement around
 -- it when that one is recorded. That is right whatever the triggers do: the outer statement can
@@ -15,7 +15,7 @@
 -- The others stay where they are, so that a consumer that applies deltas by key is right too (a trigger
 -- BEFORE INSERT that deletes the row with the same key has done so before).
 --
--- How it is known what is nested in what: by trigger depth. A statement that is recorded at depth 2
+-- The trigger depth shows which statement is nested in which. A statement that is recorded at depth 2
 -- or more (1 is a statement of the client's) notes its outbox row under its depth: the row gets a
 -- random tag (refresh_id, which tables do not use otherwise), and the transaction's setting
 -- pgtrickle_capture.s<number of the outbox> (a rollback to a savepoint restores it) says
@@ -294,7 +294,7 @@ begin
   return found_one;
 end $$;
 
--- Why the order of the parts of a statement is not known.
+-- The reason for a full refresh if the order of the parts of a statement is unknown.
 create or replace function pgtrickle._cascade_of_parts() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select 'a foreign key of the table may have changed rows that the same statement inserted'; $$;

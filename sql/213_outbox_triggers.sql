@@ -1,4 +1,4 @@
--- Which triggers a table has for its outbox, and putting them there. Run by the table's owner.
+-- The triggers that a table has for its outbox, and how they are attached. Run by the table's owner.
 
 -- A relation's name with its schema, as SQL wants it.
 create or replace function pgtrickle._qualified(rel regclass) returns text
@@ -81,7 +81,7 @@ begin
   perform set_config('lock_timeout', before, true);
 end $$;
 
--- Attaches the triggers of an outbox to one relation, or sets right those that are there.
+-- Attaches the triggers of an outbox to one relation, or repairs existing ones.
 create or replace function pgtrickle._capture_attach(outbox pgtrickle.pgt_outbox_config,
                                                      rel regclass, place text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -109,7 +109,7 @@ begin
   end loop;
 end $$;
 
--- Takes the triggers of an outbox from one relation.
+-- Drops the triggers of an outbox on one relation.
 create or replace function pgtrickle._capture_detach(number int, rel regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -141,7 +141,7 @@ as $$
   select t.relid, t.relkind, t.relkind <> 'p' from tree t;
 $$;
 
--- Where each relation of a source stands.
+-- The place of each relation of a source in its partition tree.
 create or replace function pgtrickle._capture_places(source regclass)
 returns table (rel regclass, place text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -158,7 +158,8 @@ $$;
 -- ---------------------------------------------------------------------------------------------
 -- Reading the table
 
--- What the reader of an outbox does (pgt_outbox_config.reader), as the owner of the table, who alone may read it:
+-- The actions of an outbox's reader (pgt_outbox_config.reader). It runs as the owner of the table, who
+-- alone may read it:
 --   rows    all rows of arg.relation as jsonb; those of a table's children by INHERITS are not its own
 --   any     one row: whether arg.relation has any, as jsonb
 --   lock    keeps writers out of arg.relation until the transaction ends

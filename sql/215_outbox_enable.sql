@@ -4,7 +4,7 @@
 -- made by the table's owner, the outbox belongs to pgtrickle_owner, and what the triggers call to
 -- pgtrickle_capture.
 
--- The relation that a user means: as regclass reads it, else the name as it stands (with hyphens,
+-- The relation that a user names: as regclass reads it, else the name as it stands (with hyphens,
 -- capitals, quotes), else a schema and a name around the first dot. Under the caller's search_path,
 -- which only this function uses.
 create or replace function pgtrickle._outbox_source(name text, caller_path text) returns regclass
@@ -76,7 +76,7 @@ as $$
     where f.pronamespace <> 'pg_catalog'::regnamespace or f.proname ~ '^reg.*out$');
 $$;
 
--- Raises what keeps a relation from having an outbox.
+-- Raises an error if a relation cannot have an outbox.
 create or replace function pgtrickle._outbox_check_source(source regclass) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -184,7 +184,7 @@ begin
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
--- What users call
+-- The functions that users call
 
 create or replace function pgtrickle.enable_outbox(
   name text, retention_hours int default 24, key_columns text[] default null,
@@ -257,8 +257,8 @@ begin
           where c.outbox_number = made);
 end $$;
 
--- How the changes of an ordinary table are captured: as asked, or as fits it. Warns of what cannot
--- be recorded rightly.
+-- How the changes of an ordinary table are captured: as requested, or as fits the table. Warns of
+-- changes that cannot be recorded correctly.
 create or replace function pgtrickle._outbox_capture_kind(source regclass, asked text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -290,7 +290,8 @@ begin
               else 'statement' end;
 end $$;
 
--- Says what an application may notice of the outbox on its table, and what the outbox leaves out.
+-- Tells by NOTICE what an application may notice of the outbox on its table, and what the outbox
+-- leaves out.
 create or replace function pgtrickle._outbox_say_what_changes(source regclass) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -326,7 +327,8 @@ begin
   end if;
 end $$;
 
--- Makes what records the changes of a table that is locked against writers.
+-- Creates the functions and triggers that record the changes of a table. The table is locked against
+-- writers.
 create or replace function pgtrickle._outbox_begin_capture(number int, source regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$

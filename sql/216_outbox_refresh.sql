@@ -1,6 +1,6 @@
--- Recording all rows of a table at once: full refresh, and partitions that go.
+-- Recording all rows of a table at once: a full refresh, and partitions that are removed.
 
--- Says in the catalog what is wrong with an outbox; null: nothing is. True when that is news.
+-- Records the problem of an outbox in the catalog; null: it has none. True if that is a change.
 create or replace function pgtrickle._outbox_note(number int, what text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -1,4 +1,4 @@
--- What upkeep remembers of a captured table, to see later what went past the triggers.
+-- What upkeep remembers of a captured table, to find later what the triggers missed.
 --
 -- Three things change what a consumer should have without a change that a trigger sees: ALTER TABLE
 -- changes rows, triggers do not fire for a while, and the database is another one after a dump and

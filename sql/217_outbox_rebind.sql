@@ -1,4 +1,4 @@
--- Outboxes whose table is another one now: dropped and made anew, restored, renamed away and replaced.
+-- Outboxes whose table has been replaced: dropped and created again, restored, or renamed.
 
 -- How many rows of an outbox each pipeline that has a position has not delivered; where none has, all
 -- rows, of no pipeline. `exact` as in _outbox_rows_after. None of an outbox whose table was dropped.

@@ -1,5 +1,5 @@
--- Upkeep of the outboxes on ordinary tables: what went past the triggers becomes one full refresh,
--- and the triggers are set right.
+-- Upkeep of the outboxes on ordinary tables: changes that the triggers missed become one full
+-- refresh, and the triggers are repaired.
 --
 -- Housekeeping calls outbox_capture_upkeep() as pgtrickle_owner, who owns no table of the user's. It
 -- locks and reads tables, and enables triggers again, through the gate, as their owners. What needs
@@ -117,7 +117,7 @@ $$;
 --   drifted     the signature differs by what changes no value
 --   reasons     why a full refresh is needed
 --   key_fault   why the key does not identify rows any more
---   standing    what upkeep cannot mend: the `problem`
+--   standing    what upkeep cannot repair: the `problem`
 drop function if exists pgtrickle._upkeep_findings();  -- of earlier versions
 drop function if exists pgtrickle._upkeep_findings(int);
 create or replace function pgtrickle._upkeep_findings(only_number int default null)
@@ -274,7 +274,7 @@ as $$
     ) fault (of_key);
 $$;
 
--- Says in the catalog how an outbox stands.
+-- Records the state of an outbox in the catalog.
 create or replace function pgtrickle._outbox_judge(number int) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -314,7 +314,7 @@ exception when others then
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
--- Healing one outbox
+-- Repairing one outbox
 
 -- Keeps writers out of a relation of an outbox until the transaction ends: with the caller's rights,
 -- or, for pgtrickle_owner alone, with those of the table's owner.
@@ -547,7 +547,7 @@ begin
     select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = f.number;
     continue when outbox.outbox_number is null;
     changes := 0;
-    -- By itself: what fails below does not undo it.
+    -- In a block of its own, so that a failure below does not undo it.
     begin
       if f.drifted then
         perform pgtrickle._signature_follow(outbox.outbox_number);
@@ -607,7 +607,7 @@ end $$;
 comment on function pgtrickle.outbox_capture_upkeep() is
   'Sets right the triggers of outboxes, and records by a full refresh what went past them';
 
--- What earlier versions had: whole rows of the catalog as arguments, which a caller could forge.
+-- Functions of earlier versions: they took whole rows of the catalog, which a caller could forge.
 drop function if exists pgtrickle._upkeep_dropped(pgtrickle.pgt_outbox_config);
 drop function if exists pgtrickle._upkeep_keys(pgtrickle.pgt_outbox_config);
 
@@ -672,7 +672,8 @@ begin
   perform pgtrickle._rebuild_capture();
 end $$;
 
--- What enable_outbox, disable_outbox, outbox_full_refresh and upkeep call with the caller's rights.
+-- The functions that enable_outbox, disable_outbox, outbox_full_refresh and upkeep call with the
+-- caller's rights.
 do $$
 declare
   f regprocedure;

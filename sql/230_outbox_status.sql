@@ -1,4 +1,5 @@
--- Looking at an outbox: who writes to it now, who reads it and how far, who holds its rows back.
+-- The state of an outbox: its open writers, its readers and their positions, and which of them keep
+-- rows from deletion.
 
 -- The transactions that may have drawn ids of an outbox and not ended, prepared ones included (their
 -- pid is null). An INSERT locks the table, then the table's sequence (both ROW EXCLUSIVE), then draws
@@ -65,7 +66,7 @@ begin
   end if;
 end $$;
 
--- Everything about one outbox that an operator asks for.
+-- Everything about one outbox that an operator may want to know.
 create or replace function pgtrickle.outbox_status(name text) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -76,7 +76,7 @@ begin
 end $$;
 
 -- Whether a pipeline's name for an outbox means this one, to it. A name that cannot be resolved now counts
--- as meaning it: who may need rows keeps them.
+-- as meaning it: rows that a pipeline may need are kept.
 drop function if exists pgtrickle._names_outbox(text, uuid);  -- of earlier versions
 create or replace function pgtrickle._names_outbox(outbox_name text, pipeline text,
                                                    incarnation uuid) returns boolean
@@ -99,7 +99,7 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-  -- A cheap comparison that lets more through than it must, then the exact one.
+  -- A cheap comparison finds the candidates, then the exact one decides.
   return query
   with names as (
     select lower(replace(m.name, '"', '')) as name
@@ -121,8 +121,8 @@ begin
   where pgtrickle._names_outbox(c.outbox_name, c.name, _outbox_pipelines.incarnation);
 end $$;
 
--- Everybody who has a claim on the rows of an outbox: rows after needs_after; `holds` says whether
--- the claim still counts, `until` until when it does without another sign of life.
+-- All readers that need rows of an outbox: the rows after needs_after. `holds`: whether they are kept
+-- for it; `until`: how long they are kept if the reader shows no other sign of life.
 create or replace function pgtrickle._outbox_holders(incarnation uuid)
 returns table (relay_group_id text, pipeline text, needs_after bigint, why text,
                until timestamptz, holds boolean, max_hold_hours numeric, max_hold_bytes numeric)
@@ -312,9 +312,9 @@ begin
   return lost;
 end $$;
 
--- Up to which id the next batch of an outbox may go; null where nothing may. A batch is made of the
--- oldest settled rows, as far as all of them are old and they are together, rows of claim checks
--- included, not more than max_rows (but one always fits).
+-- The id up to which the next batch of an outbox may be deleted; null if none may. A batch is made
+-- of the oldest settled rows, as far as all of them are old and they are together, rows of claim
+-- checks included, not more than max_rows (but one always fits).
 create or replace function pgtrickle._next_purge(outbox pgtrickle.pgt_outbox_config, max_rows int,
                                                  out cut bigint, out lossy boolean,
                                                  out warnings jsonb)

@@ -1,4 +1,4 @@
--- Where a reader of an outbox begins that has no position yet: see 110_relay_positions.sql.
+-- The first position of a new reader of an outbox: see 110_relay_positions.sql.
 
 -- An id up to which every row of an outbox is visible to the next statement, or will never be. Waits a
 -- moment for the transactions that may have drawn smaller ids; where they stay open, earlier looks

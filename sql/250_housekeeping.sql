@@ -1,6 +1,6 @@
--- Housekeeping: what a relay asks for every so often, in short transactions.
+-- Housekeeping: periodic work that a relay calls for, in short transactions.
 
--- Where the round through all outboxes stands: behind which one, and whether it left work behind.
+-- The state of the round through all outboxes: the last one visited, and whether work is left.
 create table if not exists pgtrickle._housekeeping_round (
   only_one    boolean primary key default true check (only_one),
   after_table text not null default '',
@@ -43,7 +43,7 @@ end $$;
 comment on function pgtrickle.relay_housekeeping(int) is
   'For the relay: one step of retention and upkeep; "more" in its answer asks for the next soon';
 
--- Lets capture see to tables that came, went or changed.
+-- Lets capture handle tables that were created, dropped or changed.
 create or replace function pgtrickle._upkeep(report jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -123,7 +123,7 @@ $$;
 drop function if exists pgtrickle._wrote_to_an_outbox();  -- earlier versions asked it
 
 -- Marks, at most every hour, the positions behind which a relay lives: a pipeline that had nothing
--- to read for long must not look dead once its relay stops for an hour.
+-- to read for a long time must not look dead when its relay stops for an hour.
 create or replace function pgtrickle._refresh_signs_of_life() returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -143,7 +143,7 @@ as $$
     for update of p skip locked);
 $$;
 
--- Forgets what is old: instances, status of pipelines that are not in the catalog and finished
+-- Deletes old records: instances, status of pipelines that are not in the catalog and finished
 -- replays after 30 days (but not the last replay of a pipeline, whose number must not come again),
 -- and looks at outboxes that are gone.
 create or replace function pgtrickle._prune_relay_records() returns void

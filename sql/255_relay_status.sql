@@ -1,4 +1,4 @@
--- What runs and how it fares, as it is at this moment: also when no relay is there to say so.
+-- The state of relays and pipelines at this moment, even when no relay runs to report it.
 
 -- The relays that have reported, and whether each one is alive now.
 create or replace function pgtrickle.relay_instances_now()
@@ -36,7 +36,7 @@ exception when undefined_table or lock_not_available then
   null;  -- an outbox that was dropped by hand, or is locked, has no lag to show
 end $$;
 
--- All pipelines, and how each one fares at this moment. `state` is what its owner says of it, or
+-- All pipelines, and the present state of each one. `state` is what its owner reports, or
 -- 'disabled', or 'unowned' where no live relay owns it. `lag` of a pipeline that reads an outbox of
 -- this database is counted now, exactly where lag_exact says so; that of another is what its owner
 -- counted last, and null without an owner. `since` is when the state began, as far as that is known.

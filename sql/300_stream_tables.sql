@@ -3,7 +3,7 @@
 -- A stream table is an ordinary table that holds the result of a query. It belongs to the role that
 -- created it, and so does everything that runs the query: for each stream table a function
 -- pgtrickle_streams.refresh_<id>, SECURITY DEFINER, made by its creator, with the query in its
--- body. Nobody else can change it, and the query runs with its creator's privileges.
+-- body. No other role can change it, and the query runs with its creator's privileges.
 --
 -- It is called through the gate (010_gate.sql), which keeps a creator from acting with our
 -- privileges.
@@ -66,7 +66,7 @@ alter table pgtrickle.pgt_stream_tables
   add column if not exists reads_through regclass[] not null default '{}',
   add column if not exists names_in_values text,
   add column if not exists key_derived boolean not null default false;
--- What an earlier version took for a fingerprint tells nothing now.
+-- The fingerprints of an earlier version are of no use any more.
 update pgtrickle.pgt_stream_tables set relid_number = pgt_relid::oid, fingerprint = null
 where relid_number is null;
 
@@ -409,7 +409,7 @@ as $$
 $$;
 
 -- Is this transaction refreshing the stream table? Code that runs as its creator asks before it
--- does anything, so that it runs for a refresh and for nobody else.
+-- does anything, so that it runs for a refresh and for no other caller.
 create or replace function pgtrickle._stream_is_refreshing(id bigint) returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$

@@ -4,7 +4,7 @@
 -- ---------------------------------------------------------------------------------------------
 -- Making the parts, as the creator
 
--- Refuses a refresh mode that does not exist, and says why IMMEDIATE does not.
+-- Refuses an unknown refresh mode, and explains why IMMEDIATE is not supported.
 create or replace function pgtrickle._stream_check_mode(mode text) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$

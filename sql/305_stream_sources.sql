@@ -225,7 +225,7 @@ end $$;
 -- the server's own count of this transaction's changes to the table can be trusted to say that a
 -- statement changed nothing (an UPDATE without a match, a poller's DELETE).
 --
--- The sequence is named by a number, so that a trigger made by anybody can move nothing else.
+-- The sequence is named by a number, so that a trigger of any role can move no other object.
 create or replace function pgtrickle._source_changed() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -260,7 +260,7 @@ begin
   perform pgtrickle._source_sequence_lock(source);
   if to_regclass(named) is null then
     execute format('create sequence %s cache 1', named);
-    -- Whoever begins to use it has seen nothing yet.
+    -- A stream table that begins to use it has seen none of its changes.
     perform nextval(named::regclass);
     perform pgtrickle._own_and_grant(named::regclass);
   end if;
@@ -333,7 +333,7 @@ begin
 end $$;
 
 -- Makes the triggers of one source on one of its members, as the creator of a stream table; they
--- may be there already. Does it wait for a lock, it says so by lock_not_available.
+-- may exist already. Raises lock_not_available if it would have to wait for a lock.
 create or replace function pgtrickle._source_trigger(member regclass, source oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -552,7 +552,7 @@ begin
     id, listed, (reads ->> 'always_due')::boolean,
     array(select jsonb_array_elements_text(reads -> 'functions')),
     (reads ->> 'opaque')::boolean, reads -> 'through');
-  -- Those that a restore brought along are named by numbers of another database.
+  -- Sequences that were restored from a dump are named by numbers of another database.
   for source in
     select distinct t.tgrelid
     from pgtrickle.pgt_stream_sources s
@@ -567,8 +567,8 @@ begin
   end loop;
 end $$;
 
--- Takes our triggers off a table that no stream table reads any more, where the caller may do so
--- and nobody is using it; a trigger that stays moves a sequence, and harms nothing.
+-- Drops our triggers on a table that no stream table reads any more, if the caller may do so and no
+-- transaction is using the table; a trigger that stays moves a sequence, and does no harm.
 create or replace function pgtrickle._stream_untrack(rel regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$

@@ -1,7 +1,7 @@
 -- The statement that computes what a refresh changes, as text.
 --
 -- Exactness. Refreshes of one stream table follow each other (the row in pgt_stream_tables is
--- locked first), and nobody else writes it (trigger pgtrickle_guard). Under READ COMMITTED one
+-- locked first), and no other role writes it (trigger pgtrickle_guard). Under READ COMMITTED one
 -- statement sees one snapshot: so one statement runs the query, compares it with what is stored
 -- and keeps the signed difference in pgtrickle_streams.diff_<id>:
 --

@@ -10,7 +10,7 @@
 --
 -- pgtrickle_owner never reads a relation of the creator's: what it needs is handed up as text and
 -- jsonb. (A table could have become a view by now, or have a row security policy, and either runs
--- code as whoever reads it.)
+-- code with the rights of the role that reads it.)
 
 -- The gate of earlier versions.
 drop function if exists pgtrickle_gate.call_as_creator(bigint, text, jsonb);
@@ -152,8 +152,8 @@ begin
   into outbox
   from pgtrickle.pgt_outbox_config o where o.stream_table_oid = st.pgt_relid;
 
-  -- The rows that a consumer has are written otherwise now, or their key is another column that has its
-  -- name now, and no difference says so.
+  -- The rows that a consumer has are written differently now, or another column has the name of their
+  -- key now, and no difference shows that.
   if outbox.outbox_table_name is not null
      and (st.names_in_values <> names or outbox.attnums_now is distinct from outbox.key_attnums) then
     mode := 'FULL';
@@ -209,7 +209,7 @@ begin
   end if;
 end $$;
 
--- Is what the query reads not what it was, or not watched where it could be?
+-- Whether what the query reads has changed, or is not watched although it could be.
 create or replace function pgtrickle._stream_wants_watching(id bigint) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -249,7 +249,7 @@ begin
                          order by o.started_at limit 100);
 end $$;
 
--- Writes history and state after a refresh, and tells who listens.
+-- Writes history and state after a refresh, and notifies listeners.
 create or replace function pgtrickle._stream_succeeded(
   st pgtrickle.pgt_stream_tables, refresh uuid, started timestamptz, ended timestamptz,
   done record) returns jsonb

@@ -122,7 +122,7 @@ begin
     end);
 end $$;
 
--- Is a stream table with this schedule refreshed by hand?
+-- Whether a stream table with this schedule is refreshed by hand.
 create or replace function pgtrickle._schedule_is_manual(schedule text) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$

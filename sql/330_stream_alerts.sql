@@ -1,6 +1,6 @@
--- What stream tables tell: JSON on the channel pg_trickle_alert, and pgtrickle_refresh after a full
--- refresh. A notification is sent when its transaction commits, and is limited by the server to
--- 8,000 bytes; it is made to fit, never refused.
+-- The alerts of stream tables: JSON on the channel pg_trickle_alert, and pgtrickle_refresh after a
+-- full refresh. A notification is sent when its transaction commits, and is limited by the server
+-- to 8,000 bytes; it is made to fit, never refused.
 
 -- The text of an alert, at most 7,900 bytes: keys are left out first, then what is long is cut.
 create or replace function pgtrickle._alert_text(alert jsonb) returns text
@@ -43,7 +43,8 @@ begin
     || details));
 end $$;
 
--- Tells those who would otherwise have heard from their triggers that every row was written anew.
+-- Notifies listeners that every row was written again: the user's triggers, which would have told
+-- them, were off.
 create or replace function pgtrickle._stream_full_refresh_notice(id bigint, rows_ bigint)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp

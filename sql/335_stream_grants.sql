@@ -1,5 +1,5 @@
--- What an administrator's own calls reach with the administrator's own rights: all that creates,
--- alters and drops a stream table, and all that a refresh does as its creator. The rest is called
+-- The functions that run with the rights of the administrator who calls them: those that create,
+-- alter and drop a stream table, and those that a refresh calls as its creator. All others are called
 -- by pgtrickle_owner only.
 do $$
 declare

@@ -162,8 +162,8 @@ begin
     and inbox.relation = pgtrickle._inbox_relation(inbox);
 end $$;
 
--- What on a table could run code that is not ours when pgtrickle_owner reads or writes it; null
--- where there is nothing.
+-- What on a table could run code of other roles when pgtrickle_owner reads or writes it; null if
+-- there is nothing.
 create or replace function pgtrickle._inbox_foreign_part(rel regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$

@@ -1,4 +1,4 @@
--- How inboxes come.
+-- How inboxes are created.
 
 -- The statements that make an inbox's table.
 create or replace function pgtrickle._inbox_table_script(qualified text) returns text
@@ -26,7 +26,7 @@ as $$
   $script$, qualified);
 $$;
 
--- Condition of a dead letter: it failed as often as it may.
+-- The condition of a dead letter: it failed as often as max_retries allows.
 create or replace function pgtrickle._inbox_is_dead(inbox pgtrickle.pgt_inbox_config) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$

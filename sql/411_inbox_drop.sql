@@ -1,4 +1,4 @@
--- How inboxes go.
+-- How inboxes are dropped.
 
 -- The statements that drop the views of an inbox: those of their names that read its table.
 create or replace function pgtrickle._inbox_drop_views_script(inbox pgtrickle.pgt_inbox_config)

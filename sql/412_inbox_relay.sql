@@ -1,4 +1,4 @@
--- What the relay asks when a pipeline into an inbox starts.
+-- The functions that the relay calls when a pipeline into an inbox starts.
 
 -- For the relay: the table that a pipeline writes to, made where it is absent (unless looks_only).
 -- By inbox_name it is the inbox of that name. By inbox_table it is the table of that name in

@@ -1,8 +1,8 @@
--- What consumers of an inbox call, and how an inbox fares.
+-- The functions for consumers of an inbox, and the state of an inbox.
 
 drop function if exists pgtrickle._inbox_id_type(pgtrickle.pgt_inbox_config);
 
--- Says that a message was processed. True: it was not before.
+-- Marks a message as processed. True: it was not before.
 create or replace function pgtrickle.inbox_mark_processed(name text, event_id text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$

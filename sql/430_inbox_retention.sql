@@ -1,6 +1,7 @@
--- Retention of inboxes: messages go when they were processed longer than retention_hours ago. What
--- waits or is dead stays. With a row goes the memory that its message was here. An inbox that
--- cannot be purged is reported, with the statement that mends it or that its table's owner can run.
+-- Retention of inboxes: messages are deleted when they were processed longer than retention_hours
+-- ago. Pending and dead ones stay. Once a row is deleted, its message would be accepted again. An
+-- inbox that cannot be purged is reported, with the statement that mends it or that its table's
+-- owner can run.
 
 -- Deletes at most max_rows such messages, over all inboxes, and adds what it did to a report of
 -- relay_housekeeping. True in `more`: there are more.
@@ -27,7 +28,7 @@ begin
     purge := jsonb_build_object('hours', inbox.retention_hours, 'rows', left_over);
     begin
       deleted := pgtrickle._inbox_step(inbox, 'purge', purge) ->> 'changed';
-      -- What the code of a table's owner says of itself keeps no other inbox waiting.
+      -- An error that the code of a table's owner raises does not hold up other inboxes.
       deleted := least(greatest(coalesce(deleted, 0), 0), left_over);
       total := total + deleted;
       left_over := left_over - deleted;

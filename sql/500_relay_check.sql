@@ -1,6 +1,6 @@
--- What is wrong in this database, for `pgtrickle-relay check`. Nothing here changes anything.
+-- The problems in this database, for `pgtrickle-relay check`. Nothing here changes anything.
 
--- The functions as init left them, so that one that is missing or was replaced is seen.
+-- The functions as init left them, so that a missing or replaced one is found.
 create table if not exists pgtrickle._installed_functions (
   name   text primary key,
   digest text not null
@@ -24,7 +24,7 @@ as $$
                     where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e');
 $$;
 
--- What the functions of `init` became since.
+-- The functions of `init` that are missing or were replaced since.
 create or replace function pgtrickle._check_functions()
 returns table (pipeline text, severity text, message text, remedy text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -66,7 +66,7 @@ as $$
     and c.setting like E'default\\_transaction\\_isolation=%'
     and c.setting not like '%=read committed' and c.setting not like '%=read uncommitted'
   union all
-  -- What neither role nor database says comes from the server's configuration, or from the URL.
+  -- A setting of neither role nor database comes from the server's configuration, or from the URL.
   select null, 'warning',
          format('transactions are %s by default: the relay uses read committed all the same, but '
                 'applications that write to a captured table may have to repeat transactions',
@@ -243,7 +243,7 @@ as $$
   where not exists (select from pgtrickle.relay_instances_now() i where i.alive);
 $$;
 
--- Everything that is wrong in this database: `severity` is 'problem' or 'warning', `pipeline` is null
+-- All problems in this database: `severity` is 'problem' or 'warning', `pipeline` is null
 -- where it concerns none. `relay_role` is the role that relays log in as.
 create or replace function pgtrickle.relay_check(relay_role name default current_user)
 returns table (pipeline text, severity text, message text, remedy text)

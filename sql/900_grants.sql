@@ -1,5 +1,5 @@
--- Who owns what and who may do what. It looks at everything that the files before it made; the one
--- behind it makes nothing.
+-- Owners and privileges of everything that the files before this one created; the file after it
+-- creates nothing.
 --
 --   pgtrickle_owner      owns all of it but what follows; no role logs in as it
 --   pgtrickle_capture    owns the functions that capture triggers call, and nothing else

@@ -18,7 +18,7 @@ using postgres::Connection;
 constexpr std::chrono::seconds kTimeout{15};
 constexpr std::string_view kNoPrivilege = "42501";
 
-/// What a role does that may not even look.
+/// The remedy for a role that lacks the privileges to check.
 std::string grant_remedy(Connection& connection) {
   const auto role =
       connection.query("select quote_ident(current_user)", {}, Deadline::after(kTimeout), {});
@@ -28,7 +28,7 @@ std::string grant_remedy(Connection& connection) {
       role && !role->empty() ? role->text(0, 0) : "the role of the URL");
 }
 
-/// Is the database side there, and the one of this program?
+/// Checks that the database side is installed, in the version of this program.
 bool check_schema(Connection& connection, Findings& findings) {
   const auto files = differing_files(connection, Deadline::after(kTimeout));
   if (!files) {
@@ -54,7 +54,7 @@ bool check_schema(Connection& connection, Findings& findings) {
   return true;
 }
 
-/// What the database itself finds wrong.
+/// Reports the problems that the database finds itself.
 void check_database(Connection& connection, Findings& findings) {
   const auto rows =
       connection.query("select pipeline, severity, message, remedy from pgtrickle.relay_check()",
@@ -151,7 +151,7 @@ Result<std::unique_ptr<Connection>> connect_if_named(const Context& context) {
 }  // namespace
 
 int check(const Context& context) {
-  ::signal(SIGPIPE, SIG_IGN);  // what it would tell is an error of the write
+  ::signal(SIGPIPE, SIG_IGN);  // the write reports the error
   Findings findings;
   for (const Error& problem : context.problems) findings.bad("", problem);
   for (const Error& warning : context.warnings) findings.warn("", warning);

@@ -44,7 +44,7 @@ std::vector<PipelineConfig> configured(Connection& connection, const Context& co
   return all;
 }
 
-/// What the outbox of a pipeline records, where it has one.
+/// Reports what the outbox of a pipeline records, if it has one.
 std::optional<RecordedTable> check_outbox(Connection& connection, const std::string& group,
                                           const std::string& pipeline, const std::string& outbox,
                                           Findings& findings) {
@@ -69,14 +69,14 @@ std::optional<RecordedTable> check_outbox(Connection& connection, const std::str
                             {}});
     return std::nullopt;
   }
-  // Of one that is gone the database tells itself.
+  // The database reports an outbox that is gone.
   if (rows->boolean(0, 3)) {
     findings.good(pipeline, fmt::format("reads pgtrickle.{}", rows->text(0, 0)));
   }
   return RecordedTable{std::string(rows->text(0, 1)), std::string(rows->text(0, 2))};
 }
 
-/// The claims of the pipelines that were looked at, to be compared.
+/// What the checked pipelines read and write, to find pipelines that take from each other.
 class Claims {
  public:
   void add(const PipelineConfig& config, const std::vector<Claim>& source,
@@ -118,7 +118,7 @@ class Claims {
            std::ranges::find_first_of(one.servers, other.servers) != one.servers.end();
   }
 
-  /// The worst of what they have in common.
+  /// The most severe conflict of two pipelines.
   static const Claim* met(const Holder& first, const Holder& second) {
     const Claim* found = nullptr;
     for (const Claim& claim : second.claims) {
@@ -129,7 +129,7 @@ class Claims {
     return found;
   }
 
-  /// Members that share the work of one sink are meant to.
+  /// Two pipelines with the same sink share a claim on purpose.
   static void compare(const Holder& first, const Holder& second, Findings& findings) {
     const Claim* const claim = met(first, second);
     if (!claim || (claim->shared && first.sink == second.sink)) return;
@@ -148,11 +148,11 @@ class Claims {
   std::vector<Holder> holders_;
 };
 
-/// A pipeline that is looked at.
+/// A pipeline that is being checked.
 struct Looked {
   PipelineConfig config;
   Findings findings;
-  std::optional<coordinator::InspectedEnds> ends;  ///< where its options are good
+  std::optional<coordinator::InspectedEnds> ends;  ///< set if its options are valid
 };
 
 void note(Looked& looked, std::string_view type, const Inspection& found) {
@@ -184,7 +184,7 @@ void look_outside(Looked& looked) {
   }
 }
 
-/// One run over all pipelines.
+/// Checks all pipelines.
 class PipelineCheck {
  public:
   PipelineCheck(const Context& context, Connection& connection, Findings& findings)
@@ -229,7 +229,7 @@ class PipelineCheck {
                          "rename one of the two, or delete it");
   }
 
-  /// Options and outbox.
+  /// Checks options and outbox.
   void look_inside(Looked& looked) {
     const PipelineConfig& config = looked.config;
     const auto problems = coordinator::problems_of(config, context_.registry);
@@ -254,7 +254,7 @@ class PipelineCheck {
     }
   }
 
-  /// Several at a time: what is away is waited for.
+  /// Checks several at a time, because each unreachable server costs a timeout.
   static void look_outside_of(std::deque<Looked>& all) {
     std::atomic<std::size_t> next = 0;
     std::vector<std::jthread> threads;

@@ -7,11 +7,11 @@
 namespace relay::cli {
 
 /// Looks at every pipeline of the file and of the database: its options, its outbox, both ends
-/// outside the database, and what two pipelines would take from each other. Nothing is made, moved
-/// or sent.
+/// outside the database, and whether two pipelines would take messages from each other. Nothing is
+/// created, moved or sent.
 void check_pipelines(const Context& context, postgres::Connection& connection, Findings& findings);
 
-/// The mistakes in pipelines of the file that show without a database.
+/// Reports the mistakes in pipelines of the file that can be found without a database.
 void check_file_pipelines(const Context& context, Findings& findings);
 
 }  // namespace relay::cli

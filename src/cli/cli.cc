@@ -23,8 +23,8 @@ namespace {
 constexpr std::string_view kAbout =
     "Carries committed changes out of PostgreSQL to message systems, and messages back.";
 
-/// The words of the command line before they mean anything.
-struct Words {
+/// The arguments of the command line, not yet checked.
+struct Arguments {
   std::map<std::string, std::string> flags;  // by flag, only those that were given
   bool json = false;
   bool dry_run = false;
@@ -36,7 +36,7 @@ struct Words {
   std::int64_t tail_count = 0;
 };
 
-void add_settings(CLI::App& app, Words& words) {
+void add_settings(CLI::App& app, Arguments& arguments) {
   for (const config::Setting& setting : config::settings_table()) {
     std::string help(setting.field.meaning);
     if (!setting.field.default_text.empty()) {
@@ -47,8 +47,8 @@ void add_settings(CLI::App& app, Words& words) {
     if (setting.field.type == config::FieldType::list) {
       app.add_option_function<std::vector<std::string>>(
              flag,
-             [&words, flag](const std::vector<std::string>& given) {
-               words.flags[flag] = fmt::format("{}", fmt::join(given, "\n"));
+             [&arguments, flag](const std::vector<std::string>& given) {
+               arguments.flags[flag] = fmt::format("{}", fmt::join(given, "\n"));
              },
              help)
           ->allow_extra_args(false)
@@ -58,7 +58,8 @@ void add_settings(CLI::App& app, Words& words) {
     const auto add = [&](const std::string& name, const std::string& meaning) {
       return app
           .add_option_function<std::string>(
-              name, [&words, name](const std::string& text) { words.flags[name] = text; }, meaning)
+              name, [&arguments, name](const std::string& text) { arguments.flags[name] = text; },
+              meaning)
           ->group("Settings");
     };
     CLI::Option* option = add(flag, help);
@@ -94,7 +95,7 @@ void hide_secrets(int argc, char** argv) {
   }
 }
 
-/// Arguments that mean nothing. What follows a flag that is spelt wrongly may be a secret.
+/// Reports unknown arguments. The value of a misspelt flag may be a secret and is not shown.
 int refuse_extras(const CLI::App& app) {
   std::vector<std::string> shown;
   bool behind_flag = false;
@@ -109,82 +110,82 @@ int refuse_extras(const CLI::App& app) {
   return kUsage;
 }
 
-void add_pipeline_commands(CLI::App& app, Words& words) {
+void add_pipeline_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* pipelines = app.add_subcommand(
       "pipelines", "list | show | enable | disable | pause | resume | replay | take-over");
   pipelines->require_subcommand(0, 1);
   const auto named = [&](const std::string& name, const std::string& help) {
     CLI::App* command = pipelines->add_subcommand(name, help);
-    command->add_option("name", words.pipelines.name, "name of the pipeline")->required();
-    command->callback([&words, name] { words.pipelines.action = name; });
+    command->add_option("name", arguments.pipelines.name, "name of the pipeline")->required();
+    command->callback([&arguments, name] { arguments.pipelines.action = name; });
     return command;
   };
-  pipelines->add_subcommand("list", "all pipelines and how they do");
+  pipelines->add_subcommand("list", "all pipelines and their state");
   named("show", "one pipeline: configuration and state");
-  named("enable", "lets it run");
-  named("disable", "stops it and keeps its position");
+  named("enable", "lets a pipeline run");
+  named("disable", "stops a pipeline and keeps its position");
   named("pause", "stops delivering until it is resumed");
-  named("resume", "goes on after a pause, a stop, or lost rows")
-      ->add_flag("--accept-loss", words.pipelines.accept_loss,
-                 "go on although rows behind its position are gone");
+  named("resume", "resumes after a pause, a stop, or lost rows")
+      ->add_flag("--accept-loss", arguments.pipelines.accept_loss,
+                 "resume although rows after its position are gone");
   CLI::App* replay = named("replay", "sends a range of ids once more, beside the normal flow");
-  replay->add_option("--from", words.pipelines.from, "first id")->required();
-  replay->add_option("--to", words.pipelines.to, "last id (default: the newest)");
+  replay->add_option("--from", arguments.pipelines.from, "first id")->required();
+  replay->add_option("--to", arguments.pipelines.to, "last id (default: the newest)");
 
   CLI::App* take_over = pipelines->add_subcommand(
-      "take-over", "goes on at the positions of another group, whose relays do not run");
-  take_over->add_option("name", words.pipelines.name, "only this pipeline");
-  take_over->add_option("--from", words.pipelines.from_group, "the other group")->required();
-  take_over->callback([&words] { words.pipelines.action = "take-over"; });
+      "take-over", "continues at the positions of another group, whose relays do not run");
+  take_over->add_option("name", arguments.pipelines.name, "only this pipeline");
+  take_over->add_option("--from", arguments.pipelines.from_group, "the other group")->required();
+  take_over->callback([&arguments] { arguments.pipelines.action = "take-over"; });
 
-  // `resume` is also a command of its own: error messages name it.
+  // `resume` is a command of its own as well: error messages name it so.
   CLI::App* resume = app.add_subcommand("resume", "the same as `pipelines resume`");
-  resume->add_option("name", words.pipelines.name, "name of the pipeline")->required();
-  resume->add_flag("--accept-loss", words.pipelines.accept_loss,
-                   "go on although rows behind its position are gone");
+  resume->add_option("name", arguments.pipelines.name, "name of the pipeline")->required();
+  resume->add_flag("--accept-loss", arguments.pipelines.accept_loss,
+                   "resume although rows after its position are gone");
 }
 
-void add_dlq_commands(CLI::App& app, Words& words) {
+void add_dlq_commands(CLI::App& app, Arguments& arguments) {
   CLI::App* dlq = app.add_subcommand("dlq", "dead letters: list | show | retry | discard | purge");
   dlq->require_subcommand(0, 1);
   CLI::App* list = dlq->add_subcommand("list", "unresolved dead letters");
-  list->add_option("pipeline", words.dlq.pipeline, "only of this pipeline");
-  list->add_option("--limit", words.dlq.limit, "how many")->capture_default_str();
+  list->add_option("pipeline", arguments.dlq.pipeline, "only of this pipeline");
+  list->add_option("--limit", arguments.dlq.limit, "how many")->capture_default_str();
   CLI::App* show = dlq->add_subcommand("show", "one dead letter with its payload");
-  show->add_option("id", words.dlq.id, "its id")->required();
+  show->add_option("id", arguments.dlq.id, "its id")->required();
   CLI::App* retry = dlq->add_subcommand("retry", "sends one again, or all of a pipeline");
-  retry->add_option("id", words.dlq.id, "its id");
-  retry->add_option("--all", words.dlq.pipeline, "all of this pipeline");
+  retry->add_option("id", arguments.dlq.id, "its id");
+  retry->add_option("--all", arguments.dlq.pipeline, "all of this pipeline");
   CLI::App* discard = dlq->add_subcommand("discard", "resolves one without sending it");
-  discard->add_option("id", words.dlq.id, "its id")->required();
+  discard->add_option("id", arguments.dlq.id, "its id")->required();
   CLI::App* purge = dlq->add_subcommand("purge", "deletes resolved dead letters");
-  purge->add_option("--older-than", words.dlq.older_than, "age, as a PostgreSQL interval")
+  purge->add_option("--older-than", arguments.dlq.older_than, "age, as a PostgreSQL interval")
       ->capture_default_str();
   for (CLI::App* command : {list, show, retry, discard, purge}) {
-    command->callback([&words, command] { words.dlq.action = command->get_name(); });
+    command->callback([&arguments, command] { arguments.dlq.action = command->get_name(); });
   }
 }
 
-void add_commands(CLI::App& app, Words& words) {
-  add_settings(*app.add_subcommand("run", "run the relay (what it does without a command)"), words);
+void add_commands(CLI::App& app, Arguments& arguments) {
+  add_settings(*app.add_subcommand("run", "run the relay (what it does without a command)"),
+               arguments);
   app.add_subcommand("init", "install or upgrade the database side")
-      ->add_flag("--dry-run", words.dry_run, "print the SQL and change nothing");
+      ->add_flag("--dry-run", arguments.dry_run, "print the SQL and change nothing");
   app.add_subcommand(
-      "check",
-      "everything that is wrong: configuration, database, brokers, files; changes nothing");
-  add_pipeline_commands(app, words);
-  add_dlq_commands(app, words);
+      "check", "report every problem: configuration, database, brokers, files; changes nothing");
+  add_pipeline_commands(app, arguments);
+  add_dlq_commands(app, arguments);
   CLI::App* tail = app.add_subcommand("tail", "print a pipeline's messages live");
-  tail->add_option("name", words.tail_pipeline, "name of the pipeline")->required();
-  tail->add_option("--from", words.tail_from, "begin at this id instead of at what comes next");
-  tail->add_option("--count", words.tail_count, "end after so many messages (0: never)");
-  app.add_subcommand("status", "one screen of what runs where");
+  tail->add_option("name", arguments.tail_pipeline, "name of the pipeline")->required();
+  tail->add_option("--from", arguments.tail_from, "begin at this id instead of at what comes next");
+  tail->add_option("--count", arguments.tail_count, "end after so many messages (0: never)");
+  app.add_subcommand("status", "instances, pipelines, lag and last errors on one screen");
   app.add_subcommand("options", "print every option that there is, as a Markdown page");
   CLI::App* quick = app.add_subcommand(
       "quickstart", "a throw-away PostgreSQL with live changes: nothing to configure");
-  quick->add_option("--rate", words.quickstart.rate, "orders a second")->capture_default_str();
-  quick->add_option("--duration", words.quickstart.duration, "seconds (0: until interrupted)");
-  quick->add_option("--directory", words.quickstart.directory,
+  quick->add_option("--rate", arguments.quickstart.rate, "orders a second")->capture_default_str();
+  quick->add_option("--duration", arguments.quickstart.duration, "seconds (0: until interrupted)");
+  quick->add_option("--directory", arguments.quickstart.directory,
                     "where the server's data goes (default: a temporary directory)");
   for (CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
     if (command->get_name() == "run") continue;
@@ -199,7 +200,7 @@ std::optional<std::string> environment(std::string_view name) {
   return value && *value ? std::optional<std::string>(value) : std::nullopt;
 }
 
-/// The database's URL as it reads now, wherever it was given; nothing: it cannot be read.
+/// The current URL of the database, from where it was given; nothing if it cannot be read.
 std::optional<std::string> read_postgres_url(const std::map<std::string, std::string>& flags,
                                              const std::string& file) {
   config::Node::Object global;
@@ -213,8 +214,8 @@ std::optional<std::string> read_postgres_url(const std::map<std::string, std::st
   return merged.settings.postgres_url;
 }
 
-std::string config_file(const Words& words) {
-  if (const auto given = words.flags.find("--config"); given != words.flags.end()) {
+std::string config_file(const Arguments& arguments) {
+  if (const auto given = arguments.flags.find("--config"); given != arguments.flags.end()) {
     return given->second;
   }
   return environment("PGTRICKLE_RELAY_CONFIG").value_or("");
@@ -232,7 +233,7 @@ config::Node::Object load_file(Context& context) {
   return std::move(loaded->global);
 }
 
-/// All mistakes of settings and file, which keep the program from doing anything.
+/// Prints all mistakes in settings and file. The command does not run.
 int refuse(const Context& context) {
   for (const Error& problem : context.problems) print_error(problem);
   for (const auto& pipeline : context.file_pipelines) {
@@ -243,18 +244,19 @@ int refuse(const Context& context) {
   return kInvalidConfiguration;
 }
 
-/// Settings and file pipelines. Returns an exit code, or kOk; `check` goes on with what is good.
-int load(Context& context, const Words& words, bool for_check) {
-  context.json = words.json;
-  const std::string file = context.settings.config_file = config_file(words);
+/// Loads settings and file pipelines. Returns kOk or an exit code; `check` goes on in spite of
+/// problems, to report them all.
+int load(Context& context, const Arguments& arguments, bool for_check) {
+  context.json = arguments.json;
+  const std::string file = context.settings.config_file = config_file(arguments);
   const config::Node::Object global = file.empty() ? config::Node::Object() : load_file(context);
   const auto nothing = [](std::string_view) -> std::optional<std::string> { return std::nullopt; };
-  if (const auto flags = config::merge_settings(words.flags, nothing, {});
+  if (const auto flags = config::merge_settings(arguments.flags, nothing, {});
       !flags.problems.empty()) {
     for (const Error& problem : flags.problems) print_error(problem);
     return kUsage;
   }
-  auto merged = config::merge_settings(words.flags, environment, global);
+  auto merged = config::merge_settings(arguments.flags, environment, global);
   context.problems.insert(context.problems.end(), merged.problems.begin(), merged.problems.end());
   if (!context.problems.empty() && !for_check) return refuse(context);
   context.settings = std::move(merged.settings);
@@ -263,7 +265,8 @@ int load(Context& context, const Words& words, bool for_check) {
   return kOk;
 }
 
-/// `run` logs them, and `check` lists them.
+/// Prints warnings for the commands other than `run`, which logs them, and `check`, which lists
+/// them.
 void print_warnings(const Context& context) {
   for (const Error& warning : context.warnings) {
     if (warning.code != "secret_in_arguments") continue;
@@ -271,10 +274,11 @@ void print_warnings(const Context& context) {
   }
 }
 
-/// A password that is rotated while the relay runs is taken over.
-void follow_postgres_url(Context& context, const Words& words) {
+/// Lets the relay use a password that is rotated while it runs.
+void follow_postgres_url(Context& context, const Arguments& arguments) {
   const auto url = std::make_shared<postgres::CurrentUrl>(
-      context.settings.postgres_url, [flags = words.flags, file = context.settings.config_file] {
+      context.settings.postgres_url,
+      [flags = arguments.flags, file = context.settings.config_file] {
         return read_postgres_url(flags, file);
       });
   context.settings.read_postgres_url = [url] { return url->get(); };
@@ -285,11 +289,11 @@ std::string command_of(const CLI::App& app) {
   return given.empty() ? "run" : given.front()->get_name();
 }
 
-int dispatch(const std::string& command, Context& context, Words& words) {
+int dispatch(const std::string& command, Context& context, Arguments& arguments) {
   if (command != "run" && command != "check") print_warnings(context);
-  if (command == "quickstart") return quickstart(context, words.quickstart);
+  if (command == "quickstart") return quickstart(context, arguments.quickstart);
   if (command == "options") return print_options(context);
-  if (command == "init" && words.dry_run) return init_database(context, true);
+  if (command == "init" && arguments.dry_run) return init_database(context, true);
   if (command == "check" && !context.problems.empty()) return check(context);
   if (context.settings.postgres_url.empty()) {
     print_error({ErrorClass::misconfigured,
@@ -301,36 +305,32 @@ int dispatch(const std::string& command, Context& context, Words& words) {
     return kUsage;
   }
   if (command == "run") {
-    follow_postgres_url(context, words);
+    follow_postgres_url(context, arguments);
     return run_relay(context);
   }
   if (command == "init") return init_database(context, false);
   if (command == "check") return check(context);
-  if (command == "pipelines") return pipelines(context, words.pipelines);
-  if (command == "dlq") return dead_letters(context, words.dlq);
+  if (command == "pipelines") return pipelines(context, arguments.pipelines);
+  if (command == "dlq") return dead_letters(context, arguments.dlq);
   if (command == "tail") {
-    return tail(context, words.tail_pipeline, words.tail_from, words.tail_count);
+    return tail(context, arguments.tail_pipeline, arguments.tail_from, arguments.tail_count);
   }
   if (command == "resume") {
-    words.pipelines.action = "resume";
-    return pipelines(context, words.pipelines);
+    arguments.pipelines.action = "resume";
+    return pipelines(context, arguments.pipelines);
   }
   return status(context);
 }
-
-}  // namespace
-
-namespace {
 
 int run_commands(int argc, char** argv) {
   CLI::App app(std::string(kAbout), "pgtrickle-relay");
   app.set_version_flag("--version", "pgtrickle-relay " RELAY_VERSION);
   app.fallthrough();
   app.require_subcommand(0, 1);
-  Words words;
-  app.add_flag("--json", words.json, "print JSON");
-  add_settings(app, words);
-  add_commands(app, words);
+  Arguments arguments;
+  app.add_flag("--json", arguments.json, "print JSON");
+  add_settings(app, arguments);
+  add_commands(app, arguments);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ExtrasError&) {
@@ -343,8 +343,8 @@ int run_commands(int argc, char** argv) {
   Context context;
   register_backends(context.registry);
   const std::string command = command_of(app);
-  if (const int code = load(context, words, command == "check"); code != kOk) return code;
-  return dispatch(command, context, words);
+  if (const int code = load(context, arguments, command == "check"); code != kOk) return code;
+  return dispatch(command, context, arguments);
 }
 
 }  // namespace

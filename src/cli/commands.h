@@ -16,7 +16,7 @@ int run_relay(Context& context);
 /// Installs or upgrades the database side; `dry_run` prints the SQL instead.
 int init_database(const Context& context, bool dry_run);
 
-/// What `init` does, without a word: how many files were new or changed.
+/// The same without output: how many files were new or changed.
 Result<int> install_database_side(const Context& context);
 
 /// Validates configuration, connectivity, privileges and sinks; prints every problem at once.

@@ -25,7 +25,7 @@ Result<std::unique_ptr<postgres::Connection>> connect(const Context& context) {
   postgres::Connection::Options options;
   options.url = context.settings.postgres_url;
   options.application_name = "pgtrickle-relay command";
-  options.keepalive = true;  // and no pool of transactions
+  options.keepalive = true;  // a session of its own, which a transaction pooler does not give
   return postgres::Connection::open(options, {});
 }
 

@@ -15,14 +15,14 @@ namespace relay::cli {
 
 enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2, kInvalidConfiguration = 3 };
 
-/// What every command is told: the settings after all layers, and what the command line adds.
+/// The input of every command: the merged settings, and what the command line adds.
 struct Context {
   config::Settings settings;
   Registry registry;
   std::vector<config::PipelineConfig> file_pipelines;
   bool json = false;
-  std::vector<Error> problems;  ///< of settings and file, for `check` to tell; else there are none
-  std::vector<Error> warnings;  ///< about the settings: secrets that others may see
+  std::vector<Error> problems;  ///< of settings and file; only `check` runs with any
+  std::vector<Error> warnings;  ///< about the settings: secrets that other users may see
 };
 
 /// Prints an error to stderr, without secrets: message, then remedy.

@@ -19,7 +19,7 @@ constexpr std::string_view kOne =
     "pgtrickle.relay_payload_text(payload) as payload "
     "from pgtrickle.relay_dlq where id = $1::bigint";
 
-/// `said`: with {}, it is given what the statement returns.
+/// `said` is printed; a {} in it is replaced by the result of the statement.
 int change(const Context& context, postgres::Connection& connection, const std::string& sql,
            const std::string& argument, std::string_view said) {
   const auto done = connection.query(sql, {argument}, Deadline::after(kTimeout), {});

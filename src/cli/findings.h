@@ -12,13 +12,13 @@ class Findings {
  public:
   void good(std::string_view pipeline, std::string_view text);
   void bad(std::string_view pipeline, const Error& error);
-  /// It works, and should be changed.
+  /// The pipeline works, but should be changed.
   void warn(std::string_view pipeline, const Error& warning);
 
-  /// Behind these ones.
+  /// Adds the findings of another check at the end.
   void append(const Findings& more);
 
-  /// kInvalidConfiguration where waiting does not mend what is wrong.
+  /// kInvalidConfiguration if a problem will not go away without a change.
   int exit_code() const;
   void print(bool as_json) const;
 

@@ -16,8 +16,8 @@ namespace {
 using postgres::Connection;
 
 constexpr std::chrono::minutes kTimeout{10};
-/// How often an installation begins anew because another one made the same things at the same time.
-/// Only first installations can meet so: later ones wait for each other at a lock on a table.
+/// How often an installation starts again because another one created the same objects at the same
+/// time. Only first installations can collide: later ones wait for each other at a table lock.
 constexpr int kAttempts = 10;
 /// The layout that this program installs. Raised when an older daemon could not work with it.
 constexpr int kSchemaVersion = 1;
@@ -29,14 +29,14 @@ int print_sql() {
   return kOk;
 }
 
-/// Two installations made the same role, schema or table, or changed the same row of the catalog.
+/// Two installations created the same role, schema or table, or changed the same catalog row.
 bool met_another(const Error& error) {
   constexpr std::array<std::string_view, 7> kStates{"23505", "42710", "42P06", "42P07",
                                                     "42723", "40P01", "XX000"};
   return std::ranges::find(kStates, error.code) != kStates.end();
 }
 
-/// Runs all files in one transaction; how many were new or changed.
+/// Runs all files in one transaction. Returns how many were new or changed.
 Result<int> install_once(Connection& connection, Deadline deadline) {
   if (auto begun = connection.script("begin", deadline, {}); !begun) return fail(begun.error());
   int changed = 0;

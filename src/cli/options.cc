@@ -41,7 +41,7 @@ std::string code(std::string_view text) {
   return text.empty() ? std::string() : fmt::format("`{}`", text);
 }
 
-/// What a pipeline in SQL needs to use the option.
+/// The permission that a pipeline in SQL needs to use the option.
 std::string_view consent(config::HostUse use) {
   switch (use) {
     case config::HostUse::none:

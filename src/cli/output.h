@@ -20,7 +20,7 @@ int print_json(postgres::Connection& connection, std::string_view sql,
 /// Prints rows as aligned columns; NULL as nothing. On a terminal the head is bold.
 void print_table(const postgres::Rows& rows);
 
-/// Prints rows a column a line, each behind its name, without those that are NULL.
+/// Prints each column on a line of its own, after its name, and leaves out NULL.
 void print_record(const postgres::Rows& rows);
 
 }  // namespace relay::cli

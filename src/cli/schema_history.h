@@ -8,7 +8,7 @@
 
 namespace relay::cli {
 
-/// Of a file of the database side, in hexadecimal digits.
+/// The checksum of a file of the database side, in hexadecimal digits.
 std::string checksum(std::string_view text);
 
 /// The files that this program has and that the database lacks, or has another version of. Blocks;

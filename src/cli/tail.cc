@@ -70,7 +70,7 @@ int tail(const Context& context, const std::string& pipeline, std::optional<std:
     auto batch = watching->source->read({}, Deadline::after(kLookEvery), {});
     if (!batch) return failed(batch.error());
     if (batch->empty()) {
-      watching->wake->poke();  // nobody sweeps the outbox for us
+      watching->wake->poke();  // no sweep announces new rows here
       continue;
     }
     const MessageBatch messages = watching->encoder->encode(std::move(*batch));

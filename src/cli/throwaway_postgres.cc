@@ -111,7 +111,7 @@ pid_t spawn(const std::vector<std::string>& arguments, const std::string& log) {
   ::_exit(127);
 }
 
-/// What a program said last, for an error: its log goes with the directory.
+/// The last lines of a program's log, for an error: the log is deleted with the directory.
 std::string last_line(const std::string& log) {
   std::ifstream file(log);
   std::string last;

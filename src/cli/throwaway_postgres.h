@@ -10,7 +10,7 @@
 namespace relay::cli {
 
 /// A PostgreSQL server of our own in a directory of its own, on loopback and a free port, that ends
-/// and is deleted with this object. Never another's server: it is ended by its process id.
+/// and is deleted with this object. It is ended by its process id, so that no other server is hit.
 class ThrowawayPostgres {
  public:
   /// `directory` empty: a temporary one. As root the server runs as the user `postgres`.

@@ -14,7 +14,7 @@ namespace {
 // The rules of the catalog.
 std::string_view wrong_with_name(std::string_view name) {
   if (name.empty()) return "a pipeline's name must not be empty";
-  if (name.size() > 200) return "a pipeline's name may have 200 characters";
+  if (name.size() > 200) return "a pipeline's name may have at most 200 characters";
   if (name.front() == ' ' || name.back() == ' ') return "a pipeline's name has blanks at an end";
   const bool control = std::any_of(name.begin(), name.end(), [](char c) {
     return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
@@ -61,7 +61,7 @@ PipelineConfig read_one(const Node& node) {
   return config;
 }
 
-// Which of two pipelines of one name is meant cannot be known: neither may run.
+// Two pipelines have one name: which of them is meant is unknown, so neither may run.
 void add(std::vector<PipelineConfig>& pipelines, PipelineConfig config) {
   const auto same =
       std::find_if(pipelines.begin(), pipelines.end(),
@@ -91,7 +91,7 @@ void read_pipelines(const Node& node, FileConfig& config) {
   }
 }
 
-// What is wrong is left out, so that it is told once.
+// Leaves out what is invalid, so that it is reported once only.
 void read_global(const Node& node, FileConfig& config) {
   if (!node.object()) {
     config.problems.push_back(

@@ -20,8 +20,8 @@ std::string_view kind_of(const Node& node) {
   return "null";
 }
 
-// What the user wrote, as far as a message may show it: no secret, nothing from behind a reference,
-// nothing that looks like a URL (it may hold a password), nothing long.
+// The value as a message may quote it: no secret, no resolved reference, nothing that looks like a
+// URL (it may hold a password), nothing long.
 std::string shown(const Field& field, const Node& node) {
   if (field.secret || node.origin() == Node::Origin::reference) return std::string(kind_of(node));
   if (const std::string* text = node.text()) {
@@ -89,7 +89,7 @@ Error wrong_value(const Field& field, const Node& node, std::string_view code) {
       std::move(remedy));
 }
 
-// Text that nobody wrote into a typed file may stand for a number or a boolean.
+// A text that does not come from a typed file may be a number or a boolean.
 bool is_untyped_text(const Node& node) {
   return node.text() && node.origin() != Node::Origin::written;
 }
@@ -148,7 +148,7 @@ std::optional<std::int64_t> amount(const Field& field, const Node& node) {
   return parsed ? std::optional(*parsed) : std::nullopt;
 }
 
-// A member of a list or a map as text; numbers and booleans are what they were written as.
+// A member of a list or a map as text; numbers and booleans as they were written.
 std::optional<std::string> plain_text(const Node& node, bool strict) {
   if (node.text()) return *node.text();
   if (strict || !(node.boolean() || node.integer() || node.number())) return std::nullopt;

@@ -67,7 +67,7 @@ Result<Endpoint> parse_endpoint(std::string_view url, const UrlForm& form) {
   endpoint.tls = scheme->tls;
   endpoint.port = scheme->port;
   if (const auto at = url.rfind('@'); at != std::string_view::npos) {
-    // Either a password with a slash, or a path with an @: which of them cannot be known.
+    // Ambiguous: a password with a slash, or a path with an @.
     if (url.substr(0, at).find_first_of("/?#") != std::string_view::npos) {
       return fail(
           bad_url("it can be read in two ways; in the credentials, / ? and # are written "

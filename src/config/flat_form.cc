@@ -17,10 +17,10 @@ constexpr std::array<Alias, 4> kAliases{{{"inbox", "pg-inbox"},
                                          {"pg_outbox", "pg-outbox"},
                                          {"http", "webhook"}}};
 
-// Types of one backend, whose prefixes stand for each other.
+// Types of one backend: each of their prefixes stands for all of them.
 constexpr std::array<std::string_view, 3> kFileTypes{"stdout", "file", "stdin"};
 
-// Options that need no prefix, because their names say whose they are.
+// Options that need no prefix, because their names are those of one backend only.
 struct Plain {
   std::string_view type;
   Side side;

@@ -15,7 +15,7 @@ struct EndTypes {
   std::string sink;
 };
 
-/// Whose option a key of the flat form is.
+/// The end that a key of the flat form belongs to.
 struct Owner {
   enum class Side { none, source, sink, both };
   Side side = Side::none;

@@ -131,7 +131,7 @@ bool allows_path(const std::vector<std::string>& patterns, std::string_view path
   const std::string normal = normal_path(path);
   if (!allows_written(patterns, normal)) return false;
   std::error_code error;
-  // Not of the normal form: a `..` behind a link leads elsewhere than it seems to.
+  // The path as given, not its normal form: a `..` behind a link leads elsewhere.
   const fs::path resolved = fs::weakly_canonical(fs::path(path), error);
   return !error && allows_resolved(patterns, resolved.native());
 }
@@ -168,7 +168,7 @@ Result<std::string> read_secret_file(std::string_view path) {
 Result<std::string> read_allowed_file(const std::vector<std::string>& patterns,
                                       std::string_view path) {
   if (!allows_written(patterns, normal_path(path))) return fail(not_allowed());
-  // Opened this way a file is named and not touched: a pipe does not wait, a device does nothing.
+  // O_PATH names the file without touching it: a pipe does not block, a device does nothing.
   const Descriptor found(::open(std::string(path).c_str(), O_PATH | O_CLOEXEC));
   if (found.get() < 0) return fail(unreadable(reason()));
   const std::string link = fmt::format("/proc/self/fd/{}", found.get());

@@ -19,7 +19,7 @@ struct HostAccess {
 bool matches_pattern(std::string_view pattern, std::string_view text);
 
 /// Whether these patterns allow a path, as it is written without `.` and `..` and as it is once
-/// symbolic links are followed: what a link leads to must not leave the pattern. Kubernetes' links
+/// symbolic links are followed: the target of a link must match the pattern, too. Kubernetes' links
 /// through `..data` are followed.
 bool allows_path(const std::vector<std::string>& patterns, std::string_view path);
 
@@ -30,13 +30,13 @@ std::string normal_path(std::string_view path);
 /// of `allow_file` that begins with no slash.
 Result<void> check_patterns(const HostAccess& access);
 
-/// What a file of at most 1 MiB holds, without its last line end. Misconfigured, with the reason
-/// and without the path: it cannot be read.
+/// The contents of a file of at most 1 MiB, without the last line end. Misconfigured, with the
+/// reason and without the path, if it cannot be read.
 Result<std::string> read_secret_file(std::string_view path);
 
-/// The same for a path that patterns must allow. What is read is what was compared: the file is
-/// opened first, and no change of a link or a name in between counts. The error "not_allowed" does
-/// not tell whether there is such a file.
+/// The same for a path that patterns must allow. The file is opened first and its path compared
+/// then, so that a link that changes in between has no effect. The error "not_allowed" does not
+/// tell whether there is such a file.
 Result<std::string> read_allowed_file(const std::vector<std::string>& patterns,
                                       std::string_view path);
 

@@ -13,7 +13,7 @@ bool is_url_option(std::string_view name) {
   return name.ends_with("url") || name == "servers" || name == "brokers";
 }
 
-/// The words of "Bearer xyz", or of several secrets: each may come back alone.
+/// The words of "Bearer xyz", or of several secrets: each may appear alone in a text.
 void add_words(std::string_view text, const SecretPart& whole, std::vector<SecretPart>& parts) {
   parts.push_back(whole);
   if (text.find(' ') == std::string_view::npos) return;
@@ -91,7 +91,8 @@ Error literal_warning(const SecretPart& part, std::string_view place, Written wr
   }
   return problem(
       place, "literal_secret",
-      fmt::format("{} holds a secret as it is: who reads the configuration reads it", part.option),
+      fmt::format("{} holds a secret as it is: everyone who may read the configuration can read it",
+                  part.option),
       std::move(remedy));
 }
 

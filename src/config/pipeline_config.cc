@@ -14,7 +14,7 @@
 namespace relay::config {
 namespace {
 
-// What retention reads in the database itself. The relay only lets it pass.
+// Options for retention, which reads them in the database. The relay only accepts them.
 constexpr std::array<std::string_view, 4> kCatalogKeys{"retention_hours", "retention_hold_hours",
                                                        "max_hold_hours", "max_hold_bytes"};
 
@@ -81,7 +81,7 @@ class Sorter {
     }
   }
 
-  // A pipeline that names an outbox or an inbox need not say of which type that end is.
+  // The type of an end may be left out if the pipeline names an outbox or an inbox.
   void imply_types(const Node::Object& object) {
     const auto names = [&](std::string_view type, bool source) {
       const EndTypes only{source ? std::string(type) : "", source ? "" : std::string(type)};
@@ -148,7 +148,7 @@ class Sorter {
   }
 
   void report_unknown(const std::string& key, const Node& node) {
-    // Whose key it is cannot be said as long as the type that it belongs to is missing.
+    // While a type is missing, it is unknown which end the key belongs to.
     if (types_.source.empty() || types_.sink.empty()) return;
     std::vector<std::string_view> known = plain_names(types_);
     for (const std::string_view name : {"source", "sink", "source_type", "sink_type", "retry"}) {
@@ -172,8 +172,8 @@ class Sorter {
     return type;
   }
 
-  // What stands in an end and belongs to the pipeline. `max_in_flight` stays there as well: it is
-  // the sink that keeps to it.
+  // Options of the pipeline that were written into an end. `max_in_flight` stays there as well,
+  // because the sink obeys it.
   void lift() {
     for (const std::string_view key : kSinkKeys) {
       lift(config_.sink, key, key == "max_in_flight");

@@ -42,12 +42,12 @@ struct PipelineOptions {
   double rate_limit = 0;  ///< messages a second; 0: none
 };
 
-/// The table behind PipelineOptions (names as in OPERATIONS: `start`, `batch_size`, ...). `retry`
-/// is an object {min, max}; `retry_min` and `retry_max` are its flat spellings.
+/// The table behind PipelineOptions (names as in docs/configuration.md: `start`, `batch_size`,
+/// ...). `retry` is an object {min, max}; `retry_min` and `retry_max` are its flat spellings.
 FieldTable pipeline_fields();
 
 /// A pipeline as its author wrote it, sorted into parts, with references resolved. Backend options
-/// are still unchecked: which table they must fit is for the registry to say. `subject_template`,
+/// are still unchecked: the registry knows the tables that they must fit. `subject_template`,
 /// `key_template` and `headers` of a sink are in `options` and not in `sink`; a sink's
 /// `max_in_flight` is in both; `start` of an outbox is in `options`.
 struct PipelineConfig {
@@ -65,7 +65,7 @@ struct PipelineConfig {
   std::vector<Error> problems;                ///< not empty: the pipeline must not run
   std::vector<ResolvedReference> references;  ///< that were put in; holds secrets
   Node::Object headers;                       ///< `options.headers` with their origins
-  /// What it may take from the relay's host; unset: written by the operator, who may use anything.
+  /// What it may take from the relay's host; unset: the operator wrote it and may use anything.
   std::optional<HostAccess> access;
 };
 

@@ -15,7 +15,7 @@ PipelineOptions read_pipeline_options(Node::Object object, std::string_view plac
 /// True for a name of pipeline_fields(), an alias of one, or `retry`.
 bool is_pipeline_option(std::string_view key);
 
-/// Puts `node` into `object` as `key`. A member of that name that says something else is a problem.
+/// Puts `node` into `object` as `key`. A member of that name with another value is a problem.
 void merge_member(Node::Object& object, std::string_view key, Node node,
                   std::vector<Error>& problems);
 

@@ -12,7 +12,7 @@
 namespace relay::config {
 namespace {
 
-// Not names, keys and ids: they are what commands are given, and must come back as they are.
+// Names, keys and ids are not masked: they are arguments of commands, and must be shown exactly.
 constexpr std::array<std::string_view, 7> kMaskedColumns{
     "subject", "headers", "config", "error", "last_error", "error_message", "remedy"};
 

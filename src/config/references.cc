@@ -27,8 +27,8 @@ std::optional<std::string> environment(std::string_view name) {
   return value;
 }
 
-// Replaces the references of one text. What a reference stands for is not searched for others: it
-// is not the author of the text who wrote it.
+// Replaces the references of one text. The value of a reference is not searched for references: the
+// author of the text did not write it.
 class Resolver {
  public:
   Resolver(const ReferenceRules& rules, std::vector<Error>& problems,
@@ -123,7 +123,7 @@ class Resolver {
     return value;
   }
 
-  /// Before it is looked up: whether a variable is set is not for everyone to know.
+  /// Checked before the look-up: an error must not tell whether a variable is set.
   bool allows_variable(std::string_view reference) const {
     return !rules_.access ||
            std::any_of(rules_.access->secrets.begin(), rules_.access->secrets.end(),
@@ -172,7 +172,7 @@ class Resolver {
                     pattern, wider(pattern))));
   }
 
-  // What allows the neighbours as well: env:NATS_* for env:NATS_TOKEN, file:/dir/* for a file.
+  // A pattern for the neighbours as well: env:NATS_* for env:NATS_TOKEN, file:/dir/* for a file.
   static std::string wider(std::string_view pattern) {
     const auto end = pattern.rfind(pattern.starts_with("env:") ? '_' : '/');
     return end == std::string_view::npos ? std::string("env:*")

@@ -35,14 +35,14 @@ constexpr std::array kSettings = {
     Setting{{.name = "log_level",
              .type = FieldType::choice,
              .default_text = "info",
-             .meaning = "the least level that is logged: debug, info, warn or error",
+             .meaning = "the lowest level that is logged: debug, info, warn or error",
              .choices = "debug,info,warn,error"},
             "--log-level",
             "PGTRICKLE_RELAY_LOG_LEVEL"},
     Setting{{.name = "relay_group_id",
              .default_text = "default",
              .meaning = "instances of one group share the pipelines; each group has its own "
-                        "positions: another one begins anew, see pipelines take-over",
+                        "positions: a new one starts from the beginning, see pipelines take-over",
              .aliases = "ha_group"},
             "--relay-group-id",
             "PGTRICKLE_RELAY_GROUP_ID"},
@@ -61,7 +61,7 @@ constexpr std::array kSettings = {
     Setting{{.name = "discovery_interval",
              .type = FieldType::duration,
              .default_text = "1s",
-             .meaning = "how often the catalog and the ownership of pipelines are looked at",
+             .meaning = "how often the catalog and the ownership of pipelines are checked",
              .min = 0.01,
              .max = 3600},
             "--discovery-interval",
@@ -112,7 +112,7 @@ constexpr std::array kFields = [] {
   std::array<Field, kSettings.size()> fields{};
   for (std::size_t i = 0; i < fields.size(); ++i) {
     fields[i] = kSettings[i].field;
-    fields[i].required = false;  // not for every command
+    fields[i].required = false;  // some commands need no database
   }
   return fields;
 }();
@@ -120,7 +120,7 @@ constexpr std::array kFields = [] {
 using Flags = std::map<std::string, std::string>;
 using Environment = std::function<std::optional<std::string>(std::string_view)>;
 
-// The elements of a list stand on lines of their own, or behind commas.
+// The elements of a list are separated by line ends or commas.
 Node list_of(std::string_view text, const std::string& place) {
   Node::Array list;
   while (!text.empty()) {

@@ -13,7 +13,7 @@
 
 namespace relay::config {
 
-/// What the program as a whole is told: by flag, environment, file ([global]) or default, in that
+/// The settings of the whole program: by flag, environment, file ([global]) or default, in this
 /// order of precedence. An unset flag overrides nothing.
 struct Settings {
   std::string postgres_url;
@@ -48,12 +48,12 @@ std::string file_variable(const Setting& setting);
 
 /// Merges the layers. `flags`: Setting::flag or file_flag -> text, only those that were given; of a
 /// list, one element a line. An empty environment variable counts as not set. Secrets are
-/// remembered. `file`: [global]. That no database is named is for the
-/// command to complain about, for some need none.
+/// remembered. `file`: [global]. A missing database is no problem here,
+/// because some commands need none.
 struct CheckedSettings {
   Settings settings;
   std::vector<Error> problems;
-  std::vector<Error> warnings;  ///< secrets that were given where others may see them
+  std::vector<Error> warnings;  ///< secrets that were given where other users may see them
 };
 CheckedSettings merge_settings(
     const std::map<std::string, std::string>& flags,

@@ -18,7 +18,7 @@ Result<void> read_tls(const Values& values, TlsOptions& options) {
 
 void warn_of_no_verification(std::string_view pipeline, std::string_view peer) {
   log::warn("tls_not_verified", pipeline,
-            "tls_verify is off: anybody between here and {} can read and change what is sent",
+            "tls_verify is off: an attacker on the way to {} can read and change what is sent",
             peer);
 }
 

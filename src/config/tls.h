@@ -9,8 +9,8 @@
 
 namespace relay::config {
 
-/// The options by which a client trusts a server, and shows itself to it. The same for every
-/// backend that speaks TLS.
+/// The options that say which servers a client trusts and which certificate it presents. The same
+/// for every backend that speaks TLS.
 inline constexpr std::array kTlsFields = {
     Field{.name = "tls_ca",
           .meaning = "file with the authorities to trust (PEM); default: the system's"},
@@ -24,7 +24,7 @@ inline constexpr std::array kTlsFields = {
           .meaning = "check the server's certificate and name; turning it off is for tests"},
 };
 
-/// What these fields say; a backend's options begin with it.
+/// The values of these fields; a backend's options contain them.
 struct TlsOptions {
   std::string tls_ca;
   std::string tls_cert;
@@ -32,7 +32,7 @@ struct TlsOptions {
   bool tls_verify = true;
 };
 
-/// Warns in the log that whoever answers for `peer` is believed.
+/// Warns in the log that the certificate of `peer` is not verified.
 void warn_of_no_verification(std::string_view pipeline, std::string_view peer);
 
 /// Misconfigured: a certificate without its key, or a key without its certificate.

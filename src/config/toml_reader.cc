@@ -15,7 +15,7 @@ std::string place_of(std::string_view file, const toml::source_position& at) {
 
 Node read(const toml::node& node, std::string_view file);
 
-// toml++ keeps keys sorted by name; here they stand as they were written.
+// toml++ keeps keys sorted by name; here they keep the order of the file.
 Node::Object read_table(const toml::table& table, std::string_view file) {
   struct Member {
     const toml::key* key;

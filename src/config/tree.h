@@ -12,14 +12,14 @@
 
 namespace relay::config {
 
-/// A configuration value and where it came from, whatever it was written in. Keys keep their order.
+/// A configuration value and where it came from, for every file format. Keys keep their order.
 class Node {
  public:
   using Array = std::vector<Node>;
   using Object = std::vector<std::pair<std::string, Node>>;
 
-  /// Where a value's text comes from. Text that nobody wrote into a typed file may stand for a
-  /// number or a boolean; text behind a reference may be a secret and is shown nowhere.
+  /// Where a value's text comes from. A text from outside of a typed file may be a number or a
+  /// boolean; a text that replaced a reference may be a secret and is never shown.
   enum class Origin {
     written,    ///< in a file or the catalog
     reference,  ///< put in for a reference, in whole or in part
@@ -86,9 +86,9 @@ struct ResolvedReference {
   std::string name;
   std::string value;
 };
-/// The same for who may write references: `access` is null for the operator, who may use any;
-/// anyone else may use those that it allows. `found` receives each reference that was put in. Every
-/// value behind a reference is remembered as a secret.
+/// The same with a check of what the author may refer to: `access` is null for the operator, who
+/// may use any reference; other authors may use those that it allows. `found` receives each
+/// reference that was put in. The value of every reference is remembered as a secret.
 struct ReferenceRules {
   bool plain_names = false;
   const HostAccess* access = nullptr;

@@ -76,7 +76,7 @@ std::optional<std::int64_t> parse_amount(std::string_view text, std::span<const 
     skip_blanks(text);
   }
   if (!(sum <= kLargest)) return std::nullopt;
-  // A part of a unit counts as a whole one, so that what is not zero does not become it; 0.1 s is
+  // Fractions are rounded up, so that a value above zero does not become zero; 0.1 s is exactly
   // 100 ms all the same.
   const double nearest = std::round(sum);
   return static_cast<std::int64_t>(std::abs(sum - nearest) < 1e-6 + sum * 1e-14 ? nearest

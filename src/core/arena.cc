@@ -19,7 +19,7 @@ char* Arena::allocate(std::size_t size) {
     left_ = kChunk;
   }
   char* place = next_;
-  // The padding of one text may be the next text: only readable bytes are asked for.
+  // The padding of one text may hold the next text: simdjson needs readable bytes only.
   next_ += size;
   left_ -= size;
   return place;

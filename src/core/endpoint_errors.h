@@ -6,17 +6,17 @@
 
 namespace relay {
 
-/// What came of the servers of a list, none of which could be used. A server that is away hides no
-/// mistake, and a mistake hides no server that is away: the error tells of both. It is transient
-/// where one of them is, for that server may come back.
+/// Why none of the servers of a list could be used. The error reports both kinds of cause, so that
+/// an unreachable server does not hide a wrong setting, nor the reverse. It is transient if one of
+/// the causes is, because that server may come back.
 class EndpointErrors {
  public:
   void add(Error error);
-  /// After at least one.
+  /// At least one error was added.
   Error error() const;
 
  private:
-  std::optional<Error> passing_;  // the first of each kind
+  std::optional<Error> passing_;  // the first transient one, and the first other one
   std::optional<Error> lasting_;
 };
 

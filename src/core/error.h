@@ -14,15 +14,15 @@ enum class ErrorClass {
   transient,      ///< try again later, for ever
   throttled,      ///< try again, not before `retry_after`
   rejected,       ///< this message is poison; no retry can help
-  misconfigured,  ///< somebody has to change something; the pipeline waits for that
+  misconfigured,  ///< the operator has to change something; until then it waits
   fenced,         ///< another instance owns the pipeline now: stop, commit nothing
   cancelled,      ///< we were asked to stop
 };
 
 std::string_view to_string(ErrorClass);
 
-/// The code of an error for "nobody answers there": nothing was sent, and asking again costs
-/// little.
+/// The code of an error for an endpoint that does not answer: nothing was sent, and trying again
+/// costs little.
 inline constexpr std::string_view kUnreachable = "unreachable";
 
 /// What went wrong, where, and what to do. Never holds a secret.
@@ -33,7 +33,7 @@ struct Error {
   std::string remedy;   ///< what the operator can do; may be empty
   std::chrono::milliseconds retry_after{0};
 
-  /// The same error, told from one floor higher: "opening the sink: connection refused".
+  /// The same error, as its caller reports it: "opening the sink: connection refused".
   [[nodiscard]] Error in_context(std::string_view context) const;
 };
 
@@ -53,7 +53,7 @@ inline tl::unexpected<Error> fail(ErrorClass error_class, std::string code, std:
   return fail(Error{error_class, std::move(code), std::move(message), std::move(remedy), {}});
 }
 
-/// The error that somebody's change mends.
+/// An error that lasts until the operator changes something.
 inline Error misconfigured(std::string code, std::string message, std::string remedy) {
   return {ErrorClass::misconfigured, std::move(code), std::move(message), std::move(remedy), {}};
 }

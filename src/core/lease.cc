@@ -18,8 +18,9 @@ BootClock::time_point BootClock::now() noexcept {
   return time_point(std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
 }
 
-/// What a signal is about. Never freed, only used again: a signal may come late, when its timer is
-/// gone. Cutting what then uses the place is right as well if its lease is over.
+/// The socket that a signal has to cut. Targets are reused and never freed, because a signal may
+/// arrive after its timer was deleted. By then the target may belong to another socket: that one is
+/// cut only if its own lease is over, which is right as well.
 struct SocketCutter::Target {
   std::atomic<Lease*> lease = nullptr;
   std::atomic<int> socket = -1;
@@ -30,8 +31,8 @@ namespace {
 using Target = SocketCutter::Target;
 
 struct Targets {
-  std::mutex mutex;
-  std::vector<Target*> unused;
+  Mutex mutex;
+  std::vector<Target*> unused RELAY_GUARDED_BY(mutex);
 };
 
 /// Never destroyed: a signal may come while the process ends.
@@ -42,7 +43,7 @@ Targets& targets() {
 
 Target* take_target(Lease& lease, int socket) {
   Targets& all = targets();
-  const std::lock_guard lock(all.mutex);
+  const MutexLock lock(all.mutex);
   if (all.unused.empty()) all.unused.push_back(new Target);
   Target* const target = all.unused.back();
   all.unused.pop_back();
@@ -55,11 +56,11 @@ void give_back(Target* target) {
   target->lease = nullptr;
   target->socket = -1;
   Targets& all = targets();
-  const std::lock_guard lock(all.mutex);
+  const MutexLock lock(all.mutex);
   all.unused.push_back(target);
 }
 
-/// Ends a TCP connection at once and drops what was not sent; ends any other socket for us.
+/// Aborts a TCP connection and drops unsent bytes; shuts any other socket down.
 void cut(int socket) {
   sockaddr nowhere{};
   nowhere.sa_family = AF_UNSPEC;
@@ -90,7 +91,7 @@ Lease& Lease::endless() {
 }
 
 void Lease::extend(BootClock::time_point until, BootClock::time_point cut) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   until_ = until;
   cut_ = cut;
   for (const SocketCutter* cutter : cutters_) cutter->arm(cut);
@@ -112,7 +113,7 @@ Error lease_over() {
 Result<std::unique_ptr<SocketCutter>> SocketCutter::make(Lease& lease, int socket) {
   if (&lease == &Lease::endless()) return nullptr;
   if (!lease.holds()) return fail(lease_over());
-  // What the kernel holds back for a slow peer arrives although the process is frozen.
+  // Bytes that the kernel buffers for a slow peer are sent even while the process is frozen.
   constexpr int kMostUnsent = 128 << 10;
   ::setsockopt(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &kMostUnsent, sizeof kMostUnsent);
   std::unique_ptr<SocketCutter> cutter(new SocketCutter(lease, take_target(lease, socket)));
@@ -120,7 +121,7 @@ Result<std::unique_ptr<SocketCutter>> SocketCutter::make(Lease& lease, int socke
                                  cutter->target_);
   if (!timer) return fail(timer.error());
   cutter->timer_ = std::move(*timer);
-  const std::lock_guard lock(lease.mutex_);
+  const MutexLock lock(lease.mutex_);
   lease.cutters_.insert(cutter.get());
   cutter->arm(lease.cut_);
   return cutter;
@@ -128,7 +129,7 @@ Result<std::unique_ptr<SocketCutter>> SocketCutter::make(Lease& lease, int socke
 
 SocketCutter::~SocketCutter() {
   {
-    const std::lock_guard lock(lease_.mutex_);
+    const MutexLock lock(lease_.mutex_);
     lease_.cutters_.erase(this);
   }
   timer_.reset();
@@ -148,14 +149,14 @@ int LeasedSockets::open(int domain, int type, int protocol) {
     errno = ECANCELED;
     return -1;
   }
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   cutters_[socket] = std::move(*cutter);
   return socket;
 }
 
 int LeasedSockets::close(int socket) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     cutters_.erase(socket);
   }
   return ::close(socket);

@@ -3,11 +3,11 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "core/error.h"
+#include "core/mutex.h"
 #include "core/thread_timer.h"
 
 namespace relay {
@@ -25,13 +25,13 @@ struct BootClock {
 class SocketCutter;
 
 /// Until when this process may send messages. It ends in two steps, both before another instance
-/// may take over: at `until` nothing more is begun, and at `cut` the connections on which messages
-/// are sent end, whatever is still in work on them (SocketCutter). Any thread.
+/// may take over: at `until` no delivery begins any more, and at `cut` the connections that send
+/// messages are closed, even in the middle of a delivery (SocketCutter). Any thread.
 class Lease {
  public:
   /// Does not hold until it is extended.
   Lease() = default;
-  /// For what needs no lease: a look at the configuration, a source, a test.
+  /// For callers that need no lease: a check of the configuration, a source, a test.
   static Lease& endless();
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
@@ -53,8 +53,8 @@ class Lease {
 
   std::atomic<BootClock::time_point> until_{BootClock::time_point::min()};
   std::atomic<BootClock::time_point> cut_{BootClock::time_point::min()};
-  std::mutex mutex_;
-  std::unordered_set<SocketCutter*> cutters_;  // guarded by mutex_
+  Mutex mutex_;
+  std::unordered_set<SocketCutter*> cutters_ RELAY_GUARDED_BY(mutex_);
 };
 
 /// Why sending has stopped.
@@ -101,8 +101,8 @@ class LeasedSockets {
 
  private:
   Lease& lease_;
-  std::mutex mutex_;
-  std::unordered_map<int, std::unique_ptr<SocketCutter>> cutters_;  // guarded by mutex_
+  Mutex mutex_;
+  std::unordered_map<int, std::unique_ptr<SocketCutter>> cutters_ RELAY_GUARDED_BY(mutex_);
 };
 
 }  // namespace relay

@@ -7,9 +7,9 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
-#include <mutex>
 
 #include "core/log_output.h"
+#include "core/mutex.h"
 #include "core/repeated_failures.h"
 #include "core/secrets.h"
 #include "core/text.h"
@@ -41,7 +41,7 @@ struct Line {
   std::string_view remedy = {};
 };
 
-// One event is one line, whatever a server's error message consists of.
+// Each event is one line, even if a server's error message has several.
 void append_on_one_line(std::string& out, std::string_view text) {
   for (const char c : text) {
     switch (c) {
@@ -118,7 +118,7 @@ std::string json_line(const Line& line) {
   return out;
 }
 
-// There is little to write, for nothing is logged per message.
+// The log is small: no line is written per message.
 class Logger {
  public:
   void configure(Format format, Level level) {
@@ -140,12 +140,12 @@ class Logger {
 
   RepeatedFailures::Told failed(std::string_view event, std::string_view pipeline,
                                 std::string_view what) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return failures_.failed(event, pipeline, what, SteadyClock::now());
   }
   std::optional<RepeatedFailures::Told> recovered(std::string_view event,
                                                   std::string_view pipeline) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     return failures_.recovered(event, pipeline, SteadyClock::now());
   }
 
@@ -154,8 +154,8 @@ class Logger {
   std::atomic<Format> format_{Format::text};
   std::atomic<Level> level_{Level::info};
   std::atomic<bool> colour_{isatty(STDERR_FILENO) == 1};
-  std::mutex mutex_;
-  RepeatedFailures failures_;
+  Mutex mutex_;
+  RepeatedFailures failures_ RELAY_GUARDED_BY(mutex_);
 };
 
 // Never destroyed: threads may still log while the program ends.

@@ -21,8 +21,8 @@ namespace {
 constexpr std::size_t kMostBytes = 1u << 20;
 constexpr std::chrono::seconds kDrainTimeout{1};
 
-/// A file takes everything. A pipe that polls as writable has room for PIPE_BUF bytes (pipe(7)). Of
-/// terminals and sockets that is not known.
+/// Writing to a file never blocks. A pipe that polls as writable has room for PIPE_BUF bytes
+/// (pipe(7)). For terminals and sockets there is no such promise.
 bool would_not_block(std::size_t bytes) {
   struct stat status {};
   if (::fstat(STDERR_FILENO, &status) != 0) return true;
@@ -45,7 +45,7 @@ Output::Output() : sink_(std::make_shared<spdlog::sinks::stderr_sink_mt>()) {
 
 void Output::write(std::string line) {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (waiting_.empty() && dropped_ == 0 && would_not_block(line.size() + 1)) {
       write_now(line);
       return;
@@ -56,21 +56,24 @@ void Output::write(std::string line) {
     }
     bytes_ += line.size();
     waiting_.push_back(std::move(line));
-    if (!std::exchange(has_thread_, true)) {
-      // Signals are for the thread that waits for them.
-      sigset_t all;
-      sigset_t before;
-      sigfillset(&all);
-      pthread_sigmask(SIG_SETMASK, &all, &before);
-      try {
-        std::thread([this] { run(); }).detach();
-      } catch (const std::exception&) {
-        has_thread_ = false;  // the next line tries again
-      }
-      pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    }
+    if (!has_thread_) start_thread();
   }
   changed_.notify_all();
+}
+
+void Output::start_thread() {
+  // Signals stay with the thread that waits for them.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    std::thread([this] { run(); }).detach();
+    has_thread_ = true;
+  } catch (const std::exception&) {
+    // The next line tries again.
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void Output::write_now(const std::string& line) {
@@ -83,13 +86,14 @@ void Output::write_now(const std::string& line) {
 }
 
 void Output::run() {
-  std::unique_lock lock(mutex_);
+  const MutexLock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [this] { return !waiting_.empty(); });
-    const std::string& line = waiting_.front();  // others only add behind it
-    lock.unlock();
-    write_now(line);
-    lock.lock();
+    changed_.wait(mutex_, [this]() RELAY_REQUIRES(mutex_) { return !waiting_.empty(); });
+    const std::string& line = waiting_.front();  // other threads only append
+    {
+      const MutexUnlock unlock(mutex_);
+      write_now(line);
+    }
     bytes_ -= line.size();
     waiting_.pop_front();
     if (!waiting_.empty() || dropped_ == 0) {
@@ -102,8 +106,9 @@ void Output::run() {
 }
 
 void Output::drain() {
-  std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, kDrainTimeout, [this] { return waiting_.empty(); });
+  const MutexLock lock(mutex_);
+  changed_.wait_for(mutex_, kDrainTimeout,
+                    [this]() RELAY_REQUIRES(mutex_) { return waiting_.empty(); });
 }
 
 }  // namespace relay::log

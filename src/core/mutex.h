@@ -42,9 +42,27 @@ class RELAY_THREAD_ANNOTATION(scoped_lockable) MutexLock {
       : mutex_(mutex) {
     mutex_.lock();
   }
+  /// Takes over a mutex that this thread holds already.
+  MutexLock(Mutex& mutex, std::adopt_lock_t) RELAY_REQUIRES(mutex) : mutex_(mutex) {}
   ~MutexLock() RELAY_THREAD_ANNOTATION(release_capability()) { mutex_.unlock(); }
   MutexLock(const MutexLock&) = delete;
   MutexLock& operator=(const MutexLock&) = delete;
+
+ private:
+  Mutex& mutex_;
+};
+
+/// Lets go of a mutex that this thread holds, from here to the end of the block.
+class RELAY_THREAD_ANNOTATION(scoped_lockable) MutexUnlock {
+ public:
+  explicit MutexUnlock(Mutex& mutex) RELAY_THREAD_ANNOTATION(release_capability(mutex))
+      : mutex_(mutex) {
+    mutex_.unlock();
+  }
+  // Clang calls the end of a scope a release, and takes the mutex back there.
+  ~MutexUnlock() RELAY_THREAD_ANNOTATION(release_capability()) { mutex_.lock(); }
+  MutexUnlock(const MutexUnlock&) = delete;
+  MutexUnlock& operator=(const MutexUnlock&) = delete;
 
  private:
   Mutex& mutex_;

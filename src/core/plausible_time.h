@@ -6,8 +6,8 @@
 
 namespace relay {
 
-/// A time since 1970 as a message carries it, which anybody may have written: no time at all where
-/// it is before 1970 or beyond the year 9999.
+/// The time that a message carries. Its sender may have written any number: a time before 1970 or
+/// after the year 9999 counts as none.
 template <class Rep, class Period>
 Timestamp plausible_time(std::chrono::duration<Rep, Period> since_1970) {
   using Given = std::chrono::duration<Rep, Period>;

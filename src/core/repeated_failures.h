@@ -12,15 +12,15 @@
 
 namespace relay::log {
 
-/// Decides which repetitions of a failure are worth a line, so that trouble that lasts for hours is
-/// told and does not fill the log. No clock, no I/O; not for several threads at once.
+/// Decides which repetitions of a failure are logged, so that a failure that lasts for hours is
+/// reported without filling the log. No clock, no I/O; one thread at a time.
 class RepeatedFailures {
  public:
-  /// One reminder a minute while a failure lasts; one that was silent for longer than five is told
-  /// as if it were new.
+  /// While a failure lasts it is reported once a minute. A failure that did not occur for five
+  /// minutes counts as new when it occurs again.
   static constexpr std::chrono::minutes kReminder{1};
   static constexpr std::chrono::minutes kForgotten{5};
-  /// Different failures that are remembered for one pipeline and event; the oldest goes first.
+  /// How many failures are remembered for one pipeline and event; the oldest is forgotten first.
   static constexpr std::size_t kRemembered = 16;
 
   enum class Verdict { first, counted, reminder };
@@ -29,11 +29,11 @@ class RepeatedFailures {
     std::uint64_t times = 1;          ///< since `first`, this one included
     std::chrono::seconds lasting{0};  ///< since the first of them
   };
-  /// One more failure; `what` is all that makes it the same as another.
+  /// A failure occurred. Two failures with the same `what` count as the same.
   Told failed(std::string_view event, std::string_view pipeline, std::string_view what,
               SteadyClock::time_point now);
 
-  /// The trouble is over: how often it was seen and for how long, or nothing if there was none.
+  /// The operation succeeded: how often it had failed and for how long; nothing if it had not.
   std::optional<Told> recovered(std::string_view event, std::string_view pipeline,
                                 SteadyClock::time_point now);
 

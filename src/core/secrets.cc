@@ -5,12 +5,11 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
-#include <mutex>
 #include <set>
-#include <shared_mutex>
 #include <unordered_map>
 #include <utility>
 
+#include "core/mutex.h"
 #include "core/text.h"
 #include "core/url_text.h"
 
@@ -19,7 +18,7 @@ namespace {
 
 constexpr std::size_t kGram = kShortest;
 constexpr std::size_t kLongest = 16 * 1024;
-// Secrets without a name were written literally. There may be as many as a role can configure.
+// Secrets without a name were written literally. A role may configure any number of them.
 constexpr std::size_t kMostNameless = 4096;
 
 std::uint64_t gram_at(std::string_view text, std::size_t at) {
@@ -53,8 +52,8 @@ std::string json_escaped(std::string_view text) {
   return quoted.substr(1, quoted.size() - 2);
 }
 
-/// The base64 digits that `text` alone decides where `skipped` bytes of a group stand before it:
-/// the same ones whatever stands before and behind.
+/// The base64 digits that depend on `text` alone, whatever precedes and follows it. `skipped`: how
+/// many bytes of its first group of three precede it.
 std::string base64_core(std::string_view text, std::size_t skipped, std::string_view last_digits) {
   static constexpr std::string_view kDigits =
       "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
@@ -73,7 +72,7 @@ std::string base64_core(std::string_view text, std::size_t skipped, std::string_
   return out;
 }
 
-/// All forms that a secret may come back in.
+/// All forms in which a secret may appear in a text.
 std::set<std::string> forms_of(std::string_view secret) {
   constexpr std::string_view kUpper = "0123456789ABCDEF";
   constexpr std::string_view kLower = "0123456789abcdef";
@@ -106,7 +105,7 @@ class Memory {
   void remember(std::string_view secret, std::string_view name) {
     secret = secret.substr(0, kLongest);
     if (secret.size() < kGram) return;
-    const std::unique_lock lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto [entry, is_new] = names_.try_emplace(std::string(secret), plain_name(name));
     if (!is_new) return;
     add(entry->first, entry->second);
@@ -117,7 +116,7 @@ class Memory {
 
   std::string masked(std::string_view text) const {
     std::string out;
-    const std::shared_lock lock(mutex_);
+    const MutexLock lock(mutex_);
     if (grams_.empty() || text.size() < kGram) return std::string(text);
     std::size_t hidden = 0;  // everything before this was written, or is masked
     const std::string* name = nullptr;
@@ -139,7 +138,7 @@ class Memory {
   }
 
  private:
-  void add(const std::string& secret, const std::string& name) {
+  void add(const std::string& secret, const std::string& name) RELAY_REQUIRES(mutex_) {
     for (const std::string& form : forms_of(secret)) {
       for (std::size_t i = 0; i + kGram <= form.size(); ++i) {
         grams_.try_emplace(gram_at(form, i), name);
@@ -147,7 +146,7 @@ class Memory {
     }
   }
 
-  void forget_oldest() {
+  void forget_oldest() RELAY_REQUIRES(mutex_) {
     for (std::size_t i = 0; i < kMostNameless / 4; ++i) {
       names_.erase(nameless_.front());
       nameless_.pop_front();
@@ -156,10 +155,11 @@ class Memory {
     for (const auto& [secret, name] : names_) add(secret, name);
   }
 
-  mutable std::shared_mutex mutex_;
-  std::unordered_map<std::string, std::string> names_;    // of each secret
-  std::unordered_map<std::uint64_t, std::string> grams_;  // the name of a secret that each is of
-  std::deque<std::string> nameless_;                      // the oldest first
+  mutable Mutex mutex_;
+  // The name of each secret, and the name of the secret that each part is of.
+  std::unordered_map<std::string, std::string> names_ RELAY_GUARDED_BY(mutex_);
+  std::unordered_map<std::uint64_t, std::string> grams_ RELAY_GUARDED_BY(mutex_);
+  std::deque<std::string> nameless_ RELAY_GUARDED_BY(mutex_);  // the oldest first
 };
 
 // Never destroyed: threads may still log while the program ends.

@@ -11,7 +11,7 @@ namespace relay::secrets {
 /// would make messages unreadable.
 inline constexpr std::size_t kShortest = 8;
 
-/// What stands where a secret was, unless the secret has a name of its own.
+/// Replaces a secret that has no name of its own.
 inline constexpr std::string_view kMask = "***";
 
 /// Remembers a secret, so that `masked` finds it: as it is, and as a URL, JSON or base64 (also
@@ -23,7 +23,7 @@ void remember(std::string_view secret, std::string_view name = {});
 /// The text without secrets. Replaced are: each part of 8 bytes or more of a remembered secret,
 /// whatever stands around it and wherever it was cut; the credentials of URLs; what follows names
 /// such as `password=` and `Authorization:`; in URLs, values and path segments that look like a
-/// token. Any thread. For messages to people, never for what is sent or sent again.
+/// token. Any thread. For messages to people, never for data that is sent.
 std::string masked(std::string_view text);
 
 /// Whether a value of this name is a secret: "nats_token", "sasl.password", "apiKey".

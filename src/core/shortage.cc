@@ -27,7 +27,8 @@ constexpr std::string_view kMoreDescriptors =
     "raise the limit of open files of the process (ulimit -n, LimitNOFILE= of its unit), or run "
     "fewer pipelines here";
 
-/// What a connection needs beside its socket: pipes and timers of its library, resolving a name.
+/// Descriptors that a connection needs beside its socket: pipes and timers of its library, and one
+/// to resolve a name.
 constexpr std::size_t kDescriptorsOfAnAttempt = 8;
 
 rlim_t limit_of(__rlimit_resource resource) {
@@ -69,8 +70,8 @@ bool no_descriptor_left() {
   return count < opened.size();
 }
 
-/// Libraries tell in words that they were refused memory. libpq says that of a message for which it
-/// got no room (pqParseInput3, fe-protocol3.c).
+/// Libraries report only in their message that they were refused memory. libpq does so when it has
+/// no room for a message of the server (pqParseInput3, fe-protocol3.c).
 bool tells_of_memory(std::string_view text) {
   const bool limited = limit_of(RLIMIT_AS) != RLIM_INFINITY;
   return contains_ignoring_case(text, "out of memory") ||
@@ -78,7 +79,7 @@ bool tells_of_memory(std::string_view text) {
          (limited && contains_ignoring_case(text, "lost synchronization with server"));
 }
 
-/// Not what a server answered: an SQLSTATE, or the status of a response.
+/// False for an error that the server reported: an SQLSTATE, or the status of a response.
 bool is_about_reaching(const Error& error) {
   const bool is_state =
       error.code.size() == 5 && error.code.front() >= '0' && error.code.front() <= '9';
@@ -111,7 +112,7 @@ bool is_about_reaching(const Error& error) {
 Error error_of(const std::exception& exception, std::string_view doing) {
   if (dynamic_cast<const std::bad_alloc*>(&exception) != nullptr) return out_of_memory(doing);
   const std::string_view what = exception.what();
-  // std::thread, and Boost's, whose exceptions are of types of its own.
+  // std::thread throws a system_error, Boost an exception of its own that begins with "thread: ".
   const auto* system = dynamic_cast<const std::system_error*>(&exception);
   const bool refused =
       system != nullptr && system->code() == std::errc::resource_unavailable_try_again;

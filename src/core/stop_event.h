@@ -26,7 +26,7 @@ class StopEvent {
     void operator()() const noexcept;
   };
   std::stop_token stop_;
-  Descriptor fd_;  // before the callback: it is closed only when no callback can run any more
+  Descriptor fd_;  // before the callback, so that it is closed after the last callback has run
   std::stop_callback<Signal> callback_;
 };
 

@@ -78,7 +78,7 @@ constexpr bool same_letter(char a, char b) {
   return lower(a) == lower(b);
 }
 
-// Upper and lower case, '-' and '_' are what people mix up without meaning another name.
+// Upper and lower case, '-' and '_' do not make a different name: people mix them up.
 std::string folded(std::string_view word) {
   std::string result = lower_case(word);
   std::replace(result.begin(), result.end(), '-', '_');
@@ -199,14 +199,14 @@ bool contains_ignoring_case(std::string_view text, std::string_view part) {
 }
 
 std::string_view nearest(std::string_view word, std::span<const std::string_view> candidates) {
-  // One slip in a short word, one in three letters of a long one: beyond that it is a guess.
+  // One typo in a short word, one in three letters of a long one; more would be a guess.
   const std::size_t limit = std::max<std::size_t>(1, word.size() / 3);
   const std::string wanted = folded(word);
   std::string_view best;
   std::size_t best_distance = limit + 1;
   for (const std::string_view candidate : candidates) {
     const std::size_t distance = damerau_levenshtein(wanted, folded(candidate));
-    // A distance as large as the candidate means that nothing of it was written.
+    // A distance as large as the candidate: the words have nothing in common.
     if (distance < best_distance && distance < candidate.size()) {
       best = candidate;
       best_distance = distance;

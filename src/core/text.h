@@ -16,10 +16,10 @@ std::string json_string(std::string_view text);
 std::string format_timestamp(Timestamp at);
 void append_timestamp(std::string& out, Timestamp at);
 
-/// Without the blanks at both ends.
+/// The text without the blanks at both ends.
 std::string_view trimmed(std::string_view text, std::string_view blanks = " \t\r\n");
 
-/// These know the letters of ASCII only.
+/// These know ASCII letters only.
 std::string lower_case(std::string_view text);
 bool equal_ignoring_case(std::string_view a, std::string_view b);
 bool contains_ignoring_case(std::string_view text, std::string_view part);

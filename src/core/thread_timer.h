@@ -9,8 +9,8 @@
 
 namespace relay {
 
-/// A timer of the kernel that interrupts the thread that made it, and no other. The relay's signals
-/// of that kind are listed here, so that no two uses take the same one.
+/// A timer of the kernel that interrupts the thread that made it, and no other. All of its uses are
+/// listed here, so that each has a signal of its own.
 class ThreadTimer {
  public:
   enum class Use : unsigned char { lease, call_limit };

@@ -60,9 +60,9 @@ struct FoundUrl {
   std::vector<Span> tokens;
 };
 
-/// Where the @ behind a URL's credentials is; npos where it has none. A password may hold any
-/// character unescaped, so where two readings are possible this is the one that shows less: a URL
-/// with a colon before its path hides everything up to the last @.
+/// The position of the @ that ends a URL's credentials; npos if it has none. A password may hold
+/// any character unescaped. If there are two readings, this takes the one that hides more: in a URL
+/// with a colon before its path, everything up to the last @ is hidden.
 std::size_t end_of_credentials(string_view rest) {
   const auto head = rest.substr(0, rest.find_first_of("/?#"));
   const bool may_have_password = !head.starts_with('[') && head.find(':') != string_view::npos;
@@ -98,7 +98,7 @@ void find_tokens(string_view text, FoundUrl& url) {
   }
 }
 
-/// Where the first of several URLs that commas separate ends. A comma inside a password ends none.
+/// The end of the first of several comma-separated URLs. A comma inside a password does not count.
 std::size_t end_in_list(string_view rest) {
   for (std::size_t comma = rest.find(','); comma != string_view::npos;
        comma = rest.find(',', comma + 1)) {
@@ -159,7 +159,7 @@ std::string mask_urls(string_view text) {
   return out;
 }
 
-/// Where a value that follows a name and `=` or `:` ends. `quote` is the one that it stands in.
+/// The end of a value that follows a name and `=` or `:`. `quote` is the quote around it.
 std::size_t end_of_value(string_view text, std::size_t at, char quote, string_view ends) {
   for (; at < text.size(); ++at) {
     if (quote != 0 && text[at] == '\\') {
@@ -182,7 +182,7 @@ Span value_behind(string_view text, string_view name, std::size_t end) {
   if (quoted) ++at;
   while (at < text.size() && is_blank(text[at])) ++at;
   if (at >= text.size()) return {};
-  // In prose a colon behind a word such as "password" says nothing; in JSON and in headers it does.
+  // A colon behind a word such as "password" announces a value in JSON and headers, not in prose.
   const bool assigned = text[at] == '=' || (text[at] == ':' && (quoted || header));
   if (!assigned) return {};
   ++at;
@@ -315,7 +315,7 @@ std::vector<std::string> secrets_in_url(string_view text) {
     any = true;
     const string_view credentials = cut(text, url->credentials);
     const auto colon = credentials.find(':');
-    // NATS and Redis have tokens in the user's place.
+    // NATS and Redis take a token in place of the user.
     const bool user_only = lower_case(cut(text, url->scheme)).starts_with("postgres");
     if (colon != string_view::npos || !user_only) {
       add_part(parts, colon == string_view::npos ? credentials : credentials.substr(colon + 1));

@@ -6,13 +6,13 @@
 
 namespace relay::secrets {
 
-/// Key=value pairs as libpq takes them, with at least one key that says so.
+/// Key=value pairs as libpq takes them, with at least one of its keywords.
 bool is_connection_string(std::string_view text);
 
 /// Begins with a scheme and "://".
 bool is_url(std::string_view text);
 
-/// What the shape of a text shows to be secret, replaced: see `masked`.
+/// Replaces secrets that the shape of a text gives away: see `masked`.
 std::string mask_structure(std::string_view text);
 
 /// Path and query of the http URLs in a text, without the templates in them. Services put tokens

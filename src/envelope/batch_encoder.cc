@@ -33,12 +33,13 @@ std::string_view array_or_empty(std::string_view json) {
 MessageBatch BatchEncoder::encode(RecordBatch records) {
   Output output(std::move(records));
   output_ = &output;
-  router_.start(output);
+  refusals_.start(output.shape().name);
+  renderer_.start(output);
   table_json_.clear();
   append_json_string(table_json_, output.shape().name);
   for (std::size_t i = 0; i < output.records().records.size(); ++i) encode_record(i);
   output_ = nullptr;
-  // One huge delta must not keep its memory for ever.
+  // The buffer of one huge delta is not kept.
   if (body_.capacity() > kKeptBuffer) body_ = std::string();
   return output.finish();
 }
@@ -52,9 +53,9 @@ void BatchEncoder::encode_record(std::size_t index) {
   now_.facts.event_source = plan_.event_source;
   now_.facts.sequence = record.outbox_id != 0 ? record.outbox_id : record.id;
   now_.facts.at = record.created_at;
-  // A record that is not an outbox's row may be one of several at its place.
+  // A record that does not come from an outbox may share its position with others.
   now_.first_ordinal = record.outbox_id != 0 ? 0 : record.row;
-  const bool headers_readable = router_.begin(record);
+  const bool headers_readable = renderer_.begin(record);
   if (record.refused) return refuse_record(record.refused);
   if (!headers_readable) return refuse_record(malformed("the headers are no JSON object"));
   if (const auto* delta = std::get_if<Delta>(&record.content)) {
@@ -67,7 +68,7 @@ void BatchEncoder::encode_record(std::size_t index) {
 }
 
 SharedError BatchEncoder::malformed(std::string_view what) {
-  return router_.refusal("malformed", what, "look at the record in its outbox or broker");
+  return refusals_.get("malformed", what, "look at the record in its outbox or broker");
 }
 
 void BatchEncoder::encode_delta(const Delta& delta) {
@@ -89,13 +90,14 @@ void BatchEncoder::encode_delta(const Delta& delta) {
     if (readable) return encode_whole(delta, op, nullptr);
   }
   rows_.clear();
-  const bool deleted_readable = router_.reader().slice_array(array_or_empty(delta.deleted), rows_);
+  const bool deleted_readable = reader_.slice_array(array_or_empty(delta.deleted), rows_);
   const std::size_t deleted = rows_.size();
-  if (!deleted_readable || !router_.reader().slice_array(array_or_empty(delta.inserted), rows_)) {
+  if (!deleted_readable || !reader_.slice_array(array_or_empty(delta.inserted), rows_)) {
     return encode_whole(delta, kDeltaOp, malformed("the delta is no list of rows"));
   }
-  router_.delta(rows_, deleted, delta.full_refresh);
-  // A part keeps its place in the whole: it is not cut again.
+  changes_.set(rows_,
+               pairing_.of_delta(rows_, deleted, delta.full_refresh, output_->shape().key_columns));
+  // A part keeps its number in the whole delta, so it is not cut again.
   emit_changes(delta.part > 0 ? std::numeric_limits<std::int64_t>::max()
                               : plan_.options.delta_max_rows);
 }
@@ -104,7 +106,7 @@ bool BatchEncoder::has_rows(const Delta& delta) const {
   return !is_empty_array(delta.inserted) || !is_empty_array(delta.deleted);
 }
 
-// Whether the raw arrays can be spliced as they are, without a look at their rows.
+// Whether the raw arrays can be spliced unchanged, without slicing their rows.
 bool BatchEncoder::goes_whole(const Delta& delta) const {
   if (plan_.row_mode || plan_.varies_by_row || plan_.varies_by_op || plan_.filter ||
       !plan_.options.columns.empty()) {
@@ -118,13 +120,14 @@ std::string_view BatchEncoder::op_of_whole(const Delta& delta, bool& readable) {
   if (delta.full_refresh) return to_string(Op::refresh);
   if (is_empty_array(delta.deleted)) return to_string(Op::insert);
   if (is_empty_array(delta.inserted)) return to_string(Op::remove);
-  // Only a delta that consists of updates is one.
+  // A delta is an update only if all of its rows are.
   const bool may_be = delta.inserted_count == delta.deleted_count;
   if (!may_be || output_->shape().key_columns.empty()) return kDeltaOp;
-  readable = router_.reader().slice_array(array_or_empty(delta.deleted), rows_);
+  readable = reader_.slice_array(array_or_empty(delta.deleted), rows_);
   const std::size_t deleted = rows_.size();
-  readable = readable && router_.reader().slice_array(array_or_empty(delta.inserted), rows_);
-  const bool updates = readable && router_.all_updates(rows_, deleted);
+  readable = readable && reader_.slice_array(array_or_empty(delta.inserted), rows_);
+  const bool updates =
+      readable && pairing_.all_updates(rows_, deleted, output_->shape().key_columns);
   return updates ? to_string(Op::update) : kDeltaOp;
 }
 
@@ -134,7 +137,7 @@ void BatchEncoder::encode_whole(const Delta& delta, std::string_view op,
   if (refused) {
     route = {{}, output_->shape().name, {}, refused};
   } else {
-    route = router_.route(op, output_->shape().name, {}, false);
+    route = renderer_.of_record(op, output_->shape().name);
   }
   const std::int64_t rows = delta.inserted_count + delta.deleted_count;
   const OrdinalRange range{now_.first_ordinal, now_.first_ordinal + rows - 1};
@@ -166,23 +169,23 @@ void BatchEncoder::encode_row_change(const RowChange& change) {
     const std::string_view text = old ? change.old_row : change.new_row;
     if (text.empty()) continue;
     (old ? one.old_row : one.new_row) = static_cast<std::uint32_t>(rows_.size());
-    readable = readable && router_.reader().slice_object(text, rows_);
+    readable = readable && reader_.slice_object(text, rows_);
   }
   if (!readable) return refuse_record(malformed("the row is no JSON object"));
-  router_.change(rows_, one);
+  changes_.set(rows_, pairing_.of_row_change(rows_, one, output_->shape().key_columns));
   emit_changes(std::numeric_limits<std::int64_t>::max());
 }
 
 void BatchEncoder::emit_changes(std::int64_t max_rows) {
-  const std::span<const Change> changes = router_.changes();
+  const std::span<const Change> changes = changes_.changes();
   if (changes.empty()) {
-    // A new state of which the filter leaves nothing is a new state all the same.
+    // If the filter leaves no row of a new state, consumers must learn that the state is empty.
     const bool wanted = now_.part <= 1 || (!plan_.varies_by_row && !plan_.row_mode);
     if (now_.facts.full_refresh && wanted) emit_state_without_rows();
   } else if (plan_.row_mode) {
     for (const Change& change : changes) emit_row(change);
   } else {
-    splitter_.split(changes, router_.routes(), max_rows);
+    splitter_.split(changes, changes_.routes(), max_rows);
     for (const Piece& piece : splitter_.pieces()) emit_piece(piece);
   }
 }
@@ -192,7 +195,7 @@ OrdinalRange BatchEncoder::ordinals(const Change& change) const {
 }
 
 void BatchEncoder::emit_piece(const Piece& piece) {
-  const std::span<const Change> changes = router_.changes();
+  const std::span<const Change> changes = changes_.changes();
   const std::span<const std::uint32_t> members = splitter_.changes(piece);
   const Change& first = changes[members.front()];
   inserted_.clear();
@@ -210,7 +213,7 @@ void BatchEncoder::emit_piece(const Piece& piece) {
   std::sort(inserted_.begin(), inserted_.end());
   std::sort(deleted_.begin(), deleted_.end());
 
-  const Route& route = router_.at(first.route);
+  const Route& route = changes_.route(first);
   const RowPrinter rows = printer();
   const bool cut = piece.part > 0;
   Message& message =
@@ -226,7 +229,7 @@ void BatchEncoder::emit_piece(const Piece& piece) {
 }
 
 void BatchEncoder::emit_row(const Change& change) {
-  const Route& route = router_.at(change.route);
+  const Route& route = changes_.route(change);
   const RowPrinter rows = printer();
   Message& message =
       add(route, make_id('r', route.subject, ordinals(change)), to_string(change.op));
@@ -236,7 +239,7 @@ void BatchEncoder::emit_row(const Change& change) {
   if (plan_.options.tombstones && change.op == Op::remove) add_tombstone(route, change);
 }
 
-// Where a broker keeps the last message of each key (compaction), this ends the key.
+// A broker that keeps the last message of each key (compaction) removes the key after this one.
 void BatchEncoder::add_tombstone(const Route& route, const Change& change) {
   if (route.refused) return;
   Message& message =
@@ -245,10 +248,10 @@ void BatchEncoder::add_tombstone(const Route& route, const Change& change) {
   message.tombstone = true;
 }
 
-// TRUNCATE, or a refresh that left nothing: whoever follows must learn that what was is no more.
+// After TRUNCATE, or a refresh that left nothing, consumers must learn that all rows are gone.
 void BatchEncoder::emit_state_without_rows() {
   const std::string_view op = to_string(Op::refresh);
-  const Route route = router_.route(op, output_->shape().name, {}, false);
+  const Route route = renderer_.of_record(op, output_->shape().name);
   const OrdinalRange range{now_.first_ordinal, now_.first_ordinal - 1};
   const std::string_view id = make_id(plan_.row_mode ? 'r' : 'd', route.subject, range);
   Message& message = add(route, id, op);
@@ -267,7 +270,7 @@ void BatchEncoder::encode_event(const Event& event) {
   rows_.clear();
   RowView row;
   if (plan_.has_columns || plan_.filter) {
-    if (!router_.reader().slice_object(event.payload, rows_)) {
+    if (!reader_.slice_object(event.payload, rows_)) {
       return refuse_record(
           malformed("the event is no JSON object, but filter or templates ask "
                     "for columns of it"));
@@ -275,11 +278,10 @@ void BatchEncoder::encode_event(const Event& event) {
     row = {&rows_, 0};
   }
   std::string why;
-  if (plan_.filter &&
-      plan_.filter->test(row, router_.reader(), true, why) != Filter::Answer::pass) {
+  if (plan_.filter && plan_.filter->test(row, reader_, true, why) != Filter::Answer::pass) {
     return;
   }
-  const Route route = router_.route(event.type, event.key, row, true);
+  const Route route = renderer_.of_event(event.type, event.key, row);
   if (route.refused) return refuse_record(route.refused);
   std::string_view id;
   if (event.id.empty()) {
@@ -298,8 +300,7 @@ void BatchEncoder::wrap_event(Message& message, const Event& event) {
   MessageFacts facts = facts_of(message);
   facts.is_event = true;
   const bool wraps = plan_.format->event != nullptr || plan_.options.event_envelope;
-  const bool json =
-      wraps && is_json_type(event.content_type) && router_.reader().valid(event.payload);
+  const bool json = wraps && is_json_type(event.content_type) && reader_.valid(event.payload);
   body_.clear();
   if (plan_.format->event != nullptr) {
     if (plan_.format->event(body_, {facts, event, json})) {

@@ -9,25 +9,35 @@
 
 #include "core/message.h"
 #include "core/record.h"
+#include "envelope/change_pairing.h"
 #include "envelope/changes.h"
 #include "envelope/format.h"
 #include "envelope/format_headers.h"
+#include "envelope/json_reader.h"
 #include "envelope/message_id.h"
 #include "envelope/output.h"
 #include "envelope/plan.h"
-#include "envelope/router.h"
+#include "envelope/refusals.h"
+#include "envelope/route_renderer.h"
+#include "envelope/routed_changes.h"
 
 namespace relay::envelope {
 
 /// Makes a batch's messages. Keeps its buffers from batch to batch.
 class BatchEncoder {
  public:
-  explicit BatchEncoder(const Plan& plan) : plan_(plan), router_(plan), format_headers_(plan) {}
+  explicit BatchEncoder(const Plan& plan)
+      : plan_(plan),
+        renderer_(plan, reader_, refusals_),
+        changes_(plan, reader_, refusals_, renderer_),
+        format_headers_(plan) {}
+  BatchEncoder(const BatchEncoder&) = delete;
+  BatchEncoder& operator=(const BatchEncoder&) = delete;
 
   MessageBatch encode(RecordBatch records);
 
  private:
-  // What is encoded just now.
+  // The record that is being encoded.
   struct Current {
     std::size_t index = 0;
     const Record* record = nullptr;
@@ -63,7 +73,11 @@ class BatchEncoder {
   SharedError malformed(std::string_view what);
 
   const Plan& plan_;
-  Router router_;
+  JsonReader reader_;
+  Refusals refusals_;
+  RouteRenderer renderer_;
+  ChangePairing pairing_;
+  RoutedChanges changes_;
   FormatHeaders format_headers_;
   Rows rows_;
   Output* output_ = nullptr;

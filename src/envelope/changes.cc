@@ -87,8 +87,8 @@ void DeltaSplitter::split(std::span<const Change> changes, std::size_t routes,
   }
 }
 
-// A bucket is what goes to one route in one go. First come the buckets of routes that only lose
-// moved rows, and the early buckets of routes that lose some and get some; then all others.
+// A bucket holds the changes that one route gets in a row. First come the buckets of routes that
+// only lose moved rows, and the early buckets of routes that lose and get some; then all others.
 void DeltaSplitter::sort_into_buckets(std::span<const Change> changes, std::size_t routes) {
   halves_.assign(routes, 0);
   for (const Change& change : changes) {

@@ -17,13 +17,13 @@ std::string_view to_string(Op op);
 
 inline constexpr std::uint32_t kNoRow = std::numeric_limits<std::uint32_t>::max();
 
-/// One change of one row: what a delta's deleted and inserted rows mean together. Rows are indexes
-/// into the record's Rows.
+/// One change of one row, with the deleted and the inserted row that it consists of. Rows are
+/// indexes into the record's Rows.
 struct Change {
   Op op = Op::insert;
   std::uint32_t old_row = kNoRow;
   std::uint32_t new_row = kNoRow;
-  std::uint32_t route = 0;  ///< where it goes (a number that the caller gives)
+  std::uint32_t route = 0;  ///< number of its route in RoutedChanges
   /// The half of an update whose old and new row go to different places. The deleting half must
   /// arrive first.
   bool moved = false;
@@ -31,8 +31,10 @@ struct Change {
   std::uint32_t first_row() const { return old_row < new_row ? old_row : new_row; }
   std::uint32_t last_row() const { return new_row != kNoRow ? new_row : old_row; }
   std::int64_t rows() const { return (old_row != kNoRow ? 1 : 0) + (new_row != kNoRow ? 1 : 0); }
-  /// The row that speaks for the change: the new one, the old one of a delete.
+  /// The row that a filter or a template asks: the new one, the old one of a delete.
   std::uint32_t row() const { return last_row(); }
+  /// An update with both of its rows.
+  bool is_pair() const { return op == Op::update && old_row != kNoRow && new_row != kNoRow; }
 };
 
 /// Finds the updates in a delta: a deleted and an inserted row of one key.
@@ -62,17 +64,17 @@ class KeyMatcher {
 
 /// One message's share of a record's changes.
 struct Piece {
-  std::size_t begin = 0;  ///< range in the order that `cut` gives
+  std::size_t begin = 0;  ///< range in the order of `changes(piece)`
   std::size_t end = 0;
   int part = 0;  ///< 0: not cut; else 1, 2, ...
   bool final = true;
 };
 
-/// Sorts changes into messages: one a route, cut where it would hold more than `max_rows` rows (the
-/// two rows of an update stay together, whatever that makes of the limit). Nothing is lost and
-/// nothing is doubled. The order is that of the changes, but that the deleting half of a moved row
-/// is always sent before the inserting half; a route that holds both kinds of halves gets a message
-/// of its own for the deleting ones.
+/// Sorts changes into messages: one for each route, cut if it would hold more than `max_rows` rows
+/// (the two rows of an update stay together, even if that exceeds the limit). Nothing is lost and
+/// nothing is doubled. The order is that of the changes, except that the deleting half of a moved
+/// row is always sent before the inserting half; a route that holds both kinds of halves gets a
+/// message of its own for the deleting ones.
 class DeltaSplitter {
  public:
   void split(std::span<const Change> changes, std::size_t routes, std::int64_t max_rows);

@@ -26,7 +26,7 @@ bool has_control(std::string_view text) {
   return false;
 }
 
-// Control characters have no place in an attribute: each becomes a blank.
+// Attributes must not hold control characters: each becomes a blank.
 std::string cleaned(std::string_view text) {
   std::string clean;
   for (std::size_t i = 0; i < text.size(); ++i) {

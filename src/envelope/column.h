@@ -14,9 +14,9 @@ struct ColumnPath {
   std::vector<std::string> inside;  ///< steps into the column's value
 
   /// Reads a dotted path; a part in double quotes is taken as it is ("" is a quote in it). False:
-  /// it is none.
+  /// not a path.
   static bool parse(std::string_view text, ColumnPath& path);
-  /// As one would write it.
+  /// The path as it would be written in a template.
   std::string to_string() const;
 };
 

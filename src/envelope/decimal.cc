@@ -9,7 +9,7 @@
 namespace relay::envelope {
 namespace {
 
-// Beyond any number that can be written out: exponents are cut off here.
+// Larger than the exponent of any number that can be written out: exponents are limited to it.
 constexpr std::int64_t kLargestExponent = 1'000'000'000'000;
 
 bool is_digit(char c) {

@@ -10,7 +10,7 @@ namespace relay::envelope {
 /// A number as JSON or SQL writes it, of any length, never rounded.
 class Decimal {
  public:
-  /// `text` is read as far as it is a number, and must live as long as this object.
+  /// Reads the number at the beginning of `text`, which must outlive this object.
   explicit Decimal(std::string_view text);
 
   /// Exact: 1.0 equals 1, and 9007199254740993 is more than 9007199254740992.
@@ -27,8 +27,8 @@ class Decimal {
   bool negative_ = false;
 };
 
-/// How far `text` is a number in JSON's sense (with leading zeros and "+" let pass): 0 is "it is
-/// none".
+/// The length of the number at the beginning of `text`, in JSON's syntax but with leading zeros and
+/// "+" allowed; 0 if there is none.
 std::size_t number_length(std::string_view text);
 
 }  // namespace relay::envelope

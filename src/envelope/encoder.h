@@ -41,15 +41,15 @@ struct EncoderOptions {
   /// array; no known key: the stream table), in delta mode the stream table, of an event its key.
   std::optional<std::string> key_template;
   std::map<std::string, std::string> headers;  ///< values are templates
-  /// Judges each row by itself, so that what is sent is the change of the table "WHERE filter": an
-  /// update of which only the new row fits is an insert, one of which only the old row fits a
-  /// delete. A row that lacks a column of the filter, or has one of another type, is refused, not
+  /// Judges each row by itself, so that the messages are the changes of the table "WHERE filter":
+  /// an update of which only the new row passes is an insert, one of which only the old row passes
+  /// a delete. A row that lacks a column of the filter, or has one of another type, is refused, not
   /// left out. Of an event it asks the payload, where what is missing is NULL.
   std::optional<std::string> filter;
   std::vector<std::string> columns;  ///< of rows; key columns are always kept. Empty: all
   bool skip_full_refresh = false;
   bool event_envelope = false;  ///< {"id","type","key","payload"} around an event's payload
-  /// Makes a value that goes into a subject legal there (pipeline/registry.h); null: as it is.
+  /// Makes a value that goes into a subject legal there (connector/registry.h); null: as it is.
   void (*escape)(std::string& out, std::string_view value) = nullptr;
 };
 
@@ -73,7 +73,7 @@ class Encoder {
   struct Impl;
 
  public:
-  explicit Encoder(std::unique_ptr<Impl> impl);  // for `make`: nobody else knows Impl
+  explicit Encoder(std::unique_ptr<Impl> impl);  // for `make`: Impl is private
 
  private:
   std::unique_ptr<Impl> impl_;

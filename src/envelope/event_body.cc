@@ -25,7 +25,7 @@ bool is_json_type(std::string_view content_type) {
 }
 
 void append_base64(std::string& out, std::string_view bytes) {
-  // In blocks, for the library counts in int and ends each call with a NUL.
+  // In blocks, because the library counts in int and ends each call with a NUL.
   constexpr std::size_t kBlock = 3 * 1024;
   unsigned char encoded[kBlock / 3 * 4 + 1];
   for (std::size_t i = 0; i < bytes.size(); i += kBlock) {

@@ -7,10 +7,10 @@
 
 namespace relay::envelope {
 
-/// Whether a content type says JSON. Empty does.
+/// Whether a content type means JSON. An empty one does.
 bool is_json_type(std::string_view content_type);
 
-/// Of bytes that are not JSON, where nothing is known of them.
+/// The content type of bytes that are not JSON, if the source does not give one.
 inline constexpr std::string_view kBytesType = "application/octet-stream";
 
 void append_base64(std::string& out, std::string_view bytes);

@@ -49,8 +49,8 @@ std::size_t character_length(std::string_view text, std::size_t i) {
   return end - i;
 }
 
-// Goes back to the last % when something does not fit: time grows with pattern times text, never
-// worse.
+// Goes back to the last % on a mismatch: the time is at most proportional to the length of the
+// pattern times that of the text.
 bool matches_like(std::string_view text, std::string_view pattern) {
   std::size_t t = 0;
   std::size_t p = 0;
@@ -96,7 +96,7 @@ std::string_view kind_name(JsonKind kind) {
   return "";
 }
 
-// A value that is ready to be compared.
+// A value in the form for comparisons.
 struct Value {
   JsonKind kind = JsonKind::null;
   std::string_view text;  // digits of a number, or a text
@@ -240,7 +240,8 @@ class Filter::Evaluation {
 Filter::Answer Filter::test(const RowView& row, JsonReader& reader, bool lenient,
                             std::string& why) const {
   if (!lenient) {
-    // All of them, so that it does not depend on the other columns' values whether it is noticed.
+    // Checks all columns first: else the other columns' values would decide whether a missing one
+    // is noticed.
     for (const ColumnPath& path : columns_) {
       if (row.rows->find(row.index, path.column) != nullptr) continue;
       why = fmt::format("the filter asks for column {}, which the row does not have",

@@ -32,7 +32,7 @@ class Filter {
   Filter& operator=(Filter&&) noexcept;
   ~Filter();
 
-  /// What a filter says of a row.
+  /// The verdict about a row.
   enum class Answer { pass, leave_out, cannot_say };
   /// `cannot_say`: the row has no such column, or a column's value is of another type than what it
   /// is compared with; `why` says which. With `lenient` both are unknown instead (an event is a

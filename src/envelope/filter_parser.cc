@@ -13,14 +13,14 @@
 namespace relay::envelope {
 namespace {
 
-// Parentheses and "not" inside each other; the evaluation recurses as deep.
+// The largest nesting of parentheses and "not": the evaluation recurses as deep.
 constexpr int kLargestDepth = 100;
 
 enum class TokenKind : std::uint8_t { word, quoted_name, text, number, symbol, end, broken };
 
 struct Token {
   TokenKind kind = TokenKind::end;
-  std::string text;       // what it says: of a word as it is written
+  std::string text;       // its value; of a word as it is written
   std::string_view seen;  // as it stands in the condition
   std::size_t at = 0;
   std::string_view trouble;  // of a broken one

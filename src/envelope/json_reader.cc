@@ -15,8 +15,8 @@ namespace {
 
 static_assert(Arena::kPadding >= simdjson::SIMDJSON_PADDING);
 
-// A parser keeps about six bytes for each byte of the largest text that it has seen; after a larger
-// one than this its memory is given back.
+// A parser keeps about six bytes for each byte of the largest text that it has seen. After a text
+// larger than this, its memory is freed.
 constexpr std::size_t kKeptCapacity = 2u << 20;
 
 simdjson::padded_string_view padded(std::string_view json) {
@@ -100,7 +100,7 @@ const std::string_view* Rows::find(std::size_t row, std::string_view column) con
 
 struct JsonReader::Impl {
   ondemand::parser parser;
-  ondemand::parser text_parser;  // names and texts, while `parser` is in the middle of something
+  ondemand::parser text_parser;  // for names and texts, while `parser` reads a row
   std::unique_ptr<simdjson::dom::parser> checker;
 
   bool append_text(std::string_view raw, std::string& out) {

@@ -10,8 +10,8 @@ namespace {
 
 constexpr std::string_view kHexDigits = "0123456789abcdef";
 
-// FNV-1a with a mixing step at the end. Written out here because ids must stay the same from build
-// to build for ever.
+// FNV-1a with a mixing step at the end. Implemented here because ids must never change between
+// versions.
 class Hash {
  public:
   void add(std::string_view bytes) {
@@ -43,7 +43,7 @@ void append_number(std::string& out, std::int64_t number) {
   out.append(text.data(), text.size());
 }
 
-// The digits that tell this row from another one that got the same number after a failover.
+// The digits that distinguish this row from another one with the same number after a failover.
 void append_incarnation(std::string& out, const Record& record) {
   if (record.pgt_id.size() >= 8) {
     out.append(record.pgt_id.substr(0, 8));

@@ -1,5 +1,5 @@
-// The relay's own envelopes. Keys are always there and always in this order; what is not known, or
-// not there, is null, so that every message of a kind has one shape.
+// The relay's own envelopes. All keys are always present and in this order; a value that is unknown
+// or absent is null, so that all messages of a kind have one shape.
 
 #include <fmt/format.h>
 

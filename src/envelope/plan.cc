@@ -51,7 +51,7 @@ std::string default_source(std::string_view pipeline) {
   return source;
 }
 
-// What may stand in a URI reference (RFC 3986).
+// Whether all characters are allowed in a URI reference (RFC 3986).
 bool is_uri_text(std::string_view text) {
   constexpr std::string_view kOthers = "-._~:/?#[]@!$&'()*+,;=%";
   return !text.empty() && std::all_of(text.begin(), text.end(), [&](char c) {

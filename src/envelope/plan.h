@@ -30,8 +30,8 @@ struct Plan {
 
   bool uses_key = false;       ///< some template asks for {key}
   bool has_columns = false;    ///< some template asks for a column
-  bool varies_by_row = false;  ///< rows of one delta can go different ways
-  bool varies_by_op = false;   ///< so can inserts, updates and deletes
+  bool varies_by_row = false;  ///< rows of one delta can have different routes
+  bool varies_by_op = false;   ///< inserts, updates and deletes can have different routes
 
   /// Misconfigured: says which option, where in it, and what is allowed.
   static Result<Plan> make(EncoderOptions options);

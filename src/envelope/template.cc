@@ -24,7 +24,7 @@ std::string known_variables() {
   return list + "and {{ column }} for a column of the row";
 }
 
-// Characters, not bytes: that is how one counts in an editor.
+// Counts characters, not bytes, as editors do.
 std::size_t character(std::string_view text, std::size_t byte) {
   const auto begins_one = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; };
   const auto end = text.begin() + static_cast<std::ptrdiff_t>(byte);

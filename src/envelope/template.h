@@ -42,9 +42,8 @@ class Variables {
 
 /// A text with `{variables}` and `{{ columns }}`, compiled once. `\{`, `\}` and `\\` are a brace
 /// and a backslash; a backslash before anything else is itself. A column may be a dotted path into
-/// JSON
-/// (`{{ address.city }}`, `{{ items.0.sku }}`), and a name in double quotes is taken as it is
-/// (`{{ "odd.name" }}`). NULL, and what is not there inside a JSON column, renders `_null`.
+/// JSON (`{{ address.city }}`, `{{ items.0.sku }}`), and a name in double quotes is taken as it is
+/// (`{{ "odd.name" }}`). NULL, and what is not there inside JSON, renders `_null`.
 class Template {
  public:
   using Escape = void (*)(std::string& out, std::string_view value);

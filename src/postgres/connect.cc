@@ -1,4 +1,4 @@
-// How a Connection comes to be.
+// Opens a Connection.
 #include <fmt/core.h>
 #include <poll.h>
 
@@ -14,22 +14,22 @@ namespace relay::postgres {
 
 namespace {
 
-/// What the program relies on, whatever ALTER ROLE or ALTER DATABASE ... SET says. Set by
+/// Settings that the program relies on; ALTER ROLE or ALTER DATABASE may say otherwise. Set by
 /// statements and not by startup options, which PgBouncer refuses.
 constexpr std::string_view kSessionSettings =
-    // Nothing is looked up in a schema that others may write to.
+    // No name is looked up in a schema that other roles may write to.
     "set search_path to pg_catalog, pg_temp;"
-    // How statements are read, and values and names written.
+    // How statements are parsed, and values and names written.
     "set standard_conforming_strings to on; set array_nulls to on; set quote_all_identifiers to "
     "off;"
     "set datestyle to 'ISO'; set intervalstyle to 'postgres'; set timezone to 'UTC';"
     "set bytea_output to 'hex'; set extra_float_digits to 1; set row_security to on;"
-    // What a statement sees, and that it may write.
+    // Which rows a statement sees, and that it may write.
     "set default_transaction_isolation to 'read committed';"
     "set default_transaction_read_only to off; set default_transaction_deferrable to off;"
-    // A commit that stops waiting for its standby tells so in a warning.
+    // A commit that stops waiting for its standby says so in a warning.
     "set client_min_messages to 'notice';"
-    // Deadlines are the program's own. A session that waits for work is not idle by mistake.
+    // The program has deadlines of its own. A session that waits for work must not be ended.
     "set lock_timeout to 0; set idle_in_transaction_session_timeout to 0;"
     "set idle_session_timeout to 0;"
     // A generic plan of a keyset read, made while the table was small, would be a sequential scan
@@ -38,7 +38,7 @@ constexpr std::string_view kSessionSettings =
     // Compiling a statement that takes a millisecond takes a hundred.
     "set jit to off;";
 
-/// A pool that has no session to spare is not waited for.
+/// How long to wait for a pooler that has no session to spare.
 constexpr std::chrono::seconds kProbeTimeout{2};
 
 std::string describe_endpoint(const std::map<std::string, std::string>& values) {
@@ -50,7 +50,7 @@ std::string describe_endpoint(const std::map<std::string, std::string>& values) 
   return fmt::format("{}:{}/{}", host, value("port", "5432"), value("dbname", value("user", "")));
 }
 
-/// libpq tells why a connection was refused in prose only, in the server's language. With verbose
+/// libpq reports why a connection was refused in prose only, in the server's language. With verbose
 /// messages the SQLSTATE stands in it: "FATAL:  28P01: password authentication failed".
 struct Refusal {
   std::string state;
@@ -87,11 +87,11 @@ Refusal explain(std::string_view message) {
   return refusal;
 }
 
-/// What never came to be a session: the server is not there, or is not the one that was meant.
+/// The error of a connection that failed: no server there, or not the one that was meant.
 void advise(Error& error) {
   if (error.message.find("certificate") != std::string::npos) {
     error.error_class = ErrorClass::misconfigured;
-    // libpq does not tell why OpenSSL did not accept it.
+    // libpq does not report why OpenSSL did not accept it.
     error.remedy = tls_remedy(
         error.message,
         "give the authority that signed the server's certificate as sslrootcert in the PostgreSQL "
@@ -104,8 +104,8 @@ void advise(Error& error) {
   }
 }
 
-/// libpq takes the first @ for the end of the credentials and a slash before it for the begin of
-/// the path, and would show the rest of a password as host, port or database.
+/// libpq takes the first @ as the end of the credentials, and a slash before it as the beginning of
+/// the path. Its error would then show the rest of a password as host, port or database.
 bool is_ambiguous(std::string_view url) {
   const auto mark = url.find("://");
   if (mark == std::string_view::npos || !url.starts_with("postgres")) return false;
@@ -136,7 +136,7 @@ Result<std::unique_ptr<Connection>> Connection::open(const Options& given, std::
   }
   const auto values = parse_url(options.url);
   if (values.empty() && !options.url.empty()) {
-    // libpq's own words may quote a part of the URL, and so the password.
+    // libpq's own message may quote a part of the URL, and so the password.
     return fail(ErrorClass::misconfigured, "postgres_url", "the PostgreSQL URL cannot be read",
                 "it has the form postgres://user:password@host:port/database?sslmode=...");
   }
@@ -166,10 +166,10 @@ Result<std::unique_ptr<Connection>> Connection::open(const Options& given, std::
   return connection;
 }
 
-/// A pooler shows a process id of its own. One that pools transactions gives the session that was
-/// just used to the next client, or another one to this client while that is in a transaction. (A
-/// pool that is asked when others take from it may not show that: later errors of the session tell
-/// the same.)
+/// A pooler reports a process id of its own. One that pools transactions gives the session that was
+/// just used to the next client, or another one to this client while that is in a transaction.
+/// (This check may miss a pool that other clients use at the same moment: then later errors of the
+/// session show it.)
 bool Connection::pools_transactions(Connection& session, const Options& options,
                                     std::stop_token stop) {
   constexpr std::string_view kProcess = "select pg_backend_pid()";
@@ -187,8 +187,9 @@ bool Connection::pools_transactions(Connection& session, const Options& options,
 }
 
 Result<void> Connection::connect(const Options& options, Deadline deadline, std::stop_token stop) {
-  // What stands before the URL is a default that the URL may change; what stands behind it holds.
-  // tcp_user_timeout bounds the SYN as well, so that a dead first host of several is left in time.
+  // The URL may override the parameters before it, and not those behind it.
+  // tcp_user_timeout bounds the SYN as well, so that a dead first host of several is given up in
+  // time.
   const std::string user_timeout = options.keepalive ? "5000" : "10000";
   std::vector<std::pair<const char*, std::string>> settings = {
       {"keepalives", "1"},
@@ -201,7 +202,7 @@ Result<void> Connection::connect(const Options& options, Deadline deadline, std:
       {"client_encoding", "UTF8"},
   };
   if (!options.host_credentials) {
-    // A password that is set, though to nothing that is one, comes before PGPASSWORD and files.
+    // A password parameter, even an invalid one, takes precedence over PGPASSWORD and files.
     constexpr const char* kNowhere = "/nonexistent/pgtrickle-relay";
     settings.insert(settings.begin(), {{"password", "none"}, {"sslcert", kNowhere}});
     settings.push_back({"passfile", kNowhere});
@@ -249,7 +250,7 @@ Result<void> Connection::renew(const Options& options, Deadline deadline, std::s
 
 Result<void> Connection::configure(const Options& options, Deadline deadline,
                                    std::stop_token stop) {
-  // First of all what might end this very script.
+  // First the settings that could end this script itself.
   std::string sql;
   if (PQserverVersion(handle_.get()) >= 170000) sql += "set transaction_timeout to 0;";
   sql += fmt::format("set statement_timeout to {};", options.statement_timeout.count());

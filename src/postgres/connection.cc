@@ -6,14 +6,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <condition_variable>
 #include <exception>
-#include <mutex>
 #include <new>
 #include <thread>
 #include <utility>
 
 #include "core/log.h"
+#include "core/mutex.h"
 
 namespace relay::postgres {
 
@@ -29,31 +28,40 @@ struct CancelDeleter {
   void operator()(PGcancel* cancel) const { PQfreeCancel(cancel); }
 };
 
+/// How a request to cancel ended: told by the thread that makes it, awaited by another.
+class CancelAttempt {
+ public:
+  void finish(bool sent) {
+    const MutexLock lock(mutex_);
+    sent_ = sent;
+    ended_.notify_all();
+  }
+  /// False: the request was not sent, or not in time.
+  bool wait(Deadline deadline) {
+    const MutexLock lock(mutex_);
+    ended_.wait_until(mutex_, deadline.at(),
+                      [this]() RELAY_REQUIRES(mutex_) { return sent_.has_value(); });
+    return sent_.value_or(false);
+  }
+
+ private:
+  Mutex mutex_;
+  Condition ended_;
+  std::optional<bool> sent_ RELAY_GUARDED_BY(mutex_);
+};
+
 /// Asks the server to end what it does. False: it did not answer in time. PQcancel opens a
 /// connection of its own and blocks without a limit, so it has a thread that may be left behind.
 /// Where no thread can be started, closing the session has to do.
 bool cancel(PGconn* handle, Deadline deadline) try {
-  struct Attempt {
-    std::mutex mutex;
-    std::condition_variable ended;
-    bool done = false;
-    bool sent = false;
-  };
   std::shared_ptr<PGcancel> request(PQgetCancel(handle), CancelDeleter{});
   if (!request) return false;
-  auto attempt = std::make_shared<Attempt>();
+  auto attempt = std::make_shared<CancelAttempt>();
   std::thread([request, attempt] {
     char why[256];
-    const bool sent = PQcancel(request.get(), why, sizeof why) == 1;
-    const std::lock_guard lock(attempt->mutex);
-    attempt->done = true;
-    attempt->sent = sent;
-    attempt->ended.notify_all();
+    attempt->finish(PQcancel(request.get(), why, sizeof why) == 1);
   }).detach();
-  std::unique_lock lock(attempt->mutex);
-  const auto until = deadline.earlier(Deadline::after(kCancelTimeout));
-  attempt->ended.wait_until(lock, until.at(), [&] { return attempt->done; });
-  return attempt->sent;
+  return attempt->wait(deadline.earlier(Deadline::after(kCancelTimeout)));
 } catch (const std::exception&) {
   return false;
 }
@@ -69,8 +77,7 @@ bool is_error(const PGresult* result) {
   return status == PGRES_FATAL_ERROR || status == PGRES_BAD_RESPONSE;
 }
 
-/// The statement has to be prepared anew: what it gives was changed by DDL, or somebody (a pooler)
-/// discarded it.
+/// The statement has to be prepared again: DDL changed its result, or a pooler discarded it.
 bool is_stale(const Diagnosis& diagnosis) {
   return diagnosis.state == "26000" ||
          (diagnosis.state == "0A000" && diagnosis.function == "RevalidateCachedQuery");
@@ -95,7 +102,7 @@ int Connection::socket() const {
 }
 
 Connection::~Connection() {
-  // Closing alone would let the server work on until it has something to send.
+  // If the session were only closed, the server would go on until it has something to send.
   if (handle_ && !broken_ && PQtransactionStatus(handle_.get()) == PQTRANS_ACTIVE) {
     cancel(handle_.get(), Deadline::after(kCancelTimeout));
   }
@@ -137,7 +144,7 @@ Error Connection::connection_error(std::string_view doing) {
   diagnosis_ = {};
   broken_ = true;
   streaming_ = false;
-  // The first line says what happened, those that follow what may be the reason.
+  // The first line says what happened, the following ones a possible reason.
   std::string_view text = PQerrorMessage(handle_.get());
   text = text.substr(0, text.find('\n'));
   return Error{ErrorClass::transient,
@@ -147,8 +154,8 @@ Error Connection::connection_error(std::string_view doing) {
                {}};
 }
 
-/// Ends an operation that nobody waits for any longer. What its answer would have been is not
-/// known, so the session ends with it.
+/// Ends an operation whose caller has stopped waiting. Its outcome is unknown, so the session ends
+/// with it.
 Error Connection::give_up(ErrorClass error_class, std::string_view code, std::string_view why) {
   const bool established = !broken_ && PQstatus(handle_.get()) == CONNECTION_OK;
   if (established && PQtransactionStatus(handle_.get()) == PQTRANS_ACTIVE) {
@@ -163,9 +170,9 @@ Error Connection::give_up(ErrorClass error_class, std::string_view code, std::st
 
 Connection::Ready Connection::poll_socket(short events, Deadline deadline, std::stop_token stop) {
   if (stop.stop_requested()) return Ready::stopped;
-  // Who waits once waits often, for the same stop.
+  // Made once: later waits of this connection are mostly for the same stop.
   if (stop.stop_possible() && !(stopped_ && stopped_->is_of(stop))) stopped_.emplace(stop);
-  // A negative descriptor is not looked at.
+  // poll ignores a negative descriptor.
   const int stop_fd = stop.stop_possible() ? stopped_->fd() : -1;
   pollfd fds[] = {{PQsocket(handle_.get()), events, 0}, {stop_fd, POLLIN, 0}};
   while (true) {
@@ -201,7 +208,7 @@ Result<void> Connection::flush(Deadline deadline, std::stop_token stop) {
 
 Result<PgResult> Connection::take_result(Deadline deadline, std::stop_token stop) {
   while (PQisBusy(handle_.get()) != 0) {
-    // The socket does not block: what is there already is taken without asking poll first.
+    // The socket does not block: bytes that have arrived are read without a poll.
     if (PQconsumeInput(handle_.get()) == 0) return fail(connection_error("reading from"));
     if (PQisBusy(handle_.get()) == 0) break;
     if (auto ready = wait(POLLIN, deadline, stop); !ready) return fail(ready.error());
@@ -211,13 +218,13 @@ Result<PgResult> Connection::take_result(Deadline deadline, std::stop_token stop
 
 Error Connection::failed(const PGresult* result) {
   diagnosis_ = diagnosis_of(result);
-  // What makes it read-only lasts, for this session. (Code that raises this has met none.)
+  // A read-only session stays so. (RAISE with this code is no sign of one.)
   if (diagnosis_.state == "25006" && !diagnosis_.raised()) broken_ = true;
   Error error = error_of(result, endpoint_);
   return is_refused_on_standby() ? on_standby(std::move(error), endpoint_) : error;
 }
 
-/// Servers before 14 do not tell (libpq-status.html), and their words are as good.
+/// Servers before 14 do not report in_hot_standby (libpq-status.html): their own error must do.
 bool Connection::is_refused_on_standby() const {
   const char* standby = PQparameterStatus(handle_.get(), "in_hot_standby");
   if (standby == nullptr || std::string_view(standby) != "on" || diagnosis_.raised()) return false;
@@ -281,7 +288,7 @@ Result<void> Connection::script(std::string_view sql, Deadline deadline, std::st
 }
 
 Result<void> Connection::forget_oldest(Deadline deadline, std::stop_token stop) {
-  // In a failed transaction nothing can be deallocated: it waits for the next time.
+  // A failed transaction cannot deallocate: that is left to the next call.
   if (prepared_.size() < kPreparedStatements ||
       PQtransactionStatus(handle_.get()) == PQTRANS_INERROR) {
     return {};
@@ -304,7 +311,7 @@ Result<std::string> Connection::prepare(std::string_view sql, Deadline deadline,
     }
   }
   if (auto room = forget_oldest(deadline, stop); !room) return fail(room.error());
-  // Behind a pooler the session may have statements of another client: theirs are never run.
+  // A pooler's session may hold statements that another client prepared: those are never run.
   const auto client = static_cast<unsigned>(PQbackendPID(handle_.get()));
   Prepared statement{std::string(sql), fmt::format("relay_{:x}_{}", client, uses_), uses_};
   if (PQsendPrepare(handle_.get(), statement.name.c_str(), statement.sql.c_str(), 0, nullptr) ==
@@ -394,7 +401,7 @@ Result<void> Connection::start(std::string_view sql, std::span<const Param> para
 
 Result<PgResult> Connection::next_row(milliseconds patience, std::stop_token stop) {
   if (!streaming_) return PgResult();
-  // Most rows are there already, and need no clock.
+  // Most rows have arrived already: reading the clock is not needed for them.
   const bool waits = PQisBusy(handle_.get()) != 0;
   auto result = waits ? take_result(Deadline::after(patience), stop)
                       : Result<PgResult>(PgResult(PQgetResult(handle_.get())));
@@ -405,13 +412,13 @@ Result<PgResult> Connection::next_row(milliseconds patience, std::stop_token sto
   if (*result && is_error(result->get())) error = failed(result->get());
   auto end = finish(Deadline::after(patience), stop);
   if (!end) {
-    // What was said first is the reason of what was said last.
+    // The first error is the reason for the last one.
     Error lost = end.error();
     if (error) lost.message = error->message;
     return fail(error && ok() ? std::move(*error) : std::move(lost));
   }
   if (error) {
-    // Prepared anew when the caller tries again.
+    // Prepared again when the caller tries again.
     if (is_stale(diagnosis_)) {
       prepared_.clear();
       broken_ = true;

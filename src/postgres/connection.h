@@ -52,9 +52,9 @@ class Rows {
 
 /// What PostgreSQL says of a failed statement beside its message.
 struct Diagnosis {
-  std::string state;          ///< SQLSTATE; empty: it was not the server that said so
+  std::string state;          ///< SQLSTATE; empty: not reported by the server
   std::string message;        ///< without DETAIL and CONTEXT, which quote rows; may quote values
-  std::string function;       ///< of the server's source that reported it
+  std::string function;       ///< in the server's source that reported it
   bool in_code = false;       ///< while a function ran: a trigger, a default, a cast
   bool in_statement = false;  ///< in the text of the statement: nothing ran yet
 
@@ -103,21 +103,21 @@ class Connection {
   Result<Rows> query_binary(std::string_view sql, std::span<const std::string_view> params,
                             Deadline, std::stop_token);
   /// The same in two steps, so that the caller can do something else while the server works.
-  /// Nothing else may run in between. (A statement that went stale is not prepared anew here.)
+  /// No other statement may run in between. (A stale statement is not prepared again here.)
   Result<void> send_binary(std::string_view sql, std::span<const std::string_view> params, Deadline,
                            std::stop_token);
   Result<Rows> take_rows(Deadline deadline, std::stop_token stop) { return finish(deadline, stop); }
   Result<void> script(std::string_view sql, Deadline, std::stop_token);
 
-  /// Where the session's bytes go, for what must be able to end it from outside.
+  /// The session's socket, for callers that must be able to end it from outside.
   int socket() const;
 
-  /// Makes the session as new: forgets what code that is not ours may have left in it (settings,
-  /// prepared statements, LISTEN). `options` are those that it was opened with.
+  /// Resets the session: code of users may have left settings, prepared statements or LISTEN in
+  /// it. `options` are those that it was opened with.
   Result<void> renew(const Options& options, Deadline, std::stop_token);
 
   /// Sends a statement whose rows are taken one by one with `next_row`, in binary form if asked.
-  /// Nothing else may run until that has returned null or an error.
+  /// No other statement may run until `next_row` has returned null or an error.
   enum class Format { text = 0, binary = 1 };
   Result<void> start(std::string_view sql, std::span<const Param> params,
                      Format format = Format::text);
@@ -135,8 +135,8 @@ class Connection {
   Result<std::vector<Notification>> notifications(Deadline, std::stop_token);
 
   bool ok() const;
-  /// Nothing was heard from the server since it was last used that would end the session. Does not
-  /// ask the server.
+  /// False if the server has ended the session since its last use. Looks only at what the server
+  /// has sent.
   bool still_there();
   /// Inside a transaction, or a statement is under way.
   bool in_transaction() const;

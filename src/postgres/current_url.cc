@@ -10,7 +10,7 @@ namespace relay::postgres {
 
 namespace {
 
-/// Where a URL leads to, without what the client shows to be let in.
+/// What a URL connects to, without the credentials.
 std::map<std::string, std::string> place_of(const std::string& url) {
   auto values = parse_url(url);
   for (const char* credential : {"user", "password", "passfile", "sslcert", "sslkey", "sslpassword",
@@ -23,7 +23,7 @@ std::map<std::string, std::string> place_of(const std::string& url) {
 }  // namespace
 
 std::string CurrentUrl::get() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto now = read_();
   if (!now || *now == url_) return url_;
   if (place_of(*now) == place_of(url_)) {
@@ -36,7 +36,7 @@ std::string CurrentUrl::get() {
                      "postgres_url_changed",
                      "the PostgreSQL URL now names another server or database than at the start of "
                      "the relay, and is not used",
-                     "restart the relay, or take the change of the URL back",
+                     "restart the relay, or undo the change of the URL",
                      {}});
   return url_;
 }

@@ -1,27 +1,28 @@
 #pragma once
 
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <string>
 
+#include "core/mutex.h"
+
 namespace relay::postgres {
 
-/// A URL whose credentials may be changed while the program runs: a rotated password in a file. Any
-/// thread.
+/// A URL whose credentials may change while the program runs, such as a password in a file that is
+/// rotated. Any thread.
 class CurrentUrl {
  public:
-  /// `read` gives the URL as it reads now; nothing: it cannot be read.
+  /// `read` returns the URL as it is now, or nothing if it cannot be read.
   CurrentUrl(std::string url, std::function<std::optional<std::string>()> read)
       : url_(std::move(url)), read_(std::move(read)) {}
 
-  /// The URL as it reads now. Where it leads to another server or database than before it is not
-  /// used, which is logged: a relay never goes on in another database than the one it began with.
+  /// The current URL. One that names another server or database than before is logged and not used:
+  /// a relay never changes its database while it runs.
   std::string get();
 
  private:
-  std::mutex mutex_;
-  std::string url_;
+  Mutex mutex_;
+  std::string url_ RELAY_GUARDED_BY(mutex_);
   const std::function<std::optional<std::string>()> read_;
 };
 

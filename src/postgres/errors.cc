@@ -1,4 +1,4 @@
-// SQLSTATEs as what can be done about them.
+// The class and the remedy of each SQLSTATE.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -51,7 +51,7 @@ constexpr Rule kRules[] = {
     {"0L", ErrorClass::misconfigured, ""},
     {"0P", ErrorClass::misconfigured, ""},
     {"F0", ErrorClass::misconfigured, ""},
-    {"55000", ErrorClass::misconfigured, ""},  // a function of ours refuses as things stand
+    {"55000", ErrorClass::misconfigured, ""},  // a function of ours refuses the present state
     {"P0001", ErrorClass::misconfigured, ""},
     {"21", ErrorClass::rejected, ""},
     {"22", ErrorClass::rejected, ""},
@@ -64,7 +64,7 @@ std::string field(const PGresult* result, int code) {
   return text == nullptr ? std::string() : std::string(text);
 }
 
-/// What the server says of a statement of ours that names what `init` makes.
+/// The server's errors about a statement that uses what `init` installs.
 bool is_about_database_side(const Diagnosis& diagnosis) {
   if (diagnosis.raised() || diagnosis.in_code) return false;
   const std::string_view state = diagnosis.state;
@@ -108,7 +108,7 @@ Diagnosis diagnosis_of(const PGresult* result) {
 
 Error error_of(const PGresult* result, std::string_view endpoint) {
   const Diagnosis diagnosis = diagnosis_of(result);
-  // What libpq says itself, such as that it got no memory for a row, has no fields.
+  // An error of libpq itself, such as no memory for a row, has no fields.
   std::string_view said = diagnosis.message;
   if (said.empty()) said = PQresultErrorMessage(result);
   std::string message = fmt::format("{}: {}", endpoint, said.substr(0, said.find('\n')));

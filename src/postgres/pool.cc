@@ -10,7 +10,7 @@ namespace relay::postgres {
 namespace {
 
 constexpr std::string_view kNoSessions = "53300";  // too_many_connections
-/// As long as a pipeline may wait before it tries again.
+/// The longest time that a pipeline waits before it tries again.
 constexpr std::chrono::seconds kRefusalCounts{15};
 
 Error not_granted(std::size_t size, bool stopped) {
@@ -20,7 +20,7 @@ Error not_granted(std::size_t size, bool stopped) {
   return {ErrorClass::transient,
           "pool_exhausted",
           fmt::format("none of the {} connections of the pool became free in time", size),
-          "a larger pool, or fewer pipelines on one instance",
+          "raise pool_size, or run fewer pipelines on one instance",
           {}};
 }
 
@@ -49,36 +49,45 @@ Pool::Pool(Connection::Options options, std::size_t size)
 Pool::~Pool() = default;
 
 Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop) {
-  std::unique_lock lock(mutex_);
-  if (!waiting_.empty() || !available()) {
-    Waiter self;
-    waiting_.push_back(&self);
-    if (!available()) {
-      lock.unlock();
-      ask_keepers({}, deadline);
-      lock.lock();
-    }
-    const bool granted = self.turn.wait_until(
-        lock, stop, deadline.at(), [&] { return waiting_.front() == &self && available(); });
-    std::erase(waiting_, &self);
-    if (!granted) {
+  {
+    const MutexLock lock(mutex_);
+    const bool must_wait = !waiting_.empty() || !available();
+    if (must_wait && !wait_for_turn(deadline, stop)) {
       wake_first();
       return fail(not_granted(size_, stop.stop_requested()));
     }
+    auto connection = take_idle();
+    if (!connection) ++open_;
+    // There may be room for the next waiting thread as well.
+    wake_first();
+    if (connection) return Lease(this, std::move(connection));
   }
-  auto connection = take_idle();
-  if (!connection) ++open_;
-  // The next one may find room as well.
-  wake_first();
-  if (connection) return Lease(this, std::move(connection));
-  lock.unlock();
+  return open_new(deadline, std::move(stop));
+}
+
+/// False: the deadline has passed, or a stop was asked for.
+bool Pool::wait_for_turn(Deadline deadline, const std::stop_token& stop) {
+  Waiter self;
+  waiting_.push_back(&self);
+  if (!available()) {
+    const MutexUnlock unlock(mutex_);
+    ask_keepers({}, deadline);
+  }
+  const bool granted = self.turn.wait_until(
+      mutex_, stop, deadline.at(),
+      [&]() RELAY_REQUIRES(mutex_) { return waiting_.front() == &self && available(); });
+  std::erase(waiting_, &self);
+  return granted;
+}
+
+/// Opens the session that `borrow` has counted.
+Result<Lease> Pool::open_new(Deadline deadline, std::stop_token stop) {
   auto options = options_;
   options.connect_timeout = std::min(options.connect_timeout, deadline.left());
-  auto opened = Connection::open(options, stop);
-  lock.lock();
+  auto opened = Connection::open(options, std::move(stop));
+  const MutexLock lock(mutex_);
   if (opened) {
     refused_.reset();
-    lock.unlock();
     return Lease(this, std::move(*opened));
   }
   if (opened.error().code.starts_with(kNoSessions)) {
@@ -90,12 +99,11 @@ Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop) {
   return fail(opened.error());
 }
 
-/// Under the mutex.
 void Pool::wake_first() {
   if (!waiting_.empty() && available()) waiting_.front()->turn.notify_one();
 }
 
-/// The connection that was used last, of those that are still there.
+/// The most recently used connection that is still alive.
 std::unique_ptr<Connection> Pool::take_idle() {
   while (!idle_.empty()) {
     auto connection = std::move(idle_.back().connection);
@@ -110,7 +118,7 @@ std::unique_ptr<Connection> Pool::take_idle() {
 void Pool::give_back(std::unique_ptr<Connection> connection) {
   const bool lost = !connection->ok();
   if (lost || connection->in_transaction()) connection.reset();
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (lost) ++lost_;
   if (connection) {
     idle_.push_back({std::move(connection), SteadyClock::now()});
@@ -121,19 +129,19 @@ void Pool::give_back(std::unique_ptr<Connection> connection) {
 }
 
 void Pool::add_keeper(Keeper* keeper) {
-  const std::lock_guard lock(keepers_mutex_);
+  const MutexLock lock(keepers_mutex_);
   keepers_.push_back(keeper);
 }
 
 void Pool::remove_keeper(Keeper* keeper) {
-  const std::lock_guard lock(keepers_mutex_);
+  const MutexLock lock(keepers_mutex_);
   std::erase(keepers_, keeper);
 }
 
-/// One thread asks at a time: a keeper that it has passed sees by `contended` that there is need.
+/// One thread asks at a time. A keeper that it has asked already sees the need by `contended`.
 void Pool::ask_keepers(std::chrono::milliseconds unused, Deadline deadline) {
-  const std::unique_lock lock(keepers_mutex_, std::try_to_lock);
-  if (!lock) return;
+  if (!keepers_mutex_.try_lock()) return;
+  const MutexLock lock(keepers_mutex_, std::adopt_lock);
   for (Keeper* keeper : keepers_) {
     if (deadline.passed()) return;
     keeper->give_back(unused, deadline);
@@ -141,22 +149,22 @@ void Pool::ask_keepers(std::chrono::milliseconds unused, Deadline deadline) {
 }
 
 std::uint64_t Pool::lost_sessions() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return lost_;
 }
 
 bool Pool::contended() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return !waiting_.empty();
 }
 
 std::size_t Pool::open_connections() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return open_;
 }
 
 Shortage Pool::shortage() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto now = SteadyClock::now();
   Shortage shortage;
   shortage.size = size_;
@@ -169,13 +177,14 @@ Shortage Pool::shortage() const {
 }
 
 void Pool::trim(std::chrono::milliseconds idle) {
-  // A statement that nobody reads on keeps the server from cleaning up.
+  // A statement whose rows are not read to the end keeps the server from cleaning up.
   constexpr std::chrono::seconds kKept{1};
   ask_keepers(kKept, Deadline::after(kKept));
-  if (contended()) ask_keepers({}, Deadline::after(kKept));  // those who wait since then
+  if (contended())
+    ask_keepers({}, Deadline::after(kKept));  // for threads that began to wait meanwhile
   std::vector<Idle> closing;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     const auto before = SteadyClock::now() - idle;
     const auto unused = std::stable_partition(idle_.begin(), idle_.end(),
                                               [&](const Idle& one) { return one.since > before; });

@@ -117,7 +117,7 @@ MENDED = [
 STATEMENT = re.compile(r"GRANT [^;]+;|SELECT pgtrickle\.\w+\([^)]*\)|ALTER DATABASE [^;]+;")
 
 
-def test_each_remedy_mends_what_it_is_said_of(delivered):
+def test_each_remedy_removes_its_finding(delivered):
     db = delivered
     for breakage, words, statements in MENDED:
         db.execute(breakage)

@@ -358,7 +358,7 @@ def test_status_shows_what_runs_where(db, lines):
         eventually(lambda: status_row(db, "rows"))
         done = command(db, "status")
         assert done.returncode == OK and "rows" in done.stdout
-        assert "\x1b[" not in done.stdout, "no colour where nobody looks"
+        assert "\x1b[" not in done.stdout, "no colour if the output is no terminal"
         told = parsed(db, "status")
         assert told["relay_running"] and [i["alive"] for i in told["instances"]] == [True]
         (row,) = told["pipelines"]

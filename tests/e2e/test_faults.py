@@ -1,4 +1,4 @@
-"""What goes wrong outside harms nobody else, is said clearly, and is made good when it is over."""
+"""An outside failure harms no other pipeline, is reported clearly, and is recovered from."""
 
 import re
 import resource
@@ -200,7 +200,7 @@ def test_a_postgresql_that_goes_silent_is_given_up_and_reached_again(own_pg_serv
             lines.wait_rows([1])
             link.stall(DOWN)
             insert_rows(own_db, "orders", 2)
-            # A cut that nobody announces: it must show in health, whatever the threads do, and
+            # A cut without any announcement: it must show in health, whatever the threads do, and
             # health must answer all the while.
             slowest = 0.0
 

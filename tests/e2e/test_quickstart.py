@@ -1,4 +1,4 @@
-"""`quickstart`, as somebody meets it who has nothing but the program."""
+"""`quickstart`, for a user who has nothing but the program."""
 
 import glob
 import json

@@ -1,4 +1,4 @@
-"""Retention: old rows go, and never one that somebody still needs."""
+"""Retention: old rows go, and never one that a reader still needs."""
 
 import random
 import uuid
@@ -12,7 +12,7 @@ OUTBOX = "pgtrickle.outbox_t"
 
 @pytest.fixture
 def box(db):
-    """A database with an outbox of table t; nobody reads it yet."""
+    """A database with an outbox of table t; it has no reader yet."""
     db.execute("create table t (id int primary key)")
     db.execute("select pgtrickle.enable_outbox('t')")
     return db
@@ -96,7 +96,7 @@ def age(db, hours):
 
 # What goes
 
-def test_old_rows_that_nobody_needs_go_and_young_ones_stay(box):
+def test_old_rows_without_a_reader_are_deleted_and_young_ones_stay(box):
     old, young = rows(box, 5), rows(box, 3, hours_old=1)
     clean(box)
     assert left(box) == young
@@ -150,7 +150,7 @@ def test_claim_checks_go_together_with_their_rows(box):
     assert purged_below(box) == second > first
 
 
-def test_a_huge_claim_check_goes_in_slices_once_nobody_can_reach_it(box):
+def test_a_huge_claim_check_is_deleted_in_slices_once_no_reader_needs_it(box):
     rows(box, 1, claim_rows=100)
     reports = clean(box, max_rows=30)
     assert [report["delta_rows"] for report in reports] == [30, 30, 30, 10]

@@ -80,7 +80,7 @@ def test_an_outbox_made_anew_while_its_pipeline_sleeps_is_read_from_its_beginnin
         lines.wait_rows([1, 2, 3, 4], deadline=40)  # looked at again within 30 s
 
 
-def test_a_dropped_outbox_of_a_sleeping_pipeline_is_said(db, lines, relay):
+def test_a_dropped_outbox_of_a_sleeping_pipeline_is_reported(db, lines, relay):
     with relay:
         fall_asleep(relay, "rows")
         db.execute("select pgtrickle.disable_outbox('orders')")
@@ -89,7 +89,7 @@ def test_a_dropped_outbox_of_a_sleeping_pipeline_is_said(db, lines, relay):
         assert relay.health()[1]["status"] == "degraded"
 
 
-def test_an_outbox_that_somebody_keeps_locked_delays_no_other(db, lines, relay, tmp_path):
+def test_a_locked_outbox_delays_no_other(db, lines, relay, tmp_path):
     make_table(db, "locked")
     others = Lines(tmp_path / "locked.jsonl")
     set_outbox(db, "locked", to_file("locked", others.path))
@@ -149,7 +149,7 @@ def test_a_relay_whose_sweep_lost_its_session_still_wakes_sleeping_pipelines(db,
             lines.wait_rows(range(1, turn + 1))
 
 
-def test_a_pipeline_that_somebody_has_to_resume_waits_for_that_and_for_nothing_else(
+def test_a_pipeline_that_must_be_resumed_waits_for_that_and_for_nothing_else(
         db, nats, relay):
     make_table(db)
     with nats.client() as client:

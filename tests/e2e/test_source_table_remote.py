@@ -16,7 +16,7 @@ from support.waiting import eventually, holds_for
 
 @pytest.fixture
 def there(pg_server):
-    """A database without the relay's schema: somebody else's."""
+    """A database of another owner, without the relay's schema."""
     database = pg_server.create_database(template="template0")
     yield database
     database.drop()
@@ -389,7 +389,7 @@ def test_a_killed_relay_writes_each_row_once(db, there, relay, way):
     assert sorted(arrived(db)) == list(range(1, 2001))
 
 
-def test_nobody_else_may_use_the_position(db, there, relay):
+def test_a_lost_position_stops_its_owner_at_once(db, there, relay):
     """A token that is taken away stops the owner at once."""
     there.execute(f"create table letters ({BY_ID}, body jsonb)")
     set_relay(db, from_table(there))

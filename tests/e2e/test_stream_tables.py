@@ -338,7 +338,7 @@ def test_a_refresh_waits_for_the_one_before_it(orders):
         second.execute("set lock_timeout = '200ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             second.execute("select pgtrickle.refresh_stream_table('revenue_by_region')")
-        # Whoever asks what is due does not wait, and is not sent to the same table.
+        # A session that asks what is due does not wait, and gets no table that is being refreshed.
         assert due(orders) == []
         first.commit()
         assert second.execute("select pgtrickle.refresh_stream_table('revenue_by_region') "

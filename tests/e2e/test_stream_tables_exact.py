@@ -232,7 +232,7 @@ def test_a_writer_that_commits_after_the_refresh_has_looked_is_not_forgotten(db,
         late.execute("insert into t values (1)")
         eventually(lambda: settle() or True)          # moved, but not to be seen
         assert db.one("select count(*) from s") == 0
-        assert not any(due() for _ in range(20)), "nothing moved, and nobody has ended"
+        assert not any(due() for _ in range(20)), "no sequence moved, and no writer has ended"
         if ending == "prepared":
             late.execute("prepare transaction 'late'")
             late.commit()

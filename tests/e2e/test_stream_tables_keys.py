@@ -265,7 +265,7 @@ def notices_of(db, statement, parameters=None):
     return heard
 
 
-def test_a_query_that_proves_no_key_is_said_to_with_what_could_be_named(db):
+def test_a_query_without_a_provable_key_is_reported_with_possible_key_columns(db):
     db.execute("create table a (id int primary key, b_id int, note text);"
                "create table b (id int primary key, word text)")
     create = "select pgtrickle.create_stream_table(%s, %s, null)"
@@ -416,7 +416,7 @@ def test_the_relay_delivers_updates_of_counts_without_key_columns(db, relay, tmp
 
 
 def test_a_key_is_derived_and_given_up_with_the_rights_of_the_creator(db):
-    """Planning calls an immutable function: it runs as the creator, whoever refreshes."""
+    """Planning calls an immutable function: it runs as the creator, not as the role that refreshes."""
     db.login("alice", "pgtrickle_admin")
     db.execute("grant create on schema public to alice")
     with db.connect(user="alice") as alice:

@@ -9,7 +9,7 @@ from support.stream_tables import create, due, refresh, state
 
 @pytest.fixture
 def alice(db):
-    """An ordinary administrator of stream tables: a creator whom nobody else has to trust."""
+    """An ordinary administrator of stream tables: no other role has to trust it."""
     db.login("alice", "pgtrickle_admin")
     db.execute("grant create on schema public to alice")
     with db.connect(user="alice") as connection:
@@ -33,7 +33,7 @@ def test_an_administrator_without_superuser_can_do_everything(db, alice):
     assert alice.execute("select * from pgtrickle.pgt_stream_tables").fetchall() == []
 
 
-def test_the_query_runs_with_its_creators_privileges_whoever_refreshes(db, alice):
+def test_the_query_always_runs_with_its_creators_privileges(db, alice):
     db.execute("create table secret (id int); insert into secret values (1)")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         alice.execute("select pgtrickle.create_stream_table('s', 'select id from secret')")
@@ -97,7 +97,7 @@ EVIL = """
 
 @pytest.fixture
 def victim(db):
-    """Somebody else's stream table, which is the first one (refresh_1)."""
+    """Another role's stream table, which is the first one (refresh_1)."""
     db.execute("create table secret (id int); insert into secret values (1)")
     create(db, "victims", "select id from secret")
     return db
@@ -146,7 +146,7 @@ LEFT_BEHIND = [
     ("execute 'prepare planted as select 1'", "a prepared statement")]
 
 
-def test_nothing_is_left_behind_to_run_as_whoever_refreshes(db, alice):
+def test_nothing_is_left_behind_to_run_as_the_refreshing_role(db, alice):
     alice.execute("""
         create table t (id int);
         create table deferring (id int);

@@ -237,7 +237,7 @@ def test_a_relay_that_begins_meanwhile_waits(db, positions):
             assert relay.execute(claim, ("new", positions.incarnation)).fetchone() == (7,)
 
 
-def test_what_cannot_be_taken_over_is_said(db, positions, relay_bin):
+def test_a_refused_take_over_gives_its_reason(db, positions, relay_bin):
     positions.set("old", 7)
     for statement, told in [
             ("select pgtrickle.take_over_relay('absent', 'new')", "nothing to take over"),

@@ -51,8 +51,8 @@ std::string to_text(const TableFacts& facts, const Column& column) {
   return fmt::format("ALTER TABLE {} ALTER COLUMN {} TYPE text;", facts.table, quoted(column.name));
 }
 
-/// Kinds of relations that take INSERT ... ON CONFLICT (column). Views that the server cannot
-/// write through are refused when the statement is planned.
+/// Kinds of relations that take INSERT ... ON CONFLICT (column). PostgreSQL refuses views that it
+/// cannot write through when it plans the statement.
 bool is_writable_kind(char kind) {
   return kind == 'r' || kind == 'p' || kind == 'v';
 }
@@ -106,7 +106,7 @@ std::optional<Error> unfit_relation(const TableFacts& facts) {
   return missing_right(facts);
 }
 
-/// Types that hold each id as it is written, or at least make equal only what has the same value.
+/// Types that store each id exactly, or treat two ids as equal only if they have the same value.
 bool keeps_ids_apart(const Column& column) {
   static constexpr std::array<std::string_view, 7> kTypes = {"text", "varchar", "uuid", "int2",
                                                              "int4", "int8",    "bytea"};
@@ -133,7 +133,7 @@ std::optional<Error> unfit_id(const TableFacts& facts, const Column& id) {
   return std::nullopt;
 }
 
-/// What is wrong with an index that PostgreSQL would look at for ON CONFLICT (event_id).
+/// Why an index that PostgreSQL would consider for ON CONFLICT (event_id) does not fit.
 std::optional<Error> unfit_index(const TableFacts& facts, const Column& id, const Index& index) {
   const std::string again =
       fmt::format("ALTER TABLE {0} DROP CONSTRAINT {1}, ADD CONSTRAINT {1} UNIQUE ({2});",
@@ -146,13 +146,14 @@ std::optional<Error> unfit_index(const TableFacts& facts, const Column& id, cons
                         again);
   }
   if (!index.exact) {
-    return unfit_column(facts, id,
-                        fmt::format("is unique by {}, whose collation or operator class makes "
-                                    "different ids equal",
-                                    quoted(index.name)),
-                        fmt::format("make it anew, with the collation of the column and without an "
-                                    "operator class: CREATE UNIQUE INDEX ON {} ({});",
-                                    facts.table, quoted(id.name)));
+    return unfit_column(
+        facts, id,
+        fmt::format("is unique by {}, whose collation or operator class makes "
+                    "different ids equal",
+                    quoted(index.name)),
+        fmt::format("create it again, with the collation of the column and without an "
+                    "operator class: CREATE UNIQUE INDEX ON {} ({});",
+                    facts.table, quoted(id.name)));
   }
   return std::nullopt;
 }
@@ -174,7 +175,7 @@ std::string why_not_unique(const TableFacts& facts, const Column& id) {
 }
 
 std::optional<Error> not_unique(const TableFacts& facts, const Column& id) {
-  if (facts.kind == 'v') return std::nullopt;  // the index is that of a table behind it
+  if (facts.kind == 'v') return std::nullopt;  // the index belongs to the table behind the view
   bool found = false;
   for (const Index& index : facts.unique_indexes) {
     if (index.column != id.name || index.partial || !index.valid) continue;
@@ -187,7 +188,7 @@ std::optional<Error> not_unique(const TableFacts& facts, const Column& id) {
                                   facts.table, quoted(id.name)));
 }
 
-/// A column that no message fills, and that cannot be empty.
+/// A column that is NOT NULL and gets no value from any message.
 std::optional<Error> left_empty(const TableFacts& facts, const Target& target) {
   for (const Column& column : facts.columns) {
     const bool refuses_null = column.domain_not_null || (column.not_null && !facts.before_trigger);
@@ -204,7 +205,7 @@ std::optional<Error> left_empty(const TableFacts& facts, const Target& target) {
   return std::nullopt;
 }
 
-/// The column for a field: as the pipeline says, as the catalog says, or by the field's own name.
+/// The column for a field: named by the pipeline, by the catalog, or as the field itself.
 std::string column_for(InboxField field, const Options& options, const Names& names) {
   const std::string name(to_string(field));
   for (const auto* map : {&options.column_map, &names}) {
@@ -217,7 +218,7 @@ bool is_needed(InboxField field) {
   return field == InboxField::event_id || field == InboxField::payload;
 }
 
-/// The user has said that this field goes into this column.
+/// Whether the user has chosen the column for this field.
 bool is_named(InboxField field, const std::string& column, const Options& options) {
   const std::string_view name = to_string(field);
   return column != name || options.column_map.count(std::string(name)) > 0;

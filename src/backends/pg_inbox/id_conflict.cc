@@ -21,7 +21,7 @@ Fate fate_without_row(const Found& one) {
 }  // namespace
 
 std::string id_in_conflict(const Message& message) {
-  // With their lengths, so that no two lists of parts are one text.
+  // Lengths precede the parts, so that different parts never make the same text.
   const std::string head =
       fmt::format("{}:{}{}:{}1:{}{}:", message.op.size(), message.op, message.key.size(),
                   message.key, message.tombstone ? "-" : "+", message.body.size());
@@ -37,7 +37,7 @@ std::vector<Fate> fates(std::span<const Found> found,
   std::vector<Fate> fates;
   fates.reserve(found.size());
   for (const Found& one : found) {
-    // A trigger may have dropped the first of several with one id: the row says which it is.
+    // A trigger may have dropped the first of several with one id: the row shows which was stored.
     const bool is_its = !one.changes || one.same || messages[one.id] == 1;
     if (is_its && written.erase(one.id) > 0) {
       fates.push_back(Fate::stored);
@@ -56,7 +56,7 @@ std::vector<Fate> fates(std::span<const Found> found,
   const bool all_renamed = written.size() == missing;
   for (std::size_t i = 0; i < fates.size(); ++i) {
     if (all_renamed && fates[i] == Fate::dropped) fates[i] = Fate::stored;
-    // Its id may have been given to the row of another message, which is missing under its own.
+    // A trigger may have given its id to the row of another message, whose own id is missing.
     if (!all_renamed && fates[i] == Fate::stored && !found[i].same) fates[i] = Fate::unclear;
   }
   return fates;

@@ -1,4 +1,4 @@
-// What `check` sees of a sink: `looks_only` keeps it from making the inbox.
+// The sink for `check`: with `looks_only` it does not create the inbox.
 
 #include "backends/pg_inbox/sink.h"
 

@@ -32,7 +32,7 @@ class Walker {
     while (true) {
       if (!value_or_opening()) return false;
       if (opened_) continue;
-      // Behind a value: what ends here, and whether another one follows.
+      // After a value: containers may end here, and another value may follow.
       while (true) {
         blanks();
         if (open_.empty()) return at_ == end_;
@@ -176,7 +176,7 @@ std::string base64(std::string_view bytes) {
 
 constexpr std::string_view kUnknownType = "application/octet-stream";
 
-/// JSON that jsonb does not take, for it holds \u0000, is JSON all the same.
+/// JSON with \u0000, which jsonb refuses, is JSON all the same.
 bool is_json(std::string_view text) {
   simdjson::dom::parser parser;
   return parser.parse(text.data(), text.size()).error() == simdjson::SUCCESS;

@@ -5,12 +5,12 @@
 
 namespace relay::pg_inbox {
 
-/// Whether PostgreSQL's jsonb takes this text. Decides everything but what depends on the server's
-/// limits (numbers beyond `numeric`, nesting beyond its stack, a string of 256 MB): there it says
-/// yes, and the server refuses.
+/// Whether PostgreSQL's jsonb takes this text. True as well for a text that only a limit of the
+/// server makes invalid (a number beyond `numeric`, nesting beyond its stack, a string of 256 MB):
+/// the server refuses that.
 bool jsonb_takes(std::string_view text);
 
-/// What is stored in the place of a payload that jsonb does not take:
+/// Replaces a payload that jsonb does not take:
 /// {"raw_base64": ..., "content_type": ...}.
 std::string raw_payload(std::string_view body, std::string_view content_type);
 

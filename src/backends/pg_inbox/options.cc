@@ -20,7 +20,7 @@ constexpr std::array kSinkFields = {
                      "sslmode=verify-full&sslrootcert=...; default: the relay's own",
           .secret = true},
     Field{.name = "inbox_name",
-          .meaning = "the inbox pgtrickle.inbox_<name>; made where it is absent",
+          .meaning = "the inbox pgtrickle.inbox_<name>; created if it is absent",
           .aliases = "name"},
     Field{.name = "inbox_table",
           .meaning =
@@ -29,7 +29,7 @@ constexpr std::array kSinkFields = {
           .aliases = "table"},
     Field{.name = "column_map",
           .type = FieldType::map,
-          .meaning = "which column takes what, where the table's names differ: {event_id = \"id\", "
+          .meaning = "the column for each field, if the table's names differ: {event_id = \"id\", "
                      "payload = \"body\"}; an empty name leaves a field out",
           .aliases = "columns"},
     Field{.name = "max_retries",

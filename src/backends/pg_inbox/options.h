@@ -12,7 +12,7 @@
 
 namespace relay::pg_inbox {
 
-/// What becomes of a message whose id another message in the inbox has.
+/// How to treat a message whose id another message in the inbox has.
 enum class OnIdConflict { store, reject, ignore };
 
 /// The options of the sink, checked.
@@ -20,7 +20,7 @@ struct Options {
   std::string url;  ///< empty: the relay's own database
   std::string inbox_name;
   std::string inbox_table;  ///< one of the two is set
-  /// What of a message goes into which column; an empty column: nowhere.
+  /// The column for each part of a message; empty: the part is not stored.
   std::map<std::string, std::string> column_map;
   std::optional<std::int64_t> max_retries;
   std::optional<std::string> schedule;
@@ -32,12 +32,12 @@ struct Options {
   std::chrono::milliseconds operation_timeout{30000};
   std::string pipeline;          ///< stored as `source`
   bool host_credentials = true;  ///< postgres::Connection::Options
-  bool looks_only = false;       ///< a missing inbox is not made
+  bool looks_only = false;       ///< a missing inbox is not created
 };
 
 config::FieldTable sink_fields();
 
-/// Checks what single options cannot say.
+/// Checks the options that depend on each other.
 Result<Options> parse_options(const config::Values& values);
 
 }  // namespace relay::pg_inbox

@@ -11,7 +11,7 @@
 
 namespace relay::pg_inbox {
 
-/// What of a message an inbox keeps.
+/// The parts of a message that an inbox can store.
 enum class InboxField : std::uint8_t {
   event_id,
   event_type,
@@ -20,7 +20,7 @@ enum class InboxField : std::uint8_t {
   payload,
   headers,
   trace_id,
-  subject,  ///< only where a column map asks for it
+  subject,  ///< only if the column map names it
 };
 
 std::optional<InboxField> find_field(std::string_view name);
@@ -38,7 +38,7 @@ class BinaryArray {
   explicit BinaryArray(Element element);
   void add(std::string_view value);
   void add_null();
-  /// The array as it is now; valid until the next `add`.
+  /// The current array; valid until the next `add`.
   std::string_view finish();
 
  private:
@@ -47,9 +47,9 @@ class BinaryArray {
   bool has_null_ = false;
 };
 
-/// Adds what a message has for a field. `raw`: the payload is stored as raw_payload() says,
-/// whatever it is. Where a text column cannot hold a value that is not the message's id (a binary
-/// key), it becomes \x and hexadecimal digits.
+/// Adds the value of a message for a field. `raw`: the payload is stored in the form of
+/// raw_payload(), whatever it is. Where a text column cannot hold a value that is not the message's
+/// id (a binary key), it becomes \x and hexadecimal digits.
 void add_value(BinaryArray& column, InboxField field, ColumnKind kind, const Message& message,
                std::string_view pipeline, bool raw);
 

@@ -14,7 +14,7 @@ namespace relay::pg_inbox {
 
 namespace {
 
-// What a statement's parameters take at most, so that a batch of large messages is cut.
+// The largest total size of a statement's parameters: a batch of large messages is cut.
 constexpr std::size_t kStatementBytes = 32u << 20;
 
 std::unique_ptr<postgres::Pool> make_pool(const Options& options) {
@@ -38,15 +38,15 @@ std::size_t statement_end(std::span<const Message> messages, std::size_t first, 
   return end;
 }
 
-// Of other messages, how many are compared with one that may not be at fault itself.
+// How many other messages a refused one is compared with, if the fault may not be its own.
 constexpr int kCompared = 8;
 
-/// A message, with what it is, and how it fails.
+/// Identifies a message and the reason for its failure.
 std::string accusation(const Message& message, std::string_view code) {
   return fmt::format("{} {}", code, id_in_conflict(message));
 }
 
-// A message to compare with later ones is kept this often, and if it is not larger.
+// How often a message is kept to compare later ones with, and how large it may be.
 constexpr std::chrono::seconds kSampleEvery{1};
 constexpr std::size_t kSampleBytes = 64u << 10;
 
@@ -113,7 +113,7 @@ Result<void> InboxSink::write_all(Delivery& delivery) {
   const auto messages = delivery.messages;
   Part under_way;
   bool started = false;
-  // While PostgreSQL writes one part, the values of the next one are put together.
+  // While PostgreSQL writes one part, the values of the next one are built.
   for (std::size_t first = 0; first < messages.size();) {
     if (suspect_.is_overdue(messages[first].id)) {
       if (auto done = complete(delivery, std::exchange(under_way, {}), started); !done) return done;
@@ -158,7 +158,7 @@ void InboxSink::keep_sample(const Delivery& delivery) {
   const auto now = SteadyClock::now();
   if (sample_ && now - sampled_at_ < kSampleEvery) return;
   for (std::size_t i = delivery.messages.size(); i-- > 0;) {
-    // What another delivery has stored is there as well.
+    // A row that another delivery has stored counts as well.
     const auto kind = delivery.outcomes[i].kind;
     if (kind != Outcome::Kind::delivered && kind != Outcome::Kind::duplicate) continue;
     if (delivery.messages[i].body.size() > kSampleBytes) continue;
@@ -181,7 +181,7 @@ Result<void> InboxSink::complete(Delivery& delivery, Part part, bool started) {
 
 Result<void> InboxSink::written(Delivery& delivery, Part part, const postgres::Rows& rows,
                                 bool raw) {
-  delivery.unconfirmed = true;  // unless the following shows something else
+  delivery.unconfirmed = true;  // unless a new row is written below
   delivery.again_unconfirmed = false;
   if (auto noted = note(delivery, part, rows, raw); !noted) return noted;
   delivery.under_way = {};
@@ -213,9 +213,9 @@ Result<postgres::Rows> InboxSink::insert(Delivery& delivery, Part part, bool raw
   return delivery.session.insert(delivery.messages.subspan(part.first, part.count), raw);
 }
 
-/// What became of the messages of a statement that returned the ids it stored. Where it has not
-/// stored all, a second statement looks why: the first one's snapshot may be older than the rows
-/// that it left in place.
+/// The outcomes of a statement that returned the ids it stored. If it did not store all messages, a
+/// second statement finds out why: the snapshot of the first one may be older than the rows that
+/// prevented it from storing.
 Result<void> InboxSink::note(Delivery& delivery, Part part, const postgres::Rows& rows, bool raw) {
   const auto outcomes = std::span(delivery.outcomes).subspan(part.first, part.count);
   if (static_cast<std::size_t>(rows.size()) == part.count) {
@@ -252,8 +252,8 @@ Result<void> InboxSink::settle(Delivery& delivery, std::span<const std::size_t> 
                (conflict && options_.on_id_conflict == OnIdConflict::ignore)) {
       outcome = Outcome::duplicate();
     } else if (fates[i] == Fate::gone) {
-      // It was deleted in between, unless the table has come to hold different ids for equal. What
-      // it was is not known, so the message is tried again: its id is free now.
+      // The row was deleted in between, or the table now treats different ids as equal. Which row
+      // it was is unknown, so the message is tried again: its id is free now.
       if (auto looked = delivery.session.look_at_table(); !looked) return looked;
       outcome = Outcome::unknown(
           share(why_not_stored(fates[i], delivery.messages[indexes[i]], target_->table)));
@@ -274,7 +274,7 @@ bool InboxSink::may_store_again(const Delivery& delivery) const {
          !delivery.ids_are_longer;
 }
 
-/// Stores messages under longer ids, because others have theirs.
+/// Stores messages under longer ids, because other messages have theirs.
 Result<void> InboxSink::store_again(Delivery& delivery, std::span<const std::size_t> indexes) {
   if (!lease().holds()) return fail(lease_over());
   std::vector<std::string> ids;
@@ -329,7 +329,7 @@ Result<void> InboxSink::failed_alone(Delivery& delivery, std::size_t index, Erro
     return fail(std::move(error));
   }
   suspect_.clear();
-  // What was in its way as well as in theirs may have gone in between.
+  // The obstacle for this message and the others may be gone by now.
   const auto rows = insert(delivery, {index, 1}, false);
   if (rows) return written(delivery, {index, 1}, *rows, false);
   if (delivery.session.failed_by_server()) return fail(rows.error());
@@ -359,7 +359,7 @@ Result<void> InboxSink::write_overdue(Delivery& delivery, std::size_t index) {
   }
   if (auto begun = session.begin_patiently(); !begun) return begun;
   const auto rows = insert(delivery, {index, 1}, false);
-  delivery.under_way = {};  // from here on it is not this row that takes long
+  delivery.under_way = {};  // a later timeout is not this row's
   if (!session.ok()) return fail(rows.error());
   const postgres::Diagnosis why = rows ? postgres::Diagnosis() : session.diagnosis();
   if (auto ended = session.end(rows.has_value()); !ended) return ended;
@@ -389,8 +389,8 @@ Error InboxSink::too_slow() const {
       {}};
 }
 
-/// Messages that follow in this delivery, others each time; then one that was written before: what
-/// was written proves nothing about the present.
+/// Messages to compare with: later ones of this delivery, others each time; then one that was
+/// written before. That one was written is no proof that it could be written now.
 Result<Suspect::Others> InboxSink::look_at_others(Delivery& delivery, std::size_t index) {
   auto found = Suspect::Others::none;
   std::vector<Header> headers;
@@ -407,12 +407,12 @@ Result<Suspect::Others> InboxSink::look_at_others(Delivery& delivery, std::size_
     keep_sample(delivery);
   }
   if (sample_) {
-    // Its own id is there already.
+    // The message's own id is there already.
     others.push_back(sample_->to_message(headers));
     others.back().id = delivery.messages[index].id;
   }
-  // Other messages may have the ids of all of these, and the refused one's as well. It has no row
-  // under the longer id.
+  // Other messages may have the ids of all of these, and that of the refused one. The refused one
+  // has no row under its longer id.
   const Message& message = delivery.messages[index];
   const std::string free_id =
       target_->ids_can_grow ? id_in_conflict(message) : std::string(message.id);
@@ -425,7 +425,8 @@ Result<Suspect::Others> InboxSink::look_at_others(Delivery& delivery, std::size_
   return found;
 }
 
-/// One message that PostgreSQL refused: stored raw where its payload is the reason, else rejected.
+/// Handles one message that PostgreSQL refused: stored raw if its payload is the reason, else
+/// rejected.
 Result<void> InboxSink::refused(Delivery& delivery, std::size_t index, const Error& error) {
   if (is_about_a_value(error)) {
     const auto payload = delivery.session.refuses_payload(delivery.messages[index]);

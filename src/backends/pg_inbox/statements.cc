@@ -23,9 +23,9 @@ std::string array_of(const Column& column, std::size_t number) {
                      column.kind == ColumnKind::bytes ? "bytea" : "text");
 }
 
-/// The value without length or precision: storing it applies these by an assignment, which refuses
-/// what is too long, where an explicit cast would cut it. Blanks at the end are cut by both, so a
-/// value that ends with some gets a letter behind them.
+/// The value cast to the type without length or precision. The assignment to the column then
+/// refuses a value that is too long, where an explicit cast would cut it. Both would cut blanks at
+/// the end, so a value that ends with blanks gets a letter behind them.
 std::string stored_value(const Column& column, std::size_t number) {
   if (column.limit == 0) return fmt::format("x.v{}::{}", number, column.cast);
   return fmt::format(
@@ -34,8 +34,8 @@ std::string stored_value(const Column& column, std::size_t number) {
       number, column.limit, column.cast);
 }
 
-/// Whether a stored value is the one that arrived. Types other than jsonb and bytea are compared as
-/// they are written: no operator of a type that users made is called.
+/// Whether a stored value is the one that arrived. Types other than jsonb and bytea are compared by
+/// their text: no operator of a user's type is called.
 std::string same(const Column& column, std::size_t number) {
   const std::string stored = fmt::format("t.{}", quoted(column));
   const std::string arrived = fmt::format("x.v{}::{}", number, column.type);
@@ -68,7 +68,7 @@ std::string insert_statement(const Target& target) {
   const std::string_view durable =
       "(select case when pg_catalog.current_setting('synchronous_commit') in ('off', 'local') "
       "then pg_catalog.set_config('synchronous_commit', 'on', true) else '' end) is not null";
-  // In a select list the arrays are taken apart row by row; a function in FROM stores all first.
+  // In a select list the arrays are unnested row by row; a function in FROM stores all rows first.
   return fmt::format(
       "insert into {} ({}) select {} from (select {}) x where {} "
       "on conflict ({}) do nothing returning {}",

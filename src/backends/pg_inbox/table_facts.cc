@@ -59,7 +59,7 @@ constexpr std::string_view kColumns =
     "cross join lateral (select a.atthasdef or a.attidentity <> '' or v.has_default) d (present) "
     "order by a.attnum";
 
-// An operator class that is not the server's own may hold different ids for equal.
+// An operator class that is not the server's own may treat different ids as equal.
 constexpr std::string_view kUniqueIndexes =
     "select c.relname, (select pg_catalog.string_agg(pg_catalog.pg_get_indexdef(i.indexrelid, "
     "k, false), ', ' order by k) from pg_catalog.generate_series(1, i.indnkeyatts) k), "

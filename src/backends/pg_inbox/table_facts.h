@@ -11,37 +11,37 @@
 
 namespace relay::pg_inbox {
 
-/// What the catalog says of a table, as far as it decides whether messages can be written there.
+/// The facts of the catalog that decide whether messages can be written to a table.
 struct TableFacts {
   struct Column {
     std::string name;
     std::string type;         ///< of the values, behind any domain, with its length or precision
     std::string type_schema;  ///< the same type's name
     std::string type_name;
-    char type_kind = 'b';          ///< pg_type.typtype
-    int modifier = -1;             ///< pg_attribute.atttypmod; -1: no length or precision
-    bool deterministic = true;     ///< its collation
-    bool not_null = false;         ///< NOT NULL, and no default
-    bool domain_not_null = false;  ///< the same because of its domain, which no trigger can mend
-    bool generated = false;        ///< GENERATED ALWAYS, as an expression or as identity
-    std::string forbidden_sequence = {};  ///< what its default draws from, and the role may not use
+    char type_kind = 'b';                 ///< pg_type.typtype
+    int modifier = -1;                    ///< pg_attribute.atttypmod; -1: no length or precision
+    bool deterministic = true;            ///< its collation
+    bool not_null = false;                ///< NOT NULL, and no default
+    bool domain_not_null = false;         ///< the same because of its domain: no trigger can help
+    bool generated = false;               ///< GENERATED ALWAYS, as an expression or as identity
+    std::string forbidden_sequence = {};  ///< that its default uses, and that the role may not use
   };
   struct Index {
     std::string name;
-    std::string columns = {};  ///< for people: "event_id, received_at"
+    std::string columns = {};  ///< for messages to people: "event_id, received_at"
     std::string column = {};   ///< the only one; empty: several, or an expression
     bool partial = false;
     bool immediate = true;
     bool valid = true;
-    bool exact = true;  ///< keeps apart what the type keeps apart
+    bool exact = true;  ///< distinguishes all values that the type distinguishes
     bool constraint = false;
   };
   std::string table;  ///< qualified and quoted
-  std::string role;   ///< ours, quoted
+  std::string role;   ///< of this session, quoted
   char kind = 'r';    ///< pg_class.relkind
   bool may_write = true;
-  bool lets_insert = true;  ///< row security has a policy by which some row could be inserted
-  bool lets_see = true;     ///< and one by which it could be seen
+  bool lets_insert = true;  ///< row security has a policy that allows inserting rows
+  bool lets_see = true;     ///< and one that allows reading them
   bool before_trigger = false;
   std::string rule = {};  ///< on INSERT
   bool unlogged = false;  ///< it, or one of its partitions
@@ -49,7 +49,7 @@ struct TableFacts {
   std::vector<Index> unique_indexes = {};
 };
 
-/// Looks a table up: `table` is qualified and quoted. Nothing of the table's own runs.
+/// Looks a table up: `table` is qualified and quoted. No code of the table runs.
 Result<TableFacts> read_table(postgres::Connection& connection, const std::string& table,
                               Deadline deadline, std::stop_token stop);
 

@@ -10,8 +10,8 @@ namespace relay::pg_inbox {
 
 namespace {
 
-// It writes WAL, so that its commit waits as that of a row does. (A pooler may have dropped what
-// the session was set to.)
+// This statement writes WAL, so that its commit waits like that of a row. (A pooler may have
+// dropped the settings of the session.)
 constexpr std::string_view kConfirm =
     "select pg_catalog.pg_logical_emit_message(true, 'pgtrickle'::text, ''::text), "
     "case when pg_catalog.current_setting('synchronous_commit') in ('off', 'local') "
@@ -119,14 +119,14 @@ Result<std::optional<Blame>> TableSession::try_to_insert(Message message, std::s
   }
   Result<void> done;
   if (!rows) done = fail(rows.error());
-  // What is put off until the commit counts as well.
+  // Deferred constraints and triggers count as well.
   if (done) done = connection_.script("set constraints all immediate", due(), stop_);
   std::optional<Blame> blame;
   if (!done) {
     if (!ok()) return fail(done.error());
     blame = blame_for(diagnosis());
   } else if (rows->empty()) {
-    blame = Blame::row;  // a row with that id is there after all, and this says nothing
+    blame = Blame::row;  // a row with that id is there, so this proves nothing
   }
   if (auto undone = end(false); !undone) return fail(undone.error());
   return blame;

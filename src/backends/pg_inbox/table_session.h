@@ -19,7 +19,7 @@ namespace relay::pg_inbox {
 /// deadline, and after `operation_timeout`. One thread.
 class TableSession {
  public:
-  /// All of them outlive the session.
+  /// All arguments outlive the session.
   TableSession(postgres::Connection& connection, const Target& target, const Options& options,
                Deadline deadline, std::stop_token stop)
       : connection_(connection),
@@ -29,10 +29,10 @@ class TableSession {
         stop_(std::move(stop)) {}
 
   bool ok() const { return connection_.ok(); }
-  /// Of the statement that has failed last.
+  /// About the last statement that failed.
   const postgres::Diagnosis& diagnosis() const { return connection_.diagnosis(); }
   bool failed_by_server() const;
-  /// What a statement's error means, with a remedy. `message`: the only one that it had, or null.
+  /// Explains a statement's error, with a remedy. `message`: the only one that it wrote, or null.
   Error judge(Error error, const postgres::Diagnosis& diagnosis, const Message* message) const;
   Error judge(Error error, const Message* message) const {
     return judge(std::move(error), diagnosis(), message);
@@ -40,28 +40,28 @@ class TableSession {
 
   /// The values of messages, for `start`.
   std::vector<BinaryArray> values(std::span<const Message> messages) const;
-  /// Starts to write messages, whose values these are. False: it did not start.
+  /// Starts to write the messages with these values. False: it did not start.
   bool start(std::span<BinaryArray> values);
-  /// The ids that what was started has stored.
+  /// The ids that the started statement has stored.
   Result<postgres::Rows> take();
-  /// Writes messages: the ids that were stored. `raw`: payloads as raw_payload() says.
+  /// Writes messages: the ids that were stored. `raw`: payloads in the form of raw_payload().
   Result<postgres::Rows> insert(std::span<const Message> messages, bool raw);
-  /// What is stored now under the ids of messages, one a message.
+  /// Looks up the ids of messages: one result for each message.
   Result<std::vector<Found>> look(std::span<const Message> messages, bool raw);
-  /// Whether it is the payload that PostgreSQL cannot take, and not something else in the row.
+  /// Whether PostgreSQL refuses the payload, rather than something else in the row.
   Result<bool> refuses_payload(const Message& message);
-  /// Looks at the table anew: an error where it is not fit for messages any more.
+  /// Looks the table up again. An error: it does not fit for messages any more.
   Result<void> look_at_table();
 
-  /// What becomes of one message in a transaction that is rolled back, `share` of the
-  /// operation_timeout long. Empty: it was written. `free_id` is its id where its own is there
-  /// already, as after a crash that left it stored and not acknowledged.
+  /// Tries one message in a transaction that is rolled back, for up to `share` of the
+  /// operation_timeout. Empty: it was written. `free_id` replaces an id that is there already, as
+  /// after a crash that left the message stored and not acknowledged.
   Result<std::optional<Blame>> try_to_insert(Message message, std::string_view free_id, int share);
-  /// Begins a transaction in which a lock is waited for half as long as a statement may take, so
-  /// that it shows.
+  /// Begins a transaction that waits for a lock half as long as a statement may take, so that the
+  /// lock is reported as the reason.
   Result<void> begin_patiently();
   Result<void> end(bool commit);
-  /// Waits until all that was committed before is durable, on the synchronous standbys as well.
+  /// Waits until all earlier commits are durable, on the synchronous standbys as well.
   Result<void> confirm();
 
  private:

@@ -18,10 +18,10 @@ namespace {
 using postgres::Connection;
 using postgres::Param;
 
-/// How long a lock on the table is waited for before it is said to be in the way.
+/// How long to wait for a lock on the table before reporting it.
 constexpr std::chrono::seconds kLockWait{5};
 
-/// Where the table is, and which column of it holds what, as far as the catalog knows.
+/// The table and its columns, as far as the catalog of inboxes knows them.
 struct Place {
   std::string schema;
   std::string table;
@@ -44,7 +44,7 @@ std::string wanted_name(const Options& options) {
   return options.inbox_name.empty() ? options.inbox_table : "inbox_" + options.inbox_name;
 }
 
-/// Our schema is not installed there, or is one without inboxes.
+/// The relay's schema is not installed there, or is an old one without inboxes.
 bool lacks_database_side(const Error& error) {
   return error.code == "3F000" || error.code == "42883";
 }
@@ -98,8 +98,8 @@ Result<std::optional<Place>> find_place(Connection& connection, const Options& o
               "run `pgtrickle-relay init` against that database, or name a table that is there");
 }
 
-/// Plans the statement for nothing, which takes the lock that it takes: PostgreSQL says what else
-/// it would refuse every row for, or a lock on the table is seen to be in the way.
+/// Plans the statement without running it, which takes the same lock. PostgreSQL reports why it
+/// would refuse every row, or a lock on the table shows.
 Result<void> plan_insert(Connection& connection, const Target& target, Deadline deadline,
                          std::stop_token stop) {
   const std::vector<std::string_view> none(target.columns.size());
@@ -115,7 +115,7 @@ Result<void> plan_insert(Connection& connection, const Target& target, Deadline 
   }
   if (planned.error().error_class != ErrorClass::misconfigured) return fail(planned.error());
   Error error = planned.error().in_context(fmt::format("table {} takes no messages", target.table));
-  // The server's own hints (INSTEAD OF triggers) do not help: ON CONFLICT needs a table's index.
+  // The server's hint (INSTEAD OF triggers) does not help: ON CONFLICT needs the index of a table.
   error.remedy =
       error.code == "42501"
           ? "grant the relay's role USAGE on the schemas of the table and of its types"

@@ -12,7 +12,7 @@
 
 namespace relay::pg_inbox {
 
-/// The table that messages are written to, as the database has it now.
+/// The table that messages are written to, as it was found in the database.
 struct Target {
   struct Column {
     InboxField field;
@@ -24,22 +24,22 @@ struct Target {
   };
   std::string table;  ///< qualified and quoted
   std::vector<Column> columns;
-  /// The ids are stored letter by letter. Else the column's type decides how they are written.
+  /// The ids are stored letter by letter. Else the column's type may write them differently.
   bool ids_are_text = true;
-  bool ids_can_grow = true;  ///< the column takes an id with something behind it
-  /// What was stored, and under which id, may be another thing than what was sent: a BEFORE trigger
-  /// decides that, or the table behind a view.
+  bool ids_can_grow = true;  ///< the column takes an id with a suffix
+  /// The stored row and its id may differ from what was sent: a BEFORE trigger, or the table behind
+  /// a view, may change them.
   bool may_change_rows = false;
   std::string insert;  ///< writes messages; see insert_statement
-  std::string look;    ///< what is stored under ids; see look_statement
+  std::string look;    ///< looks up ids; see look_statement
 
-  /// What makes two messages with one id the same message, the id first.
+  /// The fields that decide whether two messages are the same one, the id first.
   std::vector<Column> compared() const;
 };
 
-/// Finds the table, makes the inbox where it is absent (unless `looks_only`: the target then has no
-/// columns), and looks whether it can take messages. Misconfigured: there is no such table, it
-/// lacks a column, or it is not fit for messages, or we may not write to it.
+/// Finds the table, creates the inbox if it is absent (unless `looks_only`: the target then has no
+/// columns), and checks that it can take messages. Misconfigured: there is no such table, it lacks
+/// a column or does not fit for messages, or the role may not write to it.
 Result<Target> open_target(postgres::Connection& connection, const Options& options,
                            Deadline deadline, std::stop_token stop);
 

@@ -47,7 +47,7 @@ bool is_row_security(const Diagnosis& diagnosis) {
   return diagnosis.state == "42501" && diagnosis.function == "ExecWithCheckOptions";
 }
 
-/// What the message quotes are names: of constraints, policies, tables, columns.
+/// The message quotes only names: of constraints, policies, tables, columns.
 bool quotes_names_only(const Diagnosis& diagnosis) {
   const std::string_view state = diagnosis.state;
   return is_row_security(diagnosis) || diagnosis.in_statement || state.starts_with("23") ||
@@ -66,7 +66,7 @@ bool is_name(std::string_view quoted) {
          std::all_of(name.begin(), name.end(), [](char c) { return is_word(c) || c == '.'; });
 }
 
-/// Whether a text may have been made from what a message holds: it has a word of it.
+/// Whether a text may quote the contents of a message: it has a word of them.
 bool has_words_of(std::string_view text, const Message& message) {
   const auto is_part = [&](std::string_view contents) {
     while (!contents.empty()) {
@@ -159,8 +159,8 @@ Blame blame_for(const Diagnosis& diagnosis) {
 std::string text_without_values(const Diagnosis& diagnosis, const Message* message) {
   const std::string& text = diagnosis.message;
   if (diagnosis.raised() || quotes_names_only(diagnosis)) return text;
-  // As the languages of the server quote. A value may hold quotes itself: from the first one to
-  // the last one.
+  // Quotes as the server's languages write them. A value may hold quotes itself, so everything from
+  // the first to the last one counts.
   constexpr std::array<std::string_view, 8> kQuotes = {"\"",     "\u201c", "\u201d", "\u201e",
                                                        "\u00ab", "\u00bb", "\u300c", "\u300d"};
   std::size_t first = std::string::npos;
@@ -215,7 +215,7 @@ bool Suspect::is_guilty(Blame blame, bool raised, Others others, Time now) const
     case Others::written:
       return blame == Blame::suspect || lasts;
     case Others::refused:
-      // What code on the table says of each of many rows is about the rows.
+      // Code on the table that refuses each of many rows refuses them for their contents.
       return raised && lasts_long;
     case Others::none:
       return lasts_long;

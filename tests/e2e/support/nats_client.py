@@ -175,7 +175,7 @@ class NatsClient:
         if answer is None:
             raise NatsError(str(self.error))
         if answer.status == 503:
-            raise NatsError(f"nobody answers {subject}")
+            raise NatsError(f"no responder for {subject}")
         return answer
 
     # JetStream -----------------------------------------------------------------------------

@@ -63,7 +63,7 @@ TEST(Split, UpdateThatMovesARowIsADeleteThereAndThenAnInsertHere) {
 }
 
 TEST(Split, DeletingHalvesOfMovesAreSentFirst) {
-  // Rows 1 and 2 swap regions: whoever follows both subjects by key must see the deletes first.
+  // Rows 1 and 2 swap regions: a consumer of both subjects must see the deletes first.
   Batch batch;
   batch.delta(1, {row(1, "asia", 2), row(2, "europe", 2)},
               {row(1, "europe", 1), row(2, "asia", 1)});

@@ -20,8 +20,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-/// A port of our own on the loopback interface where somebody listens, who answers each connection
-/// with `answer` (nothing: he says nothing at all).
+/// A server on a loopback port that answers each connection with `answer`, or with nothing if that
+/// is empty.
 class Listener {
  public:
   explicit Listener(std::string answer = {}) : answer_(std::move(answer)) {
