@@ -45,7 +45,7 @@ def test_exactly_the_poisonous_message_is_set_aside_and_its_neighbours_go_on(
         assert letter["pipeline"] == "rows" and letter["error_class"] == "rejected"
         assert letter["subject"] == "relay.rows" and letter["error_message"]
         assert letter["attempts"] >= 1
-        assert relay.metric("dlq_messages", pipeline="rows") == 1
+        relay.wait_metric("dlq_messages", 1, pipeline="rows")
         relay.wait_healthy()  # the pipeline makes progress
 
 
@@ -115,7 +115,7 @@ def test_on_reject_skip_drops_the_poison_and_counts_it(db, small_nats, relay, or
     with relay, small_nats.client() as client:
         wait_settled(db, "rows", "orders")
         assert [m.json["new"]["id"] for m in client.messages("s")] == [1, 3]
-        assert relay.metric("rejected_total", pipeline="rows") == 1
+        relay.wait_metric("rejected_total", 1, pipeline="rows")
     assert not dead(db)
 
 
