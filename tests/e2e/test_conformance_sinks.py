@@ -255,7 +255,8 @@ def test_the_relay_restarted_and_killed_in_mid_stream(db, lab, relay):
 
 
 @case(SINKS, "broker_killed", "broker killed with -9 and started again: nothing lost, order kept, "
-                              "no dead letter")
+                              "no dead letter",
+      sanitizer=("nats", "rabbitmq", "redis", "webhook"))
 @pytest.mark.timeout(900 if LONG else 300)
 def test_the_broker_killed_and_started_again(db, lab, broker, relay):
     """With the retry settings that a pipeline has when it names none."""

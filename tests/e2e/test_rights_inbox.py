@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from support.adopted_inboxes import (adopt, arrive, gate_function, housekeeping, mallory, refusal,
-                                     shared)
+                                     shared, shared_db)
 
 TRIGGER = "before update or delete on mallory.messages for each row execute function mallory.fire()"
 VECTORS = {

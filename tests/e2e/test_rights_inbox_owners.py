@@ -3,7 +3,7 @@
 import pytest
 
 from support.adopted_inboxes import (adopt, arrive, gate_function, housekeeping, mallory, refusal,
-                                     shared)
+                                     shared, shared_db)
 from support.postgres import install_from_files
 
 
