@@ -10,10 +10,10 @@ function(relay_room name)
   if(NOT ARG_FOLDER)
     set(ARG_FOLDER ${name})
   endif()
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${ARG_FOLDER}/*.cc)
-  file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${ARG_FOLDER}/*.h)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${ARG_FOLDER}/*.cc)
+  file(GLOB headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${ARG_FOLDER}/*.h)
   add_library(relay_${name} STATIC ${sources})
-  target_include_directories(relay_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
+  target_include_directories(relay_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_compile_definitions(relay_${name} PRIVATE RELAY_VERSION="${PROJECT_VERSION}")
 
   set_target_properties(relay_${name} PROPERTIES relay_folder ${ARG_FOLDER})
@@ -22,12 +22,12 @@ function(relay_room name)
     get_target_property(folder relay_${room} relay_folder)
     list(APPEND may_include ${folder})
   endforeach()
-  set(stamp ${CMAKE_BINARY_DIR}/floors/${name})
+  set(stamp ${PROJECT_BINARY_DIR}/floors/${name})
   add_custom_command(
     OUTPUT ${stamp}
-    COMMAND ${CMAKE_COMMAND} -DFOLDER=${CMAKE_SOURCE_DIR}/src/${ARG_FOLDER} "-DMAY_INCLUDE=${may_include}"
-            -DSTAMP=${stamp} -P ${CMAKE_SOURCE_DIR}/cmake/check_includes.cmake
-    DEPENDS ${sources} ${headers} ${CMAKE_SOURCE_DIR}/cmake/check_includes.cmake
+    COMMAND ${CMAKE_COMMAND} -DFOLDER=${PROJECT_SOURCE_DIR}/src/${ARG_FOLDER} "-DMAY_INCLUDE=${may_include}"
+            -DSTAMP=${stamp} -P ${PROJECT_SOURCE_DIR}/cmake/check_includes.cmake
+    DEPENDS ${sources} ${headers} ${PROJECT_SOURCE_DIR}/cmake/check_includes.cmake
     COMMENT ""
     VERBATIM)
   add_custom_target(floor_${name} DEPENDS ${stamp})
@@ -36,11 +36,11 @@ function(relay_room name)
   list(TRANSFORM ARG_ROOMS PREPEND relay_)
   target_link_libraries(relay_${name} PUBLIC ${ARG_ROOMS} ${ARG_LIBRARIES} PRIVATE relay_flags)
 
-  file(GLOB tests CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/unit/${ARG_FOLDER}/*_test.cc)
+  file(GLOB tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/unit/${ARG_FOLDER}/*_test.cc)
   if(RELAY_TESTS AND tests)
     add_executable(unit_${name} ${tests})
     target_link_libraries(unit_${name} PRIVATE relay_${name} relay_flags GTest::gtest_main rapidcheck)
-    target_include_directories(unit_${name} PRIVATE ${CMAKE_SOURCE_DIR}/tests/unit)
+    target_include_directories(unit_${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/unit)
     add_test(NAME unit_${name} COMMAND unit_${name})
     # One that hangs is ended, and its output says in which test it was.
     set_tests_properties(unit_${name} PROPERTIES TIMEOUT 300)
@@ -103,28 +103,28 @@ function(relay_backends_done)
   foreach(name IN LISTS left_out)
     string(APPEND calls "  registry.leave_out(\"${name}\");\n")
   endforeach()
-  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/backends.cc CONTENT
+  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/backends.cc CONTENT
 "#include \"connector/registry.h\"
 ${declarations}namespace relay {
 void register_backends(Registry& registry) {
 ${calls}}
 }  // namespace relay
 ")
-  add_library(relay_backends STATIC ${CMAKE_BINARY_DIR}/backends.cc)
+  add_library(relay_backends STATIC ${PROJECT_BINARY_DIR}/backends.cc)
   list(TRANSFORM folders PREPEND relay_)
   target_link_libraries(relay_backends PUBLIC relay_connector ${folders})
 endfunction()
 
 # relay_embed_sql(folder): the database side as strings inside the program.
 function(relay_embed_sql folder)
-  file(GLOB files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${folder}/*.sql)
+  file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.sql)
   list(SORT files)
-  set(output ${CMAKE_BINARY_DIR}/embedded_sql.cc)
+  set(output ${PROJECT_BINARY_DIR}/embedded_sql.cc)
   add_custom_command(
     OUTPUT ${output}
-    COMMAND ${CMAKE_COMMAND} "-DFILES=${files}" -DOUTPUT=${output} -P ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
-    DEPENDS ${files} ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
+    COMMAND ${CMAKE_COMMAND} "-DFILES=${files}" -DOUTPUT=${output} -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+    DEPENDS ${files} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
     VERBATIM)
   add_library(relay_sql STATIC ${output})
-  target_include_directories(relay_sql PUBLIC ${CMAKE_SOURCE_DIR}/src)
+  target_include_directories(relay_sql PUBLIC ${PROJECT_SOURCE_DIR}/src)
 endfunction()

@@ -322,7 +322,7 @@ int dispatch(const std::string& command, Context& context, Arguments& arguments)
   return status(context);
 }
 
-int run_commands(int argc, char** argv) {
+int run_commands(int argc, char** argv, void (*add_backends)(Registry&)) {
   CLI::App app(std::string(kAbout), "pgtrickle-relay");
   app.set_version_flag("--version", "pgtrickle-relay " RELAY_VERSION);
   app.fallthrough();
@@ -341,7 +341,7 @@ int run_commands(int argc, char** argv) {
   }
   hide_secrets(argc, argv);
   Context context;
-  register_backends(context.registry);
+  add_backends(context.registry);
   const std::string command = command_of(app);
   if (const int code = load(context, arguments, command == "check"); code != kOk) return code;
   return dispatch(command, context, arguments);
@@ -349,10 +349,10 @@ int run_commands(int argc, char** argv) {
 
 }  // namespace
 
-int run_program(int argc, char** argv) {
+int run_program(int argc, char** argv, void (*add_backends)(Registry&)) {
   shortage::say_before_ending();
   try {
-    return run_commands(argc, argv);
+    return run_commands(argc, argv, add_backends);
   } catch (const std::exception& exception) {
     return failed(shortage::error_of(exception, "pgtrickle-relay"));
   }

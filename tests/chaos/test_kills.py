@@ -18,7 +18,6 @@ KILLS = int(os.environ.get("KILLS", "50" if LONG else "10"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 30)
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_kill_9_at_random_moments_loses_nothing_and_duplicates_nothing_in_nats(
         db, nats, relay_bin, tmp_path):

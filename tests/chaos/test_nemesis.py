@@ -44,7 +44,6 @@ def run(name, db, faults, writers_dsn, pipelines, read, duplicates_allowed, rela
             "a fault of the world must never send a message to the dead letters"
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_faults_of_relay_and_broker_lose_nothing_and_duplicate_nothing(db, nats, relay_bin):
     workload.make_counters(db)
@@ -121,7 +120,6 @@ def test_faults_of_relay_and_broker_lose_nothing_and_duplicate_nothing(db, nats,
         run("relay-and-broker", db, faults, db.dsn, ["rows"], read, [0], [relay])
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_faults_of_postgresql_and_its_network_lose_nothing(own_pg_server, own_db, nats, relay_bin,
                                                           tmp_path):
@@ -162,7 +160,6 @@ def test_faults_of_postgresql_and_its_network_lose_nothing(own_pg_server, own_db
         run("postgresql", db, faults, db.dsn, ["rows", "file"], read, [0, None], [relay])
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_three_relays_under_kills_and_freezes_lose_nothing(db, nats, relay_bin):
     workload.make_counters(db)

@@ -10,8 +10,8 @@ import threading
 import psycopg
 import pytest
 
+from support.replay import Replay
 from support.waiting import eventually
-from test_capture import Replay
 
 # Values ----------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ by one that raises an error. Writers put it before pg_catalog.
 import psycopg
 import pytest
 
-from test_capture import Replay
+from support.replay import Replay
 
 TRAP = """
 create schema trap;

@@ -72,7 +72,7 @@ def test_what_had_been_delivered_and_is_gone_is_counted(pair, relay_bin, tmp_pat
         assert found["message"].startswith("7 rows of outbox outbox_orders that had been delivered")
         assert "between 11 and 17" in found["message"] and found["remedy"]
         assert relay.health()[1]["status"] == "degraded"
-        assert relay.metric("delivered_rows_gone_total", pipeline="orders") == 7
+        relay.wait_metric("delivered_rows_gone_total", 7, pipeline="orders")
         assert relay.metric("delivered_rows_gone_total", pipeline="quiet") == 0
         assert cause(relay, "quiet") is None
         # Nothing that is there was skipped.
@@ -84,5 +84,5 @@ def test_what_had_been_delivered_and_is_gone_is_counted(pair, relay_bin, tmp_pat
         eventually(lambda: relay.health()[1]["status"] == "healthy", WAIT, message=relay.log)
         said = [line for line in relay.log_lines if "delivered_rows_gone" in line]
         assert len(said) == 2 and "WARN" in said[0] and "recovered" in said[1], said
-        assert relay.metric("delivered_rows_gone_total", pipeline="orders") == 7
+        relay.wait_metric("delivered_rows_gone_total", 7, pipeline="orders")
     primary.start()

@@ -71,7 +71,7 @@ def test_each_cause_is_named_once_with_its_remedy_and_its_end_once(db, start_rel
             eventually(lambda: (status_row(db, name) or {}).get("last_error"), WAIT)
             assert status_row(db, name)["remedy"]
         for outbox, value in (("outbox_marked", 1), ("outbox_unread", 1), ("outbox_dropped", 1)):
-            assert relay.metric("outbox_problem", outbox=outbox) == value
+            relay.wait_metric("outbox_problem", value, outbox=outbox)
         # What is done by the remedies ends them.
         for name in ("marked", "unread"):
             db.execute(f"alter table {name} add primary key (id)")
@@ -88,7 +88,7 @@ def test_each_cause_is_named_once_with_its_remedy_and_its_end_once(db, start_rel
                                ("paused", "paused_with_work"), ("public.share", "refresh_failed")):
             said = lines_about(relay, event, subject)
             assert len(said) == 2 and "Remedy: " in said[0] and "recovered after" in said[1], said
-        assert relay.metric("outbox_problem", outbox="outbox_marked") == 0
+        relay.wait_metric("outbox_problem", 0, outbox="outbox_marked")
 
 
 def test_a_pool_without_a_free_session_is_named(db, start_relay, tmp_path):
@@ -129,5 +129,5 @@ def test_connected_means_that_the_last_attempt_succeeded(db, start_relay, tmp_pa
         server.start()
         wait_settled(db, "rows", "orders")
         assert connected() == 1
-        assert relay.metric("source_connected", pipeline="rows") == 1
+        relay.wait_metric("source_connected", 1, pipeline="rows")
     server.stop()

@@ -11,7 +11,7 @@ from support.proxy import FaultProxy
 from support.relay import Relay
 from support.standby import Standby
 from support.waiting import eventually, holds_for
-from test_source_webhook import send, set_receiver, wait_listening
+from support.webhook_receiver import send, set_receiver, wait_listening
 
 TABLE = "pgtrickle.inbox_{}"
 

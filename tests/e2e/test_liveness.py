@@ -19,7 +19,7 @@ from support.waiting import eventually
 
 LIVE = "/health/live"
 PROBES = [LIVE, "/health", "/health/ready", "/metrics"]
-CLIENTS = [("idle", 256, LIVE), ("idle", 5000, LIVE), ("used-idle", 600, LIVE), ("slow", 600, LIVE),
+CLIENTS = [("idle", 5000, LIVE), ("used-idle", 600, LIVE), ("slow", 600, LIVE),
            ("slow-body", 256, "/api/dlq"), ("deaf", 300, "/metrics"), ("pipelining", 256, LIVE),
            ("pipelining", 256, "/metrics"), ("storm", 2000, LIVE), ("asking", 100, "/api/dlq"),
            ("asking", 100, "/api/pipelines/rows")]

@@ -170,10 +170,10 @@ def test_health_metrics_and_status_show_it(db, there, relay):
         entry = eventually(lambda: relay.wait_healthy(pipelines=1)["pipelines"][0])
         assert entry["name"] == "in" and entry["state"] in ("idle", "running")
         eventually(lambda: relay.metric("messages_delivered_total", pipeline="in") == 5)
-        assert relay.metric("messages_received_total", pipeline="in") == 5
+        relay.wait_metric("messages_received_total", 5, pipeline="in")
         assert relay.metric("delivery_errors_total", pipeline="in") == 0
-        assert relay.metric("source_connected", pipeline="in") == 1
-        assert relay.metric("sink_connected", pipeline="in") == 1
+        relay.wait_metric("source_connected", 1, pipeline="in")
+        relay.wait_metric("sink_connected", 1, pipeline="in")
         eventually(lambda: relay.metric("consumer_lag", pipeline="in") == 0)
         assert eventually(lambda: status_row(db, "in"))["state"] in ("idle", "running")
         done = run_command("status", "--postgres-url", db.relay_dsn)

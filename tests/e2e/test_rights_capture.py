@@ -8,7 +8,7 @@ statement fail.
 import psycopg
 import pytest
 
-from test_capture import Replay
+from support.replay import Replay
 
 # A cast of the type's owner that notes as which role it ran. A role that may not write the note goes
 # on: an attack must not show as an error.

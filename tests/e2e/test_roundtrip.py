@@ -80,7 +80,6 @@ def test_each_row_comes_back_exactly_once_with_the_id_with_which_it_left(db, bro
     assert mistaken == []
 
 
-@pytest.mark.alone
 @pytest.mark.timeout(1800)
 def test_everything_is_killed_in_turn_and_each_row_comes_back_once(own_pg_server, own_db, broker,
                                                                    relay_bin):

@@ -92,16 +92,6 @@ def test_pretty_json_is_indented_and_the_same(db, relay, orders, tmp_path):
 # Delivery ----------------------------------------------------------------------------------
 
 
-def test_ten_thousand_messages_cross_batch_borders_in_order(db, relay, orders, tmp_path):
-    lines = Lines(tmp_path / "orders.jsonl")
-    set_outbox(db, "p", to_file("orders", lines.path, message="row", batch_size=700))
-    with relay:
-        for first in range(1, 10_001, 500):
-            bulk(db, first, 500)
-        lines.wait_rows(range(1, 10_001), deadline=60)
-    assert lines.torn == 0
-
-
 def test_a_stop_under_load_and_a_restart_neither_lose_nor_repeat(db, relay, orders, tmp_path):
     lines = Lines(tmp_path / "orders.jsonl")
     set_outbox(db, "p", to_file("orders", lines.path, batch_size=20))

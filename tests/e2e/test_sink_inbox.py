@@ -253,7 +253,7 @@ def test_one_poison_message_among_ten_thousand(db, there, relay, orders):
         (error_class, code, message, payload), = eventually(lambda: dead_letters(db))
         assert (error_class, code) == ("rejected", "23514") and "no_poison" in message
         assert json.loads(payload)["new"]["id"] == 7001
-        assert relay.metric("rejected_total", pipeline="p") == 1
+        relay.wait_metric("rejected_total", 1, pipeline="p")
         before = db.execute("select last_change_id from pgtrickle.relay_consumer_offsets")
         there.execute("alter table pgtrickle.inbox_shop drop constraint no_poison")
         db.execute("select pgtrickle.relay_dlq_retry_all('p')")

@@ -8,12 +8,11 @@ import time
 import pytest
 
 from support import checks
-from support.kafka_fixtures import fresh_topic, own_kafka, shared_kafka, topic  # noqa: F401
+from support.kafka_fixtures import fresh_topic, shared_kafka, topic  # noqa: F401
 from support.kafka_server import KafkaServer
-from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
+from support.load import rows_written_through_a_stop
 from support.pipelines import LONG, SLOW_FACTOR, insert_rows, new_rows, set_outbox
 from support.postgres import REPOSITORY
-from support.proxy import DOWN, UP, FaultProxy
 from support.tls import Authority
 from support.waiting import eventually
 from support.writers import Writer, bulk, dead_letters, wait_trouble
@@ -187,81 +186,6 @@ def test_the_example_of_the_documentation_runs(db, shared_kafka, relay, orders):
 # Faults ------------------------------------------------------------------------------------
 
 
-def test_a_restart_in_mid_stream_loses_nothing(db, shared_kafka, relay, orders, topic):
-    set_outbox(db, "p", to_kafka("orders", shared_kafka, topic, batch_size=50))
-    with Writer(db) as writer:
-        relay.start()
-        for level in (300, 600):
-            writer.wait(level)
-            relay.restart()
-        writer.wait(900)
-    with shared_kafka.reader(topic) as reader:
-        wait_rows(reader, range(1, writer.committed + 1), once=False)
-    relay.stop()
-
-
-def test_a_killed_broker_costs_nothing_and_is_noticed_quickly_when_it_is_back(db, own_kafka, relay,
-                                                                             orders):
-    topic = fresh_topic(own_kafka, 3)
-    set_outbox(db, "p", to_kafka("orders", own_kafka, topic, message="row",
-                                 key_template="{{ name }}", sink={"delivery_timeout": "2s"}))
-    with relay:
-        with Writer(db, keys=7) as writer:
-            writer.wait(200)
-            own_kafka.kill9()
-            wait_trouble(relay, db, "p", own_kafka.brokers)
-            writer.wait(writer.committed + 200)
-            own_kafka.start()
-            back = time.monotonic()
-            delivered = relay.metric("messages_delivered_total", pipeline="p")
-            eventually(lambda: relay.metric("messages_delivered_total", pipeline="p") > delivered,
-                       30 * SLOW_FACTOR)
-            assert time.monotonic() - back < 3 * SLOW_FACTOR
-            writer.wait(writer.committed + 200)
-        with own_kafka.reader(topic) as reader:
-            wanted = range(1, writer.committed + 1)
-            eventually(lambda: set(rows(reader.messages())) == set(wanted), 60 * SLOW_FACTOR)
-            for key in range(7):
-                found = first_times(rows(r for r in reader.messages() if r.key == b"%d" % key))
-                assert found == [i for i in wanted if i % 7 == key]
-    assert dead_letters(db, "p") == []
-
-
-def test_a_frozen_broker_costs_nothing(db, own_kafka, relay, orders):
-    topic = fresh_topic(own_kafka)
-    set_outbox(db, "p", to_kafka("orders", own_kafka, topic, sink={"delivery_timeout": "1s"}))
-    with relay:
-        with Writer(db) as writer:
-            writer.wait(200)
-            own_kafka.freeze()
-            wait_trouble(relay, db, "p", own_kafka.brokers)
-            own_kafka.thaw()
-            writer.wait(writer.committed + 300)
-        with own_kafka.reader(topic) as reader:
-            wait_rows(reader, range(1, writer.committed + 1), 60, once=False)
-    assert dead_letters(db, "p") == []
-
-
-@pytest.mark.parametrize("direction", [UP, DOWN])
-def test_connections_that_are_cut_in_the_middle_cost_nothing(db, own_kafka, relay, orders,
-                                                             direction):
-    topic = fresh_topic(own_kafka)
-    with FaultProxy(own_kafka.port) as proxy:
-        own_kafka.advertise(proxy.port)
-        set_outbox(db, "p", to_kafka("orders", own_kafka, topic,
-                                     {"brokers": f"127.0.0.1:{proxy.port}"}))
-        with relay:
-            with Writer(db) as writer:
-                for cut in (3_000, 8_000, 20_001):
-                    writer.wait(writer.committed + 100)
-                    accepted = proxy.accepted
-                    proxy.cut_after(cut, direction)
-                    eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
-            with own_kafka.reader(topic) as reader:
-                wait_rows(reader, range(1, writer.committed + 1), 60, once=False)
-    assert dead_letters(db, "p") == []
-
-
 def test_the_second_broker_of_the_list_serves(db, shared_kafka, relay, orders, topic):
     set_outbox(db, "p", to_kafka("orders", shared_kafka, topic,
                                  {"brokers": f"127.0.0.1:1,{shared_kafka.brokers}"}))
@@ -415,19 +339,6 @@ def test_a_value_that_makes_no_legal_topic_is_set_aside(db, shared_kafka, relay,
 
 
 # Load --------------------------------------------------------------------------------------
-
-
-def test_a_slow_broker_does_not_grow_memory(db, own_kafka, relay, orders):
-    topic = fresh_topic(own_kafka)
-    with FaultProxy(own_kafka.port) as proxy:
-        own_kafka.advertise(proxy.port)
-        set_outbox(db, "p", to_kafka("orders", own_kafka, topic, message="row", batch_bytes="1MiB",
-                                     sink={"brokers": f"127.0.0.1:{proxy.port}",
-                                           "compression": "none"}))
-        with relay, own_kafka.reader(topic) as reader:
-            insert_rows(db, "orders", 1)
-            wait_rows(reader, [1])
-            assert_a_slow_link_grows_no_memory(db, relay, proxy, kib=35_000)
 
 
 def test_a_changed_topic_takes_effect_while_rows_flow(db, shared_kafka, relay, orders):

@@ -5,15 +5,14 @@ import re
 
 import pytest
 
-from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
+from support.load import rows_written_through_a_stop
 from support.nats_server import NatsServer
 from support.nats_tool import add_stream
 from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox, to_nats, wait_settled
-from support.proxy import DOWN, UP, FaultProxy
 from support.relay import run_command
 from support.tls import Authority
 from support.waiting import eventually
-from support.writers import Writer, bulk, dead_letters, wait_trouble
+from support.writers import Writer, dead_letters, wait_trouble
 
 
 @pytest.fixture
@@ -73,17 +72,6 @@ def test_bodies_arrive_byte_for_byte(db, nats, relay, stream):
         eventually(lambda: stream.count("s") == len(texts), 20 * SLOW_FACTOR)
     stored = [db.one("select %s::jsonb::text", (text,)).encode() for text in texts]
     assert [message.data for message in stream.messages("s")] == stored
-
-
-def test_ten_thousand_messages_cross_batch_borders_in_order(db, nats, relay, orders, stream):
-    set_outbox(db, "p", to_nats("orders", nats, message="row", batch_size=700))
-    with relay:
-        for first in range(1, 10_001, 500):
-            bulk(db, first, 500)
-        eventually(lambda: stream.count("s") >= 10_000, 60 * SLOW_FACTOR)
-        eventually(lambda: relay.metric("messages_delivered_total", pipeline="p") == 10_000)
-    assert rows(stream) == list(range(1, 10_001))
-    assert len({message.id for message in stream.messages("s")}) == 10_000
 
 
 def test_values_that_are_no_legal_token_are_escaped_reversibly(db, nats, relay, orders, stream):
@@ -175,64 +163,6 @@ def test_a_stream_that_is_not_to_be_made_is_an_error_with_the_command_that_makes
 # Faults ------------------------------------------------------------------------------------
 
 
-def test_a_restart_in_mid_stream_loses_and_doubles_nothing(db, nats, relay, orders, stream):
-    set_outbox(db, "p", to_nats("orders", nats, batch_size=50))
-    with Writer(db) as writer:
-        relay.start()
-        for level in (300, 600):
-            writer.wait(level)
-            relay.restart()
-        writer.wait(900)
-    wait_rows(stream, range(1, writer.committed + 1))
-    relay.stop()
-
-
-@pytest.mark.sanitizer
-def test_a_killed_server_costs_nothing(db, nats, relay, orders, stream):
-    set_outbox(db, "p", to_nats("orders", nats))
-    with relay:
-        with Writer(db) as writer:
-            for level in (200, 500):
-                writer.wait(level)
-                nats.kill9()
-                writer.wait(level + 50)
-                nats.start()
-            writer.wait(800)
-        with nats.client() as client:
-            wait_rows(client, range(1, writer.committed + 1), 60)
-    assert dead_letters(db, "p") == []
-
-
-def test_a_frozen_server_costs_nothing(db, nats, relay, orders, stream):
-    set_outbox(db, "p", to_nats("orders", nats, sink={"ack_timeout": "500ms"}))
-    with relay:
-        with Writer(db) as writer:
-            writer.wait(200)
-            nats.freeze()
-            wait_trouble(relay, db, "p", "acknowledge|connect")
-            nats.thaw()
-            writer.wait(600)
-        wait_rows(stream, range(1, writer.committed + 1), 60)
-    assert dead_letters(db, "p") == []
-
-
-@pytest.mark.parametrize("direction", [UP, DOWN])
-def test_connections_that_are_cut_in_the_middle_cost_nothing(db, nats, relay, orders, stream,
-                                                             direction):
-    with FaultProxy(nats.port) as proxy:
-        set_outbox(db, "p", to_nats("orders", nats,
-                                    sink={"url": f"nats://127.0.0.1:{proxy.port}"}))
-        with relay:
-            with Writer(db) as writer:
-                for cut in (5_000, 20_000, 100_001):
-                    writer.wait(writer.committed + 100)
-                    accepted = proxy.accepted
-                    proxy.cut_after(cut, direction)
-                    eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
-            wait_rows(stream, range(1, writer.committed + 1), 60)
-    assert dead_letters(db, "p") == []
-
-
 def test_the_second_server_of_the_list_serves(db, nats, relay, orders, stream):
     set_outbox(db, "p", to_nats("orders", nats, sink={"url": f"nats://127.0.0.1:1,{nats.url}"}))
     with relay:
@@ -287,16 +217,6 @@ def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, relay,
             eventually(lambda: dead_letters(db, "p") == [])
     finally:
         server.stop()
-
-
-def test_a_slow_server_does_not_grow_memory(db, nats, relay, orders, stream):
-    with FaultProxy(nats.port) as proxy:
-        set_outbox(db, "p", to_nats("orders", nats, message="row", batch_bytes="1MiB",
-                                    sink={"url": f"nats://127.0.0.1:{proxy.port}"}))
-        with relay:
-            insert_rows(db, "orders", 1)
-            wait_rows(stream, [1])
-            assert_a_slow_link_grows_no_memory(db, relay, proxy)
 
 
 def test_a_changed_subject_takes_effect_while_rows_flow(db, nats, relay, orders, stream):

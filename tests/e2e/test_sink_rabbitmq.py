@@ -9,13 +9,13 @@ import pytest
 
 from support import checks
 from support.fixtures import need
-from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
+from support.load import rows_written_through_a_stop
 from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox, wait_settled
-from support.proxy import DOWN, UP, FaultProxy
+from support.proxy import FaultProxy
 from support.rabbitmq_server import RabbitServer, available
 from support.tls import Authority
 from support.waiting import eventually, holds_for
-from support.writers import Writer, bulk, dead_letters, wait_trouble
+from support.writers import bulk, dead_letters, wait_trouble
 
 LARGEST = 200_000  # max_message_size of the broker
 
@@ -143,16 +143,6 @@ def test_bodies_arrive_byte_for_byte(db, place, relay):
     assert [message.body for message in place.messages()] == stored
 
 
-def test_ten_thousand_messages_cross_batch_borders_in_order(db, place, relay, orders):
-    set_outbox(db, "p", place.pipeline(message="row", batch_size=700))
-    with relay:
-        for first in range(1, 10_001, 500):
-            bulk(db, first, 500)
-        place.wait_rows(range(1, 10_001), 60)
-        eventually(lambda: relay.metric("messages_delivered_total", pipeline="p") == 10_000)
-    assert len({message.id for message in place.messages()}) == 10_000
-
-
 def test_the_default_exchange_routes_to_the_queue_of_that_name(db, server, place, relay, orders):
     set_outbox(db, "p", {"stream_table": "orders", "sink_type": "rabbitmq",
                          "rabbitmq_url": server.url, "rabbitmq_routing_key": place.name})
@@ -257,70 +247,6 @@ def test_what_amqp_cannot_carry_is_set_aside_alone(db, place, relay, orders):
 # Faults ------------------------------------------------------------------------------------
 
 
-def test_a_restart_of_the_relay_in_mid_stream_loses_nothing(db, place, relay, orders):
-    set_outbox(db, "p", place.pipeline(batch_size=50))
-    with Writer(db) as writer:
-        relay.start()
-        for level in (300, 600):
-            writer.wait(level)
-            relay.restart()
-        writer.wait(900)
-    place.wait_first_arrivals(range(1, writer.committed + 1))
-    relay.stop()
-
-
-@pytest.mark.sanitizer
-def test_a_killed_broker_costs_nothing(db, server, relay, orders):
-    # A quorum queue of this version does not always come back when it is killed soon after it was
-    # made; a durable classic queue confirms what is on the disk too.
-    place = Place(server, kind="classic")
-    server.flush_definitions()
-    set_outbox(db, "p", place.pipeline())
-    with relay:
-        with Writer(db) as writer:
-            writer.wait(300)
-            server.kill9()
-            wait_trouble(relay, db, "p", "RabbitMQ at")
-            writer.wait(writer.committed + 100)
-            server.start()
-            wait_recovered(relay)
-            writer.wait(writer.committed + 100)
-        place.wait_first_arrivals(range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
-
-
-def test_a_frozen_broker_costs_nothing(db, server, place, relay, orders):
-    set_outbox(db, "p", place.pipeline(sink={"ack_timeout": "1s", "operation_timeout": "1s"}))
-    with relay:
-        with Writer(db) as writer:
-            writer.wait(200)
-            server.freeze()
-            try:
-                wait_trouble(relay, db, "p", "did not confirm|logging in")
-            finally:
-                server.thaw()
-            wait_recovered(relay)
-            writer.wait(writer.committed + 100)
-        place.wait_first_arrivals(range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
-
-
-@pytest.mark.parametrize("direction", [UP, DOWN])
-def test_connections_that_are_cut_in_the_middle_cost_nothing(db, server, place, relay, orders,
-                                                             direction):
-    with FaultProxy(server.port) as proxy:
-        set_outbox(db, "p", place.pipeline(port=proxy.port))
-        with relay:
-            with Writer(db) as writer:
-                for cut in (1_000, 2_000, 3_001):
-                    writer.wait(writer.committed + 100)
-                    accepted = proxy.accepted
-                    proxy.cut_after(cut, direction)
-                    eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
-            place.wait_first_arrivals(range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
-
-
 def test_a_connection_that_ended_while_nothing_was_sent_is_replaced_unseen(db, server, place, relay,
                                                                            orders):
     with FaultProxy(server.port) as proxy:
@@ -404,15 +330,6 @@ def test_wrong_credentials_and_an_absent_vhost_are_told(db, place, relay, orders
             assert relay.pipeline(name)["state"] == "misconfigured"
         place.wait_rows([1])
         assert "guessed" not in relay.log(1000)
-
-
-def test_a_slow_broker_does_not_grow_memory(db, server, place, relay, orders):
-    with FaultProxy(server.port) as proxy:
-        set_outbox(db, "p", place.pipeline(port=proxy.port, message="row", batch_bytes="1MiB"))
-        with relay:
-            insert_rows(db, "orders", 1)
-            place.wait_rows([1])
-            assert_a_slow_link_grows_no_memory(db, relay, proxy)
 
 
 def test_a_stop_under_load_is_clean(db, place, relay, orders):

@@ -7,9 +7,8 @@ import shutil
 import pytest
 
 from support.fixtures import need
-from support.load import assert_a_slow_link_grows_no_memory, rows_written_through_a_stop
+from support.load import rows_written_through_a_stop
 from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox, wait_settled
-from support.proxy import DOWN, UP, FaultProxy
 from support.redis_server import RedisServer
 from support.tls import Authority
 from support.waiting import eventually
@@ -120,17 +119,6 @@ def test_bodies_arrive_byte_for_byte(db, server, relay):
     assert [fields["payload"] for _, fields in server.entries("s")] == stored
 
 
-def test_ten_thousand_messages_cross_batch_borders_in_order(db, server, relay, orders):
-    set_outbox(db, "p", to_redis(server, message="row", batch_size=700))
-    with relay:
-        for first in range(1, 10_001, 500):
-            bulk(db, first, 500)
-        eventually(lambda: server.count("s") >= 10_000, 60 * SLOW_FACTOR)
-        eventually(lambda: relay.metric("messages_delivered_total", pipeline="p") == 10_000)
-    assert rows(server) == list(range(1, 10_001))
-    assert len({fields["pgtrickle_id"] for _, fields in server.entries("s")}) == 10_000
-
-
 def test_one_field_a_column(db, server, relay):
     db.execute("create table orders (id bigint primary key, name text, amount numeric, tags jsonb)")
     db.execute("select pgtrickle.enable_outbox('orders')")
@@ -181,64 +169,6 @@ def test_the_database_of_the_url_takes_the_messages(db, server, relay, orders):
 
 
 # Faults ------------------------------------------------------------------------------------
-
-
-def test_a_restart_of_the_relay_in_mid_stream_loses_nothing(db, server, relay, orders):
-    set_outbox(db, "p", to_redis(server, batch_size=50))
-    with Writer(db) as writer:
-        relay.start()
-        for level in (300, 600):
-            writer.wait(level)
-            relay.restart()
-        writer.wait(900)
-    wait_first_arrivals(server, range(1, writer.committed + 1))
-    relay.stop()
-
-
-@pytest.mark.sanitizer
-def test_a_killed_server_costs_nothing(db, server, relay, orders):
-    set_outbox(db, "p", to_redis(server))
-    with relay:
-        with Writer(db) as writer:
-            for level in (200, 500):
-                writer.wait(level)
-                server.kill9()
-                wait_trouble(relay, db, "p", "Redis at")
-                writer.wait(level + 50)
-                server.start()
-                eventually(lambda: relay.pipeline("p")["last_error"] is None, 30 * SLOW_FACTOR)
-            writer.wait(800)
-        wait_first_arrivals(server, range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
-
-
-def test_a_frozen_server_costs_nothing(db, server, relay, orders):
-    set_outbox(db, "p", to_redis(server, sink={"response_timeout": "500ms",
-                                               "connect_timeout": "500ms"}))
-    with relay:
-        with Writer(db) as writer:
-            writer.wait(200)
-            server.freeze()
-            wait_trouble(relay, db, "p", "does not answer")
-            server.thaw()
-            writer.wait(600)
-        wait_first_arrivals(server, range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
-
-
-@pytest.mark.parametrize("direction", [UP, DOWN])
-def test_connections_that_are_cut_in_the_middle_cost_nothing(db, server, relay, orders, direction):
-    with FaultProxy(server.port) as proxy:
-        set_outbox(db, "p", to_redis(server, port=proxy.port))
-        with relay:
-            with Writer(db) as writer:
-                for cut in (2_000, 5_000, 10_001):
-                    writer.wait(writer.committed + 100)
-                    accepted = proxy.accepted
-                    proxy.cut_after(cut, direction)
-                    eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
-            wait_first_arrivals(server, range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
 
 
 def test_what_the_server_refuses_for_lack_of_memory_is_waited_for_in_order(db, server, relay,
@@ -409,15 +339,6 @@ def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, relay,
             eventually(lambda: dead_letters(db, "p") == [])
     finally:
         server.stop()
-
-
-def test_a_slow_server_does_not_grow_memory(db, server, relay, orders):
-    with FaultProxy(server.port) as proxy:
-        set_outbox(db, "p", to_redis(server, message="row", batch_bytes="1MiB", port=proxy.port))
-        with relay:
-            insert_rows(db, "orders", 1)
-            wait_rows(server, [1])
-            assert_a_slow_link_grows_no_memory(db, relay, proxy)
 
 
 def test_a_stop_under_load_is_clean(db, server, relay, orders):

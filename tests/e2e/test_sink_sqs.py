@@ -10,9 +10,8 @@ from support import checks
 from support.http_server import HttpServer
 from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox
 from support.processes import temporary_directory
-from support.proxy import DOWN, UP, FaultProxy
 from support.relay import Relay
-from support.sqs_fixtures import durable_sqs, queue_name, server, sqs  # noqa: F401
+from support.sqs_fixtures import queue_name, server, sqs  # noqa: F401
 from support.sqs_server import KEYS, REGION, Inbox
 from support.tls import Authority
 from support.waiting import eventually
@@ -132,26 +131,6 @@ def test_bodies_arrive_byte_for_byte(db, sqs, relay):
 # Faults ------------------------------------------------------------------------------------
 
 
-def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, sqs, relay, orders):
-    url = sqs.queue(queue_name())
-    inbox = Inbox(sqs, url)
-    config = to_sqs(sqs, url, message="row", sink={"max_message_bytes": "60KiB"})
-    set_outbox(db, "p", config)
-    with relay:
-        bulk(db, 1, 300)
-        db.execute("insert into orders values (301, repeat('x', 70000), 1)")
-        bulk(db, 302, 99)
-        wait_rows(inbox, [i for i in range(1, 401) if i != 301])
-        (letter, code, message, _), = eventually(lambda: dead_letters(db, "p"))
-        assert code == "too_large" and "max_message_bytes" in message
-        config["sink"]["max_message_bytes"] = "256KiB"
-        set_outbox(db, "p", config)
-        db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
-        wait_rows(inbox, [301])
-        eventually(lambda: dead_letters(db, "p") == [])
-    assert set(rows(inbox)) == set(range(1, 401))
-
-
 @pytest.mark.parametrize("fault", [
     {"failOne": True, "code": "InvalidMessageContents", "senderFault": True},
     {"status": 400, "code": "InvalidParameterValue", "message": "no poison"}])
@@ -214,73 +193,6 @@ def test_expired_tokens_are_renewed(db, sqs, relay, orders):
     with relay:
         insert_rows(db, "orders", 1)
         assert wait_rows(inbox, [1]) == [1]
-
-
-def test_a_frozen_server_costs_nothing(db, sqs, relay, orders):
-    url = sqs.queue(queue_name(".fifo"))
-    inbox = Inbox(sqs, url)
-    set_outbox(db, "p", to_sqs(sqs, url, sink={"timeout": "500ms"}, retry_max="1s", message="row",
-                               key_template="{{ name }}"))
-    with relay:
-        with Writer(db, keys=20) as writer:
-            writer.wait(200)
-            sqs.freeze()
-            wait_trouble(relay, db, "p", "did not answer|cannot be reached")
-            sqs.thaw()
-            writer.wait(500)
-        found = wait_rows(inbox, range(1, writer.committed + 1), 60)
-    assert sorted(found) == list(range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
-
-
-@pytest.mark.parametrize("direction", [UP, DOWN])
-def test_connections_that_are_cut_cost_nothing(db, sqs, relay, orders, direction):
-    url = sqs.queue(queue_name(".fifo"))
-    inbox = Inbox(sqs, url)
-    with FaultProxy(sqs.port) as proxy:
-        set_outbox(db, "p", to_sqs(sqs, url, port=proxy.port, retry_max="1s"))
-        with relay:
-            with Writer(db) as writer:
-                for cut in (500, 2_000, 10_001):
-                    writer.wait(writer.committed + 50)
-                    accepted = proxy.accepted
-                    proxy.cut_after(cut, direction)
-                    eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
-            found = wait_rows(inbox, range(1, writer.committed + 1), 60)
-    assert found == list(range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
-
-
-def test_a_killed_server_is_waited_for(db, sqs, relay, orders):
-    """The server forgets everything: what was acknowledged is read before it is killed."""
-    url = sqs.queue(queue_name())
-    inbox = Inbox(sqs, url)
-    set_outbox(db, "p", to_sqs(sqs, url, retry_max="1s"))
-    with relay:
-        bulk(db, 1, 100)
-        wait_rows(inbox, range(1, 101))
-        sqs.kill9()
-        bulk(db, 101, 100)
-        wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
-        sqs.start()
-        assert sorted(wait_rows(inbox, range(1, 201), 60)) == list(range(1, 201))
-    assert dead_letters(db, "p") == []
-
-
-def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, durable_sqs, relay, orders):
-    """With its messages on disk: what it acknowledged before it was killed, and what came after."""
-    url = durable_sqs.queue(queue_name())
-    set_outbox(db, "p", to_sqs(durable_sqs, url, retry_max="1s", message="row",
-                               sink={"timeout": "10s"}))
-    with relay:
-        for first in (1, 401):
-            bulk(db, first, 400)
-            eventually(lambda: durable_sqs.count(url) > first + 50, 60 * SLOW_FACTOR)
-            durable_sqs.kill9()
-            wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
-            durable_sqs.start()
-        wait_rows(Inbox(durable_sqs, url), range(1, 801), 120)
-    assert dead_letters(db, "p") == []
 
 
 # Credentials -------------------------------------------------------------------------------

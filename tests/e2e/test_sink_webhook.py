@@ -11,7 +11,6 @@ import pytest
 
 from support.http_server import HttpServer
 from support.pipelines import SLOW_FACTOR, insert_rows, new_rows, set_outbox, wait_settled
-from support.proxy import DOWN, UP, FaultProxy
 from support.tls import Authority
 from support.waiting import eventually, holds_for
 from support.writers import Writer, bulk, dead_letters, wait_trouble
@@ -195,68 +194,6 @@ def test_server_errors_are_tried_again_with_the_same_id(db, web, relay, orders):
     assert [request.status for request in web.requests()] == [500, 502, 408, 200]
     assert len({request.id for request in web.requests()}) == 1
     assert dead_letters(db, "p") == []
-
-
-@pytest.mark.sanitizer
-def test_a_killed_server_costs_nothing(db, web, relay, orders):
-    set_outbox(db, "p", to_web(web, retry_max="1s"))
-    with relay:
-        with Writer(db) as writer:
-            for level in (200, 500):
-                writer.wait(level)
-                web.kill9()
-                writer.wait(level + 50)
-                web.start()
-            writer.wait(800)
-        found = wait_rows(web, range(1, writer.committed + 1), deadline=60)
-    assert first_deliveries(found) == list(range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
-
-
-def test_a_frozen_server_costs_nothing(db, web, relay, orders):
-    set_outbox(db, "p", to_web(web, sink={"timeout": "500ms"}, retry_max="1s"))
-    with relay:
-        with Writer(db) as writer:
-            writer.wait(200)
-            web.freeze()
-            wait_trouble(relay, db, "p", "did not answer|cannot be reached")
-            web.thaw()
-            writer.wait(500)
-        found = wait_rows(web, range(1, writer.committed + 1), deadline=60)
-    assert first_deliveries(found) == list(range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
-
-
-@pytest.mark.parametrize("direction", [UP, DOWN])
-def test_connections_that_are_cut_in_the_middle_cost_nothing(db, web, relay, orders, direction):
-    with FaultProxy(web.port) as proxy:
-        set_outbox(db, "p", to_web(web, port=proxy.port, retry_max="1s"))
-        with relay:
-            with Writer(db) as writer:
-                for cut in (500, 2_000, 10_001):
-                    writer.wait(writer.committed + 100)
-                    accepted = proxy.accepted
-                    proxy.cut_after(cut, direction)
-                    eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
-            found = wait_rows(web, range(1, writer.committed + 1), deadline=60)
-    assert first_deliveries(found) == list(range(1, writer.committed + 1))
-    assert dead_letters(db, "p") == []
-
-
-def test_exactly_the_poison_is_set_aside_and_can_be_sent_later(db, web, relay, orders):
-    web.rules({"status": 400, "contains": '"poison"'})
-    set_outbox(db, "p", to_web(web, message="row"))
-    db.execute("insert into orders select i, case when i = 500 then 'poison' else 'x' end, i"
-               " from generate_series(1, 1000) i")
-    with relay:
-        wait_rows(web, [i for i in range(1, 1001) if i != 500])
-        (letter, code, _, payload), = eventually(lambda: dead_letters(db, "p"))
-        assert code == "http_400" and json.loads(payload)["new"]["id"] == 500
-        web.rules()
-        db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
-        wait_rows(web, [500])
-        eventually(lambda: dead_letters(db, "p") == [])
-    assert sorted(rows(web)) == list(range(1, 1001))
 
 
 @pytest.mark.parametrize("status, remedy", [(401, "credentials"), (403, "permissions"),

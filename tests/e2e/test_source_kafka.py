@@ -318,36 +318,6 @@ def test_partitions_that_go_to_another_member_and_come_back_lose_nothing(db, sha
 # Faults ------------------------------------------------------------------------------------
 
 
-def test_a_killed_broker_costs_nothing(db, own_kafka, relay, tmp_path):
-    topic = fresh_topic(own_kafka, 2)
-    lines = Lines(tmp_path / "out")
-    set_pipeline(db, "p", own_kafka, topic, lines.path)
-    own_kafka.publish(topic, numbered(500))
-    with relay:
-        eventually(lambda: len(lines.messages()) > 0)
-        own_kafka.kill9()
-        wait_trouble(relay, db, "p", own_kafka.brokers, deadline=40)
-        own_kafka.start()
-        own_kafka.publish(topic, numbered(500, first=500))
-        eventually(lambda: set(numbers(lines)) == set(range(1000)), 60 * SLOW_FACTOR)
-        eventually(lambda: relay.pipeline("p")["last_error"] is None, 30 * SLOW_FACTOR)
-        eventually(lambda: sum(own_kafka.committed(group_of(topic), topic).values()) == 1000, 30 * SLOW_FACTOR)
-
-
-def test_a_frozen_broker_costs_nothing(db, own_kafka, relay, topic, tmp_path):
-    topic = fresh_topic(own_kafka)
-    lines = Lines(tmp_path / "out")
-    set_pipeline(db, "p", own_kafka, topic, lines.path, {"rdkafka": {"socket.timeout.ms": 2000}})
-    own_kafka.publish(topic, numbered(500))
-    with relay:
-        wait_numbers(lines, range(500))
-        own_kafka.freeze()
-        wait_trouble(relay, db, "p", own_kafka.brokers, deadline=60)
-        own_kafka.thaw()
-        own_kafka.publish(topic, numbered(500, first=500))
-        wait_numbers(lines, range(1000), 60, once=False)
-
-
 def test_a_topic_that_is_absent_is_told_and_waited_for(db, shared_kafka, relay, tmp_path):
     topic = f"absent-{time.monotonic_ns()}"
     lines = Lines(tmp_path / "out")

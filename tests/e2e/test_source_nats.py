@@ -16,7 +16,6 @@ from support.nats_server import NatsServer
 from support.nats_tool import add_stream
 from support.pipelines import SLOW_FACTOR, Lines
 from support.postgres import REPOSITORY
-from support.proxy import DOWN, UP, FaultProxy
 from support.relay import run_command
 from support.stuck_inbox import StuckInbox, lists_show
 from support.waiting import eventually, holds_for
@@ -243,22 +242,6 @@ def test_nothing_is_acknowledged_before_the_sink_has_it_and_nothing_comes_twice_
         eventually(lambda: unsettled(stream) == 0)
 
 
-def test_a_killed_relay_loses_nothing(db, nats, relay, stream, tmp_path):
-    lines = Lines(tmp_path / "out")
-    set_pipeline(db, "p", nats, lines.path, batch_size=50)
-    with Publisher(nats) as publisher:
-        relay.start()
-        for level in (300, 700, 1100):
-            publisher.wait(level)
-            eventually(lambda: lines.messages())
-            relay.kill9()
-            relay.start()
-        publisher.wait(publisher.published + 300)
-    wait_numbers(lines, range(publisher.published), 60, once=False, in_order=False)
-    eventually(lambda: unsettled(stream) == 0, 30 * SLOW_FACTOR)
-    relay.stop()
-
-
 def test_a_clean_restart_repeats_nothing_and_waits_for_nothing(db, nats, relay, stream, tmp_path):
     lines = Lines(tmp_path / "out")
     set_pipeline(db, "p", nats, lines.path, {"ack_wait": "1h"})
@@ -272,49 +255,6 @@ def test_a_clean_restart_repeats_nothing_and_waits_for_nothing(db, nats, relay, 
 
 
 # Faults ------------------------------------------------------------------------------------
-
-
-def test_a_killed_server_costs_nothing(db, nats, relay, stream, tmp_path):
-    lines = Lines(tmp_path / "out")
-    set_pipeline(db, "p", nats, lines.path)
-    with relay:
-        with Publisher(nats) as publisher:
-            publisher.wait(200)
-            nats.kill9()
-            wait_trouble(relay, db, "p", str(nats.port))
-            nats.start()
-            publisher.wait(publisher.published + 300)
-        wait_numbers(lines, range(publisher.published), 60, once=False, in_order=False)
-        eventually(lambda: relay.pipeline("p")["last_error"] is None)
-
-
-def test_a_frozen_server_costs_nothing(db, nats, relay, stream, tmp_path):
-    lines = Lines(tmp_path / "out")
-    set_pipeline(db, "p", nats, lines.path)
-    publish(stream, 0, 100)
-    with relay:
-        wait_numbers(lines, range(100))
-        nats.freeze()
-        wait_trouble(relay, db, "p", "answers nothing|connect", deadline=40)
-        nats.thaw()
-        publish(stream, 100, 100)
-        wait_numbers(lines, range(200), 60, once=False, in_order=False)
-
-
-@pytest.mark.parametrize("direction", [UP, DOWN])
-def test_connections_that_are_cut_in_the_middle_cost_nothing(db, nats, relay, stream, tmp_path,
-                                                             direction):
-    lines = Lines(tmp_path / "out")
-    with FaultProxy(nats.port) as proxy:
-        set_pipeline(db, "p", nats, lines.path, {"url": f"nats://127.0.0.1:{proxy.port}"})
-        with relay:
-            with Publisher(nats) as publisher:
-                for cut in (5_000, 9_000, 20_001):
-                    publisher.wait(publisher.published + 100)
-                    accepted = proxy.accepted
-                    proxy.cut_after(cut, direction)
-                    eventually(lambda: proxy.accepted > accepted, 60 * SLOW_FACTOR)
-            wait_numbers(lines, range(publisher.published), 60, once=False, in_order=False)
 
 
 def test_a_deleted_consumer_is_made_again(db, nats, relay, stream, tmp_path):

@@ -246,7 +246,7 @@ def test_a_relay_killed_between_commit_and_acknowledgement_writes_nothing_twice(
         assert position(there) == 1
         relay.start()
         eventually(lambda: position(there) == 2, 20)
-        assert relay.metric("duplicates_total", pipeline="p") == 20
+        relay.wait_metric("duplicates_total", 20, pipeline="p")
     assert ids(db) == list(range(1, 22))
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from support.bridges import set_bridge
 from support.pipelines import SLOW_FACTOR, Lines
-from support.proxy import DOWN, UP, FaultProxy
-from support.sqs_fixtures import durable_sqs, queue_name, server, sqs  # noqa: F401
+from support.sqs_fixtures import queue_name, server, sqs  # noqa: F401
 from support.sqs_server import KEYS, REGION
 from support.stuck_inbox import StuckInbox, lists_show
 from support.waiting import eventually, holds_for
@@ -152,49 +151,6 @@ def test_a_stop_gives_back_at_once_what_is_not_settled(db, sqs, relay, tmp_path)
     assert sorted(line["payload"] for line in found) == list(range(25))
 
 
-def test_the_relay_killed_in_the_middle_loses_nothing(db, sqs, queue, relay, lines):
-    set_pipeline(db, "p", sqs, queue, lines.path, batch_size=20)
-    for number in range(300):
-        send(sqs, queue, str(number))
-    relay.start()
-    eventually(lambda: lines.messages())
-    relay.kill9()
-    with relay:
-        eventually(lambda: {line["payload"] for line in lines.messages()} == set(range(300)),
-                   40 * SLOW_FACTOR, interval=0.2)
-        wait_deleted(sqs, queue)
-
-
-@pytest.mark.parametrize("direction", [UP, DOWN])
-def test_connections_that_are_cut_lose_nothing(db, sqs, queue, relay, lines, direction):
-    with FaultProxy(sqs.port) as proxy:
-        set_pipeline(db, "p", sqs, queue, lines.path, port=proxy.port, retry_max="500ms")
-        with relay:
-            for cut in (700, 3_000, 20_001):
-                proxy.cut_after(cut, direction)
-                for number in range(30):
-                    send(sqs, queue, f"{cut * 100 + number}")
-            wanted = {cut * 100 + n for cut in (700, 3_000, 20_001) for n in range(30)}
-            eventually(lambda: {line["payload"] for line in lines.messages()} >= wanted,
-                       40 * SLOW_FACTOR, interval=0.2)
-            wait_deleted(sqs, queue)
-
-
-def test_a_frozen_server_is_waited_for(db, sqs, queue, relay, lines):
-    set_pipeline(db, "p", sqs, queue, lines.path, {"timeout": "500ms"}, retry_max="500ms")
-    with relay:
-        send(sqs, queue, "1")
-        wait_lines(lines, 1)
-        sqs.freeze()
-        try:
-            wait_trouble(relay, db, "p", "did not answer")
-        finally:
-            sqs.thaw()
-        send(sqs, queue, "2")
-        eventually(lambda: {line["payload"] for line in lines.messages()} == {1, 2},
-                   20 * SLOW_FACTOR)
-
-
 def test_a_queue_that_is_absent_and_refused_keys_are_named(db, sqs, queue, relay, tmp_path):
     set_pipeline(db, "absent", sqs, queue + "-absent", tmp_path / "a")
     sqs.faults({"action": "ReceiveMessage", "status": 403, "code": "AccessDenied"})
@@ -213,22 +169,6 @@ def test_a_stop_is_quick_though_a_long_poll_waits(db, sqs, queue, relay, lines):
     began = time.monotonic()
     relay.stop()
     assert time.monotonic() - began < 5 * SLOW_FACTOR
-
-
-def test_a_killed_server_that_keeps_its_queues_loses_nothing(db, durable_sqs, relay, lines):
-    url = durable_sqs.queue(queue_name(), VisibilityTimeout=5)
-    set_pipeline(db, "p", durable_sqs, url, lines.path, {"timeout": "10s"}, retry_max="500ms",
-                 batch_size=20)
-    for number in range(300):
-        send(durable_sqs, url, str(number))
-    with relay:
-        eventually(lines.messages)
-        durable_sqs.kill9()
-        wait_trouble(relay, db, "p", "cannot be reached|gave no answer")
-        durable_sqs.start()
-        eventually(lambda: {line["payload"] for line in lines.messages()} == set(range(300)),
-                   60 * SLOW_FACTOR, interval=0.2)
-        wait_deleted(durable_sqs, url)
 
 
 def test_a_locked_inbox_shows_the_whole_lag_and_costs_no_receipt(db, sqs, relay):

@@ -1,4 +1,5 @@
 #include "cli/cli.h"
+#include "connector/registry.h"
 
 // Read by jemalloc (https://jemalloc.net/jemalloc.3.html#tuning), where the program is linked with
 // it. Batches and messages are made by one thread and freed by another, which one arena serves
@@ -7,5 +8,5 @@ extern "C" const char* malloc_conf;
 const char* malloc_conf = "narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0";
 
 int main(int argc, char** argv) {
-  return relay::cli::run_program(argc, argv);
+  return relay::cli::run_program(argc, argv, &relay::register_backends);
 }

@@ -1,6 +1,7 @@
 """What the suites of sinks and sources share: which brokers there are, and the table of results."""
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 
@@ -16,12 +17,22 @@ SINKS, SOURCES = "sink", "source"
 _cases = {SINKS: {}, SOURCES: {}}
 
 
+def _modules():
+    """Those of this package, or, for a backend outside of the tree, the one at CONFORMANCE_MODULE."""
+    outside = os.environ.get("CONFORMANCE_MODULE")
+    if outside:
+        spec = importlib.util.spec_from_file_location("conformance_outside", outside)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return [module]
+    names = sorted(info.name for info in pkgutil.iter_modules(conformance.__path__))
+    return [importlib.import_module(f"conformance.{name}") for name in names
+            if name not in NOT_BROKERS and not name.startswith("_")]
+
+
 def _load():
     found = {}
-    for module in sorted(info.name for info in pkgutil.iter_modules(conformance.__path__)):
-        if module in NOT_BROKERS or module.startswith("_"):
-            continue
-        loaded = importlib.import_module(f"conformance.{module}")
+    for loaded in _modules():
         for thing in vars(loaded).values():
             if (isinstance(thing, type) and issubclass(thing, Broker)
                     and thing.__module__ == loaded.__name__ and thing.name):
@@ -41,11 +52,12 @@ def built(side):
     return {line[len(begin):-1] for line in printed.splitlines() if line.startswith(begin)}
 
 
-def case(side, name, meaning):
-    """Marks a test as a case of the suite; it runs for each broker that it applies to."""
+def case(side, name, meaning, sanitizer=()):
+    """Marks a test as a case of the suite; it runs for each broker that it applies to, and for those
+    in `sanitizer` against the sanitizer builds, too."""
     def mark(test):
         _cases[side][name] = meaning
-        return pytest.mark.conformance_case(side, name)(test)
+        return pytest.mark.conformance_case(side, name, sanitizer=sanitizer)(test)
     return mark
 
 
@@ -65,8 +77,11 @@ def parametrize(metafunc):
     # apply is for pytest_collection_modifyitems.
     names = [broker.name for broker in BROKERS.values() if has_side(broker, side)
              and (not chosen or broker.name in chosen.split(","))]
-    metafunc.parametrize("broker", [pytest.param(n, marks=pytest.mark.xdist_group(n))
-                                    for n in names], indirect=True, scope="module")
+    marks = {name: [pytest.mark.xdist_group(name)] for name in names}
+    for name in marker.kwargs["sanitizer"]:
+        marks.get(name, []).append(pytest.mark.sanitizer)
+    metafunc.parametrize("broker", [pytest.param(name, marks=marks[name]) for name in names],
+                         indirect=True, scope="module")
 
 
 def has_side(broker, side):

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import threading
 
+from .pipelines import SLOW_FACTOR
 from .postgres import REPOSITORY
 from .processes import Process, free_port
 from .waiting import eventually
@@ -218,6 +219,11 @@ class Relay:
     def metric(self, name, **labels):
         """A metric by its name after `pgtrickle_relay_`; None where it does not exist."""
         return self.metrics().value(f"pgtrickle_relay_{name}", **labels)
+
+    def wait_metric(self, name, wanted, deadline=15, **labels):
+        """Waits until a metric has that value: what was seen elsewhere is counted a moment later."""
+        eventually(lambda: self.metric(name, **labels) == wanted, deadline * SLOW_FACTOR,
+                   message=lambda: f"{name} {labels} is {self.metric(name, **labels)}, not {wanted}")
 
     def get(self, path, **options):
         return get(self.port, path, **options)

@@ -26,15 +26,6 @@ def sqs(server):
     return server
 
 
-@pytest.fixture
-def durable_sqs():
-    """A server of the test's own that keeps its queues when it is killed."""
-    need(sqs_server.missing() is None, f"SQS ({sqs_server.missing()})")
-    running = SqsServer(durable=True).start()
-    yield running
-    running.stop()
-
-
 _names = iter(range(1_000_000))
 
 

@@ -62,7 +62,7 @@ class StuckInbox:
 
     def assert_read_once(self, relay, wanted):
         """Since the relay was started, each of that many messages was delivered to it once."""
-        assert relay.metric("messages_received_total", pipeline="in") == wanted
+        relay.wait_metric("messages_received_total", wanted, pipeline="in")
         assert relay.metric("duplicates_total", pipeline="in") == 0
 
 
