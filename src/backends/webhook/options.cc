@@ -8,8 +8,8 @@
 
 #include "config/field_tables.h"
 #include "config/tls.h"
+#include "core/base64.h"
 #include "core/text.h"
-#include "http/crypto.h"
 #include "http/url.h"
 
 namespace relay::webhook {
@@ -231,7 +231,7 @@ Result<std::string> default_subject(const config::Values& values) {
 Result<std::string> signing_key(std::string_view secret) {
   constexpr std::string_view kPrefix = "whsec_";
   if (!secret.starts_with(kPrefix)) return std::string(secret);
-  auto key = http::base64_decoded(secret.substr(kPrefix.size()));
+  auto key = base64_decoded(secret.substr(kPrefix.size()));
   if (!key || key->empty()) {
     return fail(misconfigured("bad_signature_secret",
                               "signature_secret: what follows whsec_ is no base64",

@@ -5,10 +5,10 @@
 
 #include "config/endpoint.h"
 #include "connector/header_object.h"
+#include "core/digest.h"
 #include "core/text.h"
 #include "envelope/event_body.h"
 #include "envelope/json_reader.h"
-#include "http/crypto.h"
 
 namespace relay::webhook {
 
