@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <array>
 
-#include "config/endpoint.h"
 #include "connector/header_object.h"
 #include "core/digest.h"
+#include "core/percent.h"
 #include "core/text.h"
 #include "envelope/event_body.h"
 #include "envelope/json_reader.h"
@@ -103,7 +103,7 @@ std::optional<std::string> path_of(std::string_view target) {
   }
   target = target.substr(0, target.find_first_of("?#"));
   if (!target.starts_with('/')) return std::nullopt;
-  return config::percent_decoded(target);
+  return percent_decoded(target);
 }
 
 bool is_below(std::string_view path, std::string_view base) {
