@@ -80,8 +80,9 @@ constexpr std::array kOwnFields = {
     Field{.name = "misconfigured_on_status",
           .type = FieldType::list,
           .default_text = "401,403,404",
-          .meaning = "statuses that stop the pipeline until somebody changes something; any other "
-                     "4xx rejects the message"},
+          .meaning =
+              "statuses that stop the pipeline until an operator changes something; any other "
+              "4xx rejects the message"},
     Field{.name = "signature_secret",
           .meaning =
               "signs requests as Standard Webhooks says (HMAC-SHA256): whsec_ and base64, or "
