@@ -77,25 +77,6 @@ std::string content_type_of(const ReceivedRequest& request) {
 
 }  // namespace
 
-std::optional<std::string> ReceivedRequest::header(std::string_view name) const {
-  std::optional<std::string> found;
-  for (const auto& [own, value] : headers) {
-    if (own != name) continue;
-    if (found) {
-      *found += ", " + value;
-    } else {
-      found = value;
-    }
-  }
-  return found;
-}
-
-std::size_t ReceivedRequest::head_bytes() const {
-  std::size_t bytes = target.size();
-  for (const auto& [name, value] : headers) bytes += name.size() + value.size();
-  return bytes;
-}
-
 std::optional<std::string> path_of(std::string_view target) {
   if (target.starts_with("http://") || target.starts_with("https://")) {
     const auto slash = target.find('/', target.find("//") + 2);

@@ -41,7 +41,7 @@ ReceivedRequest signed_request(std::string_view key, std::int64_t at, std::strin
               std::move(body));
 }
 
-TEST(ReceiverAuth, EverybodyMayWhereNothingIsAsked) {
+TEST(ReceiverAuth, EveryClientMayWhereNothingIsAsked) {
   const auto auth = make({});
   ASSERT_TRUE(auth);
   EXPECT_TRUE(auth->head_allowed(with({})));
