@@ -8,7 +8,7 @@ namespace relay::admin {
 
 enum class Access {
   granted,
-  closed,  ///< no token is configured: nobody may change anything here
+  closed,  ///< no token is configured: nothing can be changed here
   denied,  ///< no token was sent, or a wrong one
 };
 

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <utility>
 
+#include "core/percent.h"
 #include "core/text.h"
 #include "core/url_text.h"
 
@@ -94,25 +95,6 @@ Error bad_url(std::string_view what, const UrlForm& form) {
           fmt::format("url: {}", what),
           std::string(form.remedy),
           {}};
-}
-
-std::optional<std::string> percent_decoded(std::string_view text) {
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out.push_back(text[i]);
-      continue;
-    }
-    unsigned value = 0;
-    const auto digits = text.substr(i + 1, 2);
-    const auto end = digits.data() + digits.size();
-    if (digits.size() != 2 || std::from_chars(digits.data(), end, value, 16).ptr != end) {
-      return std::nullopt;
-    }
-    out.push_back(static_cast<char>(value));
-    i += 2;
-  }
-  return out;
 }
 
 Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls, const UrlForm& form) {

@@ -39,7 +39,4 @@ Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls, const UrlFo
 /// The error of a URL, with the form's remedy.
 Error bad_url(std::string_view what, const UrlForm& form);
 
-/// Nothing where a % begins no two hex digits.
-std::optional<std::string> percent_decoded(std::string_view text);
-
 }  // namespace relay::config

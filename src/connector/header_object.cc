@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "core/base64.h"
 #include "core/text.h"
 
 namespace relay {
@@ -16,27 +17,10 @@ bool is_text(std::string_view bytes) {
          simdjson::validate_utf8(bytes.data(), bytes.size());
 }
 
-std::string base64(std::string_view bytes) {
-  constexpr std::string_view kDigits =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out = "base64:";
-  for (std::size_t i = 0; i < bytes.size(); i += 3) {
-    const std::string_view group = bytes.substr(i, 3);
-    unsigned bits = 0;
-    for (std::size_t k = 0; k < 3; ++k) {
-      bits = bits << 8 | (k < group.size() ? static_cast<unsigned char>(group[k]) : 0u);
-    }
-    for (std::size_t k = 0; k < 4; ++k) {
-      out.push_back(k <= group.size() ? kDigits[bits >> (18 - 6 * k) & 63] : '=');
-    }
-  }
-  return out;
-}
-
 }  // namespace
 
 std::string as_text(std::string_view bytes) {
-  return is_text(bytes) ? std::string(bytes) : base64(bytes);
+  return is_text(bytes) ? std::string(bytes) : "base64:" + base64(bytes);
 }
 
 std::string HeaderObject::json() const {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "config/tree.h"
+#include "core/host_name.h"
 #include "core/log.h"
 #include "core/shortage.h"
 
@@ -25,10 +26,8 @@ constexpr milliseconds kNumbersEvery{5000};
 constexpr milliseconds kShortestBeat{20};
 
 std::string make_worker_id() {
-  std::array<char, 64> host{};
-  ::gethostname(host.data(), host.size() - 1);
   std::random_device random;
-  return fmt::format("{}-{}-{:08x}", host.data(), ::getpid(), random());
+  return fmt::format("{}-{}-{:08x}", host_name(), ::getpid(), random());
 }
 
 Connection::Options connection_options(const config::Settings& settings, std::string_view name,

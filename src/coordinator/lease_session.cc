@@ -8,6 +8,7 @@
 #include <charconv>
 #include <utility>
 
+#include "core/host_name.h"
 #include "core/secrets.h"
 #include "postgres/array.h"
 
@@ -20,12 +21,6 @@ namespace {
 
 constexpr std::chrono::milliseconds kTimeout{4000};
 constexpr std::chrono::milliseconds kHeartbeatEvery{1000};
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0) return "unknown";
-  return name.data();
-}
 
 std::string_view to_string(LeaseKind kind) {
   switch (kind) {

@@ -1,6 +1,8 @@
 #include "core/digest.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 
 #include <memory>
 
@@ -27,6 +29,20 @@ Digest sha256(std::span<const std::string_view> parts) {
   Digest digest{};
   EVP_DigestFinal_ex(context.get(), digest.data(), nullptr);
   return digest;
+}
+
+Digest hmac_sha256(std::string_view key, std::string_view text) {
+  Digest digest{};
+  HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+       reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest.data(), nullptr);
+  return digest;
+}
+
+bool same_secret(std::string_view a, std::string_view b) {
+  // Digests have one length, whatever the lengths of the texts are.
+  const Digest one = sha256(a);
+  const Digest other = sha256(b);
+  return CRYPTO_memcmp(one.data(), other.data(), one.size()) == 0;
 }
 
 std::string_view bytes_of(const Digest& digest) {

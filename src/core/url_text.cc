@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 
+#include "core/percent.h"
 #include "core/secrets.h"
 #include "core/text.h"
 
@@ -216,24 +217,10 @@ std::string mask_assignments(string_view text) {
   return out;
 }
 
-std::string percent_decoded(string_view text) {
-  const auto digit = [](char c) {
-    return is_digit(c) ? c - '0' : is_letter(c) && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
-  };
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const bool coded =
-        text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0;
-    out += coded ? static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2])) : text[i];
-    if (coded) i += 2;
-  }
-  return out;
-}
-
 void add_part(std::vector<std::string>& parts, string_view part) {
   if (part.empty()) return;
   parts.emplace_back(part);
-  if (std::string decoded = percent_decoded(part); decoded != part) {
+  if (std::string decoded = percent_decoded_where_possible(part); decoded != part) {
     parts.push_back(std::move(decoded));
   }
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/base64.h"
 #include "core/text.h"
 #include "envelope/event_body.h"
 #include "envelope/format.h"

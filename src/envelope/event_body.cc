@@ -1,9 +1,6 @@
 #include "envelope/event_body.h"
 
-#include <openssl/evp.h>
-
-#include <cstddef>
-
+#include "core/base64.h"
 #include "core/text.h"
 
 namespace relay::envelope {
@@ -22,19 +19,6 @@ void append_text_or_null(std::string& out, std::string_view text) {
 bool is_json_type(std::string_view content_type) {
   return content_type.empty() || content_type.starts_with("application/json") ||
          content_type.find("+json") != std::string_view::npos;
-}
-
-void append_base64(std::string& out, std::string_view bytes) {
-  // In blocks, because the library counts in int and ends each call with a NUL.
-  constexpr std::size_t kBlock = 3 * 1024;
-  unsigned char encoded[kBlock / 3 * 4 + 1];
-  for (std::size_t i = 0; i < bytes.size(); i += kBlock) {
-    const std::string_view block = bytes.substr(i, kBlock);
-    const int length =
-        EVP_EncodeBlock(encoded, reinterpret_cast<const unsigned char*>(block.data()),
-                        static_cast<int>(block.size()));
-    out.append(reinterpret_cast<const char*>(encoded), static_cast<std::size_t>(length));
-  }
 }
 
 void append_event_envelope(std::string& out, std::string_view id, const Event& event, bool json) {

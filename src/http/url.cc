@@ -4,7 +4,7 @@
 
 #include <charconv>
 
-#include "config/endpoint.h"
+#include "core/percent.h"
 #include "core/text.h"
 #include "core/url_text.h"
 
@@ -61,9 +61,9 @@ Result<Url> parse_url(std::string_view text) {
   if (const auto at = authority.rfind('@'); at != std::string_view::npos) {
     const auto credentials = authority.substr(0, at);
     const auto colon = std::min(credentials.find(':'), credentials.size());
-    const auto user = config::percent_decoded(credentials.substr(0, colon));
+    const auto user = percent_decoded(credentials.substr(0, colon));
     const auto password =
-        config::percent_decoded(credentials.substr(std::min(colon + 1, credentials.size())));
+        percent_decoded(credentials.substr(std::min(colon + 1, credentials.size())));
     if (!user || !password) return bad_url("a % in the credentials begins no two hex digits");
     url.user = *user;
     url.password = *password;
@@ -84,22 +84,6 @@ Result<Url> parse_url(std::string_view text) {
 std::string origin_of(std::string_view url) {
   const auto parsed = parse_url(url);
   return parsed ? parsed->origin() : std::string("the endpoint");
-}
-
-void append_percent_encoded(std::string& out, std::string_view value) {
-  static constexpr std::string_view kDigits = "0123456789ABCDEF";
-  for (const char c : value) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       c == '-' || c == '.' || c == '_' || c == '~';
-    if (plain) {
-      out += c;
-      continue;
-    }
-    const auto byte = static_cast<unsigned char>(c);
-    out += '%';
-    out += kDigits[byte >> 4];
-    out += kDigits[byte & 15];
-  }
 }
 
 }  // namespace relay::http

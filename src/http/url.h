@@ -28,8 +28,4 @@ Result<Url> parse_url(std::string_view text);
 /// The origin of a URL that is being used, for messages.
 std::string origin_of(std::string_view url);
 
-/// Appends `value` as one segment of a path, or a value of a query: everything but letters, digits
-/// and -._~ becomes %XX.
-void append_percent_encoded(std::string& out, std::string_view value);
-
 }  // namespace relay::http

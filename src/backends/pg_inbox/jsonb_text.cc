@@ -1,10 +1,10 @@
 #include "backends/pg_inbox/jsonb_text.h"
 
-#include <openssl/evp.h>
 #include <simdjson.h>
 
 #include <cstddef>
 
+#include "core/base64.h"
 #include "core/text.h"
 
 namespace relay::pg_inbox {
@@ -164,15 +164,6 @@ class Walker {
   std::string open_;  // what closes each container that is open, outermost first
   bool opened_ = false;
 };
-
-std::string base64(std::string_view bytes) {
-  std::string out((bytes.size() + 2) / 3 * 4 + 1, '\0');
-  const int length = EVP_EncodeBlock(reinterpret_cast<unsigned char*>(out.data()),
-                                     reinterpret_cast<const unsigned char*>(bytes.data()),
-                                     static_cast<int>(bytes.size()));
-  out.resize(static_cast<std::size_t>(length));
-  return out;
-}
 
 constexpr std::string_view kUnknownType = "application/octet-stream";
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "config/endpoint.h"
+#include "core/percent.h"
 
 namespace relay::rabbitmq {
 
@@ -32,7 +33,7 @@ Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {
     }
     // amqp://host/ is taken as amqp://host: the vhost with the empty name is hardly ever meant.
     if (!place.path.empty()) {
-      auto vhost = config::percent_decoded(place.path);
+      auto vhost = percent_decoded(place.path);
       if (!vhost) return fail(config::bad_url("a % in the vhost begins no two hex digits", kForm));
       endpoint.vhost = std::move(*vhost);
     }

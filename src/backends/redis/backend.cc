@@ -1,24 +1,16 @@
-#include <unistd.h>
-
-#include <array>
 #include <memory>
 
 #include "backends/redis/options.h"
 #include "backends/redis/sink.h"
 #include "backends/redis/source.h"
 #include "connector/registry.h"
+#include "core/host_name.h"
 
 namespace relay::redis {
 
 void register_backend(Registry& registry);
 
 namespace {
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0) return "relay";
-  return name.data();
-}
 
 Result<std::unique_ptr<Sink>> make_sink(const config::Values& values,
                                         const BackendContext& context) {

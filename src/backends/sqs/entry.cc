@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/digest.h"
 #include "core/text.h"
-#include "http/crypto.h"
 
 namespace relay::sqs {
 

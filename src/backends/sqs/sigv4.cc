@@ -3,13 +3,11 @@
 #include <fmt/chrono.h>
 #include <algorithm>
 
-#include "http/crypto.h"
+#include "core/digest.h"
 
 namespace relay::sqs {
 
 namespace {
-
-using http::hmac_sha256;
 
 constexpr std::string_view kAlgorithm = "AWS4-HMAC-SHA256";
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backends/sqs/errors.h"
+#include "core/percent.h"
 #include "http/url.h"
 
 namespace relay::sqs {
@@ -39,7 +40,7 @@ std::string form(const std::vector<std::pair<std::string_view, std::string>>& fi
     if (!body.empty()) body += '&';
     body += name;
     body += '=';
-    http::append_percent_encoded(body, value);
+    append_percent_encoded(body, value);
   }
   return body;
 }

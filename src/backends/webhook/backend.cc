@@ -5,6 +5,7 @@
 #include "backends/webhook/receiver_source.h"
 #include "backends/webhook/sink.h"
 #include "connector/registry.h"
+#include "core/percent.h"
 #include "http/url.h"
 
 namespace relay::webhook {
@@ -33,7 +34,7 @@ void register_backend(Registry& registry) {
                         .aliases = {"http"},
                         .options = sink_fields(),
                         .subject_option = {},
-                        .escape = &http::append_percent_encoded,
+                        .escape = &append_percent_encoded,
                         .make = [](const config::Values& values,
                                    const BackendContext& context) -> Result<std::unique_ptr<Sink>> {
                           auto options = parse_options(values);

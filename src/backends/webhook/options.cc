@@ -8,8 +8,8 @@
 
 #include "config/field_tables.h"
 #include "config/tls.h"
+#include "core/base64.h"
 #include "core/text.h"
-#include "http/crypto.h"
 #include "http/url.h"
 
 namespace relay::webhook {
@@ -80,8 +80,9 @@ constexpr std::array kOwnFields = {
     Field{.name = "misconfigured_on_status",
           .type = FieldType::list,
           .default_text = "401,403,404",
-          .meaning = "statuses that stop the pipeline until somebody changes something; any other "
-                     "4xx rejects the message"},
+          .meaning =
+              "statuses that stop the pipeline until an operator changes something; any other "
+              "4xx rejects the message"},
     Field{.name = "signature_secret",
           .meaning =
               "signs requests as Standard Webhooks says (HMAC-SHA256): whsec_ and base64, or "
@@ -231,7 +232,7 @@ Result<std::string> default_subject(const config::Values& values) {
 Result<std::string> signing_key(std::string_view secret) {
   constexpr std::string_view kPrefix = "whsec_";
   if (!secret.starts_with(kPrefix)) return std::string(secret);
-  auto key = http::base64_decoded(secret.substr(kPrefix.size()));
+  auto key = base64_decoded(secret.substr(kPrefix.size()));
   if (!key || key->empty()) {
     return fail(misconfigured("bad_signature_secret",
                               "signature_secret: what follows whsec_ is no base64",

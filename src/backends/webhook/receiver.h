@@ -9,17 +9,17 @@
 
 namespace relay::webhook {
 
-/// An HTTP/1.1 server, on a thread of its own, that puts requests into a queue and answers each
-/// when it is settled: 200, and not before. What is not settled in time, what the queue does not
-/// take, and what is open when the server stops, is answered with 503. Everything that a client can
-/// choose is bounded: bytes, connections, and how long each step takes.
+/// An HTTP server that puts requests into a queue and answers each when it is settled: 200, and not
+/// before. What is not settled in time, what the queue does not take, and what is open when the
+/// server stops, is answered with 503. Everything that a client can choose is bounded: bytes,
+/// connections, and how long each step takes.
 class Receiver {
  public:
   /// Listens. The queue outlives the server. Misconfigured: the address or the TLS files are not to
   /// be used.
   static Result<std::unique_ptr<Receiver>> start(const ReceiverOptions& options,
                                                  RequestQueue& queue);
-  /// Whether it could listen, another use of the address aside. Takes nothing in.
+  /// Whether it could listen, another use of the address aside. Accepts nothing.
   static Result<void> could_start(const ReceiverOptions& options);
   /// Answers what is open with 503, and ends all connections, within a few seconds.
   ~Receiver();

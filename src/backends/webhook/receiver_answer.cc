@@ -14,12 +14,12 @@ Refusal not_now(std::string_view why) {
   return Refusal{503, "unavailable", std::string(why)};
 }
 
-Answer committed() {
-  return Answer{200, "{\"status\":\"committed\"}\n", {}};
+http::Answer committed() {
+  return {200, "application/json", "{\"status\":\"committed\"}\n", {}};
 }
 
-Answer refused(const Refusal& refusal, std::string_view challenge) {
-  Answer answer{refusal.status, "{\"error\":", {}};
+http::Answer refused(const Refusal& refusal, std::string_view challenge) {
+  http::Answer answer{refusal.status, "application/json", "{\"error\":", {}};
   append_json_string(answer.body, refusal.code);
   answer.body.append(",\"message\":");
   append_json_string(answer.body, refusal.message);

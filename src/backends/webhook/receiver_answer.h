@@ -2,8 +2,8 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
+
+#include "http/server/service.h"
 
 namespace relay::webhook {
 
@@ -18,14 +18,8 @@ struct Refusal {
 Refusal not_now(std::string_view why);
 
 /// What a client reads: JSON.
-struct Answer {
-  int status = 200;
-  std::string body;
-  std::vector<std::pair<std::string_view, std::string>> headers;
-};
-
-Answer committed();
+http::Answer committed();
 /// `challenge` is for the header WWW-Authenticate; empty: none.
-Answer refused(const Refusal& refusal, std::string_view challenge);
+http::Answer refused(const Refusal& refusal, std::string_view challenge);
 
 }  // namespace relay::webhook

@@ -8,8 +8,9 @@
 #include <optional>
 
 #include "backends/webhook/options.h"
+#include "core/base64.h"
+#include "core/digest.h"
 #include "core/text.h"
-#include "http/crypto.h"
 
 namespace relay::webhook {
 
@@ -68,12 +69,8 @@ std::optional<std::string_view> credentials(std::string_view value, std::string_
 /// Compares with every secret, in a time that does not depend on which of them it is, nor on their
 /// lengths.
 bool is_one_of(std::string_view text, const std::vector<std::string>& secrets) {
-  const Digest given = sha256(text);
   bool found = false;
-  for (const std::string& secret : secrets) {
-    const Digest own = sha256(secret);
-    found = http::same_secret(bytes_of(given), bytes_of(own)) || found;
-  }
+  for (const std::string& secret : secrets) found = same_secret(text, secret) || found;
   return found;
 }
 
@@ -133,7 +130,7 @@ bool ReceiverAuth::head_allowed(const ReceivedRequest& request) const {
     return token && is_one_of(*token, secrets_);
   }
   const auto encoded = credentials(*value, "basic");
-  const auto pair = encoded ? http::base64_decoded(*encoded) : std::nullopt;
+  const auto pair = encoded ? base64_decoded(*encoded) : std::nullopt;
   return pair && is_one_of(*pair, secrets_);
 }
 
@@ -149,7 +146,7 @@ bool ReceiverAuth::body_allowed(const ReceivedRequest& request,
   const std::string content = fmt::format("{}.{}.{}", *id, *timestamp, request.body);
   std::vector<std::string> right;
   for (const std::string& key : secrets_) {
-    right.push_back("v1," + http::base64(bytes_of(http::hmac_sha256(key, content))));
+    right.push_back("v1," + base64(bytes_of(hmac_sha256(key, content))));
   }
   bool found = false;
   for (const std::string& given : words(*signatures)) found = is_one_of(given, right) || found;

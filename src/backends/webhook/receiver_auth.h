@@ -17,7 +17,7 @@ class ReceiverAuth {
  public:
   enum class Kind { none, bearer, basic, header, hmac };
 
-  ReceiverAuth() = default;  ///< everybody may
+  ReceiverAuth() = default;  ///< every client may
   /// `values` were checked against receiver_fields(). Misconfigured: a secret that is missing, or
   /// one that `auth` does not use.
   static Result<ReceiverAuth> make(const config::Values& values);

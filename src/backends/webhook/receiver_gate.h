@@ -6,17 +6,13 @@
 #include "backends/webhook/receiver_options.h"
 #include "backends/webhook/receiver_queue.h"
 #include "core/deadline.h"
+#include "http/server/request.h"
 
 namespace relay::webhook {
 
-/// How a request says where its body ends.
-struct Framing {
-  bool http_1_0 = false;
-  bool length = false;
-  bool chunked = false;
-};
+using http::Framing;
 
-/// Whether a request may come in. What it is asked lives as long as it does. Any thread.
+/// Whether a request may come in. Options and queue outlive it. Any thread.
 class ReceiverGate {
  public:
   ReceiverGate(const ReceiverOptions& options, const RequestQueue& queue)
@@ -25,7 +21,7 @@ class ReceiverGate {
   /// Everything that can be said before the body is read.
   std::optional<Refusal> head(const ReceivedRequest& request, const Framing& framing,
                               SteadyClock::time_point now) const;
-  /// What is left to say when it is there.
+  /// Everything that can be said when the body is there.
   std::optional<Refusal> whole(const ReceivedRequest& request,
                                std::chrono::system_clock::time_point now) const;
 

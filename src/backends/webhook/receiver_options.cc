@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 
 #include "connector/field_mapping.h"
+#include "http/server/listen_address.h"
 
 namespace relay::webhook {
 
@@ -114,19 +114,13 @@ Result<void> read_listen(const std::string& text, ReceiverOptions& options) {
                               "write it as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080"));
   };
   options.listen = text;
-  const auto colon = text.rfind(':');
-  if (colon == std::string::npos) return wrong();
-  options.host = text.substr(0, colon);
-  if (options.host.size() > 1 && options.host.front() == '[' && options.host.back() == ']') {
-    options.host = options.host.substr(1, options.host.size() - 2);
-  } else if (options.host.find(':') != std::string::npos) {
-    return wrong();
-  }
-  if (options.host == "localhost") options.host = "127.0.0.1";
-  if (options.host.empty()) options.host = "0.0.0.0";
-  const char* const end = text.data() + text.size();
-  const auto [behind, error] = std::from_chars(text.data() + colon + 1, end, options.port);
-  if (error != std::errc() || behind != end || options.port == 0) return wrong();
+  const auto address = http::split_listen_address(text);
+  if (!address) return wrong();
+  if (!address->bracketed && address->host.find(':') != std::string::npos) return wrong();
+  const auto port = address->port_number();
+  if (!port || *port == 0) return wrong();
+  options.host = address->host;
+  options.port = *port;
   return {};
 }
 

@@ -5,22 +5,22 @@
 namespace relay::webhook {
 
 RequestQueue::Room RequestQueue::room(SteadyClock::time_point now) const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (closed_) return Room::closed;
   const bool under_way = !unsettled_.empty() && unsettled_.begin()->first <= last_taken_;
-  if (nobody_takes_ || (under_way && now - progress_ > bounds_.patience)) return Room::stalled;
+  if (waited_in_vain_ || (under_way && now - progress_ > bounds_.patience)) return Room::stalled;
   return unsettled_.size() < bounds_.requests && bytes_ < bounds_.bytes ? Room::free : Room::full;
 }
 
 bool RequestQueue::reserve(std::size_t bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (bytes > bounds_.bytes || bytes_ > bounds_.bytes - bytes) return false;
   bytes_ += bytes;
   return true;
 }
 
 void RequestQueue::give_back(std::size_t bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   give_back_locked(bytes);
 }
 
@@ -31,7 +31,7 @@ void RequestQueue::give_back_locked(std::size_t bytes) {
 std::optional<std::int64_t> RequestQueue::add(ReceivedRequest&& request, std::size_t reserved) {
   std::int64_t number = 0;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (closed_) return std::nullopt;
     number = ++last_;
     unsettled_.emplace(number, reserved);
@@ -42,7 +42,7 @@ std::optional<std::int64_t> RequestQueue::add(ReceivedRequest&& request, std::si
 }
 
 bool RequestQueue::abandon(std::int64_t number) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = std::lower_bound(
       waiting_.begin(), waiting_.end(), number,
       [](const Taken& taken, std::int64_t wanted) { return taken.number < wanted; });
@@ -51,16 +51,17 @@ bool RequestQueue::abandon(std::int64_t number) {
   const auto held = unsettled_.find(number);
   give_back_locked(held->second);
   unsettled_.erase(held);
-  nobody_takes_ = true;
+  waited_in_vain_ = true;
   return true;
 }
 
 std::vector<RequestQueue::Taken> RequestQueue::take(const ReadLimits& limits, Deadline deadline,
                                                     std::stop_token stop) {
   std::vector<Taken> taken;
-  std::unique_lock lock(mutex_);
-  nobody_takes_ = false;
-  arrived_.wait_for(lock, stop, deadline.left(), [this] { return !waiting_.empty(); });
+  const MutexLock lock(mutex_);
+  waited_in_vain_ = false;
+  arrived_.wait_for(mutex_, stop, deadline.left(),
+                    [this]() RELAY_REQUIRES(mutex_) { return !waiting_.empty(); });
   if (stop.stop_requested()) return taken;
   if (!waiting_.empty() && unsettled_.begin()->first == waiting_.front().number) {
     progress_ = SteadyClock::now();
@@ -76,7 +77,7 @@ std::vector<RequestQueue::Taken> RequestQueue::take(const ReadLimits& limits, De
 }
 
 void RequestQueue::settle(std::int64_t number, SteadyClock::time_point now) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   while (!unsettled_.empty() && unsettled_.begin()->first <= number) {
     give_back_locked(unsettled_.begin()->second);
     unsettled_.erase(unsettled_.begin());
@@ -85,12 +86,12 @@ void RequestQueue::settle(std::int64_t number, SteadyClock::time_point now) {
 }
 
 std::int64_t RequestQueue::held() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return static_cast<std::int64_t>(unsettled_.size());
 }
 
 void RequestQueue::close() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   closed_ = true;
   for (const auto& [number, bytes] : unsettled_) give_back_locked(bytes);
   unsettled_.clear();
@@ -98,8 +99,8 @@ void RequestQueue::close() {
 }
 
 void RequestQueue::open() {
-  const std::lock_guard lock(mutex_);
-  closed_ = nobody_takes_ = false;
+  const MutexLock lock(mutex_);
+  closed_ = waited_in_vain_ = false;
 }
 
 }  // namespace relay::webhook

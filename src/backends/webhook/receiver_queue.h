@@ -1,11 +1,9 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <stop_token>
 #include <vector>
@@ -13,6 +11,7 @@
 #include "backends/webhook/receiver_request.h"
 #include "connector/source.h"
 #include "core/deadline.h"
+#include "core/mutex.h"
 
 namespace relay::webhook {
 
@@ -44,7 +43,7 @@ class RequestQueue {
   /// Hands a request over, with the bytes that were reserved for it. Its number; nothing, and
   /// nothing done, where the queue is closed.
   std::optional<std::int64_t> add(ReceivedRequest&& request, std::size_t reserved);
-  /// Its client waits no longer. One that nobody took yet is forgotten (true).
+  /// Its client waits no longer. A request that the pipeline has not taken yet is forgotten (true).
   bool abandon(std::int64_t number);
 
   /// All that waits, up to the limits, as soon as something does.
@@ -53,25 +52,28 @@ class RequestQueue {
   void settle(std::int64_t number, SteadyClock::time_point now);
   /// Requests that wait for their answer.
   std::int64_t held() const;
-  /// Nothing that is unsettled will be, and nothing more is taken in.
+  /// Forgets all requests, and refuses new ones.
   void close();
-  /// Something is taken in again.
+  /// Accepts requests again.
   void open();
 
  private:
-  void give_back_locked(std::size_t bytes);
+  void give_back_locked(std::size_t bytes) RELAY_REQUIRES(mutex_);
 
   const Bounds bounds_;
-  mutable std::mutex mutex_;
-  std::condition_variable_any arrived_;
-  std::deque<Taken> waiting_;
-  std::map<std::int64_t, std::size_t> unsettled_;  // bytes, of all that wait or were taken
-  std::size_t bytes_ = 0;
-  std::int64_t last_ = 0;
-  std::int64_t last_taken_ = 0;
-  SteadyClock::time_point progress_{};  // of what was taken
-  bool closed_ = false;
-  bool nobody_takes_ = false;  // a request waited in vain, and none was asked for since
+  mutable Mutex mutex_;
+  Condition arrived_;
+  std::deque<Taken> waiting_ RELAY_GUARDED_BY(mutex_);
+  // Bytes, by number, of every request that waits or was taken.
+  std::map<std::int64_t, std::size_t> unsettled_ RELAY_GUARDED_BY(mutex_);
+  std::size_t bytes_ RELAY_GUARDED_BY(mutex_) = 0;
+  std::int64_t last_ RELAY_GUARDED_BY(mutex_) = 0;
+  std::int64_t last_taken_ RELAY_GUARDED_BY(mutex_) = 0;
+  // When a request that was taken was settled last, or the first one was taken.
+  SteadyClock::time_point progress_ RELAY_GUARDED_BY(mutex_){};
+  bool closed_ RELAY_GUARDED_BY(mutex_) = false;
+  // A request has waited in vain, and `take` was not called since.
+  bool waited_in_vain_ RELAY_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace relay::webhook

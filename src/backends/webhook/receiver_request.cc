@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <array>
 
-#include "config/endpoint.h"
 #include "connector/header_object.h"
 #include "connector/inbound_event.h"
+#include "core/digest.h"
+#include "core/percent.h"
 #include "core/text.h"
 #include "envelope/event_body.h"
 #include "envelope/json_reader.h"
-#include "http/crypto.h"
 
 namespace relay::webhook {
 
@@ -74,25 +74,6 @@ std::string content_type_of(const ReceivedRequest& request) {
 
 }  // namespace
 
-std::optional<std::string> ReceivedRequest::header(std::string_view name) const {
-  std::optional<std::string> found;
-  for (const auto& [own, value] : headers) {
-    if (own != name) continue;
-    if (found) {
-      *found += ", " + value;
-    } else {
-      found = value;
-    }
-  }
-  return found;
-}
-
-std::size_t ReceivedRequest::head_bytes() const {
-  std::size_t bytes = target.size();
-  for (const auto& [name, value] : headers) bytes += name.size() + value.size();
-  return bytes;
-}
-
 std::optional<std::string> path_of(std::string_view target) {
   if (target.starts_with("http://") || target.starts_with("https://")) {
     const auto slash = target.find('/', target.find("//") + 2);
@@ -100,7 +81,7 @@ std::optional<std::string> path_of(std::string_view target) {
   }
   target = target.substr(0, target.find_first_of("?#"));
   if (!target.starts_with('/')) return std::nullopt;
-  return config::percent_decoded(target);
+  return percent_decoded(target);
 }
 
 bool is_below(std::string_view path, std::string_view base) {

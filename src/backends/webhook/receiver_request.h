@@ -1,32 +1,18 @@
 #pragma once
 
-#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
 #include "backends/webhook/receiver_answer.h"
 #include "connector/field_mapping.h"
 #include "core/arena.h"
 #include "core/record.h"
+#include "http/server/request.h"
 
 namespace relay::webhook {
 
-/// A request as the server read it.
-struct ReceivedRequest {
-  std::string method;
-  std::string target;                                        ///< as sent, with its query
-  std::vector<std::pair<std::string, std::string>> headers;  ///< names in lower case
-  std::string body;
-  Timestamp received{};
-
-  /// The value of a header, by its name in lower case; of several, joined by ", ", as HTTP says.
-  std::optional<std::string> header(std::string_view name) const;
-  /// Of target and headers, for the bound on what is held.
-  std::size_t head_bytes() const;
-};
+using ReceivedRequest = http::IncomingRequest;
 
 /// The path of a target, without its query, percent-decoding done. Nothing where a % begins no two
 /// hex digits or the target is no path.

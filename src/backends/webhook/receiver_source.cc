@@ -27,7 +27,8 @@ Result<void> ReceiverSource::open(std::stop_token) {
   if (!is_loopback(options_.host)) {
     if (options_.auth.kind() == ReceiverAuth::Kind::none && options_.tls_ca.empty()) {
       log::warn("no_auth", options_.pipeline,
-                "whoever reaches {} may write: auth is none and no client certificate is asked for",
+                "any client that reaches {} may write: auth is none and no client certificate is "
+                "asked for",
                 options_.listen);
     } else if (options_.tls_cert.empty() && options_.auth.kind() != ReceiverAuth::Kind::hmac) {
       log::warn("no_tls", options_.pipeline,

@@ -6,8 +6,9 @@
 #include <algorithm>
 #include <array>
 
+#include "core/base64.h"
+#include "core/digest.h"
 #include "core/text.h"
-#include "http/crypto.h"
 #include "http/url.h"
 
 namespace relay::webhook {
@@ -122,7 +123,7 @@ std::string signature(std::span<const std::string> keys, std::string_view id,
   for (const std::string& key : keys) {
     if (!all.empty()) all += ' ';
     all += "v1,";
-    all += http::base64(bytes_of(http::hmac_sha256(key, text)));
+    all += base64(bytes_of(hmac_sha256(key, text)));
   }
   return all;
 }

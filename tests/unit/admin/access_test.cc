@@ -22,7 +22,7 @@ TEST(Access, IsGrantedToWhoSendsTheToken) {
   EXPECT_EQ(access_of(with_header("bearer t0ken"), "t0ken"), Access::granted);
 }
 
-TEST(Access, IsDeniedToEverybodyElse) {
+TEST(Access, IsDeniedToAllOthers) {
   EXPECT_EQ(access_of({}, "t0ken"), Access::denied);
   for (const char* header : {"", "Bearer", "Bearer ", "Bearer t0ke", "Bearer t0kenn",
                              "Bearer  t0ken", "Bearer T0KEN", "Basic t0ken", "t0ken"}) {

@@ -36,11 +36,5 @@ TEST(Url, IsRefusedWithoutShowingWhatItHolds) {
   }
 }
 
-TEST(Url, EncodesValues) {
-  std::string out;
-  append_percent_encoded(out, "a b/ü~.-_?");
-  EXPECT_EQ(out, "a%20b%2F%C3%BC~.-_%3F");
-}
-
 }  // namespace
 }  // namespace relay::http

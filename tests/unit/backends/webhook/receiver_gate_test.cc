@@ -92,7 +92,7 @@ TEST_F(ReceiverGateWithSecret, WhoMayNotWriteLearnsNothingElse) {
 }
 
 TEST(ReceiverAnswer, ARefusalIsJsonWithTheHeadersOfItsStatus) {
-  const Answer later = refused(not_now("the \"reason\""), "Bearer");
+  const http::Answer later = refused(not_now("the \"reason\""), "Bearer");
   EXPECT_EQ(later.status, 503);
   EXPECT_EQ(later.body, "{\"error\":\"unavailable\",\"message\":\"the \\\"reason\\\"\"}\n");
   ASSERT_EQ(later.headers.size(), 1u);

@@ -62,7 +62,7 @@ TEST(RequestQueue, BytesAreHeldUntilTheyAreSettled) {
   EXPECT_EQ(queue.room(SteadyClock::now()), Room::free);
 }
 
-TEST(RequestQueue, WhatNobodyTookIsForgottenWithItsClient) {
+TEST(RequestQueue, ARequestThatWasNotTakenIsForgottenWithItsClient) {
   RequestQueue queue(kBounds);
   ASSERT_TRUE(queue.reserve(50));
   queue.add(body(50), 50);

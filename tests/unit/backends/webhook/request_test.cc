@@ -9,7 +9,6 @@
 #include "backends/webhook/status.h"
 #include "backends/webhook/verdict.h"
 #include "config/checked.h"
-#include "http/crypto.h"
 
 namespace relay::webhook {
 namespace {

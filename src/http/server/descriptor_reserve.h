@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <vector>
 
-namespace relay::admin {
+namespace relay::http {
 
 /// Descriptors that are held open for a process that has run out of them. One thread at a time.
 class DescriptorReserve {
@@ -23,4 +23,4 @@ class DescriptorReserve {
   std::vector<int> held_;
 };
 
-}  // namespace relay::admin
+}  // namespace relay::http

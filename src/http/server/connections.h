@@ -2,13 +2,14 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <list>
 
-namespace relay::admin {
+namespace relay::http {
 
 class Connections;
 
-/// One connection, as the list of all knows it.
+/// One connection, as `Connections` sees it.
 class ListedConnection {
  public:
   virtual ~ListedConnection() = default;
@@ -47,6 +48,8 @@ class Connections {
   bool close_first(std::chrono::milliseconds at_least = {});
   /// Closes the first connection that has not taken its answer, except `but`. False: there is none.
   bool close_first_unread(const ListedConnection& but);
+  /// Closes every connection for which `which` is true.
+  void close_where(const std::function<bool(const ListedConnection&)>& which);
 
  private:
   using List = std::list<ListedConnection*>;
@@ -59,4 +62,4 @@ class Connections {
   std::size_t unread_ = 0;
 };
 
-}  // namespace relay::admin
+}  // namespace relay::http

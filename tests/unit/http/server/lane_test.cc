@@ -1,8 +1,8 @@
-#include "admin/lane.h"
+#include "http/server/lane.h"
 
 #include <gtest/gtest.h>
 
-namespace relay::admin {
+namespace relay::http {
 namespace {
 
 struct Job {
@@ -72,4 +72,4 @@ TEST(LaneQueue, AJobThatWaitsCanBeTakenBack) {
 }
 
 }  // namespace
-}  // namespace relay::admin
+}  // namespace relay::http

@@ -1,9 +1,9 @@
-#include "admin/descriptor_reserve.h"
+#include "http/server/descriptor_reserve.h"
 
 #include <fcntl.h>
 #include <unistd.h>
 
-namespace relay::admin {
+namespace relay::http {
 
 DescriptorReserve::DescriptorReserve(std::size_t size) : size_(size) {
   held_.reserve(size_);
@@ -30,4 +30,4 @@ void DescriptorReserve::refill() {
   }
 }
 
-}  // namespace relay::admin
+}  // namespace relay::http

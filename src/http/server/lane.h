@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-namespace relay::admin {
+namespace relay::http {
 
 /// Requests of one kind, which share a few workers: however many there are, and however long each
 /// takes, requests of another lane do not wait for them.
@@ -59,4 +59,4 @@ class LaneQueue {
   std::size_t at_work_ = 0;
 };
 
-}  // namespace relay::admin
+}  // namespace relay::http

@@ -1,11 +1,11 @@
-#include "admin/connections.h"
+#include "http/server/connections.h"
 
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
-namespace relay::admin {
+namespace relay::http {
 namespace {
 
 std::vector<std::string> closed;
@@ -64,7 +64,7 @@ TEST_F(ConnectionsTest, ThereIsNothingToCloseWhereThereIsNone) {
   EXPECT_TRUE(closed.empty());
 }
 
-TEST_F(ConnectionsTest, CountsWhatWasNotTakenAndClosesWhoeverIsSentItLongest) {
+TEST_F(ConnectionsTest, TheClientThatHasNotTakenItsAnswerLongestIsClosedFirst) {
   all_.wait_for_client(c_, 10);
   all_.wait_for_client(a_, 20);
   all_.wait_for_client(b_, 30);
@@ -77,5 +77,13 @@ TEST_F(ConnectionsTest, CountsWhatWasNotTakenAndClosesWhoeverIsSentItLongest) {
   EXPECT_EQ(all_.unread(), 10u);
 }
 
+TEST_F(ConnectionsTest, ThoseThatAreChosenAreClosedWhateverTheirState) {
+  all_.wait_for_worker(b_);
+  all_.wait_for_worker(c_);
+  all_.close_where([&](const ListedConnection& one) { return &one == &a_ || &one == &c_; });
+  EXPECT_EQ(closed, (std::vector<std::string>{"a", "c"}));
+  EXPECT_EQ(all_.size(), 2u);
+}
+
 }  // namespace
-}  // namespace relay::admin
+}  // namespace relay::http

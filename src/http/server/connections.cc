@@ -1,8 +1,8 @@
-#include "admin/connections.h"
+#include "http/server/connections.h"
 
 #include <algorithm>
 
-namespace relay::admin {
+namespace relay::http {
 
 void Connections::enter(ListedConnection& one) {
   one.list_ = &for_client_;
@@ -42,6 +42,15 @@ bool Connections::close_first_unread(const ListedConnection& but) {
   return true;
 }
 
+void Connections::close_where(const std::function<bool(const ListedConnection&)>& which) {
+  for (List* list : {&for_client_, &for_worker_}) {
+    for (auto next = list->begin(); next != list->end();) {
+      ListedConnection& one = **next++;
+      if (which(one)) close(one);
+    }
+  }
+}
+
 void Connections::close(ListedConnection& one) {
   leave(one);
   one.close();
@@ -60,4 +69,4 @@ void Connections::set_unread(ListedConnection& one, std::size_t unread) {
   one.unread_ = unread;
 }
 
-}  // namespace relay::admin
+}  // namespace relay::http

@@ -1,0 +1,20 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace relay {
+
+/// What a text with percent escapes (RFC 3986, section 2.1) stands for. Nothing where a % begins no
+/// two hex digits.
+std::optional<std::string> percent_decoded(std::string_view text);
+
+/// The same, but a % that begins no two hex digits stands for itself.
+std::string percent_decoded_where_possible(std::string_view text);
+
+/// Appends `value` as one segment of a path, or a value of a query: everything but letters, digits
+/// and -._~ becomes %XX.
+void append_percent_encoded(std::string& out, std::string_view value);
+
+}  // namespace relay
