@@ -1,56 +1,54 @@
-// What the catalog and the file say there should be, and what somebody asked of it.
+#include "coordinator/catalog_client.h"
+
 #include <fmt/core.h>
 
 #include <algorithm>
 #include <utility>
 
-#include "coordinator/coordinator.h"
+#include "config/tree.h"
 #include "core/log.h"
 
 namespace relay::coordinator {
 
 using config::PipelineConfig;
 
-Result<void> Coordinator::refresh_catalog(std::stop_token stop) {
-  bool reload = false;
-  {
-    const std::lock_guard lock(mutex_);
-    reload = std::exchange(reload_, false);
-    catalog_changed_ = false;
+namespace {
+
+/// A text that differs whenever a transaction that wrote to the catalog has committed since. Each
+/// transaction that writes a row gives it another xmin, whatever it writes and whenever it commits;
+/// times and counters tell nothing of a transaction that commits after a later one.
+constexpr std::string_view kVersion =
+    "select concat(count(*), ' ', md5(string_agg(concat_ws(' ', direction, row_version, name), "
+    "' ' order by direction, name collate \"C\"))) from pgtrickle.relay_pipelines";
+
+constexpr std::string_view kCatalog =
+    "select name, direction, enabled, config::text from pgtrickle.relay_pipelines order by name";
+
+constexpr std::string_view kControls =
+    "select c.pipeline, true, 0, 0, 0, 0 from pgtrickle.relay_pipeline_control c where c.paused "
+    "union all select r.pipeline, false, r.id, r.from_id, coalesce(r.to_id, 0), r.number "
+    "from pgtrickle.relay_replays r where r.finished_at is null order by 3";
+
+Result<std::vector<PipelineConfig>> read_catalog(LeaseSession& session,
+                                                 const config::HostAccess& access,
+                                                 std::stop_token stop) {
+  const auto rows = session.query(kCatalog, {}, stop);
+  if (!rows) return fail(rows.error());
+  std::vector<PipelineConfig> pipelines;
+  for (int row = 0; row < rows->size(); ++row) {
+    pipelines.push_back(config::pipeline_from_json(
+        rows->text(row, 0), rows->text(row, 1), rows->boolean(row, 2), rows->text(row, 3), access));
   }
-  const auto version = session_->catalog_version(stop);
-  if (!version) return fail(version.error());
-  if (reload && load_file_) {
-    auto loaded = load_file_();
-    if (loaded) {
-      from_file_ = std::move(*loaded);
-    } else {
-      // A file that cannot be parsed changes nothing.
-      log::failure("configuration", "", loaded.error());
-    }
-  }
-  if (!reload && *version == catalog_version_) return {};
-  const auto entries = session_->catalog(stop);
-  if (!entries) return fail(entries.error());
-  from_sql_.clear();
-  for (const CatalogEntry& entry : *entries) {
-    from_sql_.push_back(config::pipeline_from_json(entry.name, entry.direction, entry.enabled,
-                                                   entry.config, settings_.access));
-  }
-  catalog_version_ = *version;
-  apply(merge(from_sql_));
-  const std::lock_guard lock(mutex_);
-  catalog_read_ = true;
-  controls_changed_ = true;
-  return {};
+  return pipelines;
 }
 
-/// Pipelines of catalog and file. A name that both use is an error of that name: which of the two
-/// is meant, nobody can tell.
-std::vector<PipelineConfig> Coordinator::merge(std::vector<PipelineConfig> from_sql) const {
+}  // namespace
+
+std::vector<PipelineConfig> merge(std::vector<PipelineConfig> from_sql,
+                                  const std::vector<PipelineConfig>& from_file) {
   std::map<std::string, std::size_t> by_name;
   for (std::size_t i = 0; i < from_sql.size(); ++i) by_name.emplace(from_sql[i].name, i);
-  for (const auto& pipeline : from_file_) {
+  for (const auto& pipeline : from_file) {
     const auto [found, is_new] = by_name.emplace(pipeline.name, from_sql.size());
     if (is_new) {
       from_sql.push_back(pipeline);
@@ -70,72 +68,80 @@ std::vector<PipelineConfig> Coordinator::merge(std::vector<PipelineConfig> from_
   return from_sql;
 }
 
-/// Makes the table follow the configuration: exactly what changed is stopped or remade.
-void Coordinator::apply(std::vector<PipelineConfig> wanted) {
-  const std::lock_guard lock(mutex_);
-  for (auto& [name, entry] : table_) entry->removed = true;
-  for (PipelineConfig& config : wanted) {
-    auto& entry = table_[config.name];
-    if (!entry) {
-      entry = std::make_unique<Entry>();
-      metrics_.pipeline(config.name);
-      log::info("pipeline_added", config.name, "source {}, sink {}", config.source_type,
-                config.sink_type);
+std::optional<ControlNotice> control_notice_of(const std::string& payload) {
+  const auto tree = config::parse_json(payload, "notification");
+  if (!tree) return std::nullopt;
+  const config::Node* event = tree->find("event");
+  const config::Node* name = tree->find("name");
+  if (!event || !event->text() || *event->text() != "control") return std::nullopt;
+  if (!name || !name->text()) return std::nullopt;
+  const config::Node* action = tree->find("action");
+  return ControlNotice{*name->text(), action && action->text() && *action->text() == "resume"};
+}
+
+CatalogClient::CatalogClient(config::HostAccess access, FileLoader load_file)
+    : access_(std::move(access)),
+      load_file_(std::move(load_file)),
+      reload_(load_file_ != nullptr) {}
+
+void CatalogClient::start_over() {
+  version_.clear();
+  catalog_due_ = requests_due_ = true;
+}
+
+void CatalogClient::hear(std::span<const std::string> payloads) {
+  for (const std::string& payload : payloads) {
+    if (const auto notice = control_notice_of(payload)) {
+      named_.insert(notice->pipeline);
+      if (notice->resume) resumed_.insert(notice->pipeline);
+      requests_due_ = true;
+    } else {
+      catalog_due_ = true;
     }
-    entry->removed = false;
-    if (entry->config.fingerprint != config.fingerprint || entry->config.name.empty()) {
-      for (const Error& warning : warnings_of(config, registry_)) {
-        log::warn(warning.code, config.name, "{} Remedy: {}", warning.message, warning.remedy);
-      }
-      entry->problem.reset();
-      entry->try_again = {};
-      if (entry->assembled.pipeline) {
-        log::info("pipeline_changed", config.name, "the configuration changed");
-        begin_stop(*entry);
-      }
-    }
-    entry->config = std::move(config);
-  }
-  for (auto& [name, entry] : table_) {
-    if (entry->removed) begin_stop(*entry);
   }
 }
 
-Result<void> Coordinator::refresh_controls(std::stop_token stop) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!std::exchange(controls_changed_, false)) return {};
-  }
-  const auto controls = session_->controls(stop);
-  if (!controls) return fail(controls.error());
-  const std::lock_guard lock(mutex_);
-  for (auto& [name, entry] : table_) {
-    Control now;
-    for (const auto& [pipeline, control] : *controls) {
-      if (pipeline != name) continue;
-      now.paused = now.paused || control.paused;
-      now.replays.insert(now.replays.end(), control.replays.begin(), control.replays.end());
+Result<std::optional<std::vector<PipelineConfig>>> CatalogClient::configuration(
+    LeaseSession& session, std::stop_token stop) {
+  const bool reload = reload_.exchange(false);
+  catalog_due_ = false;
+  const auto version = session.query(kVersion, {}, stop);
+  if (!version) return fail(version.error());
+  if (reload && load_file_) {
+    auto loaded = load_file_();
+    if (loaded) {
+      from_file_ = std::move(*loaded);
+    } else {
+      log::failure("configuration", "", loaded.error());
     }
-    const bool asked = asked_.contains(name);
-    if (resumed_.contains(name)) entry->settled->acknowledge();
-    if (entry->assembled.pipeline && !entry->stopping) {
-      Pipeline& pipeline = *entry->assembled.pipeline;
-      if (asked || now.paused != entry->control.paused) pipeline.set_paused(now.paused);
-      for (const ReplayRequest& replay : now.replays) {
-        const bool known = std::any_of(entry->control.replays.begin(), entry->control.replays.end(),
-                                       [&](const auto& other) { return other.id == replay.id; });
-        if (!known) pipeline.replay(replay);
-      }
-      if (asked) {
-        pipeline.dead_letters_changed();
-        pipeline.nudge();
-      }
-    }
-    entry->control = std::move(now);
   }
-  asked_.clear();
-  resumed_.clear();
-  return {};
+  const std::string_view now = version->text(0, 0);
+  if (!reload && now == version_) return std::optional<std::vector<PipelineConfig>>();
+  auto from_sql = read_catalog(session, access_, stop);
+  if (!from_sql) return fail(from_sql.error());
+  version_ = now;
+  requests_due_ = true;
+  return std::optional(merge(std::move(*from_sql), from_file_));
+}
+
+Result<std::optional<Requests>> CatalogClient::requests(LeaseSession& session,
+                                                        std::stop_token stop) {
+  if (!std::exchange(requests_due_, false)) return std::optional<Requests>();
+  const auto rows = session.query(kControls, {}, stop);
+  if (!rows) return fail(rows.error());
+  Requests requests;
+  for (int row = 0; row < rows->size(); ++row) {
+    Control& control = requests.controls[std::string(rows->text(row, 0))];
+    if (rows->boolean(row, 1)) {
+      control.paused = true;
+    } else {
+      control.replays.push_back({rows->integer(row, 2), rows->integer(row, 3),
+                                 rows->integer(row, 4), static_cast<int>(rows->integer(row, 5))});
+    }
+  }
+  requests.named = std::exchange(named_, {});
+  requests.resumed = std::exchange(resumed_, {});
+  return std::optional(std::move(requests));
 }
 
 }  // namespace relay::coordinator
