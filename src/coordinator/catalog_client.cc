@@ -86,37 +86,38 @@ CatalogClient::CatalogClient(config::HostAccess access, FileLoader load_file)
 
 void CatalogClient::start_over() {
   version_.clear();
-  catalog_due_ = requests_due_ = true;
+  news_ = requests_due_ = true;
 }
 
 void CatalogClient::hear(std::span<const std::string> payloads) {
+  news_ = true;
   for (const std::string& payload : payloads) {
     if (const auto notice = control_notice_of(payload)) {
       named_.insert(notice->pipeline);
       if (notice->resume) resumed_.insert(notice->pipeline);
       requests_due_ = true;
-    } else {
-      catalog_due_ = true;
     }
   }
 }
 
 Result<std::optional<std::vector<PipelineConfig>>> CatalogClient::configuration(
     LeaseSession& session, std::stop_token stop) {
-  const bool reload = reload_.exchange(false);
-  catalog_due_ = false;
-  const auto version = session.query(kVersion, {}, stop);
-  if (!version) return fail(version.error());
-  if (reload && load_file_) {
-    auto loaded = load_file_();
-    if (loaded) {
-      from_file_ = std::move(*loaded);
-    } else {
-      log::failure("configuration", "", loaded.error());
+  news_ = false;
+  if (reload_.exchange(false)) {
+    version_.clear();
+    if (load_file_) {
+      auto loaded = load_file_();
+      if (loaded) {
+        from_file_ = std::move(*loaded);
+      } else {
+        log::failure("configuration", "", loaded.error());
+      }
     }
   }
+  const auto version = session.query(kVersion, {}, stop);
+  if (!version) return fail(version.error());
   const std::string_view now = version->text(0, 0);
-  if (!reload && now == version_) return std::optional<std::vector<PipelineConfig>>();
+  if (now == version_) return std::optional<std::vector<PipelineConfig>>();
   auto from_sql = read_catalog(session, access_, stop);
   if (!from_sql) return fail(from_sql.error());
   version_ = now;
@@ -126,9 +127,10 @@ Result<std::optional<std::vector<PipelineConfig>>> CatalogClient::configuration(
 
 Result<std::optional<Requests>> CatalogClient::requests(LeaseSession& session,
                                                         std::stop_token stop) {
-  if (!std::exchange(requests_due_, false)) return std::optional<Requests>();
+  if (!requests_due_) return std::optional<Requests>();
   const auto rows = session.query(kControls, {}, stop);
   if (!rows) return fail(rows.error());
+  requests_due_ = false;
   Requests requests;
   for (int row = 0; row < rows->size(); ++row) {
     Control& control = requests.controls[std::string(rows->text(row, 0))];

@@ -48,7 +48,8 @@ struct ControlNotice {
 std::optional<ControlNotice> control_notice_of(const std::string& payload);
 
 /// Reads what the configuration (SQL catalog and file) and the operators want of the pipelines, and
-/// notices when that may have changed. The control thread; `reload` any thread.
+/// notices when that may have changed. What could not be read is read at the next attempt, whether
+/// or not there is news by then. The control thread; `reload` any thread.
 class CatalogClient {
  public:
   CatalogClient(config::HostAccess access, FileLoader load_file);
@@ -63,8 +64,8 @@ class CatalogClient {
   void expect_requests() { requests_due_ = true; }
   /// Notifications arrived.
   void hear(std::span<const std::string> payloads);
-  /// Something is known to be read.
-  bool is_due() const { return catalog_due_ || requests_due_ || reload_; }
+  /// There is news since the last attempt to read.
+  bool is_due() const { return news_ || reload_; }
 
   /// The pipelines that should run; nothing: they are as they were. A file that cannot be parsed is
   /// logged and changes nothing.
@@ -77,7 +78,7 @@ class CatalogClient {
   const config::HostAccess access_;
   const FileLoader load_file_;
   std::atomic<bool> reload_;
-  bool catalog_due_ = true;
+  bool news_ = true;  ///< a notification arrived, or may have been missed
   bool requests_due_ = true;
   std::string version_;  ///< of the catalog when it was last read; empty: it is read in any case
   std::vector<config::PipelineConfig> from_file_;
