@@ -15,13 +15,13 @@ namespace relay::admin {
 
 namespace {
 
-// Health is answered by the same thread: a database that hangs must not keep it waiting for long.
+// A database that hangs must not occupy the server's workers for long.
 constexpr std::chrono::seconds kTimeout{3};
 
 constexpr std::int64_t kMostLetters = 1000;
 
-// Without key, payload and headers, which hold the user's data and are for those who may read the
-// table.
+// Without key, payload and headers: these hold the user's data, and only roles that may read the
+// table may see them.
 constexpr std::string_view kLetters =
     "select coalesce(json_agg(d order by d.id), '[]')::text from ("
     "select id, relay_group_id as \"group\", pipeline, message_id, subject, op, outbox_id, "
@@ -38,7 +38,7 @@ std::string in_query(const HttpRequest& request, const std::string& name) {
   return found == request.query.end() ? std::string() : found->second;
 }
 
-/// Rows that a request asks for; nothing where it asks for what is no number.
+/// How many rows the request asks for; empty if `limit` is not a number of at least 1.
 std::optional<std::int64_t> limit_of(const HttpRequest& request) {
   const std::string text = in_query(request, "limit");
   if (text.empty()) return 100;

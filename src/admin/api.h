@@ -8,9 +8,9 @@
 
 namespace relay::admin {
 
-/// The part of the JSON API that asks the database: dead letters, and changes by those who have the
-/// token, through the same SQL functions as the command line. One thread at a time; an answer takes
-/// a few seconds at most, whatever the database does.
+/// The part of the JSON API that uses the database: lists dead letters and, for clients that have
+/// the token, makes changes through the same SQL functions as the command line. Any thread; an
+/// answer takes a few seconds at most, whatever the database does.
 class Api {
  public:
   /// `admin_token` empty: nothing can be changed. The pool outlives this.
@@ -31,7 +31,7 @@ class Api {
 HttpResponse json_response(int status, std::string body);
 HttpResponse problem_response(int status, std::string_view what, std::string_view remedy = {});
 
-/// The status that an error of the database is answered with.
+/// The HTTP status for an error of the database.
 int status_of(const Error& error);
 
 }  // namespace relay::admin

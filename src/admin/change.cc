@@ -32,8 +32,8 @@ constexpr ChangeRoute kRoutes[] = {
     {"/api/dlq/*/discard", "select pgtrickle.relay_dlq_discard($1::bigint)", {}, ""},
 };
 
-/// What stands at the star of `route`, or null where the path is another one. A pattern without a
-/// star leaves it empty.
+/// The part of the path at the star of `route`; null if the path does not match. Empty for a
+/// pattern without a star.
 std::optional<std::string_view> match(std::string_view route, std::string_view path) {
   const auto star = route.find('*');
   if (star == std::string_view::npos) {

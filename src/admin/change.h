@@ -11,12 +11,13 @@
 
 namespace relay::admin {
 
-/// A change that the API offers: a path, and the SQL function behind it.
+/// A change that the API offers: a path, and the SQL function that makes the change.
 struct ChangeRoute {
   std::string_view path;  ///< "/api/pipelines/*/pause"; the star stands for the first parameter
   std::string_view sql;
   config::FieldTable arguments;  ///< the further parameters, in their order
-  std::string_view result;       ///< what the function's result is called; empty: it has none
+  std::string_view
+      result;  ///< the name of the function's result in the answer; empty: there is none
 };
 
 struct Change {
@@ -24,8 +25,9 @@ struct Change {
   std::vector<postgres::Param> params;
 };
 
-/// What a POST asks for: arguments come from a JSON object as body, or from the query. Null: the
-/// API offers no change at this path. Misconfigured: an argument is wrong, missing or unknown.
+/// The change that a POST asks for. Arguments come from a JSON object as body, or from the query.
+/// Null: the API offers no change at this path. Misconfigured: an argument is wrong, missing or
+/// unknown.
 Result<std::optional<Change>> change_of(const HttpRequest& request);
 
 }  // namespace relay::admin

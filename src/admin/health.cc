@@ -92,11 +92,11 @@ Health health_of(const Snapshot& snapshot, TimePoint now) {
   if (!snapshot.database_connected || !snapshot.catalog_read || instance_error(snapshot)) {
     return Health::unhealthy;
   }
-  const bool trouble =
+  const bool degraded =
       std::any_of(snapshot.pipelines.begin(), snapshot.pipelines.end(),
-                  [&](const auto& pipeline) { return coordinator::in_trouble(pipeline, now); });
-  return trouble || !snapshot.blockers.empty() || !snapshot.causes.empty() ? Health::degraded
-                                                                           : Health::healthy;
+                  [&](const auto& pipeline) { return coordinator::is_degraded(pipeline, now); });
+  return degraded || !snapshot.blockers.empty() || !snapshot.causes.empty() ? Health::degraded
+                                                                            : Health::healthy;
 }
 
 std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
@@ -105,7 +105,7 @@ std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
       R"({{"name":{},"state":{},"owner":{},"healthy":{},"source":{},"sink":{},"position":{},"lag":{},)"
       R"("since":{},"last_progress_at":{},{})",
       json_string(status.name), json_string(to_string(report.state)), status.owned,
-      !coordinator::in_trouble(status, now), json_string(status.source_type),
+      !coordinator::is_degraded(status, now), json_string(status.source_type),
       json_string(status.sink_type), report.position.id,
       report.lag ? std::to_string(*report.lag) : "null", time_json(report.since),
       time_json(report.last_progress), error_json(report.error));

@@ -11,14 +11,14 @@ namespace relay::admin {
 enum class Health { healthy, degraded, unhealthy };
 std::string_view to_string(Health health);
 
-/// What keeps the whole instance from its work: the database, or a control thread that hangs. Pure.
+/// What stops the whole instance: the database, or a control thread that hangs. Pure.
 std::optional<Error> instance_error(const coordinator::Snapshot& snapshot);
 
 /// The database was reached, the catalog was read, and the control thread does not hang. Pure.
 bool is_ready(const coordinator::Snapshot& snapshot);
 
-/// What a snapshot means: unhealthy without the database or its schema, or while the control thread
-/// hangs; degraded while some pipeline is in trouble or another session's locks keep this one
+/// Unhealthy without the database or its schema, or while the control thread hangs; degraded while
+/// a pipeline is degraded, the instance has a cause to be, or another session's locks keep this one
 /// waiting; healthy otherwise (a standby is healthy). Pure.
 Health health_of(const coordinator::Snapshot& snapshot, std::chrono::system_clock::time_point now);
 

@@ -56,17 +56,18 @@ bool is_read(const HttpRequest& request) {
   return request.method == "GET" || request.method == "HEAD";
 }
 
-/// Lanes of the server, by index: a probe waits neither for rendering nor for the database.
+/// Lanes of the server, by index. A probe waits neither for rendering nor for the database.
 enum LaneIndex : std::size_t { kStatusLane, kMetricsLane, kPipelinesLane, kReadLane, kChangeLane };
 const std::vector<Lane> kLanes = {
     {.workers = 1, .waiting = 8, .shared = true},   // /health, which has three paths
     {.workers = 1, .waiting = 8, .shared = true},   // /metrics
-    {.workers = 1, .waiting = 16, .shared = true},  // /api/pipelines: as many paths as clients like
-    {.workers = 2, .waiting = 16},                  // reads of the database, by anyone
-    {.workers = 1, .waiting = 16},                  // changes, by clients that have the token
+    {.workers = 1, .waiting = 16, .shared = true},  // /api/pipelines: any number of paths
+    {.workers = 2, .waiting = 16},                  // reads of the database, without a token
+    {.workers = 1, .waiting = 16},                  // changes, with the token
 };
 
-/// What needs no more than the request is answered at once: liveness, and refusals.
+/// None: the request is answered at once, because the answer needs nothing else (liveness,
+/// refusals).
 std::optional<std::size_t> lane_of(const HttpRequest& request, std::string_view admin_token) {
   const std::string_view path = request.path;
   if (!is_read(request)) {
@@ -82,7 +83,7 @@ std::optional<std::size_t> lane_of(const HttpRequest& request, std::string_view 
   return std::nullopt;
 }
 
-/// What can be read. Metrics and /health/live answer whatever the coordinator is busy with.
+/// Answers a GET. /metrics and /health/live do not depend on the coordinator.
 HttpResponse read(const HttpRequest& request, const Coordinator& coordinator,
                   const Metrics& metrics, Api& api) {
   const std::string& path = request.path;

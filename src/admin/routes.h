@@ -8,9 +8,9 @@
 
 namespace relay::admin {
 
-/// Serves /metrics, /health and its sisters, /api/pipelines and /api/dlq on `address`; changes are
-/// for those who send `admin_token`, and for nobody where it is empty. The server must be stopped
-/// before the coordinator ends.
+/// Serves /metrics, /health, /health/*, /api/pipelines and /api/dlq on `address`. Changes need
+/// `admin_token`; if it is empty, every change is refused. The server must be stopped before the
+/// coordinator is destroyed.
 Result<std::unique_ptr<HttpServer>> serve(const std::string& address,
                                           coordinator::Coordinator& coordinator,
                                           const Metrics& metrics, std::string admin_token);

@@ -6,7 +6,7 @@
 #include "cli/embedded_sql.h"
 #include "cli/findings.h"
 #include "cli/schema_history.h"
-#include "coordinator/lease_session.h"
+#include "coordinator/status_queries.h"
 #include "core/deadline.h"
 
 namespace relay::cli {

@@ -99,7 +99,7 @@ Result<void> prepare(const ThrowawayPostgres& server) {
   return (*connection)->script(kDemo, Deadline::after(kTimeout), {});
 }
 
-/// One of these signals has come already, and will be found by whoever waits for it.
+/// One of these signals is pending; a later sigwait returns it.
 bool interrupted(const sigset_t& signals) {
   sigset_t pending;
   sigpending(&pending);

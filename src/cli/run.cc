@@ -15,7 +15,7 @@ namespace relay::cli {
 
 namespace {
 
-/// The signals that steer the program, blocked in all threads and taken by `next_signal`.
+/// The signals that steer the program. They are blocked in all threads; `next_signal` takes them.
 sigset_t steering_signals() {
   sigset_t set;
   sigemptyset(&set);
@@ -47,7 +47,7 @@ bool configure_log(const config::Settings& settings) {
   return true;
 }
 
-/// Ends everything; a second signal ends at once.
+/// Stops the coordinator; a second signal ends the process at once.
 void shut_down(coordinator::Coordinator& coordinator, const sigset_t& signals) {
   log::info("stopping", "", "finishing what is in flight; a second signal ends at once");
   const auto watch = [&signals](std::stop_token stop) {
@@ -70,7 +70,7 @@ void shut_down(coordinator::Coordinator& coordinator, const sigset_t& signals) {
 
 int run_relay(Context& context) {
   if (!configure_log(context.settings)) return kUsage;
-  // What they would tell is an error of the write that caused them.
+  // The write that would raise one of these fails with an error instead.
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);
   const sigset_t signals = steering_signals();

@@ -12,11 +12,11 @@ namespace {
 
 using TimePoint = std::chrono::system_clock::time_point;
 
-/// Rejected in a row; fewer may be what is wrong with these messages.
+/// Rejected in a row; if there are fewer, the messages themselves may be at fault.
 constexpr std::size_t kManyRejected = 5;
-/// Where rejected messages are skipped, nobody resolves them: the last one is old news then.
+/// Skipped messages are never resolved: the last rejection counts for this long.
 constexpr std::chrono::minutes kRejectionForgotten{10};
-/// A loss that was not acknowledged is shown for so long.
+/// A loss that the operator has not acknowledged is shown for this long.
 constexpr std::chrono::hours kLossShown{24};
 constexpr std::chrono::seconds kPoolWait{1};
 

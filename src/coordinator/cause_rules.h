@@ -15,7 +15,7 @@
 
 namespace relay::coordinator {
 
-/// What is known of a pipeline, beside what its own threads say.
+/// What is known of a pipeline: the report of its threads, and what the coordinator measured.
 struct PipelineFacts {
   std::string name;
   bool owned = false;
@@ -42,7 +42,7 @@ struct StreamFailure {
 Sighting cause_of(const StreamFailure& failure);
 /// An outbox that no pipeline reads.
 Sighting cause_of(const OutboxProblem& outbox);
-/// That operations wait because the pool has no session for them; nothing: they do not.
+/// Operations wait because the pool has no session for them; empty: they do not.
 std::optional<Sighting> cause_of(const postgres::Shortage& shortage);
 
 }  // namespace relay::coordinator

@@ -25,7 +25,7 @@ std::vector<Causes::Change> Causes::look(std::vector<Sighting> seen, SteadyClock
       continue;
     }
     found->last = now;
-    // A fact that reads otherwise is another fact; what is measured changes all the time.
+    // A fact with another message is another fact; the message of a measurement always changes.
     if (sighting.certain && sighting.error.message != found->sighting.error.message) {
       found->told = false;
     }
@@ -39,7 +39,7 @@ std::vector<Causes::Change> Causes::look(std::vector<Sighting> seen, SteadyClock
   }
   std::erase_if(known_, [&](const Known& known) {
     if (known.last == now) return false;
-    // One that was never told has to be seen at each look.
+    // One that was never reported has to be seen at each look.
     const bool waits = known.told && !known.sighting.certain && now - known.last < kHold;
     if (known.told && !waits) changes.push_back({known.sighting, false});
     return !waits;

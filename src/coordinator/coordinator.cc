@@ -9,7 +9,8 @@
 #include <random>
 #include <utility>
 
-#include "config/tree.h"
+#include "coordinator/status_queries.h"
+#include "core/backoff.h"
 #include "core/host_name.h"
 #include "core/log.h"
 #include "core/shortage.h"
@@ -20,10 +21,6 @@ using postgres::Connection;
 using std::chrono::milliseconds;
 
 namespace {
-
-constexpr milliseconds kNumbersEvery{5000};
-/// Between two looks at a lease that is about to end.
-constexpr milliseconds kShortestBeat{20};
 
 std::string make_worker_id() {
   std::random_device random;
@@ -50,50 +47,19 @@ Error schema_hint(Error error) {
   return error;
 }
 
-Error beside_older(const std::string& worker) {
-  return {ErrorClass::misconfigured,
-          "older_relay",
-          fmt::format("instance {} is of an older version, which knows no leases: this one takes "
-                      "no pipeline beside it",
-                      worker),
-          "stop it: its pipelines are taken over at once",
-          {}};
-}
-
-/// What an operator asked of a pipeline, as a notification says it.
-struct Request {
-  std::string pipeline;
-  bool resume = false;
-};
-
-std::optional<Request> request_of(const std::string& payload) {
-  const auto tree = config::parse_json(payload, "notification");
-  if (!tree) return std::nullopt;
-  const config::Node* event = tree->find("event");
-  const config::Node* name = tree->find("name");
-  if (!event || !event->text() || *event->text() != "control") return std::nullopt;
-  if (!name || !name->text()) return std::nullopt;
-  const config::Node* action = tree->find("action");
-  return Request{*name->text(), action && action->text() && *action->text() == "resume"};
-}
-
 }  // namespace
 
 Coordinator::Coordinator(config::Settings settings, const Registry& registry, Metrics& metrics,
                          FileLoader load_file)
     : settings_(std::move(settings)),
-      registry_(registry),
-      metrics_(metrics),
-      load_file_(std::move(load_file)),
-      worker_id_(make_worker_id()),
-      started_(SteadyClock::now()),
       pool_(connection_options(settings_, "pgtrickle-relay", false),
             static_cast<std::size_t>(settings_.pool_size)),
-      workshop_{registry_, pool_, metrics_, settings_.relay_group_id, worker_id_},
-      lease_(settings_.lease_timeout) {
-  note_round();
-  last_snapshot_ = current_snapshot();
-}
+      workshop_{registry, pool_, metrics, settings_.relay_group_id, make_worker_id()},
+      membership_(settings_, connection_options(settings_, LeaseSession::kApplicationName, true),
+                  workshop_.worker_id),
+      catalog_(settings_.access, std::move(load_file)),
+      snapshots_(table_, workshop_.worker_id, settings_.relay_group_id),
+      observer_(table_, registry, pool_, metrics) {}
 
 Coordinator::~Coordinator() {
   abort();
@@ -101,50 +67,52 @@ Coordinator::~Coordinator() {
 }
 
 void Coordinator::start() {
-  reload_ = load_file_ != nullptr;
   sweep_ = std::make_unique<Sweep>(connection_options(settings_, "pgtrickle-relay sweep", true));
   housekeeper_ = std::make_unique<Housekeeper>(pool_);
+  runner_ = std::make_unique<PipelineRunner>(table_, workshop_, *sweep_, hooks(),
+                                             settings_.drain_timeout);
   thread_ = std::jthread([this](std::stop_token stop) { run(stop); });
 }
 
 void Coordinator::stop() {
   if (!thread_.joinable()) return;
   {
-    const std::lock_guard lock(mutex_);
-    stopping_ = true;
+    const MutexLock lock(table_.mutex);
+    table_.instance.stopping = true;
   }
   housekeeper_->set_on_duty(false);
   thread_.request_stop();
-  changed_.notify_all();
   thread_.join();
+  runner_.reset();
   housekeeper_.reset();
   sweep_.reset();
 }
 
-void Coordinator::abort() {
-  {
-    const std::lock_guard lock(mutex_);
-    aborted_ = true;
-  }
-  changed_.notify_all();
-}
-
 void Coordinator::reload() {
-  {
-    const std::lock_guard lock(mutex_);
-    reload_ = true;
-  }
-  poke();
-}
-
-void Coordinator::poke() {
+  catalog_.reload();
   poked_ = true;
 }
 
+/// Called by the threads of pipelines while others are joined: they touch nothing that the table's
+/// mutex guards.
+PipelineHooks Coordinator::hooks() {
+  PipelineHooks hooks;
+  hooks.lease = &membership_.lease();
+  hooks.replay_finished = [this](const ReplayRequest& request, const std::optional<Error>& error) {
+    replays_.add(request, error);
+    poked_ = true;
+  };
+  hooks.source_opened = [this] { poked_ = true; };
+  return hooks;
+}
+
 void Coordinator::run(std::stop_token stop) {
-  Backoff pause(milliseconds(100), milliseconds(2000), std::random_device{}());
+  Backoff backoff(milliseconds(100), milliseconds(2000), std::random_device{}());
+  // Made once, because a wait must not need memory: there may be none left.
+  Mutex mutex;
+  Condition changed;
   while (!stop.stop_requested()) {
-    note_round();
+    snapshots_.note_round();
     const auto began = SteadyClock::now();
     Result<void> ended;
     try {
@@ -157,158 +125,158 @@ void Coordinator::run(std::stop_token stop) {
     const Error error = shortage::explained(schema_hint(ended.error()));
     bool served = false;
     {
-      const std::lock_guard lock(mutex_);
-      served = database_connected_;
+      const MutexLock lock(table_.mutex);
+      served = table_.instance.database_connected;
     }
     log::failure("database", "", error);
     lose_everything(error);
-    if (served) pause.reset();
-    // One that served for a while was often ended alone: the next one can be had at once.
+    if (served) backoff.reset();
+    // A session that served for a while was often ended alone: the next one can be had at once.
     if (served && SteadyClock::now() - began > std::chrono::seconds(1)) continue;
-    std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, stop, pause.next(milliseconds(100)), [] { return false; });
+    const MutexLock lock(mutex);
+    changed.wait_for(mutex, stop, backoff.next(milliseconds(100)), [] { return false; });
   }
-  stop_all(Deadline::after(settings_.drain_timeout));
+  end_everything(Deadline::after(settings_.drain_timeout));
 }
 
 /// The life of one lease session: until it is lost, or a stop is asked for.
 Result<void> Coordinator::session(std::stop_token stop) {
-  auto opened =
-      Connection::open(connection_options(settings_, LeaseSession::kApplicationName, true), stop);
-  if (!opened) return fail(opened.error());
-  session_ =
-      std::make_unique<LeaseSession>(std::move(*opened), settings_.relay_group_id, worker_id_);
+  if (const auto connected = membership_.connect(stop); !connected) return connected;
   // From here on a stop interrupts no statement: that would end the session, and the leases with
   // it, while pipelines still finish their work.
-  if (blocked_) {  // health names the session whose locks kept the last one from being opened
-    if (const auto looked = refresh_blockers({}); !looked) return looked;
+  if (membership_.was_kept_out()) {  // health names the session whose locks were in the way
+    const auto looked = observer_.look_for_blockers(membership_.session(), {});
+    if (!looked) return looked;
   }
-  const auto open = session_->open(settings_.lease_timeout, {});
-  blocked_ = !open;
-  if (!open) return open;
-  next_beat_ = next_look_ = next_numbers_ = {};
-  catalog_version_.clear();
-  leader_ = false;
-  {
-    const std::lock_guard lock(mutex_);
-    catalog_changed_ = controls_changed_ = true;
-  }
+  if (const auto joined = membership_.join({}); !joined) return joined;
+  next_look_ = {};
+  observer_.start_over();
+  catalog_.start_over();
   while (!stop.stop_requested()) {
-    const auto done = tick({});
-    if (!done && !session_->ok()) return done;
-    {
-      const std::lock_guard lock(mutex_);
-      database_connected_ = true;
-      database_error_ = done ? std::nullopt : std::optional(schema_hint(done.error()));
-    }
-    if (done) {
-      log::recovered("database", "");
-    } else {
-      log::failure("database", "", schema_hint(done.error()));
-    }
+    const auto done = round({});
+    if (!done && !membership_.session().ok()) return done;
+    note_database(done);
     if (const auto waited = wait_for_change(stop); !waited) return waited;
   }
   return {};
 }
 
-Result<void> Coordinator::tick(std::stop_token stop) {
-  const auto now = SteadyClock::now();
-  const bool beats = now >= next_beat_;
-  if (beats) {
-    if (const auto beaten = beat(stop); !beaten) return beaten;
-  }
-  if (const auto done = settle_stopped(stop); !done) return done;
-  bool look = now >= next_look_;
+/// The database answers; what it says of the last round.
+void Coordinator::note_database(const Result<void>& round) {
+  const auto error = round ? std::nullopt : std::optional(schema_hint(round.error()));
   {
-    const std::lock_guard lock(mutex_);
-    look = look || catalog_changed_ || controls_changed_ || reload_;
+    const MutexLock lock(table_.mutex);
+    table_.instance.database_connected = true;
+    table_.instance.database_error = error;
   }
-  if (look) {
+  if (error) {
+    log::failure("database", "", *error);
+  } else {
+    log::recovered("database", "");
+  }
+}
+
+Result<void> Coordinator::round(std::stop_token stop) {
+  LeaseSession& session = membership_.session();
+  const auto now = SteadyClock::now();
+  const bool beats = now >= membership_.next_beat();
+  if (beats) {
+    const auto regrouped = membership_.beat(stop);
+    if (!regrouped) return fail(regrouped.error());
+    if (*regrouped) next_look_ = {};
+  }
+  if (const auto done = release(runner_->settle_ended(), stop); !done) return done;
+  if (now >= next_look_ || catalog_.is_due()) {
     next_look_ = now + settings_.discovery_interval;
-    if (const auto done = refresh_catalog(stop); !done) return done;
-    if (const auto done = balance(stop); !done) return done;
-    if (const auto done = refresh_controls(stop); !done) return done;
+    if (const auto done = follow_changes(stop); !done) return done;
   }
-  run_pipelines();
+  if (runner_->start_due()) catalog_.resolve_again();
   if (beats) {
     if (const auto done = take_duty(stop); !done) return done;
   }
-  if (const auto done = finish_replays(stop); !done) return done;
-  if (now >= next_numbers_) {
-    next_numbers_ = now + kNumbersEvery;
-    if (const auto done = refresh_numbers(stop); !done) return done;
-  }
-  look_for_causes();
-  return write_statuses(stop);
+  if (const auto done = replays_.write(session, stop); !done) return done;
+  if (const auto done = observer_.measure(session, now, stop); !done) return done;
+  if (observer_.look_for_causes(membership_.is_on_duty())) catalog_.resolve_again();
+  return observer_.write_statuses(session, stop);
+}
+
+/// Does the housekeeping where no other instance does.
+Result<void> Coordinator::take_duty(std::stop_token stop) {
+  if (membership_.is_on_duty()) return {};
+  const auto taken = membership_.take_duty(std::move(stop));
+  if (!taken) return fail(taken.error());
+  housekeeper_->set_on_duty(*taken);
+  return {};
+}
+
+/// Gives up the leases of pipelines that have ended.
+Result<void> Coordinator::release(const Reconciler::Leaving& leaving, std::stop_token stop) {
+  LeaseSession& session = membership_.session();
+  const auto released = session.release(LeaseKind::pipeline, leaving.release, stop);
+  if (!released) return released;
+  return end_status(session, leaving.removed, stop);
+}
+
+Result<void> Coordinator::follow_changes(std::stop_token stop) {
+  LeaseSession& session = membership_.session();
+  auto configuration = catalog_.configuration(session, stop);
+  if (!configuration) return fail(configuration.error());
+  if (*configuration) runner_->follow(std::move(**configuration));
+  if (const auto done = balance(stop); !done) return done;
+  auto requests = catalog_.requests(session, stop);
+  if (!requests) return fail(requests.error());
+  if (*requests) runner_->apply(std::move(**requests));
+  return {};
+}
+
+/// Takes leases up to this instance's share, and hands over what is beyond it.
+Result<void> Coordinator::balance(std::stop_token stop) {
+  const auto group = membership_.group(stop);
+  if (!group) return fail(group.error());
+  const auto exchange = runner_->balance(*group);
+  const auto taken =
+      membership_.session().take(LeaseKind::pipeline, exchange.free_to_take, exchange.limit, stop);
+  if (!taken) return fail(taken.error());
+  runner_->took(*taken);
+  if (!taken->empty()) catalog_.expect_requests();
+  return {};
 }
 
 Result<void> Coordinator::wait_for_change(std::stop_token stop) {
   // The session's socket is where news arrive; pokes from other threads are seen within the slice.
   constexpr milliseconds kSlice{20};
-  const auto until = std::min(next_beat_, next_look_);
+  const auto until = std::min(membership_.next_beat(), next_look_);
   while (!stop.stop_requested() && SteadyClock::now() < until) {
-    note_round();
+    snapshots_.note_round();
     if (poked_.exchange(false)) return {};
-    const auto heard = session_->wait(Deadline::after(kSlice), stop);
+    const auto heard = membership_.session().wait(Deadline::after(kSlice), stop);
     if (!heard) return fail(heard.error());
     if (heard->empty()) continue;
-    const std::lock_guard lock(mutex_);
-    for (const std::string& payload : *heard) {
-      if (const auto request = request_of(payload)) {
-        asked_.insert(request->pipeline);
-        if (request->resume) resumed_.insert(request->pipeline);
-        controls_changed_ = true;
-      } else {
-        catalog_changed_ = true;
-      }
-    }
+    catalog_.hear(*heard);
     return {};
   }
   return {};
 }
 
-/// Renews the leases. What this instance may send until then counts from before it asked. The next
-/// time is the moment when another instance's lease ends, if that is sooner than usual: what it
-/// owned is taken over at once.
-Result<Renewal> Coordinator::renew(std::stop_token stop) {
-  const auto asked = BootClock::now();
-  next_beat_ = SteadyClock::now() + lease_.interval();
-  auto renewal = session_->renew(stop);
-  if (!renewal) return renewal;
-  lease_.renewed(asked);
-  const auto sooner = std::max(std::min(renewal->first_end, lease_.interval()), kShortestBeat);
-  next_beat_ = std::min(next_beat_, SteadyClock::now() + sooner);
-  return renewal;
+/// The lease session is gone, and every lease with it.
+void Coordinator::lose_everything(const Error& error) {
+  housekeeper_->set_on_duty(false);
+  membership_.lost();
+  runner_->lose_all(error);
 }
 
-Result<void> Coordinator::beat(std::stop_token stop) {
-  const auto renewal = renew(stop);
-  if (!renewal) return fail(renewal.error());
-  for (const std::string& worker : renewal->gone) {
-    log::warn("takeover", "", "instance {} is gone: its session ended", worker);
+/// The leases are kept while pipelines end: no other instance may take over what still ends here.
+void Coordinator::end_everything(Deadline drain) {
+  runner_->request_stop();
+  bool lost = false;
+  while (!runner_->all_ended() && !drain.passed() && !aborted_ && !lost) {
+    // Short, because another instance waits for the leases.
+    std::this_thread::sleep_for(milliseconds(2));
+    lost = !membership_.keep();
   }
-  for (const std::string& worker : renewal->expired) {
-    log::warn("takeover", "", "instance {} has not renewed its leases in time", worker);
-  }
-  if (renewal->older.empty()) {
-    log::recovered("older_relay", "");
-  } else {
-    log::failure("older_relay", "", beside_older(renewal->older.front()));
-  }
-  if (renewal->live != live_instances_) next_look_ = {};
-  live_instances_ = renewal->live;
-  return {};
-}
-
-/// Does the housekeeping where no other instance does.
-Result<void> Coordinator::take_duty(std::stop_token stop) {
-  if (on_duty_) return {};
-  const std::array<std::string, 1> duty = {""};
-  const auto taken = session_->take(LeaseKind::housekeeping, duty, 1, stop);
-  if (!taken) return fail(taken.error());
-  on_duty_ = !taken->empty();
-  housekeeper_->set_on_duty(on_duty_);
-  return {};
+  if (lost) membership_.lost();
+  runner_->end_all();
+  membership_.leave();
 }
 
 }  // namespace relay::coordinator

@@ -36,20 +36,20 @@ Housekeeper::~Housekeeper() {
 }
 
 bool Housekeeper::pause(milliseconds time, std::stop_token stop) {
-  std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, stop, time, [] { return false; });
+  const MutexLock lock(mutex_);
+  changed_.wait_for(mutex_, stop, time, [] { return false; });
   return !stop.stop_requested();
 }
 
 bool Housekeeper::claim(const std::string& table) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (std::find(refreshing_.begin(), refreshing_.end(), table) != refreshing_.end()) return false;
   refreshing_.push_back(table);
   return true;
 }
 
 void Housekeeper::let_go(const std::string& table) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   std::erase(refreshing_, table);
 }
 
@@ -89,8 +89,8 @@ Result<void> Housekeeper::refresh_due(std::stop_token stop) {
   return {};
 }
 
-/// A query that fails is in the table's history and suspends it after three times: the others go
-/// on. The coordinator tells of it.
+/// A query that fails is recorded in the table's history and suspends that table after three
+/// failures; the other tables are refreshed. The coordinator reports it.
 Result<void> Housekeeper::refresh(postgres::Connection& connection, const std::string& name,
                                   std::stop_token stop) {
   const auto refreshed =
@@ -102,7 +102,7 @@ Result<void> Housekeeper::refresh(postgres::Connection& connection, const std::s
   } else if (!refreshed->boolean(0, 0)) {
     log::recovered("refresh_failed", name);
   }
-  // The query is its creator's: nothing that it did to the session may reach the next one.
+  // The query belongs to the table's creator: its effects on the session must not reach the next.
   return connection.renew(pool_.options(), Deadline::after(kStatementTimeout), stop);
 }
 
@@ -130,9 +130,9 @@ void Housekeeper::run_upkeep(std::stop_token stop) {
   }
 }
 
-/// A relay that stands by has a session open, which has planned what a takeover asks first: opening
-/// one then would be a good part of the time that a pipeline is without an owner. Where it fails,
-/// the coordinator's own session says what is wrong.
+/// A standby keeps a session open that has planned the first query of a takeover: opening a session
+/// at the takeover would take a good part of the time that a pipeline has no owner. A failure is
+/// ignored, because the coordinator's own session reports the same one.
 void Housekeeper::keep_session_ready(std::stop_token stop) {
   if (pool_.open_connections() > 0) return;
   auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
@@ -141,7 +141,7 @@ void Housekeeper::keep_session_ready(std::stop_token stop) {
                         Deadline::after(kBorrowTimeout), stop);
 }
 
-/// One batch. True: there is more to do at once.
+/// Does one batch. True: there is more to do at once.
 Result<bool> Housekeeper::upkeep(std::stop_token stop) {
   auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
   if (!lease) return fail(lease.error());

@@ -1,25 +1,24 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "core/mutex.h"
 #include "postgres/pool.h"
 
 namespace relay::coordinator {
 
-/// Keeps the database side in order while this instance is on duty: refreshes stream tables that
-/// are due (each in its own transaction, two at a time, so that a slow one holds up no other for
-/// long), and runs retention and upkeep in small batches. Own threads.
+/// Keeps the database side in order while this instance is on duty. Refreshes stream tables that
+/// are due, each in its own transaction and two at a time, so that a slow one does not delay the
+/// others for long; runs retention and upkeep in small batches. Has its own threads.
 class Housekeeper {
  public:
   explicit Housekeeper(postgres::Pool& pool);
   ~Housekeeper();
 
-  /// One instance of all is on duty (the coordinator decides by a lease).
+  /// At most one instance is on duty; the coordinator decides by a lease. Any thread.
   void set_on_duty(bool on_duty) { on_duty_ = on_duty; }
 
  private:
@@ -36,9 +35,9 @@ class Housekeeper {
 
   postgres::Pool& pool_;
   std::atomic<bool> on_duty_ = false;
-  std::mutex mutex_;
-  std::condition_variable_any changed_;
-  std::vector<std::string> refreshing_;
+  Mutex mutex_;
+  Condition changed_;
+  std::vector<std::string> refreshing_ RELAY_GUARDED_BY(mutex_);
   std::vector<std::jthread> threads_;
 };
 

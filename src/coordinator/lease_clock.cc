@@ -6,7 +6,7 @@ namespace relay::coordinator {
 
 namespace {
 
-/// How long the server keeps a lease session of which it hears nothing.
+/// How long the server keeps a lease session that is silent.
 constexpr std::chrono::milliseconds kSilenceEndsSession{5000};
 
 }  // namespace

@@ -9,8 +9,8 @@
 
 namespace relay::coordinator {
 
-/// The seal of a pipeline: those secrets of its configuration that its subject template or its
-/// headers hold. No other one can be in a message, so no dead letter can ask for it.
+/// The seal of a pipeline: the secrets of its configuration that its subject template or its
+/// headers hold. No other secret can be in a message or in a dead letter.
 Seal make_seal(const config::PipelineConfig& config, const std::string& subject_template,
                std::vector<config::SecretPart> sink_secrets);
 

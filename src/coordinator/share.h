@@ -4,7 +4,7 @@
 
 namespace relay::coordinator {
 
-/// Which pipelines an instance should hold. Pure.
+/// How many pipelines an instance should take or hand over. Pure.
 struct Share {
   std::size_t take = 0;     ///< how many more it may take
   std::size_t release = 0;  ///< how many it should hand over

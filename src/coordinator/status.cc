@@ -15,26 +15,27 @@ bool stalled(const PipelineReport& report, std::chrono::system_clock::time_point
   return report.has_work && now - report.last_progress > kStalledAfter;
 }
 
-bool in_trouble(const PipelineStatus& status, std::chrono::system_clock::time_point now) {
+bool is_degraded(const PipelineStatus& status, std::chrono::system_clock::time_point now) {
   if (!status.causes.empty()) return true;
   return status.owned && (status.report.error || stalled(status.report, now));
 }
 
 Error describe(const Blocker& blocker) {
-  const std::string who = blocker.pid == 0
-                              ? fmt::format("the prepared transaction \"{}\"", blocker.prepared)
-                              : fmt::format("session {} ({})", blocker.pid, blocker.application);
+  const std::string holder = blocker.pid == 0
+                                 ? fmt::format("the prepared transaction \"{}\"", blocker.prepared)
+                                 : fmt::format("session {} ({})", blocker.pid, blocker.application);
   const std::string since =
       blocker.seconds < 0 ? "" : fmt::format(" for {:.0f} s", blocker.seconds);
   const std::string remedy =
       blocker.pid == 0
           ? std::string("commit it or roll it back: COMMIT PREPARED, ROLLBACK PREPARED")
           : fmt::format("end its transaction, or: select pg_terminate_backend({})", blocker.pid);
-  return {ErrorClass::transient,
-          "blocked",
-          fmt::format("{} of the role {} has held{}: {}", who, blocker.role, since, blocker.holds),
-          remedy,
-          {}};
+  return {
+      ErrorClass::transient,
+      "blocked",
+      fmt::format("{} of the role {} has held{}: {}", holder, blocker.role, since, blocker.holds),
+      remedy,
+      {}};
 }
 
 Error describe(const OutboxProblem& problem) {

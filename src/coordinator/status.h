@@ -12,12 +12,12 @@
 
 namespace relay::coordinator {
 
-/// What is wrong with how an outbox records its table: consumers may miss something.
+/// A fault in how an outbox records its table: consumers may miss changes.
 struct OutboxProblem {
   std::string outbox;
-  std::string problem;            ///< names the remedy; empty: none but what follows
+  std::string problem;            ///< with its remedy; empty: only the source was dropped
   std::string source_dropped_at;  ///< when its table was dropped; empty: it was not
-  bool has_reader = false;        ///< some pipeline reads it
+  bool has_reader = false;        ///< a pipeline reads it
 };
 
 /// Unresolved dead letters of a pipeline.
@@ -26,7 +26,7 @@ struct DeadLetterCount {
   std::int64_t without_claim_rows = 0;  ///< claim checks whose rows were gone
 };
 
-/// How one pipeline does, as health, console and the catalog's status table show it.
+/// The state of one pipeline, as health and the catalog's status table show it.
 struct PipelineStatus {
   std::string name;
   std::string direction;
@@ -38,25 +38,26 @@ struct PipelineStatus {
   double oldest_open_writer_seconds = 0;
   int oldest_open_writer_pid = 0;
   std::optional<OutboxProblem> outbox_problem;  ///< of the outbox that it reads
-  std::vector<Cause> causes;  ///< why it is degraded; `report` has the first as its error
+  std::vector<Cause> causes;  ///< why it is degraded; without another error, `report` has the first
 };
 
-/// A session, or a prepared transaction, whose locks on tables of ours keep the relay waiting.
+/// A session, or a prepared transaction, whose locks on the relay's tables keep it waiting.
 struct Blocker {
   int pid = 0;  ///< 0: prepared
   std::string prepared;
   std::string role;
   std::string application;
   std::string holds;
-  double seconds = -1;  ///< how long its transaction has been open; -1 where it may not be seen
+  double seconds =
+      -1;  ///< how long its transaction has been open; -1 where the role may not see it
 };
 
-/// Who blocks what, and how to end it.
+/// What the blocking session holds, and how to end it.
 Error describe(const Blocker& blocker);
 Error describe(const OutboxProblem& problem);
 Error describe_dropped(const OutboxProblem& outbox);
 
-/// How the instance does.
+/// The state of the instance.
 struct Snapshot {
   std::vector<PipelineStatus> pipelines;  ///< enabled ones, by name
   std::chrono::seconds uptime{0};
@@ -68,14 +69,14 @@ struct Snapshot {
   std::string worker_id;
   std::string group;
   bool stopping = false;
-  /// Since the control thread was last seen at work: while it hangs, what else is said here is old.
+  /// Since the control thread was last at work. While it hangs, the rest of this snapshot is old.
   std::chrono::seconds control_silent{0};
 };
 
-/// It has work, and no progress for a while.
+/// It has work, and has made no progress for a while.
 bool stalled(const PipelineReport& report, std::chrono::system_clock::time_point now);
 
-/// A pipeline that is in trouble: it has an error or a cause to be degraded, or has stalled.
-bool in_trouble(const PipelineStatus& status, std::chrono::system_clock::time_point now);
+/// It has a cause to be degraded or, if this instance owns it, an error or no progress.
+bool is_degraded(const PipelineStatus& status, std::chrono::system_clock::time_point now);
 
 }  // namespace relay::coordinator

@@ -18,14 +18,14 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kOperationTimeout{5000};
-/// How often a sequence that is not there is looked for.
+/// How often a missing sequence is looked for.
 constexpr milliseconds kResolveEvery{1000};
 constexpr std::int64_t kGone = -1;
-/// A pipeline whose broker does not answer keeps no other from being woken for longer.
+/// A pipeline whose broker does not answer delays the waking of others no longer than this.
 constexpr std::chrono::seconds kComesUpWithin{2};
 
-/// The sequences that stand elsewhere than known. One that was dropped, or that we may not see,
-/// gives no error that would stop the watch over all others.
+/// The sequences whose value is not the known one. A sequence that was dropped, or that the role
+/// may not read, causes no error, which would stop the watch over all others.
 constexpr std::string_view kLook =
     "select q.oid, q.value from (select s.oid, s.known, "
     "case when has_sequence_privilege(s.oid, 'usage') or has_sequence_privilege(s.oid, 'select') "
@@ -33,18 +33,18 @@ constexpr std::string_view kLook =
     "when has_sequence_privilege(s.oid, 'usage') is null then -1 else s.known end as value "
     "from unnest($1::oid[], $2::bigint[]) s(oid, known) offset 0) q where q.value <> q.known";
 
-/// Those that a drop, or another change of the table, keeps locked.
+/// The sequences that a drop, or another change of the table, keeps locked.
 constexpr std::string_view kLocked =
     "select l.relation::bigint from pg_locks l where l.locktype = 'relation' "
     "and l.mode = 'AccessExclusiveLock' and l.relation = any($1::oid[])";
 
-/// Looking at a sequence takes a lock on it. One that somebody holds must not keep us from the
+/// Reading a sequence takes a lock on it. A lock that another session holds must not delay the
 /// others.
 constexpr std::string_view kSetUp = "set lock_timeout to 50; listen pgtrickle_outbox_new";
 
 bool is_about_one(const Error& error) {
   return error.code == "55P03" ||  // lock_not_available
-         error.code == "XX000";    // dropped while we waited for its lock
+         error.code == "XX000";    // dropped while the query waited for its lock
 }
 
 constexpr std::string_view kResolve =
@@ -83,7 +83,7 @@ Sweep::~Sweep() {
 }
 
 void Sweep::watch(Pipeline& pipeline, const std::string& sequence, std::shared_ptr<Wake> wake) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   auto& watcher = watchers_[&pipeline];
   if (watcher) list_.remove(*watcher);
   watcher = std::make_shared<SleepingPipeline>(pipeline, std::move(wake));
@@ -92,7 +92,7 @@ void Sweep::watch(Pipeline& pipeline, const std::string& sequence, std::shared_p
 }
 
 void Sweep::forget(const Pipeline& pipeline) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   const auto found = watchers_.find(&pipeline);
   if (found == watchers_.end()) return;
   list_.remove(*found->second);
@@ -110,7 +110,7 @@ void Sweep::run(std::stop_token stop) {
       ended = fail(shortage::error_of(exception, "watching outboxes"));
     }
     if (ended || stop.stop_requested()) return;
-    // Readers that are awake look for themselves once a second meanwhile.
+    // Meanwhile readers that are awake poll once a second.
     log::failure("sweep_failed", "", shortage::explained(ended.error()));
     if (SteadyClock::now() - began > std::chrono::seconds(10)) backoff.reset();
     pause(Deadline::after(backoff.next(milliseconds(50))), stop);
@@ -125,7 +125,7 @@ Result<void> Sweep::session(std::stop_token stop) {
   if (!listening) return listening;
   log::recovered("sweep_failed", "");
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     list_.unresolve_all();
   }
   auto moved_at = SteadyClock::now();
@@ -134,7 +134,7 @@ Result<void> Sweep::session(std::stop_token stop) {
     const auto now = SteadyClock::now();
     bool news;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       news = std::exchange(news_, false);
     }
     if (news || now >= resolve_at) {
@@ -154,14 +154,14 @@ Result<void> Sweep::session(std::stop_token stop) {
 Result<void> Sweep::resolve(Connection& connection, std::stop_token stop) {
   std::vector<postgres::Param> names;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     for (std::string& name : list_.unresolved()) names.emplace_back(std::move(name));
   }
   if (names.empty()) return {};
   const auto rows = connection.query(kResolve, {postgres::text_array(names)},
                                      Deadline::after(kOperationTimeout), stop);
   if (!rows) return fail(rows.error());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (int row = 0; row < rows->size(); ++row) {
     list_.resolve(std::string(rows->text(row, 0)), rows->integer(row, 1));
   }
@@ -173,22 +173,22 @@ Result<void> Sweep::set_aside(Connection& connection, const WatchList::Question&
   const auto locked =
       connection.query(kLocked, {question.oids}, Deadline::after(kOperationTimeout), stop);
   if (!locked) return fail(locked.error());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (int row = 0; row < locked->size(); ++row) list_.set_aside(locked->integer(row, 0));
   return {};
 }
 
-/// True: something moved, or is being read.
+/// True: a sequence moved, or every reader is busy.
 Result<bool> Sweep::look(Connection& connection, std::stop_token stop) {
   WatchList::Question question;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (list_.nothing_to_ask()) {
       list_.wake_sleepers();
       return false;
     }
-    // Whoever reads a backlog needs nobody to tell him that there is more.
-    if (!list_.anybody_waits()) return true;
+    // Readers of a backlog find new rows by themselves.
+    if (!list_.has_waiting()) return true;
     question = list_.question();
   }
   const auto rows = connection.query(kLook, {question.oids, question.known},
@@ -198,7 +198,7 @@ Result<bool> Sweep::look(Connection& connection, std::stop_token stop) {
     return false;
   }
   if (!rows) return fail(rows.error());
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (int row = 0; row < rows->size(); ++row) {
     const std::int64_t oid = rows->integer(row, 0);
     const std::int64_t value = rows->integer(row, 1);

@@ -87,7 +87,7 @@ const WatchList::Question& WatchList::question() {
   return question_;
 }
 
-bool WatchList::anybody_waits() const {
+bool WatchList::has_waiting() const {
   return std::ranges::any_of(sequences_, [](const auto& item) {
     return std::ranges::any_of(item.second.watches,
                                [](const Watch& watch) { return watch.watcher->waits(); });

@@ -10,24 +10,24 @@
 
 namespace relay::coordinator {
 
-/// One who is told when a sequence moves, and woken if asleep then.
+/// A reader that is told when a sequence moves, and woken if it sleeps then.
 class Watcher {
  public:
   virtual ~Watcher() = default;
   /// The sequence stands at `last_value`: it moves before the row is visible.
   virtual void moved(std::int64_t last_value) = 0;
   virtual bool asleep() const = 0;
-  /// It is to be told at once. One who is busy finds what is new by itself.
+  /// It has to be told at once. A busy reader finds new rows by itself.
   virtual bool waits() = 0;
   virtual void wake() = 0;
   /// It was woken a moment ago, and is not at work yet.
   virtual bool coming_up() const = 0;
 };
 
-/// Decides which watchers are to be told and woken of what was seen of sequences. No watcher sleeps
-/// through a value: one that is awake when it comes and falls asleep without another one is woken
-/// once more. A thousand that sleep on one sequence do not come up together, and a watcher of
-/// another sequence does not wait for them. Pure: no I/O, clock or thread.
+/// Decides which watchers are told and woken when sequences move. No watcher sleeps through a
+/// value: one that was awake when the value came is woken once when it has fallen asleep. A
+/// thousand sleepers of one sequence do not come up together, and watchers of other sequences do
+/// not wait for them. Pure: no I/O, clock or thread.
 class WatchList {
  public:
   static constexpr std::size_t kComingUp = 16;
@@ -36,14 +36,14 @@ class WatchList {
   void remove(const Watcher& watcher);
   bool empty() const { return sequences_.empty(); }
 
-  /// The names whose sequence is not known (any more): for these `resolve` is to be called.
+  /// The names whose sequence is not known (any more): the caller calls `resolve` for each.
   std::vector<std::string> unresolved() const;
-  /// `oid` 0: there is no sequence of this name now. Where it was dropped, or is another one, its
-  /// watchers are woken: their source says what that means.
+  /// `oid` 0: there is no sequence of this name now. If it was dropped or replaced, its watchers
+  /// are woken, so that their sources report it.
   void resolve(const std::string& sequence, std::int64_t oid);
-  /// Another session begins, maybe on another server: all names are to be resolved anew.
+  /// Another session begins, maybe on another server: all names have to be resolved again.
   void unresolve_all();
-  /// The sequence cannot be looked at now: it is left out until its name is resolved anew.
+  /// The sequence cannot be read now: it is left out until its name is resolved again.
   void set_aside(std::int64_t oid);
 
   /// The sequences to look at, and the value that is known of each, as PostgreSQL arrays.
@@ -53,15 +53,16 @@ class WatchList {
   };
   const Question& question();
   bool nothing_to_ask() const { return by_oid_.empty(); }
-  bool anybody_waits() const;
+  /// A watcher has to be told at once; otherwise the sequences need not be read.
+  bool has_waiting() const;
 
   /// The sequence stands at a value other than the known one.
   void saw(std::int64_t oid, std::int64_t value);
   /// The sequence was dropped: as if its name had been resolved to nothing.
   void gone(std::int64_t oid);
-  /// Wakes those who sleep and have not been woken for the newest value. To be called after each
-  /// look, whether something was seen or not: they may have fallen asleep since. No more than
-  /// kComingUp are on their way up at once; the others are woken by later calls.
+  /// Wakes the watchers that sleep and have not been woken for the newest value. To be called after
+  /// each look, even if no sequence moved: watchers may have fallen asleep since. At most kComingUp
+  /// come up at once; later calls wake the others.
   void wake_sleepers();
 
  private:
@@ -70,8 +71,8 @@ class WatchList {
     bool due = false;  ///< to be woken when it sleeps
   };
   struct Sequence {
-    std::int64_t oid = 0;  ///< as its name was last resolved
-    bool asked = false;    ///< it is among those that are looked at
+    std::int64_t oid = 0;  ///< the result of the last `resolve`
+    bool asked = false;    ///< it is part of the question
     std::int64_t value = 0;
     std::vector<Watch> watches;
   };
@@ -87,7 +88,7 @@ class WatchList {
   bool question_made_ = false;
 };
 
-/// How long to wait between two looks when nothing has moved for so long.
+/// How long to wait between two looks when nothing has moved for `quiet`.
 std::chrono::milliseconds pause_between_looks(std::chrono::nanoseconds quiet);
 
 }  // namespace relay::coordinator

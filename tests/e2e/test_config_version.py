@@ -153,3 +153,21 @@ def test_a_transaction_that_deletes_a_pipeline_and_stays_open_keeps_no_other_fro
             assert world.owner_token("a") == token, world.relay.log(20)
         early.rollback()
     world.delivers("a", "b")
+
+
+def test_a_file_is_read_although_the_catalog_could_not_be_read_at_first(db, relay_bin, tmp_path):
+    make_table(db)
+    lines = Lines(tmp_path / "rows.jsonl")
+    path = tmp_path / "relay.toml"
+    path.write_text(f'[global]\npostgres_url = "{db.relay_dsn}"\n[[pipeline]]\nname = "rows"\n'
+                    'source = { type = "outbox", stream_table = "orders" }\n'
+                    f'sink = {{ type = "file", path = "{lines.path}" }}\n')
+    db.execute(f"revoke select on {CATALOG} from pgtrickle_relay")
+    db.execute("revoke select on pgtrickle.relay_pipelines from pgtrickle_relay")
+    with Relay(None, "--config", path, discovery_interval="1s") as relay:
+        eventually(lambda: "permission denied" in relay.log(), 15)
+        db.execute("grant select on pgtrickle.relay_pipelines to pgtrickle_relay")
+        db.execute(f"grant select on {CATALOG} to pgtrickle_relay")
+        relay.wait_healthy(pipelines=1)
+        db.execute("insert into orders values (1, 'x', 1)")
+        lines.wait_rows([1])

@@ -104,9 +104,9 @@ TEST_F(WatchListTest, WhatIsKnownIsAskedForAndNotToldAgain) {
 
 TEST_F(WatchListTest, OneWhoWaitsIsEnoughToLook) {
   sleeper_->sleeps = false;
-  EXPECT_FALSE(list_.anybody_waits());
+  EXPECT_FALSE(list_.has_waiting());
   list_.add("t", std::make_shared<Sleeper>());
-  EXPECT_TRUE(list_.anybody_waits());
+  EXPECT_TRUE(list_.has_waiting());
 }
 
 TEST_F(WatchListTest, OneWhoComesLaterIsToldTheValueAtOnce) {

@@ -1,0 +1,54 @@
+#include "coordinator/pipeline_table.h"
+
+namespace relay::coordinator {
+
+PipelineFacts PipelineTable::facts_of(const PipelineEntry& entry) const {
+  PipelineFacts facts;
+  facts.name = entry.config.name;
+  facts.owned = reconciler.at(entry.config.name).owned;
+  facts.skips = entry.config.options.on_reject == "skip";
+  if (entry.assembled.pipeline) facts.report = entry.assembled.pipeline->report();
+  facts.dead_letters = entry.dead_letters;
+  facts.outbox = entry.outbox_problem;
+  facts.loss = entry.settled->loss();
+  if (entry.assembled.pipeline) {
+    const OpenWriter writer = entry.assembled.pipeline->source().oldest_open_writer();
+    facts.open_writer_seconds = writer.seconds;
+    facts.open_writer_pid = writer.pid;
+  }
+  return facts;
+}
+
+PipelineStatus PipelineTable::status_of(const PipelineEntry& entry) const {
+  PipelineStatus status;
+  status.name = entry.config.name;
+  status.direction = entry.config.direction;
+  status.source_type = entry.config.source_type;
+  status.sink_type = entry.config.sink_type;
+  status.owned = reconciler.at(entry.config.name).owned;
+  if (entry.assembled.pipeline) {
+    status.report = entry.assembled.pipeline->report();
+  } else if (entry.problem) {
+    const bool mistake = entry.problem->error_class == ErrorClass::misconfigured;
+    status.report.state = mistake ? PipelineState::misconfigured : PipelineState::retrying;
+    status.report.error = entry.problem;
+    status.report.since = entry.problem_since;
+  } else {
+    status.report.state = status.owned ? PipelineState::starting : PipelineState::standby;
+  }
+  if (entry.assembled.pipeline) {
+    const OpenWriter writer = entry.assembled.pipeline->source().oldest_open_writer();
+    status.oldest_open_writer_seconds = writer.seconds;
+    status.oldest_open_writer_pid = writer.pid;
+  }
+  if (entry.outbox_problem && !entry.outbox_problem->problem.empty()) {
+    status.outbox_problem = entry.outbox_problem;
+  }
+  status.causes = instance.causes.of(entry.config.name);
+  if (!status.report.error && !status.causes.empty()) {
+    status.report.error = status.causes.front().error;
+  }
+  return status;
+}
+
+}  // namespace relay::coordinator

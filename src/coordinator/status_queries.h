@@ -1,0 +1,40 @@
+#pragma once
+
+#include <map>
+#include <span>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "coordinator/cause_rules.h"
+#include "coordinator/lease_session.h"
+#include "coordinator/status.h"
+#include "postgres/connection.h"
+
+namespace relay::coordinator {
+
+/// What the coordinator asks the database about its pipelines, and writes into it for status
+/// displays. The thread of the session.
+
+/// The sessions that keep relays waiting, as far as the database shows them. Takes no lock on a
+/// table of the relay.
+Result<std::vector<Blocker>> read_blockers(postgres::Connection& connection, Deadline deadline,
+                                           std::stop_token stop);
+/// Unresolved dead letters of the session's group, by pipeline.
+Result<std::map<std::string, DeadLetterCount>> count_dead_letters(LeaseSession& session,
+                                                                  std::stop_token stop);
+/// Stream tables of the relay whose last refresh failed.
+Result<std::vector<StreamFailure>> read_stream_failures(LeaseSession& session,
+                                                        std::stop_token stop);
+/// By the sequence of the outbox.
+Result<std::map<std::string, OutboxProblem>> read_outbox_problems(LeaseSession& session,
+                                                                  std::stop_token stop);
+/// Marks these pipelines as stopped, and deletes the status of those that the catalog does not
+/// have (any more). Leaves out rows that another transaction has locked.
+Result<void> end_status(LeaseSession& session, std::span<const std::string> pipelines,
+                        std::stop_token stop);
+/// Leaves out rows that another transaction has locked.
+Result<void> write_status(LeaseSession& session, std::span<const PipelineStatus> statuses,
+                          std::stop_token stop);
+
+}  // namespace relay::coordinator
