@@ -91,8 +91,7 @@ class SharedState {
   /// Between two rounds of a batch. False: the pipeline is to stop, and what was not sent yet is
   /// left to the next owner.
   bool wait_while_paused(std::stop_token stop);
-  /// Waits until the operator resumes the pipeline, which reports the error meanwhile. False: the
-  /// pipeline is to stop.
+  /// Reports the error and waits until the operator resumes the pipeline. False: it is to stop.
   bool halt(const Error& error, std::stop_token stop);
   bool take_retry_request();
   bool append_to_stuck(MessageBatch& batch);
