@@ -55,8 +55,6 @@ void Sender::send_all(std::stop_token stop) {
     switch (work.kind) {
       case Kind::stop:
         return;
-      case Kind::paused:
-        break;
       case Kind::nothing:
         committer_.write_position(stop);
         break;

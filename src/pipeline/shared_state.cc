@@ -219,7 +219,7 @@ SharedState::Work SharedState::wait_for_work(std::optional<std::chrono::millisec
       changed_.wait(mutex_, stop, ready);
     }
     if (stopping_ || standing_.asleep || stop.stop_requested()) return {Work::Kind::stop, {}};
-    if (held()) return {Work::Kind::paused, {}};
+    if (held()) return work;
     retries_last_ = retries_wanted_ && !(retries_last_ && !queue_.empty());
     if (retries_last_) {
       retries_wanted_ = false;
@@ -274,6 +274,8 @@ bool SharedState::stopping() const {
 void SharedState::set_sink_open(bool open) {
   const MutexLock lock(mutex_);
   standing_.sink_open = open;
+  // A sink is closed to be opened again: the failure behind that is what changes the state.
+  if (open) note_state();
   changed_.notify_all();
 }
 

@@ -81,18 +81,17 @@ class SharedState {
   // The sender thread.
 
   struct Work {
-    enum class Kind { stop, paused, nothing, dead_letters, batch };
+    enum class Kind { stop, nothing, dead_letters, batch };
     Kind kind = Kind::nothing;
     std::optional<MessageBatch> batch;
   };
   /// Waits for the next thing to do: batches and dead letters in turn where both wait. `nothing`:
-  /// `at_most` has passed. `paused`: the same, and the pipeline is paused or halted.
+  /// `at_most` has passed; unset, it waits without end.
   Work wait_for_work(std::optional<std::chrono::milliseconds> at_most, std::stop_token stop);
   /// Between two rounds of a batch. False: the pipeline is to stop, and what was not sent yet is
   /// left to the next owner.
   bool wait_while_paused(std::stop_token stop);
-  /// Waits until the operator resumes the pipeline, which reports the error meanwhile. False: the
-  /// pipeline is to stop.
+  /// Reports the error and waits until the operator resumes the pipeline. False: it is to stop.
   bool halt(const Error& error, std::stop_token stop);
   bool take_retry_request();
   bool append_to_stuck(MessageBatch& batch);

@@ -472,6 +472,22 @@ TEST_F(PipelineTest, DeliversNothingWhilePausedAndAllAfterwards) {
   ASSERT_TRUE(eventually([&] { return feed_->settled() == 10; }));
 }
 
+TEST_F(PipelineTest, WritesTheSettledPositionWhilePaused) {
+  auto pipeline = make();
+  broker_->answer = [&](const Message&) {
+    pipeline->set_paused(true);
+    return Outcome::delivered();
+  };
+  pipeline->start();
+  feed_->publish(5);
+  EXPECT_TRUE(eventually([&] {
+    const std::lock_guard lock(feed_->mutex);
+    return feed_->acknowledged == 5 && feed_->repeated_after.has_value();
+  }));
+  EXPECT_EQ(pipeline->report().state, PipelineState::paused);
+  pipeline.reset();  // before what its sink calls goes
+}
+
 TEST_F(PipelineTest, EndsAtOnceWhileTheBrokerIsAway) {
   broker_->answer = [&](const Message&) { return Outcome::unknown(error(ErrorClass::transient)); };
   PipelineSpec spec;

@@ -53,9 +53,18 @@ TEST_F(SharedStateTest, GivesNothingWhilePaused) {
   open();
   push();
   shared_.set_paused(true);
-  EXPECT_EQ(next(), Kind::paused);
+  EXPECT_EQ(next(), Kind::nothing);
   shared_.set_paused(false);
   EXPECT_EQ(next(), Kind::batch);
+}
+
+TEST_F(SharedStateTest, TellsTheStateThatAnOpenedSinkMakes) {
+  ASSERT_TRUE(shared_.begin());
+  shared_.source_opened();
+  const auto before = std::chrono::system_clock::now();
+  shared_.set_sink_open(true);
+  EXPECT_EQ(state_metric_.Value(), static_cast<double>(PipelineState::idle));
+  EXPECT_GE(shared_.report().since, before);
 }
 
 TEST_F(SharedStateTest, FallsAsleepOnlyWhenThereIsNothingToDo) {
