@@ -16,8 +16,7 @@ struct ChangeRoute {
   std::string_view path;  ///< "/api/pipelines/*/pause"; the star stands for the first parameter
   std::string_view sql;
   config::FieldTable arguments;  ///< the further parameters, in their order
-  std::string_view
-      result;  ///< the name of the function's result in the answer; empty: there is none
+  std::string_view result;       ///< its result's name in the answer; empty: it has none
 };
 
 struct Change {

@@ -108,7 +108,7 @@ void PipelineRunner::took(std::span<const std::string> names) {
   table_.reconciler.took(names);
   for (const std::string& name : names) workshop_.metrics.pipeline(name)->owned.Set(1);
   for (auto& [name, entry] : table_.entries) {
-    // It is for another instance to answer.
+    // Another instance answers now, or will.
     if (!table_.reconciler.at(name).owned) entry.turning_away.reset();
   }
 }

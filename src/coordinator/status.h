@@ -48,8 +48,8 @@ struct Blocker {
   std::string role;
   std::string application;
   std::string holds;
-  double seconds =
-      -1;  ///< how long its transaction has been open; -1 where the role may not see it
+  /// How long its transaction has been open; -1 where the role may not see it.
+  double seconds = -1;
 };
 
 /// What the blocking session holds, and how to end it.
