@@ -1,5 +1,6 @@
 #include "http/server/session.h"
 
+#include <algorithm>
 #include <array>
 #include <boost/asio.hpp>
 #include <boost/asio/ssl.hpp>
@@ -29,7 +30,7 @@ constexpr auto kNoThrow = asio::as_tuple(asio::use_awaitable);
 // with unread input would take the answer from the client.
 constexpr milliseconds kLinger{2000};
 constexpr std::size_t kFirstRead = 4096;
-constexpr std::size_t kReadAhead = 64 * 1024;
+constexpr std::size_t kMostReadAhead = 64 * 1024;
 
 using Parser = http::request_parser<http::string_body>;
 using RawResponse = http::response<http::span_body<const char>>;
@@ -67,6 +68,11 @@ class Reservation {
   Service& service_;
   std::size_t bytes_ = 0;
 };
+
+/// Most bytes that a connection buffers: a head, and what comes behind it.
+std::size_t buffer_size(const ServerLimits& limits) {
+  return limits.header_bytes + std::min<std::size_t>(limits.body_bytes + 1024, kMostReadAhead);
+}
 
 /// What came of waiting for a request.
 struct Incoming {
@@ -119,7 +125,7 @@ class Session {
       : premises_(premises),
         stream_(std::move(stream)),
         connection_(premises.io, socket_of(stream_)),
-        buffer_(premises.limits.header_bytes + kReadAhead) {
+        buffer_(buffer_size(premises.limits)) {
     premises_.connections.enter(connection_);
   }
   ~Session() {
@@ -190,8 +196,8 @@ class Session {
     if (buffer_.size() == 0) {
       // Waiting for the next request may take long; sending one may not.
       connection_.allow(limits().idle);
-      const auto [error, size] =
-          co_await stream_.async_read_some(buffer_.prepare(kFirstRead), kNoThrow);
+      const auto space = buffer_.prepare(std::min(kFirstRead, buffer_.max_size()));
+      const auto [error, size] = co_await stream_.async_read_some(space, kNoThrow);
       if (error) co_return false;
       buffer_.commit(size);
     }
