@@ -17,8 +17,9 @@ void MessageWriter::begin(std::size_t index) {
   facts_.shape = &output_->shape();
   facts_.pipeline = plan_.options.pipeline;
   facts_.event_source = plan_.event_source;
-  facts_.sequence = record().outbox_id != 0 ? record().outbox_id : record().id;
-  facts_.at = record().created_at;
+  const Record& begun = record();
+  facts_.sequence = begun.outbox_id != 0 ? begun.outbox_id : begun.id;
+  facts_.at = begun.created_at;
 }
 
 MessageFacts MessageWriter::facts_of(const Message& message) const {
