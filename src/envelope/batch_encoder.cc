@@ -4,9 +4,7 @@
 #include <limits>
 #include <utility>
 
-#include "core/text.h"
 #include "envelope/event_body.h"
-#include "envelope/message_id.h"
 
 namespace relay::envelope {
 namespace {
@@ -35,8 +33,7 @@ MessageBatch BatchEncoder::encode(RecordBatch records) {
   output_ = &output;
   refusals_.start(output.shape().name);
   renderer_.start(output);
-  table_json_.clear();
-  append_json_string(table_json_, output.shape().name);
+  writer_.start(output);
   for (std::size_t i = 0; i < output.records().records.size(); ++i) encode_record(i);
   output_ = nullptr;
   // The buffer of one huge delta is not kept.
@@ -46,15 +43,9 @@ MessageBatch BatchEncoder::encode(RecordBatch records) {
 
 void BatchEncoder::encode_record(std::size_t index) {
   const Record& record = output_->records().records[index];
-  now_ = Current{index, &record, {}, 0, 0, true};
-  now_.facts.stream_table = table_json_;
-  now_.facts.shape = &output_->shape();
-  now_.facts.pipeline = plan_.options.pipeline;
-  now_.facts.event_source = plan_.event_source;
-  now_.facts.sequence = record.outbox_id != 0 ? record.outbox_id : record.id;
-  now_.facts.at = record.created_at;
+  writer_.begin(index);
   // A record that does not come from an outbox may share its position with others.
-  now_.first_ordinal = record.outbox_id != 0 ? 0 : record.row;
+  place_ = Place{record.outbox_id != 0 ? 0 : record.row, 0, true};
   const bool headers_readable = renderer_.begin(record);
   if (record.refused) return refuse_record(record.refused);
   if (!headers_readable) return refuse_record(malformed("the headers are no JSON object"));
@@ -73,12 +64,12 @@ SharedError BatchEncoder::malformed(std::string_view what) {
 
 void BatchEncoder::encode_delta(const Delta& delta) {
   if (delta.full_refresh && plan_.options.skip_full_refresh) return;
-  now_.facts.refresh_mode = delta.refresh_mode;
-  now_.facts.refresh_duration_ms = delta.refresh_duration_ms;
-  now_.facts.full_refresh = delta.full_refresh;
-  now_.first_ordinal = delta.first_ordinal;
-  now_.part = delta.part;
-  now_.final = delta.final;
+  writer_.facts().refresh_mode = delta.refresh_mode;
+  writer_.facts().refresh_duration_ms = delta.refresh_duration_ms;
+  writer_.facts().full_refresh = delta.full_refresh;
+  place_.first_ordinal = delta.first_ordinal;
+  place_.part = delta.part;
+  place_.final = delta.final;
   if (!has_rows(delta)) {
     if (delta.full_refresh) emit_state_without_rows();
     return;
@@ -140,26 +131,26 @@ void BatchEncoder::encode_whole(const Delta& delta, std::string_view op,
     route = renderer_.of_record(op, output_->shape().name);
   }
   const std::int64_t rows = delta.inserted_count + delta.deleted_count;
-  const OrdinalRange range{now_.first_ordinal, now_.first_ordinal + rows - 1};
-  Message& message = add(route, make_id('d', route.subject, range), op);
+  const OrdinalRange range{place_.first_ordinal, place_.first_ordinal + rows - 1};
+  Message& message = writer_.add(route, writer_.id('d', route.subject, range), op);
   body_.clear();
   if (plan_.format->delta != nullptr) {
-    plan_.format->delta(body_, {facts_of(message),
+    plan_.format->delta(body_, {writer_.facts_of(message),
                                 {array_or_empty(delta.inserted), nullptr, {}},
                                 {array_or_empty(delta.deleted), nullptr, {}},
                                 rows,
-                                now_.part,
-                                now_.final});
+                                place_.part,
+                                place_.final});
   } else {
     body_.append(delta.deleted).append(delta.inserted);
   }
-  finish(message);
+  writer_.finish(message, body_);
 }
 
 void BatchEncoder::encode_row_change(const RowChange& change) {
   if (change.op == RowChange::Op::refresh) {
     if (plan_.options.skip_full_refresh) return;
-    now_.facts.full_refresh = true;
+    writer_.facts().full_refresh = true;
     if (change.new_row.empty() && change.old_row.empty()) return emit_state_without_rows();
   }
   rows_.clear();
@@ -180,8 +171,8 @@ void BatchEncoder::emit_changes(std::int64_t max_rows) {
   const std::span<const Change> changes = changes_.changes();
   if (changes.empty()) {
     // If the filter leaves no row of a new state, consumers must learn that the state is empty.
-    const bool wanted = now_.part <= 1 || (!plan_.varies_by_row && !plan_.row_mode);
-    if (now_.facts.full_refresh && wanted) emit_state_without_rows();
+    const bool wanted = place_.part <= 1 || (!plan_.varies_by_row && !plan_.row_mode);
+    if (writer_.facts().full_refresh && wanted) emit_state_without_rows();
   } else if (plan_.row_mode) {
     for (const Change& change : changes) emit_row(change);
   } else {
@@ -191,7 +182,7 @@ void BatchEncoder::emit_changes(std::int64_t max_rows) {
 }
 
 OrdinalRange BatchEncoder::ordinals(const Change& change) const {
-  return {now_.first_ordinal + change.first_row(), now_.first_ordinal + change.last_row()};
+  return {place_.first_ordinal + change.first_row(), place_.first_ordinal + change.last_row()};
 }
 
 void BatchEncoder::emit_piece(const Piece& piece) {
@@ -216,26 +207,26 @@ void BatchEncoder::emit_piece(const Piece& piece) {
   const Route& route = changes_.route(first);
   const RowPrinter rows = printer();
   const bool cut = piece.part > 0;
-  Message& message =
-      add(route, make_id('d', route.subject, range), one_op ? to_string(first.op) : kDeltaOp);
+  Message& message = writer_.add(route, writer_.id('d', route.subject, range),
+                                 one_op ? to_string(first.op) : kDeltaOp);
   body_.clear();
-  plan_.format->delta(body_, {facts_of(message),
+  plan_.format->delta(body_, {writer_.facts_of(message),
                               {{}, &rows, inserted_},
                               {{}, &rows, deleted_},
                               static_cast<std::int64_t>(inserted_.size() + deleted_.size()),
-                              cut ? piece.part : now_.part,
-                              cut ? piece.final : now_.final});
-  finish(message);
+                              cut ? piece.part : place_.part,
+                              cut ? piece.final : place_.final});
+  writer_.finish(message, body_);
 }
 
 void BatchEncoder::emit_row(const Change& change) {
   const Route& route = changes_.route(change);
   const RowPrinter rows = printer();
   Message& message =
-      add(route, make_id('r', route.subject, ordinals(change)), to_string(change.op));
+      writer_.add(route, writer_.id('r', route.subject, ordinals(change)), to_string(change.op));
   body_.clear();
-  plan_.format->row(body_, {facts_of(message), change, rows, ordinals(change).first});
-  finish(message);
+  plan_.format->row(body_, {writer_.facts_of(message), change, rows, ordinals(change).first});
+  writer_.finish(message, body_);
   if (plan_.options.tombstones && change.op == Op::remove) add_tombstone(route, change);
 }
 
@@ -243,7 +234,7 @@ void BatchEncoder::emit_row(const Change& change) {
 void BatchEncoder::add_tombstone(const Route& route, const Change& change) {
   if (route.refused) return;
   Message& message =
-      add(route, make_id('t', route.subject, ordinals(change)), to_string(change.op));
+      writer_.add(route, writer_.id('t', route.subject, ordinals(change)), to_string(change.op));
   message.content_type = {};
   message.tombstone = true;
 }
@@ -252,18 +243,18 @@ void BatchEncoder::add_tombstone(const Route& route, const Change& change) {
 void BatchEncoder::emit_state_without_rows() {
   const std::string_view op = to_string(Op::refresh);
   const Route route = renderer_.of_record(op, output_->shape().name);
-  const OrdinalRange range{now_.first_ordinal, now_.first_ordinal - 1};
-  const std::string_view id = make_id(plan_.row_mode ? 'r' : 'd', route.subject, range);
-  Message& message = add(route, id, op);
+  const OrdinalRange range{place_.first_ordinal, place_.first_ordinal - 1};
+  const std::string_view id = writer_.id(plan_.row_mode ? 'r' : 'd', route.subject, range);
+  Message& message = writer_.add(route, id, op);
   body_.clear();
   if (plan_.row_mode) {
     const RowPrinter rows = printer();
     const Change change{Op::refresh, kNoRow, kNoRow, 0, false};
-    plan_.format->row(body_, {facts_of(message), change, rows, range.first});
+    plan_.format->row(body_, {writer_.facts_of(message), change, rows, range.first});
   } else {
-    plan_.format->delta(body_, {facts_of(message), {}, {}, 0, now_.part, now_.final});
+    plan_.format->delta(body_, {writer_.facts_of(message), {}, {}, 0, place_.part, place_.final});
   }
-  finish(message);
+  writer_.finish(message, body_);
 }
 
 void BatchEncoder::encode_event(const Event& event) {
@@ -283,21 +274,17 @@ void BatchEncoder::encode_event(const Event& event) {
   }
   const Route route = renderer_.of_event(event.type, event.key, row);
   if (route.refused) return refuse_record(route.refused);
-  std::string_view id;
-  if (event.id.empty()) {
-    id = make_id('e', route.subject, {now_.first_ordinal, now_.first_ordinal});
-  } else {
-    id_.assign(event.id).append(output_->records().id_suffix);
-    id = output_->keep(id_);
-  }
-  Message& message = add(route, id, event.type);
+  const OrdinalRange range{place_.first_ordinal, place_.first_ordinal};
+  const std::string_view id =
+      event.id.empty() ? writer_.id('e', route.subject, range) : writer_.id_of_event(event.id);
+  Message& message = writer_.add(route, id, event.type);
   message.body = event.payload;
   message.content_type = event.content_type;
   wrap_event(message, event);
 }
 
 void BatchEncoder::wrap_event(Message& message, const Event& event) {
-  MessageFacts facts = facts_of(message);
+  MessageFacts facts = writer_.facts_of(message);
   facts.is_event = true;
   const bool wraps = plan_.format->event != nullptr || plan_.options.event_envelope;
   const bool json = wraps && is_json_type(event.content_type) && reader_.valid(event.payload);
@@ -312,37 +299,22 @@ void BatchEncoder::wrap_event(Message& message, const Event& event) {
     message.body = output_->keep(body_);
     message.content_type = kJson;
   }
-  add_format_headers(message, facts);
-}
-
-MessageFacts BatchEncoder::facts_of(const Message& message) const {
-  return {now_.facts, message.id, message.key, message.op, message.headers, false};
-}
-
-void BatchEncoder::finish(Message& message) {
-  message.body = output_->keep(body_);
-  add_format_headers(message, facts_of(message));
-}
-
-void BatchEncoder::add_format_headers(Message& message, const MessageFacts& facts) {
-  if (plan_.format->headers == nullptr || message.refused) return;
-  message.headers = format_headers_.build(facts, message.content_type, *output_);
+  writer_.add_format_headers(message, facts);
 }
 
 void BatchEncoder::refuse_record(const SharedError& why) {
-  const Record& record = *now_.record;
+  const Record& record = writer_.record();
   if (const auto* delta = std::get_if<Delta>(&record.content); delta != nullptr) {
-    now_.facts.full_refresh = delta->full_refresh;
-    now_.first_ordinal = delta->first_ordinal;
+    writer_.facts().full_refresh = delta->full_refresh;
+    place_.first_ordinal = delta->first_ordinal;
     if (has_rows(*delta)) return encode_whole(*delta, kDeltaOp, why);
   }
   const Route route{{}, output_->shape().name, {}, why};
-  const OrdinalRange range{now_.first_ordinal, now_.first_ordinal};
+  const OrdinalRange range{place_.first_ordinal, place_.first_ordinal};
   const auto* event = std::get_if<Event>(&record.content);
   std::string_view id = event != nullptr ? event->id : std::string_view();
-  id = id.empty() ? make_id('x', route.subject, range)
-                  : output_->keep(id_.assign(id).append(output_->records().id_suffix));
-  Message& message = add(route, id, event != nullptr ? event->type : kDeltaOp);
+  id = id.empty() ? writer_.id('x', route.subject, range) : writer_.id_of_event(id);
+  Message& message = writer_.add(route, id, event != nullptr ? event->type : kDeltaOp);
   if (event != nullptr) {
     message.body = event->payload;
     message.content_type = event->content_type;
@@ -351,26 +323,6 @@ void BatchEncoder::refuse_record(const SharedError& why) {
     message.op = to_string(static_cast<Op>(change->op));
     message.body = change->new_row.empty() ? change->old_row : change->new_row;
   }
-}
-
-std::string_view BatchEncoder::make_id(char mode, std::string_view subject, OrdinalRange rows) {
-  id_.clear();
-  append_message_id(id_, plan_.options.id_prefix, *now_.record, mode, subject, rows);
-  id_.append(output_->records().id_suffix);
-  return output_->keep(id_);
-}
-
-Message& BatchEncoder::add(const Route& route, std::string_view id, std::string_view op) {
-  Message& message = output_->add(now_.index);
-  message.id = id;
-  message.subject = route.subject;
-  message.key = route.key;
-  message.headers = route.headers;
-  message.op = op;
-  message.content_type = plan_.format->content_type;
-  message.full_refresh = now_.facts.full_refresh;
-  message.refused = route.refused;
-  return message;
 }
 
 RowPrinter BatchEncoder::printer() const {

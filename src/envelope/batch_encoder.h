@@ -12,9 +12,9 @@
 #include "envelope/change_pairing.h"
 #include "envelope/changes.h"
 #include "envelope/format.h"
-#include "envelope/format_headers.h"
 #include "envelope/json_reader.h"
 #include "envelope/message_id.h"
+#include "envelope/message_writer.h"
 #include "envelope/output.h"
 #include "envelope/plan.h"
 #include "envelope/refusals.h"
@@ -30,18 +30,15 @@ class BatchEncoder {
       : plan_(plan),
         renderer_(plan, reader_, refusals_),
         changes_(plan, reader_, refusals_, renderer_),
-        format_headers_(plan) {}
+        writer_(plan) {}
   BatchEncoder(const BatchEncoder&) = delete;
   BatchEncoder& operator=(const BatchEncoder&) = delete;
 
   MessageBatch encode(RecordBatch records);
 
  private:
-  // The record that is being encoded.
-  struct Current {
-    std::size_t index = 0;
-    const Record* record = nullptr;
-    RecordFacts facts;
+  // Which part of its record the present delta is.
+  struct Place {
     std::int64_t first_ordinal = 0;
     int part = 0;
     bool final = true;
@@ -54,9 +51,6 @@ class BatchEncoder {
   void encode_event(const Event& event);
   void wrap_event(Message& message, const Event& event);
   void add_tombstone(const Route& route, const Change& change);
-  MessageFacts facts_of(const Message& message) const;
-  void finish(Message& message);
-  void add_format_headers(Message& message, const MessageFacts& facts);
   void emit_changes(std::int64_t max_rows);
   void emit_piece(const Piece& piece);
   void emit_row(const Change& change);
@@ -67,8 +61,6 @@ class BatchEncoder {
   bool has_rows(const Delta& delta) const;
   std::string_view op_of_whole(const Delta& delta, bool& readable);
   OrdinalRange ordinals(const Change& change) const;
-  std::string_view make_id(char mode, std::string_view subject, OrdinalRange rows);
-  Message& add(const Route& route, std::string_view id, std::string_view op);
   RowPrinter printer() const;
   SharedError malformed(std::string_view what);
 
@@ -78,15 +70,13 @@ class BatchEncoder {
   RouteRenderer renderer_;
   ChangePairing pairing_;
   RoutedChanges changes_;
-  FormatHeaders format_headers_;
+  MessageWriter writer_;
   Rows rows_;
   Output* output_ = nullptr;
-  Current now_;
+  Place place_;
   DeltaSplitter splitter_;
   std::vector<std::uint32_t> inserted_;
   std::vector<std::uint32_t> deleted_;
-  std::string table_json_;
-  std::string id_;
   std::string body_;
 };
 

@@ -20,13 +20,13 @@ void RowFilter::judge(const Rows& rows) {
   }
 }
 
-std::optional<Change> RowFilter::apply(const Change& change) const {
+std::optional<Change> RowFilter::judged(const Change& change) const {
   if (!change.is_pair()) {
-    if (of(change.row()) == Verdict::leave_out) return std::nullopt;
+    if (verdicts_[change.row()] == Verdict::leave_out) return std::nullopt;
     return change;
   }
-  const Verdict old_row = of(change.old_row);
-  const Verdict new_row = of(change.new_row);
+  const Verdict old_row = verdicts_[change.old_row];
+  const Verdict new_row = verdicts_[change.new_row];
   if (old_row == Verdict::refuse || new_row == Verdict::refuse) return change;
   const bool leaves = new_row == Verdict::leave_out;
   const bool enters = old_row == Verdict::leave_out;
@@ -36,8 +36,7 @@ std::optional<Change> RowFilter::apply(const Change& change) const {
   return change;
 }
 
-SharedError RowFilter::refusal(const Change& change) const {
-  if (!filter_ || refused_.empty()) return nullptr;
+SharedError RowFilter::found_refusal(const Change& change) const {
   if (change.is_pair()) {
     if (const auto found = refused_.find(change.old_row); found != refused_.end()) {
       return found->second;

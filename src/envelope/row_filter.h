@@ -27,14 +27,19 @@ class RowFilter {
   /// What the filter leaves of a change: an update of which only the new row passes is an insert,
   /// one of which only the old row passes a delete. Nothing: no row of it passes. A change that has
   /// a refused row stays as it is.
-  std::optional<Change> apply(const Change& change) const;
+  std::optional<Change> apply(const Change& change) const {
+    return filter_ ? judged(change) : change;
+  }
   /// Why the filter cannot judge a row of this change; null if it can.
-  SharedError refusal(const Change& change) const;
+  SharedError refusal(const Change& change) const {
+    return refused_.empty() ? nullptr : found_refusal(change);
+  }
 
  private:
   enum class Verdict : std::uint8_t { pass, leave_out, refuse };
 
-  Verdict of(std::uint32_t row) const { return filter_ ? verdicts_[row] : Verdict::pass; }
+  std::optional<Change> judged(const Change& change) const;
+  SharedError found_refusal(const Change& change) const;
 
   const std::optional<Filter>& filter_;
   JsonReader& reader_;

@@ -1,4 +1,4 @@
-"""Reading an outbox never skips a row that commits late, and never waits for a transaction that did not publish.
+"""Reading an outbox never skips a row that commits late, and waits only for transactions that publish.
 """
 
 import random
