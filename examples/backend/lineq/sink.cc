@@ -4,6 +4,8 @@
 
 #include <deque>
 
+#include "core/arena.h"
+
 namespace relay::lineq {
 
 namespace {
@@ -70,7 +72,7 @@ class LineqSink::Delivery {
       fields_.assign({"PUT", message.subject, message.id, message.key, message.op, message.body});
       for_each_header(message, [&](std::string_view name, std::string_view value) {
         fields_.push_back(name);
-        fields_.push_back(value);
+        fields_.push_back(arena_.copy(value));  // it is there for this call only
       });
       connection_.send(fields_);
       unanswered_.push_back(next_);
@@ -104,6 +106,7 @@ class LineqSink::Delivery {
   std::size_t next_ = 0;                // the first message that was not sent
   std::deque<std::size_t> unanswered_;  // messages that were, in order
   std::vector<std::string_view> fields_;
+  Arena arena_;
 };
 
 Result<void> LineqSink::open(std::stop_token stop) {
