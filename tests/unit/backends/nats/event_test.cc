@@ -16,6 +16,9 @@ struct FreeMessage {
 
 class NatsEvent : public ::testing::Test {
  protected:
+  /// The library reports what a message lacks through state that exists once it is open.
+  static void SetUpTestSuite() { ASSERT_EQ(nats_Open(-1), NATS_OK); }
+
   Record record(const std::vector<std::pair<const char*, const char*>>& headers = {}) {
     natsMsg* raw = nullptr;
     EXPECT_EQ(natsMsg_Create(&raw, "orders.eu", nullptr, payload_.data(),
