@@ -12,15 +12,15 @@
 
 namespace relay {
 
-/// Where a pipeline's rejected messages are kept until somebody decides about them. Called by the
-/// sender thread.
+/// Where a pipeline's rejected messages are kept until an operator decides about them. Called by
+/// the sender thread.
 class DeadLetterQueue {
  public:
   virtual ~DeadLetterQueue() = default;
 
   /// Durable when it returns. For sources that do not keep dead letters with their position.
   virtual Result<void> store(std::span<const DeadLetter> letters) = 0;
-  /// Dead letters that somebody asked to send again, oldest first.
+  /// Dead letters that an operator asked to send again, oldest first.
   virtual Result<std::vector<DeadLetter>> take_retries(std::size_t limit) = 0;
   virtual Result<void> resolve(std::int64_t dlq_id) = 0;
   virtual Result<void> failed_again(std::int64_t dlq_id, const Error& error) = 0;

@@ -1,4 +1,4 @@
-"""The HTTP API: everybody reads, whoever has the token pauses, resumes, replays, and settles dead
+"""The HTTP API: all clients read; a client with the token pauses, resumes, replays, and settles dead
 letters."""
 
 import json
@@ -67,7 +67,7 @@ def test_without_the_token_nothing_changes(db, relay, path):
 
 
 @pytest.mark.parametrize("path", CHANGES)
-def test_where_no_token_is_configured_nobody_changes_anything(db, lines, path):
+def test_without_a_configured_token_no_client_changes_anything(db, lines, path):
     with Relay(db.relay_dsn) as relay:
         relay.wait_healthy(pipelines=1)
         for headers in ({}, ALLOWED, {"Authorization": "Bearer "}):

@@ -1,4 +1,4 @@
-"""Capture on ordinary tables: whoever applies an outbox row after row, by id, has the table.
+"""Capture on ordinary tables: a consumer that applies an outbox row after row, by id, has the table.
 
 Every test ends with that: `Replay` takes the deltas from payloads and claim checks, in order, and
 its rows must equal the table's.

@@ -1,4 +1,4 @@
-"""The capture functions run under the search_path of whoever writes, and look nothing up by it.
+"""The capture functions run under the search_path of the writing session, and look nothing up by it.
 
 In the schema `trap` each function, operator and type of PostgreSQL that can be shadowed is shadowed
 by one that raises an error. Writers put it before pg_catalog.

@@ -116,7 +116,7 @@ class Lab(FailingBroker):
         if settled:
             wait_settled(self.db, "p", "orders")
             found = self.rows()
-        assert {identity for identity, _ in found} == set(wanted), "what nobody committed arrived"
+        assert {identity for identity, _ in found} == set(wanted), "what was never committed arrived"
         if self.broker.ordered:
             for key in range(KEYS):
                 first = list(dict.fromkeys(i for i, k in found if int(k) == key))

@@ -99,7 +99,7 @@ def test_a_pool_without_a_free_session_is_named(db, start_relay, tmp_path):
         insert_rows(db, "orders", 1)
         wait_settled(db, "rows", "orders")
         with psycopg.connect(db.dsn) as other:
-            # The one session waits for the table, and with it whoever needs a session.
+            # The one session waits for the table, and with it every pipeline that needs a session.
             other.execute("lock table pgtrickle.outbox_orders in access exclusive mode")
             eventually(lambda: ("", "no_free_session") in causes(relay), WAIT,
                        message=lambda: f"{relay.health()}\n{relay.log(60)}")

@@ -131,7 +131,7 @@ def test_an_inbox_in_another_schema_belongs_to_its_maker(db):
     assert db.one("select to_regclass('shop.inbox_sales')") is None
 
 
-def test_nobody_makes_an_inbox_where_he_may_not_create(db, admin):
+def test_a_role_makes_no_inbox_where_it_may_not_create(db, admin):
     db.execute("create schema closed")
     assert "permission denied" in refusal(
         admin, "select pgtrickle.create_inbox('x', schema => 'closed')")

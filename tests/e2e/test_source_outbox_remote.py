@@ -182,7 +182,7 @@ def test_trouble_is_said_and_stays_its_own(db, there, relay, orders, source, pat
         assert "wrong-word" not in relay.log()
 
 
-def test_a_sink_that_takes_nothing_keeps_nobody_from_cleaning_up_there(db, there, relay, orders):
+def test_a_sink_that_takes_nothing_does_not_hold_back_cleaning_up_there(db, there, relay, orders):
     db.execute("select pgtrickle.create_inbox('shop')")
     set_relay(db, "p", from_outbox(there))
     there.execute("""do $$ begin for i in 1..4000 loop

@@ -86,7 +86,7 @@ def test_what_a_dead_consumer_left_is_taken_over(db, server, relay, lines):
     with server.client() as client:
         client.xgroup_create("s", "g", "0", mkstream=True)
         add(server, *({"payload": str(n)} for n in range(100)))
-        taken = client.xreadgroup("g", "somebody-dead", {"s": ">"}, count=40)
+        taken = client.xreadgroup("g", "dead-consumer", {"s": ">"}, count=40)
         assert len(taken[0][1]) == 40
     set_pipeline(db, "p", server, lines.path, {"claim_idle": "1s"})
     with relay:

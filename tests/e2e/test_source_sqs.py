@@ -113,7 +113,7 @@ def test_payloads_that_are_no_json_are_passed_on(db, sqs, queue, relay, lines):
 
 def test_nothing_is_deleted_before_it_is_delivered_and_work_stays_hidden(db, sqs, queue, relay,
                                                                          tmp_path):
-    """The sink cannot write for longer than the visibility timeout: nobody else sees the message."""
+    """The sink cannot write for longer than the visibility timeout: no other consumer sees the message."""
     place = tmp_path / "later"
     lines = Lines(place / "out.jsonl")
     set_pipeline(db, "p", sqs, queue, lines.path, {"visibility_timeout": "2s"}, retry_max="500ms")
@@ -131,7 +131,7 @@ def test_nothing_is_deleted_before_it_is_delivered_and_work_stays_hidden(db, sqs
 
 
 def test_a_stop_gives_back_at_once_what_is_not_settled(db, sqs, relay, tmp_path):
-    """Else nobody would see it for ten minutes."""
+    """Without that, no consumer would see it for ten minutes."""
     url = sqs.queue(queue_name(), VisibilityTimeout=600)
     place = tmp_path / "later"
     place.write_text("in the way of the sink")

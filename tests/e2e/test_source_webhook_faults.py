@@ -111,7 +111,7 @@ def test_while_another_relay_owns_the_pipeline_one_without_the_database_accepts_
 
 
 def test_what_waits_is_bounded_and_a_stop_answers_it(own_pg_server, own_db, relay_bin, port):
-    """A table that nobody may write to for a while holds everything up."""
+    """A table that is locked for a while holds everything up."""
     set_receiver(own_db, port, options={"max_waiting": 4, "response_timeout": "60s"})
     codes = []
 

@@ -149,7 +149,7 @@ class InboxBroker(Broker):
     # The source --------------------------------------------------------------------------------
 
     def source(self, port=None, **over):
-        # The table belongs to somebody else than the relay's role: it may be read, and no more.
+        # The table belongs to another role than the relay's: it may be read, and no more.
         self._query(f"grant select on public.{self.place} to {RELAY_ROLE}")
         self._query(f"grant select on sequence public.{self.place}_id_seq to {RELAY_ROLE}")
         return {"type": "pg-outbox", "url": self._url(port), "table": f"public.{self.place}",

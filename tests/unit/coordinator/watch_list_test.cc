@@ -199,7 +199,7 @@ TEST_F(WatchListTest, AForgottenWatcherHearsNothingAndItsSequenceIsNotAskedFor) 
   EXPECT_TRUE(list_.nothing_to_ask());
 }
 
-RC_GTEST_PROP(WatchList, NobodySleepsThroughAValue, ()) {
+RC_GTEST_PROP(WatchList, NoWatcherSleepsThroughAValue, ()) {
   WatchList list;
   std::vector<std::shared_ptr<Sleeper>> sleepers;
   std::int64_t value[2] = {0, 0};

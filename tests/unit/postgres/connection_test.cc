@@ -193,7 +193,7 @@ TEST(Pool, WhoWaitsIsSentAwayAtTheDeadlineAndByAStop) {
   stop.request_stop();
 }
 
-TEST(Pool, WhoKeepsAConnectionIsAskedForItWhenSomebodyWaits) {
+TEST(Pool, TheKeeperOfAConnectionIsAskedForItWhenAnotherThreadWaits) {
   struct Asked final : Keeper {
     std::atomic<int> times = 0;
     void give_back(milliseconds, Deadline) override { ++times; }
