@@ -114,7 +114,7 @@ void Commits::committed(const rd_kafka_topic_partition_list_t& offsets) {
 }
 
 void Commits::failed(const rd_kafka_topic_partition_list_t& offsets) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (const auto& entry : elements(offsets)) {
     const auto found = partitions_.find({entry.topic, entry.partition});
     if (found != partitions_.end()) found->second.sent = false;
