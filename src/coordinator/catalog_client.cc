@@ -102,7 +102,6 @@ void CatalogClient::hear(std::span<const std::string> payloads) {
 
 Result<std::optional<std::vector<PipelineConfig>>> CatalogClient::configuration(
     LeaseSession& session, std::stop_token stop) {
-  news_ = false;
   if (reload_.exchange(false)) {
     version_.clear();
     if (load_file_) {
@@ -117,10 +116,14 @@ Result<std::optional<std::vector<PipelineConfig>>> CatalogClient::configuration(
   const auto version = session.query(kVersion, {}, stop);
   if (!version) return fail(version.error());
   const std::string_view now = version->text(0, 0);
-  if (now == version_) return std::optional<std::vector<PipelineConfig>>();
+  if (now == version_) {
+    news_ = false;
+    return std::optional<std::vector<PipelineConfig>>();
+  }
   auto from_sql = read_catalog(session, access_, stop);
   if (!from_sql) return fail(from_sql.error());
   version_ = now;
+  news_ = false;
   requests_due_ = true;
   return std::optional(merge(std::move(*from_sql), from_file_));
 }

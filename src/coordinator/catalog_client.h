@@ -64,8 +64,8 @@ class CatalogClient {
   void expect_requests() { requests_due_ = true; }
   /// Notifications arrived.
   void hear(std::span<const std::string> payloads);
-  /// There is news since the last attempt to read.
-  bool is_due() const { return news_ || reload_; }
+  /// There is news since configuration and requests were last read.
+  bool is_due() const { return news_ || requests_due_ || reload_; }
 
   /// The pipelines that should run; nothing: they are as they were. A file that cannot be parsed is
   /// logged and changes nothing.

@@ -210,8 +210,12 @@ Reconciler::Leaving PipelineRunner::settle_ended() {
   end(std::move(ending));
   const MutexLock lock(table_.mutex);
   auto leaving = table_.reconciler.leave();
+  // First of all: the reconciler knows these no longer.
+  for (const std::string& name : leaving.forget) table_.entries.erase(name);
   for (const std::string& name : leaving.release) {
-    table_.entries.at(name).problem.reset();
+    if (const auto found = table_.entries.find(name); found != table_.entries.end()) {
+      found->second.problem.reset();
+    }
     const auto metrics = workshop_.metrics.pipeline(name);
     metrics->owned.Set(0);
     metrics->lag.Set(0);
@@ -220,7 +224,6 @@ Reconciler::Leaving PipelineRunner::settle_ended() {
   for (const std::string& name : leaving.forget) {
     log::info("pipeline_removed", name, "it is disabled or deleted");
     workshop_.metrics.drop(name);
-    table_.entries.erase(name);
   }
   return leaving;
 }

@@ -104,21 +104,20 @@ void Reconciler::ended(const std::string& name) {
 
 Reconciler::Leaving Reconciler::leave() {
   Leaving leaving;
-  for (auto it = placements_.begin(); it != placements_.end();) {
-    auto& [name, placement] = *it;
-    const bool rests = placement.run == Run::none;
-    if (rests && placement.owned && (!placement.wanted || placement.handing_over)) {
+  for (const auto& [name, placement] : placements_) {
+    if (placement.run != Run::none) continue;
+    if (placement.owned && (!placement.wanted || placement.handing_over)) {
       if (!placement.wanted) leaving.removed.push_back(name);
       leaving.release.push_back(name);
-      placement.owned = placement.handing_over = false;
     }
-    if (rests && !placement.wanted) {
-      leaving.forget.push_back(name);
-      it = placements_.erase(it);
-    } else {
-      ++it;
-    }
+    if (!placement.wanted) leaving.forget.push_back(name);
   }
+  // Nothing is changed before all of it is listed: memory may run out on the way.
+  for (const std::string& name : leaving.release) {
+    Placement& placement = placements_.at(name);
+    placement.owned = placement.handing_over = false;
+  }
+  for (const std::string& name : leaving.forget) placements_.erase(name);
   return leaving;
 }
 

@@ -13,6 +13,7 @@ bool SharedState::begin() {
   const MutexLock lock(mutex_);
   if (stopping_ || !done(Side::reader) || !done(Side::sender)) return false;
   done_ = {false, false};
+  retries_last_ = false;  // dead letters go first in each life
   standing_.asleep = rests_ = false;
   note_progress();
   note_state();

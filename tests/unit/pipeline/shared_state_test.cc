@@ -49,6 +49,21 @@ TEST_F(SharedStateTest, GivesBatchesAndDeadLettersInTurn) {
   EXPECT_EQ(next(), Kind::nothing);
 }
 
+TEST_F(SharedStateTest, GivesDeadLettersFirstInEachLife) {
+  ASSERT_TRUE(shared_.begin());
+  shared_.source_opened();
+  shared_.set_sink_open(true);
+  EXPECT_EQ(next(), Kind::dead_letters);
+  ASSERT_TRUE(shared_.fall_asleep());
+  shared_.reader_ended();
+  shared_.sender_ended();
+
+  shared_.request_retries();
+  ASSERT_TRUE(shared_.begin());
+  push();
+  EXPECT_EQ(next(), Kind::dead_letters);
+}
+
 TEST_F(SharedStateTest, GivesNothingWhilePaused) {
   open();
   push();
