@@ -59,6 +59,11 @@ Result<bool> ReplayReader::read_page(postgres::Lease& lease, RowDecoder& decoder
     }
   }
   size_.learn(came, bytes);
+  if (claim_) {
+    size_.met_claim_check();
+  } else if (rows->left() == 0) {
+    size_.filled();
+  }
   lease = rows->take_lease();
   return came > 0;
 }

@@ -27,8 +27,12 @@ class RowStream {
 
   /// Waits for the next row. False: there is none.
   Result<bool> next(std::stop_token stop);
-  /// The row that `next` has found, with what its record needs copied into `arena`.
-  Result<OutboxRow> row(Arena& arena) { return decoder_->decode_row(result_.get(), arena); }
+  /// The row that `next` has found, with what its record needs copied into `arena`. Once for each
+  /// row: the server's own copy, which may be large, is freed.
+  Result<OutboxRow> row(Arena& arena) {
+    const auto result = std::exchange(result_, nullptr);
+    return decoder_->decode_row(result.get(), arena);
+  }
   /// How many rows may still come.
   std::int64_t left() const { return left_; }
 
