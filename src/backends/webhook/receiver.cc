@@ -17,6 +17,7 @@ http::ServerOptions server_options(const ReceiverOptions& options) {
   server.limits.body_bytes = options.max_body_bytes;
   server.limits.connections = options.max_connections;
   server.limits.when_full = http::WhenFull::turn_away;
+  server.limits.before_accepting = std::chrono::milliseconds(100);
   server.limits.idle = options.idle_timeout;
   server.limits.request = options.request_timeout;
   server.limits.sending = options.request_timeout;

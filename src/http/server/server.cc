@@ -26,8 +26,6 @@ constexpr int kAcceptedTogether = 16;
 // A client that has connected has so long to send its request before its connection may be closed
 // for another one.
 constexpr std::chrono::milliseconds kKept{25};
-// Where neither descriptors nor memory are left, and no connection that could be closed for them.
-constexpr std::chrono::milliseconds kAcceptPause{2};
 // Connections beyond the limit that are told so at the same time.
 constexpr std::size_t kTurnedAwayTogether = 64;
 
@@ -83,7 +81,7 @@ struct Server::Impl {
       const auto [error] = co_await acceptor.async_wait(tcp::acceptor::wait_read, kNoThrow);
       if (premises.stopping) co_return;
       if (!error && accept_some()) continue;
-      asio::steady_timer pause(premises.io, kAcceptPause);
+      asio::steady_timer pause(premises.io, premises.limits.before_accepting);
       co_await pause.async_wait(kNoThrow);
     }
   }

@@ -35,6 +35,8 @@ struct ServerLimits {
   std::chrono::milliseconds request{5'000};       ///< from a request's first byte to its last
   std::chrono::milliseconds sending{10'000};      ///< until the client has taken the answer
   std::chrono::milliseconds before_pipelined{0};  ///< pause before a request that did not wait
+  /// Pause where neither descriptors nor memory are left, nor a connection to close for them.
+  std::chrono::milliseconds before_accepting{2};
   std::chrono::milliseconds stop{0};  ///< for the answers to complete requests when it stops
 };
 
