@@ -308,9 +308,9 @@ void check_settled(const World& world, const std::vector<Instance>& instances) {
   std::size_t running = 0;
   for (const Instance& instance : instances) running += instance.running();
   RC_ASSERT(running == world.catalog.size());
-  for (const auto& [name, version] : world.catalog) {
+  for (const auto& wanted : world.catalog) {
     RC_ASSERT(std::count_if(instances.begin(), instances.end(), [&](const Instance& instance) {
-                return instance.runs(name, version);
+                return instance.runs(wanted.first, wanted.second);
               }) == 1);
   }
   const std::size_t share = world.leader_mode
