@@ -106,7 +106,7 @@ def test_no_setting_of_a_database_stops_anything(hostile, relay_bin, tmp_path):
         eventually(lambda: notes.rows("note")[-1:] == ["x"], 15, message=second.log)
         housekeeping(hostile)
         hostile.execute("select pgtrickle.delete_relay('file')")
-        eventually(lambda: second.pipeline("file") is None, 15)
+        eventually(lambda: not second.lists("file"), 15)
         eventually(lambda: hostile.one(
             "select count(*) from pgtrickle.relay_leases l where name = 'file' or not exists"
             " (select from pgtrickle.relay_lease_sessions s where s.token = l.token)") == 0, 15)

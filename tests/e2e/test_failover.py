@@ -31,9 +31,8 @@ def pair():
 
 
 def cause(relay, pipeline):
-    entry = relay.pipeline(pipeline) or {}
-    return next((each for each in entry.get("causes", [])
-                 if each["code"] == "delivered_rows_gone"), None)
+    causes = relay.pipeline(pipeline).get("causes", []) if relay.lists(pipeline) else []
+    return next((each for each in causes if each["code"] == "delivered_rows_gone"), None)
 
 
 def test_what_had_been_delivered_and_is_gone_is_counted(pair, relay_bin, tmp_path):

@@ -25,7 +25,7 @@ def in_trouble(relay, db, pipeline, *words):
 
     def told():
         entry = relay.pipeline(pipeline)
-        assert entry and entry["state"] in ("retrying", "misconfigured"), entry
+        assert entry["state"] in ("retrying", "misconfigured"), entry
         assert pattern.search(entry["last_error"] or ""), entry
         stored = status_row(db, pipeline)
         assert stored and pattern.search(stored["last_error"] or ""), stored

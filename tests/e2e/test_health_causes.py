@@ -53,6 +53,7 @@ def test_each_cause_is_named_once_with_its_remedy_and_its_end_once(db, start_rel
         insert_rows(db, "refused", 1, 6)
         insert_rows(db, "few", 1, 4)
         db.execute("select pgtrickle.pause_relay('paused')")
+        relay.wait_state("paused", "paused")  # until then it delivers
         insert_rows(db, "paused", 1, 2)
         db.execute("insert into public.base values (1, 0)")
         wanted = {("marked", "outbox_problem"), ("", "outbox_problem"),

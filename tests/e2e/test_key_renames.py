@@ -8,7 +8,7 @@ from support.waiting import eventually
 
 
 def last_error(relay, pipeline="p"):
-    return (relay.pipeline(pipeline) or {}).get("last_error") or ""
+    return relay.pipeline(pipeline)["last_error"] or ""
 
 
 def keys(lines):

@@ -10,7 +10,7 @@ from support.waiting import eventually, holds_for
 
 
 def last_error(relay, pipeline="p"):
-    return (relay.pipeline(pipeline) or {}).get("last_error") or ""
+    return relay.pipeline(pipeline)["last_error"] or ""
 
 
 def test_a_second_table_of_the_name_leaves_a_pipeline_where_its_position_stands(db, relay_bin,

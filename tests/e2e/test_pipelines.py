@@ -252,8 +252,7 @@ def test_a_disabled_pipeline_stops_within_a_second_and_goes_on_where_it_stopped(
         lines.wait_rows([1])
         wait_settled(db, "switched", "orders")
         db.execute("select pgtrickle.disable_relay('switched')")
-        eventually(lambda: (relay.pipeline("switched") or {"state": "stopped"})["state"]
-                   in ("stopped", "disabled"), 1 * SLOW_FACTOR)
+        eventually(lambda: not relay.lists("switched"), 1 * SLOW_FACTOR)
         insert_rows(db, "orders", 2, 3)
         other.wait_rows([1, 2, 3, 4])
         assert lines.rows() == [1]
@@ -268,7 +267,7 @@ def test_a_deleted_pipeline_leaves_no_position_and_a_new_one_of_that_name_begins
         insert_rows(db, "orders", 1, 2)
         lines.wait_rows([1, 2])
         db.execute("select pgtrickle.delete_relay('gone')")
-        eventually(lambda: relay.pipeline("gone") is None, 2 * SLOW_FACTOR)
+        eventually(lambda: not relay.lists("gone"), 2 * SLOW_FACTOR)
         eventually(lambda: position(db, "gone") is None)
         again = Lines(tmp_path / "again.jsonl")
         set_outbox(db, "gone", to_file("orders", again.path))
@@ -313,8 +312,7 @@ def test_a_notification_that_was_missed_is_made_good_by_the_next_look(db, relay,
         # Changed behind the triggers' back: no NOTIFY is sent at all.
         db.execute("begin; set local session_replication_role = replica;"
                    "update pgtrickle.relay_outbox_config set enabled = false; commit")
-        eventually(lambda: (relay.pipeline("listed") or {"state": "stopped"})["state"]
-                   in ("stopped", "disabled"), 10 * SLOW_FACTOR)
+        eventually(lambda: not relay.lists("listed"), 10 * SLOW_FACTOR)
 
 
 # Paused and replayed -----------------------------------------------------------------------

@@ -17,7 +17,7 @@ def begun(db, pipeline="p"):
 
 
 def last_error(relay, pipeline="p"):
-    return (relay.pipeline(pipeline) or {}).get("last_error") or ""
+    return relay.pipeline(pipeline)["last_error"] or ""
 
 
 def skipped(db, pipeline="p"):

@@ -106,7 +106,7 @@ def wait_remedy(at, pipeline, beginning):
     """Waits until /health tells how to mend the pipeline, and returns that."""
     def told():
         entry = at.pipeline(pipeline)
-        return entry and (entry.get("remedy") or "").startswith(beginning) and entry["remedy"]
+        return (entry.get("remedy") or "").startswith(beginning) and entry["remedy"]
     return eventually(told, 20, message=at.log)
 
 
@@ -364,7 +364,7 @@ def test_the_forward_pipeline_is_registered_run_and_managed_by_the_sql_that_is_s
             assert db.execute("select name, enabled from pgtrickle.list_relay_configs()") \
                 == [("orders-to-nats", True)]
             run_sql(db, example("001/manage.sql"))
-            eventually(lambda: at.pipeline("orders-to-nats") is None)
+            eventually(lambda: not at.lists("orders-to-nats"))
             assert db.execute("select * from pgtrickle.list_relay_configs()") == []
             assert at.health()["pipelines_owned"] == 0
         finally:

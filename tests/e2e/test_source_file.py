@@ -158,7 +158,7 @@ def test_nothing_is_passed_before_the_sink_has_it(db, relay, place):
     append(place / "in", range(10))
     set_bridge(db, "p", from_file(place / "in"), missing)
     with relay:
-        eventually(lambda: (relay.pipeline("p") or {}).get("last_error"))
+        eventually(lambda: relay.pipeline("p")["last_error"])
         eventually((place / "in.p.position").exists)
         holds_for(lambda: "offset 0" in (place / "in.p.position").read_text(), 0.5)
     missing.parent.mkdir(mode=0o777)

@@ -191,7 +191,7 @@ def test_a_group_without_an_offset_may_begin_at_the_end(db, shared_kafka, relay,
     set_pipeline(db, "p", shared_kafka, topic, lines.path, {"auto_offset_reset": "latest"})
     with relay:
         # Only once the member has its place does "the end" mean something.
-        eventually(lambda: (relay.pipeline("p") or {}).get("state") in ("idle", "running"))
+        eventually(lambda: relay.pipeline("p")["state"] in ("idle", "running"))
         def arrives():
             shared_kafka.publish(topic, numbered(1, first=5))
             return eventually(lambda: lines.messages(), 1)
@@ -248,7 +248,7 @@ def test_nothing_is_committed_before_the_sink_has_it(db, shared_kafka, relay, to
     set_pipeline(db, "p", shared_kafka, topic, missing)
     shared_kafka.publish(topic, numbered(100))
     with relay:
-        eventually(lambda: (relay.pipeline("p") or {}).get("last_error"))
+        eventually(lambda: relay.pipeline("p")["last_error"])
         # What may be committed is where it began.
         holds_for(lambda: shared_kafka.committed(group_of(topic), topic) in ({}, {0: 0}), 1)
         missing.parent.mkdir(mode=0o777)

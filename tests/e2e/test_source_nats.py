@@ -232,7 +232,7 @@ def test_nothing_is_acknowledged_before_the_sink_has_it_and_nothing_comes_twice_
     set_pipeline(db, "p", nats, missing)
     publish(stream, 0, 100)
     with relay:
-        eventually(lambda: (relay.pipeline("p") or {}).get("last_error"))
+        eventually(lambda: relay.pipeline("p")["last_error"])
         eventually(lambda: consumer(stream)["num_ack_pending"] == 100)
         # Twice the time after which messages would come again, were they not in work.
         holds_for(lambda: consumer(stream)["ack_floor"]["stream_seq"] == 0, 4 * SLOW_FACTOR)

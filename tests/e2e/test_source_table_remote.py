@@ -278,7 +278,7 @@ def test_numbers_that_a_failover_draws_again_are_not_skipped(db, there, relay, w
     else:
         there.execute("delete from letters where id > 2; select setval('letters_id_seq', 2)")
     with relay:
-        eventually(lambda: "rewound" in str((relay.pipeline("p") or {}).get("last_error")), 20,
+        eventually(lambda: "rewound" in str(relay.pipeline("p")["last_error"]), 20,
                    message=relay.log)
         db.execute("select pgtrickle.resume_relay('p', accept_loss => true)")
         write(there, 100)

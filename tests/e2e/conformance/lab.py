@@ -44,7 +44,7 @@ def wait_told(relay, db, pipeline, pattern, deadline=30):
     """Waits until health and the database name the trouble, with a remedy."""
     def told():
         entry, stored = relay.pipeline(pipeline), status_row(db, pipeline)
-        assert entry and entry["state"] in ("retrying", "misconfigured"), entry
+        assert entry["state"] in ("retrying", "misconfigured"), entry
         assert re.search(pattern, str(entry["last_error"]), re.IGNORECASE), entry
         assert stored and stored["last_error"] and stored["remedy"], stored
         return True

@@ -522,7 +522,7 @@ class InboxModel:
                        else PATIENCE, interval=0.2)
         except AssertionError:
             for lane in open_lanes:
-                entry = self.relay.pipeline(lane.name) or {}
+                entry = self.relay.pipeline(lane.name) if self.relay.lists(lane.name) else {}
                 self.faults.add("blocked for ever", repr(lane),
                                 f"{entry.get('state')}: {entry.get('error_code')} "
                                 f"{entry.get('last_error')}")

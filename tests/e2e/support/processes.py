@@ -106,14 +106,23 @@ class Process:
             _guard.tell(-self.pid)
 
 
+_PORTS = range(15000, 32000)  # below the range from which clients draw theirs
 _ports_given = set()
 
 
+def _own_ports():
+    """The ports of this worker. A server listens some time after its port was found free, and closes
+    it while it restarts: two workers that drew from one range would meet there."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return _PORTS[number::count]
+
+
 def free_port():
-    """A port on 127.0.0.1 that is free now, below the range from which clients draw theirs."""
+    """A port on 127.0.0.1 that is free now, and that no other worker of this run takes."""
     generator = random.Random(os.urandom(8))
     while True:
-        port = generator.randint(15000, 31999)
+        port = generator.choice(_own_ports())
         if port in _ports_given:
             continue
         with socket.socket() as probe:

@@ -205,11 +205,12 @@ class Relay:
         return status, json.loads(text)
 
     def pipeline(self, name):
-        """The entry of one pipeline in /health, or None."""
-        for entry in self.health()[1].get("pipelines", []):
-            if entry["name"] == name:
-                return entry
-        return None
+        """The entry of one pipeline in /health; LookupError where it is not listed (yet)."""
+        return {entry["name"]: entry for entry in self.health()[1].get("pipelines", [])}[name]
+
+    def lists(self, name):
+        """Whether /health has the pipeline."""
+        return any(entry["name"] == name for entry in self.health()[1].get("pipelines", []))
 
     def metrics(self):
         status, text = get(self.port, "/metrics")
@@ -253,7 +254,7 @@ class Relay:
         def reached():
             self.alive_or_stop_waiting()
             entry = self.pipeline(name)
-            return entry if entry and entry["state"] in states else None
+            return entry if entry["state"] in states else None
         return eventually(reached, deadline, message=self._story)
 
     def alive_or_stop_waiting(self):

@@ -43,7 +43,7 @@ class StuckInbox:
         """Waits until every place that shows the lag shows this one. None: it is not known."""
         def shown():
             metric = relay.metric("consumer_lag", pipeline="in")
-            return ((relay.pipeline("in") or {}).get("lag"), None if metric is None or isnan(metric) else metric,
+            return (relay.pipeline("in")["lag"], None if metric is None or isnan(metric) else metric,
                     (status_row(self._db, "in") or {}).get("lag"))
         eventually(lambda: shown() == (wanted,) * 3, deadline * SLOW_FACTOR,
                    message=lambda: f"{shown()}, not {wanted}\n{relay.log(20)}")
