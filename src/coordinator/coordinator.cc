@@ -13,6 +13,7 @@
 #include "core/backoff.h"
 #include "core/host_name.h"
 #include "core/log.h"
+#include "core/pause.h"
 #include "core/shortage.h"
 
 namespace relay::coordinator {
@@ -108,9 +109,6 @@ PipelineHooks Coordinator::hooks() {
 
 void Coordinator::run(std::stop_token stop) {
   Backoff backoff(milliseconds(100), milliseconds(2000), std::random_device{}());
-  // Made once, because a wait must not need memory: there may be none left.
-  Mutex mutex;
-  Condition changed;
   while (!stop.stop_requested()) {
     snapshots_.note_round();
     const auto began = SteadyClock::now();
@@ -133,8 +131,7 @@ void Coordinator::run(std::stop_token stop) {
     if (served) backoff.reset();
     // A session that served for a while was often ended alone: the next one can be had at once.
     if (served && SteadyClock::now() - began > std::chrono::seconds(1)) continue;
-    const MutexLock lock(mutex);
-    changed.wait_for(mutex, stop, backoff.next(milliseconds(100)), [] { return false; });
+    pause(Deadline::after(backoff.next(milliseconds(100))), stop);
   }
   end_everything(Deadline::after(settings_.drain_timeout));
 }

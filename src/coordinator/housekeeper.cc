@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "core/log.h"
+#include "core/pause.h"
 #include "core/shortage.h"
 
 namespace relay::coordinator {
@@ -35,12 +36,6 @@ Housekeeper::~Housekeeper() {
   threads_.clear();
 }
 
-bool Housekeeper::pause(milliseconds time, std::stop_token stop) {
-  const MutexLock lock(mutex_);
-  changed_.wait_for(mutex_, stop, time, [] { return false; });
-  return !stop.stop_requested();
-}
-
 bool Housekeeper::claim(const std::string& table) {
   const MutexLock lock(mutex_);
   if (std::find(refreshing_.begin(), refreshing_.end(), table) != refreshing_.end()) return false;
@@ -55,7 +50,7 @@ void Housekeeper::let_go(const std::string& table) {
 
 void Housekeeper::run_refreshes(std::stop_token stop) {
   milliseconds wait = kRefreshEvery;
-  while (pause(wait, stop)) {
+  while (pause(Deadline::after(wait), stop)) {
     wait = kRefreshEvery;
     if (!on_duty_) continue;
     Result<void> done;
@@ -108,7 +103,7 @@ Result<void> Housekeeper::refresh(postgres::Connection& connection, const std::s
 
 void Housekeeper::run_upkeep(std::stop_token stop) {
   milliseconds wait{0};
-  while (pause(wait, stop)) {
+  while (pause(Deadline::after(wait), stop)) {
     wait = milliseconds(500);
     if (!on_duty_) {
       keep_session_ready(stop);

@@ -31,12 +31,10 @@ class Housekeeper {
   void keep_session_ready(std::stop_token stop);
   bool claim(const std::string& table);
   void let_go(const std::string& table);
-  bool pause(std::chrono::milliseconds time, std::stop_token stop);
 
   postgres::Pool& pool_;
   std::atomic<bool> on_duty_ = false;
   Mutex mutex_;
-  Condition changed_;
   std::vector<std::string> refreshing_ RELAY_GUARDED_BY(mutex_);
   std::vector<std::jthread> threads_;
 };
