@@ -19,18 +19,6 @@ bool lock_until(Mutex& mutex, Deadline patience)
   return true;
 }
 
-/// Releases, at the end of the block, a mutex that is held already.
-class RELAY_THREAD_ANNOTATION(scoped_lockable) HeldLock {
- public:
-  explicit HeldLock(Mutex& mutex) RELAY_REQUIRES(mutex) : mutex_(mutex) {}
-  ~HeldLock() RELAY_THREAD_ANNOTATION(release_capability()) { mutex_.unlock(); }
-  HeldLock(const HeldLock&) = delete;
-  HeldLock& operator=(const HeldLock&) = delete;
-
- private:
-  Mutex& mutex_;
-};
-
 }  // namespace
 
 Snapshots::Snapshots(const PipelineTable& table, std::string worker_id, std::string group)
@@ -51,7 +39,7 @@ Snapshot Snapshots::take() const {
       std::chrono::duration_cast<std::chrono::seconds>(SteadyClock::now() - last_round);
   std::optional<Snapshot> now;
   if (lock_until(table_.mutex, Deadline::after(kPatience))) {
-    const HeldLock held(table_.mutex);
+    const MutexLock held(table_.mutex, std::adopt_lock);
     now = read();
   }
   const MutexLock lock(mutex_);
