@@ -7,12 +7,14 @@
 #include <chrono>
 #include <deque>
 #include <exception>
+#include <iterator>
 #include <optional>
 #include <set>
 #include <thread>
 #include <utility>
 
 #include "coordinator/assembly.h"
+#include "coordinator/catalog_client.h"
 #include "core/deadline.h"
 
 namespace relay::cli {
@@ -29,18 +31,13 @@ constexpr std::size_t kAtOnce = 8;
 std::vector<PipelineConfig> configured(Connection& connection, const Context& context,
                                        Findings& findings) {
   std::vector<PipelineConfig> all = context.file_pipelines;
-  const auto rows = connection.query(
-      "select name, direction, enabled, config::text from pgtrickle.relay_pipelines order by name",
-      {}, Deadline::after(kTimeout), {});
-  if (!rows) {
-    findings.bad("", rows.error());
+  auto from_sql =
+      coordinator::read_catalog(connection, context.settings.access, Deadline::after(kTimeout), {});
+  if (!from_sql) {
+    findings.bad("", from_sql.error());
     return all;
   }
-  for (int row = 0; row < rows->size(); ++row) {
-    all.push_back(config::pipeline_from_json(rows->text(row, 0), rows->text(row, 1),
-                                             rows->boolean(row, 2), rows->text(row, 3),
-                                             context.settings.access));
-  }
+  std::ranges::move(*from_sql, std::back_inserter(all));
   return all;
 }
 

@@ -29,10 +29,12 @@ constexpr std::string_view kControls =
     "union all select r.pipeline, false, r.id, r.from_id, coalesce(r.to_id, 0), r.number "
     "from pgtrickle.relay_replays r where r.finished_at is null order by 3";
 
-Result<std::vector<PipelineConfig>> read_catalog(LeaseSession& session,
+}  // namespace
+
+Result<std::vector<PipelineConfig>> read_catalog(postgres::Connection& connection,
                                                  const config::HostAccess& access,
-                                                 std::stop_token stop) {
-  const auto rows = session.query(kCatalog, {}, stop);
+                                                 Deadline deadline, std::stop_token stop) {
+  const auto rows = connection.query(kCatalog, {}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
   std::vector<PipelineConfig> pipelines;
   for (int row = 0; row < rows->size(); ++row) {
@@ -41,8 +43,6 @@ Result<std::vector<PipelineConfig>> read_catalog(LeaseSession& session,
   }
   return pipelines;
 }
-
-}  // namespace
 
 std::vector<PipelineConfig> merge(std::vector<PipelineConfig> from_sql,
                                   const std::vector<PipelineConfig>& from_file) {
@@ -86,11 +86,10 @@ CatalogClient::CatalogClient(config::HostAccess access, FileLoader load_file)
 
 void CatalogClient::start_over() {
   version_.clear();
-  news_ = requests_due_ = true;
+  requests_due_ = true;
 }
 
 void CatalogClient::hear(std::span<const std::string> payloads) {
-  news_ = true;
   for (const std::string& payload : payloads) {
     if (const auto notice = control_notice_of(payload)) {
       named_.insert(notice->pipeline);
@@ -116,14 +115,11 @@ Result<std::optional<std::vector<PipelineConfig>>> CatalogClient::configuration(
   const auto version = session.query(kVersion, {}, stop);
   if (!version) return fail(version.error());
   const std::string_view now = version->text(0, 0);
-  if (now == version_) {
-    news_ = false;
-    return std::optional<std::vector<PipelineConfig>>();
-  }
-  auto from_sql = read_catalog(session, access_, stop);
+  if (now == version_) return std::optional<std::vector<PipelineConfig>>();
+  auto from_sql =
+      read_catalog(session.connection(), access_, Deadline::after(LeaseSession::kTimeout), stop);
   if (!from_sql) return fail(from_sql.error());
   version_ = now;
-  news_ = false;
   requests_due_ = true;
   return std::optional(merge(std::move(*from_sql), from_file_));
 }

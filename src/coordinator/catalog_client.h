@@ -12,8 +12,10 @@
 
 #include "config/pipeline_config.h"
 #include "coordinator/lease_session.h"
+#include "core/deadline.h"
 #include "core/error.h"
 #include "pipeline/pipeline.h"
+#include "postgres/connection.h"
 
 namespace relay::coordinator {
 
@@ -34,6 +36,12 @@ struct Requests {
   std::set<std::string> resumed;  ///< those of them that an operator resumed
 };
 
+/// The pipelines of the SQL catalog, the disabled ones among them. `access`: what they may take
+/// from the relay's host.
+Result<std::vector<config::PipelineConfig>> read_catalog(postgres::Connection& connection,
+                                                         const config::HostAccess& access,
+                                                         Deadline deadline, std::stop_token stop);
+
 /// Pipelines of catalog and file, without the disabled ones. A name that both use is an error of
 /// that name, because the relay cannot tell which of the two is meant. Pure.
 std::vector<config::PipelineConfig> merge(std::vector<config::PipelineConfig> from_sql,
@@ -47,15 +55,16 @@ struct ControlNotice {
 };
 std::optional<ControlNotice> control_notice_of(const std::string& payload);
 
-/// Reads what the configuration (SQL catalog and file) and the operators want of the pipelines, and
-/// notices when that may have changed. What could not be read is read at the next attempt, whether
-/// or not there is news by then. The control thread; `reload` any thread.
+/// Reads what the configuration (SQL catalog and file) and the operators want of the pipelines,
+/// where it may have changed. What could not be read is read at the next attempt. The control
+/// thread; `reload` any thread.
 class CatalogClient {
  public:
   CatalogClient(config::HostAccess access, FileLoader load_file);
 
   /// The configuration file is to be read again.
   void reload() { reload_ = true; }
+  bool reload_is_due() const { return reload_; }
   /// A new session was opened: what was missed between the two is read again.
   void start_over();
   /// References to files and environment are to be resolved again, whatever the catalog's version.
@@ -64,8 +73,6 @@ class CatalogClient {
   void expect_requests() { requests_due_ = true; }
   /// Notifications arrived.
   void hear(std::span<const std::string> payloads);
-  /// There is news since configuration and requests were last read.
-  bool is_due() const { return news_ || requests_due_ || reload_; }
 
   /// The pipelines that should run; nothing: they are as they were. A file that cannot be parsed is
   /// logged and changes nothing.
@@ -78,7 +85,6 @@ class CatalogClient {
   const config::HostAccess access_;
   const FileLoader load_file_;
   std::atomic<bool> reload_;
-  bool news_ = true;  ///< a notification arrived, or may have been missed
   bool requests_due_ = true;
   std::string version_;  ///< of the catalog when it was last read; empty: it is read in any case
   std::vector<config::PipelineConfig> from_file_;

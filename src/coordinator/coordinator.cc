@@ -183,9 +183,11 @@ Result<void> Coordinator::round(std::stop_token stop) {
     if (*regrouped) next_look_ = {};
   }
   if (const auto done = release(runner_->settle_ended(), stop); !done) return done;
-  if (now >= next_look_ || catalog_.is_due()) {
-    next_look_ = now + settings_.discovery_interval;
+  if (now >= next_look_ || catalog_.reload_is_due()) {
+    const auto usual = now + settings_.discovery_interval;
+    next_look_ = std::min(usual, membership_.next_beat());  // if this attempt fails
     if (const auto done = follow_changes(stop); !done) return done;
+    next_look_ = usual;
   }
   if (runner_->start_due()) catalog_.resolve_again();
   if (beats) {
@@ -250,6 +252,7 @@ Result<void> Coordinator::wait_for_change(std::stop_token stop) {
     if (!heard) return fail(heard.error());
     if (heard->empty()) continue;
     catalog_.hear(*heard);
+    next_look_ = {};
     return {};
   }
   return {};

@@ -1,6 +1,7 @@
 """A running relay follows every committed change of the catalog, in whatever order transactions
 commit and whatever the clock says, and restarts no pipeline that did not change."""
 
+import signal
 import time
 
 import pytest
@@ -157,17 +158,31 @@ def test_a_transaction_that_deletes_a_pipeline_and_stays_open_keeps_no_other_fro
 
 def test_a_file_is_read_although_the_catalog_could_not_be_read_at_first(db, relay_bin, tmp_path):
     make_table(db)
-    lines = Lines(tmp_path / "rows.jsonl")
     path = tmp_path / "relay.toml"
-    path.write_text(f'[global]\npostgres_url = "{db.relay_dsn}"\n[[pipeline]]\nname = "rows"\n'
-                    'source = { type = "outbox", stream_table = "orders" }\n'
-                    f'sink = {{ type = "file", path = "{lines.path}" }}\n')
-    db.execute(f"revoke select on {CATALOG} from pgtrickle_relay")
-    db.execute("revoke select on pgtrickle.relay_pipelines from pgtrickle_relay")
-    with Relay(None, "--config", path, discovery_interval="1s") as relay:
-        eventually(lambda: "permission denied" in relay.log(), 15)
-        db.execute("grant select on pgtrickle.relay_pipelines to pgtrickle_relay")
-        db.execute(f"grant select on {CATALOG} to pgtrickle_relay")
-        relay.wait_healthy(pipelines=1)
-        db.execute("insert into orders values (1, 'x', 1)")
-        lines.wait_rows([1])
+    catalog = f"select on {CATALOG}, pgtrickle.relay_pipelines"
+
+    def refused():
+        return sum("permission denied" in line for line in relay.log_lines)
+
+    def is_read(name, begin):
+        lines = Lines(tmp_path / name)
+        path.write_text(f'[global]\npostgres_url = "{db.relay_dsn}"\n'
+                        '[[pipeline]]\nname = "rows"\n'
+                        'source = { type = "outbox", stream_table = "orders" }\n'
+                        f'sink = {{ type = "file", path = "{lines.path}" }}\n')
+        db.execute(f"revoke {catalog} from pgtrickle_relay")
+        before = refused()
+        begin()
+        eventually(lambda: refused() > before, 15, message=relay.log)
+        db.execute(f"grant {catalog} to pgtrickle_relay")
+
+        def arrives():
+            db.execute("insert into orders select coalesce(max(id), 0) + 1, 'x', 1 from orders")
+            return lines.rows()
+        eventually(arrives, 15, interval=0.1, message=relay.log)
+
+    # No regular look comes in time: each attempt that fails is followed by another one.
+    relay = Relay(None, "--config", path, discovery_interval="1h")
+    is_read("first.jsonl", relay.start)
+    with relay:
+        is_read("second.jsonl", lambda: relay.process.signal(signal.SIGHUP))
