@@ -141,8 +141,9 @@ Result<void> LeaseSession::release(LeaseKind kind, std::span<const std::string> 
   if (names.empty()) return {};
   const auto rows = query("select pgtrickle.relay_release_leases($1::uuid, $2, $3::text[])",
                           {token_, std::string(to_string(kind)), name_array(names)}, stop);
-  if (!rows) return fail(rows.error());
-  return {};
+  if (rows) return {};
+  ended_ = true;
+  return fail(rows.error());
 }
 
 }  // namespace relay::coordinator

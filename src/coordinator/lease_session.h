@@ -55,7 +55,8 @@ class LeaseSession {
   /// Those of `names` that were free and are ours now, at most `limit`.
   Result<std::vector<std::string>> take(LeaseKind kind, std::span<const std::string> names,
                                         std::size_t limit, std::stop_token stop);
-  /// Gives leases up and tells the other instances that they are free.
+  /// Gives leases up and tells the other instances that they are free. An error ends the session,
+  /// which frees them too: while the session held them, no instance could run these pipelines.
   Result<void> release(LeaseKind kind, std::span<const std::string> names, std::stop_token stop);
 
   /// Waits for notifications about the configuration; the payloads that arrived.

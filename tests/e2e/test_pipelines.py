@@ -274,6 +274,22 @@ def test_a_deleted_pipeline_leaves_no_position_and_a_new_one_of_that_name_begins
         again.wait_rows([1, 2])
 
 
+def test_a_pipeline_whose_lease_could_not_be_given_up_runs_again_when_it_is_enabled(
+        db, relay, to_lines):
+    lines = to_lines("kept")
+    release = "execute on function pgtrickle.relay_release_leases"
+    with relay:
+        insert_rows(db, "orders", 1)
+        lines.wait_rows([1])
+        db.execute(f"revoke {release} from pgtrickle_relay")
+        db.execute("select pgtrickle.disable_relay('kept')")
+        eventually(lambda: "relay_release_leases" in relay.log(), message=relay.log)
+        db.execute(f"grant {release} to pgtrickle_relay")
+        db.execute("select pgtrickle.enable_relay('kept')")
+        insert_rows(db, "orders", 2)
+        lines.wait_rows([1, 2])
+
+
 def test_a_pipeline_pointed_at_another_outbox_does_not_inherit_a_position(db, relay, to_lines,
                                                                           tmp_path):
     lines = to_lines("moved")
