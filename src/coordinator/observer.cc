@@ -16,6 +16,13 @@ constexpr std::chrono::milliseconds kNumbersEvery{5000};
 constexpr std::chrono::seconds kCausesEvery{1};
 constexpr std::chrono::milliseconds kStatusEvery{500};
 
+/// What the database is told of a pipeline; the times in it change with the rest.
+std::string told_of(const PipelineStatus& status) {
+  const PipelineReport& report = status.report;
+  return fmt::format("{} {} {} {}", to_string(report.state), report.position.id,
+                     report.lag.value_or(-1), report.error ? report.error->message : "");
+}
+
 }  // namespace
 
 Result<void> Observer::look_for_blockers(LeaseSession& session, std::stop_token stop) {
@@ -150,19 +157,21 @@ Result<void> Observer::write_statuses(LeaseSession& session, std::stop_token sto
   std::vector<PipelineStatus> changed;
   {
     const MutexLock lock(table_.mutex);
-    for (auto& [name, entry] : table_.entries) {
+    for (const auto& [name, entry] : table_.entries) {
       const auto& placement = table_.reconciler.at(name);
       if (!placement.owned || !placement.wanted) continue;
       PipelineStatus status = table_.status_of(entry);
-      std::string text = fmt::format("{} {} {} {}", to_string(status.report.state),
-                                     status.report.position.id, status.report.lag.value_or(-1),
-                                     status.report.error ? status.report.error->message : "");
-      if (text == entry.written_status) continue;
-      entry.written_status = std::move(text);
-      changed.push_back(std::move(status));
+      if (told_of(status) != entry.written_status) changed.push_back(std::move(status));
     }
   }
-  return write_status(session, changed, std::move(stop));
+  const auto written = write_status(session, changed, std::move(stop));
+  if (!written) return fail(written.error());
+  const MutexLock lock(table_.mutex);
+  for (const PipelineStatus& status : changed) {
+    if (!written->contains(status.name)) continue;
+    table_.entries.at(status.name).written_status = told_of(status);
+  }
+  return {};
 }
 
 }  // namespace relay::coordinator

@@ -108,9 +108,11 @@ Result<void> end_status(LeaseSession& session, std::span<const std::string> pipe
   return {};
 }
 
-Result<void> write_status(LeaseSession& session, std::span<const PipelineStatus> statuses,
-                          std::stop_token stop) {
-  if (statuses.empty()) return {};
+Result<std::set<std::string>> write_status(LeaseSession& session,
+                                           std::span<const PipelineStatus> statuses,
+                                           std::stop_token stop) {
+  std::set<std::string> names;
+  if (statuses.empty()) return names;
   std::array<std::vector<Param>, 8> columns;
   for (const PipelineStatus& status : statuses) {
     const PipelineReport& report = status.report;
@@ -127,7 +129,7 @@ Result<void> write_status(LeaseSession& session, std::span<const PipelineStatus>
   }
   // A row that another transaction has locked, as delete_relay does, is left as it is: the leases
   // of all pipelines must not wait for it.
-  const auto written = session.query(
+  const auto rows = session.query(
       "with now as (select * from unnest($3::text[], $4::text[], $5::text[], $6::text[], "
       "$7::text[], $8::bigint[], $9::bigint[], $10::float8[]) u(p, st, ec, le, re, id, lag, "
       "since)), "
@@ -144,15 +146,16 @@ Result<void> write_status(LeaseSession& session, std::span<const PipelineStatus>
       "state = excluded.state, error_class = excluded.error_class, "
       "last_error = excluded.last_error, remedy = excluded.remedy, "
       "last_change_id = excluded.last_change_id, lag = excluded.lag, since = excluded.since, "
-      "updated_at = excluded.updated_at",
+      "updated_at = excluded.updated_at returning s.pipeline",
       {session.group(), session.worker_id(), postgres::text_array(columns[0]),
        postgres::text_array(columns[1]), postgres::text_array(columns[2]),
        postgres::text_array(columns[3]), postgres::text_array(columns[4]),
        postgres::text_array(columns[5]), postgres::text_array(columns[6]),
        postgres::text_array(columns[7])},
       stop);
-  if (!written) return fail(written.error());
-  return {};
+  if (!rows) return fail(rows.error());
+  for (int row = 0; row < rows->size(); ++row) names.emplace(rows->text(row, 0));
+  return names;
 }
 
 }  // namespace relay::coordinator

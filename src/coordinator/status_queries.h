@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -33,8 +34,10 @@ Result<std::map<std::string, OutboxProblem>> read_outbox_problems(LeaseSession& 
 /// have (any more). Leaves out rows that another transaction has locked.
 Result<void> end_status(LeaseSession& session, std::span<const std::string> pipelines,
                         std::stop_token stop);
-/// Leaves out rows that another transaction has locked.
-Result<void> write_status(LeaseSession& session, std::span<const PipelineStatus> statuses,
-                          std::stop_token stop);
+/// Leaves out rows that another transaction has locked; the names of the pipelines that were
+/// written.
+Result<std::set<std::string>> write_status(LeaseSession& session,
+                                           std::span<const PipelineStatus> statuses,
+                                           std::stop_token stop);
 
 }  // namespace relay::coordinator

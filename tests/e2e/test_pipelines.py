@@ -7,7 +7,7 @@ import time
 import pytest
 
 from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, message_id,
-                               newest_outbox_id, position, set_outbox, to_file, to_nats,
+                               newest_outbox_id, position, set_outbox, status_row, to_file, to_nats,
                                wait_settled)
 from support.nats_server import NatsServer
 from support.waiting import eventually
@@ -347,6 +347,26 @@ def test_a_paused_pipeline_keeps_its_position_and_resumes_from_there(db, relay, 
         relay.wait_healthy()  # paused on purpose is not ill
         db.execute("select pgtrickle.resume_relay('paused')")
         lines.wait_rows([1, 2, 3, 4])
+
+
+def test_a_state_that_a_lock_kept_from_the_database_is_written_when_the_lock_is_gone(db, relay,
+                                                                                     to_lines):
+    names = ("locked", "free")
+    for name in names:
+        to_lines(name)
+    with relay:
+        eventually(lambda: all((status_row(db, name) or {}).get("state") == "idle"
+                               for name in names))
+        with db.connect(autocommit=False) as other:
+            other.execute("select from pgtrickle.relay_pipeline_status where pipeline = 'locked'"
+                          " for update")
+            for name in names:
+                db.execute("select pgtrickle.pause_relay(%s)", (name,))
+                relay.wait_state(name, "paused")
+            eventually(lambda: status_row(db, "free")["state"] == "paused")
+            assert status_row(db, "locked")["state"] == "idle"
+            other.rollback()
+        eventually(lambda: status_row(db, "locked")["state"] == "paused")
 
 
 def test_a_pause_outlives_the_relay(db, start_relay, to_lines):
