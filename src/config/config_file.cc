@@ -126,8 +126,9 @@ Error combined(std::vector<Error> problems) {
   Error all = std::move(problems.front());
   for (std::size_t i = 1; i < problems.size(); ++i) {
     all.message += fmt::format("; {}", problems[i].message);
-    if (problems[i].remedy.empty()) continue;
-    all.remedy += all.remedy.empty() ? problems[i].remedy : fmt::format(" {}", problems[i].remedy);
+    const std::string& remedy = problems[i].remedy;
+    if (remedy.empty() || all.remedy.find(remedy) != std::string::npos) continue;
+    all.remedy += all.remedy.empty() ? remedy : fmt::format("; {}", remedy);
   }
   return all;
 }

@@ -161,15 +161,20 @@ PipelineSpec spec_of(const PipelineConfig& config, const Ends& ends) {
   return spec;
 }
 
-BackendContext context_of(const PipelineConfig& config, std::string_view worker_id,
-                          postgres::Pool& pool) {
+BackendContext context_of(const PipelineConfig& config) {
   BackendContext context;
   context.pipeline = config.name;
-  context.worker_id = worker_id;
   context.ordered = config.options.ordering != "none";
   context.options = config.options;
-  context.database = &pool;
   context.from_catalog = config.access.has_value();
+  return context;
+}
+
+BackendContext context_of(const PipelineConfig& config, const Workshop& workshop) {
+  BackendContext context = context_of(config);
+  context.worker_id = workshop.worker_id;
+  context.group = workshop.group;
+  context.database = &workshop.pool;
   return context;
 }
 
@@ -186,18 +191,6 @@ Ends check_ends(const PipelineConfig& config, const Registry& registry) {
   ends.source_is_good = before == between;
   ends.sink_is_good = between == ends.problems.size();
   return ends;
-}
-
-/// Several problems as one error, so that the operator sees all of them at once.
-Error combined(const std::vector<Error>& problems) {
-  Error error = problems.front();
-  for (std::size_t i = 1; i < problems.size(); ++i) {
-    error.message += "; " + problems[i].message;
-    if (!problems[i].remedy.empty() && error.remedy.find(problems[i].remedy) == std::string::npos) {
-      error.remedy += (error.remedy.empty() ? "" : "; ") + problems[i].remedy;
-    }
-  }
-  return error;
 }
 
 /// The subject that every message has: that of a template without variables, or with those only
@@ -227,11 +220,7 @@ std::optional<std::string> known_subject(const PipelineConfig& config, const End
 /// What backends find wrong that single options cannot say. Of an end with other problems they say
 /// nothing.
 void add_problems_of_making(const PipelineConfig& config, Ends& ends) {
-  BackendContext context;
-  context.pipeline = config.name;
-  context.options = config.options;
-  context.ordered = config.options.ordering != "none";
-  context.from_catalog = config.access.has_value();
+  BackendContext context = context_of(config);
   context.looks_only = true;
   const auto add = [&](const auto& made) {
     if (!made) ends.problems.push_back(made.error().in_context(config.place));
@@ -240,6 +229,14 @@ void add_problems_of_making(const PipelineConfig& config, Ends& ends) {
   const bool source = ends.source && ends.source_is_good;
   if (sink) add(ends.sink->make(ends.sink_values, context));
   if (source) add(ends.source->make(ends.source_values, context));
+}
+
+/// The answer for a pipeline that cannot be made: every problem of its configuration, or `reason`
+/// where the configuration has none.
+tl::unexpected<Error> refuse(const PipelineConfig& config, const Registry& registry,
+                             const Error& reason) {
+  auto problems = problems_of(config, registry);
+  return fail(problems.empty() ? reason : config::combined(std::move(problems)));
 }
 
 }  // namespace
@@ -275,20 +272,19 @@ std::vector<Error> warnings_of(const PipelineConfig& config, const Registry& reg
 Result<Assembled> assemble(const PipelineConfig& config, const Workshop& workshop,
                            PipelineHooks hooks, std::shared_ptr<SettledRows> settled) {
   Ends ends = check_ends(config, workshop.registry);
-  if (!ends.problems.empty()) return fail(combined(problems_of(config, workshop.registry)));
+  if (!ends.problems.empty()) return refuse(config, workshop.registry, ends.problems.front());
   auto encoder = make_encoder(config, ends);
-  if (!encoder) return fail(combined(problems_of(config, workshop.registry)));
+  if (!encoder) return refuse(config, workshop.registry, encoder.error());
 
   Assembled assembled;
   assembled.wake = std::make_shared<Wake>();
-  BackendContext context = context_of(config, workshop.worker_id, workshop.pool);
-  context.group = workshop.group;
+  BackendContext context = context_of(config, workshop);
   context.settled = std::move(settled);
   context.wake = assembled.wake;
   auto sink = ends.sink->make(ends.sink_values, context);
-  if (!sink) return fail(sink.error().in_context(config.place));
+  if (!sink) return refuse(config, workshop.registry, sink.error().in_context(config.place));
   auto source = ends.source->make(ends.source_values, context);
-  if (!source) return fail(source.error().in_context(config.place));
+  if (!source) return refuse(config, workshop.registry, source.error().in_context(config.place));
   auto letters =
       std::make_unique<state::DeadLetterTable>(workshop.pool, workshop.group, config.name);
   PipelineSpec spec = spec_of(config, ends);
@@ -303,7 +299,7 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
 Result<Tail> assemble_tail(const PipelineConfig& config, const Registry& registry,
                            postgres::Pool& pool, const std::string& start) {
   Ends ends = check_ends(config, registry);
-  if (!ends.problems.empty()) return fail(combined(ends.problems));
+  if (!ends.problems.empty()) return fail(config::combined(std::move(ends.problems)));
   if (!ends.source->own_outboxes) {
     return fail(ErrorClass::misconfigured, "no_tail",
                 fmt::format("{}: only pipelines that read an outbox can be watched", config.place),
@@ -311,7 +307,8 @@ Result<Tail> assemble_tail(const PipelineConfig& config, const Registry& registr
   }
   auto encoder = make_encoder(config, ends);
   if (!encoder) return fail(encoder.error());
-  BackendContext context = context_of(config, {}, pool);
+  BackendContext context = context_of(config);
+  context.database = &pool;
   context.options.start = start;
   context.looks_only = true;
   context.wake = std::make_shared<Wake>();
@@ -323,9 +320,8 @@ Result<Tail> assemble_tail(const PipelineConfig& config, const Registry& registr
 Result<InspectedEnds> assemble_ends(const PipelineConfig& config, const Workshop& workshop,
                                     const std::optional<RecordedTable>& table) {
   Ends ends = check_ends(config, workshop.registry);
-  if (!ends.problems.empty()) return fail(combined(ends.problems));
-  BackendContext context = context_of(config, workshop.worker_id, workshop.pool);
-  context.group = workshop.group;
+  if (!ends.problems.empty()) return fail(config::combined(std::move(ends.problems)));
+  BackendContext context = context_of(config, workshop);
   context.looks_only = true;
   auto sink = ends.sink->make(ends.sink_values, context);
   if (!sink) return fail(sink.error().in_context(config.place));
