@@ -15,6 +15,7 @@
 #include "core/log.h"
 #include "core/pause.h"
 #include "core/shortage.h"
+#include "state/missing_schema.h"
 
 namespace relay::coordinator {
 
@@ -36,16 +37,6 @@ Connection::Options connection_options(const config::Settings& settings, std::st
   options.application_name = name;
   options.keepalive = dedicated;
   return options;
-}
-
-Error schema_hint(Error error) {
-  const bool missing = error.code == "42P01" || error.code == "3F000" || error.code == "42883" ||
-                       error.code == "42703";
-  if (missing) {
-    error.error_class = ErrorClass::misconfigured;
-    error.remedy = "install the database side first: pgtrickle-relay init --postgres-url ...";
-  }
-  return error;
 }
 
 }  // namespace
@@ -120,7 +111,7 @@ void Coordinator::run(std::stop_token stop) {
     }
     if (stop.stop_requested()) break;
     if (ended) continue;
-    const Error error = shortage::explained(schema_hint(ended.error()));
+    const Error error = shortage::explained(state::explain_missing_schema(ended.error()));
     bool served = false;
     {
       const MutexLock lock(table_.mutex);
@@ -160,7 +151,8 @@ Result<void> Coordinator::session(std::stop_token stop) {
 
 /// The database answers; what it says of the last round.
 void Coordinator::note_database(const Result<void>& round) {
-  const auto error = round ? std::nullopt : std::optional(schema_hint(round.error()));
+  const auto error =
+      round ? std::nullopt : std::optional(state::explain_missing_schema(round.error()));
   {
     const MutexLock lock(table_.mutex);
     table_.instance.database_connected = true;
