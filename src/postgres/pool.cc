@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 namespace relay::postgres {
@@ -44,7 +45,9 @@ void Lease::release() {
 }
 
 Pool::Pool(Connection::Options options, std::size_t size)
-    : options_(std::move(options)), size_(std::max<std::size_t>(size, 1)) {}
+    : options_(std::move(options)), size_(std::max<std::size_t>(size, 1)) {
+  idle_.reserve(size_);  // a connection comes back although there is no memory
+}
 
 Pool::~Pool() = default;
 
@@ -80,23 +83,33 @@ bool Pool::wait_for_turn(Deadline deadline, const std::stop_token& stop) {
   return granted;
 }
 
-/// Opens the session that `borrow` has counted.
+/// Opens the session that `borrow` has counted. It counts no longer if it is not opened.
 Result<Lease> Pool::open_new(Deadline deadline, std::stop_token stop) {
+  struct Counted {
+    Pool& pool;
+    bool opened = false;
+
+    ~Counted() {
+      if (opened) return;
+      const MutexLock lock(pool.mutex_);
+      --pool.open_;
+      pool.wake_first();
+    }
+  } counted{*this};
   auto options = options_;
   options.connect_timeout = std::min(options.connect_timeout, deadline.left());
   auto opened = Connection::open(options, std::move(stop));
   const MutexLock lock(mutex_);
   if (opened) {
     refused_.reset();
+    counted.opened = true;
     return Lease(this, std::move(*opened));
   }
   if (opened.error().code.starts_with(kNoSessions)) {
     refused_ = opened.error();
     refused_at_ = SteadyClock::now();
   }
-  --open_;
-  wake_first();
-  return fail(opened.error());
+  return fail(std::move(opened.error()));
 }
 
 void Pool::wake_first() {
@@ -144,7 +157,11 @@ void Pool::ask_keepers(std::chrono::milliseconds unused, Deadline deadline) {
   const MutexLock lock(keepers_mutex_, std::adopt_lock);
   for (Keeper* keeper : keepers_) {
     if (deadline.passed()) return;
-    keeper->give_back(unused, deadline);
+    try {
+      keeper->give_back(unused, deadline);
+    } catch (const std::exception&) {
+      // Without memory a statement may not be ended in order; its connection is closed then.
+    }
   }
 }
 
@@ -180,9 +197,10 @@ void Pool::trim(std::chrono::milliseconds idle) {
   // A statement whose rows are not read to the end keeps the server from cleaning up.
   constexpr std::chrono::seconds kKept{1};
   ask_keepers(kKept, Deadline::after(kKept));
-  if (contended())
-    ask_keepers({}, Deadline::after(kKept));  // for threads that began to wait meanwhile
+  // For threads that began to wait meanwhile.
+  if (contended()) ask_keepers({}, Deadline::after(kKept));
   std::vector<Idle> closing;
+  closing.reserve(size_);
   {
     const MutexLock lock(mutex_);
     const auto before = SteadyClock::now() - idle;
