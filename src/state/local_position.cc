@@ -57,6 +57,7 @@ Result<bool> LocalPosition::restart_if_allowed(std::stop_token stop) {
   if (!lease) return fail(lease.error());
   const auto allowed = consume_loss_acceptance(**lease, pipeline_, deadline, stop);
   if (!allowed || !*allowed) return allowed;
+  lease->release();  // the next statement borrows a connection too, and this may be the only one
   if (auto set = rewind({}, std::move(stop)); !set) return fail(set.error());
   return true;
 }

@@ -359,10 +359,10 @@ def test_what_cannot_be_read_safely_is_refused(db, there, relay, ddl, source, pa
         eventually(told, 20, message=lambda: status_row(db, "p"))
 
 
-def test_a_table_that_was_rewound_waits_for_a_word(db, there, relay):
+def test_a_table_that_was_rewound_waits_for_a_word(db, there, start_relay):
     there.execute(f"create table letters ({BY_ID}, body jsonb)")
     set_relay(db, from_table(there))
-    with relay:
+    with start_relay(db.relay_dsn, pool_size=1) as relay:
         write(there, 1, 2, 3)
         wait_arrived(db, [1, 2, 3], relay)
         eventually(lambda: position(db) == [(3, 0)])
