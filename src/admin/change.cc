@@ -13,7 +13,7 @@ using config::Node;
 constexpr Field kResume[] = {{.name = "accept_loss",
                               .type = FieldType::boolean,
                               .default_text = "false",
-                              .meaning = "go on although rows behind its position are gone"}};
+                              .meaning = "resume although rows after its position are gone"}};
 
 constexpr Field kReplay[] = {
     {.name = "from", .type = FieldType::integer, .meaning = "first id", .required = true, .min = 1},

@@ -109,9 +109,8 @@ std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
       json_string(status.sink_type), report.position.id,
       report.lag ? std::to_string(*report.lag) : "null", time_json(report.since),
       time_json(report.last_progress), error_json(report.error));
-  if (status.oldest_open_writer_seconds > 0) {
-    out += fmt::format(R"(,"held_back_by":{{"pid":{},"seconds":{:.1f}}})",
-                       status.oldest_open_writer_pid, status.oldest_open_writer_seconds);
+  if (const auto [pid, seconds] = status.oldest_open_writer; seconds > 0) {
+    out += fmt::format(R"(,"held_back_by":{{"pid":{},"seconds":{:.1f}}})", pid, seconds);
   }
   if (report.asleep) out += R"(,"asleep":true)";
   if (!status.causes.empty()) out += causes_json(status.causes);

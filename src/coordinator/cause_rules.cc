@@ -114,18 +114,15 @@ void see_standstill(const PipelineFacts& facts, TimePoint now, Sightings& seen) 
              fmt::format("`pgtrickle-relay pipelines resume {}`", facts.name));
   } else if (!stalled(report, now)) {
     return;
-  } else if (facts.open_writer_seconds > 0) {
-    seen.add(
-        "held_back",
-        fmt::format("an open transaction has written to the outbox and holds back what "
-                    "follows: {}",
-                    facts.open_writer_pid == 0 ? "a prepared one"
-                                               : fmt::format("session {}", facts.open_writer_pid)),
-        facts.open_writer_pid == 0
-            ? "COMMIT PREPARED or ROLLBACK PREPARED; pg_prepared_xacts names it"
-            : fmt::format("end its transaction, or: select pg_terminate_backend({})",
-                          facts.open_writer_pid),
-        true);
+  } else if (const auto [pid, seconds] = facts.oldest_open_writer; seconds > 0) {
+    seen.add("held_back",
+             fmt::format("an open transaction has written to the outbox and holds back what "
+                         "follows: {}",
+                         pid == 0 ? "a prepared one" : fmt::format("session {}", pid)),
+             pid == 0
+                 ? "COMMIT PREPARED or ROLLBACK PREPARED; pg_prepared_xacts names it"
+                 : fmt::format("end its transaction, or: select pg_terminate_backend({})", pid),
+             true);
   } else {
     seen.add(
         "no_progress",

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "connector/settled_rows.h"
+#include "connector/source.h"
 #include "coordinator/causes.h"
 #include "coordinator/status.h"
 #include "pipeline/pipeline.h"
@@ -23,8 +24,7 @@ struct PipelineFacts {
   PipelineReport report;
   DeadLetterCount dead_letters;
   std::optional<OutboxProblem> outbox;  ///< of the outbox that it reads
-  double open_writer_seconds = 0;
-  int open_writer_pid = 0;
+  OpenWriter oldest_open_writer;
   std::optional<SettledRows::Loss> loss;
 };
 

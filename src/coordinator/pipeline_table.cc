@@ -7,15 +7,13 @@ PipelineFacts PipelineTable::facts_of(const PipelineEntry& entry) const {
   facts.name = entry.config.name;
   facts.owned = reconciler.at(entry.config.name).owned;
   facts.skips = entry.config.options.on_reject == "skip";
-  if (entry.assembled.pipeline) facts.report = entry.assembled.pipeline->report();
+  if (Pipeline* const pipeline = entry.assembled.pipeline.get()) {
+    facts.report = pipeline->report();
+    facts.oldest_open_writer = pipeline->source().oldest_open_writer();
+  }
   facts.dead_letters = entry.dead_letters;
   facts.outbox = entry.outbox_problem;
   facts.loss = entry.settled->loss();
-  if (entry.assembled.pipeline) {
-    const OpenWriter writer = entry.assembled.pipeline->source().oldest_open_writer();
-    facts.open_writer_seconds = writer.seconds;
-    facts.open_writer_pid = writer.pid;
-  }
   return facts;
 }
 
@@ -26,8 +24,9 @@ PipelineStatus PipelineTable::status_of(const PipelineEntry& entry) const {
   status.source_type = entry.config.source_type;
   status.sink_type = entry.config.sink_type;
   status.owned = reconciler.at(entry.config.name).owned;
-  if (entry.assembled.pipeline) {
-    status.report = entry.assembled.pipeline->report();
+  if (Pipeline* const pipeline = entry.assembled.pipeline.get()) {
+    status.report = pipeline->report();
+    status.oldest_open_writer = pipeline->source().oldest_open_writer();
   } else if (entry.problem) {
     const bool mistake = entry.problem->error_class == ErrorClass::misconfigured;
     status.report.state = mistake ? PipelineState::misconfigured : PipelineState::retrying;
@@ -35,11 +34,6 @@ PipelineStatus PipelineTable::status_of(const PipelineEntry& entry) const {
     status.report.since = entry.problem_since;
   } else {
     status.report.state = status.owned ? PipelineState::starting : PipelineState::standby;
-  }
-  if (entry.assembled.pipeline) {
-    const OpenWriter writer = entry.assembled.pipeline->source().oldest_open_writer();
-    status.oldest_open_writer_seconds = writer.seconds;
-    status.oldest_open_writer_pid = writer.pid;
   }
   if (entry.outbox_problem && !entry.outbox_problem->problem.empty()) {
     status.outbox_problem = entry.outbox_problem;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "connector/source.h"
 #include "coordinator/causes.h"
 #include "core/error.h"
 #include "pipeline/pipeline.h"
@@ -35,8 +36,7 @@ struct PipelineStatus {
   bool enabled = true;
   bool owned = false;  ///< by this instance
   PipelineReport report;
-  double oldest_open_writer_seconds = 0;
-  int oldest_open_writer_pid = 0;
+  OpenWriter oldest_open_writer;
   std::optional<OutboxProblem> outbox_problem;  ///< of the outbox that it reads
   std::vector<Cause> causes;  ///< why it is degraded; without another error, `report` has the first
 };

@@ -180,8 +180,7 @@ TEST(HealthJson, WhatIsNotKnownIsNull) {
 
 TEST(HealthJson, NamesTheWriterThatHoldsReadingBack) {
   PipelineStatus held = pipeline(PipelineState::running);
-  held.oldest_open_writer_seconds = 12.25;
-  held.oldest_open_writer_pid = 4711;
+  held.oldest_open_writer = {.pid = 4711, .seconds = 12.25};
   simdjson::dom::parser parser;
   const auto entry = parse(parser, pipeline_json(held, kNow));
   EXPECT_EQ(entry["held_back_by"]["pid"].get_int64().value(), 4711);
