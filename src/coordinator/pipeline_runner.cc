@@ -175,11 +175,11 @@ void PipelineRunner::end_if_broken(PipelineEntry& entry) {
   const std::optional<PipelineEnd> end = entry.assembled.pipeline->report().end;
   if (!end) return;
   std::optional<SteadyClock::time_point> again;
-  bool hands_over = false;
+  bool hand_over = false;
   switch (end->kind) {
     case PipelineEnd::Kind::fenced:
     case PipelineEnd::Kind::rewound:  // the next owner judges what the outbox holds now
-      hands_over = true;
+      hand_over = true;
       break;
     case PipelineEnd::Kind::defect:
       entry.problem = end->error;
@@ -187,7 +187,7 @@ void PipelineRunner::end_if_broken(PipelineEntry& entry) {
       again = SteadyClock::now() + kSetbackPause;
       break;
   }
-  table_.reconciler.broke_off(entry.config.name, hands_over, again);
+  table_.reconciler.broke_off(entry.config.name, hand_over, again);
   stop({entry.config.name});
 }
 

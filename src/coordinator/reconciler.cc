@@ -91,9 +91,9 @@ void Reconciler::not_made(const std::string& name, Time again) {
   placement.not_before = again;
 }
 
-void Reconciler::broke_off(const std::string& name, bool fenced, std::optional<Time> again) {
+void Reconciler::broke_off(const std::string& name, bool hand_over, std::optional<Time> again) {
   Placement& placement = placements_.at(name);
-  if (fenced) placement.handing_over = true;
+  if (hand_over) placement.handing_over = true;
   if (again) placement.not_before = *again;
   begin_stop(placement);
 }

@@ -74,9 +74,9 @@ class Reconciler {
   Names start(Time now, std::size_t coming_up);
   /// It could not be made: it is started again at `again`.
   void not_made(const std::string& name, Time again);
-  /// A running pipeline came to an end of its own: it is to be stopped. `again`: not to be started
-  /// sooner. `fenced`: it may commit nothing under this lease, which is given up.
-  void broke_off(const std::string& name, bool fenced, std::optional<Time> again);
+  /// A running pipeline came to an end of its own: it is to be stopped. `hand_over`: its lease is
+  /// given up then. `again`: not to be started sooner.
+  void broke_off(const std::string& name, bool hand_over, std::optional<Time> again);
   /// A stopping pipeline has ended.
   void ended(const std::string& name);
 
