@@ -48,8 +48,8 @@ Result<void> DeadLetterRetrier::refresh_parked() {
 
 /// True: there may be more.
 Result<bool> DeadLetterRetrier::retry_some(std::stop_token stop) {
-  // No more than may be sent together: what another owner or an operator does with the others
-  // meanwhile still counts.
+  // Takes no more than may be sent together: until the others are taken, the operator may still
+  // discard them, and another owner may send them.
   auto taken = dead_letters_.take_retries(sink_.most_together(kRetriesAtOnce));
   if (!taken) return fail(taken.error());
   if (taken->empty()) return false;

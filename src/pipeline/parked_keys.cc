@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <vector>
 
 namespace relay {
 
@@ -21,18 +22,24 @@ void ParkedKeys::note(std::span<const Message> messages, std::span<const Outcome
   }
 }
 
-void ParkedKeys::set_aside(const MessageBatch& batch, Settlement& settlement) {
-  if (on_reject_ != OnReject::park_key) return;
-  for (std::size_t index = 0; index < batch.messages.size(); ++index) {
+std::size_t ParkedKeys::set_aside(const MessageBatch& batch, Settlement& settlement,
+                                  std::size_t begin) {
+  if (on_reject_ != OnReject::park_key) return begin;
+  std::vector<Outcome> parked;  // of the first pending messages
+  auto next = settlement.pending().begin();
+  std::size_t index = begin;
+  for (; index < batch.messages.size(); ++index) {
     const Message& message = batch.messages[index];
-    const std::string key(message.key);
     if (message.refused) {
-      keys_.insert(key);
-    } else if (!settlement.done() && settlement.pending().front() == index) {
-      if (!keys_.contains(key)) return;
-      settlement.reject(index, share(parked_error(key)));
+      keys_.emplace(message.key);
+    } else if (next != settlement.pending().end() && *next == index) {
+      if (!keys_.contains(std::string(message.key))) break;
+      parked.push_back(Outcome::rejected(share(parked_error(message.key))));
+      ++next;
     }
   }
+  settlement.record(parked);
+  return index;
 }
 
 std::size_t ParkedKeys::sent_together(const MessageBatch& batch,

@@ -29,8 +29,9 @@ class ParkedKeys {
   void note(std::span<const Message> messages, std::span<const Outcome> outcomes);
 
   /// Settles messages as rejected that follow a rejected one of their key, up to the first that may
-  /// be sent.
-  void set_aside(const MessageBatch& batch, Settlement& settlement);
+  /// be sent. Returns the index of that message, from which the next call for this batch goes on;
+  /// the first call for a batch begins at 0.
+  std::size_t set_aside(const MessageBatch& batch, Settlement& settlement, std::size_t begin);
 
   /// How many pending messages, from the first, the sink may have at once. Where a rejected message
   /// holds others back, these wait until its outcome is known.

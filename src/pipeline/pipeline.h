@@ -40,8 +40,8 @@ class Pipeline {
   /// New work was announced: starts the threads of a pipeline that sleeps. Does not wait: one that
   /// is only about to sleep is left alone, and must be woken again.
   void wake();
-  /// Wakes a sleeping pipeline for which something was asked while it fell asleep, and starts one
-  /// whose threads could not be started.
+  /// Wakes a sleeping pipeline if a replay or a retry of dead letters was requested while it fell
+  /// asleep, and starts one whose threads could not be started.
   void attend();
   /// Asks for the end: reading stops, the batch in flight is finished, the rest is abandoned.
   void request_stop();

@@ -72,8 +72,9 @@ void Sender::deliver(MessageBatch batch, std::stop_token stop) {
   Settlement settlement(batch.messages, batch.records.records.size(),
                         spec_.on_reject == OnReject::stop);
   Backoff pause = recovery_.backoff();
+  std::size_t first = 0;  // everything before this message is settled
   while (true) {
-    parked_.set_aside(batch, settlement);
+    first = parked_.set_aside(batch, settlement, first);
     bool going = settlement.done() || (shared_.wait_while_paused(stop) && sink_.open(stop) &&
                                        round_.run(batch, settlement, pause, stop));
     going = committer_.acknowledge(batch, settlement, stop) && going;

@@ -1,7 +1,5 @@
 #include "pipeline/settlement.h"
 
-#include <algorithm>
-
 namespace relay {
 
 Settlement::Settlement(std::span<const Message> messages, std::size_t records, bool hold_rejected)
@@ -25,22 +23,15 @@ void Settlement::extend(std::span<const Message> messages, std::size_t records) 
 }
 
 void Settlement::record(std::span<const Outcome> outcomes) {
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < pending_.size(); ++i) {
-    const std::size_t index = pending_[i];
-    if (i < outcomes.size()) outcomes_[index] = outcomes[i];
-    const Outcome::Kind kind = outcomes_[index].kind;
-    const bool held = hold_rejected_ && kind == Outcome::Kind::rejected;
-    if (kind == Outcome::Kind::unknown || held) pending_[kept++] = index;
+  auto kept = pending_.begin();
+  auto next = kept;
+  for (const Outcome& outcome : outcomes) {
+    const std::size_t index = *next++;
+    outcomes_[index] = outcome;
+    const bool held = hold_rejected_ && outcome.kind == Outcome::Kind::rejected;
+    if (outcome.kind == Outcome::Kind::unknown || held) *kept++ = index;
   }
-  pending_.resize(kept);
-}
-
-void Settlement::reject(std::size_t index, SharedError error) {
-  const auto found = std::find(pending_.begin(), pending_.end(), index);
-  if (found == pending_.end()) return;
-  outcomes_[index] = Outcome::rejected(std::move(error));
-  pending_.erase(found);
+  pending_.erase(kept, next);
 }
 
 Settlement::Progress Settlement::progress() {

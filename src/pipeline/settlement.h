@@ -30,8 +30,6 @@ class Settlement {
 
   /// The outcomes of the first `outcomes.size()` pending messages, in their order.
   void record(std::span<const Outcome> outcomes);
-  /// Settles one pending message as rejected without its having been sent.
-  void reject(std::size_t index, SharedError error);
 
   struct Progress {
     std::size_t records = 0;            ///< leading records that are settled, in all

@@ -42,7 +42,7 @@ class SharedState {
   void wait_ended(Deadline deadline);
   /// The threads have ended because there was nothing to do. Takes no lock.
   bool asleep() const { return rests_.load(); }
-  /// Something was asked of it while it fell asleep.
+  /// The threads have ended, and a replay or a retry of dead letters is requested.
   bool asked_while_asleep() const;
   PipelineReport report() const;
 
@@ -104,7 +104,7 @@ class SharedState {
   void rejected(std::size_t count, SharedError last);
   void batch_done(std::size_t records);
   void settled(const Position& position);
-  /// Nothing where this instance may commit nothing any more.
+  /// Empty if this instance may not commit any more.
   std::optional<Position> position_to_write() const;
   /// True: the threads end because there is nothing to do.
   bool falling_asleep() const;
@@ -127,10 +127,10 @@ class SharedState {
   BatchQueue queue_ RELAY_GUARDED_BY(mutex_);
   std::deque<ReplayRequest> replays_ RELAY_GUARDED_BY(mutex_);
   bool retries_wanted_ RELAY_GUARDED_BY(mutex_) = true;  // dead letters may wait to be sent again
-  bool retries_last_ RELAY_GUARDED_BY(mutex_) = false;   // of what wait_for_work gave
+  bool retries_last_ RELAY_GUARDED_BY(mutex_) = false;   // wait_for_work gave dead letters last
   std::uint64_t nudges_ RELAY_GUARDED_BY(mutex_) = 0;
   RejectionRun rejections_ RELAY_GUARDED_BY(mutex_);
-  PipelineReport report_ RELAY_GUARDED_BY(mutex_);  // what the members above do not tell
+  PipelineReport report_ RELAY_GUARDED_BY(mutex_);  // the parts that no member above holds
 };
 
 }  // namespace relay

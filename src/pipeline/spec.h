@@ -49,7 +49,7 @@ struct PipelineHooks {
   Lease* lease = &Lease::endless();
   std::function<void(const ReplayRequest&, const std::optional<Error>&)> replay_finished =
       [](const ReplayRequest&, const std::optional<Error>&) {};
-  /// The source was opened: it can now tell what it did not know before.
+  /// The source was opened: what it learns from its server, such as `watched_sequence`, is known.
   std::function<void()> source_opened = [] {};
 };
 

@@ -34,11 +34,12 @@ struct Case {
       : Case(keys, on_reject, {}) {}
 
   std::size_t together() const { return parked.sent_together(batch, settlement); }
-  void set_aside() { parked.set_aside(batch, settlement); }
+  void set_aside() { first = parked.set_aside(batch, settlement, first); }
 
   MessageBatch batch;
   Settlement settlement;
   ParkedKeys parked;
+  std::size_t first = 0;
 };
 
 using Indexes = std::vector<std::size_t>;
@@ -76,6 +77,23 @@ TEST(ParkedKeys, ParksTheKeyOfAMessageThatTheEncoderRefused) {
   Case some("Aab");
   some.set_aside();
   EXPECT_EQ(some.settlement.pending(), Indexes{2});
+}
+
+TEST(ParkedKeys, ParksAKeyOnlyOnceWhatComesBeforeItsRefusedMessageIsSettled) {
+  Case some("abAca");
+  some.set_aside();
+  EXPECT_EQ(some.settlement.pending(), (Indexes{0, 1, 3, 4}));
+  EXPECT_EQ(some.together(), 2U);
+  some.settlement.record(std::vector{Outcome::unknown(nullptr), Outcome::delivered()});
+  some.set_aside();
+  EXPECT_EQ(some.settlement.pending(), (Indexes{0, 3, 4}));
+  some.settlement.record(std::vector{Outcome::delivered()});
+  some.set_aside();
+  EXPECT_EQ(some.together(), 1U) << "the last one follows the refused one";
+  some.settlement.record(std::vector{Outcome::delivered()});
+  some.set_aside();
+  EXPECT_TRUE(some.settlement.done());
+  EXPECT_EQ(some.settlement.error(4)->code, "parked");
 }
 
 TEST(ParkedKeys, ParksTheKeyOfAMessageThatTheSinkRejected) {

@@ -19,8 +19,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-bool eventually(const std::function<bool()>& condition, seconds limit = seconds(10)) {
-  const Deadline deadline = Deadline::after(limit);
+bool eventually(const std::function<bool()>& condition) {
+  const Deadline deadline = Deadline::after(seconds(10));
   while (!condition()) {
     if (deadline.passed()) return false;
     std::this_thread::yield();
@@ -41,6 +41,7 @@ struct Feed {
   std::atomic<bool> more_to_come = false;
   std::atomic<bool> away = false;  // it cannot be read
   std::atomic<int> tended = 0;
+  std::atomic<int> empty_reads = 0;
   std::atomic<std::size_t> largest_batch = 0;
   std::vector<std::string> letters;
   std::atomic<int> opened = 0;
@@ -88,6 +89,7 @@ class FeedSource final : public Source {
       record.content = event;
       batch.records.push_back(record);
     }
+    if (batch.empty()) ++feed_->empty_reads;
     feed_->largest_batch = std::max(feed_->largest_batch.load(), batch.records.size());
     return batch;
   }
@@ -431,8 +433,9 @@ TEST_F(PipelineTest, StaysAwakeWhileItsSourceExpectsMore) {
   auto pipeline = make(spec);
   pipeline->start();
   ASSERT_TRUE(eventually([&] { return pipeline->report().state == PipelineState::idle; }));
-  EXPECT_FALSE(eventually([&] { return pipeline->report().asleep; }, seconds(2)))
-      << "which is longer than a read waits";
+  // It decides after each read that brings nothing whether it falls asleep.
+  ASSERT_TRUE(eventually([&] { return feed_->empty_reads >= 2; }));
+  EXPECT_FALSE(pipeline->report().asleep);
   feed_->publish(1);
   ASSERT_TRUE(eventually([&] { return feed_->settled() == 1; }));
 }
