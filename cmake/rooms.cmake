@@ -11,7 +11,6 @@ function(relay_room name)
     set(ARG_FOLDER ${name})
   endif()
   file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${ARG_FOLDER}/*.cc)
-  file(GLOB headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/${ARG_FOLDER}/*.h)
   add_library(relay_${name} STATIC ${sources})
   target_include_directories(relay_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
   target_compile_definitions(relay_${name} PRIVATE RELAY_VERSION="${PROJECT_VERSION}")
@@ -22,16 +21,7 @@ function(relay_room name)
     get_target_property(folder relay_${room} relay_folder)
     list(APPEND may_include ${folder})
   endforeach()
-  set(stamp ${PROJECT_BINARY_DIR}/floors/${name})
-  add_custom_command(
-    OUTPUT ${stamp}
-    COMMAND ${CMAKE_COMMAND} -DFOLDER=${PROJECT_SOURCE_DIR}/src/${ARG_FOLDER} "-DMAY_INCLUDE=${may_include}"
-            -DSTAMP=${stamp} -P ${PROJECT_SOURCE_DIR}/cmake/check_includes.cmake
-    DEPENDS ${sources} ${headers} ${PROJECT_SOURCE_DIR}/cmake/check_includes.cmake
-    COMMENT ""
-    VERBATIM)
-  add_custom_target(floor_${name} DEPENDS ${stamp})
-  add_dependencies(relay_${name} floor_${name})
+  relay_check_includes(relay_${name} ${PROJECT_SOURCE_DIR}/src/${ARG_FOLDER} ${may_include})
 
   list(TRANSFORM ARG_ROOMS PREPEND relay_)
   target_link_libraries(relay_${name} PUBLIC ${ARG_ROOMS} ${ARG_LIBRARIES} PRIVATE relay_flags)
@@ -45,6 +35,22 @@ function(relay_room name)
     # One that hangs is ended, and its output says in which test it was.
     set_tests_properties(unit_${name} PROPERTIES TIMEOUT 300)
   endif()
+endfunction()
+
+# relay_check_includes(target folder room...): the target is not built where a file of that folder includes
+# a header of a folder that is none of these.
+function(relay_check_includes target folder)
+  file(GLOB files CONFIGURE_DEPENDS ${folder}/*.cc ${folder}/*.h)
+  set(check ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/check_includes.cmake)
+  set(stamp ${CMAKE_CURRENT_BINARY_DIR}/includes/${target})
+  add_custom_command(
+    OUTPUT ${stamp}
+    COMMAND ${CMAKE_COMMAND} -DFOLDER=${folder} "-DMAY_INCLUDE=${ARGN}" -DSTAMP=${stamp} -P ${check}
+    DEPENDS ${files} ${check}
+    COMMENT ""
+    VERBATIM)
+  add_custom_target(${target}_includes DEPENDS ${stamp})
+  add_dependencies(${target} ${target}_includes)
 endfunction()
 
 # relay_backend_wanted(result name...): whether one of these backends is built.

@@ -5,7 +5,10 @@
 namespace relay {
 
 InboundEvent::InboundEvent(const FieldMapping& mapping, const MappedMessage& message, Arena& arena)
-    : mapping_(mapping), message_(message), arena_(arena) {
+    : mapping_(mapping),
+      message_(message),
+      arena_(arena),
+      event_(record_.content.emplace<Event>()) {
   const auto key = mapping.aggregate_id(message);
   event_.key = key ? arena.copy(*key) : arena.copy(message.key);
 }
@@ -33,7 +36,6 @@ Record InboundEvent::record() && {
   const auto trace = mapping_.trace_id(message_);
   if (trace) headers_.add("trace_id", *trace);
   record_.headers = arena_.copy(headers_.json());
-  record_.content = event_;
   return std::move(record_);
 }
 

@@ -72,8 +72,8 @@ class InboundEvent {
   const MappedMessage& message_;
   Arena& arena_;
   HeaderObject headers_;
-  Event event_;
   Record record_;
+  Event& event_;  // record_'s
 };
 
 }  // namespace relay

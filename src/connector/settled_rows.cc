@@ -5,6 +5,16 @@
 
 namespace relay {
 
+namespace {
+
+/// `rows` by rising id.
+bool holds(std::span<const SettledRows::Row> rows, const SettledRows::Row& row) {
+  const auto found = std::ranges::lower_bound(rows, row.id, {}, &SettledRows::Row::id);
+  return found != rows.end() && found->id == row.id && found->tag == row.tag;
+}
+
+}  // namespace
+
 std::uint64_t SettledRows::tag_of(std::string_view pgt_id) {
   return std::hash<std::string_view>()(pgt_id);
 }
@@ -56,14 +66,10 @@ SettledRows::Memory SettledRows::memory() const {
 void SettledRows::compare(const Memory& looked_for, const std::string& server,
                           std::span<const Row> there, std::int64_t purged_below,
                           const std::string& outbox) {
-  const auto is_gone = [&](const Row& row) {
-    if (row.id <= purged_below) return false;
-    const auto found = std::lower_bound(there.begin(), there.end(), row.id,
-                                        [](const Row& a, std::int64_t id) { return a.id < id; });
-    return found == there.end() || found->id != row.id || found->tag != row.tag;
-  };
   std::vector<Row> gone;
-  std::copy_if(looked_for.rows.begin(), looked_for.rows.end(), std::back_inserter(gone), is_gone);
+  for (const Row& row : looked_for.rows) {
+    if (row.id > purged_below && !holds(there, row)) gone.push_back(row);
+  }
   const MutexLock lock(mutex_);
   if (incarnation_ != looked_for.incarnation) return;
   server_ = server;
@@ -75,8 +81,8 @@ void SettledRows::compare(const Memory& looked_for, const std::string& server,
   loss_->first = std::min(loss_->first, gone.front().id);
   loss_->last = std::max(loss_->last, gone.back().id);
   loss_->at = std::chrono::system_clock::now();
-  // Each is counted once.
-  std::erase_if(settled_, is_gone);
+  // Each is counted once. Rows that were settled in the meantime were not looked for.
+  std::erase_if(settled_, [&](const Row& row) { return holds(gone, row); });
 }
 
 void SettledRows::forget() {

@@ -73,12 +73,12 @@ class Source {
   /// while the pipeline takes nothing in.
   virtual std::optional<std::int64_t> lag() = 0;
 
-  /// What `lag` counts may be held back by the server for now, or be with another consumer: that a
-  /// read brings nothing is then no lack of progress.
+  /// True where the server may hold back records that `lag` counts, or another consumer may have
+  /// them: a read that brings nothing is then no sign of a stuck pipeline.
   virtual bool lag_may_be_withheld() const { return false; }
 
-  /// Something is on its way that `lag` may not count yet: the source is not to be closed for lack
-  /// of work. Reader thread.
+  /// True where records are on their way that `lag` may not count yet: the source must not be
+  /// closed for lack of work. Reader thread.
   virtual bool more_to_come() const { return false; }
 
   /// True where reading costs a record something that may not be spent in vain: a broker counts how
@@ -96,8 +96,8 @@ class Source {
   /// Writes what `acknowledge` has left due, within a moment, and lets go of what it holds.
   virtual void close() = 0;
 
-  /// True where those who write to the source are still told, until it is destroyed, that nothing
-  /// is taken in.
+  /// True where clients write to the source: it must stay alive after `close`, until it is
+  /// destroyed, to reject them.
   virtual bool answers_when_closed() const { return false; }
 
   /// For `check`, in place of all of the above: whether it could read now. Nothing is made, taken

@@ -65,8 +65,9 @@ void from_file(const Parts& parts, const FieldMapping& mapping) {
   line.text = parts.body;
   Arena arena;
   (void)file::is_blank(line.text);
-  (void)file::to_record(line, "0", file::LineRules{.id_scope = {}, .path = "in.jsonl"}, mapping,
-                        arena);
+  const file::LineRules rules{.id_scope = {}, .path = "in.jsonl"};
+  (void)file::to_record(
+      line, [] { return std::string("0"); }, rules, mapping, arena);
 }
 
 }  // namespace

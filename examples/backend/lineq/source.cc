@@ -8,8 +8,8 @@
 
 #include "connector/content_type.h"
 #include "connector/header_object.h"
+#include "connector/inbound_event.h"
 #include "connector/source_id.h"
-#include "connector/too_large.h"
 #include "core/stop_event.h"
 
 namespace relay::lineq {
@@ -21,28 +21,33 @@ namespace {
 constexpr milliseconds kSlice{20};  // how late an acknowledgement may be sent
 constexpr milliseconds kFlushTime{1000};
 
-/// MSG number id key type body, then name and value of each header.
+/// A message, as views into its line.
 struct Received {
-  enum Field { kNumber = 1, kId, kKey, kType, kBody, kHeaders };
-
-  explicit Received(const std::vector<std::string>& fields) : line(fields) {}
+  std::int64_t number = 0;
+  std::string_view id;
+  std::string_view key;
+  std::string_view type;
+  std::string_view body;
+  std::vector<std::pair<std::string_view, std::string_view>> headers;
 
   std::optional<std::string> header(std::string_view name) const {
-    for (std::size_t i = kHeaders; i + 1 < line.size(); i += 2) {
-      if (line[i] == name) return as_text(line[i + 1]);
-    }
-    return std::nullopt;
+    const auto found =
+        std::ranges::find(headers, name, &std::pair<std::string_view, std::string_view>::first);
+    return found == headers.end() ? std::nullopt : std::optional(as_text(found->second));
   }
-
-  const std::vector<std::string>& line;
 };
 
-std::int64_t number_of(const std::vector<std::string>& line) {
-  std::int64_t number = 0;
-  if (line.size() < Received::kHeaders || line[0] != "MSG") return 0;
-  const std::string& text = line[Received::kNumber];
-  std::from_chars(text.data(), text.data() + text.size(), number);
-  return number;
+/// MSG number id key type body, then name and value of each header. Null: the line is not that.
+std::optional<Received> received(const std::vector<std::string>& line) {
+  constexpr std::size_t kHeaders = 6;
+  if (line.size() < kHeaders || line[0] != "MSG") return std::nullopt;
+  Received message{0, line[2], line[3], line[4], line[5], {}};
+  std::from_chars(line[1].data(), line[1].data() + line[1].size(), message.number);
+  if (message.number <= 0) return std::nullopt;
+  for (std::size_t i = kHeaders; i + 1 < line.size(); i += 2) {
+    message.headers.emplace_back(line[i], line[i + 1]);
+  }
+  return message;
 }
 
 }  // namespace
@@ -74,7 +79,7 @@ Result<void> LineqSource::connect(std::stop_token stop) {
     // An acknowledgement of the old queue would be taken for one of the new queue.
     const MutexLock lock(mutex_);
     settled_ = 0;
-    for (Unsettled& message : unsettled_) message.at_server = 0;
+    for (std::int64_t& at_server : unsettled_) at_server = 0;
   }
   return {};
 }
@@ -103,47 +108,29 @@ Result<RecordBatch> LineqSource::read(const ReadLimits& limits, Deadline deadlin
 }
 
 Result<void> LineqSource::add(RecordBatch& batch, const std::vector<std::string>& line) {
-  const std::int64_t at_server = number_of(line);
-  if (at_server <= 0) return fail(connection_->unexpected(line));
-  const Received message(line);
-  const std::string& payload = line[Received::kBody];
-  const MappedMessage mapped{.subject = options_.queue,
-                             .key = line[Received::kKey],
-                             .payload = payload,
-                             .header = [&](std::string_view name) { return message.header(name); }};
-  Event event;
-  auto id = mapping_.id(mapped);
-  if (!id && !line[Received::kId].empty()) id = as_text(line[Received::kId]);
-  if (!id) {
-    id = fmt::format("{}{}:{}:{}", rules_.id_scope, id_part(options_.queue), incarnation_,
-                     at_server);
-  }
-  event.id = batch.arena.copy(*id);
-  event.type =
-      batch.arena.copy(mapping_.event_type(mapped).value_or(as_text(line[Received::kType])));
-  event.key =
-      batch.arena.copy(mapping_.aggregate_id(mapped).value_or(as_text(line[Received::kKey])));
-  event.payload = batch.arena.copy(payload);
-  event.content_type = {};  // unless a header says it
-  HeaderObject headers;
-  for (std::size_t i = Received::kHeaders; i + 1 < line.size(); i += 2) {
-    headers.add(line[i], line[i + 1]);
-    if (names_content_type(line[i])) event.content_type = batch.arena.copy(as_text(line[i + 1]));
-  }
-  const auto trace = mapping_.trace_id(mapped);
-  if (trace) headers.add("trace_id", *trace);
-
-  Record record;
-  record.headers = batch.arena.copy(headers.json());
-  record.content = event;
-  if (payload.size() > static_cast<std::size_t>(rules_.max_record_bytes)) {
-    record.refused = too_large(fmt::format("message {} of queue '{}'", at_server, options_.queue),
-                               payload.size(), rules_.max_record_bytes);
-  }
+  const auto message = received(line);
+  if (!message) return fail(connection_->unexpected(line));
+  const std::string key = as_text(message->key);
+  const MappedMessage mapped{
+      .subject = options_.queue, .key = key, .payload = message->body, .header = [&](auto name) {
+        return message->header(name);
+      }};
+  InboundEvent event(mapping_, mapped, batch.arena);
+  event.set_id({}, [&] {
+    if (!message->id.empty()) return as_text(message->id);
+    return fmt::format("{}{}:{}:{}", rules_.id_scope, id_part(options_.queue), incarnation_,
+                       message->number);
+  });
+  event.set_type({}, [&] { return as_text(message->type); });
+  event.set_payload(message->body, as_text(content_type_in(message->headers)));
+  event.limit_payload(rules_.max_record_bytes, [&] {
+    return fmt::format("message {} of queue '{}'", message->number, options_.queue);
+  });
+  for (const auto& [name, value] : message->headers) event.add_header(name, value);
+  Record record = std::move(event).record();
   {
     const MutexLock lock(mutex_);
-    record.id = ++last_number_;
-    unsettled_.push_back({record.id, at_server});
+    record.id = unsettled_.add(message->number);
   }
   batch.records.push_back(std::move(record));
   return {};
@@ -151,9 +138,8 @@ Result<void> LineqSource::add(RecordBatch& batch, const std::vector<std::string>
 
 Result<void> LineqSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
   const MutexLock lock(mutex_);
-  while (!unsettled_.empty() && unsettled_.front().number <= settled.id) {
-    settled_ = std::max(settled_, unsettled_.front().at_server);
-    unsettled_.pop_front();
+  while (const auto at_server = unsettled_.take(settled.id)) {
+    settled_ = std::max(settled_, *at_server);
   }
   return {};
 }
@@ -184,6 +170,8 @@ void LineqSource::close() {
     (void)connection_->flush(Deadline::after(kFlushTime), StopEvent({}));
   }
   connection_.reset();
+  const MutexLock lock(mutex_);
+  unsettled_.forget();
 }
 
 Inspection LineqSource::inspect(std::stop_token stop) {

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -11,6 +10,7 @@
 
 #include "connector/field_mapping.h"
 #include "connector/source.h"
+#include "connector/unsettled.h"
 #include "core/mutex.h"
 #include "lineq/connection.h"
 #include "lineq/options.h"
@@ -55,13 +55,9 @@ class LineqSource : public Source {
   std::int64_t told_ = 0;    // the last message whose acknowledgement this connection was given
 
   Mutex mutex_;
-  /// A message that was read. On a new connection the same one has a new number.
-  struct Unsettled {
-    std::int64_t number;     // of the record
-    std::int64_t at_server;  // of the message; 0: of a queue that is gone
-  };
-  std::deque<Unsettled> unsettled_ RELAY_GUARDED_BY(mutex_);
-  std::int64_t last_number_ RELAY_GUARDED_BY(mutex_) = 0;
+  /// The server's numbers of the messages that were read; 0: of a queue that is gone. On a new
+  /// connection a message comes again as another record.
+  Unsettled<std::int64_t> unsettled_ RELAY_GUARDED_BY(mutex_);
   std::int64_t settled_ RELAY_GUARDED_BY(mutex_) = 0;  // all messages of the queue up to this one
 };
 

@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "backends/file/descriptor.h"
 #include "backends/file/format.h"
 #include "backends/file/rotation.h"
 #include "core/log.h"

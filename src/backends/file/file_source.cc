@@ -25,10 +25,6 @@ constexpr milliseconds kBetweenWrites{100};  // of the position
 
 }  // namespace
 
-FileSource::Current::~Current() {
-  if (descriptor >= 0) ::close(descriptor);
-}
-
 FileSource::FileSource(SourceOptions options, LineRules rules, FieldMapping mapping)
     : options_(std::move(options)),
       rules_(std::move(rules)),
@@ -84,9 +80,9 @@ Result<bool> FileSource::enter_next() {
 
 Result<void> FileSource::begin(const FoundFile& file) {
   auto next = std::make_unique<Current>();
-  next->descriptor = ::open(file.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  next->file = Descriptor(::open(file.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status {};
-  if (next->descriptor < 0 || ::fstat(next->descriptor, &status) != 0) {
+  if (!next->file || ::fstat(next->file.get(), &status) != 0) {
     const int error = errno;
     return fail(error == EACCES ? ErrorClass::misconfigured : ErrorClass::transient, "cannot_open",
                 fmt::format("{} cannot be opened: {}", file.path, std::strerror(error)),
@@ -97,8 +93,10 @@ Result<void> FileSource::begin(const FoundFile& file) {
   if (status.st_ino != file.start.inode || status.st_size < next->start.offset) {
     next->start.offset = 0;
   }
-  ::lseek(next->descriptor, next->start.offset, SEEK_SET);
-  next->lines = std::make_unique<LineReader>(next->descriptor, next->start.offset,
+  next->id_prefix =
+      fmt::format("{}{}:{}", rules_.id_scope, id_part(options_.path), next->start.inode);
+  ::lseek(next->file.get(), next->start.offset, SEEK_SET);
+  next->lines = std::make_unique<LineReader>(next->file.get(), next->start.offset,
                                              static_cast<std::size_t>(rules_.max_record_bytes));
   current_ = std::move(next);
   return {};
@@ -117,7 +115,7 @@ Result<bool> FileSource::read_more() {
   // In this order: what was written before the file was replaced is read for certain.
   const bool replaced = was_replaced();
   struct stat status {};
-  if (::fstat(current_->descriptor, &status) == 0 && status.st_size < current_->lines->offset()) {
+  if (::fstat(current_->file.get(), &status) == 0 && status.st_size < current_->lines->offset()) {
     log::warn("file_cut", options_.pipeline, "{} was cut: reading begins at its start again",
               options_.path);
     if (auto begun = begin({options_.path, {status.st_dev, status.st_ino, 0}}); !begun) {
@@ -161,9 +159,10 @@ Result<RecordBatch> FileSource::read(const ReadLimits& limits, Deadline deadline
 void FileSource::add(RecordBatch& batch, const Line& line) {
   if (!line.too_long && is_blank(line.text)) return;
   const FilePosition end{current_->start.device, current_->start.inode, line.next};
-  const std::string place = fmt::format("{}:{}:{}:{}", id_part(options_.path),
-                                        current_->start.inode, line.offset, digest(line.text));
-  Record record = to_record(line, place, rules_, mapping_, batch.arena);
+  const auto made_up_id = [this, &line] {
+    return fmt::format("{}:{}:{:08x}", current_->id_prefix, line.offset, digest(line.text));
+  };
+  Record record = to_record(line, made_up_id, rules_, mapping_, batch.arena);
   {
     const MutexLock lock(mutex_);
     record.id = unsettled_.add(end);
@@ -190,7 +189,7 @@ Result<void> FileSource::write_position() {
 std::optional<std::int64_t> FileSource::lag() {
   // Bytes are no records: they are known where all lines were read.
   struct stat status {};
-  if (!current_ || ::fstat(current_->descriptor, &status) != 0) return std::nullopt;
+  if (!current_ || ::fstat(current_->file.get(), &status) != 0) return std::nullopt;
   if (!coming_.empty() || status.st_size > current_->lines->offset()) return std::nullopt;
   const MutexLock lock(mutex_);
   return static_cast<std::int64_t>(unsettled_.size());

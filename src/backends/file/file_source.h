@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/file/descriptor.h"
 #include "backends/file/line_event.h"
 #include "backends/file/line_reader.h"
 #include "backends/file/position_file.h"
@@ -40,11 +41,11 @@ class FileSource : public Source {
  private:
   /// The file that is being read.
   struct Current {
-    int descriptor = -1;
+    Descriptor file;
     FilePosition start;
+    std::string id_prefix;  // of the ids that are made up for its lines
     std::unique_ptr<LineReader> lines;
     bool ended = false;  // there will be no more of it
-    ~Current();
   };
 
   Result<bool> enter_next();

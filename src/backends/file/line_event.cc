@@ -4,7 +4,6 @@
 #include <simdjson.h>
 
 #include <chrono>
-#include <optional>
 
 #include "connector/inbound_event.h"
 #include "connector/source_id.h"
@@ -13,28 +12,29 @@ namespace relay::file {
 
 namespace {
 
-/// What the line itself names, where it is a JSON object.
+/// What the line itself names, where it is a JSON object; empty: nothing.
 struct Said {
-  std::optional<std::string> id;
-  std::optional<std::string> dedup_key;
-  std::optional<std::string> type;
+  std::string_view id;
+  std::string_view dedup_key;
+  std::string_view type;
 };
 
-std::optional<std::string> as_text(simdjson::ondemand::value value) {
+/// A text or a number; empty for anything else.
+std::string_view as_text(simdjson::ondemand::value value) {
   simdjson::ondemand::json_type type;
-  if (value.type().get(type) != simdjson::SUCCESS) return std::nullopt;
+  if (value.type().get(type) != simdjson::SUCCESS) return {};
   if (type == simdjson::ondemand::json_type::string) {
     std::string_view text;
-    if (value.get_string().get(text) != simdjson::SUCCESS || text.empty()) return std::nullopt;
-    return std::string(text);
+    return value.get_string().get(text) == simdjson::SUCCESS ? text : std::string_view();
   }
-  if (type != simdjson::ondemand::json_type::number) return std::nullopt;
+  if (type != simdjson::ondemand::json_type::number) return {};
   std::string_view token = value.raw_json_token();
   while (!token.empty() && (token.back() == ' ' || token.back() == '\t')) token.remove_suffix(1);
-  return std::string(token);
+  return token;
 }
 
-/// `line` has simdjson's padding behind it, as everything in an arena.
+/// `line` has simdjson's padding behind it, as everything in an arena. The result is valid until
+/// this thread reads the next line.
 Said read(std::string_view line) {
   Said said;
   if (line.empty()) return said;
@@ -53,10 +53,10 @@ Said read(std::string_view line) {
         field.value().get(value) != simdjson::SUCCESS) {
       return said;
     }
-    std::optional<std::string>* const target = name == "id"           ? &said.id
-                                               : name == "dedup_key"  ? &said.dedup_key
-                                               : name == "event_type" ? &said.type
-                                                                      : nullptr;
+    std::string_view* const target = name == "id"           ? &said.id
+                                     : name == "dedup_key"  ? &said.dedup_key
+                                     : name == "event_type" ? &said.type
+                                                            : nullptr;
     if (target != nullptr) *target = as_text(value);
   }
   return said;
@@ -74,28 +74,28 @@ SharedError too_long(const Line& line, const LineRules& rules) {
 
 }  // namespace
 
-std::string digest(std::string_view bytes) {
+std::uint32_t digest(std::string_view bytes) {
   std::uint32_t hash = 2166136261u;  // FNV-1a
   for (const char c : bytes) hash = (hash ^ static_cast<unsigned char>(c)) * 16777619u;
-  return fmt::format("{:08x}", hash);
+  return hash;
 }
 
 bool is_blank(std::string_view text) {
   return text.find_first_not_of(" \t\r") == std::string_view::npos;
 }
 
-Record to_record(const Line& line, const std::string& place, const LineRules& rules,
-                 const FieldMapping& mapping, Arena& arena) {
+Record to_record(const Line& line, const std::function<std::string()>& made_up_id,
+                 const LineRules& rules, const FieldMapping& mapping, Arena& arena) {
   const std::string_view payload = arena.copy(line.text);
   const MappedMessage message{.subject = rules.path, .key = {}, .payload = payload, .header = {}};
   const Said said = line.too_long ? Said{} : read(payload);
   InboundEvent event(mapping, message, arena);
   event.set_id({}, [&] {
-    // One part, so that no line can say the place of another one.
-    const auto& said_id = said.id ? said.id : said.dedup_key;
-    return rules.id_scope + (said_id ? id_part(*said_id) : place);
+    const std::string_view said_id = said.id.empty() ? said.dedup_key : said.id;
+    // One part, so that no line can name the id that is made up for another one.
+    return said_id.empty() ? made_up_id() : rules.id_scope + id_part(said_id);
   });
-  event.set_type({}, [&] { return said.type.value_or(std::string()); });
+  event.set_type({}, [&] { return said.type; });
   event.set_payload_in_arena(payload, {});  // a line that is not JSON is anything
   event.set_created_at(
       std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now()));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -17,14 +18,15 @@ struct LineRules {
   std::int64_t max_record_bytes = 32 << 20;
 };
 
-/// The event of one line, copied into `arena`; its `id` is for the caller to set. `place`: what
-/// tells this line from any other, made of several parts (connector/source_id.h). A line that is no
-/// JSON becomes one all the same; one that is too long is refused.
-Record to_record(const Line& line, const std::string& place, const LineRules& rules,
-                 const FieldMapping& mapping, Arena& arena);
+/// The event of one line, copied into `arena`; its `id` is for the caller to set. `made_up_id` is
+/// called where neither the mapping nor the line names an id: it makes one of the place of the
+/// line, in several parts (connector/source_id.h). A line that is not JSON becomes an event too; a
+/// line that is too long is refused.
+Record to_record(const Line& line, const std::function<std::string()>& made_up_id,
+                 const LineRules& rules, const FieldMapping& mapping, Arena& arena);
 
-/// A short text that differs where the bytes do, nearly always.
-std::string digest(std::string_view bytes);
+/// A number that differs where the bytes do, nearly always.
+std::uint32_t digest(std::string_view bytes);
 
 /// Nothing but white space: no event.
 bool is_blank(std::string_view text);

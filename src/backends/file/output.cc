@@ -6,24 +6,11 @@
 
 #include <cerrno>
 #include <system_error>
-#include <utility>
 
 #include "backends/file/file_output.h"
 #include "backends/file/stream_output.h"
 
 namespace relay::file {
-
-Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
-  if (this != &other) {
-    reset();
-    fd_ = std::exchange(other.fd_, -1);
-  }
-  return *this;
-}
-
-void Descriptor::reset() {
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-}
 
 Error system_error(int number, std::string_view doing, std::string_view where) {
   struct Known {

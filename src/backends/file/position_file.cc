@@ -8,23 +8,11 @@
 #include <cstdio>
 #include <cstring>
 
+#include "backends/file/descriptor.h"
+
 namespace relay::file {
 
 namespace {
-
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) ::close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return value_; }
-
- private:
-  int value_;
-};
 
 tl::unexpected<Error> failed(const std::string& path, std::string_view doing) {
   const int error = errno;
@@ -40,7 +28,7 @@ tl::unexpected<Error> failed(const std::string& path, std::string_view doing) {
 
 Result<std::optional<FilePosition>> PositionFile::read() const {
   const Descriptor file(::open(path_.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.get() < 0) {
+  if (!file) {
     if (errno == ENOENT) return std::nullopt;
     return failed(path_, "read");
   }
@@ -70,7 +58,7 @@ Result<void> PositionFile::write(const FilePosition& position) const {
   {
     const Descriptor file(
         ::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, S_IRUSR | S_IWUSR));
-    if (file.get() < 0) return failed(path_, "written");
+    if (!file) return failed(path_, "written");
     if (::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size()) ||
         ::fdatasync(file.get()) != 0) {
       return failed(path_, "written");

@@ -13,6 +13,7 @@
 #include <system_error>
 #include <vector>
 
+#include "backends/file/descriptor.h"
 #include "backends/file/output.h"
 #include "core/log.h"
 

@@ -90,8 +90,10 @@ bool StdinSource::take_lines(RecordBatch& batch, const ReadLimits& limits) {
 
 void StdinSource::add(RecordBatch& batch, const Kept& kept) {
   const Line line{kept.text, kept.number, kept.number, kept.too_long};
-  Record record =
-      to_record(line, fmt::format("{}:{}", origin_, kept.number), rules_, mapping_, batch.arena);
+  const auto made_up_id = [&] {
+    return fmt::format("{}{}:{}", rules_.id_scope, origin_, kept.number);
+  };
+  Record record = to_record(line, made_up_id, rules_, mapping_, batch.arena);
   record.id = kept.number;
   batch.records.push_back(std::move(record));
 }

@@ -13,6 +13,7 @@
 #include <optional>
 #include <utility>
 
+#include "backends/file/descriptor.h"
 #include "core/stop_event.h"
 
 namespace relay::file {

@@ -101,6 +101,15 @@ TEST_F(SettledRowsTest, WhatWasReadAndNotSettledIsNotLost) {
   EXPECT_FALSE(rows.loss());
 }
 
+TEST_F(SettledRowsTest, ARowThatIsSettledDuringTheLookIsRemembered) {
+  settle(1, 10);
+  const auto memory = rows.memory();
+  settle(11, 12);
+  rows.compare(memory, "server 2", there(1, 9), 0, "outbox_t");
+  EXPECT_EQ(rows.loss()->rows, 1);
+  EXPECT_EQ(rows.memory().rows.size(), 11u);
+}
+
 TEST_F(SettledRowsTest, WhatIsSettledTwiceIsOneRow) {
   settle(1, 10);
   rows.begin("one");

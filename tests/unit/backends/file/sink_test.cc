@@ -17,6 +17,7 @@
 #include <string>
 #include <thread>
 
+#include "backends/file/descriptor.h"
 #include "messages.h"
 
 namespace relay::file {
