@@ -5,7 +5,7 @@ import pathlib
 import socket
 import sys
 
-from conformance.base import Broker, Received, ServerBroker
+from conformance.base import Received, ServerBroker
 from support.processes import Process, free_port, temporary_directory
 from support.server import Server
 from support.waiting import eventually
@@ -47,6 +47,7 @@ class LineqBroker(ServerBroker):
 
     name = "lineq"
     has_key = True
+    refusal = ("refused", "poison")
     na = {"wrong_ca": NO_TLS}
     source_na = {"wrong_ca": NO_TLS}
 

@@ -1,7 +1,6 @@
 """What an outbox says is what the table has: the same text for a value whatever its writers have set,
 and an order in which a consumer that keeps one row for each key ends with the table's rows."""
 
-import json
 import os
 import random
 import tempfile

@@ -170,17 +170,17 @@ def test_check_is_content_with_what_is_right(db, lines):
 
 
 def test_check_names_every_problem_at_once_with_its_remedy(db, lines):
-    nobody = free_port()
+    absent = free_port()
     server = NatsServer(user="relay", password="right").start()
     try:
         set_outbox(db, "wrong-password", to_nats("orders", server, sink={"password": "wr0ng-one"}))
         set_outbox(db, "unreachable", {"stream_table": "orders", "subject_template": "x", "sink": {
-            "type": "nats", "url": f"nats://127.0.0.1:{nobody}"}})
+            "type": "nats", "url": f"nats://127.0.0.1:{absent}"}})
         set_outbox(db, "bad-template", to_nats("orders", server, "relay.{nonsense}"))
         done = command(db, "check")
         text = done.stdout + done.stderr
         assert done.returncode in (FAILED, INVALID)
-        for word in ("wrong-password", "unreachable", str(nobody), "bad-template", "nonsense"):
+        for word in ("wrong-password", "unreachable", str(absent), "bad-template", "nonsense"):
             assert word in text, f"{word} is not in:\n{text}"
         assert "wr0ng-one" not in text
         report = command(db, "check", "--json")
@@ -400,7 +400,7 @@ def test_a_deleted_pipeline_vanishes_and_a_disabled_one_says_since_when(db, line
         def told():
             return [(row["pipeline"], row["state"]) for row in parsed(db, "status")["pipelines"]]
         eventually(lambda: told() == [("rows", "disabled")], message=told)
-        assert status_row(db, "rows")["state"] == "stopped"
+        eventually(lambda: status_row(db, "rows")["state"] == "stopped")
         assert db.one("select clock_timestamp() - since < interval '1 minute'"
                       " from pgtrickle.relay_pipeline_status")
     assert told() == [("rows", "disabled")]

@@ -18,6 +18,7 @@ from support.relay import Relay
 from support.waiting import eventually, holds_for
 
 INBOX = "pgtrickle.inbox_shop"
+WHERE = r"127\.0\.0\.1"  # an error names the endpoint
 
 
 def pytest_generate_tests(metafunc):
@@ -242,25 +243,30 @@ def test_postgresql_restarted_and_killed(own_pg_server, own_db, broker, relay_bi
 
 
 @case(SOURCES, "broker_killed", "broker killed with -9 and started again")
-def test_the_broker_killed_and_started_again(lab, broker, relay):
+def test_the_broker_killed_and_started_again(db, lab, broker, relay):
     broker.prepare_durable()
     lab.configure(batch_size=50)
     with relay:
-        for _ in range(3):
+        for number in range(3):
             lab.publish(500)
             lab.kill()
+            if number == 0:  # the others are back before the relay has noticed
+                wait_told(relay, db, "in", WHERE)
             lab.revive()
         lab.wait(lab.publish(100), deadline=90)
         relay.wait_healthy(deadline=30)
 
 
 @case(SOURCES, "broker_frozen", "broker frozen (SIGSTOP) and thawed")
-def test_the_broker_frozen_and_thawed(lab, relay):
+def test_the_broker_frozen_and_thawed(db, lab, broker, relay):
     lab.configure()
     with relay:
         lab.wait(lab.publish(50))
         lab.freeze()
-        holds_for(relay.alive, 6, interval=0.5)  # longer than the timeouts that sources have here
+        if broker.source_notices_silence:
+            wait_told(relay, db, "in", WHERE, deadline=45)
+        else:
+            holds_for(relay.alive, 6, interval=0.5)
         lab.thaw()
         lab.wait(lab.publish(200), deadline=90)
         relay.wait_healthy(deadline=30)

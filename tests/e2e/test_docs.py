@@ -75,4 +75,5 @@ def test_a_build_of_a_part_leaves_no_later_one_without_the_rest(tmp_path):
     assert done.returncode != 0 and "no backend 'stdaut'" in done.stderr
     assert configure().returncode == 0
     assert "RELAY_TESTS:BOOL=ON" in (tmp_path / "CMakeCache.txt").read_text()
-    assert built() > {"outbox", "nats", "webhook", "kafka", "redis", "sqs", "rabbitmq", "pg_inbox", "file"}
+    assert built() > {"outbox", "nats", "webhook", "kafka", "redis", "sqs", "rabbitmq", "pg_inbox",
+                      "file"}

@@ -1,33 +1,14 @@
 """A failover to a standby that lagged: what had been delivered and is gone is told, and what is there
 is delivered."""
 
-import pytest
-
-from support.fixtures import install, need
 from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, set_outbox, to_file,
                                wait_settled)
-from support.postgres import PostgresServer, postgres_bin_directory
 from support.proxy import FaultProxy
 from support.relay import Relay
-from support.standby import Standby
+from support.standby import pair
 from support.waiting import eventually
 
 WAIT = 40 * SLOW_FACTOR
-
-
-@pytest.fixture
-def pair():
-    need(postgres_bin_directory(), "a PostgreSQL server (postgresql)")
-    primary = PostgresServer("primary").start()
-    standby = None
-    try:
-        primary.make_template(install)
-        standby = Standby(primary).start()
-        yield primary, standby
-    finally:
-        if standby:
-            standby.end()
-        primary.stop_immediate()
 
 
 def cause(relay, pipeline):

@@ -39,7 +39,7 @@ def in_trouble(relay, db, pipeline, *words):
 @pytest.mark.sanitizer
 def test_bad_neighbours_are_named_with_cause_and_remedy_and_the_healthy_one_never_notices(
         db, orders, start_relay, tmp_path):
-    nobody = free_port()
+    absent = free_port()
     server = NatsServer(user="relay", password="right").start()
     lines = Lines(tmp_path / "healthy.jsonl")
     try:
@@ -47,18 +47,18 @@ def test_bad_neighbours_are_named_with_cause_and_remedy_and_the_healthy_one_neve
             client.create_stream("s", "relay.>")
         set_outbox(db, "wrong-password", to_nats("orders", server, sink={"password": "wr0ng-one"}))
         set_outbox(db, "unreachable", {"stream_table": "orders", "sink": {
-            "type": "nats", "url": f"nats://127.0.0.1:{nobody}"}, "subject_template": "relay.x"})
+            "type": "nats", "url": f"nats://127.0.0.1:{absent}"}, "subject_template": "relay.x"})
         set_outbox(db, "bad-template", to_nats("orders", server, "relay.{nonsense}"))
-        set_outbox(db, "no-stream", to_nats("orders", server, "nobody.keeps.this",
+        set_outbox(db, "no-stream", to_nats("orders", server, "unbound.subject",
                                              sink={"create_stream": False}))
         set_outbox(db, "healthy", to_file("orders", lines.path))
         with start_relay(db.relay_dsn) as relay:
             relay.wait_up()
             insert_rows(db, "orders", 1)
             in_trouble(relay, db, "wrong-password", "auth")
-            in_trouble(relay, db, "unreachable", str(nobody))
+            in_trouble(relay, db, "unreachable", str(absent))
             in_trouble(relay, db, "bad-template", "nonsense")
-            in_trouble(relay, db, "no-stream", "stream", "nobody.keeps.this")
+            in_trouble(relay, db, "no-stream", "stream", "unbound.subject")
             assert relay.pipeline("bad-template")["state"] == "misconfigured"
             assert relay.pipeline("unreachable")["state"] == "retrying"
             slowest = 0.0

@@ -6,7 +6,8 @@ import psycopg
 import psycopg.sql
 import pytest
 
-from support.inbox_sql import admin, arrive, ids, inbox, opened, refusal
+from support.inbox_sql import admin, arrive, ids, inbox, opened
+from support.postgres import refusal
 
 COLUMNS = ["event_id", "event_type", "source", "aggregate_id", "payload", "headers", "received_at",
            "processed_at", "processed", "error", "retry_count", "trace_id"]

@@ -7,7 +7,8 @@ import psycopg
 import psycopg.sql
 import pytest
 
-from support.inbox_sql import admin, arrive, ids, inbox, refusal
+from support.inbox_sql import admin, arrive, ids, inbox
+from support.postgres import refusal
 from support.waiting import eventually
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from support.fixtures import need
 from support.inboxes import count, wait_count
-from support.pipelines import SLOW_FACTOR, set_outbox, status_row
+from support.pipelines import SLOW_FACTOR, set_outbox
 from support.redis_server import RedisServer
 from support.relay import Relay
 from support.waiting import eventually, holds_for

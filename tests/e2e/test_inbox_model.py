@@ -16,10 +16,8 @@ import shutil
 
 import pytest
 
-from support import inbox_shapes
 from support.fixtures import need
 from support.inbox_model import InboxModel, shapes_for
-from support.nats_server import NatsServer
 from support.pipelines import LONG
 from support.redis_server import RedisServer
 

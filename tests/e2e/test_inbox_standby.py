@@ -2,34 +2,14 @@
 
 import threading
 
-import pytest
-
-from support.fixtures import install, need
-from support.postgres import PostgresServer, postgres_bin_directory
 from support.processes import free_port
 from support.proxy import FaultProxy
 from support.relay import Relay
-from support.standby import Standby
+from support.standby import pair
 from support.waiting import eventually, holds_for
 from support.webhook_receiver import send, set_receiver, wait_listening
 
 TABLE = "pgtrickle.inbox_{}"
-
-
-@pytest.fixture
-def pair():
-    """A primary whose commits wait for a standby: (primary, standby)."""
-    need(postgres_bin_directory(), "a PostgreSQL server (postgresql)")
-    primary = PostgresServer("primary").start()
-    standby = None
-    try:
-        primary.make_template(install)
-        standby = Standby(primary).start()
-        yield primary, standby
-    finally:
-        if standby:
-            standby.end()
-        primary.stop_immediate()
 
 
 class Sender:

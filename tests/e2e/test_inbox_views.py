@@ -4,8 +4,8 @@ import psycopg
 import psycopg.sql
 import pytest
 
-from support.inbox_sql import arrive, ids, inbox, opened, refusal
-from support.postgres import install_from_files
+from support.inbox_sql import arrive, ids, inbox, opened
+from support.postgres import install_from_files, refusal
 
 
 VIEWS = ("pending", "dlq", "stats")

@@ -439,7 +439,7 @@ def test_a_rate_limit_is_kept_and_memory_does_not_grow_with_the_backlog(db, rela
 
 def test_secrets_are_resolved_from_environment_and_file_and_never_shown(
         db, start_relay, orders, tmp_path):
-    secret = "pa55-word-that-nobody-may-see"
+    secret = "pa55-word-that-must-not-show"
     server = NatsServer(user="relay", password=secret).start()
     try:
         with server.client() as client:

@@ -114,7 +114,7 @@ def test_our_roles_own_and_may_do_no_more_than_they_are_for(town):
             and not thing.startswith("function pgtrickle._capture_")] == []
     assert [thing for role, thing in owned if role == "pgtrickle_sandbox"
             and not thing.startswith("function pgtrickle_gate.call_as_")] == []
-    # What runs with rights of ours is never for everybody to call.
+    # What runs with rights of ours may not be called by PUBLIC.
     assert town.execute("""
         select p.oid::regprocedure::text from pg_proc p
         join pg_namespace n on n.oid = p.pronamespace

@@ -7,8 +7,10 @@ inbox. What mallory puts on it records who ran it, and takes every right that it
 import psycopg
 import pytest
 
-from support.adopted_inboxes import (adopt, arrive, gate_function, housekeeping, mallory, refusal,
-                                     shared, shared_db)
+from support.adopted_inboxes import (adopt, arrive, gate_function, housekeeping, mallory, shared,
+                                     shared_db)
+from support.inbox_sql import admin
+from support.postgres import refusal
 
 TRIGGER = "before update or delete on mallory.messages for each row execute function mallory.fire()"
 VECTORS = {
@@ -364,13 +366,6 @@ def test_a_function_turned_around_cannot_remove_the_gate(db, mallory):
 
 
 # What the catalog believes ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def admin(db):
-    """An administrator of pgtrickle who is nothing else."""
-    with psycopg.connect(db.login("inbox_admin", "pgtrickle_admin"), autocommit=True) as connection:
-        yield connection
 
 
 def row(**fields):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from support.adopted_inboxes import (adopt, arrive, gate_function, housekeeping, mallory, refusal,
-                                     shared, shared_db)
-from support.postgres import install_from_files
+from support.adopted_inboxes import (adopt, arrive, gate_function, housekeeping, mallory, shared,
+                                     shared_db)
+from support.postgres import install_from_files, refusal
 
 
 # Owners -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 from support.hostile_path import OWNER, PATH, shadow, victims
-from support.postgres import PASSWORD, REPOSITORY, install_from_files
+from support.postgres import REPOSITORY, install_from_files
 from support.relay import run_command
 from support.waiting import eventually
 

@@ -276,8 +276,8 @@ def test_a_slow_reader_of_standard_output_costs_no_memory_and_no_message(db, sta
         assert rows == list(range(2, 60_002))
 
 
-def test_a_reader_of_standard_output_that_is_gone_is_told_and_harms_no_other_pipeline(db, start_relay, orders,
-                                                                           tmp_path):
+def test_a_reader_of_standard_output_that_is_gone_is_told_and_harms_no_other_pipeline(
+        db, start_relay, orders, tmp_path):
     good = Lines(tmp_path / "good.jsonl")
     set_outbox(db, "p", to_stdout())
     set_outbox(db, "good", to_file("orders", good.path))

@@ -11,7 +11,7 @@ from support.postgres import PostgresServer
 from support.proxy import FaultProxy
 from support.relay import run_command
 from support.waiting import eventually
-from support.writers import wait_trouble
+from support.writers import bulk, wait_trouble
 
 
 def to_inbox(database, table="orders", inbox="shop", **options):
@@ -34,11 +34,6 @@ def publish(db, payload, **arguments):
     names = "".join(f", {name} => %({name})s" for name in arguments)
     return db.one(f"select pgtrickle.publish('e', %(payload)s::jsonb{names})",
                   {"payload": json.dumps(payload), **arguments})
-
-
-def bulk(db, first, last):
-    db.execute("insert into orders select i, 'row ' || i, i from generate_series(%s::bigint, "
-               "%s::bigint) i", (first, last))
 
 
 def dead_letters(db, pipeline="p"):
@@ -98,7 +93,7 @@ def test_ten_thousand_messages_arrive_once_each_in_order(db, there, relay, order
     set_outbox(db, "p", to_inbox(there))
     with relay:
         for first in range(1, 10001, 2500):
-            bulk(db, first, first + 2499)
+            bulk(db, first, 2500)
         wait_count(there, 10000, relay)
         assert relay.metric("duplicates_total", pipeline="p") in (0, None)
     assert [row[0] for row in there.execute("select (payload #>> '{new,id}')::int from "
@@ -247,7 +242,7 @@ def test_one_poison_message_among_ten_thousand(db, there, relay, orders):
     with relay:
         bulk(db, 1, 7000)
         db.execute("insert into orders values (7001, 'poison', 0)")
-        bulk(db, 7002, 10000)
+        bulk(db, 7002, 2999)
         wait_count(there, 9999, relay)
         wait_settled(db, "p", "orders")
         (error_class, code, message, payload), = eventually(lambda: dead_letters(db))
@@ -348,7 +343,7 @@ def test_a_cut_connection_loses_and_doubles_nothing(db, there, pg_server, relay,
         with relay:
             for round_number in range(5):
                 proxy.cut_after(20_000 * (round_number + 1))
-                bulk(db, round_number * 1000 + 1, (round_number + 1) * 1000)
+                bulk(db, round_number * 1000 + 1, 1000)
                 wait_count(there, (round_number + 1) * 1000, relay)
     assert dead_letters(db) == []
     assert there.one("select count(distinct payload #>> '{new,id}') from pgtrickle.inbox_shop") \
@@ -393,10 +388,10 @@ def test_the_server_of_the_inbox_is_restarted_under_load(db, relay, orders):
         set_outbox(db, "p", to_inbox(there))
         with relay:
             for round_number, mode in enumerate(("immediate", "kill9", "fast")):
-                bulk(db, round_number * 2000 + 1, round_number * 2000 + 1000)
+                bulk(db, round_number * 2000 + 1, 1000)
                 eventually(lambda: count(there) >= round_number * 2000, 30)
                 server.restart(mode)
-                bulk(db, round_number * 2000 + 1001, round_number * 2000 + 2000)
+                bulk(db, round_number * 2000 + 1001, 1000)
             wait_count(there, 6000, relay, deadline=60)
         assert dead_letters(db) == []
         assert there.one("select count(distinct payload #>> '{new,id}') "
@@ -410,7 +405,7 @@ def test_a_relay_that_is_killed_writes_nothing_twice(db, there, relay, orders):
     written = 0
     for _ in range(5):
         relay.start()
-        bulk(db, written + 1, written + 2000)
+        bulk(db, written + 1, 2000)
         eventually(lambda: count(there) > written, 20, interval=0.001)
         relay.kill9()
         written += 2000

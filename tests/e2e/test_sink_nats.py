@@ -190,35 +190,6 @@ def test_tls_is_verified_and_a_wrong_authority_is_named_while_others_run(db, rel
         server.stop()
 
 
-def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, relay, orders):
-    server = NatsServer(max_payload=60_000).start()
-    try:
-        with server.client() as client:
-            client.create_stream("s", "relay.>")
-        set_outbox(db, "p", to_nats("orders", server))
-        with relay:
-            insert_rows(db, "orders", 1, 5)
-            db.execute("insert into orders values (6, repeat('x', 70000), 6)")
-            insert_rows(db, "orders", 7, 5)
-            with server.client() as client:
-                wait_rows(client, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11])
-            eventually(lambda: len(dead_letters(db, "p")) == 1)
-            (letter, code, message, payload), = dead_letters(db, "p")
-            assert code == "too_large" and "60000" in message
-            assert json.loads(payload)["delta"]["inserted"][0]["id"] == 6
-            with open(server.config_path) as config:
-                text = config.read().replace("max_payload: 60000", "max_payload: 1000000")
-            with open(server.config_path, "w") as config:
-                config.write(text)
-            server.restart()
-            db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
-            with server.client() as client:
-                wait_rows(client, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 6])
-            eventually(lambda: dead_letters(db, "p") == [])
-    finally:
-        server.stop()
-
-
 def test_a_changed_subject_takes_effect_while_rows_flow(db, nats, relay, orders, stream):
     set_outbox(db, "p", to_nats("orders", nats, "relay.before"))
     with relay:

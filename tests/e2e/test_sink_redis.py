@@ -321,26 +321,6 @@ def test_exactly_what_a_key_forbids_is_set_aside_and_can_be_sent_later(db, serve
         eventually(lambda: dead_letters(db, "p") == [])
 
 
-def test_exactly_what_is_too_large_is_set_aside_and_can_be_sent_later(db, relay, orders):
-    server = RedisServer(settings=["proto-max-bulk-len 1mb"]).start()
-    try:
-        set_outbox(db, "p", to_redis(server))
-        with relay, server.client() as client:
-            insert_rows(db, "orders", 1, 5)
-            db.execute("insert into orders values (6, repeat('x', 1100000), 6)")
-            insert_rows(db, "orders", 7, 5)
-            wait_rows(server, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11])
-            eventually(lambda: len(dead_letters(db, "p")) == 1)
-            (letter, code, message, _), = dead_letters(db, "p")
-            assert code == "too_large" and "1048576" in message
-            client.config_set("proto-max-bulk-len", "10mb")
-            db.execute("select pgtrickle.relay_dlq_retry(%s)", (letter,))
-            wait_rows(server, [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 6])
-            eventually(lambda: dead_letters(db, "p") == [])
-    finally:
-        server.stop()
-
-
 def test_a_stop_under_load_is_clean(db, server, relay, orders):
     set_outbox(db, "p", to_redis(server))
     written = rows_written_through_a_stop(db, relay)

@@ -48,10 +48,6 @@ def wait_rows(server, wanted, path="/hook", deadline=30):
     return rows(server, path)
 
 
-def first_deliveries(found):
-    return list(dict.fromkeys(found))
-
-
 # What arrives ------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, stat
 from support.postgres import PostgresServer
 from support.proxy import FaultProxy
 from support.waiting import eventually
+from support.writers import bulk
 
 
 @pytest.fixture
@@ -35,11 +36,6 @@ def ids(db):
     return [row[0] for row in db.execute(
         "select coalesce(payload #>> '{new,id}', payload #>> '{old,id}')::int "
         "from pgtrickle.inbox_shop order by received_at, ctid")]
-
-
-def bulk(db, first, last):
-    db.execute("insert into orders select i, 'row ' || i, i from generate_series(%s::bigint, "
-               "%s::bigint) i", (first, last))
 
 
 def position(there):
@@ -96,7 +92,7 @@ def test_the_position_is_kept_where_retention_needs_it(db, there, relay, orders)
         wait_count(db, 5, relay)
         eventually(lambda: position(there) == 5)
         relay.stop()
-        bulk(there, 6, 10)
+        bulk(there, 6, 5)
         relay.start()
         wait_count(db, 10, relay)
         assert relay.metric("duplicates_total", pipeline="p") in (0, None)
@@ -220,7 +216,7 @@ def test_a_cut_connection_loses_nothing(db, there, pg_server, relay, orders):
         with relay:
             for number in range(4):
                 proxy.cut_once()
-                bulk(there, number * 500 + 1, number * 500 + 500)
+                bulk(there, number * 500 + 1, 500)
                 wait_count(db, number * 500 + 500, relay)
     assert ids(db) == list(range(1, 2001))
 
@@ -234,7 +230,7 @@ def test_a_relay_killed_between_commit_and_acknowledgement_writes_nothing_twice(
         eventually(lambda: position(there) == 1)
         with there.connect(autocommit=False) as blocker:
             blocker.execute("lock table pgtrickle.relay_consumer_offsets in share mode")
-            bulk(there, 2, 21)
+            bulk(there, 2, 20)
             wait_count(db, 21, relay)
             relay.kill9()
             # Its session still waits for the lock, and would write the position without it.
@@ -254,7 +250,7 @@ def test_a_killed_relay_writes_each_message_once(db, there, relay, orders):
     set_relay(db, "p", from_outbox(there))
     for number in range(5):
         relay.start()
-        bulk(there, number * 1000 + 1, number * 1000 + 1000)
+        bulk(there, number * 1000 + 1, 1000)
         eventually(lambda: count(db) > number * 1000, 20, interval=0.001, message=relay.log)
         relay.kill9()
     with relay:
@@ -275,7 +271,7 @@ def test_the_other_server_may_be_away_for_a_while(db, relay):
             server.stop_immediate()
             wait_trouble(relay, db, "p", "PostgreSQL")
             server.start()
-            bulk(there, 1001, 2000)
+            bulk(there, 1001, 1000)
             wait_count(db, 2000, relay, deadline=60)
         assert ids(db) == list(range(1, 2001))
     finally:

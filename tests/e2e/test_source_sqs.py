@@ -163,9 +163,10 @@ def test_a_queue_that_is_absent_and_refused_keys_are_named(db, sqs, queue, relay
 
 def test_a_stop_is_quick_though_a_long_poll_waits(db, sqs, queue, relay, lines):
     set_pipeline(db, "p", sqs, queue, lines.path, {"wait": "20s"})
+    send(sqs, queue, "1")
     relay.start()
-    relay.wait_healthy()
-    holds_for(lambda: relay.running, 1)  # the poll has begun
+    wait_lines(lines, 1)
+    wait_deleted(sqs, queue)  # the next poll began when this one had been received
     began = time.monotonic()
     relay.stop()
     assert time.monotonic() - began < 5 * SLOW_FACTOR

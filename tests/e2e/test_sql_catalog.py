@@ -8,7 +8,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from support.catalog_sql import (FLAT, NATS_SINK, REVERSE, Owner, configs, dead_letter, insert_rows,
-                                 orders, refusal, report_running, set_outbox)
+                                 orders, report_running, set_outbox)
+from support.postgres import refusal
 from support.waiting import eventually
 
 

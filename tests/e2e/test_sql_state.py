@@ -7,7 +7,8 @@ import psycopg
 import pytest
 
 from support.catalog_sql import (REVERSE, Owner, dead_letter, incarnation_of, insert_rows, orders,
-                                 refusal, report_running, set_outbox)
+                                 report_running, set_outbox)
+from support.postgres import refusal
 
 
 def test_a_position_never_goes_back(orders):

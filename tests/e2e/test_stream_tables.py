@@ -3,9 +3,8 @@
 import re
 import psycopg
 import pytest
-from support.postgres import install_from_files
-from support.stream_tables import (DEMO_QUERY, Listener, create, due, orders, refresh, refused,
-                                   settled, state)
+from support.postgres import install_from_files, refusal
+from support.stream_tables import DEMO_QUERY, Listener, create, due, orders, refresh, settled, state
 from support.waiting import eventually
 
 __all__ = ["orders"]
@@ -113,7 +112,7 @@ def test_a_name_in_two_schemas_has_to_be_qualified(db):
     db.execute("create schema app; create table t (id int)")
     create(db, "s", "select * from t")
     create(db, "app.s", "select * from t")
-    assert "is ambiguous" in refused(db, "select pgtrickle.refresh_stream_table('s')")
+    assert "is ambiguous" in refusal(db, "select pgtrickle.refresh_stream_table('s')")
     assert refresh(db, "app.s")["stream_table"] == "app.s"
 
 
@@ -136,7 +135,7 @@ def test_a_name_in_two_schemas_has_to_be_qualified(db):
 ])
 def test_what_cannot_be_made_is_refused_with_the_way_out(db, arguments, message):
     db.execute("create table t (id int); create temporary table fleeting (id int)")
-    assert message in refused(db, f"select pgtrickle.create_stream_table({arguments})")
+    assert message in refusal(db, f"select pgtrickle.create_stream_table({arguments})")
     assert db.execute("select * from pgtrickle.pgt_stream_tables") == []
     assert db.one("select count(*) from pg_class where relname ~ '^(pgt_probe|diff_)'") == 0
 
@@ -183,7 +182,7 @@ def test_a_stream_table_is_written_by_its_refresh_only(orders):
     for statement in ("insert into revenue_by_region default values",
                       "update revenue_by_region set revenue = 0", "delete from revenue_by_region",
                       "truncate revenue_by_region"):
-        assert "written by its refresh only" in refused(orders, statement)
+        assert "written by its refresh only" in refusal(orders, statement)
 
 
 def test_a_refresh_under_an_old_snapshot_is_refused(orders):
@@ -428,7 +427,7 @@ def test_a_renamed_stream_table_goes_on_under_its_new_name(orders):
     assert refresh(orders, "by_hand")["deleted"] == 1
     assert orders.one("select pgt_name from pgtrickle.pgt_stream_tables") == "by_hand"
     assert orders.one("select count(*) from pgtrickle.outbox_revenue_by_region") == 2
-    assert "does not exist" in refused(orders, "select pgtrickle.refresh_stream_table("
+    assert "does not exist" in refusal(orders, "select pgtrickle.refresh_stream_table("
                                                "'revenue_by_region')")
 
 
@@ -439,11 +438,11 @@ def test_query_and_mode_can_be_altered(orders):
                    (DEMO_QUERY.replace("group by", "where amount > 60 group by"),))
     done = refresh(orders)
     assert (done["updated"], done["deleted"]) == (1, 1)
-    assert "gives other columns" in refused(orders, alter + "query => 'select 1 as x')")
+    assert "gives other columns" in refusal(orders, alter + "query => 'select 1 as x')")
     orders.execute(alter + "refresh_mode => 'FULL')")
     assert refresh(orders)["action"] == "FULL"
-    assert "not supported" in refused(orders, alter + "refresh_mode => 'immediate')")
-    assert "not both" in refused(orders, alter + "suspend => true, resume => true)")
+    assert "not supported" in refusal(orders, alter + "refresh_mode => 'immediate')")
+    assert "not both" in refusal(orders, alter + "suspend => true, resume => true)")
 
 
 def test_dropping_leaves_nothing_behind(orders):
@@ -469,7 +468,7 @@ def test_dropping_leaves_nothing_behind(orders):
     orders.execute("select pgtrickle.drop_stream_table('public.kept')")
     assert ours() == before
     orders.execute("select pgtrickle.drop_stream_table('kept', if_exists => true)")
-    assert "does not exist" in refused(orders, "select pgtrickle.drop_stream_table('kept')")
+    assert "does not exist" in refusal(orders, "select pgtrickle.drop_stream_table('kept')")
     assert orders.one("select to_regclass('pgtrickle.pgt_changes_1')") is None
 
 
@@ -478,7 +477,7 @@ def test_a_table_dropped_by_hand_harms_no_other_and_can_be_made_again(orders):
     create(orders, "other", "select region from orders")
     orders.execute("drop table revenue_by_region")
     assert due(orders) == ["public.other"]
-    assert "has been dropped" in refused(
+    assert "has been dropped" in refusal(
         orders, "select pgtrickle.refresh_stream_table('revenue_by_region')")
     orders.execute("select pgtrickle.drop_stream_table('revenue_by_region')")
     create(orders)

@@ -3,7 +3,8 @@
 from datetime import datetime
 
 import pytest
-from support.stream_tables import (Listener, create, due, orders, refresh, refused, settled, state)
+from support.postgres import refusal
+from support.stream_tables import Listener, create, due, orders, refresh, settled, state
 from support.waiting import eventually
 
 __all__ = ["orders"]
@@ -155,7 +156,7 @@ def test_cron_expressions_name_their_next_moment(db, cron, after, zone, expected
                                   "* * * 13 *", "* * * * 8", "*/0 * * * *", "5-1 * * * *",
                                   "a * * * *", ", * * * *", "* * * foo *"])
 def test_a_cron_expression_that_means_nothing_is_refused(db, cron):
-    assert refused(db, "select pgtrickle._schedule_check(%s)", (cron,))
+    assert refusal(db, "select pgtrickle._schedule_check(%s)", (cron,))
 
 
 def test_a_schedule_holds_the_next_refresh_back(orders):
@@ -221,7 +222,7 @@ def test_three_failures_in_a_row_suspend_one_stream_table_and_no_other(orders):
     assert state(orders, "quotients")["status"] == "SUSPENDED"
     assert refresh(orders)["deleted"] == 1
     assert "public.quotients" not in due(orders)
-    assert "after 3 failures: division by zero" in refused(
+    assert "after 3 failures: division by zero" in refusal(
         orders, "select pgtrickle.refresh_stream_table('quotients')")
 
     orders.execute("delete from divisors")

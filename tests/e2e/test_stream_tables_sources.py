@@ -6,18 +6,12 @@ import threading
 
 import psycopg
 import pytest
-from support.postgres import postgres_bin_directory
-from support.stream_tables import (Listener, create, due, orders, refresh, refused, settled, state)
+from support.ddl_consumer import upkeep
+from support.postgres import postgres_bin_directory, refusal
+from support.stream_tables import Listener, create, due, orders, refresh, settled, state
 from support.waiting import eventually
 
 __all__ = ["orders"]
-
-
-def upkeep(db):
-    """What a running relay does every few seconds."""
-    with db.connect(user="relay_daemon") as daemon:
-        report = daemon.execute("select pgtrickle.relay_housekeeping()").fetchone()[0]
-    assert report["errors"] == [], report
 
 
 def until_settled(db):
@@ -235,7 +229,7 @@ def test_a_stream_table_that_would_read_itself_is_suspended_and_says_how(db):
         create(db, f"third_{name}", f"select id from second_{name}")
     create(db, "narcissus", "select id from v")
     listener = Listener(db)
-    assert "would read itself: public.first_v reads public.third_v" in refused(
+    assert "would read itself: public.first_v reads public.third_v" in refusal(
         db, "select pgtrickle.alter_stream_table('first_v', query => 'select id from third_v')")
     db.execute("""
         create or replace view v as select id from t union all select id from third_v

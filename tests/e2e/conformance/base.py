@@ -42,6 +42,7 @@ class Broker:
     raw_body = True           # the body arrives byte for byte (False: an inbox stores JSON values)
     has_server = True         # there is a server to kill, freeze and cut off
     slow_on_disk = False      # its durable places take few messages a second (an emulator)
+    source_notices_silence = True  # an idle source asks the server something every few seconds
     max_body = 900_000        # the largest body in bytes that is worth sending
     na = {}
     source_na = {}
@@ -49,6 +50,7 @@ class Broker:
     # How "poison" is made (see refuse) ---------------------------------------------------------
 
     poison = "poison"         # the `name` of the row that the broker must refuse
+    refusal = ("", "")        # the code of the dead letter, and a part of its message
 
     port = None               # TCP port of clients
 

@@ -24,6 +24,7 @@ class InboxBroker(Broker):
     has_key = True
     raw_body = False
     max_body = 4_000_000
+    refusal = ("23514", "no_poison")
 
     def __init__(self):
         super().__init__()

@@ -17,6 +17,7 @@ class KafkaBroker(ServerBroker):
     has_key = True
     max_body = 900_000
     poison = "poison" + "x" * 1_200_000
+    refusal = ("too_large", "topic")
 
     def __init__(self):
         super().__init__(KafkaServer(sasl=(USER, PASSWORD)))
@@ -32,6 +33,11 @@ class KafkaBroker(ServerBroker):
 
     def prepare(self):
         self._server.create_topic(self.place, compression_type="uncompressed")
+
+    def prepare_durable(self):
+        """With three partitions: each must keep the order of its keys when the broker is killed."""
+        if self._server.real:
+            self._server.add_partitions(self.place, 3)
 
     def proxy(self):
         """Clients go on to the address that the broker advertises: it is then the proxy's."""
@@ -89,7 +95,8 @@ class KafkaBroker(ServerBroker):
     # The source --------------------------------------------------------------------------------
 
     def source(self, port=None, **over):
-        return {**self._end(port), "group_id": f"relay-{self.place}", **over}
+        return {**self._end(port), "group_id": f"relay-{self.place}",
+                "rdkafka": {"socket.timeout.ms": 2000}, **over}
 
     def publish(self, messages):
         self._server.publish(self.place, [

@@ -17,6 +17,7 @@ class NatsBroker(ServerBroker):
     deduplicates = True
     max_body = 900_000
     poison = "poison" + "x" * 1_100_000  # max_payload is 1 MiB until cure()
+    refusal = ("too_large", str(1 << 20))
 
     def __init__(self):
         super().__init__(NatsServer(user=USER, password=PASSWORD, max_payload=1 << 20))

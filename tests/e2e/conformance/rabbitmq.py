@@ -14,8 +14,10 @@ class RabbitBroker(ServerBroker):
     """One broker; a place is a durable queue bound to an exchange of the same name."""
 
     name = "rabbitmq"
+    source_notices_silence = False  # without heartbeats the kernel's answers are enough for TCP
     max_body = 900_000
     poison = "poison" + "x" * 1_100_000
+    refusal = ("refused_by_broker", str(LARGEST))
 
     def __init__(self):
         authority = Authority()

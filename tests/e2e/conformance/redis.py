@@ -15,6 +15,7 @@ class RedisBroker(ServerBroker):
     name = "redis"
     max_body = 5_000_000
     poison = "poison" + "x" * 2_000_000  # proto-max-bulk-len is lowered by refuse()
+    refusal = ("too_large", str(1 << 20))
 
     def __init__(self):
         super().__init__(RedisServer(password=PASSWORD))

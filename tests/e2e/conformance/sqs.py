@@ -17,6 +17,7 @@ class SqsBroker(ServerBroker):
     slow_on_disk = True
     max_body = 250_000
     poison = "poison" + "x" * 100_000  # max_message_bytes is 100 KB until cure()
+    refusal = ("too_large", "max_message_bytes")
 
     def __init__(self):
         super().__init__(SqsServer())

@@ -23,6 +23,7 @@ class WebhookBroker(ServerBroker):
     reads_back = False
     max_body = 2_000_000
     has_key = False
+    refusal = ("http_422", "422")
     source_na = {case: RELAY_IS_THE_SERVER for case in (
         "broker_killed", "broker_frozen", "authentication_refused", "wrong_ca", "unresolvable")}
 

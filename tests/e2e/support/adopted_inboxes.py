@@ -2,7 +2,6 @@
 
 import contextlib
 
-import psycopg
 import pytest
 
 PLACE = "mallory.messages"
@@ -91,12 +90,6 @@ def arrive(db, *ids, processed=None):
 def housekeeping(db):
     with db.connect(user="relay_daemon") as daemon:
         return daemon.execute("select pgtrickle.relay_housekeeping()").fetchone()[0]
-
-
-def refusal(connection, statement, *parameters):
-    with pytest.raises(psycopg.Error) as raised:
-        connection.execute(statement, *parameters)
-    return f"{raised.value.diag.message_primary}\n{raised.value.diag.message_hint or ''}"
 
 
 def gate_function(db, name="m"):

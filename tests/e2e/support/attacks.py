@@ -11,7 +11,6 @@ at all, `app` may write what it is granted.
 import contextlib
 import re
 
-SUPERUSERS = {"postgres", "boss"}
 # Planted code may run as this role: it owns the gate and may do nothing else (the digest shows it).
 SANDBOX = "pgtrickle_sandbox"
 

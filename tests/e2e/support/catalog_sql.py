@@ -1,11 +1,12 @@
 """The catalog of pipelines as SQL sees it."""
 
-import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
 NATS_SINK = {"stream_table": "orders_stream", "sink_type": "nats",
              "nats_url": "nats://localhost:4222"}
+FLAT = '{"stream_table":"orders_stream","sink_type":"stdout"}'
+REVERSE = '{"source_type":"kafka","kafka_brokers":"b","inbox_name":"x"}'
 
 
 @pytest.fixture
@@ -25,18 +26,6 @@ def set_outbox(db, name="p", enabled=None, **changes):
                (name, Jsonb({**NATS_SINK, **changes}), enabled))
 
 
-def refusal(db, statement, parameters=None):
-    """The error that a statement ends in: its message and hint."""
-    with pytest.raises(psycopg.Error) as caught:
-        db.execute(statement, parameters)
-    diagnosis = caught.value.diag
-    return f"{diagnosis.message_primary}\n{diagnosis.message_hint or ''}"
-FLAT = '{"stream_table":"orders_stream","sink_type":"stdout"}'
-REVERSE = '{"source_type":"kafka","kafka_brokers":"b","inbox_name":"x"}'
-
-
-# Deleting
-
 def insert_rows(db, count, table="outbox_orders_stream"):
     db.execute(f"insert into pgtrickle.{table} (payload) "
                "select '{}' from generate_series(1, %s)", (count,))
@@ -50,8 +39,6 @@ def report_running(db, name):
 def incarnation_of(db, name="orders_stream"):
     return db.one("select incarnation from pgtrickle.relay_resolve_outbox(%s)", (name,))
 
-
-# Positions
 
 class Owner:
     """One relay's hold on a position."""
@@ -78,8 +65,6 @@ class Owner:
             "select last_change_id, last_row from pgtrickle.relay_consumer_offsets "
             "where (relay_group_id, pipeline_id, incarnation) = (%s, %s, %s)", self.key)[0]
 
-
-# Dead letters
 
 STORE = """insert into pgtrickle.relay_dlq as d
       (relay_group_id, pipeline, message_id, subject, payload, error_class, error_message)

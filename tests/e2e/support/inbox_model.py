@@ -8,7 +8,6 @@ import collections
 import json
 import random
 import re
-import threading
 import time
 
 import psycopg
@@ -308,11 +307,19 @@ class InboxModel:
                 session.execute("set lock_timeout = '3s'")
                 session.execute(write, (second.decode(),))
                 lane.publish([(self.new_message(lane), given) for given in (first, second)])
-                time.sleep(0.05)
+                self._wait_until_blocked_by(session)
                 session.execute(write, (first.decode(),))
             except psycopg.Error:
                 pass
             session.rollback()
+
+    def _wait_until_blocked_by(self, session):
+        """Waits until the relay waits for that session, or does something else meanwhile."""
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end and not self.db.one(
+                "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))",
+                (session.info.backend_pid,)):
+            time.sleep(0.01)
 
     def _lane_of_sure_ids(self):
         lanes = [lane for lane in self.lanes

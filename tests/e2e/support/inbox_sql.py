@@ -28,12 +28,6 @@ def ids(db, relation):
     return [row[0] for row in db.execute(f"select event_id from {relation} order by event_id")]
 
 
-def refusal(connection, statement):
-    with pytest.raises(psycopg.Error) as raised:
-        connection.execute(statement)
-    return str(raised.value)
-
-
 def opened(db, name, table, **settings):
     values = {"max_retries": None, "schedule": None, "with_dead_letter": None,
               "retention_hours": None, "looks_only": False, **settings}

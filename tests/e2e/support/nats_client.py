@@ -201,9 +201,6 @@ class NatsClient:
     def delete_stream(self, name):
         return self._api(f"STREAM.DELETE.{name}")
 
-    def purge_stream(self, name):
-        return self._api(f"STREAM.PURGE.{name}")
-
     def stream_info(self, name):
         return self._api(f"STREAM.INFO.{name}")
 

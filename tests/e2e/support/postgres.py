@@ -243,6 +243,15 @@ class Database:
             self._connection = None
 
 
+def refusal(session, statement, parameters=None):
+    """The error that a statement ends in: its message and hint."""
+    try:
+        session.execute(statement, parameters)
+    except psycopg.Error as error:
+        return f"{error.diag.message_primary}\n{error.diag.message_hint or ''}"
+    raise AssertionError(f"not refused: {statement}")
+
+
 def install_from_files(dsn):
     """Installs the database side from sql/*.sql, in name order, in one transaction."""
     files = sorted(glob.glob(os.path.join(REPOSITORY, "sql", "*.sql")))

@@ -106,7 +106,6 @@ class FaultProxy:
                 with self._state:
                     if link not in self._links:
                         return  # what was held back when the link was cut never arrives
-                with self._state:
                     rate, allowed = self._rate, self._cut_after.get(direction)
                     if allowed is not None:
                         self._cut_after[direction] = allowed - len(data)

@@ -4,7 +4,7 @@ import json
 import re
 import time
 
-from .relay import Relay, run_command
+from .relay import run_command
 
 
 class Scene:

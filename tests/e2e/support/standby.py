@@ -3,9 +3,28 @@
 import os
 import subprocess
 
-from .postgres import PostgresServer
+import pytest
+
+from .fixtures import install, need
+from .postgres import PostgresServer, postgres_bin_directory
 from .proxy import FaultProxy
 from .waiting import eventually
+
+
+@pytest.fixture
+def pair():
+    """(primary, standby), both running."""
+    need(postgres_bin_directory(), "a PostgreSQL server (postgresql)")
+    primary = PostgresServer("primary").start()
+    standby = None
+    try:
+        primary.make_template(install)
+        standby = Standby(primary).start()
+        yield primary, standby
+    finally:
+        if standby:
+            standby.end()
+        primary.stop_immediate()
 
 
 class Standby(PostgresServer):

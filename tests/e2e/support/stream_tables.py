@@ -2,7 +2,6 @@
 
 import json
 
-import psycopg
 import pytest
 
 from .waiting import eventually
@@ -31,13 +30,6 @@ def create(db, name="revenue_by_region", query=DEMO_QUERY, schedule="1ms", mode=
 
 def refresh(db, name="revenue_by_region"):
     return db.one("select pgtrickle.refresh_stream_table(%s)", (name,))
-
-
-def refused(db, statement, parameters=None):
-    """The error that a statement ends in: its message and hint."""
-    with pytest.raises(psycopg.Error) as caught:
-        db.execute(statement, parameters)
-    return f"{caught.value.diag.message_primary}\n{caught.value.diag.message_hint or ''}"
 
 
 def state(db, name="revenue_by_region"):
