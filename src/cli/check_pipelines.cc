@@ -37,9 +37,9 @@ std::vector<PipelineConfig> configured(Connection& connection, const Context& co
     return all;
   }
   for (int row = 0; row < rows->size(); ++row) {
-    all.push_back(config::pipeline_from_json(rows->text(row, 0), rows->text(row, 1),
-                                             rows->boolean(row, 2), rows->text(row, 3),
-                                             context.settings.access));
+    all.push_back(config::pipeline_from_json(context.registry.catalogue(), rows->text(row, 0),
+                                             rows->text(row, 1), rows->boolean(row, 2),
+                                             rows->text(row, 3), context.settings.access));
   }
   return all;
 }

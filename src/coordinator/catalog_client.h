@@ -52,7 +52,9 @@ std::optional<ControlNotice> control_notice_of(const std::string& payload);
 /// or not there is news by then. The control thread; `reload` any thread.
 class CatalogClient {
  public:
-  CatalogClient(config::HostAccess access, FileLoader load_file);
+  /// `catalogue` outlives this.
+  CatalogClient(const config::Catalogue& catalogue, config::HostAccess access,
+                FileLoader load_file);
 
   /// The configuration file is to be read again.
   void reload() { reload_ = true; }
@@ -75,6 +77,7 @@ class CatalogClient {
   Result<std::optional<Requests>> requests(LeaseSession& session, std::stop_token stop);
 
  private:
+  const config::Catalogue& catalogue_;
   const config::HostAccess access_;
   const FileLoader load_file_;
   std::atomic<bool> reload_;

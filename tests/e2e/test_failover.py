@@ -3,7 +3,8 @@ is delivered."""
 
 import pytest
 
-from support.fixtures import install, need
+from support.database_side import install
+from support.fixtures import need
 from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, set_outbox, to_file,
                                wait_settled)
 from support.postgres import PostgresServer, postgres_bin_directory

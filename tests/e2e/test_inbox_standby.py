@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from support.fixtures import install, need
+from support.database_side import install
+from support.fixtures import need
 from support.postgres import PostgresServer, postgres_bin_directory
 from support.processes import free_port
 from support.proxy import FaultProxy

@@ -5,7 +5,7 @@ import psycopg.sql
 import pytest
 
 from support.inbox_sql import arrive, ids, inbox, opened, refusal
-from support.postgres import install_from_files
+from support.database_side import install_from_files
 
 
 VIEWS = ("pending", "dlq", "stats")

@@ -387,7 +387,7 @@ def test_a_lock_on_the_inbox_is_waited_for_and_a_stop_does_not_wait(db, there, r
 def test_the_server_of_the_inbox_is_restarted_under_load(db, relay, orders):
     server = PostgresServer("inbox-pg").start()
     try:
-        from support.fixtures import install
+        from support.database_side import install
         server.make_template(install)
         there = server.create_database()
         set_outbox(db, "p", to_inbox(there))

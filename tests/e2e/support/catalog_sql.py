@@ -32,7 +32,7 @@ def refusal(db, statement, parameters=None):
     diagnosis = caught.value.diag
     return f"{diagnosis.message_primary}\n{diagnosis.message_hint or ''}"
 FLAT = '{"stream_table":"orders_stream","sink_type":"stdout"}'
-REVERSE = '{"source_type":"kafka","kafka_brokers":"b","inbox_name":"x"}'
+REVERSE = '{"source_type":"kafka","kafka_brokers":"b","kafka_topic":"t","inbox_name":"x"}'
 
 
 # Deleting

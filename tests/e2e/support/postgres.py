@@ -241,19 +241,3 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def install_from_files(dsn):
-    """Installs the database side from sql/*.sql, in name order, in one transaction."""
-    files = sorted(glob.glob(os.path.join(REPOSITORY, "sql", "*.sql")))
-    assert files, "there are no sql/*.sql files"
-    with psycopg.connect(dsn) as connection:
-        for path in files:
-            with open(path) as source:
-                try:
-                    connection.execute(source.read())
-                except psycopg.Error as error:
-                    where = getattr(error.diag, "statement_position", None)
-                    raise AssertionError(
-                        f"{os.path.basename(path)} does not install: {error} "
-                        f"(position {where}; context: {error.diag.context})") from error
