@@ -4,7 +4,7 @@ import pytest
 
 from support.adopted_inboxes import (adopt, arrive, gate_function, housekeeping, mallory, refusal,
                                      shared, shared_db)
-from support.postgres import install_from_files
+from support.database_side import install_from_files
 
 
 # Owners -----------------------------------------------------------------------------------------

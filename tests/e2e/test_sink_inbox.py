@@ -225,10 +225,8 @@ def test_what_is_no_inbox_is_said_with_its_remedy(db, relay, orders, ddl, column
 
 
 @pytest.mark.parametrize("sink,says", [
-    ({"inbox_name": None}, "inbox_name"), ({"inbox_table": "t"}, "both"),
     ({"column_map": {"nonsense": "x"}}, "nonsense"),
-    ({"column_map": {"payload": ""}}, "cannot be left out"),
-    ({"rows_per_statement": 0}, "rows_per_statement")])
+    ({"column_map": {"payload": ""}}, "cannot be left out")])
 def test_a_wrong_configuration_is_refused_with_its_reason(db, relay, orders, sink, says):
     set_outbox(db, "p", to_inbox(None, sink=sink))
     with relay:

@@ -159,6 +159,9 @@ WRONG = [
     ({"event_envelope": "yes"}, ['event_envelope is "yes"; it must be true or false']),
     ({"max_hold_bytes": "${env:X}"}, ["max_hold_bytes cannot be a reference"]),
     ({"sink": "nats"}, ["sink must be an object"]),
+    ({"sink_type": "inbox", "nats_url": None}, ["none of inbox_name, inbox_table is set"]),
+    ({"sink_type": "inbox", "nats_url": None, "inbox_name": "a", "inbox_table": "b"},
+     ["inbox_name and inbox_table are both set"]),
     ({"nats_url": "a", "sink": {"url": "b"}}, ["key nats_url: url says something else"]),
 ]
 
@@ -246,7 +249,7 @@ def test_other_names_pass(orders, name):
 def test_a_name_is_one_pipeline_whatever_its_direction(orders):
     set_outbox(orders)
     for call in (f"set_relay_inbox('p', '{REVERSE}')",
-                 "set_relay('p', '{\"source_type\":\"kafka\",\"sink_type\":\"stdout\"}')"):
+                 "set_relay('p', '{\"source_type\":\"stdin\",\"sink_type\":\"stdout\"}')"):
         said = refusal(orders, f"select pgtrickle.{call}")
         assert "exists already, as a forward pipeline" in said and "delete_relay" in said
 

@@ -3,7 +3,7 @@
 import re
 import psycopg
 import pytest
-from support.postgres import install_from_files
+from support.database_side import install_from_files
 from support.stream_tables import (DEMO_QUERY, Listener, create, due, orders, refresh, refused,
                                    settled, state)
 from support.waiting import eventually
