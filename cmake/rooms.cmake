@@ -121,12 +121,10 @@ ${calls}}
   target_link_libraries(relay_backends PUBLIC relay_connector ${folders})
 endfunction()
 
-# relay_embed_sql(folder): the database side as strings inside the program, and behind it the files that
-# a project around this one names in RELAY_EXTRA_SQL.
+# relay_embed_sql(folder): the database side as strings inside the program.
 function(relay_embed_sql folder)
   file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.sql)
   list(SORT files)
-  list(APPEND files ${RELAY_EXTRA_SQL})
   set(output ${PROJECT_BINARY_DIR}/embedded_sql.cc)
   add_custom_command(
     OUTPUT ${output}

@@ -1,9 +1,57 @@
--- What a pipeline's configuration may say: the names of sources and sinks, the options that any
--- pipeline has, and the check that names everything that is wrong at once.
+-- What a pipeline's configuration may say: the types of sources and sinks, the options of each and
+-- those that any pipeline has, and the check that names everything that is wrong at once.
 --
--- Options of one backend (nats_url, or url inside {"sink": {...}}) are checked by the relay, which
--- knows their tables; here only that their prefix belongs to the pipeline's source or sink. A value
+-- The rows of both tables are the program's own tables: `init` writes them, and so the check here
+-- accepts and refuses what the program accepts and refuses in a file, in the same words. A value
 -- with a reference (${env:NAME}, ${file:/path}) is resolved by the relay and passes as it is.
+
+create table if not exists pgtrickle.relay_types (
+  side         text not null check (side in ('source', 'sink')),
+  name         text not null,
+  position     int not null,
+  aliases      text[] not null,
+  related      text[] not null,
+  reads_outbox boolean not null,
+  primary key (side, name)
+);
+comment on table pgtrickle.relay_types is
+  'The types of sources and sinks that the installed program knows (written by init)';
+comment on column pgtrickle.relay_types.related is
+  'Types whose prefixes the options of this one may have too';
+
+create table if not exists pgtrickle.relay_options (
+  side          text not null check (side in ('pipeline', 'retention', 'source', 'sink')),
+  type          text not null,
+  name          text not null,
+  position      int not null,
+  aliases       text[] not null,
+  kind          text not null,
+  minimum       numeric not null,
+  maximum       numeric not null,
+  choices       text[] not null,
+  required      boolean not null,
+  secret        boolean not null,
+  nested        text not null,
+  one_of        text not null,
+  also_in       text not null,
+  plain         boolean not null,
+  no_reference  boolean not null,
+  default_value text not null,
+  meaning       text not null,
+  primary key (side, type, name)
+);
+comment on table pgtrickle.relay_options is
+  'The options of pipelines that the installed program knows (written by init)';
+comment on column pgtrickle.relay_options.nested is
+  'Where it may stand in the nested form: retry.min';
+comment on column pgtrickle.relay_options.one_of is
+  'Exactly one option of those of this type with this mark must be given';
+comment on column pgtrickle.relay_options.also_in is
+  'The end inside which it may stand as well: sink, or outbox_source';
+comment on column pgtrickle.relay_options.plain is
+  'The flat form has it without the prefix of its type';
+comment on column pgtrickle.relay_options.no_reference is
+  'The database reads it as well: it cannot be a reference';
 
 -- How many letters must be inserted, deleted, replaced or swapped with a neighbour to turn one word
 -- into the other. For words of the length of names.
@@ -36,92 +84,21 @@ begin
   return last[m + 1];
 end $$;
 
--- The candidate most similar to `name`; null if none is similar enough.
+-- The first candidate that is most similar to `name`; null if none is similar enough: one typo in a
+-- short word, one in three letters of a long one. Case does not count, nor - against _.
 create or replace function pgtrickle._nearest(name text, candidates text[]) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select c
-  from (select c, pgtrickle._edit_distance(lower(left(name, 64)), lower(left(c, 64))) as distance
-        from unnest(candidates) c
-        where abs(length(c) - length(name)) <= greatest(2, length(name) / 3)) near
-  where distance <= greatest(2, length(name) / 3)
-  order by distance, c
+  from (select c, at, pgtrickle._edit_distance(replace(lower(name), '-', '_'),
+                                               replace(lower(left(c, 64)), '-', '_')) as distance
+        from unnest(candidates) with ordinality u (c, at)
+        where length(name) <= 64
+          and abs(length(c) - length(name)) <= greatest(1, length(name) / 3)) near
+  where distance <= greatest(1, length(name) / 3) and distance < length(c)
+  order by distance, at
   limit 1;
 $$;
-
--- The types of sources and sinks. Names of one backend may stand for each other.
-create or replace function pgtrickle._relay_types()
-returns table (name text, backend text, is_source boolean, is_sink boolean)
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-  values ('nats',      'nats',      true,  true),
-         ('kafka',     'kafka',     true,  true),
-         ('webhook',   'webhook',   true,  true),
-         ('http',      'webhook',   true,  true),
-         ('redis',     'redis',     true,  true),
-         ('rabbitmq',  'rabbitmq',  true,  true),
-         ('sqs',       'sqs',       true,  true),
-         ('pg-inbox',  'pg-inbox',  false, true),
-         ('inbox',     'pg-inbox',  false, true),
-         ('pg_inbox',  'pg-inbox',  false, true),
-         ('outbox',    'outbox',    true,  false),
-         ('pg-outbox', 'pg-outbox', true,  false),
-         ('pg_outbox', 'pg-outbox', true,  false),
-         ('stdout',    'file',      false, true),
-         ('file',      'file',      true,  true),
-         ('stdin',     'file',      true,  false);
-$$;
-
--- The keys that a pipeline may have whatever its source and sink are; `minimum` is the smallest
--- number, `choices` the allowed texts.
-create or replace function pgtrickle._relay_options()
-returns table (key text, kind text, minimum numeric, choices text[])
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-  values ('source',               'object',   null::numeric, null::text[]),
-         ('sink',                 'object',   null, null),
-         ('source_type',          'name',     null, null),
-         ('sink_type',            'name',     null, null),
-         ('start',                'start',    null, null),
-         ('batch_size',           'integer',  1,    null),
-         ('batch_bytes',          'bytes',    1,    null),
-         ('max_in_flight',        'integer',  1,    null),
-         ('retry',                'retry',    null, null),
-         ('retry_min',            'duration', 0,    null),
-         ('retry_max',            'duration', 0,    null),
-         ('on_reject',            'choice',   null, '{dlq,park_key,stop,skip}'),
-         ('max_record_bytes',     'bytes',    1,    null),
-         ('id_prefix',            'text',     null, null),
-         ('message',              'choice',   null, '{delta,row}'),
-         ('delta_max_rows',       'integer',  1,    null),
-         ('wire_format',          'choice',   null, '{native,debezium,cloudevents}'),
-         ('cloudevents_mode',     'choice',   null, '{structured,binary}'),
-         ('cloudevents_source',   'text',     null, null),
-         ('tombstones',           'boolean',  null, null),
-         ('subject_template',     'text',     null, null),
-         ('key_template',         'text',     null, null),
-         ('headers',              'map',      null, null),
-         ('filter',               'text',     null, null),
-         ('columns',              'list',     null, null),
-         ('ordering',             'choice',   null, '{key,none}'),
-         ('full_refresh',         'choice',   null, '{forward,skip}'),
-         ('event_envelope',       'boolean',  null, null),
-         ('rate_limit',           'number',   0,    null),
-         ('retention_hours',      'integer',  0,    null),
-         ('retention_hold_hours', 'hours',    0,    null),
-         ('max_hold_hours',       'hours',    0,    null),
-         ('max_hold_bytes',       'size',     1,    null);
-$$;
-
--- The keys that only a pipeline from an outbox of this database has.
-create or replace function pgtrickle._relay_outbox_keys() returns text[]
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$ select array['stream_table', 'outbox', 'group']; $$;
-
--- The options that only retention, here in the database, obeys.
-create or replace function pgtrickle._relay_retention_keys() returns text[]
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$ select array['retention_hours', 'retention_hold_hours', 'max_hold_hours', 'max_hold_bytes']; $$;
 
 -- The type of a pipeline's 'source' or 'sink'; null where the configuration does not say.
 create or replace function pgtrickle._relay_type(config jsonb, side text) returns text
@@ -137,202 +114,388 @@ as $$
                             config #>> '{source,stream_table}', config #>> '{source,outbox}') end;
 $$;
 
--- A byte count from a number or a text such as '10GiB' or '256 KB'; null where it is neither.
-create or replace function pgtrickle._relay_bytes(value jsonb) returns numeric
-language sql immutable set search_path = pg_catalog, pg_temp
+-- A type of source or sink by its name or alias; null where there is none.
+create or replace function pgtrickle._relay_find_type(side text, name text)
+returns pgtrickle.relay_types
+language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select case when part is null then null
-              else part[1]::numeric * case lower(coalesce(part[2], 'b'))
-                when 'b' then 1 when '' then 1
-                when 'kb' then 1e3 when 'mb' then 1e6 when 'gb' then 1e9 when 'tb' then 1e12
-                when 'kib' then 1024 when 'mib' then 1048576 when 'gib' then 1073741824
-                else 1099511627776 end end
-  from (select regexp_match(value #>> '{}', E'^\\s*(\\d+(?:\\.\\d+)?)\\s*([kmgt]?i?b?)\\s*$', 'i')
-       ) p (part)
-  where jsonb_typeof(value) in ('number', 'string')
-    and coalesce(part[2], '') !~* '^[kmgt]i?$|^i';
+  select t.* from pgtrickle.relay_types t
+  where t.side = _relay_find_type.side and _relay_find_type.name = any (t.aliases || t.name);
 $$;
 
--- The error in the value of an option; null if it is valid.
-create or replace function pgtrickle._relay_value_problem(kind text, minimum numeric,
-                                                          choices text[], value jsonb)
-returns text
+-- The milliseconds of a duration ('500ms', '1m30s', or a number of seconds), or the bytes of a size
+-- ('8MiB', '256 KB', or a number); null where the value is neither a number nor such a text.
+-- Fractions are rounded up.
+create or replace function pgtrickle._relay_amount(kind text, value jsonb) returns numeric
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  txt constant text := lower(value #>> '{}');
+  number constant text := E'(\\d+(?:\\.\\d+)?)[ \t]*';
+  amount numeric;
+begin
+  if jsonb_typeof(value) not in ('number', 'string') or length(txt) > 200 then
+    return null;
+  elsif txt ~ (E'^[ \t]*' || number || '$') then
+    amount := btrim(txt, E' \t')::numeric * case kind when 'duration' then 1000 else 1 end;
+  elsif kind = 'bytes' and txt ~ (E'^[ \t]*' || number || E'([kmgt]i?)?b[ \t]*$') then
+    select part[1]::numeric * case part[2]
+             when 'k' then 1e3 when 'm' then 1e6 when 'g' then 1e9 when 't' then 1e12
+             when 'ki' then 1024 when 'mi' then 1048576 when 'gi' then 1073741824
+             when 'ti' then 1099511627776 else 1 end
+    into amount
+    from regexp_match(txt, number || '([kmgt]i?)?b') part;
+  elsif kind = 'duration' and txt ~ (E'^[ \t]*(' || number || E'(us|ms|s|m|h|d)[ \t]*)+$') then
+    select sum(part[1]::numeric * case part[2]
+             when 'us' then 0.001 when 'ms' then 1 when 's' then 1000 when 'm' then 60000
+             when 'h' then 3600000 else 86400000 end)
+    into amount
+    from regexp_matches(txt, number || '(us|ms|s|m|h|d)', 'g') part;
+  end if;
+  if amount > 9e18 then
+    return null;
+  end if;
+  return case when abs(amount - round(amount)) < 0.000001 then round(amount) else ceil(amount) end;
+end $$;
+drop function if exists pgtrickle._relay_bytes(jsonb);  -- of earlier versions
+
+-- A limit of an option, with its unit.
+create or replace function pgtrickle._relay_quantity(kind text, value numeric) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case when kind <> 'duration' then trim_scale(value)::text
+              when value <> 0 and value < 1 then trim_scale(value * 1000) || 'ms'
+              else trim_scale(value) || 's' end;
+$$;
+
+-- What the values of an option are.
+create or replace function pgtrickle._relay_expected(option pgtrickle.relay_options) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case option.kind
+    when 'text' then 'a text'
+    when 'integer' then 'a whole number' || range
+    when 'number' then 'a number' || range
+    when 'boolean' then 'true or false'
+    when 'duration' then format('a duration%s (such as "500ms", "10s", "5m", or a number of seconds)',
+                                range)
+    when 'bytes' then format('a size%s (such as "256KB", "8MiB", or a number of bytes)', range)
+    when 'choice' then 'one of ' || array_to_string(option.choices, ', ')
+    when 'list' then 'a list of texts'
+    when 'map' then 'an object of texts'
+    when 'start' then 'earliest, latest, or the id to begin with' end
+  from (select case
+          when option.maximum < 1e18
+            then format(' from %s to %s', pgtrickle._relay_quantity(option.kind, option.minimum),
+                        pgtrickle._relay_quantity(option.kind, option.maximum))
+          when option.minimum > 0
+            then ' of at least ' || pgtrickle._relay_quantity(option.kind, option.minimum)
+          when option.minimum = 0 then ' that is not negative' else '' end) r (range);
+$$;
+
+-- Whether a value, which is not null, fits its option.
+create or replace function pgtrickle._relay_fits(option pgtrickle.relay_options, value jsonb)
+returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
   type constant text := jsonb_typeof(value);
   txt constant text := value #>> '{}';
   number constant numeric := case when type = 'number' then txt::numeric end;
-  at_least constant text := case when minimum > 0 then format(' of at least %s', minimum)
-                                 when minimum = 0 then ' that is not negative' else '' end;
-  of_text boolean;
+  amount numeric;
 begin
-  -- Retention works here and cannot resolve references; the relay resolves all others.
-  if type = 'string' and txt like '%${%' and kind not in ('hours', 'size', 'name') then
-    return null;
-  end if;
-  case kind
-    when 'text', 'name' then
-      return case when type <> 'string' then 'must be a text' end;
+  case option.kind
+    when 'text' then
+      return type = 'string';
     when 'boolean' then
-      return case when type <> 'boolean' then 'must be true or false' end;
-    when 'object' then
-      return case when type <> 'object' then 'must be an object' end;
+      return type = 'boolean';
     when 'integer' then
-      return case when number is null or number <> trunc(number) or number < minimum
-                       or number > 9223372036854775807
-                  then format('must be a whole number%s', at_least) end;
+      -- A number with a point is one if it is exact as a double.
+      return coalesce(number = trunc(number) and number between option.minimum and option.maximum
+                      and (txt not like '%.%' and number between -9223372036854775808
+                                                             and 9223372036854775807
+                           or abs(number) < 9e15), false);
     when 'number' then
-      return case when number is null or number < minimum
-                  then format('must be a number%s', at_least) end;
-    when 'hours' then
-      return case when number is null or number < minimum
-                  then format('must be a number of hours%s', at_least) end;
-    when 'bytes', 'size' then
-      return case when coalesce(pgtrickle._relay_bytes(value), -1) < minimum
-                  then 'must be a number of bytes, or a text such as "8MiB"' end;
-    when 'duration' then
-      return case when number >= minimum then null
-                  when type = 'string' and txt ~ E'^\\s*\\d+(\\.\\d+)?\\s*(us|ms|s|m|h|d)\\s*$' then null
-                  else 'must be a number of seconds, or a text such as "500ms"' end;
+      return coalesce(number between option.minimum and option.maximum, false);
+    when 'duration', 'bytes' then
+      amount := pgtrickle._relay_amount(option.kind, value)
+                / case option.kind when 'duration' then 1000.0 else 1 end;
+      return coalesce(amount between option.minimum and option.maximum, false);
     when 'choice' then
-      return case when type <> 'string' or txt <> all (choices)
-                  then format('must be one of %s', array_to_string(choices, ', ')) end;
-    when 'start' then
-      return case when type = 'string' and txt ~ E'^(earliest|latest|\\d{1,18})$' then null
-                  when number = trunc(number) and number between 0 and 9223372036854775807 then null
-                  else 'must be "earliest", "latest", or the id to begin with' end;
+      return type = 'string' and txt = any (option.choices);
     when 'list' then
-      if type = 'array' then
-        select bool_and(jsonb_typeof(v) = 'string') into of_text from jsonb_array_elements(value) v;
-      else
-        of_text := type = 'string';
-      end if;
-      return case when not of_text then 'must be an array of texts' end;
+      return type = 'string'
+             or type = 'array' and not exists (select from jsonb_array_elements(value) v
+                                               where jsonb_typeof(v) <> 'string');
     when 'map' then
-      if type = 'object' then
-        select bool_and(jsonb_typeof(v.value) = 'string') into of_text from jsonb_each(value) v;
-      else
-        of_text := false;
-      end if;
-      return case when not of_text then 'must be an object of texts' end;
-    when 'retry' then
-      if type = 'object' then
-        return (select format('has %s: %s', quote_ident(v.key),
-                              coalesce(pgtrickle._relay_value_problem('duration', 0, null, v.value),
-                                       'only "min" and "max" are known'))
-                from jsonb_each(value) v
-                where v.key not in ('min', 'max')
-                   or pgtrickle._relay_value_problem('duration', 0, null, v.value) is not null
-                limit 1);
-      end if;
-      return 'must be an object {"min": "100ms", "max": "30s"}';
+      return type = 'object'
+             and not exists (select from jsonb_each(value) v
+                             where jsonb_typeof(v.value) not in ('string', 'number', 'boolean'));
+    when 'start' then
+      return type = 'string' and txt ~ E'^(earliest|latest|\\d{1,18})$'
+             or coalesce(number between 0 and 9223372036854775807 and txt not like '%.%', false);
   end case;
 end $$;
 
--- The error in the type of a pipeline's source or sink; null if it is valid.
-create or replace function pgtrickle._relay_type_problem(direction text, config jsonb, side text)
+-- A value as a message may quote it: no secret, nothing that looks like a URL, nothing long.
+create or replace function pgtrickle._relay_shown(option pgtrickle.relay_options, value jsonb)
 returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when jsonb_typeof(value) = 'object' then 'an object'
+    when jsonb_typeof(value) = 'array' then 'a list'
+    when jsonb_typeof(value) = 'string'
+     and (option.secret or octet_length(value #>> '{}') > 40 or value #>> '{}' like '%://%')
+      then 'a text'
+    when option.secret then 'a ' || jsonb_typeof(value)
+    else value::text end;
+$$;
+
+-- The error in the value of an option; null if it is valid.
+create or replace function pgtrickle._relay_value_problem(option pgtrickle.relay_options,
+                                                          value jsonb) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  type constant text := pgtrickle._relay_type(config, side);
-  flat constant text := config ->> (side || '_type');
-  allowed constant text[] := array(
-    select t.name from pgtrickle._relay_types() t
-    where case when direction = 'forward' and side = 'source' then t.backend = 'outbox'
-               when direction = 'reverse' and side = 'sink' then t.backend = 'pg-inbox'
-               when direction = 'reverse' then t.is_source and t.backend <> 'outbox'
-               else case side when 'source' then t.is_source else t.is_sink end end);
+  type constant text := jsonb_typeof(value);
   near text;
 begin
-  if type is null then
-    return case when direction = 'forward' and side = 'source' then null
-                when direction = 'reverse' and side = 'sink' then null
-                else format('"%s_type" (or "type" inside "%s") is missing; it is one of %s',
-                            side, side, array_to_string(allowed, ', ')) end;
-  elsif flat <> type then
-    return format('"%s_type" says %s and the "type" inside "%s" says %s', side, flat, side, type);
-  elsif type = any (allowed) then
+  if type = 'string' and value #>> '{}' like '%${%' then
+    return case when option.no_reference
+                then format('%s cannot be a reference: the database has to know it', option.name) end;
+  elsif pgtrickle._relay_fits(option, value) then
     return null;
-  elsif exists (select from pgtrickle._relay_types() t
-                where t.name = type
-                  and case side when 'source' then t.is_source else t.is_sink end) then
-    return format('a %s pipeline cannot have the %s "%s" (%s); use pgtrickle.set_relay() for it',
-                  direction, side, type, array_to_string(allowed, ', '));
   end if;
-  near := pgtrickle._nearest(type, allowed);
-  return format('there is no %s "%s"%s (known: %s)', side, type,
-                coalesce(format('; did you mean "%s"?', near), ''), array_to_string(allowed, ', '));
+  if option.kind = 'choice' and type = 'string' then
+    near := pgtrickle._nearest(value #>> '{}', option.choices);
+  end if;
+  return format('%s is %s; it must be %s', option.name, pgtrickle._relay_shown(option, value),
+                pgtrickle._relay_expected(option))
+         || case when near is not null then format('. Did you mean "%s"?', near)
+                 when option.kind = 'text' and type in ('number', 'boolean')
+                 then '. Put it into quotes.' else '' end;
 end $$;
 
--- The error in one top-level key; null if it is valid. `used` are the backends of the
--- pipeline's source and sink; `side` is the one of them that is a message system, `side_type` its
--- type.
-create or replace function pgtrickle._relay_key_problem(key text, value jsonb, used text[],
-                                                        side text, side_type text) returns text
-language plpgsql immutable set search_path = pg_catalog, pg_temp
+-- All errors in options of one side: those of an end (of a type), or of the pipeline. `given` is an
+-- array of {"key", "place", "value"}, one for each option as it was written; `place` is where the
+-- side stands.
+create or replace function pgtrickle._relay_options_problems(side text, type text, given jsonb,
+                                                             place text) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  option record;
-  owner text;
-  known text[];
+  problems text[] := '{}';
+  known jsonb := '{}';  -- by the option's name: how it was given first
+  one record;
+  option pgtrickle.relay_options;
   near text;
+  all_names text[];
   problem text;
 begin
-  select * into option from pgtrickle._relay_options() o where o.key = _relay_key_problem.key;
-  if key = any (pgtrickle._relay_retention_keys()) and 'outbox' <> all (used) then
-    return format('"%s" is for pipelines that read an outbox of this database', key)
-           || case when key = 'retention_hours' and 'pg-inbox' = any (used)
-                   then '; the inbox''s is written "inbox_retention_hours"' else '' end;
-  end if;
-  if option.key is not null then
-    problem := pgtrickle._relay_value_problem(option.kind, option.minimum, option.choices, value);
-    return format('"%s" %s', key, problem)
-           where problem is not null;
-  end if;
-  if key = any (pgtrickle._relay_outbox_keys()) then
-    return case when 'outbox' <> all (used) and ('pg-outbox' <> all (used) or key = 'group')
-                then format('"%s" is for pipelines that read an outbox of this database', key)
-                when jsonb_typeof(value) <> 'string' or value #>> '{}' = ''
-                then format('"%s" must be a text that is not empty', key)
-                when value #>> '{}' like '%${%'
-                then format('"%s" cannot be a reference: retention has to know it here', key) end;
-  end if;
-  -- <backend>_x; the longest name that fits (pg_inbox_ before inbox_) is that of its backend.
-  select t.backend into owner
-  from pgtrickle._relay_types() t
-  where starts_with(key, replace(t.name, '-', '_') || '_')
-  order by length(t.name) desc
-  limit 1;
-  if owner = any (used) then
-    return null;
-  elsif owner is not null then
-    return format('"%s" is an option of %s, which is neither the source nor the sink here', key,
-                  owner);
-  end if;
-  known := array(select o.key from pgtrickle._relay_options() o)
-           || case when 'outbox' = any (used) then pgtrickle._relay_outbox_keys()
-                   when 'pg-inbox' = any (used) then array['inbox_table', 'inbox_name']
-                   else '{}' end;
-  near := pgtrickle._nearest(key, known);
-  return format('there is no option "%s"; ', key) || case
-    when near is not null then format('did you mean "%s"?', near)
-    else format('an option of %s is written "%s_%s", or inside "%s" (known here: %s)',
-                side_type, replace(side_type, '-', '_'), key, side,
-                array_to_string(known, ', ')) end;
+  all_names := array(select o.name from pgtrickle.relay_options o
+                     where o.side = _relay_options_problems.side
+                       and o.type = _relay_options_problems.type order by o.position);
+  for one in
+    select g ->> 'key' as key, g ->> 'place' as place, g -> 'value' as value
+    from jsonb_array_elements(given) with ordinality e (g, at)
+    where jsonb_typeof(g -> 'value') <> 'null'
+    order by e.at
+  loop
+    select o.* into option from pgtrickle.relay_options o
+    where o.side = _relay_options_problems.side and o.type = _relay_options_problems.type
+      and one.key = any (o.aliases || o.name);
+    if not found then
+      near := pgtrickle._nearest(one.key, array(
+        select n from pgtrickle.relay_options o,
+               unnest(array[o.name] || o.aliases) with ordinality u (n, at)
+        where o.side = _relay_options_problems.side and o.type = _relay_options_problems.type
+        order by o.position, u.at));
+      problems := problems || format('%s: there is no option %s. %s%s', one.place,
+        to_jsonb(left(one.key, 64)), coalesce('Did you mean "' || near || '"? ', ''),
+        case when all_names = '{}' then 'There are no options here.'
+             else format('Known here: %s.', array_to_string(all_names, ', ')) end);
+      continue;
+    end if;
+    if known ? option.name then
+      if known #> array[option.name, 'value'] <> one.value then
+        problems := problems || case when known #>> array[option.name, 'key'] = one.key
+          then format('%s: %s says something else than at %s. Give it once.', one.place, one.key,
+                      known #>> array[option.name, 'place'])
+          else format('%s: "%s" says something else than "%s" (%s); both mean the same. Give one of '
+                      'them.', one.place, one.key, known #>> array[option.name, 'key'],
+                      known #>> array[option.name, 'place']) end;
+      end if;
+      continue;
+    end if;
+    known := known || jsonb_build_object(option.name, jsonb_build_object(
+      'key', one.key, 'place', one.place, 'value', one.value));
+    problem := pgtrickle._relay_value_problem(option, one.value);
+    if problem is not null then
+      problems := problems || format('%s: %s', one.place, problem);
+    end if;
+  end loop;
+
+  problems := problems || array(
+    select format('%s: "%s" is missing%s', coalesce(known #>> array[o.name, 'place'], place), o.name,
+                  case when o.meaning = '' then '' else format('. Set it: %s.', o.meaning) end)
+    from pgtrickle.relay_options o
+    where o.side = _relay_options_problems.side and o.type = _relay_options_problems.type
+      and o.required and coalesce(known #> array[o.name, 'value'], '""') = '""'
+    order by o.position);
+
+  problems := problems || array(
+    select case when cardinality(m.given) = 0
+             then format('%s: none of %s is set. Set one of them: %s.', place,
+                         array_to_string(m.names, ', '), m.meaning)
+             else format('%s: %s are both set. Give one of them.', place,
+                         array_to_string(m.given, ' and ')) end
+    from (select array_agg(o.name order by o.position) as names,
+                 (array_agg(o.meaning order by o.position))[1] as meaning,
+                 array_remove(array_agg(case when coalesce(known #> array[o.name, 'value'], '""')
+                                                  <> '""' then o.name end order by o.position),
+                              null) as given
+          from pgtrickle.relay_options o
+          where o.side = _relay_options_problems.side and o.type = _relay_options_problems.type
+            and o.one_of <> ''
+          group by o.one_of order by min(o.position)) m
+    where cardinality(m.given) <> 1);
+  return problems;
 end $$;
+
+-- The error in the type of an end of a pipeline of this direction; null if it is valid.
+create or replace function pgtrickle._relay_type_problem(direction text, side text, type text)
+returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  known constant pgtrickle.relay_types := pgtrickle._relay_find_type(side, type);
+  wanted constant text := case when direction = 'forward' and side = 'source' then 'outbox'
+                               when direction = 'reverse' and side = 'sink' then 'pg-inbox' end;
+  names text[];
+  near text;
+begin
+  if known.name = coalesce(wanted, known.name)
+     and not (direction = 'reverse' and side = 'source' and known.name = 'outbox') then
+    return null;
+  elsif known.name is not null then
+    return format('a %s pipeline cannot have the %s "%s"; use pgtrickle.set_relay() for it',
+                  direction, side, type);
+  end if;
+  names := array(select t.name from pgtrickle.relay_types t
+                 where t.side = _relay_type_problem.side order by t.position);
+  near := pgtrickle._nearest(type, array(
+    select n from pgtrickle.relay_types t, unnest(array[t.name] || t.aliases) with ordinality u (n, at)
+    where t.side = _relay_type_problem.side order by t.position, u.at));
+  return format('%s type ''%s'' is not known. %sknown are %s and %s', side, type,
+                coalesce('did you mean ''' || near || '''? ', ''),
+                array_to_string(names[:cardinality(names) - 1], ', '), names[cardinality(names)]);
+end $$;
+
+-- What a key of the flat form means for an end: how well it fits (0: not at all), and the name of
+-- the option. `written` is the type as the configuration has it.
+create or replace function pgtrickle._relay_match(key text, side text, written text, out rank int,
+                                                  out option text)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(max(m.rank), 0), (array_agg(m.option order by m.rank desc, m.at))[1]
+  from (
+    select 3 as rank, key as option, 0 as at
+    from pgtrickle._relay_find_type(side, written) t
+    join pgtrickle.relay_options o on o.side = t.side and o.type = t.name
+    where o.plain and o.name = key
+    union all
+    select p.rank, substr(key, length(p.prefix) + 1), p.at
+    from (
+      select case when u.at <= 2 + cardinality(t.aliases) then 2 else 1 end, u.at::int,
+             replace(u.name, '-', '_') || '_'
+      from (select written) w
+      left join pgtrickle._relay_find_type(side, written) t on true,
+           unnest(array[written, t.name] || t.aliases || t.related) with ordinality u (name, at)
+    ) p (rank, at, prefix)
+    where starts_with(key, p.prefix) and length(key) > length(p.prefix)
+  ) m;
+$$;
+
+-- The names of the options of an end in the flat form, or, with `only_plain`, those of them that
+-- need no prefix.
+create or replace function pgtrickle._relay_flat_names(side text, written text, only_plain boolean)
+returns text[]
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(array_agg(case when only_plain then u.name
+                                 else replace(written, '-', '_') || '_' || u.name end
+                            order by o.position, u.at), '{}')
+  from pgtrickle._relay_find_type(side, written) t
+  join pgtrickle.relay_options o on o.side = t.side and o.type = t.name,
+       unnest(array[o.name] || o.aliases) with ordinality u (name, at)
+  where not only_plain or o.plain and u.at = 1;
+$$;
+
+-- The error that says that neither the pipeline nor an end of these types has this option.
+create or replace function pgtrickle._relay_unknown_option(key text, source text, sink text)
+returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+declare
+  unknown constant text := format('key %s: there is no option %s of pipelines, nor of %s or %s. ',
+                                  key, to_jsonb(left(key, 64)), source, sink);
+  sink_names constant text[] := pgtrickle._relay_flat_names('sink', sink, false);
+  source_names constant text[] := pgtrickle._relay_flat_names('source', source, false);
+  sink_prefix constant text := replace(sink, '-', '_') || '_';
+  source_prefix constant text := replace(source, '-', '_') || '_';
+  plain text[];
+  known text[];
+  near text;
+begin
+  if sink_prefix || key = any (sink_names) then
+    return unknown || format('It is an option of %s: write it "%s", or put it inside "sink".', sink,
+                             sink_prefix || key);
+  elsif source_prefix || key = any (source_names) then
+    return unknown || format('It is an option of %s: write it "%s", or put it inside "source".',
+                             source, source_prefix || key);
+  end if;
+  plain := pgtrickle._relay_flat_names('source', source, true);
+  plain := plain || array(select n from unnest(pgtrickle._relay_flat_names('sink', sink, true)) n
+                          where n <> all (plain));
+  known := plain || array['source', 'sink', 'source_type', 'sink_type', 'retry']
+           || array(select o.name from pgtrickle.relay_options o
+                    where o.side in ('pipeline', 'retention') order by o.side, o.position);
+  near := pgtrickle._nearest(key, known || source_names || sink_names);
+  return unknown || case when near is not null then format('Did you mean "%s"?', near)
+    else format('An option of %s is written "%s...", or inside "sink"; one of the pipeline is one of '
+                '%s.', sink, sink_prefix, array_to_string(known, ', ')) end;
+end $$;
+
+drop function if exists pgtrickle._relay_key_problem(text, jsonb, text[], text, text);
+drop function if exists pgtrickle._relay_value_problem(text, numeric, text[], jsonb);
+drop function if exists pgtrickle._relay_type_problem(text, jsonb, text);
+drop function if exists pgtrickle._relay_types();
+drop function if exists pgtrickle._relay_options();
+drop function if exists pgtrickle._relay_outbox_keys();
+drop function if exists pgtrickle._relay_retention_keys();
 
 -- All errors in a pipeline's configuration; an empty array if it is valid.
 create or replace function pgtrickle._relay_problems(name text, direction text, config jsonb)
 returns text[]
-language plpgsql immutable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   problems text[] := '{}';
-  used text[];
-  sink constant jsonb := config -> 'sink';
-  side constant text := case direction when 'reverse' then 'source' else 'sink' end;
+  written jsonb := '{}';  -- the types of source and sink, as the configuration has them
+  given jsonb := '{"source": [], "sink": [], "pipeline": [], "retention": []}';
+  nested_groups constant text[] := array(
+    select distinct split_part(o.nested, '.', 1) from pgtrickle.relay_options o
+    where o.side = 'pipeline' and o.nested <> '');
+  source_matches record;
+  sink_matches record;
+  lifted record;
+  one record;
+  which text;  -- source or sink
+  target text;
+  meant text;
+  implied text;
+  reads_own boolean;
 begin
   if name is null or name = '' then
     problems := problems || 'a pipeline needs a name'::text;
@@ -346,44 +509,158 @@ begin
                               coalesce(jsonb_typeof(config), 'null'));
   end if;
 
-  problems := problems || array_remove(array[
-    pgtrickle._relay_type_problem(direction, config, 'source'),
-    pgtrickle._relay_type_problem(direction, config, 'sink')], null);
+  foreach which in array array['source', 'sink'] loop
+    -- The nested form of the end, and its type in either form.
+    if coalesce(jsonb_typeof(config -> which), 'null') not in ('object', 'null') then
+      problems := problems || format('key %1$s: %1$s must be an object. Write it as {"%1$s": {"type": '
+                                     '..., ...}}.', which);
+    end if;
+    for one in
+      select 'key ' || which || '.type' as place, config #> array[which, 'type'] as value
+      where jsonb_typeof(config -> which) = 'object'
+      union all select 'key ' || which || '_type', config -> (which || '_type')
+    loop
+      if coalesce(jsonb_typeof(one.value), 'null') = 'null' then
+        continue;
+      elsif jsonb_typeof(one.value) <> 'string' or one.value = '""' then
+        problems := problems || format('%s: the type must be the name of a source or sink', one.place);
+      elsif not written ? which then
+        written := written || jsonb_build_object(which, one.value);
+      elsif coalesce((pgtrickle._relay_find_type(which, written ->> which)).name, written ->> which)
+            <> coalesce((pgtrickle._relay_find_type(which, one.value #>> '{}')).name,
+                        one.value #>> '{}') then
+        problems := problems || format('%s: type says %s here and %s elsewhere. Give it once.',
+                                       one.place, one.value, written -> which);
+      end if;
+    end loop;
 
-  used := array(
-    select t.backend from pgtrickle._relay_types() t
-    where t.name in (coalesce(pgtrickle._relay_type(config, 'source'),
-                              case direction when 'forward' then 'outbox' end),
-                     coalesce(pgtrickle._relay_type(config, 'sink'),
-                              case direction when 'reverse' then 'inbox' end)));
-  problems := problems || array(
-    select p
-    from (select pgtrickle._relay_key_problem(
-                   k.key, k.value, used, side,
-                   coalesce(pgtrickle._relay_type(config, side), '<type>')) as p
-          from jsonb_each(config) k order by k.key) keys
-    where p is not null);
+    -- The type may be left out if the direction implies it, or a plain option of an outbox or inbox.
+    implied := case which when 'source' then 'outbox' else 'pg-inbox' end;
+    if not written ? which
+       and (direction = case which when 'source' then 'forward' else 'reverse' end
+            or config ?| pgtrickle._relay_flat_names(which, implied, true)) then
+      written := written || jsonb_build_object(which, implied);
+    end if;
+    if not written ? which then
+      problems := problems || format('the type of the %1$s is missing. Set "%1$s_type", or "type" '
+                                     'inside "%1$s".', which);
+    else
+      problems := problems || array(
+        select p from pgtrickle._relay_type_problem(direction, which, written ->> which) p
+        where p is not null);
+    end if;
+    given := jsonb_set(given, array[which], coalesce((
+      select jsonb_agg(jsonb_build_object('key', e.key, 'place', format('key %s.%s', which, e.key),
+                                          'value', e.value))
+      from jsonb_each(case jsonb_typeof(config -> which) when 'object' then config -> which
+                      else '{}' end) e
+      where e.key <> 'type'), '[]'));
+  end loop;
 
-  if 'outbox' = any (used) and coalesce(pgtrickle._relay_outbox_name(config), '') = '' then
-    problems := problems || '"stream_table" (or "outbox" inside "source") is missing: the table '
-                            'or outbox to read'::text;
-  elsif config #>> '{source,stream_table}' like '%${%'
-     or config #>> '{source,outbox}' like '%${%' then
-    problems := problems || 'the outbox cannot be a reference: retention has to know it here'::text;
-  end if;
-  if direction = 'reverse' and not (
-       config ?| array['inbox_table', 'inbox_name', 'pg_inbox_inbox_table', 'pg_inbox_inbox_name',
-                       'pg_inbox_table', 'pg_inbox_name']
-       or coalesce(sink, '{}') ?| array['inbox_table', 'inbox_name', 'table', 'name']) then
-    problems := problems || '"inbox_table" or "inbox_name" is missing: where the messages go'::text;
-  end if;
-  return problems;
+  reads_own := (pgtrickle._relay_find_type('source', written ->> 'source')).name = 'outbox';
+  for one in
+    select e.key, e.value from jsonb_each(config) e
+    where e.key not in ('source', 'sink', 'source_type', 'sink_type')
+  loop
+    if one.key = any (nested_groups) then
+      if jsonb_typeof(one.value) not in ('object', 'null') then
+        problems := problems || format('key %1$s: %1$s must be an object. Its members are %2$s.',
+          one.key, (select string_agg(split_part(o.nested, '.', 2), ', ' order by o.position)
+                    from pgtrickle.relay_options o
+                    where o.side = 'pipeline' and split_part(o.nested, '.', 1) = one.key));
+        continue;
+      end if;
+      for lifted in
+        select o.name, n.key, n.value
+        from jsonb_each(case jsonb_typeof(one.value) when 'object' then one.value else '{}' end) n
+        left join pgtrickle.relay_options o
+          on o.side = 'pipeline' and o.nested = one.key || '.' || n.key
+      loop
+        if lifted.name is null then
+          problems := problems || format('key %1$s.%2$s: there is no option %3$s in %1$s. Known here: '
+            '%4$s.', one.key, lifted.key, to_jsonb(left(lifted.key, 64)),
+            (select string_agg(split_part(o.nested, '.', 2), ', ' order by o.position)
+             from pgtrickle.relay_options o
+             where o.side = 'pipeline' and split_part(o.nested, '.', 1) = one.key));
+        else
+          given := jsonb_insert(given, '{pipeline,-1}', jsonb_build_object(
+            'key', lifted.name, 'place', format('key %s.%s', one.key, lifted.key),
+            'value', lifted.value), true);
+        end if;
+      end loop;
+      continue;
+    end if;
+
+    meant := one.key;
+    select o.side into target from pgtrickle.relay_options o
+    where o.side in ('pipeline', 'retention') and o.name = one.key;
+    if target = 'retention' and reads_own is not true then
+      problems := problems || format(
+        'key %1$s: %1$s is for pipelines that read an outbox of this database%2$s', one.key,
+        case when (pgtrickle._relay_find_type('sink', written ->> 'sink')).name = 'pg-inbox'
+              and one.key = 'retention_hours'
+             then '. The inbox''s is written "inbox_retention_hours".' else '' end);
+      continue;
+    elsif target is null then
+      source_matches := pgtrickle._relay_match(one.key, 'source', written ->> 'source');
+      sink_matches := pgtrickle._relay_match(one.key, 'sink', written ->> 'sink');
+      if source_matches.rank = 0 and sink_matches.rank = 0 then
+        -- While a type is missing, it is unknown which end the key belongs to.
+        if written ?& array['source', 'sink'] then
+          problems := problems || pgtrickle._relay_unknown_option(
+            one.key, written ->> 'source', written ->> 'sink');
+        end if;
+        continue;
+      elsif source_matches.rank = sink_matches.rank then
+        problems := problems || format(
+          'key %s: %1$s could be an option of the source and of the sink. Use the nested form: '
+          '{"source": {"type": %s, ...}, "sink": {"type": %s, "%s": ...}}.', one.key,
+          written -> 'source', written -> 'sink', sink_matches.option);
+        continue;
+      end if;
+      target := case when source_matches.rank > sink_matches.rank then 'source' else 'sink' end;
+      meant := case target when 'source' then source_matches.option else sink_matches.option end;
+    end if;
+    given := jsonb_insert(given, array[target, '-1'], jsonb_build_object(
+      'key', meant, 'place', 'key ' || one.key, 'value', one.value), true);
+  end loop;
+
+  -- Options of the pipeline that were written into an end. One that the end has too stays there.
+  for lifted in
+    select e.side, g.value as entry, o.name,
+           exists (select from pgtrickle.relay_options own
+                   where own.side = e.side and own.type = e.type and own.name = o.name) as stays
+    from (values ('sink', (pgtrickle._relay_find_type('sink', written ->> 'sink')).name, false),
+                 ('source', (pgtrickle._relay_find_type('source', written ->> 'source')).name,
+                  (pgtrickle._relay_find_type('source', written ->> 'source')).reads_outbox)
+         ) e (side, type, reads_outbox),
+         jsonb_array_elements(given -> e.side) g,
+         pgtrickle.relay_options o
+    where o.side = 'pipeline' and o.name = g.value ->> 'key'
+      and (o.also_in = e.side or o.also_in = 'outbox_source' and e.reads_outbox)
+  loop
+    given := jsonb_insert(given, '{pipeline,-1}', lifted.entry, true);
+    if not lifted.stays then
+      given := jsonb_set(given, array[lifted.side], coalesce((
+        select jsonb_agg(g) from jsonb_array_elements(given -> lifted.side) g
+        where g ->> 'key' <> lifted.name), '[]'));
+    end if;
+  end loop;
+
+  foreach which in array array['source', 'sink'] loop
+    problems := problems || coalesce((
+      select pgtrickle._relay_options_problems(which, t.name, given -> which, which)
+      from pgtrickle._relay_find_type(which, written ->> which) t
+      where t.name is not null), '{}');
+  end loop;
+  return problems || pgtrickle._relay_options_problems('pipeline', '', given -> 'pipeline', '')
+                  || pgtrickle._relay_options_problems('retention', '', given -> 'retention', '');
 end $$;
 
 -- Raises one error that names all problems of a pipeline, if it has any.
 create or replace function pgtrickle._check_relay(name text, direction text, config jsonb)
 returns void
-language plpgsql immutable security definer set search_path = pg_catalog, pg_temp
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   problems constant text[] := pgtrickle._relay_problems(name, direction, config);

@@ -201,7 +201,7 @@ begin
   )
   select d.relay_group_id, d.pipeline, d.needs_after, d.why, d.until,
          d.until > clock_timestamp(), (d.config ->> 'max_hold_hours')::numeric,
-         pgtrickle._relay_bytes(d.config -> 'max_hold_bytes')
+         pgtrickle._relay_amount('bytes', d.config -> 'max_hold_bytes')
   from dated d;
 end $$;
 

@@ -3,7 +3,6 @@
 
 #include "cli/check_pipelines.h"
 #include "cli/commands.h"
-#include "cli/embedded_sql.h"
 #include "cli/findings.h"
 #include "cli/schema_history.h"
 #include "coordinator/status_queries.h"
@@ -29,23 +28,24 @@ std::string grant_remedy(Connection& connection) {
 }
 
 /// Checks that the database side is installed, in the version of this program.
-bool check_schema(Connection& connection, Findings& findings) {
-  const auto files = differing_files(connection, Deadline::after(kTimeout));
-  if (!files) {
-    Error error = files.error();
+bool check_schema(Connection& connection, const Context& context, Findings& findings) {
+  const std::vector<DatabaseFile> files = database_files(context.registry);
+  const auto differing = differing_files(files, connection, Deadline::after(kTimeout));
+  if (!differing) {
+    Error error = differing.error();
     const bool missing = error.code == "3F000" || error.code == "42P01" || error.code == "42703";
     if (error.code == kNoPrivilege) error.remedy = grant_remedy(connection);
     if (missing) error.remedy = "run: pgtrickle-relay init --postgres-url ...";
     findings.bad("", error);
     return false;
   }
-  if (!files->empty()) {
+  if (!differing->empty()) {
     findings.bad(
         "", {ErrorClass::misconfigured,
              "other_schema",
              fmt::format("the database side is of another version than this program: {} of {} "
                          "files differ, {} first",
-                         files->size(), embedded_sql().size(), files->front()),
+                         differing->size(), files.size(), differing->front()),
              "where this program is the newer one: pgtrickle-relay init; else upgrade the program",
              {}});
   } else {
@@ -158,7 +158,7 @@ int check(const Context& context) {
   auto connection = connect_if_named(context);
   const bool installed = connection && [&] {
     findings.good("", fmt::format("{} answers", (*connection)->endpoint()));
-    return check_schema(**connection, findings);
+    return check_schema(**connection, context, findings);
   }();
   if (!connection) findings.bad("", connection.error());
   if (installed) {

@@ -31,8 +31,8 @@ constexpr std::size_t kAtOnce = 8;
 std::vector<PipelineConfig> configured(Connection& connection, const Context& context,
                                        Findings& findings) {
   std::vector<PipelineConfig> all = context.file_pipelines;
-  auto from_sql =
-      coordinator::read_catalog(connection, context.settings.access, Deadline::after(kTimeout), {});
+  auto from_sql = coordinator::read_catalog(connection, context.registry.catalogue(),
+                                            context.settings.access, Deadline::after(kTimeout), {});
   if (!from_sql) {
     findings.bad("", from_sql.error());
     return all;

@@ -201,11 +201,12 @@ std::optional<std::string> environment(std::string_view name) {
 }
 
 /// The current URL of the database, from where it was given; nothing if it cannot be read.
-std::optional<std::string> read_postgres_url(const std::map<std::string, std::string>& flags,
+std::optional<std::string> read_postgres_url(const config::Catalogue& catalogue,
+                                             const std::map<std::string, std::string>& flags,
                                              const std::string& file) {
   config::Node::Object global;
   if (!file.empty()) {
-    auto loaded = load_config_file(file);
+    auto loaded = load_config_file(catalogue, file);
     if (!loaded || !loaded->problems.empty()) return std::nullopt;
     global = std::move(loaded->global);
   }
@@ -223,7 +224,7 @@ std::string config_file(const Arguments& arguments) {
 
 /// The values of [global]. Pipelines and problems are in the context.
 config::Node::Object load_file(Context& context) {
-  auto loaded = load_config_file(context.settings.config_file);
+  auto loaded = load_config_file(context.registry.catalogue(), context.settings.config_file);
   if (!loaded) {
     context.problems.push_back(loaded.error());
     return {};
@@ -278,9 +279,8 @@ void print_warnings(const Context& context) {
 void follow_postgres_url(Context& context, const Arguments& arguments) {
   const auto url = std::make_shared<postgres::CurrentUrl>(
       context.settings.postgres_url,
-      [flags = arguments.flags, file = context.settings.config_file] {
-        return read_postgres_url(flags, file);
-      });
+      [&catalogue = context.registry.catalogue(), flags = arguments.flags,
+       file = context.settings.config_file] { return read_postgres_url(catalogue, flags, file); });
   context.settings.read_postgres_url = [url] { return url->get(); };
 }
 

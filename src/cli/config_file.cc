@@ -9,7 +9,8 @@
 
 namespace relay::cli {
 
-Result<config::FileConfig> load_config_file(const std::string& path) {
+Result<config::FileConfig> load_config_file(const config::Catalogue& catalogue,
+                                            const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   if (file) text << file.rdbuf();
@@ -18,7 +19,7 @@ Result<config::FileConfig> load_config_file(const std::string& path) {
                 fmt::format("{} cannot be read: {}", path, std::strerror(errno)),
                 "check the path given with --config and that this user may read it");
   }
-  return config::parse_config_file(text.str(), path);
+  return config::parse_config_file(catalogue, text.str(), path);
 }
 
 }  // namespace relay::cli

@@ -8,6 +8,7 @@
 namespace relay::cli {
 
 /// Reads and parses a TOML configuration file. Misconfigured: it cannot be read or parsed.
-Result<config::FileConfig> load_config_file(const std::string& path);
+Result<config::FileConfig> load_config_file(const config::Catalogue& catalogue,
+                                            const std::string& path);
 
 }  // namespace relay::cli

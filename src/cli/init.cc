@@ -5,7 +5,7 @@
 #include <cstdio>
 
 #include "cli/commands.h"
-#include "cli/embedded_sql.h"
+#include "cli/database_files.h"
 #include "cli/schema_history.h"
 #include "core/deadline.h"
 
@@ -22,8 +22,8 @@ constexpr int kAttempts = 10;
 /// The layout that this program installs. Raised when an older daemon could not work with it.
 constexpr int kSchemaVersion = 1;
 
-int print_sql() {
-  for (const SqlFile& file : embedded_sql()) {
+int print_sql(const Registry& registry) {
+  for (const DatabaseFile& file : database_files(registry)) {
     fmt::print("-- {}\n{}\n", file.name, file.text);
   }
   return kOk;
@@ -37,10 +37,11 @@ bool met_another(const Error& error) {
 }
 
 /// Runs all files in one transaction. Returns how many were new or changed.
-Result<int> install_once(Connection& connection, Deadline deadline) {
+Result<int> install_once(Connection& connection, const std::vector<DatabaseFile>& files,
+                         Deadline deadline) {
   if (auto begun = connection.script("begin", deadline, {}); !begun) return fail(begun.error());
   int changed = 0;
-  for (const SqlFile& file : embedded_sql()) {
+  for (const DatabaseFile& file : files) {
     if (auto run = connection.script(file.text, deadline, {}); !run) {
       return fail(run.error().in_context(file.name));
     }
@@ -49,8 +50,7 @@ Result<int> install_once(Connection& connection, Deadline deadline) {
         "values ($1, $2, $3::int, clock_timestamp()) on conflict (file) do update set "
         "checksum = excluded.checksum, version = excluded.version, "
         "installed_at = excluded.installed_at where h.checksum <> excluded.checksum",
-        {std::string(file.name), checksum(file.text), std::to_string(kSchemaVersion)}, deadline,
-        {});
+        {file.name, checksum(file.text), std::to_string(kSchemaVersion)}, deadline, {});
     if (!noted) return fail(noted.error());
     changed += static_cast<int>(noted->affected());
   }
@@ -58,10 +58,10 @@ Result<int> install_once(Connection& connection, Deadline deadline) {
   return changed;
 }
 
-Result<int> install(Connection& connection) {
+Result<int> install(Connection& connection, const std::vector<DatabaseFile>& files) {
   const Deadline deadline = Deadline::after(kTimeout);
   for (int attempt = 1;; ++attempt) {
-    auto installed = install_once(connection, deadline);
+    auto installed = install_once(connection, files, deadline);
     if (installed || attempt == kAttempts || !met_another(installed.error())) return installed;
     if (auto undone = connection.script("rollback", deadline, {}); !undone) {
       return fail(undone.error());
@@ -74,14 +74,15 @@ Result<int> install(Connection& connection) {
 Result<int> install_database_side(const Context& context) {
   auto connection = connect(context);
   if (!connection) return fail(connection.error());
-  return install(**connection);
+  return install(**connection, database_files(context.registry));
 }
 
 int init_database(const Context& context, bool dry_run) {
-  if (dry_run) return print_sql();
+  if (dry_run) return print_sql(context.registry);
   auto connection = connect(context);
   if (!connection) return failed(connection.error());
-  const auto changed = install(**connection);
+  const std::vector<DatabaseFile> files = database_files(context.registry);
+  const auto changed = install(**connection, files);
   if (!changed) return failed(changed.error());
   const std::string endpoint = (*connection)->endpoint();
   if (context.json) {
@@ -90,7 +91,7 @@ int init_database(const Context& context, bool dry_run) {
     fmt::print("{}: the database side is up to date\n", endpoint);
   } else {
     fmt::print("{}: installed ({} of {} files were new or changed)\n", endpoint, *changed,
-               embedded_sql().size());
+               files.size());
   }
   return kOk;
 }

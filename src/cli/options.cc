@@ -13,28 +13,19 @@ namespace {
 using config::Field;
 using config::FieldType;
 
-std::string_view type_name(FieldType type) {
-  switch (type) {
-    case FieldType::text:
-      return "text";
-    case FieldType::integer:
-      return "integer";
-    case FieldType::number:
-      return "number";
-    case FieldType::boolean:
-      return "boolean";
-    case FieldType::duration:
-      return "duration";
-    case FieldType::bytes:
-      return "bytes";
+std::string type_of(const Field& field) {
+  switch (field.type) {
     case FieldType::choice:
-      return "choice";
+      return fmt::format("one of {}", field.choices);
     case FieldType::list:
       return "list of text";
     case FieldType::map:
       return "object of text";
+    case FieldType::start:
+      return "text or id";
+    default:
+      return std::string(config::name_of(field.type));
   }
-  return "text";
 }
 
 std::string code(std::string_view text) {
@@ -59,10 +50,8 @@ std::string_view consent(config::HostUse use) {
 void print_field(const Field& field) {
   std::string name = code(field.name);
   if (!field.aliases.empty()) name += fmt::format(" (also {})", code(field.aliases));
-  std::string type(type_name(field.type));
-  if (field.type == FieldType::choice) type = fmt::format("one of {}", field.choices);
   std::string fallback = field.required ? "required" : code(field.default_text);
-  fmt::print("| {} | {} | {} | {}{}{} |\n", name, type, fallback, field.meaning,
+  fmt::print("| {} | {} | {} | {}{}{} |\n", name, type_of(field), fallback, field.meaning,
              field.secret ? " (secret: give a reference)" : "", consent(field.host));
 }
 
@@ -100,6 +89,8 @@ int print_options(const Context& context) {
       "the program checks its configuration.\n");
   print_settings();
   print_table("Options of any pipeline", config::pipeline_fields());
+  print_table("Options of pipelines in SQL that read an outbox of their database",
+              config::retention_fields());
   const auto print_sources = [&](bool own_outboxes) {
     for (const SourceType& source : context.registry.sources()) {
       if (source.own_outboxes.has_value() != own_outboxes) continue;

@@ -32,8 +32,9 @@ int next_signal(const sigset_t& set) {
 coordinator::FileLoader file_loader(const Context& context) {
   if (context.settings.config_file.empty()) return nullptr;
   const std::string path = context.settings.config_file;
-  return [path]() -> Result<std::vector<config::PipelineConfig>> {
-    auto loaded = load_config_file(path);
+  return [path, &catalogue =
+                    context.registry.catalogue()]() -> Result<std::vector<config::PipelineConfig>> {
+    auto loaded = load_config_file(catalogue, path);
     if (!loaded) return fail(loaded.error());
     if (!loaded->problems.empty()) return fail(config::combined(std::move(loaded->problems)));
     return std::move(loaded->pipelines);

@@ -2,7 +2,6 @@
 
 #include <map>
 
-#include "cli/embedded_sql.h"
 #include "core/digest.h"
 
 namespace relay::cli {
@@ -11,7 +10,8 @@ std::string checksum(std::string_view text) {
   return hex(bytes_of(sha256(text)));
 }
 
-Result<std::vector<std::string>> differing_files(postgres::Connection& connection,
+Result<std::vector<std::string>> differing_files(const std::vector<DatabaseFile>& files,
+                                                 postgres::Connection& connection,
                                                  Deadline deadline) {
   const auto rows = connection.query("select file, checksum from pgtrickle.relay_schema_history",
                                      {}, deadline, {});
@@ -21,7 +21,7 @@ Result<std::vector<std::string>> differing_files(postgres::Connection& connectio
     installed.emplace(rows->text(row, 0), rows->text(row, 1));
   }
   std::vector<std::string> differing;
-  for (const SqlFile& file : embedded_sql()) {
+  for (const DatabaseFile& file : files) {
     const auto found = installed.find(file.name);
     if (found == installed.end() || found->second != checksum(file.text)) {
       differing.emplace_back(file.name);

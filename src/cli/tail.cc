@@ -33,8 +33,8 @@ Result<config::PipelineConfig> find_pipeline(const Context& context, const std::
                 fmt::format("there is no pipeline {}", name),
                 "`pgtrickle-relay pipelines list` names those that there are");
   }
-  return config::pipeline_from_json(name, rows->text(0, 0), rows->boolean(0, 1), rows->text(0, 2),
-                                    context.settings.access);
+  return config::pipeline_from_json(context.registry.catalogue(), name, rows->text(0, 0),
+                                    rows->boolean(0, 1), rows->text(0, 2), context.settings.access);
 }
 
 void print(const Context& context, const Message& message) {

@@ -50,14 +50,14 @@ void read_enabled(const Node& node, PipelineConfig& config) {
   std::move(checked.problems.begin(), checked.problems.end(), std::back_inserter(config.problems));
 }
 
-PipelineConfig read_one(const Node& node) {
+PipelineConfig read_one(const Catalogue& catalogue, const Node& node) {
   PipelineConfig config;
   config.place = node.place();
   std::vector<Error> told_by_read_pipeline;
   const Node resolved = resolve_references(node, true, told_by_read_pipeline);
   read_name(resolved, config);
   read_enabled(resolved, config);
-  read_pipeline(config, node, Written::in_file);
+  read_pipeline(catalogue, config, node, Written::in_file);
   return config;
 }
 
@@ -76,7 +76,7 @@ void add(std::vector<PipelineConfig>& pipelines, PipelineConfig config) {
       "Give each pipeline its own name."));
 }
 
-void read_pipelines(const Node& node, FileConfig& config) {
+void read_pipelines(const Catalogue& catalogue, const Node& node, FileConfig& config) {
   const auto refuse = [&](std::string_view place) {
     config.problems.push_back(problem(place, "wrong_type", "pipeline must be a list of tables",
                                       "Begin each pipeline with [[pipeline]]."));
@@ -84,7 +84,7 @@ void read_pipelines(const Node& node, FileConfig& config) {
   if (!node.array()) return refuse(node.place());
   for (const Node& element : *node.array()) {
     if (element.object()) {
-      add(config.pipelines, read_one(element));
+      add(config.pipelines, read_one(catalogue, element));
     } else {
       refuse(element.place());
     }
@@ -133,7 +133,8 @@ Error combined(std::vector<Error> problems) {
   return all;
 }
 
-Result<FileConfig> parse_config_file(std::string_view text, std::string_view file) {
+Result<FileConfig> parse_config_file(const Catalogue& catalogue, std::string_view text,
+                                     std::string_view file) {
   const auto root = parse_toml(text, file);
   if (!root) return fail(root.error());
   FileConfig config;
@@ -141,7 +142,7 @@ Result<FileConfig> parse_config_file(std::string_view text, std::string_view fil
     if (key == "global") {
       read_global(node, config);
     } else if (key == "pipeline") {
-      read_pipelines(node, config);
+      read_pipelines(catalogue, node, config);
     } else {
       config.problems.push_back(unknown_section(key, node));
     }

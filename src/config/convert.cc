@@ -69,6 +69,8 @@ std::string expected(const Field& field) {
       return "a list of texts";
     case FieldType::map:
       return "an object of texts";
+    case FieldType::start:
+      return "earliest, latest, or the id to begin with";
   }
   return {};
 }
@@ -203,6 +205,16 @@ Result<Node> to_map(const Field& field, const Node& node) {
   return Node(std::move(map), node.place());
 }
 
+Result<Node> to_start(const Field& field, const Node& node) {
+  if (node.integer() && *node.integer() >= 0) return Node(node.to_json(), node.place());
+  const std::string* text = node.text();
+  if (text && (*text == "earliest" || *text == "latest")) return node;
+  const bool is_id = text && !text->empty() && text->size() <= 18 &&
+                     text->find_first_not_of("0123456789") == std::string::npos;
+  if (!is_id) return fail(wrong_value(field, node, "not_allowed"));
+  return node;
+}
+
 }  // namespace
 
 std::vector<std::string_view> split_names(std::string_view names) {
@@ -239,6 +251,8 @@ Result<Node> convert(const Field& field, const Node& node) {
       return to_list(field, node);
     case FieldType::map:
       return to_map(field, node);
+    case FieldType::start:
+      return to_start(field, node);
   }
   return node;
 }

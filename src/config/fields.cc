@@ -51,12 +51,75 @@ Error two_values(std::string_view key, const Node& node, std::string_view other_
                  "Give one of them.");
 }
 
+/// The names of the options that carry this mark, in order.
+std::vector<std::string_view> names_of(FieldTable table, std::string_view one_of) {
+  std::vector<std::string_view> names;
+  for (const Field& field : table) {
+    if (field.one_of == one_of) names.push_back(field.name);
+  }
+  return names;
+}
+
+bool is_empty_text(const Node& node) {
+  return node.text() && node.text()->empty();
+}
+
+/// Exactly one option of each mark must be given. `is_given` tells that of a field.
+template <class IsGiven>
+void check_marks(FieldTable table, std::string_view place, const IsGiven& is_given,
+                 std::vector<Error>& problems) {
+  std::string_view done;
+  for (const Field& field : table) {
+    if (field.one_of.empty() || field.one_of == done) continue;
+    done = field.one_of;
+    const auto names = names_of(table, done);
+    std::vector<std::string_view> given;
+    for (const Field& other : table) {
+      if (other.one_of == done && is_given(other)) given.push_back(other.name);
+    }
+    if (given.size() == 1) continue;
+    problems.push_back(given.empty()
+                           ? problem(place, "missing_option",
+                                     fmt::format("none of {} is set", fmt::join(names, ", ")),
+                                     fmt::format("Set one of them: {}.", field.meaning))
+                           : problem(place, "conflict",
+                                     fmt::format("{} are both set", fmt::join(given, " and ")),
+                                     "Give one of them."));
+  }
+}
+
 Error missing(const Field& field, std::string_view place) {
   return problem(place, "missing_option", fmt::format("\"{}\" is missing", field.name),
                  field.meaning.empty() ? std::string() : fmt::format("Set it: {}.", field.meaning));
 }
 
 }  // namespace
+
+std::string_view name_of(FieldType type) {
+  switch (type) {
+    case FieldType::text:
+      return "text";
+    case FieldType::integer:
+      return "integer";
+    case FieldType::number:
+      return "number";
+    case FieldType::boolean:
+      return "boolean";
+    case FieldType::duration:
+      return "duration";
+    case FieldType::bytes:
+      return "bytes";
+    case FieldType::choice:
+      return "choice";
+    case FieldType::list:
+      return "list";
+    case FieldType::map:
+      return "map";
+    case FieldType::start:
+      return "start";
+  }
+  return "text";
+}
 
 Checked check(const Node::Object& object, FieldTable table, std::string_view place) {
   Checked checked;
@@ -87,15 +150,17 @@ Checked check(const Node::Object& object, FieldTable table, std::string_view pla
       checked.values.set(*field, node);
     }
   }
-  for (const Field& field : table) {
-    if (!field.required) continue;
+  const auto is_given = [&](const Field& field) {
     const auto found = given.find(&field);
-    const bool empty =
-        found != given.end() && found->second.node->text() && found->second.node->text()->empty();
-    if (found == given.end() || empty) {
-      checked.problems.push_back(missing(field, empty ? found->second.node->place() : place));
-    }
+    return found != given.end() && !is_empty_text(*found->second.node);
+  };
+  for (const Field& field : table) {
+    if (!field.required || is_given(field)) continue;
+    const auto empty = given.find(&field);
+    checked.problems.push_back(
+        missing(field, empty == given.end() ? place : empty->second.node->place()));
   }
+  check_marks(table, place, is_given, checked.problems);
   return checked;
 }
 
@@ -123,7 +188,8 @@ const Node* Values::find(std::string_view name) const {
 
 Node Values::get(std::string_view name, [[maybe_unused]] FieldType type) const {
   const Field& wanted = field(name);
-  assert(wanted.type == type || (type == FieldType::text && wanted.type == FieldType::choice));
+  assert(wanted.type == type || (type == FieldType::text && (wanted.type == FieldType::choice ||
+                                                             wanted.type == FieldType::start)));
   if (const Node* node = find(name)) return *node;
   if (wanted.default_text.empty()) return {};
   Node node(std::string(wanted.default_text), {});

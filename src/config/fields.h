@@ -24,7 +24,11 @@ enum class FieldType {
   choice,    ///< one of `choices`
   list,      ///< an array of text; a single text is a list of one
   map,       ///< an object of text; numbers and booleans in it are taken as text
+  start,     ///< "earliest", "latest" or an id, which may be a number; a text
 };
+
+/// The name of a type, as the catalogue of options has it: "text", "integer", ...
+std::string_view name_of(FieldType type);
 
 /// What an option takes from the relay's host, for which a pipeline of the SQL catalog needs the
 /// operator's consent (`HostAccess`).
@@ -35,7 +39,15 @@ enum class HostUse {
   properties,   ///< a map: members that name files, commands or libraries are refused
 };
 
-/// One option: everything that validation, `--help` and the documentation say of it.
+/// The ends of a pipeline in which one of its options may stand as well.
+enum class AlsoIn {
+  none,
+  sink,
+  outbox_source,  ///< a source that reads an outbox, here or elsewhere
+};
+
+/// One option: everything that validation (here and in SQL), `options --json` and the documentation
+/// say of it.
 struct Field {
   std::string_view name;
   FieldType type = FieldType::text;
@@ -48,6 +60,11 @@ struct Field {
   double min = 0;                 ///< for integer, number, duration (seconds) and bytes
   double max = 1e18;
   HostUse host = HostUse::none;
+  std::string_view nested = {};  ///< "retry.min": where it may stand in the nested form
+  std::string_view one_of = {};  ///< exactly one option of those with this mark must be given
+  AlsoIn also_in = AlsoIn::none;
+  bool plain = false;         ///< an end's: the flat form has it without the type's prefix
+  bool no_reference = false;  ///< the database reads it as well: in SQL it cannot be a reference
 };
 
 using FieldTable = std::span<const Field>;
@@ -84,7 +101,8 @@ class Values {
 
 /// Checks `object` against `table` (null counts as not given): unknown keys (with the nearest known
 /// name), wrong types, values out of range, missing ones, one option under two spellings with
-/// different values. All problems are reported, each with its place; `values` holds what is good.
+/// different values, none or several of those of which one is wanted. All problems are reported,
+/// each with its place; `values` holds what is good.
 struct Checked {
   Values values;
   std::vector<Error> problems;

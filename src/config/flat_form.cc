@@ -1,117 +1,89 @@
 #include "config/flat_form.h"
 
 #include <algorithm>
-#include <array>
+
+#include "config/convert.h"
 
 namespace relay::config {
 namespace {
 
 using Side = Owner::Side;
 
-struct Alias {
-  std::string_view alias;
-  std::string_view type;
-};
-constexpr std::array<Alias, 4> kAliases{{{"inbox", "pg-inbox"},
-                                         {"pg_inbox", "pg-inbox"},
-                                         {"pg_outbox", "pg-outbox"},
-                                         {"http", "webhook"}}};
-
-// Types of one backend: each of their prefixes stands for all of them.
-constexpr std::array<std::string_view, 3> kFileTypes{"stdout", "file", "stdin"};
-
-// Options that need no prefix, because their names are those of one backend only.
-struct Plain {
-  std::string_view type;
-  Side side;
-  std::string_view name;
-};
-constexpr std::array kPlain = {
-    Plain{"outbox", Side::source, "stream_table"},
-    Plain{"outbox", Side::source, "outbox"},
-    Plain{"outbox", Side::source, "group"},
-    Plain{"pg-outbox", Side::source, "stream_table"},
-    Plain{"pg-outbox", Side::source, "outbox"},
-    Plain{"pg-inbox", Side::sink, "inbox_table"},
-    Plain{"pg-inbox", Side::sink, "inbox_name"},
-    Plain{"file", Side::both, "path"},
-    Plain{"file", Side::both, "format"},
-    Plain{"file", Side::sink, "rotate_bytes"},
-    Plain{"file", Side::sink, "rotate_interval"},
-    Plain{"file", Side::sink, "compress_rotated"},
-    Plain{"file", Side::sink, "fsync"},
-    Plain{"file", Side::source, "follow"},
-};
-
-bool is_file_type(std::string_view type) {
-  return std::find(kFileTypes.begin(), kFileTypes.end(), type) != kFileTypes.end();
-}
-
-bool has_plain(std::string_view type, const Plain& plain, Side side) {
-  const std::string canonical = canonical_type(type);
-  const std::string_view family = is_file_type(canonical) ? "file" : std::string_view(canonical);
-  return plain.type == family && (plain.side == side || plain.side == Side::both);
-}
-
-// How well `key` fits an end of this type (0: not at all), and the option that it then means.
+/// How well `key` fits an end (0: not at all), and the option that it then means.
 struct Match {
   int rank = 0;
   std::string option;
 };
 
+constexpr int kRelatedPrefix = 1;
+constexpr int kOwnPrefix = 2;
+constexpr int kPlain = 3;
+
 void match_prefix(std::string_view key, std::string_view type, int rank, Match& best) {
-  std::string prefix(type);
-  std::replace(prefix.begin(), prefix.end(), '-', '_');
-  prefix += '_';
+  const std::string prefix = flat_prefix(type);
   if (rank > best.rank && key.size() > prefix.size() && key.starts_with(prefix)) {
     best = {rank, std::string(key.substr(prefix.size()))};
   }
 }
 
-Match match(std::string_view key, std::string_view type, Side side) {
+Match match(std::string_view key, const End& end) {
   Match best;
-  if (type.empty()) return best;
-  for (const Plain& plain : kPlain) {
-    if (plain.name == key && has_plain(type, plain, side)) return {3, std::string(key)};
+  if (!end.type) {
+    if (!end.written.empty()) match_prefix(key, end.written, kOwnPrefix, best);
+    return best;
   }
-  const std::string canonical = canonical_type(type);
-  match_prefix(key, type, 2, best);
-  match_prefix(key, canonical, 2, best);
-  for (const Alias& alias : kAliases) {
-    if (alias.type == canonical) match_prefix(key, alias.alias, 2, best);
-  }
-  if (is_file_type(canonical)) {
-    for (const std::string_view other : kFileTypes) match_prefix(key, other, 1, best);
-  }
+  const bool plain = std::ranges::any_of(
+      end.type->options, [&](const Field& field) { return field.plain && field.name == key; });
+  if (plain) return {kPlain, std::string(key)};
+  match_prefix(key, end.written, kOwnPrefix, best);
+  match_prefix(key, end.type->name, kOwnPrefix, best);
+  for (const std::string& alias : end.type->aliases) match_prefix(key, alias, kOwnPrefix, best);
+  for (const std::string& other : end.type->related) match_prefix(key, other, kRelatedPrefix, best);
   return best;
 }
 
 }  // namespace
 
-std::string canonical_type(std::string_view type) {
-  for (const Alias& alias : kAliases) {
-    if (alias.alias == type) return std::string(alias.type);
-  }
-  return std::string(type);
-}
-
-Owner owner_of(std::string_view key, const EndTypes& types) {
-  Match source = match(key, types.source, Side::source);
-  Match sink = match(key, types.sink, Side::sink);
+Owner owner_of(std::string_view key, const Ends& ends) {
+  Match source = match(key, ends.source);
+  Match sink = match(key, ends.sink);
   if (source.rank == 0 && sink.rank == 0) return {};
   if (source.rank == sink.rank) return {Side::both, std::move(sink.option)};
   if (source.rank > sink.rank) return {Side::source, std::move(source.option)};
   return {Side::sink, std::move(sink.option)};
 }
 
-std::vector<std::string_view> plain_names(const EndTypes& types) {
+std::vector<std::string_view> plain_names(const Ends& ends) {
   std::vector<std::string_view> names;
-  for (const Plain& plain : kPlain) {
-    if (has_plain(types.source, plain, Side::source) || has_plain(types.sink, plain, Side::sink)) {
-      names.push_back(plain.name);
+  for (const End* end : {&ends.source, &ends.sink}) {
+    if (!end->type) continue;
+    for (const Field& field : end->type->options) {
+      const bool known = std::ranges::find(names, field.name) != names.end();
+      if (field.plain && !known) names.push_back(field.name);
     }
   }
   return names;
+}
+
+std::vector<std::string> flat_names(const Ends& ends) {
+  std::vector<std::string> names;
+  for (const End* end : {&ends.source, &ends.sink}) {
+    if (!end->type) continue;
+    const std::string prefix = flat_prefix(end->written.empty() ? end->type->name : end->written);
+    for (const Field& field : end->type->options) {
+      names.push_back(prefix + std::string(field.name));
+      for (const std::string_view alias : split_names(field.aliases)) {
+        names.push_back(prefix + std::string(alias));
+      }
+    }
+  }
+  return names;
+}
+
+std::string flat_prefix(std::string_view type) {
+  std::string prefix(type);
+  std::ranges::replace(prefix, '-', '_');
+  return prefix + "_";
 }
 
 }  // namespace relay::config

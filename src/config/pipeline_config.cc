@@ -14,27 +14,24 @@
 namespace relay::config {
 namespace {
 
-// Options for retention, which reads them in the database. The relay only accepts them.
-constexpr std::array<std::string_view, 4> kCatalogKeys{"retention_hours", "retention_hold_hours",
-                                                       "max_hold_hours", "max_hold_bytes"};
-
-// Options of an end that any pipeline has: they may stand at either level.
-constexpr std::array<std::string_view, 4> kSinkKeys{"subject_template", "key_template", "headers",
-                                                    "max_in_flight"};
+bool is_retention_option(std::string_view key) {
+  return std::ranges::find(retention_fields(), key, &Field::name) != retention_fields().end();
+}
 
 // Sorts the keys of one pipeline, flat, nested or mixed, into source, sink and pipeline options.
 class Sorter {
  public:
-  Sorter(PipelineConfig& config, Written written) : config_(config), written_(written) {}
+  Sorter(const Catalogue& catalogue, PipelineConfig& config, Written written)
+      : catalogue_(catalogue), config_(config), written_(written) {}
 
   void sort(const Node::Object& object) {
-    take_end(object, "source", config_.source, types_.source);
-    take_end(object, "sink", config_.sink, types_.sink);
+    take_end(object, "source", config_.source, ends_.source);
+    take_end(object, "sink", config_.sink, ends_.sink);
     imply_types(object);
     for (const auto& [key, node] : object) take_key(key, node);
     lift();
-    config_.source_type = canonical_type(types_.source);
-    config_.sink_type = canonical_type(types_.sink);
+    config_.source_type = ends_.source.name();
+    config_.sink_type = ends_.sink.name();
     config_.options = read_pipeline_options(options_, config_.place, config_.problems);
   }
 
@@ -48,12 +45,12 @@ class Sorter {
 
   // The nested form of an end, and its type in either form.
   void take_end(const Node::Object& object, std::string_view side, Node::Object& options,
-                std::string& type) {
+                End& end) {
     const Node* nested = find_member(object, side);
     if (nested && nested->object()) {
       for (const auto& [key, node] : *nested->object()) {
         if (key == "type") {
-          take_type(node, type);
+          take_type(node, side, end);
         } else {
           options.emplace_back(key, node);
         }
@@ -63,41 +60,47 @@ class Sorter {
              fmt::format("Write it as {{\"{}\": {{\"type\": ..., ...}}}}.", side));
     }
     if (const Node* flat = find_member(object, fmt::format("{}_type", side))) {
-      take_type(*flat, type);
+      take_type(*flat, side, end);
     }
   }
 
-  void take_type(const Node& node, std::string& type) {
+  const EndType* find_type(std::string_view side, std::string_view name) const {
+    return side == "source" ? catalogue_.source(name) : catalogue_.sink(name);
+  }
+
+  void take_type(const Node& node, std::string_view side, End& end) {
     if (node.is_null()) return;
     if (!node.text() || node.text()->empty()) {
       report(node.place(), "wrong_type", "the type must be the name of a source or sink");
-    } else if (type.empty()) {
-      type = *node.text();
-    } else if (canonical_type(type) != canonical_type(*node.text())) {
+      return;
+    }
+    End found{*node.text(), find_type(side, *node.text())};
+    if (end.written.empty()) {
+      end = std::move(found);
+    } else if (end.name() != found.name()) {
       report(node.place(), "conflict",
-             fmt::format("type says {} here and {} elsewhere", json_string(*node.text()),
-                         json_string(type)),
+             fmt::format("type says {} here and {} elsewhere", json_string(found.written),
+                         json_string(end.written)),
              "Give it once.");
     }
   }
 
   // The type of an end may be left out if the pipeline names an outbox or an inbox.
   void imply_types(const Node::Object& object) {
-    const auto names = [&](std::string_view type, bool source) {
-      const EndTypes only{source ? std::string(type) : "", source ? "" : std::string(type)};
-      return std::any_of(object.begin(), object.end(), [&](const auto& member) {
-        const auto plain = plain_names(only);
-        return std::find(plain.begin(), plain.end(), member.first) != plain.end();
-      });
+    const auto names = [&](const EndType* type) {
+      return type && std::ranges::any_of(type->options, [&](const Field& field) {
+               return field.plain && find_member(object, field.name);
+             });
     };
-    if (types_.source.empty() && (config_.direction == "forward" || names("outbox", true))) {
-      types_.source = "outbox";
-    }
-    if (types_.sink.empty() && (config_.direction == "reverse" || names("pg-inbox", false))) {
-      types_.sink = "pg-inbox";
-    }
-    if (types_.source.empty()) report_no_type("source");
-    if (types_.sink.empty()) report_no_type("sink");
+    const auto imply = [&](std::string_view side, End& end, std::string_view type, bool always) {
+      if (end.written.empty()) {
+        const EndType* found = find_type(side, type);
+        if (always || names(found)) end = {std::string(type), found};
+      }
+      if (end.written.empty()) report_no_type(side);
+    };
+    imply("source", ends_.source, "outbox", config_.direction == "forward");
+    imply("sink", ends_.sink, "pg-inbox", config_.direction == "reverse");
   }
 
   void report_no_type(std::string_view side) {
@@ -120,14 +123,14 @@ class Sorter {
       merge_member(options_, key, node, config_.problems);
       return;
     }
-    if (std::find(kCatalogKeys.begin(), kCatalogKeys.end(), key) != kCatalogKeys.end()) {
+    if (is_retention_option(key)) {
       if (written_ == Written::in_catalog) return;
       report(node.place(), "not_allowed",
              fmt::format("{} is for pipelines that are configured in SQL", key),
              "Give it to pgtrickle.enable_outbox(), or configure the pipeline in SQL.");
       return;
     }
-    const Owner owner = owner_of(key, types_);
+    const Owner owner = owner_of(key, ends_);
     switch (owner.side) {
       case Owner::Side::source:
         merge_member(config_.source, owner.option, node, config_.problems);
@@ -140,7 +143,7 @@ class Sorter {
                fmt::format("{} could be an option of the source and of the sink", key),
                fmt::format("Use the nested form: {{\"source\": {{\"type\": \"{}\", ...}}, "
                            "\"sink\": {{\"type\": \"{}\", \"{}\": ...}}}}.",
-                           types_.source, types_.sink, owner.option));
+                           ends_.source.written, ends_.sink.written, owner.option));
         return;
       case Owner::Side::none:
         report_unknown(key, node);
@@ -149,50 +152,68 @@ class Sorter {
 
   void report_unknown(const std::string& key, const Node& node) {
     // While a type is missing, it is unknown which end the key belongs to.
-    if (types_.source.empty() || types_.sink.empty()) return;
-    std::vector<std::string_view> known = plain_names(types_);
+    if (ends_.source.written.empty() || ends_.sink.written.empty()) return;
+    std::vector<std::string_view> known = plain_names(ends_);
     for (const std::string_view name : {"source", "sink", "source_type", "sink_type", "retry"}) {
       known.push_back(name);
     }
     if (written_ == Written::in_file) known.insert(known.end(), {"name", "enabled"});
     for (const Field& field : pipeline_fields()) known.push_back(field.name);
-    const std::string_view near = nearest(key, known);
+    if (written_ == Written::in_catalog) {
+      for (const Field& field : retention_fields()) known.push_back(field.name);
+    }
     report(node.place(), "unknown_option",
            fmt::format("there is no option {} of pipelines, nor of {} or {}",
-                       json_string(key.substr(0, 64)), types_.source, types_.sink),
-           near.empty()
-               ? fmt::format("An option of {0} is written \"{1}_...\", or inside \"sink\"; one of "
-                             "the pipeline is one of {2}.",
-                             types_.sink, flat_prefix(types_.sink), fmt::join(known, ", "))
-               : fmt::format("Did you mean \"{}\"?", near));
+                       json_string(key.substr(0, 64)), ends_.source.written, ends_.sink.written),
+           remedy_of_unknown(key, known));
   }
 
-  static std::string flat_prefix(std::string type) {
-    std::replace(type.begin(), type.end(), '-', '_');
-    return type;
-  }
-
-  // Options of the pipeline that were written into an end. `max_in_flight` stays there as well,
-  // because the sink obeys it.
-  void lift() {
-    for (const std::string_view key : kSinkKeys) {
-      lift(config_.sink, key, key == "max_in_flight");
+  // An option of an end by its bare name, else the nearest name, else all.
+  std::string remedy_of_unknown(std::string_view key,
+                                const std::vector<std::string_view>& known) const {
+    const std::vector<std::string> flat = flat_names(ends_);
+    for (const End* end : {&ends_.sink, &ends_.source}) {
+      const std::string prefixed = flat_prefix(end->written) + std::string(key);
+      if (std::ranges::find(flat, prefixed) == flat.end()) continue;
+      return fmt::format("It is an option of {}: write it \"{}\", or put it inside \"{}\".",
+                         end->written, prefixed, end == &ends_.sink ? "sink" : "source");
     }
-    const std::string source = canonical_type(types_.source);
-    if (source == "outbox" || source == "pg-outbox") lift(config_.source, "start", false);
+    std::vector<std::string_view> candidates = known;
+    candidates.insert(candidates.end(), flat.begin(), flat.end());
+    if (const std::string_view near = nearest(key, candidates); !near.empty()) {
+      return fmt::format("Did you mean \"{}\"?", near);
+    }
+    return fmt::format(
+        "An option of {0} is written \"{1}...\", or inside \"sink\"; one of the pipeline is one of "
+        "{2}.",
+        ends_.sink.written, flat_prefix(ends_.sink.written), fmt::join(known, ", "));
   }
 
-  void lift(Node::Object& from, std::string_view key, bool keep) {
-    const auto found = std::find_if(from.begin(), from.end(),
-                                    [&](const auto& member) { return member.first == key; });
+  // Options of the pipeline that were written into an end. One that the end has too stays there as
+  // well.
+  void lift() {
+    for (const Field& field : pipeline_fields()) {
+      if (field.also_in == AlsoIn::sink) lift(config_.sink, ends_.sink, field.name);
+      const bool from_source = field.also_in == AlsoIn::outbox_source && ends_.source.type &&
+                               ends_.source.type->reads_outbox;
+      if (from_source) lift(config_.source, ends_.source, field.name);
+    }
+  }
+
+  void lift(Node::Object& from, const End& end, std::string_view key) {
+    const auto found =
+        std::ranges::find_if(from, [&](const auto& member) { return member.first == key; });
     if (found == from.end()) return;
     merge_member(options_, key, found->second, config_.problems);
-    if (!keep) from.erase(found);
+    const bool has_it = end.type && std::ranges::find(end.type->options, key, &Field::name) !=
+                                        end.type->options.end();
+    if (!has_it) from.erase(found);
   }
 
+  const Catalogue& catalogue_;
   PipelineConfig& config_;
   Written written_;
-  EndTypes types_;
+  Ends ends_;
   Node::Object options_;
 };
 
@@ -219,11 +240,12 @@ std::string fingerprint_of(const PipelineConfig& config, const Node::Object& opt
 
 }  // namespace
 
-void read_pipeline(PipelineConfig& config, const Node& node, Written written) {
+void read_pipeline(const Catalogue& catalogue, PipelineConfig& config, const Node& node,
+                   Written written) {
   const ReferenceRules rules{written == Written::in_file,
                              config.access ? &*config.access : nullptr};
   const Node resolved = resolve_references(node, rules, config.problems, config.references);
-  Sorter sorter(config, written);
+  Sorter sorter(catalogue, config, written);
   sorter.sort(*resolved.object());
   if (const Node* headers = find_member(sorter.options(), "headers");
       headers && headers->object()) {
@@ -233,8 +255,9 @@ void read_pipeline(PipelineConfig& config, const Node& node, Written written) {
   config.fingerprint = fingerprint_of(config, sorter.options());
 }
 
-PipelineConfig pipeline_from_json(std::string_view name, std::string_view direction, bool enabled,
-                                  std::string_view json, const HostAccess& access) {
+PipelineConfig pipeline_from_json(const Catalogue& catalogue, std::string_view name,
+                                  std::string_view direction, bool enabled, std::string_view json,
+                                  const HostAccess& access) {
   PipelineConfig config;
   config.access = access;
   config.name = name;
@@ -248,7 +271,7 @@ PipelineConfig pipeline_from_json(std::string_view name, std::string_view direct
     config.problems.push_back(
         problem(config.place, "wrong_type", "the configuration must be a JSON object"));
   } else {
-    read_pipeline(config, *node, Written::in_catalog);
+    read_pipeline(catalogue, config, *node, Written::in_catalog);
     return config;
   }
   config.fingerprint = fingerprint_of(config, {});

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "config/catalogue.h"
 #include "config/fields.h"
 #include "config/tree.h"
 #include "core/error.h"
@@ -46,6 +47,10 @@ struct PipelineOptions {
 /// ...). `retry` is an object {min, max}; `retry_min` and `retry_max` are its flat spellings.
 FieldTable pipeline_fields();
 
+/// The options that retention obeys, in the database: of pipelines in SQL that read an outbox of
+/// it.
+FieldTable retention_fields();
+
 /// A pipeline as its author wrote it, sorted into parts, with references resolved. Backend options
 /// are still unchecked: the registry knows the tables that they must fit. `subject_template`,
 /// `key_template` and `headers` of a sink are in `options` and not in `sink`; a sink's
@@ -70,14 +75,13 @@ struct PipelineConfig {
 };
 
 /// From the SQL catalog: flat form ({"stream_table", "sink_type", "nats_url", ...}), nested form
-/// ({"source": {...}, "sink": {...}}) or a mix. A flat key `<backend>_x` is option x of the sink or
-/// source of that type (hyphens in the type are underscores); `inbox_table` and `inbox_name` belong
-/// to the pg-inbox sink; `stream_table`, `outbox` and `group` to the outbox source; `path`,
-/// `format` and the like to stdout, stdin and file, whose prefixes stand for each other. A prefix
-/// that fits both ends is a problem. `direction` may be empty: it then follows from the types.
-/// References outside of `access` are problems.
-PipelineConfig pipeline_from_json(std::string_view name, std::string_view direction, bool enabled,
-                                  std::string_view json, const HostAccess& access = {});
+/// ({"source": {...}, "sink": {...}}) or a mix. A flat key `<type>_x` is option x of the sink or
+/// source of that type (hyphens in the type are underscores); plain options (`stream_table`,
+/// `inbox_table`) need no prefix. A prefix that fits both ends is a problem. `direction` may be
+/// empty: it then follows from the types. References outside of `access` are problems.
+PipelineConfig pipeline_from_json(const Catalogue& catalogue, std::string_view name,
+                                  std::string_view direction, bool enabled, std::string_view json,
+                                  const HostAccess& access = {});
 
 /// A TOML file: the values of [global] that are good, and the pipelines of [[pipeline]]. `problems`
 /// are those of [global] and of what is neither: the file must not be used with one. Only a file
@@ -88,7 +92,8 @@ struct FileConfig {
   std::vector<PipelineConfig> pipelines;
   std::vector<Error> problems;
 };
-Result<FileConfig> parse_config_file(std::string_view text, std::string_view file);
+Result<FileConfig> parse_config_file(const Catalogue& catalogue, std::string_view text,
+                                     std::string_view file);
 
 /// Several problems as one error. There is at least one.
 Error combined(std::vector<Error> problems);

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
+
+#include "core/text.h"
 
 namespace relay::config {
 namespace {
@@ -12,9 +15,11 @@ constexpr double kGigabyte = 1073741824.0;
 
 constexpr std::array kFields = {
     Field{.name = "start",
+          .type = FieldType::start,
           .default_text = "earliest",
           .meaning = "where a pipeline without a position begins: earliest (all that is kept), "
-                     "latest (what commits from now on), or the id of the first row"},
+                     "latest (what commits from now on), or the id of the first row",
+          .also_in = AlsoIn::outbox_source},
     Field{.name = "batch_size",
           .type = FieldType::integer,
           .default_text = "1000",
@@ -31,20 +36,23 @@ constexpr std::array kFields = {
           .type = FieldType::integer,
           .meaning = "messages sent and not yet acknowledged; the default is the sink's",
           .min = 1,
-          .max = 1e6},
+          .max = 1e6,
+          .also_in = AlsoIn::sink},
     Field{.name = "retry_min",
           .type = FieldType::duration,
           .default_text = "100ms",
           .meaning = "the first wait after a transient failure; also retry = {min, max}",
           .min = 0.001,
-          .max = 86400},
+          .max = 86400,
+          .nested = "retry.min"},
     Field{.name = "retry_max",
           .type = FieldType::duration,
           .default_text = "30s",
           .meaning = "the longest wait between two tries; a server that cannot be reached is "
                      "tried again after 2 s at the latest",
           .min = 0.001,
-          .max = 86400},
+          .max = 86400,
+          .nested = "retry.max"},
     Field{.name = "on_reject",
           .type = FieldType::choice,
           .default_text = "dlq",
@@ -91,13 +99,16 @@ constexpr std::array kFields = {
           .meaning = "with one message a row: after each delete, a message with the same key and "
                      "no body, for sinks that have such messages"},
     Field{.name = "subject_template",
-          .meaning = "subject, topic, key or URL of messages; the default is the sink's"},
+          .meaning = "subject, topic, key or URL of messages; the default is the sink's",
+          .also_in = AlsoIn::sink},
     Field{.name = "key_template",
           .meaning = "ordering key of messages; the default is the row's key in row mode and the "
-                     "stream table in delta mode"},
+                     "stream table in delta mode",
+          .also_in = AlsoIn::sink},
     Field{.name = "headers",
           .type = FieldType::map,
-          .meaning = "headers that are added to each message; values may be templates"},
+          .meaning = "headers that are added to each message; values may be templates",
+          .also_in = AlsoIn::sink},
     Field{.name = "filter",
           .meaning = "condition on row columns, such as amount > 1000 and region in ('eu','us')"},
     Field{.name = "columns",
@@ -124,47 +135,89 @@ constexpr std::array kFields = {
           .max = 1e9},
 };
 
-// retry = {min, max} as retry_min and retry_max.
-void unfold_retry(Node::Object& object, std::vector<Error>& problems) {
-  const auto found = std::find_if(object.begin(), object.end(),
-                                  [](const auto& member) { return member.first == "retry"; });
-  if (found == object.end()) return;
-  const Node retry = std::move(found->second);
-  object.erase(found);
-  if (retry.is_null()) return;
-  if (!retry.object()) {
-    problems.push_back(problem(retry.place(), "wrong_type", "retry must be an object",
-                               "Write {min = \"100ms\", max = \"30s\"}."));
-    return;
-  }
-  for (const auto& [key, node] : *retry.object()) {
-    if (key == "min" || key == "max") {
-      merge_member(object, "retry_" + key, node, problems);
-    } else {
-      problems.push_back(problem(node.place(), "unknown_option",
-                                 fmt::format("there is no option \"{}\" in retry", key),
-                                 "Known here: min, max."));
-    }
-  }
+constexpr std::array kRetentionFields = {
+    Field{.name = "retention_hours",
+          .type = FieldType::integer,
+          .meaning = "how long the outbox keeps rows that are delivered",
+          .max = 1e6,
+          .no_reference = true},
+    Field{.name = "retention_hold_hours",
+          .type = FieldType::number,
+          .default_text = "168",
+          .meaning = "how long the pipeline, while it is disabled, holds back the deletion of rows "
+                     "that it has not delivered",
+          .max = 1e6,
+          .no_reference = true},
+    Field{.name = "max_hold_hours",
+          .type = FieldType::number,
+          .meaning =
+              "how long the pipeline, while it is enabled, holds them back at most; default: "
+              "no limit",
+          .max = 1e6,
+          .no_reference = true},
+    Field{.name = "max_hold_bytes",
+          .type = FieldType::bytes,
+          .meaning =
+              "how large the outbox may grow while the pipeline holds rows back; default: no "
+              "limit",
+          .min = 1,
+          .no_reference = true},
+};
+
+// The part of "retry.min" before the point, and the part behind it.
+std::string_view group_of(const Field& field) {
+  return field.nested.substr(0, field.nested.find('.'));
+}
+std::string_view member_of(const Field& field) {
+  return field.nested.substr(group_of(field).size() + 1);
 }
 
-// `start` is an id, written as a number or as a text, or a word.
-void normalise_start(Node::Object& object, std::vector<Error>& problems) {
-  for (auto& [key, node] : object) {
-    if (key != "start" || node.is_null()) continue;
-    if (node.integer() && *node.integer() >= 0) {
-      node = Node(fmt::format("{}", *node.integer()), node.place());
-      return;
-    }
-    const std::string* text = node.text();
-    const bool is_id = text && !text->empty() && text->size() <= 18 &&
-                       text->find_first_not_of("0123456789") == std::string::npos;
-    if (is_id || (text && (*text == "earliest" || *text == "latest"))) return;
-    problems.push_back(problem(node.place(), "not_allowed",
-                               "start must be earliest, latest, or the id to begin with"));
-    node = Node();
-    return;
+const Field* find_nested(std::string_view group, std::string_view member) {
+  const auto found = std::find_if(kFields.begin(), kFields.end(), [&](const Field& field) {
+    return !field.nested.empty() && group_of(field) == group && member_of(field) == member;
+  });
+  return found == kFields.end() ? nullptr : &*found;
+}
+
+std::string members_of(std::string_view group) {
+  std::string names;
+  for (const Field& field : kFields) {
+    if (field.nested.empty() || group_of(field) != group) continue;
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", member_of(field));
   }
+  return names;
+}
+
+bool is_group(std::string_view key) {
+  return std::any_of(kFields.begin(), kFields.end(), [&](const Field& field) {
+    return !field.nested.empty() && group_of(field) == key;
+  });
+}
+
+// Options in their nested form under their own names: retry = {min, max} as retry_min, retry_max.
+void unfold(Node::Object& object, std::vector<Error>& problems) {
+  Node::Object flat;
+  for (auto& [key, node] : object) {
+    if (!is_group(key)) {
+      merge_member(flat, key, std::move(node), problems);
+    } else if (node.object()) {
+      for (const auto& [member, value] : *node.object()) {
+        if (const Field* field = find_nested(key, member)) {
+          merge_member(flat, field->name, value, problems);
+        } else {
+          problems.push_back(problem(
+              value.place(), "unknown_option",
+              fmt::format("there is no option {} in {}", json_string(member.substr(0, 64)), key),
+              fmt::format("Known here: {}.", members_of(key))));
+        }
+      }
+    } else if (!node.is_null()) {
+      problems.push_back(problem(node.place(), "wrong_type",
+                                 fmt::format("{} must be an object", key),
+                                 fmt::format("Its members are {}.", members_of(key))));
+    }
+  }
+  object = std::move(flat);
 }
 
 std::optional<std::string> given_text(const Values& values, std::string_view name) {
@@ -207,9 +260,13 @@ FieldTable pipeline_fields() {
   return kFields;
 }
 
+FieldTable retention_fields() {
+  return kRetentionFields;
+}
+
 bool is_pipeline_option(std::string_view key) {
-  return key == "retry" || std::any_of(kFields.begin(), kFields.end(),
-                                       [&](const Field& field) { return field.name == key; });
+  return is_group(key) || std::any_of(kFields.begin(), kFields.end(),
+                                      [&](const Field& field) { return field.name == key; });
 }
 
 void merge_member(Node::Object& object, std::string_view key, Node node,
@@ -230,8 +287,7 @@ void merge_member(Node::Object& object, std::string_view key, Node node,
 
 PipelineOptions read_pipeline_options(Node::Object object, std::string_view place,
                                       std::vector<Error>& problems) {
-  unfold_retry(object, problems);
-  normalise_start(object, problems);
+  unfold(object, problems);
   Checked checked = check(object, kFields, place);
   std::move(checked.problems.begin(), checked.problems.end(), std::back_inserter(problems));
   PipelineOptions options = from_values(checked.values);

@@ -7,12 +7,12 @@
 
 namespace relay::config {
 
-/// Checks the options that any pipeline has. `object` is as the user wrote it; `retry` may be an
-/// object {min, max}, and `start` a number.
+/// Checks the options that any pipeline has. `object` is as the user wrote it, in their own or
+/// their nested form (retry = {min, max}).
 PipelineOptions read_pipeline_options(Node::Object object, std::string_view place,
                                       std::vector<Error>& problems);
 
-/// True for a name of pipeline_fields(), an alias of one, or `retry`.
+/// True for a name of pipeline_fields(), and for `retry`, under which some may stand.
 bool is_pipeline_option(std::string_view key);
 
 /// Puts `node` into `object` as `key`. A member of that name with another value is a problem.

@@ -71,10 +71,13 @@ Error missing(std::string_view kind, std::string_view name, std::span<const Type
 }  // namespace
 
 void Registry::add(SinkType type) {
+  catalogue_.sinks.push_back({type.name, type.aliases, type.related, type.options});
   sinks_.push_back(std::move(type));
 }
 
 void Registry::add(SourceType type) {
+  catalogue_.sources.push_back(
+      {type.name, type.aliases, type.related, type.options, type.reads_outbox});
   sources_.push_back(std::move(type));
 }
 

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "config/catalogue.h"
 #include "config/fields.h"
 #include "config/pipeline_config.h"
 #include "connector/settled_rows.h"
@@ -61,8 +62,9 @@ using SubjectEscape = void (*)(std::string& out, std::string_view value);
 
 /// A kind of sink, as its folder offers it.
 struct SinkType {
-  std::string name;                  ///< "nats"
-  std::vector<std::string> aliases;  ///< {"http"} for webhook
+  std::string name;                       ///< "nats"
+  std::vector<std::string> aliases;       ///< {"http"} for webhook
+  std::vector<std::string> related = {};  ///< as in config::EndType
   config::FieldTable options;
   std::string subject_option;      ///< this sink's own name of `subject_template`, or empty
   SubjectEscape escape = nullptr;  ///< nullptr: any text is legal
@@ -92,7 +94,9 @@ struct OwnOutboxes {
 struct SourceType {
   std::string name;
   std::vector<std::string> aliases;
+  std::vector<std::string> related = {};  ///< as in config::EndType
   config::FieldTable options;
+  bool reads_outbox = false;  ///< as in config::EndType
   /// Checks what single options cannot say, and makes the source; does not connect.
   std::function<Result<std::unique_ptr<Source>>(const config::Values&, const BackendContext&)> make;
   std::optional<OwnOutboxes> own_outboxes = {};  ///< empty: it reads from elsewhere
@@ -115,10 +119,13 @@ class Registry {
   Error missing_source(std::string_view name) const;
   std::span<const SinkType> sinks() const { return sinks_; }
   std::span<const SourceType> sources() const { return sources_; }
+  /// What a configuration may say of them.
+  const config::Catalogue& catalogue() const { return catalogue_; }
 
  private:
   std::vector<SinkType> sinks_;
   std::vector<SourceType> sources_;
+  config::Catalogue catalogue_;
   std::vector<std::string> left_out_;
 };
 

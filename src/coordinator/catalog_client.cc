@@ -32,14 +32,16 @@ constexpr std::string_view kControls =
 }  // namespace
 
 Result<std::vector<PipelineConfig>> read_catalog(postgres::Connection& connection,
+                                                 const config::Catalogue& catalogue,
                                                  const config::HostAccess& access,
                                                  Deadline deadline, std::stop_token stop) {
   const auto rows = connection.query(kCatalog, {}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
   std::vector<PipelineConfig> pipelines;
   for (int row = 0; row < rows->size(); ++row) {
-    pipelines.push_back(config::pipeline_from_json(
-        rows->text(row, 0), rows->text(row, 1), rows->boolean(row, 2), rows->text(row, 3), access));
+    pipelines.push_back(config::pipeline_from_json(catalogue, rows->text(row, 0),
+                                                   rows->text(row, 1), rows->boolean(row, 2),
+                                                   rows->text(row, 3), access));
   }
   return pipelines;
 }
@@ -79,8 +81,10 @@ std::optional<ControlNotice> control_notice_of(const std::string& payload) {
   return ControlNotice{*name->text(), action && action->text() && *action->text() == "resume"};
 }
 
-CatalogClient::CatalogClient(config::HostAccess access, FileLoader load_file)
-    : access_(std::move(access)),
+CatalogClient::CatalogClient(const config::Catalogue& catalogue, config::HostAccess access,
+                             FileLoader load_file)
+    : catalogue_(catalogue),
+      access_(std::move(access)),
       load_file_(std::move(load_file)),
       reload_(load_file_ != nullptr) {}
 
@@ -116,8 +120,8 @@ Result<std::optional<std::vector<PipelineConfig>>> CatalogClient::configuration(
   if (!version) return fail(version.error());
   const std::string_view now = version->text(0, 0);
   if (now == version_) return std::optional<std::vector<PipelineConfig>>();
-  auto from_sql =
-      read_catalog(session.connection(), access_, Deadline::after(LeaseSession::kTimeout), stop);
+  auto from_sql = read_catalog(session.connection(), catalogue_, access_,
+                               Deadline::after(LeaseSession::kTimeout), stop);
   if (!from_sql) return fail(from_sql.error());
   version_ = now;
   requests_due_ = true;

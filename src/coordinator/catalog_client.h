@@ -39,6 +39,7 @@ struct Requests {
 /// The pipelines of the SQL catalog, the disabled ones among them. `access`: what they may take
 /// from the relay's host.
 Result<std::vector<config::PipelineConfig>> read_catalog(postgres::Connection& connection,
+                                                         const config::Catalogue& catalogue,
                                                          const config::HostAccess& access,
                                                          Deadline deadline, std::stop_token stop);
 
@@ -60,7 +61,9 @@ std::optional<ControlNotice> control_notice_of(const std::string& payload);
 /// thread; `reload` any thread.
 class CatalogClient {
  public:
-  CatalogClient(config::HostAccess access, FileLoader load_file);
+  /// `catalogue` outlives this.
+  CatalogClient(const config::Catalogue& catalogue, config::HostAccess access,
+                FileLoader load_file);
 
   /// The configuration file is to be read again.
   void reload() { reload_ = true; }
@@ -82,6 +85,7 @@ class CatalogClient {
   Result<std::optional<Requests>> requests(LeaseSession& session, std::stop_token stop);
 
  private:
+  const config::Catalogue& catalogue_;
   const config::HostAccess access_;
   const FileLoader load_file_;
   std::atomic<bool> reload_;

@@ -49,7 +49,7 @@ Coordinator::Coordinator(config::Settings settings, const Registry& registry, Me
       workshop_{registry, pool_, metrics, settings_.relay_group_id, make_worker_id()},
       membership_(settings_, connection_options(settings_, LeaseSession::kApplicationName, true),
                   workshop_.worker_id),
-      catalog_(settings_.access, std::move(load_file)),
+      catalog_(registry.catalogue(), settings_.access, std::move(load_file)),
       snapshots_(table_, workshop_.worker_id, settings_.relay_group_id),
       observer_(table_, registry, pool_, metrics) {}
 

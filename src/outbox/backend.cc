@@ -20,10 +20,19 @@ using config::Field;
 constexpr std::array kFields = {
     Field{.name = "stream_table",
           .meaning = "the table or stream table whose outbox is read",
-          .aliases = "table"},
-    Field{.name = "outbox", .meaning = "the application outbox that is read"},
+          .aliases = "table",
+          .one_of = "outbox",
+          .plain = true,
+          .no_reference = true},
+    Field{.name = "outbox",
+          .meaning = "the application outbox that is read",
+          .one_of = "outbox",
+          .plain = true,
+          .no_reference = true},
     Field{.name = "group",
-          .meaning = "consumer group to read through, for readers that share an outbox"},
+          .meaning = "consumer group to read through, for readers that share an outbox",
+          .plain = true,
+          .no_reference = true},
 };
 
 std::string name_in(const config::Values& values) {
@@ -36,11 +45,6 @@ std::string name_in(const config::Values& values) {
 Result<std::unique_ptr<Source>> make(const config::Values& values, const BackendContext& context) {
   OutboxOptions options;
   options.outbox = name_in(values);
-  if (options.outbox.empty()) {
-    return fail(ErrorClass::misconfigured, "missing_key",
-                "the source names neither stream_table nor outbox",
-                "add \"stream_table\": the table whose outbox is to be read");
-  }
   options.owns = !context.looks_only;
   // A source that owns no position has none that says which outbox it reads.
   if (options.owns) options.group = values.has("group") ? values.text("group") : context.group;
@@ -60,6 +64,7 @@ void register_backend(Registry& registry) {
   registry.add(SourceType{.name = "outbox",
                           .aliases = {},
                           .options = kFields,
+                          .reads_outbox = true,
                           .make = make,
                           .own_outboxes = OwnOutboxes{name_in, look_for_gone_rows}});
 }

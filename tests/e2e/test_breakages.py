@@ -6,7 +6,7 @@ import time
 import pytest
 
 from support import breakage_scenes, breakages
-from support.fixtures import install
+from support.database_side import install
 from support.pipelines import LONG, SLOW_FACTOR
 
 pytestmark = pytest.mark.usefixtures("relay_bin")

@@ -191,7 +191,7 @@ def test_enabling_waits_for_a_writer_without_holding_up_the_others(db):
 
 
 def test_installing_again_keeps_outboxes_and_their_rows(db, orders):
-    from support.postgres import install_from_files
+    from support.database_side import install_from_files
     db.execute("insert into orders values (1, 'eu', 1)")
     install_from_files(db.dsn)
     db.execute("insert into orders values (2, 'eu', 2)")

@@ -4,8 +4,9 @@ import psycopg
 import psycopg.sql
 import pytest
 
+from support.database_side import install_from_files
 from support.inbox_sql import arrive, ids, inbox, opened
-from support.postgres import install_from_files, refusal
+from support.postgres import refusal
 
 
 VIEWS = ("pending", "dlq", "stats")

@@ -4,7 +4,8 @@ import pytest
 
 from support.adopted_inboxes import (adopt, arrive, gate_function, housekeeping, mallory, shared,
                                      shared_db)
-from support.postgres import install_from_files, refusal
+from support.database_side import install_from_files
+from support.postgres import refusal
 
 
 # Owners -----------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 from support.hostile_path import OWNER, PATH, shadow, victims
-from support.postgres import REPOSITORY, install_from_files
+from support.database_side import install_from_files
+from support.postgres import REPOSITORY
 from support.relay import run_command
 from support.waiting import eventually
 
@@ -105,7 +106,7 @@ def test_only_its_owner_creates_in_the_schema(db):
 
 FLAT = Jsonb({"stream_table": "public.orders", "sink_type": "stdout"})
 PARTS = Jsonb({"type": "stdout"})
-REVERSE = Jsonb({"source_type": "kafka", "kafka_brokers": "b", "inbox_name": "i"})
+REVERSE = Jsonb({"source_type": "kafka", "kafka_brokers": "b", "kafka_topic": "t", "inbox_name": "i"})
 QUERY = "select id, n from public.orders"
 # In this order; each is one call.
 CALLS = [
@@ -116,8 +117,8 @@ CALLS = [
     ("set_relay('b', %s)", Jsonb({"source_type": "outbox", "stream_table": "public.orders",
                                   "sink_type": "stdout", "retention_hours": 7})),
     ("set_relay_inbox('i', %s)", REVERSE),
-    ("set_relay_inbox('i2', 'i', %s)", Jsonb({"type": "kafka", "brokers": "b"})),
-    ("set_relay_inbox('i3', 'i', '{\"type\": \"kafka\", \"brokers\": \"b\"}')", None),
+    ("set_relay_inbox('i2', 'i', %s)", Jsonb({"type": "kafka", "brokers": "b", "topic": "t"})),
+    ("set_relay_inbox('i3', 'i', '{\"type\": \"kafka\", \"brokers\": \"b\", \"topic\": \"t\"}')", None),
     ("enable_relay('p')", None), ("disable_relay('p')", None), ("enable_relay('p')", None),
     ("get_relay_config('p')", None), ("list_relay_configs()", None),
     ("pause_relay('p')", None), ("resume_relay('p')", None),

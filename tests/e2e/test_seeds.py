@@ -78,7 +78,10 @@ class AtPort:
         return json.loads(get(self.port, "/health")[1])
 
     def pipeline(self, name):
-        return next((p for p in self.health()["pipelines"] if p["name"] == name), None)
+        return {entry["name"]: entry for entry in self.health()["pipelines"]}[name]
+
+    def lists(self, name):
+        return any(entry["name"] == name for entry in self.health()["pipelines"])
 
     def log(self):
         return (self._folder / "stderr").read_text()

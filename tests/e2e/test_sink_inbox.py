@@ -220,10 +220,8 @@ def test_what_is_no_inbox_is_said_with_its_remedy(db, relay, orders, ddl, column
 
 
 @pytest.mark.parametrize("sink,says", [
-    ({"inbox_name": None}, "inbox_name"), ({"inbox_table": "t"}, "both"),
     ({"column_map": {"nonsense": "x"}}, "nonsense"),
-    ({"column_map": {"payload": ""}}, "cannot be left out"),
-    ({"rows_per_statement": 0}, "rows_per_statement")])
+    ({"column_map": {"payload": ""}}, "cannot be left out")])
 def test_a_wrong_configuration_is_refused_with_its_reason(db, relay, orders, sink, says):
     set_outbox(db, "p", to_inbox(None, sink=sink))
     with relay:
@@ -382,7 +380,7 @@ def test_a_lock_on_the_inbox_is_waited_for_and_a_stop_does_not_wait(db, there, r
 def test_the_server_of_the_inbox_is_restarted_under_load(db, relay, orders):
     server = PostgresServer("inbox-pg").start()
     try:
-        from support.fixtures import install
+        from support.database_side import install
         server.make_template(install)
         there = server.create_database()
         set_outbox(db, "p", to_inbox(there))

@@ -130,7 +130,8 @@ def test_what_is_asked_of_one_pipeline_wakes_no_other(db, tmp_path, relay):
         db.execute("select pgtrickle.resume_relay('p0')")
         db.execute("select pgtrickle.disable_relay('p1')")
         db.execute("select pgtrickle.enable_relay('p1')")
-        set_outbox(db, "misconfigured", {"stream_table": "t2", "sink": {"type": "file"}})
+        set_outbox(db, "misconfigured", {"stream_table": "t2", "sink": {
+            "type": "file", "path": str(tmp_path / "x"), "compress_rotated": True}})
         relay.wait_state("misconfigured", "misconfigured")
         insert_rows(db, "t3", 1)
         Lines(tmp_path / "p3.jsonl").wait_rows([1])

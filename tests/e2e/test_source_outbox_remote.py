@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from support.fixtures import install
+from support.database_side import install
 from support.inboxes import count, wait_count
 from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, status_row)
 from support.postgres import PostgresServer

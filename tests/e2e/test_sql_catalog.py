@@ -36,7 +36,7 @@ def test_the_documented_calls_store_pipelines_that_wait_to_be_enabled(orders):
 
 SINK = {"type": "stdout"}
 FROM_ORDERS = {"type": "outbox", "outbox": "orders_stream"}
-KAFKA = {"type": "kafka", "brokers": "b"}
+KAFKA = {"type": "kafka", "brokers": "b", "topic": "t"}
 FLAT_JSON, REVERSE_JSON = json.loads(FLAT), json.loads(REVERSE)
 OVERLOADS = [
     (f"set_relay_outbox('p', '{FLAT}')", False, FLAT_JSON),
@@ -54,16 +54,16 @@ OVERLOADS = [
     (f"set_relay_inbox('p', '{REVERSE}', true)", True, REVERSE_JSON),
     (f"set_relay_inbox('p', '{REVERSE}', null)", False, REVERSE_JSON),
     (f"set_relay_inbox('p', '{REVERSE}'::jsonb, 'true')", True, REVERSE_JSON),
-    ("set_relay_inbox('p', 'x', '{\"type\":\"kafka\",\"brokers\":\"b\"}')", False,
+    ("set_relay_inbox('p', 'x', '{\"type\":\"kafka\",\"brokers\":\"b\",\"topic\":\"t\"}')", False,
      {"source": KAFKA, "sink": {"type": "inbox", "inbox_name": "x"}}),
-    ("set_relay_inbox('p', 'x', '{\"type\":\"kafka\",\"brokers\":\"b\"}'::jsonb, 5, '2s')", False,
+    ("set_relay_inbox('p', 'x', '{\"type\":\"kafka\",\"brokers\":\"b\",\"topic\":\"t\"}'::jsonb, 5, '2s')", False,
      {"source": KAFKA, "sink": {"type": "inbox", "inbox_name": "x", "max_retries": 5,
                                 "schedule": "2s"}}),
-    ("set_relay_inbox('p', inbox => 'x', source => '{\"type\":\"kafka\",\"brokers\":\"b\"}', "
+    ("set_relay_inbox('p', inbox => 'x', source => '{\"type\":\"kafka\",\"brokers\":\"b\",\"topic\":\"t\"}', "
      "with_dead_letter => false, retention_hours => 9, enabled => true)", True,
      {"source": KAFKA, "sink": {"type": "inbox", "inbox_name": "x", "with_dead_letter": False,
                                 "retention_hours": 9}}),
-    ("set_relay('p', '{\"source\":{\"type\":\"kafka\",\"brokers\":\"b\"},"
+    ("set_relay('p', '{\"source\":{\"type\":\"kafka\",\"brokers\":\"b\",\"topic\":\"t\"},"
      "\"sink\":{\"type\":\"stdout\"}}')", False, {"source": KAFKA, "sink": SINK}),
 ]
 
@@ -128,32 +128,42 @@ def test_retention_hours_of_a_pipeline_become_those_of_its_outbox_and_stay_away_
 
 
 WRONG = [
-    ({"sink_type": "nat"}, ['no sink "nat"', '"nats"']),
-    ({"sink_type": None}, ['"sink_type"', "is missing", "kafka"]),
-    ({"sink": {"type": "kafka"}}, ["nats", "kafka", '"sink_type"']),
-    ({"stream_table": None}, ['"stream_table"', "is missing"]),
-    ({"stream_table": ""}, ["must be a text that is not empty"]),
-    ({"stream_table": "${env:TABLE}"}, ["cannot be a reference"]),
+    ({"sink_type": "nat"}, ["sink type 'nat' is not known", "did you mean 'nats'"]),
+    ({"sink_type": None}, ["the type of the sink is missing", '"sink_type"']),
+    ({"sink": {"type": "kafka"}}, ['type says "nats" here and "kafka" elsewhere']),
+    ({"stream_table": None}, ["none of stream_table, outbox is set"]),
+    ({"stream_table": ""}, ["none of stream_table, outbox is set"]),
+    ({"stream_table": "${env:TABLE}"}, ["stream_table cannot be a reference"]),
+    ({"source": {"type": "outbox", "outbox": "x"}}, ["stream_table and outbox are both set"]),
     ({"batchsize": 5}, ['no option "batchsize"', '"batch_size"']),
-    ({"topic": "x"}, ['no option "topic"', '"nats_topic"']),
-    ({"kafka_brokers": "x"}, ['"kafka_brokers" is an option of kafka', "neither"]),
+    ({"topic": "x"}, ['no option "topic"', 'An option of nats is written "nats_..."']),
+    ({"subject": "x"}, ['no option "subject"', 'write it "nats_subject"']),
+    ({"nats_ulr": "x"}, ['no option "ulr"', 'Did you mean "url"']),
+    ({"kafka_brokers": "x"}, ['no option "kafka_brokers" of pipelines, nor of outbox or nats']),
+    ({"nats_create_stream": "x"}, ['create_stream is "x"; it must be true or false']),
     ({"source_type": "kafka"}, ["forward pipeline cannot have the source", "set_relay()"]),
-    ({"batch_size": "many"}, ['"batch_size" must be a whole number of at least 1']),
-    ({"batch_size": 0}, ['"batch_size" must be']),
-    ({"batch_size": 1.5}, ['"batch_size" must be']),
-    ({"batch_bytes": "8 cats"}, ['"batch_bytes" must be a number of bytes']),
-    ({"retry": {"mx": 1}}, ['"retry" has mx', '"min" and "max"']),
-    ({"retry": {"max": "soon"}}, ['"retry" has max', "number of seconds"]),
-    ({"retry_min": "soon"}, ['"retry_min" must be', '"500ms"']),
-    ({"on_reject": "drop"}, ['"on_reject" must be one of dlq, park_key, stop, skip']),
-    ({"message": "rows"}, ['"message" must be one of delta, row']),
-    ({"headers": {"a": 1}}, ['"headers" must be an object of texts']),
-    ({"columns": [1]}, ['"columns" must be an array of texts']),
-    ({"start": "first"}, ['"start" must be "earliest", "latest"']),
-    ({"rate_limit": -1}, ['"rate_limit" must be a number that is not negative']),
-    ({"event_envelope": "yes"}, ['"event_envelope" must be true or false']),
-    ({"max_hold_bytes": "${env:X}"}, ['"max_hold_bytes" must be a number of bytes']),
-    ({"sink": "nats"}, ['"sink" must be an object']),
+    ({"sink_type": "webhook", "nats_url": None}, ['"url" is missing']),
+    ({"batch_size": "many"}, ['batch_size is "many"; it must be a whole number from 1 to 1000000']),
+    ({"batch_size": 0}, ["batch_size is 0; it must be"]),
+    ({"batch_size": 2_000_000}, ["batch_size is 2000000; it must be"]),
+    ({"batch_size": 1.5}, ["batch_size is 1.5; it must be"]),
+    ({"batch_bytes": "8 cats"}, ['batch_bytes is "8 cats"; it must be a size', '"8MiB"']),
+    ({"retry": {"mx": 1}}, ['no option "mx" in retry', "min, max"]),
+    ({"retry": {"max": "soon"}}, ['key retry.max: retry_max is "soon"', "number of seconds"]),
+    ({"retry_min": "soon"}, ['retry_min is "soon"', '"500ms"']),
+    ({"on_reject": "drop"}, ['on_reject is "drop"; it must be one of dlq, park_key, stop, skip']),
+    ({"message": "rows"}, ["one of delta, row", 'Did you mean "row"?']),
+    ({"headers": {"a": [1]}}, ["headers is an object; it must be an object of texts"]),
+    ({"columns": [1]}, ["columns is a list; it must be a list of texts"]),
+    ({"start": "first"}, ['start is "first"; it must be earliest, latest']),
+    ({"rate_limit": -1}, ["rate_limit is -1; it must be a number from 0 to 1000000000"]),
+    ({"event_envelope": "yes"}, ['event_envelope is "yes"; it must be true or false']),
+    ({"max_hold_bytes": "${env:X}"}, ["max_hold_bytes cannot be a reference"]),
+    ({"sink": "nats"}, ["sink must be an object"]),
+    ({"sink_type": "inbox", "nats_url": None}, ["none of inbox_name, inbox_table is set"]),
+    ({"sink_type": "inbox", "nats_url": None, "inbox_name": "a", "inbox_table": "b"},
+     ["inbox_name and inbox_table are both set"]),
+    ({"nats_url": "a", "sink": {"url": "b"}}, ["key nats_url: url says something else"]),
 ]
 
 
@@ -178,13 +188,14 @@ def test_all_problems_are_named_at_once(orders):
 RIGHT = [
     {"batch_bytes": "8MiB", "max_record_bytes": 5, "retry": {"min": "100ms", "max": 30}},
     {"start": 17}, {"start": "17"}, {"start": "latest"},
-    {"columns": "a"}, {"columns": ["a", "b"]}, {"headers": {"a": "b"}},
+    {"columns": "a"}, {"columns": ["a", "b"]}, {"headers": {"a": "b", "c": 1}},
     {"batch_size": "${env:SIZE}", "max_in_flight": "${file:/x}"},
     {"message": "row", "ordering": "none", "full_refresh": "skip", "rate_limit": 0.5},
     {"sink_type": "http", "http_url": "x", "webhook_method": "PUT", "nats_url": None},
     {"sink_type": "pg-inbox", "pg_inbox_url": "x", "inbox_table": "y", "nats_url": None},
     {"sink_type": "file", "file_path": "x", "stdout_format": "csv", "nats_url": None},
     {"sink": {"type": "nats", "subject": "x"}},
+    {"sink_type": "jetstream", "jetstream_stream": "x"},
     {"max_hold_bytes": "10GiB", "max_hold_hours": 0.5, "retention_hold_hours": 3},
 ]
 
@@ -206,19 +217,19 @@ def test_a_configuration_that_is_no_object_is_refused(orders, config, expected):
 
 def test_reverse_pipelines_need_a_source_and_an_inbox(db):
     said = refusal(db, "select pgtrickle.set_relay_inbox('p', '{}')")
-    assert '"source_type"' in said and '"inbox_table" or "inbox_name"' in said
+    assert '"source_type"' in said and "none of inbox_name, inbox_table is set" in said
     said = refusal(db, "select pgtrickle.set_relay_inbox('p', '{\"source_type\":\"stdout\"}')")
-    assert 'no source "stdout"' in said
+    assert "source type 'stdout' is not known" in said
 
 
 def test_options_of_an_outboxs_retention_are_refused_where_there_is_none(db):
     config = {**json.loads(REVERSE), "retention_hours": 5}
     said = refusal(db, "select pgtrickle.set_relay_inbox('p', %s)", (Jsonb(config),))
-    assert '"retention_hours" is for pipelines that read an outbox' in said
+    assert "retention_hours is for pipelines that read an outbox" in said
     assert '"inbox_retention_hours"' in said
     said = refusal(db, "select pgtrickle.set_relay_inbox('p', %s)",
                    (Jsonb({**json.loads(REVERSE), "max_hold_bytes": "1GiB"}),))
-    assert '"max_hold_bytes" is for pipelines that read an outbox' in said
+    assert "max_hold_bytes is for pipelines that read an outbox" in said
 
 
 @pytest.mark.parametrize("name, expected", [
@@ -239,7 +250,7 @@ def test_other_names_pass(orders, name):
 def test_a_name_is_one_pipeline_whatever_its_direction(orders):
     set_outbox(orders)
     for call in (f"set_relay_inbox('p', '{REVERSE}')",
-                 "set_relay('p', '{\"source_type\":\"kafka\",\"sink_type\":\"stdout\"}')"):
+                 "set_relay('p', '{\"source_type\":\"stdin\",\"sink_type\":\"stdout\"}')"):
         said = refusal(orders, f"select pgtrickle.{call}")
         assert "exists already, as a forward pipeline" in said and "delete_relay" in said
 

@@ -10,7 +10,8 @@ from psycopg.types.json import Jsonb
 
 from support.catalog_sql import (FLAT, REVERSE, Owner, configs, dead_letter, insert_rows, orders,
                                  set_outbox)
-from support.postgres import install_from_files, postgres_bin_directory
+from support.database_side import install_from_files
+from support.postgres import postgres_bin_directory
 from support.waiting import eventually
 
 
@@ -115,8 +116,8 @@ def test_an_administrator_manages_pipelines_of_tables_that_are_their_own(db):
         for call in [f"set_relay_outbox('p', '{FLAT}')",
                      "set_relay_outbox('p2', 'orders_stream', null, '{\"type\":\"stdout\"}', 5)",
                      f"set_relay_inbox('i', '{REVERSE}')",
-                     "set_relay_inbox('i2', 'x', '{\"type\":\"kafka\"}')",
-                     "set_relay('b', '{\"source_type\":\"kafka\",\"sink_type\":\"stdout\"}')",
+                     "set_relay_inbox('i2', 'x', '{\"type\":\"stdin\"}')",
+                     "set_relay('b', '{\"source_type\":\"stdin\",\"sink_type\":\"stdout\"}')",
                      "enable_relay('p')", "disable_relay('p')", "pause_relay('p')",
                      "get_relay_config('p')", "outbox_status('orders_stream')",
                      "relay_housekeeping()", "delete_relay('p')"]:

@@ -3,7 +3,8 @@
 import re
 import psycopg
 import pytest
-from support.postgres import install_from_files, refusal
+from support.database_side import install_from_files
+from support.postgres import refusal
 from support.stream_tables import DEMO_QUERY, Listener, create, due, orders, refresh, settled, state
 from support.waiting import eventually
 

@@ -5,15 +5,17 @@
 #include <cstdint>
 #include <string_view>
 
+#include "../unit/config/test_catalogue.h"
 #include "config/pipeline_config.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
   if (data[0] % 2 == 0) {
-    (void)relay::config::parse_config_file(text, "relay.toml");
+    (void)relay::config::parse_config_file(relay::config::test_catalogue(), text, "relay.toml");
   } else {
-    (void)relay::config::pipeline_from_json("fuzz", "", true, text);
+    (void)relay::config::pipeline_from_json(relay::config::test_catalogue(), "fuzz", "", true,
+                                            text);
   }
   return 0;
 }

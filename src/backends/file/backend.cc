@@ -1,5 +1,7 @@
 #include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "backends/file/file_source.h"
 #include "backends/file/options.h"
@@ -13,6 +15,11 @@ namespace relay::file {
 void register_backend(Registry& registry);
 
 namespace {
+
+/// Their prefixes stand for each other in the flat form.
+std::vector<std::string> family() {
+  return {"stdout", "file", "stdin"};
+}
 
 LineRules rules_of(const BackendContext& context, std::string path) {
   return {context.id_scope(), std::move(path), context.options.max_record_bytes};
@@ -37,10 +44,14 @@ Result<std::unique_ptr<Source>> make_stdin_source(const config::Values& values,
 }  // namespace
 
 void register_backend(Registry& registry) {
-  registry.add(SourceType{
-      .name = "file", .aliases = {}, .options = file_source_fields(), .make = &make_file_source});
+  registry.add(SourceType{.name = "file",
+                          .aliases = {},
+                          .related = family(),
+                          .options = file_source_fields(),
+                          .make = &make_file_source});
   registry.add(SourceType{.name = "stdin",
                           .aliases = {},
+                          .related = family(),
                           .options = stdin_source_fields(),
                           .make = &make_stdin_source});
   const auto make = [](const config::Values& values,
@@ -52,6 +63,7 @@ void register_backend(Registry& registry) {
   };
   registry.add(SinkType{.name = "stdout",
                         .aliases = {},
+                        .related = family(),
                         .options = stdout_fields(),
                         .subject_option = {},
                         .escape = nullptr,
@@ -59,6 +71,7 @@ void register_backend(Registry& registry) {
                         .default_subject = nullptr});
   registry.add(SinkType{.name = "file",
                         .aliases = {},
+                        .related = family(),
                         .options = file_fields(),
                         .subject_option = {},
                         .escape = nullptr,

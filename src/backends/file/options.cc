@@ -15,36 +15,42 @@ constexpr Field kFormat{.name = "format",
                         .meaning =
                             "jsonl: one message a line; json_pretty: indented; csv: id, "
                             "subject, key, op, created_at and body",
-                        .choices = "jsonl,json_pretty,csv"};
+                        .choices = "jsonl,json_pretty,csv",
+                        .plain = true};
 constexpr Field kRotateBytes{.name = "rotate_bytes",
                              .type = FieldType::bytes,
                              .default_text = "0",
                              .meaning =
                                  "begin a new file before this one grows beyond that; 0: "
-                                 "never by size"};
+                                 "never by size",
+                             .plain = true};
 constexpr Field kRotateInterval{.name = "rotate_interval",
                                 .type = FieldType::duration,
                                 .default_text = "0",
                                 .meaning =
                                     "begin a new file when this one is that old and a "
-                                    "message comes; 0: never by age"};
+                                    "message comes; 0: never by age",
+                                .plain = true};
 constexpr Field kCompressRotated{.name = "compress_rotated",
                                  .type = FieldType::boolean,
                                  .default_text = "false",
-                                 .meaning = "gzip a file once it was rotated"};
+                                 .meaning = "gzip a file once it was rotated",
+                                 .plain = true};
 constexpr Field kFsync{.name = "fsync",
                        .type = FieldType::boolean,
                        .default_text = "true",
                        .meaning =
                            "a message counts as delivered only when the disk has it "
-                           "(regular files only)"};
+                           "(regular files only)",
+                       .plain = true};
 
 constexpr Field path_field(bool required, std::string_view meaning) {
   return {.name = "path",
           .type = FieldType::text,
           .meaning = meaning,
           .required = required,
-          .host = config::HostUse::file};
+          .host = config::HostUse::file,
+          .plain = true};
 }
 
 constexpr std::array kStdoutFields = {

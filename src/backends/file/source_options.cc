@@ -17,18 +17,21 @@ constexpr Field kFormat{.name = "format",
                         .type = FieldType::choice,
                         .default_text = "jsonl",
                         .meaning = "jsonl: each line is an event",
-                        .choices = "jsonl"};
+                        .choices = "jsonl",
+                        .plain = true};
 constexpr std::array kFileFields = {
     Field{.name = "path",
           .meaning = "the file that is read",
           .required = true,
-          .host = config::HostUse::file},
+          .host = config::HostUse::file,
+          .plain = true},
     kFormat,
     Field{.name = "follow",
           .type = FieldType::boolean,
           .default_text = "true",
           .meaning = "wait for more at the end, and go on in the new file when this one is "
-                     "rotated; false: the end of the file is the end"},
+                     "rotated; false: the end of the file is the end",
+          .plain = true},
     Field{.name = "position_file",
           .meaning = "where the position is kept over restarts; default "
                      "<path>.<pipeline>.position",

@@ -21,12 +21,16 @@ constexpr std::array kSinkFields = {
           .secret = true},
     Field{.name = "inbox_name",
           .meaning = "the inbox pgtrickle.inbox_<name>; created if it is absent",
-          .aliases = "name"},
+          .aliases = "name",
+          .one_of = "inbox",
+          .plain = true},
     Field{.name = "inbox_table",
           .meaning =
               "the table, instead of inbox_name: found by this name in the schema pgtrickle, "
               "else as qualified by its schema, else made in pgtrickle with exactly this name",
-          .aliases = "table"},
+          .aliases = "table",
+          .one_of = "inbox",
+          .plain = true},
     Field{.name = "column_map",
           .type = FieldType::map,
           .meaning = "the column for each field, if the table's names differ: {event_id = \"id\", "
@@ -105,14 +109,6 @@ Result<Options> parse_options(const config::Values& values) {
   options.url = values.text("url");
   options.inbox_name = values.text("inbox_name");
   options.inbox_table = values.text("inbox_table");
-  if (options.inbox_name.empty() == options.inbox_table.empty()) {
-    return fail(
-        ErrorClass::misconfigured, "which_inbox",
-        options.inbox_name.empty() ? "neither inbox_name nor inbox_table is set"
-                                   : "both inbox_name and inbox_table are set",
-        "set inbox_name = \"x\" for the inbox pgtrickle.inbox_x, or inbox_table for another "
-        "table");
-  }
   options.column_map = values.map("column_map");
   if (auto checked = check_column_map(options.column_map); !checked) return fail(checked.error());
   if (values.has("max_retries")) options.max_retries = values.integer("max_retries");

@@ -13,6 +13,7 @@ void register_backend(Registry& registry) {
   registry.add(SourceType{.name = "pg-outbox",
                           .aliases = {"pg_outbox"},
                           .options = source_fields(),
+                          .reads_outbox = true,
                           .make = [](const config::Values& values, const BackendContext& context)
                               -> Result<std::unique_ptr<Source>> {
                             auto options = parse_options(values);

@@ -21,10 +21,13 @@ constexpr std::array kSourceFields = {
     Field{.name = "outbox",
           .meaning = "the outbox there, by any name that database knows it by: the table or stream "
                      "table whose changes it holds, or an application outbox",
-          .aliases = "stream_table"},
+          .aliases = "stream_table",
+          .one_of = "outbox",
+          .plain = true},
     Field{.name = "table",
           .meaning = "a plain table there, instead of an outbox: its rows are read as events, and "
-                     "only ever inserted"},
+                     "only ever inserted",
+          .one_of = "outbox"},
     Field{.name = "id_column",
           .default_text = "id",
           .meaning = "of table: the increasing id, which only the table's own inserts draw"},
@@ -72,12 +75,6 @@ Result<Options> parse_options(const config::Values& values) {
   options.url = values.text("url");
   options.outbox = values.text("outbox");
   options.table = values.text("table");
-  if (options.outbox.empty() == options.table.empty()) {
-    return fail(ErrorClass::misconfigured, "which_outbox",
-                options.outbox.empty() ? "neither outbox nor table is set"
-                                       : "both outbox and table are set",
-                "set outbox to the outbox that is to be read, or table to a plain table");
-  }
   if (!options.outbox.empty()) {
     for (const std::string_view name : kTableOptions) {
       if (!values.has(name)) continue;

@@ -6,7 +6,7 @@ import signal
 
 import psycopg
 
-from support.fixtures import install
+from support.database_side import install
 from support.postgres import PASSWORD, RELAY_ROLE, PostgresServer
 from support.tls import Authority
 

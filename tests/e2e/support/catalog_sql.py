@@ -6,7 +6,7 @@ from psycopg.types.json import Jsonb
 NATS_SINK = {"stream_table": "orders_stream", "sink_type": "nats",
              "nats_url": "nats://localhost:4222"}
 FLAT = '{"stream_table":"orders_stream","sink_type":"stdout"}'
-REVERSE = '{"source_type":"kafka","kafka_brokers":"b","inbox_name":"x"}'
+REVERSE = '{"source_type":"kafka","kafka_brokers":"b","kafka_topic":"t","inbox_name":"x"}'
 
 
 @pytest.fixture

@@ -6,25 +6,17 @@ import shutil
 import pytest
 
 from . import relay as relay_process
+from .database_side import install
 from .nats_server import NatsServer
 from .pipelines import make_table
-from .postgres import PostgresServer, install_from_files, postgres_bin_directory
-from .relay import Relay, relay_binary, run_command
+from .postgres import PostgresServer, postgres_bin_directory
+from .relay import Relay, relay_binary
 
 
 def need(present, what):
     """Skips the test where something cannot be had (REQUIRE_ALL=1 turns skips into failures)."""
     if not present:
         pytest.skip(f"{what} is not here")
-
-
-def install(dsn):
-    """The real `init` where there is a binary, else the files of sql/ (RELAY_INIT=files too)."""
-    if relay_binary() and os.environ.get("RELAY_INIT") != "files":
-        done = run_command("init", "--postgres-url", dsn)
-        assert done.returncode == 0, f"init failed:\n{done.stdout}{done.stderr}"
-    else:
-        install_from_files(dsn)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@
 
 import os
 
-from .postgres import REPOSITORY, PostgresServer, install_from_files
+from .database_side import install_from_files
+from .postgres import REPOSITORY, PostgresServer
 
 DOCUMENT = os.path.join(REPOSITORY, "docs", "security.md")
 BEGIN = "<!-- functions: written by scripts/function-table -->"

@@ -250,19 +250,3 @@ def refusal(session, statement, parameters=None):
     except psycopg.Error as error:
         return f"{error.diag.message_primary}\n{error.diag.message_hint or ''}"
     raise AssertionError(f"not refused: {statement}")
-
-
-def install_from_files(dsn):
-    """Installs the database side from sql/*.sql, in name order, in one transaction."""
-    files = sorted(glob.glob(os.path.join(REPOSITORY, "sql", "*.sql")))
-    assert files, "there are no sql/*.sql files"
-    with psycopg.connect(dsn) as connection:
-        for path in files:
-            with open(path) as source:
-                try:
-                    connection.execute(source.read())
-                except psycopg.Error as error:
-                    where = getattr(error.diag, "statement_position", None)
-                    raise AssertionError(
-                        f"{os.path.basename(path)} does not install: {error} "
-                        f"(position {where}; context: {error.diag.context})") from error

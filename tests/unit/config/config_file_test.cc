@@ -4,18 +4,19 @@
 
 #include "config/pipeline_config.h"
 #include "problems.h"
+#include "test_catalogue.h"
 
 namespace relay::config {
 namespace {
 
 FileConfig parsed(std::string_view text) {
-  auto config = parse_config_file(text, "relay.toml");
+  auto config = parse_config_file(test_catalogue(), text, "relay.toml");
   EXPECT_TRUE(config) << config.error().message;
   return config ? std::move(*config) : FileConfig{};
 }
 
 std::string refused(std::string_view text) {
-  const auto config = parse_config_file(text, "relay.toml");
+  const auto config = parse_config_file(test_catalogue(), text, "relay.toml");
   if (!config) return told({config.error()})[0];
   return config->problems.empty() ? "accepted" : told({combined(config->problems)})[0];
 }

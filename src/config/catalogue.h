@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/fields.h"
+
+namespace relay::config {
+
+/// A type of source or sink, as a configuration names it.
+struct EndType {
+  std::string name;                  ///< "nats"
+  std::vector<std::string> aliases;  ///< {"http"} for webhook
+  /// Types whose prefixes its options may have in the flat form too ("stdout_format" of a file).
+  std::vector<std::string> related;
+  FieldTable options;
+  bool reads_outbox = false;  ///< of a source: an outbox, here or elsewhere
+};
+
+/// The types of sources and sinks that a configuration may name. Filled once at start, then only
+/// read.
+struct Catalogue {
+  std::vector<EndType> sources;
+  std::vector<EndType> sinks;
+
+  /// By name or alias; null where there is none.
+  const EndType* source(std::string_view name) const;
+  const EndType* sink(std::string_view name) const;
+};
+
+}  // namespace relay::config

@@ -1,0 +1,49 @@
+"""Installing the database side: by `init`, or from the files of sql/ as they are."""
+
+import glob
+import os
+import re
+import subprocess
+
+import psycopg
+
+from .postgres import REPOSITORY
+from .relay import clean_environment, relay_binary, run_command
+
+OPTION_ROWS = "106_relay_option_rows.sql"  # written by the program, from its tables
+
+
+def install(dsn):
+    """The real `init` where there is a binary, else the files of sql/ (RELAY_INIT=files too)."""
+    if relay_binary() and os.environ.get("RELAY_INIT") != "files":
+        done = run_command("init", "--postgres-url", dsn)
+        assert done.returncode == 0, f"init failed:\n{done.stdout}{done.stderr}"
+    else:
+        install_from_files(dsn)
+
+
+def option_rows():
+    """The statements that write the catalogue of options; none where there is no binary."""
+    if not relay_binary():
+        return ""
+    printed = subprocess.run([relay_binary(), "init", "--dry-run"], env=clean_environment(),
+                             capture_output=True, text=True, check=True).stdout
+    return re.search(rf"^-- {OPTION_ROWS}\n(.*?)^-- \d+_", printed, re.M | re.S)[1]
+
+
+def install_from_files(dsn):
+    """Installs the database side from sql/*.sql, in name order, in one transaction."""
+    files = {}
+    for path in glob.glob(os.path.join(REPOSITORY, "sql", "*.sql")):
+        with open(path) as source:
+            files[os.path.basename(path)] = source.read()
+    assert files, "there are no sql/*.sql files"
+    files[OPTION_ROWS] = option_rows()
+    with psycopg.connect(dsn) as connection:
+        for name in sorted(files):
+            try:
+                connection.execute(files[name])
+            except psycopg.Error as error:
+                where = getattr(error.diag, "statement_position", None)
+                raise AssertionError(f"{name} does not install: {error} (position {where}; context: "
+                                     f"{error.diag.context})") from error
