@@ -13,8 +13,6 @@
 
 /// This member is read and written with that mutex held.
 #define RELAY_GUARDED_BY(mutex) RELAY_THREAD_ANNOTATION(guarded_by(mutex))
-/// What this pointer points to is read and written with that mutex held.
-#define RELAY_POINTEE_GUARDED_BY(mutex) RELAY_THREAD_ANNOTATION(pt_guarded_by(mutex))
 /// The caller holds the mutex.
 #define RELAY_REQUIRES(...) RELAY_THREAD_ANNOTATION(requires_capability(__VA_ARGS__))
 /// The caller does not hold the mutex.

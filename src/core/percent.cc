@@ -23,6 +23,29 @@ int escaped_byte(std::string_view text, std::size_t at) {
 
 }  // namespace
 
+bool is_unreserved(char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+         c == '.' || c == '_' || c == '~';
+}
+
+void append_percent_escape(std::string& out, char c) {
+  static constexpr std::string_view kDigits = "0123456789ABCDEF";
+  const auto byte = static_cast<unsigned char>(c);
+  out += '%';
+  out += kDigits[byte >> 4];
+  out += kDigits[byte & 15];
+}
+
+void append_percent_encoded(std::string& out, std::string_view value) {
+  for (const char c : value) {
+    if (is_unreserved(c)) {
+      out += c;
+    } else {
+      append_percent_escape(out, c);
+    }
+  }
+}
+
 std::optional<std::string> percent_decoded(std::string_view text) {
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (text[i] == '%' && escaped_byte(text, i) < 0) return std::nullopt;
@@ -39,22 +62,6 @@ std::string percent_decoded_where_possible(std::string_view text) {
     if (byte >= 0) i += 2;
   }
   return out;
-}
-
-void append_percent_encoded(std::string& out, std::string_view value) {
-  static constexpr std::string_view kDigits = "0123456789ABCDEF";
-  for (const char c : value) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       c == '-' || c == '.' || c == '_' || c == '~';
-    if (plain) {
-      out += c;
-      continue;
-    }
-    const auto byte = static_cast<unsigned char>(c);
-    out += '%';
-    out += kDigits[byte >> 4];
-    out += kDigits[byte & 15];
-  }
 }
 
 }  // namespace relay

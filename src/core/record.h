@@ -88,6 +88,9 @@ struct Record {
   /// Set where the record cannot be sent at all (larger than `max_record_bytes`, of a payload
   /// version that is not known): it becomes one refused message.
   SharedError refused;
+
+  /// How far the source is settled once this record is.
+  Position position() const { return {id, row, std::string(mark)}; }
 };
 
 /// Records in order, and the memory that they point into.

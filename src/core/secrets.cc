@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/mutex.h"
+#include "core/percent.h"
 #include "core/text.h"
 #include "core/url_text.h"
 
@@ -25,11 +26,6 @@ std::uint64_t gram_at(std::string_view text, std::size_t at) {
   std::uint64_t gram = 0;
   std::memcpy(&gram, text.data() + at, kGram);
   return gram;
-}
-
-bool is_unreserved(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-         c == '.' || c == '_' || c == '~';
 }
 
 std::string percent_encoded(std::string_view text, std::string_view digits, bool all) {

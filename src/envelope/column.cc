@@ -22,15 +22,8 @@ bool read_quoted(std::string_view text, std::size_t& i, std::string& name) {
   return false;
 }
 
-bool is_plain(std::string_view name) {
-  return std::all_of(name.begin(), name.end(), [](char c) {
-    return c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-           static_cast<unsigned char>(c) >= 0x80;
-  });
-}
-
 void append_name(std::string& out, std::string_view name) {
-  if (is_plain(name)) {
+  if (std::all_of(name.begin(), name.end(), is_plain_byte)) {
     out.append(name);
     return;
   }
@@ -40,6 +33,11 @@ void append_name(std::string& out, std::string_view name) {
 }
 
 }  // namespace
+
+bool is_plain_byte(char c) {
+  return c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+         static_cast<unsigned char>(c) >= 0x80;
+}
 
 bool ColumnPath::parse(std::string_view text, ColumnPath& path) {
   std::vector<std::string> names;

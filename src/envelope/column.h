@@ -8,6 +8,10 @@
 
 namespace relay::envelope {
 
+/// A byte of a name that needs no quotes: a letter, a digit, '_', or a part of a character beyond
+/// ASCII.
+bool is_plain_byte(char c);
+
 /// A column of a row, or something inside a JSON column: `region`, `address.city`, `items.0.sku`.
 struct ColumnPath {
   std::string column;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/text.h"
+#include "envelope/column.h"
 #include "envelope/decimal.h"
 #include "envelope/filter_node.h"
 
@@ -25,11 +26,6 @@ struct Token {
   std::size_t at = 0;
   std::string_view trouble;  // of a broken one
 };
-
-bool is_word_byte(char c) {
-  return c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-         static_cast<unsigned char>(c) >= 0x80;
-}
 
 bool is_digit(char c) {
   return c >= '0' && c <= '9';
@@ -63,7 +59,7 @@ class Lexer {
       return read_quoted('"', TokenKind::quoted_name, "a name is opened and not closed");
     if (is_digit(c) && after_point_) return read_word();  // the number of an element
     if (is_digit(c) || is_signed_number(c)) return read_number();
-    if (is_word_byte(c)) return read_word();
+    if (is_plain_byte(c)) return read_word();
     return read_symbol();
   }
 
@@ -91,7 +87,7 @@ class Lexer {
     const std::size_t length = number_length(text_.substr(at_));
     Token token{TokenKind::number, std::string(text_.substr(at_, length)), {}, 0, {}};
     at_ += length;
-    if (at_ < text_.size() && is_word_byte(text_[at_])) {
+    if (at_ < text_.size() && is_plain_byte(text_[at_])) {
       return {TokenKind::broken, {}, {}, 0, "a number runs into a word"};
     }
     return token;
@@ -99,7 +95,7 @@ class Lexer {
 
   Token read_word() {
     const std::size_t begin = at_;
-    while (at_ < text_.size() && is_word_byte(text_[at_])) ++at_;
+    while (at_ < text_.size() && is_plain_byte(text_[at_])) ++at_;
     return {TokenKind::word, std::string(text_.substr(begin, at_ - begin)), {}, 0, {}};
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "core/percent.h"
 #include "core/text.h"
 
 namespace relay::envelope {
@@ -10,16 +11,12 @@ namespace {
 
 // https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md
 // section 3.1.3.2: blank, quote, percent sign and all that is not printable ASCII.
-void append_percent_encoded(std::string& out, std::string_view text) {
-  constexpr char kDigits[] = "0123456789ABCDEF";
+void append_header_value(std::string& out, std::string_view text) {
   for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte > 0x20 && byte < 0x7f && c != '"' && c != '%') {
+    if (c > 0x20 && c < 0x7f && c != '"' && c != '%') {
       out.push_back(c);
     } else {
-      out.push_back('%');
-      out.push_back(kDigits[byte >> 4]);
-      out.push_back(kDigits[byte & 15]);
+      append_percent_escape(out, c);
     }
   }
 }
@@ -46,7 +43,7 @@ std::span<const Header> FormatHeaders::build(const MessageFacts& message,
     text_.assign(binding.prefix).append(name);
     const std::size_t name_end = text_.size();
     if (binding.percent_encoded) {
-      append_percent_encoded(text_, value);
+      append_header_value(text_, value);
     } else {
       text_.append(value);
     }

@@ -22,7 +22,6 @@ class Output {
   std::span<const Header> keep(std::span<const Header> headers);
   /// A new message of a record, with what every message of it has.
   Message& add(std::size_t record);
-  void reserve(std::size_t messages) { batch_.messages.reserve(messages); }
 
   MessageBatch finish();
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <utility>
 
+#include "core/percent.h"
 #include "core/text.h"
 
 namespace relay::envelope {
@@ -39,24 +40,15 @@ Result<void> add_headers(Plan& plan) {
 
 std::string default_source(std::string_view pipeline) {
   std::string source = "/pgtrickle/";
-  for (const char c : pipeline) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                       std::string_view("-._~").find(c) != std::string_view::npos;
-    if (plain) {
-      source += c;
-    } else {
-      source += fmt::format("%{:02X}", static_cast<unsigned char>(c));
-    }
-  }
+  append_percent_encoded(source, pipeline);
   return source;
 }
 
 // Whether all characters are allowed in a URI reference (RFC 3986).
 bool is_uri_text(std::string_view text) {
-  constexpr std::string_view kOthers = "-._~:/?#[]@!$&'()*+,;=%";
+  constexpr std::string_view kOthers = ":/?#[]@!$&'()*+,;=%";
   return !text.empty() && std::all_of(text.begin(), text.end(), [&](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           kOthers.find(c) != std::string_view::npos;
+    return is_unreserved(c) || kOthers.find(c) != std::string_view::npos;
   });
 }
 

@@ -16,8 +16,7 @@ class Backlog {
   using Time = SteadyClock::time_point;
 
   bool is_due(Time now) const { return now >= count_at_; }
-  /// The database was asked from `begun` to `ended`; nothing: it did not answer, and what it said
-  /// last goes on to count.
+  /// The database counted from `begun` to `ended`. Without an answer, the last count stays valid.
   void counted(std::optional<std::int64_t> rows, Time begun, Time ended);
   void handed_out(std::size_t records);
   std::int64_t rows() const { return rows_; }

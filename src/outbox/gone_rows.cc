@@ -1,5 +1,4 @@
 #include "outbox/gone_rows.h"
-#include "state/missing_schema.h"
 
 #include <fmt/core.h>
 
@@ -7,6 +6,7 @@
 #include <vector>
 
 #include "outbox/outbox_info.h"
+#include "state/missing_schema.h"
 
 namespace relay::outbox {
 

@@ -1,10 +1,11 @@
 #include "outbox/look.h"
-#include "state/missing_schema.h"
 
 #include <fmt/core.h>
 
 #include <charconv>
 #include <string>
+
+#include "state/missing_schema.h"
 
 namespace relay::outbox {
 

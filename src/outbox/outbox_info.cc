@@ -1,9 +1,10 @@
 #include "outbox/outbox_info.h"
-#include "state/missing_schema.h"
 
 #include <fmt/core.h>
 
 #include <utility>
+
+#include "state/missing_schema.h"
 
 namespace relay::outbox {
 

@@ -179,6 +179,10 @@ Result<ReadPolicy::Look> OutboxReader::look(Connection& connection, std::stop_to
   const auto holders = read_holders(connection, outbox_, deadline, stop);
   if (!holders) return fail(holders.error());
   const ReadPolicy::Look seen = policy_.looked(*holders);
+  if (seen == ReadPolicy::Look::nothing_to_wait_for) {
+    status_.set_writer({});
+    return seen;
+  }
   const auto now = SteadyClock::now();
   if (!policy_.is_writer_due(now)) return seen;
   auto oldest = read_oldest_writer(connection, outbox_, deadline, std::move(stop));
@@ -305,8 +309,7 @@ RecordBatch OutboxReader::new_batch() const {
 
 void OutboxReader::note_handed_out(const RecordBatch& batch) {
   if (batch.empty()) return;
-  const Record& record = batch.records.back();
-  last_ = Position{record.id, record.row, std::string(record.mark)};
+  last_ = batch.records.back().position();
   policy_.handed_out(last_.id);
 }
 

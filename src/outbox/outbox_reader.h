@@ -24,16 +24,16 @@
 namespace relay::outbox {
 
 /// Reads an outbox from a position on, in order, never skipping a row. After an error of class
-/// transient the next read goes on behind the last record that was handed out, once it was seen
-/// that this row is still what it was. One thread at a time.
+/// transient the next read verifies that the last row that was handed out is unchanged, and goes on
+/// behind it. One thread at a time.
 class OutboxReader {
  public:
-  /// Begins behind the position of `start`. Whom it waits for is written into `status`.
+  /// Begins behind the position of `start`. The writer that it waits for is shown in `status`.
   OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox,
                const OutboxOptions& options, state::Ownership start, OutboxStatus& status);
 
-  /// As Source::read. Misconfigured: rows are gone, or the outbox is. Fenced: what was handed out
-  /// is not there any more, so that what is under way must not be settled.
+  /// As Source::read. Misconfigured: rows are gone, or the outbox is. Fenced: rows that were handed
+  /// out no longer exist, so the records under way must not be settled.
   Result<RecordBatch> read(const ReadLimits& limits, Deadline deadline, std::stop_token stop);
 
   /// Rows `from`..`to` once more; see Source::read_range.

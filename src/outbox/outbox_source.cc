@@ -21,7 +21,7 @@ OutboxSource::OutboxSource(OutboxOptions options, postgres::Pool* pool, std::sha
       wake_(std::move(wake)),
       keeper_(pool, {options_.group, options_.pipeline}) {}
 
-/// Says what a statement that was refused lacks.
+/// The error of a refused statement, with the table or the privilege that is missing.
 Error OutboxSource::explained(Error error, std::stop_token stop) {
   if (error.code != "42501" && error.code != "42P01") return error;
   auto lease = pool_->borrow(Deadline::after(kStatementTimeout), stop);

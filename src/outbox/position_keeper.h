@@ -39,7 +39,7 @@ class PositionKeeper {
 
   postgres::Pool* const pool_;
   const state::PositionKey key_;
-  mutable Mutex mutex_;
+  Mutex mutex_;
   OutboxInfo outbox_ RELAY_GUARDED_BY(mutex_);
   std::string token_ RELAY_GUARDED_BY(mutex_);
   Position settled_ RELAY_GUARDED_BY(mutex_);

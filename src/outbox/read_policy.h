@@ -102,8 +102,7 @@ class ReadPolicy {
   enum class Look { fetch, still_waiting, nothing_to_wait_for };
   /// After a probe: these transactions may have drawn ids up to the sequence that it saw.
   Look looked(std::span<const Holder> holders);
-  /// The oldest writer has held ids back so long that it is to be shown, for the first time or
-  /// anew.
+  /// The writers have held ids back so long that the oldest one is to be looked up and shown now.
   bool is_writer_due(Time now);
   std::chrono::duration<double> waiting_for_writers(Time now) const { return now - blocked_since_; }
 

@@ -1,19 +1,10 @@
 #include "pipeline/committer.h"
 
-#include <string>
 #include <utility>
 
 #include "core/log.h"
 
 namespace relay {
-
-namespace {
-
-Position position_of(const Record& record) {
-  return Position{record.id, record.row, std::string(record.mark)};
-}
-
-}  // namespace
 
 Committer::Committer(const PipelineSpec& spec, Source& source, DeadLetterQueue& dead_letters,
                      PipelineMetrics& metrics, SharedState& shared, Recovery& recovery)
@@ -33,7 +24,7 @@ bool Committer::acknowledge(const MessageBatch& batch, Settlement& settlement,
     // No position moves: the letters are stored on their own.
     return insist([&] { return dead_letters_.store(letters); }, std::move(stop));
   }
-  const Position position = position_of(batch.records.records[progress.records - 1]);
+  const Position position = batch.records.records[progress.records - 1].position();
   if (!commit(position, letters, std::move(stop))) return false;
   shared_.settled(position);
   return true;

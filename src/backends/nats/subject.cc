@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "core/percent.h"
+
 namespace relay::nats {
 
 namespace {
@@ -42,13 +44,9 @@ void escape_token(std::string& out, std::string_view value) {
     out.push_back('%');
     return;
   }
-  constexpr std::string_view kHex = "0123456789ABCDEF";
   for (const char c : value) {
     if (needs_escape(c)) {
-      const auto byte = static_cast<unsigned char>(c);
-      out.push_back('%');
-      out.push_back(kHex[byte >> 4]);
-      out.push_back(kHex[byte & 15]);
+      append_percent_escape(out, c);
     } else {
       out.push_back(c);
     }
