@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from .fixtures import install, need
+from .database_side import install
+from .fixtures import need
 from .postgres import PostgresServer, postgres_bin_directory
 from .proxy import FaultProxy
 from .waiting import eventually

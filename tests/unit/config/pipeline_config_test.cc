@@ -254,9 +254,10 @@ TEST(CatalogPipeline, WrongPipelineOptionsSayWhatIsAllowed) {
   const auto of = [](const std::string& member) {
     return problem_of(R"("stream_table":"t","sink_type":"stdout",)" + member);
   };
-  EXPECT_EQ(of(R"("start":"yesterday")"),
-            "not_allowed | pipeline p, key start: start is \"yesterday\"; it must be earliest, latest, "
-            "or the id to begin with | ");
+  EXPECT_EQ(
+      of(R"("start":"yesterday")"),
+      "not_allowed | pipeline p, key start: start is \"yesterday\"; it must be earliest, latest, "
+      "or the id to begin with | ");
   EXPECT_EQ(of(R"("start":-1)").rfind("not_allowed", 0), 0u);
   EXPECT_EQ(of(R"("retry":{"min":"2s","max":"1s"})"),
             "out_of_range | pipeline p, key retry.min: retry_min (2000ms) is more than retry_max "
@@ -264,8 +265,9 @@ TEST(CatalogPipeline, WrongPipelineOptionsSayWhatIsAllowed) {
   EXPECT_EQ(of(R"("retry":{"most":"2s"})"),
             "unknown_option | pipeline p, key retry.most: there is no option \"most\" in retry | "
             "Known here: min, max.");
-  EXPECT_EQ(of(R"("retry":5)"),
-            "wrong_type | pipeline p, key retry: retry must be an object | Its members are min, max.");
+  EXPECT_EQ(
+      of(R"("retry":5)"),
+      "wrong_type | pipeline p, key retry: retry must be an object | Its members are min, max.");
   EXPECT_EQ(of(R"("message":"rows")"),
             "not_allowed | pipeline p, key message: message is \"rows\"; it must be one of delta, "
             "row | Did you mean \"row\"?");

@@ -38,11 +38,14 @@ TEST_F(OutboxType, FindsTheOutboxByEitherOption) {
   EXPECT_EQ(type().own_outboxes->name(values({})), "");
 }
 
-TEST_F(OutboxType, RefusesASourceThatNamesNoOutbox) {
-  const auto made = type().make(values({}), BackendContext());
-  ASSERT_FALSE(made);
-  EXPECT_EQ(made.error().error_class, ErrorClass::misconfigured);
-  EXPECT_EQ(made.error().code, "missing_key");
+TEST_F(OutboxType, TakesExactlyOneName) {
+  const auto problems_of = [&](const config::Node::Object& options) {
+    return config::check(options, type().options, "test").problems.size();
+  };
+  EXPECT_EQ(problems_of({}), 1u);
+  EXPECT_EQ(problems_of({{"outbox", text("events")}}), 0u);
+  EXPECT_EQ(problems_of({{"stream_table", text("orders")}}), 0u);
+  EXPECT_EQ(problems_of({{"stream_table", text("orders")}, {"outbox", text("events")}}), 1u);
 }
 
 TEST_F(OutboxType, WithoutADatabaseTheSourceIsMadeAndCannotBeOpened) {

@@ -17,8 +17,10 @@ TEST(InboxOptions, AnInboxByNameOrByTable) {
   EXPECT_EQ(parsed(R"({"name":"x"})")->inbox_name, "x");
   EXPECT_EQ(parsed(R"({"inbox_table":"t"})")->inbox_table, "t");
   EXPECT_EQ(parsed(R"({"table":"t"})")->inbox_table, "t");
-  EXPECT_EQ(parsed("{}").error().code, "which_inbox");
-  EXPECT_EQ(parsed(R"({"inbox_name":"x","inbox_table":"t"})").error().code, "which_inbox");
+  using Codes = std::vector<std::string>;
+  EXPECT_EQ(config::codes_of_checks("{}", sink_fields()), Codes{"missing_option"});
+  EXPECT_EQ(config::codes_of_checks(R"({"inbox_name":"x","inbox_table":"t"})", sink_fields()),
+            Codes{"conflict"});
 }
 
 TEST(InboxOptions, WhatIsNotSaidIsLeftToTheInbox) {
