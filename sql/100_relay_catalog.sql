@@ -4,8 +4,9 @@
 -- accept), enable_relay, disable_relay and delete_relay change it, the view relay_pipelines is what
 -- the daemon reads. Each change is announced on the channel pgtrickle_relay_config.
 
-create table if not exists pgtrickle.relay_outbox_config (
+create table if not exists pgtrickle.relay_config (
   name               text primary key,
+  direction          text not null check (direction in ('forward', 'reverse', 'bridge')),
   enabled            boolean not null default false,
   config             jsonb not null,
   outbox_name        text,
@@ -13,56 +14,67 @@ create table if not exists pgtrickle.relay_outbox_config (
   updated_at         timestamptz not null default clock_timestamp(),
   enabled_changed_at timestamptz not null default clock_timestamp()
 );
-comment on table pgtrickle.relay_outbox_config is
-  'Forward pipelines: from an outbox to a message system (written by set_relay_outbox)';
+comment on table pgtrickle.relay_config is
+  'All pipelines: from an outbox (forward), into an inbox (reverse), from any source to any sink '
+  '(bridge); written by set_relay_outbox, set_relay_inbox and set_relay';
+comment on column pgtrickle.relay_config.outbox_name is
+  'The outbox that the pipeline reads, as its configuration names it';
 
-create table if not exists pgtrickle.relay_inbox_config (
-  name               text primary key,
-  enabled            boolean not null default false,
-  config             jsonb not null,
-  outbox_name        text,
-  created_at         timestamptz not null default clock_timestamp(),
-  updated_at         timestamptz not null default clock_timestamp(),
-  enabled_changed_at timestamptz not null default clock_timestamp()
-);
-comment on table pgtrickle.relay_inbox_config is
-  'Reverse pipelines: from a message system to an inbox (written by set_relay_inbox)';
-
-create table if not exists pgtrickle.relay_bridge_config (
-  name               text primary key,
-  enabled            boolean not null default false,
-  config             jsonb not null,
-  outbox_name        text,
-  created_at         timestamptz not null default clock_timestamp(),
-  updated_at         timestamptz not null default clock_timestamp(),
-  enabled_changed_at timestamptz not null default clock_timestamp()
-);
-comment on table pgtrickle.relay_bridge_config is
-  'Pipelines from any source to any sink (written by set_relay)';
-
--- All pipelines as they were written; outbox_name is the outbox that one reads, as it names it.
--- row_version is the transaction that wrote the row.
-create or replace view pgtrickle._relay_catalog as
-  select name, 'forward'::text as direction, enabled, config, outbox_name, updated_at,
-         enabled_changed_at, xmin as row_version
-  from pgtrickle.relay_outbox_config
-  union all
-  select name, 'reverse', enabled, config, outbox_name, updated_at, enabled_changed_at, xmin
-  from pgtrickle.relay_inbox_config
-  union all
-  select name, 'bridge', enabled, config, outbox_name, updated_at, enabled_changed_at, xmin
-  from pgtrickle.relay_bridge_config;
+-- Earlier versions had a table for each direction, under the names of the views below.
+do $$
+declare
+  t record;
+begin
+  for t in
+    select v.* from (values ('relay_outbox_config', 'forward'), ('relay_inbox_config', 'reverse'),
+                            ('relay_bridge_config', 'bridge')) as v (name, direction)
+    join pg_catalog.pg_class c on c.relname = v.name and c.relkind = 'r'
+                              and c.relnamespace = 'pgtrickle'::regnamespace
+  loop
+    execute format('lock table pgtrickle.%I in access exclusive mode', t.name);
+    execute format('insert into pgtrickle.relay_config (name, direction, enabled, config, '
+                   'outbox_name, created_at, updated_at, enabled_changed_at) '
+                   'select name, %L, enabled, config, outbox_name, created_at, updated_at, '
+                   'enabled_changed_at from pgtrickle.%I', t.direction, t.name);
+  end loop;
+end $$;
 
 -- All pipelines as the daemon reads them: without the options for retention, which works in the
--- database. An unchanged row_version means an unchanged row. A time could not show that: a
--- transaction may commit after a later one, and clocks may be set back.
+-- database. An unchanged row_version (the transaction that wrote the row) means an unchanged row. A
+-- time could not show that: a transaction may commit after a later one, and clocks may be set back.
 create or replace view pgtrickle.relay_pipelines as
   select name, direction, enabled,
          config - array['retention_hours', 'retention_hold_hours', 'max_hold_hours',
                         'max_hold_bytes'] as config,
-         updated_at, row_version
-  from pgtrickle._relay_catalog;
+         updated_at, xmin as row_version
+  from pgtrickle.relay_config;
 comment on view pgtrickle.relay_pipelines is 'All pipelines, as the relay reads them';
+
+drop view if exists pgtrickle._relay_catalog;  -- of earlier versions
+
+do $$
+declare
+  t record;
+begin
+  for t in select * from (values
+    ('relay_outbox_config', 'forward', 'Forward pipelines: from an outbox to a message system'),
+    ('relay_inbox_config', 'reverse', 'Reverse pipelines: from a message system to an inbox'),
+    ('relay_bridge_config', 'bridge', 'Pipelines from any source to any sink')
+  ) as v (name, direction, says) loop
+    if exists (select from pg_catalog.pg_class c
+               where c.relname = t.name and c.relkind = 'r'
+                 and c.relnamespace = 'pgtrickle'::regnamespace) then
+      execute format('drop table pgtrickle.%I', t.name);
+    end if;
+    execute format('create or replace view pgtrickle.%I as '
+                   'select name, enabled, config, outbox_name, created_at, updated_at, '
+                   'enabled_changed_at, direction from pgtrickle.relay_config '
+                   'where direction = %L with local check option', t.name, t.direction);
+    execute format('alter view pgtrickle.%I alter column direction set default %L', t.name,
+                   t.direction);
+    execute format('comment on view pgtrickle.%I is %L', t.name, t.says);
+  end loop;
+end $$;
 
 -- Maintains the columns that depend on others: outbox_name, and the timestamps (updated_at moves
 -- with any change, enabled_changed_at with `enabled` only).
@@ -107,28 +119,17 @@ begin
     return null;
   end if;
   perform pg_notify('pgtrickle_relay_config', jsonb_build_object(
-    'direction', tg_argv[0], 'event', event, 'name', pipeline.name,
+    'direction', pipeline.direction, 'event', event, 'name', pipeline.name,
     'enabled', pipeline.enabled and event <> 'deleted')::text);
   return null;
 end $$;
 
-do $$
-declare
-  t record;
-begin
-  for t in select * from (values ('relay_outbox_config', 'forward'),
-                                 ('relay_inbox_config', 'reverse'),
-                                 ('relay_bridge_config', 'bridge')) as v (name, direction) loop
-    execute format('create or replace trigger touch before insert or update on pgtrickle.%I '
-                   'for each row execute function pgtrickle._relay_config_touch()', t.name);
-    execute format('create or replace trigger notify after insert or update or delete '
-                   'on pgtrickle.%I for each row '
-                   'execute function pgtrickle._relay_config_notify(%L)', t.name, t.direction);
-    -- Retention goes by outbox_name, whatever session_replication_role the writer has.
-    execute format('alter table pgtrickle.%I enable always trigger touch, '
-                   'enable always trigger notify', t.name);
-  end loop;
-end $$;
+create or replace trigger touch before insert or update on pgtrickle.relay_config
+  for each row execute function pgtrickle._relay_config_touch();
+create or replace trigger notify after insert or update or delete on pgtrickle.relay_config
+  for each row execute function pgtrickle._relay_config_notify();
+-- Retention goes by outbox_name, whatever session_replication_role the writer has.
+alter table pgtrickle.relay_config enable always trigger touch, enable always trigger notify;
 
 -- Wakes the relay for something other than a changed configuration.
 create or replace function pgtrickle._relay_control_notify(pipeline text, action text) returns void
@@ -138,14 +139,7 @@ as $$
     'event', 'control', 'name', pipeline, 'action', action)::text);
 $$;
 
--- The table that holds the pipelines of one direction.
-create or replace function pgtrickle._relay_config_table(direction text) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-as $$
-  select case direction when 'forward' then 'relay_outbox_config'
-                        when 'reverse' then 'relay_inbox_config'
-                        when 'bridge' then 'relay_bridge_config' end;
-$$;
+drop function if exists pgtrickle._relay_config_table(text);  -- of earlier versions
 
 -- Stores a pipeline whose configuration is valid. A new one is disabled unless `enabled` says
 -- otherwise; an existing one keeps its state unless `enabled` is given. A name belongs to one
@@ -159,19 +153,18 @@ declare
 begin
   perform pgtrickle._check_relay(name, direction, config);
   perform pgtrickle._lock('pipeline ' || name);
-  select c.direction into taken from pgtrickle._relay_catalog c where c.name = _store_relay.name;
+  select c.direction into taken from pgtrickle.relay_config c where c.name = _store_relay.name;
   if taken <> direction then
     raise exception 'pipeline "%" exists already, as a % pipeline', name, taken
       using errcode = 'duplicate_object',
             hint = format('Choose another name, or drop it first: '
                           'SELECT pgtrickle.delete_relay(%L);', name);
   end if;
-  execute format('insert into pgtrickle.%I as t (name, enabled, config) '
-                 'values ($1, coalesce($3, false), $2) '
-                 'on conflict (name) do update '
-                 'set config = excluded.config, enabled = coalesce($3, t.enabled)',
-                 pgtrickle._relay_config_table(direction))
-    using name, config, enabled;
+  insert into pgtrickle.relay_config as t (name, direction, enabled, config)
+  values (_store_relay.name, _store_relay.direction, coalesce(_store_relay.enabled, false),
+          _store_relay.config)
+  on conflict on constraint relay_config_pkey do update
+  set config = excluded.config, enabled = coalesce(_store_relay.enabled, t.enabled);
 end $$;
 
 -- Raises a clear error unless there is such a pipeline in the catalog, or, with `also_from_files`,
@@ -185,7 +178,7 @@ declare
   reported boolean;
   near text;
 begin
-  if exists (select from pgtrickle._relay_catalog c where c.name = _require_relay.name) then
+  if exists (select from pgtrickle.relay_config c where c.name = _require_relay.name) then
     return;
   end if;
   reported := exists (select from pgtrickle.relay_pipeline_status s
@@ -196,7 +189,7 @@ begin
     raise exception 'pipeline "%" is not in the catalog: it comes from a configuration file', name
       using errcode = 'undefined_object', hint = 'Change the file, and send SIGHUP to the relay.';
   end if;
-  near := pgtrickle._nearest(name, array(select c.name from pgtrickle._relay_catalog c));
+  near := pgtrickle._nearest(name, array(select c.name from pgtrickle.relay_config c));
   raise exception 'pipeline "%" does not exist', coalesce(name, '(null)')
     using errcode = 'undefined_object',
           hint = case when near is null
@@ -402,12 +395,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pgtrickle._require_relay(name);
-  update pgtrickle.relay_outbox_config c set enabled = _switch_relay.enabled
-    where c.name = _switch_relay.name and c.enabled <> _switch_relay.enabled;
-  update pgtrickle.relay_inbox_config c set enabled = _switch_relay.enabled
-    where c.name = _switch_relay.name and c.enabled <> _switch_relay.enabled;
-  update pgtrickle.relay_bridge_config c set enabled = _switch_relay.enabled
-    where c.name = _switch_relay.name and c.enabled <> _switch_relay.enabled;
+  update pgtrickle.relay_config c set enabled = _switch_relay.enabled
+  where c.name = _switch_relay.name and c.enabled <> _switch_relay.enabled;
 end $$;
 
 create or replace function pgtrickle.enable_relay(name text) returns void
@@ -429,9 +418,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pgtrickle._require_relay(name);
-  delete from pgtrickle.relay_outbox_config c where c.name = delete_relay.name;
-  delete from pgtrickle.relay_inbox_config c where c.name = delete_relay.name;
-  delete from pgtrickle.relay_bridge_config c where c.name = delete_relay.name;
+  delete from pgtrickle.relay_config c where c.name = delete_relay.name;
   delete from pgtrickle._locks l where l.name = 'pipeline ' || delete_relay.name;
   delete from pgtrickle.relay_consumer_offsets o where o.pipeline_id = delete_relay.name;
   delete from pgtrickle.relay_pipeline_status s where s.pipeline = delete_relay.name;
@@ -451,7 +438,7 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pgtrickle._require_relay(name);
-  return (select c.config from pgtrickle._relay_catalog c where c.name = get_relay_config.name);
+  return (select c.config from pgtrickle.relay_config c where c.name = get_relay_config.name);
 end $$;
 comment on function pgtrickle.get_relay_config(text) is 'A pipeline''s configuration as it was set';
 
@@ -459,6 +446,6 @@ create or replace function pgtrickle.list_relay_configs()
 returns table (name text, direction text, enabled boolean, config jsonb)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select c.name, c.direction, c.enabled, c.config from pgtrickle._relay_catalog c order by c.name;
+  select c.name, c.direction, c.enabled, c.config from pgtrickle.relay_config c order by c.name;
 $$;
 comment on function pgtrickle.list_relay_configs() is 'All pipelines of the catalog';

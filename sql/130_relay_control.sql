@@ -105,7 +105,7 @@ begin
       using errcode = 'invalid_parameter_value';
   end if;
   select c.direction, c.outbox_name into pipeline
-  from pgtrickle._relay_catalog c where c.name = replay_relay.name;
+  from pgtrickle.relay_config c where c.name = replay_relay.name;
   if pipeline.direction is not null then
     if pipeline.outbox_name is null then
       raise exception 'pipeline "%" reads no outbox of this database', name

@@ -104,7 +104,7 @@ begin
            'updated_at', o.updated_at) order by o.pipeline_id, o.relay_group_id), '[]')
   into readers
   from pgtrickle.relay_consumer_offsets o
-  left join pgtrickle._relay_catalog c on c.name = o.pipeline_id
+  left join pgtrickle.relay_config c on c.name = o.pipeline_id
   cross join lateral pgtrickle._outbox_rows_after(
     outbox.outbox_table_name,
     pgtrickle._position_passes(outbox.outbox_table_name, o.last_change_id, o.skipped), newest) lag

@@ -113,7 +113,7 @@ begin
     where m.name is not null and o.incarnation = _outbox_pipelines.incarnation
   ), candidates as materialized (
     select c.*
-    from pgtrickle._relay_catalog c
+    from pgtrickle.relay_config c
     where lower(replace(c.outbox_name, '"', '')) = any (array(select n.name from names n))
   )
   select c.name, c.enabled, c.config, c.updated_at, c.enabled_changed_at
@@ -166,7 +166,7 @@ begin
            coalesce(p.config, c.config)
     from positions o
     left join pipelines p on p.pipeline = o.pipeline_id
-    left join pgtrickle._relay_catalog c on c.name = o.pipeline_id
+    left join pgtrickle.relay_config c on c.name = o.pipeline_id
     left join groups g on g.relay_group_id = o.relay_group_id
     left join pgtrickle.relay_pipeline_status s
       on s.relay_group_id = o.relay_group_id and s.pipeline = o.pipeline_id

@@ -131,7 +131,7 @@ as $$
   where (o.relay_group_id, o.pipeline_id, o.incarnation) in (
     select p.relay_group_id, p.pipeline_id, p.incarnation
     from pgtrickle.relay_consumer_offsets p
-    left join pgtrickle._relay_catalog c on c.name = p.pipeline_id
+    left join pgtrickle.relay_config c on c.name = p.pipeline_id
     left join pgtrickle.relay_pipeline_status s
       on s.relay_group_id = p.relay_group_id and s.pipeline = p.pipeline_id
     where p.seen_at < clock_timestamp() - interval '1 hour'
@@ -154,7 +154,7 @@ begin
   where i.heartbeat_at < clock_timestamp() - interval '30 days';
   delete from pgtrickle.relay_pipeline_status s
   where s.updated_at < clock_timestamp() - interval '30 days'
-    and not exists (select from pgtrickle._relay_catalog c where c.name = s.pipeline);
+    and not exists (select from pgtrickle.relay_config c where c.name = s.pipeline);
   delete from pgtrickle.relay_replays r
   where r.finished_at < clock_timestamp() - interval '30 days'
     and exists (select from pgtrickle.relay_replays n

@@ -57,7 +57,7 @@ as $$
            s as said, o.worker_id as owner
     from pgtrickle.relay_pipeline_status s
     left join owners o on o.relay_group_id = s.relay_group_id and o.name = s.pipeline
-    full join pgtrickle._relay_catalog c on c.name = s.pipeline
+    full join pgtrickle.relay_config c on c.name = s.pipeline
   )
   select k.name, k.direction, k.enabled, k.group_id,
          case when k.owner is not null and k.owner = (k.said).worker_id then (k.said).state

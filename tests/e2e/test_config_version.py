@@ -10,7 +10,7 @@ from support.pipelines import Lines, make_table, set_outbox, to_file
 from support.relay import Relay
 from support.waiting import eventually, holds_for
 
-CATALOG = "pgtrickle.relay_outbox_config"
+CATALOG = "pgtrickle.relay_config"
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_no_setting_of_a_database_stops_anything(hostile, relay_bin, tmp_path):
     hostile.set_relay("notes", {"source": {"type": "outbox", "stream_table": "public.notes"},
                                 "sink": {"type": "file", "path": notes.path}})
     # Retention finds the readers of an outbox by the name that a trigger keeps.
-    assert hostile.one("select count(*) from pgtrickle._relay_catalog where outbox_name is null") == 0
+    assert hostile.one("select count(*) from pgtrickle.relay_config where outbox_name is null") == 0
     first = Relay(hostile.relay_dsn, lease_timeout="2s").start()
     with Relay(hostile.relay_dsn, lease_timeout="2s") as second:
         eventually(lambda: first.pipeline("file") and second.pipeline("file"), 15)

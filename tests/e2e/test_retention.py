@@ -83,10 +83,10 @@ def age(db, hours):
     """Moves everything that has been recorded of pipelines into the past."""
     moved = f"- interval '{hours} hours'"
     db.execute(f"""
-        alter table pgtrickle.relay_outbox_config disable trigger touch;
-        update pgtrickle.relay_outbox_config set updated_at = updated_at {moved},
+        alter table pgtrickle.relay_config disable trigger touch;
+        update pgtrickle.relay_config set updated_at = updated_at {moved},
           enabled_changed_at = enabled_changed_at {moved};
-        alter table pgtrickle.relay_outbox_config enable trigger touch;
+        alter table pgtrickle.relay_config enable trigger touch;
         update pgtrickle.relay_consumer_offsets set updated_at = updated_at {moved},
           seen_at = seen_at {moved};
         update pgtrickle.relay_instances set heartbeat_at = heartbeat_at {moved};

@@ -383,11 +383,11 @@ def test_an_administrator_makes_none_of_our_tables_an_inbox(db, admin):
     before = rights(db)
     for call in ("_register_inbox", "_build_own_inbox", "_build_inbox"):
         refusal(admin, f"select pgtrickle.{call}({FORGED})", (row(
-            table_name="relay_dlq", columns=columns, pending_view="_relay_catalog"),))
+            table_name="relay_dlq", columns=columns, pending_view="relay_pipelines"),))
     refusal(admin, f"select pgtrickle._store_inbox({FORGED})", (row(table_name="relay_dlq"),))
     assert db.execute("select * from pgtrickle.pgt_inbox_config") == []
     assert rights(db) == before
-    assert db.one("select to_regclass('pgtrickle._relay_catalog')") is not None
+    assert db.one("select to_regclass('pgtrickle.relay_pipelines')") is not None
 
 
 def test_an_administrator_makes_no_table_of_others_an_inbox(db, admin, mallory):

@@ -64,8 +64,8 @@ def every_row(db):
     tables = [name for (name,) in db.execute(
         "select c.oid::regclass::text from pg_class c where c.relkind in ('r', 'p', 'v', 'm')"
         " and c.relnamespace = 'pgtrickle'::regnamespace"
-        " and c.relname not in ('relay_outbox_config', 'relay_inbox_config',"
-        " 'relay_bridge_config', 'relay_pipelines', '_relay_catalog')")]
+        " and c.relname not in ('relay_config', 'relay_outbox_config', 'relay_inbox_config',"
+        " 'relay_bridge_config', 'relay_pipelines')")]
     assert "pgtrickle.relay_dlq" in tables and "pgtrickle.relay_pipeline_status" in tables
     return {name: "\n".join(row for (row,) in db.execute(f"select t::text from {name} t"))
             for name in tables}
