@@ -407,11 +407,10 @@ as $$
     union all
     select p.rank, substr(key, length(p.prefix) + 1), p.at
     from (
-      select case when u.at <= 2 + cardinality(t.aliases) then 2 else 1 end, u.at::int,
+      select case when u.at <= 1 + cardinality(t.aliases) then 2 else 1 end, u.at::int,
              replace(u.name, '-', '_') || '_'
-      from (select written) w
-      left join pgtrickle._relay_find_type(side, written) t on true,
-           unnest(array[written, t.name] || t.aliases || t.related) with ordinality u (name, at)
+      from pgtrickle._relay_find_type(side, written) t,
+           unnest(array[t.name] || t.aliases || t.related) with ordinality u (name, at)
     ) p (rank, at, prefix)
     where starts_with(key, p.prefix) and length(key) > length(p.prefix)
   ) m;
@@ -605,8 +604,9 @@ begin
       source_matches := pgtrickle._relay_match(one.key, 'source', written ->> 'source');
       sink_matches := pgtrickle._relay_match(one.key, 'sink', written ->> 'sink');
       if source_matches.rank = 0 and sink_matches.rank = 0 then
-        -- While a type is missing, it is unknown which end the key belongs to.
-        if written ?& array['source', 'sink'] then
+        -- While a type is not known, it is unknown which end the key belongs to.
+        if (pgtrickle._relay_find_type('source', written ->> 'source')).name is not null
+           and (pgtrickle._relay_find_type('sink', written ->> 'sink')).name is not null then
           problems := problems || pgtrickle._relay_unknown_option(
             one.key, written ->> 'source', written ->> 'sink');
         end if;

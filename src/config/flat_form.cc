@@ -28,14 +28,10 @@ void match_prefix(std::string_view key, std::string_view type, int rank, Match& 
 
 Match match(std::string_view key, const End& end) {
   Match best;
-  if (!end.type) {
-    if (!end.written.empty()) match_prefix(key, end.written, kOwnPrefix, best);
-    return best;
-  }
+  if (!end.type) return best;
   const bool plain = std::ranges::any_of(
       end.type->options, [&](const Field& field) { return field.plain && field.name == key; });
   if (plain) return {kPlain, std::string(key)};
-  match_prefix(key, end.written, kOwnPrefix, best);
   match_prefix(key, end.type->name, kOwnPrefix, best);
   for (const std::string& alias : end.type->aliases) match_prefix(key, alias, kOwnPrefix, best);
   for (const std::string& other : end.type->related) match_prefix(key, other, kRelatedPrefix, best);

@@ -151,8 +151,8 @@ class Sorter {
   }
 
   void report_unknown(const std::string& key, const Node& node) {
-    // While a type is missing, it is unknown which end the key belongs to.
-    if (ends_.source.written.empty() || ends_.sink.written.empty()) return;
+    // While a type is not known, it is unknown which end the key belongs to.
+    if (!ends_.source.type || !ends_.sink.type) return;
     std::vector<std::string_view> known = plain_names(ends_);
     for (const std::string_view name : {"source", "sink", "source_type", "sink_type", "retry"}) {
       known.push_back(name);

@@ -10,9 +10,11 @@ import threading
 import urllib.parse
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from support.http_server import HttpServer
-from support.pipelines import insert_rows, set_outbox, to_file
+from support.pipelines import insert_rows, make_table, set_outbox, to_file
+from support.postgres import refusal
 from support.processes import free_port
 from support.relay import Relay, run_command
 from support.waiting import eventually
@@ -128,7 +130,6 @@ def scene(db, web, tmp_path):
             "inbox-conninfo": {"type": "pg-inbox", "inbox_name": "x", "url": "${env:MARK_CONNINFO}"},
             "inbox-ambiguous": {"type": "pg-inbox", "inbox_name": "x", "url":
                                 f"postgresql://u:{MARKS['remote']}@127.0.0.1/{db.name}"},
-            "wrong-type": {"type": "nats", "url": {"password": MARKS["nats-url"]}},
             "file-reference": {"type": "nats", "url": f"nats://127.0.0.1:{closed}",
                                "token": f"${{file:{tmp_path}/mark}}"},
     }.items():
@@ -140,6 +141,18 @@ def scene(db, web, tmp_path):
             config["headers"] = {"Authorization": f"Bearer {MARKS['literal-header']}"}
         set_outbox(db, name, config)
     return environment
+
+
+@pytest.mark.parametrize("sink", [
+    {"type": "nats", "url": {"password": "marked"}}, {"type": "nats", "password": 5, "token": ["marked"]},
+    {"type": "nats", "url": "nats://u:marked@h", "ulr": "marked"}, {"type": "marked-not"},
+    {"type": "webhook", "url": "https://h/marked", "method": "https://h/marked"},
+    {"type": "nats", "max_in_flight": "nats://u:marked@h"}])
+def test_what_sql_refuses_is_said_without_the_secret_in_it(db, sink):
+    make_table(db)
+    config = {"stream_table": "orders", "sink": sink, "nats_password": "marked"}
+    said = refusal(db, "select pgtrickle.set_relay_outbox('p', %s)", (Jsonb(config),))
+    assert 'pipeline "p"' in said and "marked" not in said.replace("marked-not", "")
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
