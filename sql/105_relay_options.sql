@@ -3,7 +3,8 @@
 --
 -- The rows of both tables are the program's own tables: `init` writes them, and so the check here
 -- accepts and refuses what the program accepts and refuses in a file, in the same words. A value
--- with a reference (${env:NAME}, ${file:/path}) is resolved by the relay and passes as it is.
+-- with a reference (${env:NAME}, ${file:/path}) is resolved by the relay and passes as it is, unless
+-- the option is a map, which no text stands for.
 
 create table if not exists pgtrickle.relay_types (
   side         text not null check (side in ('source', 'sink')),
@@ -261,7 +262,7 @@ declare
   type constant text := jsonb_typeof(value);
   near text;
 begin
-  if type = 'string' and value #>> '{}' like '%${%' then
+  if type = 'string' and value #>> '{}' like '%${%' and option.kind <> 'map' then
     return case when option.no_reference
                 then format('%s cannot be a reference: the database has to know it', option.name) end;
   elsif pgtrickle._relay_fits(option, value) then
@@ -299,7 +300,6 @@ begin
   for one in
     select g ->> 'key' as key, g ->> 'place' as place, g -> 'value' as value
     from jsonb_array_elements(given) with ordinality e (g, at)
-    where jsonb_typeof(g -> 'value') <> 'null'
     order by e.at
   loop
     select o.* into option from pgtrickle.relay_options o
@@ -315,6 +315,8 @@ begin
         to_jsonb(left(one.key, 64)), coalesce('Did you mean "' || near || '"? ', ''),
         case when all_names = '{}' then 'There are no options here.'
              else format('Known here: %s.', array_to_string(all_names, ', ')) end);
+      continue;
+    elsif jsonb_typeof(one.value) = 'null' then
       continue;
     end if;
     if known ? option.name then

@@ -180,7 +180,9 @@ void add_commands(CLI::App& app, Arguments& arguments) {
   tail->add_option("--from", arguments.tail_from, "begin at this id instead of at what comes next");
   tail->add_option("--count", arguments.tail_count, "end after so many messages (0: never)");
   app.add_subcommand("status", "instances, pipelines, lag and last errors on one screen");
-  app.add_subcommand("options", "print every option that there is, as a Markdown page");
+  app.add_subcommand("options",
+                     "print every option that there is, as a Markdown page; with --json as "
+                     "a JSON Schema of configurations");
   CLI::App* quick = app.add_subcommand(
       "quickstart", "a throw-away PostgreSQL with live changes: nothing to configure");
   quick->add_option("--rate", arguments.quickstart.rate, "orders a second")->capture_default_str();

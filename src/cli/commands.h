@@ -49,7 +49,8 @@ int tail(const Context& context, const std::string& pipeline, std::optional<std:
 
 int status(const Context& context);
 
-/// Prints all options that there are, as the documentation shows them.
+/// Prints all options that there are, as the documentation shows them; with --json as a JSON
+/// Schema.
 int print_options(const Context& context);
 
 struct QuickstartArguments {

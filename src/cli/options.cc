@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "cli/commands.h"
+#include "cli/option_schema.h"
 #include "config/pipeline_config.h"
 #include "connector/registry.h"
 
@@ -84,6 +85,10 @@ void print_settings() {
 }  // namespace
 
 int print_options(const Context& context) {
+  if (context.json) {
+    fmt::print("{}\n", option_schema(context.registry));
+    return kOk;
+  }
   fmt::print(
       "# All options\n\nThis page is what `pgtrickle-relay options` prints: the tables by which "
       "the program checks its configuration.\n");

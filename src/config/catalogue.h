@@ -18,6 +18,11 @@ struct EndType {
   bool reads_outbox = false;  ///< of a source: an outbox, here or elsewhere
 };
 
+/// The types of the ends of a pipeline that names no type but gives one of their options that stand
+/// without a prefix.
+inline constexpr std::string_view kImpliedSource = "outbox";
+inline constexpr std::string_view kImpliedSink = "pg-inbox";
+
 /// The types of sources and sinks that a configuration may name. Filled once at start, then only
 /// read.
 struct Catalogue {

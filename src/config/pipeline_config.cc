@@ -99,8 +99,8 @@ class Sorter {
       }
       if (end.written.empty()) report_no_type(side);
     };
-    imply("source", ends_.source, "outbox", config_.direction == "forward");
-    imply("sink", ends_.sink, "pg-inbox", config_.direction == "reverse");
+    imply("source", ends_.source, kImpliedSource, config_.direction == "forward");
+    imply("sink", ends_.sink, kImpliedSink, config_.direction == "reverse");
   }
 
   void report_no_type(std::string_view side) {
@@ -218,8 +218,8 @@ class Sorter {
 };
 
 std::string direction_of(const PipelineConfig& config) {
-  if (config.source_type == "outbox") return "forward";
-  return config.sink_type == "pg-inbox" ? "reverse" : "bridge";
+  if (config.source_type == kImpliedSource) return "forward";
+  return config.sink_type == kImpliedSink ? "reverse" : "bridge";
 }
 
 std::string fingerprint_of(const PipelineConfig& config, const Node::Object& options) {

@@ -30,6 +30,7 @@ BAD = {
     "map": [{"a": [1]}, {"a": {"b": "c"}}, "a", ["a"], 5],
     "start": [-1, 1.5, "first", "", "1" * 18, "1" * 19, True, []],
 }
+pytestmark = pytest.mark.xdist_group("options")  # one process: what SQL says is asked once
 SAME = re.compile(r"there is no option|it must be|is missing|none of|are both set|says something else"
                   r"|could be an option|type '.*' is not known|must be an object")
 
@@ -165,11 +166,31 @@ def told_by_program(path, configs):
     return told
 
 
-def told_by_sql(db, configs):
-    return [[plain(re.sub(r"^(key \S+|source|sink|): ", "", message), "") for message in problems]
-            for (problems,) in db.execute(
-                "select pgtrickle._relay_problems('p', 'bridge', c) from"
-                " jsonb_array_elements(%s) with ordinality u (c, at) order by at", (Jsonb(configs),))]
+def problems_in_sql(db, configs):
+    return [problems for problems, in db.execute(
+        "select pgtrickle._relay_problems('p', 'bridge', c) from"
+        " jsonb_array_elements(%s) with ordinality u (c, at) order by at", (Jsonb(configs),))]
+
+
+def told_by_sql(problems):
+    return [[plain(re.sub(r"^(key \S+|source|sink|): ", "", message), "") for message in each]
+            for each in problems]
+
+
+_judged = {}
+
+
+def judged(db, seed):
+    """1,000 configurations, with one for each option, and what SQL says of each: asked once a process."""
+    if seed not in _judged:
+        catalogue = Catalogue(db)
+        generator = Generator(catalogue, seed)
+        configs = [generator.pipeline((side, type, option)) for (side, type), rows in
+                   catalogue.options.items() if side != "retention" for option in rows]
+        while len(configs) < 1000:
+            configs.append(generator.pipeline())
+        _judged[seed] = configs, problems_in_sql(db, configs)
+    return _judged[seed]
 
 
 def plain(message, remedy):
@@ -196,13 +217,8 @@ def disagreements(configs, told_by_program, told_by_sql):
 
 @pytest.mark.parametrize("seed", range(10 if LONG else 1))
 def test_sql_and_files_accept_and_refuse_the_same_in_the_same_words(db, tmp_path, seed):
-    catalogue = Catalogue(db)
-    generator = Generator(catalogue, seed)
-    configs = [generator.pipeline((side, type, option)) for (side, type), rows in
-               catalogue.options.items() if side != "retention" for option in rows]
-    while len(configs) < 1000:
-        configs.append(generator.pipeline())
-    told = told_by_sql(db, configs)
+    configs, problems = judged(db, seed)
+    told = told_by_sql(problems)
     found = list(disagreements(configs, told_by_program(tmp_path / "relay.toml", configs), told))
     assert not found, f"{len(found)} of {len(configs)}: " + json.dumps(found[:5], indent=1)
     assert min(sum(map(bool, told)), sum(not each for each in told)) > 100  # both kinds were tried
