@@ -14,6 +14,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from dataclasses import dataclass
 
 
@@ -147,6 +148,7 @@ class HttpServer(Server):
         self.log_path = os.path.join(self.directory, "log")
         self._tls = tls or ("", "")
         self._authorization = authorization
+        self._reading, self._requests, self._read_up_to = threading.Lock(), [], 0
 
     def url(self, path="/", port=None):
         scheme = "https" if self._tls[0] else "http"
@@ -185,20 +187,25 @@ class HttpServer(Server):
 
     def requests(self, path="/"):
         """Every request under that path that was read to its end, in order of arrival."""
-        found = []
+        with self._reading:
+            self._read_on()
+            return [request for request in self._requests if request.path.startswith(path)]
+
+    def _read_on(self):
+        """Reads what the server has written since the last time."""
         try:
             with open(os.path.join(self.directory, "requests.jsonl"), "rb") as lines:
+                lines.seek(self._read_up_to)
                 for line in lines:
                     if not line.endswith(b"\n"):
                         break
+                    self._read_up_to += len(line)
                     entry = json.loads(line)
-                    if entry["path"].startswith(path):
-                        headers = {name.lower(): value for name, value in entry["headers"]}
-                        found.append(Request(entry["method"], entry["path"], entry["status"],
-                                             headers, base64.b64decode(entry["body"])))
+                    headers = {name.lower(): value for name, value in entry["headers"]}
+                    self._requests.append(Request(entry["method"], entry["path"], entry["status"],
+                                                  headers, base64.b64decode(entry["body"])))
         except FileNotFoundError:
             pass
-        return found
 
     def accepted(self, path="/"):
         """Those that were answered with a success status."""
