@@ -160,8 +160,6 @@ def test_dead_letters_stay_here(db, there, relay, orders):
 
 @pytest.mark.parametrize("source,pattern", [
     ({"outbox": "nowhere"}, 'no outbox "nowhere"|nowhere'),
-    ({"outbox": None}, "neither outbox nor table"),
-    ({"table": "t"}, "both outbox and table"),
     ({"id_column": "x"}, "id_column is for a plain table"),
     ({"url": "postgresql://relay_daemon:wrong-word@127.0.0.1:{port}/{name}"},
      "password authentication failed"),

@@ -41,7 +41,7 @@ def test_a_log_that_is_not_read_stops_no_pipeline_and_says_what_is_missing(db, u
     # Each change is a line at least, and each longer than the last: more than is kept of a log.
     for number in range(60):
         set_outbox(db, f"wrong{number}", {"stream_table": "orders", "sink": {
-            "type": "file", "path": "/tmp/" + "x" * 30000, "format": f"none{number}"}})
+            "type": "file", "path": f"/no/such/folder/{number}/" + "x" * 30000}})
     eventually(lambda: b"wrong59" in get(port, "/health")[1].encode(), 60)
     insert_rows(db, "orders", 6)
     for lines in pipelines.values():

@@ -98,7 +98,7 @@ CALLS = {
     "set_relay": dict(name="bridge", config='{"source": {"type": "outbox", "outbox": "treasure"}, '
                                             '"sink": {"type": "stdout"}}'),
     "set_relay_inbox": dict(name="backward", config='{"source_type": "nats", '
-                                                    '"nats_url": "nats://x", '
+                                                    '"nats_url": "nats://x", "nats_stream": "s", '
                                                     '"inbox_name": "mail"}',
                             inbox="mail", source='{"type": "stdin"}'),
     "set_relay_outbox": dict(name="other", config='{"sink_type": "stdout", '
