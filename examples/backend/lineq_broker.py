@@ -50,6 +50,7 @@ class LineqBroker(ServerBroker):
     refusal = ("refused", "poison")
     na = {"wrong_ca": NO_TLS}
     source_na = {"wrong_ca": NO_TLS}
+    source_notices_silence = False  # the protocol asks an idle server nothing: it sends what it has
 
     def __init__(self):
         super().__init__(LineqServer())
