@@ -476,6 +476,15 @@ drop function if exists pgtrickle._relay_options();
 drop function if exists pgtrickle._relay_outbox_keys();
 drop function if exists pgtrickle._relay_retention_keys();
 
+-- The members of a group of the nested form: "min, max" of retry.
+create or replace function pgtrickle._relay_group_members(nested_group text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(split_part(o.nested, '.', 2), ', ' order by o.position)
+  from pgtrickle.relay_options o
+  where o.side = 'pipeline' and split_part(o.nested, '.', 1) = nested_group;
+$$;
+
 -- All errors in a pipeline's configuration; an empty array if it is valid.
 create or replace function pgtrickle._relay_problems(name text, direction text, config jsonb)
 returns text[]
@@ -496,7 +505,8 @@ declare
   target text;
   meant text;
   implied text;
-  reads_own boolean;
+  source pgtrickle.relay_types;  -- null while it is not known
+  sink pgtrickle.relay_types;
 begin
   if name is null or name = '' then
     problems := problems || 'a pipeline needs a name'::text;
@@ -558,7 +568,8 @@ begin
       where e.key <> 'type'), '[]'));
   end loop;
 
-  reads_own := (pgtrickle._relay_find_type('source', written ->> 'source')).name = 'outbox';
+  source := pgtrickle._relay_find_type('source', written ->> 'source');
+  sink := pgtrickle._relay_find_type('sink', written ->> 'sink');
   for one in
     select e.key, e.value from jsonb_each(config) e
     where e.key not in ('source', 'sink', 'source_type', 'sink_type')
@@ -566,9 +577,7 @@ begin
     if one.key = any (nested_groups) then
       if jsonb_typeof(one.value) not in ('object', 'null') then
         problems := problems || format('key %1$s: %1$s must be an object. Its members are %2$s.',
-          one.key, (select string_agg(split_part(o.nested, '.', 2), ', ' order by o.position)
-                    from pgtrickle.relay_options o
-                    where o.side = 'pipeline' and split_part(o.nested, '.', 1) = one.key));
+          one.key, pgtrickle._relay_group_members(one.key));
         continue;
       end if;
       for lifted in
@@ -580,9 +589,7 @@ begin
         if lifted.name is null then
           problems := problems || format('key %1$s.%2$s: there is no option %3$s in %1$s. Known here: '
             '%4$s.', one.key, lifted.key, to_jsonb(left(lifted.key, 64)),
-            (select string_agg(split_part(o.nested, '.', 2), ', ' order by o.position)
-             from pgtrickle.relay_options o
-             where o.side = 'pipeline' and split_part(o.nested, '.', 1) = one.key));
+            pgtrickle._relay_group_members(one.key));
         else
           given := jsonb_insert(given, '{pipeline,-1}', jsonb_build_object(
             'key', lifted.name, 'place', format('key %s.%s', one.key, lifted.key),
@@ -595,11 +602,10 @@ begin
     meant := one.key;
     select o.side into target from pgtrickle.relay_options o
     where o.side in ('pipeline', 'retention') and o.name = one.key;
-    if target = 'retention' and reads_own is not true then
+    if target = 'retention' and source.name is distinct from 'outbox' then
       problems := problems || format(
         'key %1$s: %1$s is for pipelines that read an outbox of this database%2$s', one.key,
-        case when (pgtrickle._relay_find_type('sink', written ->> 'sink')).name = 'pg-inbox'
-              and one.key = 'retention_hours'
+        case when sink.name = 'pg-inbox' and one.key = 'retention_hours'
              then '. The inbox''s is written "inbox_retention_hours".' else '' end);
       continue;
     elsif target is null then
@@ -607,8 +613,7 @@ begin
       sink_matches := pgtrickle._relay_match(one.key, 'sink', written ->> 'sink');
       if source_matches.rank = 0 and sink_matches.rank = 0 then
         -- While a type is not known, it is unknown which end the key belongs to.
-        if (pgtrickle._relay_find_type('source', written ->> 'source')).name is not null
-           and (pgtrickle._relay_find_type('sink', written ->> 'sink')).name is not null then
+        if source.name is not null and sink.name is not null then
           problems := problems || pgtrickle._relay_unknown_option(
             one.key, written ->> 'source', written ->> 'sink');
         end if;
@@ -632,9 +637,7 @@ begin
     select e.side, g.value as entry, o.name,
            exists (select from pgtrickle.relay_options own
                    where own.side = e.side and own.type = e.type and own.name = o.name) as stays
-    from (values ('sink', (pgtrickle._relay_find_type('sink', written ->> 'sink')).name, false),
-                 ('source', (pgtrickle._relay_find_type('source', written ->> 'source')).name,
-                  (pgtrickle._relay_find_type('source', written ->> 'source')).reads_outbox)
+    from (values ('sink', sink.name, false), ('source', source.name, source.reads_outbox)
          ) e (side, type, reads_outbox),
          jsonb_array_elements(given -> e.side) g,
          pgtrickle.relay_options o
@@ -649,12 +652,14 @@ begin
     end if;
   end loop;
 
-  foreach which in array array['source', 'sink'] loop
-    problems := problems || coalesce((
-      select pgtrickle._relay_options_problems(which, t.name, given -> which, which)
-      from pgtrickle._relay_find_type(which, written ->> which) t
-      where t.name is not null), '{}');
-  end loop;
+  if source.name is not null then
+    problems := problems || pgtrickle._relay_options_problems('source', source.name,
+                                                              given -> 'source', 'source');
+  end if;
+  if sink.name is not null then
+    problems := problems || pgtrickle._relay_options_problems('sink', sink.name, given -> 'sink',
+                                                              'sink');
+  end if;
   return problems || pgtrickle._relay_options_problems('pipeline', '', given -> 'pipeline', '')
                   || pgtrickle._relay_options_problems('retention', '', given -> 'retention', '');
 end $$;

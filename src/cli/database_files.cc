@@ -29,9 +29,7 @@ std::string quoted(std::string_view text) {
 
 template <class Names>
 std::string array_of(const Names& names) {
-  std::string out = "'{";
-  for (const auto& name : names) out += fmt::format("{}{}", out.back() == '{' ? "" : ",", name);
-  return out + "}'";
+  return fmt::format("'{{{}}}'", fmt::join(names, ","));
 }
 
 std::string_view name_of(AlsoIn end) {
@@ -46,22 +44,15 @@ std::string_view name_of(AlsoIn end) {
   return "";
 }
 
-/// Rows of one VALUES list.
-class Rows {
- public:
-  void add(std::string row) { text_ += (text_.empty() ? "\n  (" : ",\n  (") + row + ")"; }
-  const std::string& text() const { return text_; }
-
- private:
-  std::string text_;
-};
+/// Rows of a VALUES list, each in its parentheses.
+using Rows = std::vector<std::string>;
 
 void add_options(Rows& rows, std::string_view side, std::string_view type,
                  config::FieldTable fields) {
   int position = 0;
   for (const Field& field : fields) {
-    rows.add(fmt::format(
-        "'{}', {}, {}, {}, {}, '{}', {:f}, {:f}, {}, {}, {}, {}, {}, '{}', {}, {}, {}, {}", side,
+    rows.push_back(fmt::format(
+        "('{}', {}, {}, {}, {}, '{}', {:f}, {:f}, {}, {}, {}, {}, {}, '{}', {}, {}, {}, {})", side,
         quoted(type), quoted(field.name), ++position, array_of(config::split_names(field.aliases)),
         config::name_of(field.type), field.min, field.max,
         array_of(config::split_names(field.choices)), field.required, field.secret,
@@ -73,13 +64,12 @@ void add_options(Rows& rows, std::string_view side, std::string_view type,
 void add_types(Rows& rows, std::string_view side, const std::vector<config::EndType>& types) {
   int position = 0;
   for (const config::EndType& type : types) {
-    rows.add(fmt::format("'{}', {}, {}, {}, {}, {}", side, quoted(type.name), ++position,
-                         array_of(type.aliases), array_of(type.related), type.reads_outbox));
+    rows.push_back(fmt::format("('{}', {}, {}, {}, {}, {})", side, quoted(type.name), ++position,
+                               array_of(type.aliases), array_of(type.related), type.reads_outbox));
   }
 }
 
-}  // namespace
-
+/// The statements that write the catalogue of options.
 std::string option_rows(const Registry& registry) {
   const config::Catalogue& catalogue = registry.catalogue();
   Rows types;
@@ -99,12 +89,14 @@ std::string option_rows(const Registry& registry) {
       "delete from pgtrickle.relay_types;\n"
       "delete from pgtrickle.relay_options;\n"
       "insert into pgtrickle.relay_types (side, name, position, aliases, related, reads_outbox) "
-      "values{};\n"
+      "values\n  {};\n"
       "insert into pgtrickle.relay_options (side, type, name, position, aliases, kind, minimum, "
       "maximum, choices, required, secret, nested, one_of, also_in, plain, no_reference, "
-      "default_value, meaning) values{};\n",
-      types.text(), options.text());
+      "default_value, meaning) values\n  {};\n",
+      fmt::join(types, ",\n  "), fmt::join(options, ",\n  "));
 }
+
+}  // namespace
 
 std::vector<DatabaseFile> database_files(const Registry& registry) {
   std::vector<DatabaseFile> files;

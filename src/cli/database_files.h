@@ -17,7 +17,4 @@ struct DatabaseFile {
 /// the rows of the catalogue of options, written from the tables of this program.
 std::vector<DatabaseFile> database_files(const Registry& registry);
 
-/// The statements that write the catalogue of options.
-std::string option_rows(const Registry& registry);
-
 }  // namespace relay::cli

@@ -41,12 +41,6 @@ std::vector<std::string_view> names_of(const EndType& type) {
   return names;
 }
 
-std::vector<std::string_view> names_of(const Field& field) {
-  std::vector<std::string_view> names = config::split_names(field.aliases);
-  names.insert(names.begin(), field.name);
-  return names;
-}
-
 bool may_hold(const EndSide& side, const EndType& type, const Field& of_pipeline) {
   switch (of_pipeline.also_in) {
     case config::AlsoIn::none:
@@ -72,8 +66,7 @@ std::map<std::string, Node> options_inside(const EndSide& side, const EndType& t
   for (const Field& field : config::pipeline_fields()) {
     if (!may_hold(side, type, field)) continue;
     Node of_pipeline = reference_to(fmt::format("options/properties/{}", field.name));
-    const auto same = std::ranges::find(type.options, field.name, &Field::name);
-    if (same != type.options.end()) {
+    if (const Field* same = config::find_field(type.options, field.name)) {
       of_pipeline = schema::all_of({own(*same), std::move(of_pipeline)});
     }
     options.insert_or_assign(std::string(field.name), std::move(of_pipeline));
@@ -106,13 +99,6 @@ std::vector<const EndType*> types_that_take(std::string_view key, const EndSide&
   return takers;
 }
 
-/// Whether a key of the flat form is the pipeline's own, whatever its ends are.
-bool is_of_pipeline(std::string_view key) {
-  const auto retention = config::retention_fields();
-  return config::is_pipeline_option(key) ||
-         std::ranges::find(retention, key, &Field::name) != retention.end();
-}
-
 std::vector<FlatKey> flat_keys(const EndSide& side, const EndType& type) {
   const auto options = options_inside(side, type);
   std::vector<std::string_view> prefixes = names_of(type);
@@ -129,7 +115,8 @@ std::vector<FlatKey> flat_keys(const EndSide& side, const EndType& type) {
   std::vector<FlatKey> flat;
   for (const std::string& key : keys) {
     const Owner alone = config::owner_of(key, ends_of(side, type, nullptr));
-    if (is_of_pipeline(key) || !options.contains(alone.option)) continue;
+    const bool of_pipeline = config::is_pipeline_option(key) || config::is_retention_option(key);
+    if (of_pipeline || !options.contains(alone.option)) continue;
     flat.push_back({key, alone.option, types_that_take(key, side, type)});
   }
   return flat;
@@ -238,14 +225,6 @@ Node chosen_schema(const EndSide& side, const EndType& type) {
   return chosen;
 }
 
-Node options_schema(const EndType& type) {
-  Node::Object properties;
-  for (const Field& field : type.options) {
-    properties.emplace_back(field.name, value_schema(field, true));
-  }
-  return object({{"properties", object(std::move(properties))}});
-}
-
 }  // namespace
 
 EndSide source_side(const config::Catalogue& catalogue) {
@@ -268,7 +247,7 @@ void define_ends(const EndSide& side, Node::Object& definitions) {
   definitions.emplace_back(typed_name(side),
                            written_type(side, object({{"type", text("string")}})));
   for (const EndType& type : side.types) {
-    definitions.emplace_back(name_of(side, type), options_schema(type));
+    definitions.emplace_back(name_of(side, type), properties_of(type.options, true));
     definitions.emplace_back(chosen_name(side.name, type.name), chosen_schema(side, type));
     definitions.emplace_back(name_of(side, type) + ".keys", keys_schema(side, type));
   }

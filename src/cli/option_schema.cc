@@ -34,14 +34,6 @@ void append(Node::Object& to, Node::Object from) {
   std::move(from.begin(), from.end(), std::back_inserter(to));
 }
 
-Node properties_of(config::FieldTable fields, bool references) {
-  Node::Object properties;
-  for (const Field& field : fields) {
-    properties.emplace_back(field.name, value_schema(field, references));
-  }
-  return object({{"properties", object(std::move(properties))}});
-}
-
 /// The option's schema in $defs.
 Node option_of_pipeline(const Field& field) {
   return reference_to("options/properties/" + std::string(field.name));
@@ -52,9 +44,8 @@ std::map<std::string_view, Node::Object> groups_of(config::FieldTable fields) {
   std::map<std::string_view, Node::Object> groups;
   for (const Field& field : fields) {
     if (field.nested.empty()) continue;
-    const auto point = field.nested.find('.');
-    groups[field.nested.substr(0, point)].emplace_back(field.nested.substr(point + 1),
-                                                       option_of_pipeline(field));
+    groups[config::nested_group(field)].emplace_back(config::nested_member(field),
+                                                     option_of_pipeline(field));
   }
   return groups;
 }
@@ -116,9 +107,8 @@ Node global_schema() {
   Node::Object properties;
   for (const Field& field : config::file_settings_fields()) {
     const Node value = value_schema(field, true);
-    properties.emplace_back(field.name, value);
-    for (const std::string_view alias : config::split_names(field.aliases)) {
-      properties.emplace_back(alias, value);
+    for (const std::string_view name : config::names_of(field)) {
+      properties.emplace_back(name, value);
     }
   }
   return object({{"description", text("The settings of the program.")},

@@ -137,4 +137,12 @@ Node value_schema(const Field& field, bool references) {
   return object(std::move(members));
 }
 
+Node properties_of(config::FieldTable fields, bool references) {
+  Node::Object properties;
+  for (const Field& field : fields) {
+    properties.emplace_back(field.name, value_schema(field, references));
+  }
+  return object({{"properties", object(std::move(properties))}});
+}
+
 }  // namespace relay::cli

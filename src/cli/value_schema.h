@@ -15,4 +15,7 @@ inline constexpr std::string_view kReferencePattern = R"(\$\{)";
 /// only, not of texts with a unit.
 config::Node value_schema(const config::Field& field, bool references);
 
+/// What an object may hold that has such options, under their own names.
+config::Node properties_of(config::FieldTable fields, bool references);
+
 }  // namespace relay::cli

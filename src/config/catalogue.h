@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,15 +24,23 @@ struct EndType {
 inline constexpr std::string_view kImpliedSource = "outbox";
 inline constexpr std::string_view kImpliedSink = "pg-inbox";
 
+/// The type of this name or alias; null where there is none.
+template <class Type>
+const Type* find_type(const std::vector<Type>& types, std::string_view name) {
+  const auto found = std::ranges::find_if(types, [&](const Type& type) {
+    return type.name == name || std::ranges::find(type.aliases, name) != type.aliases.end();
+  });
+  return found == types.end() ? nullptr : &*found;
+}
+
 /// The types of sources and sinks that a configuration may name. Filled once at start, then only
 /// read.
 struct Catalogue {
   std::vector<EndType> sources;
   std::vector<EndType> sinks;
 
-  /// By name or alias; null where there is none.
-  const EndType* source(std::string_view name) const;
-  const EndType* sink(std::string_view name) const;
+  const EndType* source(std::string_view name) const { return find_type(sources, name); }
+  const EndType* sink(std::string_view name) const { return find_type(sinks, name); }
 };
 
 }  // namespace relay::config

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cassert>
 
 #include "config/convert.h"
@@ -10,19 +11,12 @@
 namespace relay::config {
 namespace {
 
-bool is_named(const Field& field, std::string_view name) {
-  if (field.name == name) return true;
-  for (const std::string_view alias : split_names(field.aliases)) {
-    if (alias == name) return true;
-  }
-  return false;
-}
-
-const Field* find_field(FieldTable table, std::string_view name) {
-  for (const Field& field : table) {
-    if (is_named(field, name)) return &field;
-  }
-  return nullptr;
+const Field* find_by_any_name(FieldTable table, std::string_view name) {
+  const auto found = std::ranges::find_if(table, [&](const Field& field) {
+    const auto names = names_of(field);
+    return std::ranges::find(names, name) != names.end();
+  });
+  return found == table.end() ? nullptr : &*found;
 }
 
 Error unknown_option(std::string_view key, const Node& node, FieldTable table) {
@@ -30,8 +24,7 @@ Error unknown_option(std::string_view key, const Node& node, FieldTable table) {
   std::vector<std::string_view> candidates;
   for (const Field& field : table) {
     names.push_back(field.name);
-    candidates.push_back(field.name);
-    for (const std::string_view alias : split_names(field.aliases)) candidates.push_back(alias);
+    for (const std::string_view name : names_of(field)) candidates.push_back(name);
   }
   const std::string_view near = nearest(key, candidates);
   std::string remedy;
@@ -51,15 +44,6 @@ Error two_values(std::string_view key, const Node& node, std::string_view other_
                  "Give one of them.");
 }
 
-/// The names of the options that carry this mark, in order.
-std::vector<std::string_view> names_of(FieldTable table, std::string_view one_of) {
-  std::vector<std::string_view> names;
-  for (const Field& field : table) {
-    if (field.one_of == one_of) names.push_back(field.name);
-  }
-  return names;
-}
-
 bool is_empty_text(const Node& node) {
   return node.text() && node.text()->empty();
 }
@@ -72,10 +56,12 @@ void check_marks(FieldTable table, std::string_view place, const IsGiven& is_giv
   for (const Field& field : table) {
     if (field.one_of.empty() || field.one_of == done) continue;
     done = field.one_of;
-    const auto names = names_of(table, done);
+    std::vector<std::string_view> names;
     std::vector<std::string_view> given;
     for (const Field& other : table) {
-      if (other.one_of == done && is_given(other)) given.push_back(other.name);
+      if (other.one_of != done) continue;
+      names.push_back(other.name);
+      if (is_given(other)) given.push_back(other.name);
     }
     if (given.size() == 1) continue;
     problems.push_back(given.empty()
@@ -94,6 +80,25 @@ Error missing(const Field& field, std::string_view place) {
 }
 
 }  // namespace
+
+const Field* find_field(FieldTable table, std::string_view name) {
+  const auto found = std::ranges::find(table, name, &Field::name);
+  return found == table.end() ? nullptr : &*found;
+}
+
+std::vector<std::string_view> names_of(const Field& field) {
+  std::vector<std::string_view> names = split_names(field.aliases);
+  names.insert(names.begin(), field.name);
+  return names;
+}
+
+std::string_view nested_group(const Field& field) {
+  return field.nested.substr(0, field.nested.find('.'));
+}
+
+std::string_view nested_member(const Field& field) {
+  return field.nested.substr(std::min(nested_group(field).size() + 1, field.nested.size()));
+}
 
 std::string_view name_of(FieldType type) {
   switch (type) {
@@ -130,7 +135,7 @@ Checked check(const Node::Object& object, FieldTable table, std::string_view pla
   };
   std::map<const Field*, Given> given;
   for (const auto& [key, node] : object) {
-    const Field* field = find_field(table, key);
+    const Field* field = find_by_any_name(table, key);
     if (!field) {
       checked.problems.push_back(unknown_option(key, node, table));
       continue;
@@ -173,9 +178,7 @@ void Values::set(const Field& field, Node node) {
 }
 
 const Field& Values::field(std::string_view name) const {
-  for (const Field& candidate : table_) {
-    if (candidate.name == name) return candidate;
-  }
+  if (const Field* found = find_field(table_, name)) return *found;
   assert(false && "the table has no option of this name");
   static constexpr Field kNone{};
   return kNone;

@@ -69,6 +69,16 @@ struct Field {
 
 using FieldTable = std::span<const Field>;
 
+/// The field of this very name, not of an alias; null where there is none.
+const Field* find_field(FieldTable table, std::string_view name);
+
+/// All names of an option, its own first.
+std::vector<std::string_view> names_of(const Field& field);
+
+/// The parts of `nested`, "retry" and "min"; empty where it has no nested form.
+std::string_view nested_group(const Field& field);
+std::string_view nested_member(const Field& field);
+
 /// Options that were checked against a table. Getters take a field's name; asking for a name or a
 /// type that the table does not have is a bug of ours (assert).
 class Values {

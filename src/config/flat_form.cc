@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "config/convert.h"
-
 namespace relay::config {
 namespace {
 
@@ -29,9 +27,8 @@ void match_prefix(std::string_view key, std::string_view type, int rank, Match& 
 Match match(std::string_view key, const End& end) {
   Match best;
   if (!end.type) return best;
-  const bool plain = std::ranges::any_of(
-      end.type->options, [&](const Field& field) { return field.plain && field.name == key; });
-  if (plain) return {kPlain, std::string(key)};
+  const Field* plain = find_field(end.type->options, key);
+  if (plain && plain->plain) return {kPlain, std::string(key)};
   match_prefix(key, end.type->name, kOwnPrefix, best);
   for (const std::string& alias : end.type->aliases) match_prefix(key, alias, kOwnPrefix, best);
   for (const std::string& other : end.type->related) match_prefix(key, other, kRelatedPrefix, best);
@@ -65,12 +62,10 @@ std::vector<std::string> flat_names(const Ends& ends) {
   std::vector<std::string> names;
   for (const End* end : {&ends.source, &ends.sink}) {
     if (!end->type) continue;
-    const std::string prefix = flat_prefix(end->written.empty() ? end->type->name : end->written);
+    const std::string prefix = flat_prefix(end->written);
     for (const Field& field : end->type->options) {
-      names.push_back(prefix + std::string(field.name));
-      for (const std::string_view alias : split_names(field.aliases)) {
-        names.push_back(prefix + std::string(alias));
-      }
+      for (const std::string_view name : names_of(field))
+        names.push_back(prefix + std::string(name));
     }
   }
   return names;

@@ -14,10 +14,6 @@
 namespace relay::config {
 namespace {
 
-bool is_retention_option(std::string_view key) {
-  return std::ranges::find(retention_fields(), key, &Field::name) != retention_fields().end();
-}
-
 // Sorts the keys of one pipeline, flat, nested or mixed, into source, sink and pipeline options.
 class Sorter {
  public:
@@ -205,8 +201,7 @@ class Sorter {
         std::ranges::find_if(from, [&](const auto& member) { return member.first == key; });
     if (found == from.end()) return;
     merge_member(options_, key, found->second, config_.problems);
-    const bool has_it = end.type && std::ranges::find(end.type->options, key, &Field::name) !=
-                                        end.type->options.end();
+    const bool has_it = end.type && find_field(end.type->options, key);
     if (!has_it) from.erase(found);
   }
 

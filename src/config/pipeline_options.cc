@@ -1,6 +1,6 @@
 #include "config/pipeline_options.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -164,33 +164,24 @@ constexpr std::array kRetentionFields = {
           .no_reference = true},
 };
 
-// The part of "retry.min" before the point, and the part behind it.
-std::string_view group_of(const Field& field) {
-  return field.nested.substr(0, field.nested.find('.'));
-}
-std::string_view member_of(const Field& field) {
-  return field.nested.substr(group_of(field).size() + 1);
-}
-
 const Field* find_nested(std::string_view group, std::string_view member) {
   const auto found = std::find_if(kFields.begin(), kFields.end(), [&](const Field& field) {
-    return !field.nested.empty() && group_of(field) == group && member_of(field) == member;
+    return nested_group(field) == group && nested_member(field) == member;
   });
   return found == kFields.end() ? nullptr : &*found;
 }
 
 std::string members_of(std::string_view group) {
-  std::string names;
+  std::vector<std::string_view> names;
   for (const Field& field : kFields) {
-    if (field.nested.empty() || group_of(field) != group) continue;
-    names += fmt::format("{}{}", names.empty() ? "" : ", ", member_of(field));
+    if (nested_group(field) == group) names.push_back(nested_member(field));
   }
-  return names;
+  return fmt::format("{}", fmt::join(names, ", "));
 }
 
 bool is_group(std::string_view key) {
   return std::any_of(kFields.begin(), kFields.end(), [&](const Field& field) {
-    return !field.nested.empty() && group_of(field) == key;
+    return !field.nested.empty() && nested_group(field) == key;
   });
 }
 
@@ -265,8 +256,11 @@ FieldTable retention_fields() {
 }
 
 bool is_pipeline_option(std::string_view key) {
-  return is_group(key) || std::any_of(kFields.begin(), kFields.end(),
-                                      [&](const Field& field) { return field.name == key; });
+  return is_group(key) || find_field(kFields, key);
+}
+
+bool is_retention_option(std::string_view key) {
+  return find_field(kRetentionFields, key);
 }
 
 void merge_member(Node::Object& object, std::string_view key, Node node,

@@ -15,6 +15,9 @@ PipelineOptions read_pipeline_options(Node::Object object, std::string_view plac
 /// True for a name of pipeline_fields(), and for `retry`, under which some may stand.
 bool is_pipeline_option(std::string_view key);
 
+/// True for a name of retention_fields().
+bool is_retention_option(std::string_view key);
+
 /// Puts `node` into `object` as `key`. A member of that name with another value is a problem.
 void merge_member(Node::Object& object, std::string_view key, Node node,
                   std::vector<Error>& problems);

@@ -29,16 +29,6 @@ std::string_view backend_of(std::string_view type) {
 }
 
 template <class Type>
-const Type* find(std::span<const Type> types, std::string_view name) {
-  for (const Type& type : types) {
-    if (type.name == name || std::ranges::find(type.aliases, name) != type.aliases.end()) {
-      return &type;
-    }
-  }
-  return nullptr;
-}
-
-template <class Type>
 Error missing(std::string_view kind, std::string_view name, std::span<const Type> types,
               std::span<const std::string> left_out) {
   const std::string_view backend = backend_of(name);
@@ -86,11 +76,11 @@ void Registry::leave_out(std::string name) {
 }
 
 const SinkType* Registry::sink(std::string_view name) const {
-  return find(sinks(), name);
+  return config::find_type(sinks_, name);
 }
 
 const SourceType* Registry::source(std::string_view name) const {
-  return find(sources(), name);
+  return config::find_type(sources_, name);
 }
 
 Error Registry::missing_sink(std::string_view name) const {
