@@ -9,7 +9,7 @@ import time
 
 import psycopg
 
-from .processes import Process, free_port, temporary_directory
+from .processes import Process, free_port, has_ended, temporary_directory
 from .waiting import eventually
 
 REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
@@ -132,9 +132,13 @@ class PostgresServer:
         self._end(signal.SIGQUIT, 30)
 
     def kill9(self):
-        """kill -9 of the postmaster; its children notice and end."""
+        """kill -9 of the postmaster. Returns when its children have noticed and ended: until then
+        they answer queries, and commit."""
+        self.process.freeze()  # it starts no more of them
+        children = self.process.children()
         self.process.kill9()
         self.process = None
+        eventually(lambda: all(has_ended(pid) for pid in children), 30, interval=0.01)
 
     def restart(self, mode="fast"):
         {"fast": self.stop, "immediate": self.stop_immediate, "kill9": self.kill9}[mode]()

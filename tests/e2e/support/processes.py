@@ -54,6 +54,20 @@ def _remove_directories():
 atexit.register(_remove_directories)
 
 
+def _stat(pid):
+    """State and parent of a process; None where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            state, parent = stat.read().rpartition(")")[2].split()[:2]
+    except OSError:
+        return None
+    return None if state in "ZX" else (state, int(parent))
+
+
+def has_ended(pid):
+    return _stat(pid) is None
+
+
 class Process:
     """A child process: started, signalled and reaped by its own pid only."""
 
@@ -93,6 +107,11 @@ class Process:
         if self.running:
             os.kill(self.pid, signal.SIGKILL)
         return self.wait(30)
+
+    def children(self):
+        """The processes that this one has started and that run."""
+        found = ((int(name), _stat(name)) for name in os.listdir("/proc") if name.isdigit())
+        return [pid for pid, stat in found if stat and stat[1] == self.pid]
 
     def freeze(self):
         self.signal(signal.SIGSTOP)
