@@ -1,10 +1,10 @@
 """Probes are answered whatever the database, other clients and other endpoints do."""
 
+import contextlib
 import fcntl
 import json
 import os
 import resource
-import signal
 import socket
 import subprocess
 import time
@@ -81,24 +81,14 @@ def test_probes_are_answered_whatever_other_clients_do(relay, kind, connections,
     eventually(lambda: relay.health()[0] == 200)
 
 
-class Frozen:
+@contextlib.contextmanager
+def frozen(server):
     """A PostgreSQL server that stands still with all its backends."""
-
-    def __init__(self, server):
-        self._server = server
-
-    def __enter__(self):
-        postmaster = self._server.process.pid
-        with open(f"/proc/{postmaster}/task/{postmaster}/children") as children:
-            self._pids = [postmaster, *map(int, children.read().split())]
-        self._signal(signal.SIGSTOP)
-
-    def __exit__(self, *_):
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number):
-        for pid in self._pids:
-            os.kill(pid, number)
+    server.freeze()
+    try:
+        yield
+    finally:
+        server.thaw()
 
 
 def test_probes_are_answered_while_the_database_is_frozen_and_many_ask_for_its_data(
@@ -109,7 +99,7 @@ def test_probes_are_answered_while_the_database_is_frozen_and_many_ask_for_its_d
     with Relay(own_db.relay_dsn) as relay:
         relay.wait_healthy(pipelines=10)
         insert_rows(own_db, "orders", 1, 1000)
-        with Frozen(own_pg_server), Attack("asking", relay.port, 100, "/api/dlq"):
+        with frozen(own_pg_server), Attack("asking", relay.port, 100, "/api/dlq"):
             end = time.monotonic() + 20 * SLOW_FACTOR
             while probe(relay.port, "/health")[0] == 200 and time.monotonic() < end:
                 answers_at_once(relay.port, (200, 503), times=5)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 
 import psycopg
 
@@ -34,7 +33,6 @@ class InboxBroker(Broker):
         self._secure(certificate, key)
         self.port = self._server.port
         self._database = None
-        self._frozen = []
 
     def _secure(self, certificate, key):
         """A copy of the key that the server's user may read, and TLS beside plain connections."""
@@ -62,33 +60,11 @@ class InboxBroker(Broker):
     def kill9(self):
         self._server.kill9()
 
-    def _processes(self):
-        """The postmaster and its children."""
-        pids = [self._server.process.pid]
-        for entry in os.listdir("/proc"):
-            if not entry.isdigit():
-                continue
-            try:
-                with open(f"/proc/{entry}/stat") as stat:
-                    parent = int(stat.read().rsplit(")", 1)[1].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if parent == pids[0]:
-                pids.append(int(entry))
-        return pids
-
     def freeze(self):
-        self._frozen = self._processes()
-        for pid in self._frozen:
-            os.kill(pid, signal.SIGSTOP)
+        self._server.freeze()
 
     def thaw(self):
-        for pid in self._frozen:
-            try:
-                os.kill(pid, signal.SIGCONT)
-            except ProcessLookupError:
-                pass
-        self._frozen = []
+        self._server.thaw()
 
     def log(self):
         return self._server.log()

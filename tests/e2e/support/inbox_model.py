@@ -15,7 +15,7 @@ import psycopg
 from . import inbox_shapes, inbox_traffic
 from .pipelines import LONG, SLOW_FACTOR
 from .relay import Relay
-from .waiting import eventually
+from .waiting import comes_true, eventually
 
 # What an operator may have set for the relay's role. None of it may lose or refuse a message.
 SETTINGS = [
@@ -221,9 +221,7 @@ class InboxModel:
 
     def settle(self):
         """Lets the relay work for a while."""
-        end = time.monotonic() + 1
-        while time.monotonic() < end and not all(lane.drained() for lane in self.lanes):
-            time.sleep(0.05)
+        comes_true(lambda: all(lane.drained() for lane in self.lanes), 1, interval=0.05)
 
     # What happens --------------------------------------------------------------------------------
 
@@ -316,10 +314,7 @@ class InboxModel:
     def _wait_until_blocked_by(self, session):
         """Waits until the relay waits for that session, or does something else meanwhile."""
         blocked = "select count(*) from pg_stat_activity where %s = any(pg_blocking_pids(pid))"
-        try:
-            eventually(lambda: self.db.one(blocked, (session.info.backend_pid,)), 0.2, interval=0.01)
-        except AssertionError:
-            pass
+        comes_true(lambda: self.db.one(blocked, (session.info.backend_pid,)), 0.2, interval=0.01)
 
     def _lane_of_sure_ids(self):
         lanes = [lane for lane in self.lanes

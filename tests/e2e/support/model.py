@@ -8,12 +8,12 @@ outbox. An operation is a tuple of plain values, so that a list of them can be r
 import collections
 import re
 import threading
-import time
 
 import psycopg
 from psycopg import pq
 
 from .model_expected import expected_rows
+from .waiting import comes_true
 
 OWNER, WRITER = "model_owner", "model_writer"
 LOCK_TIMEOUT = "150ms"
@@ -337,9 +337,7 @@ class Model:
         outcome = []
         thread = threading.Thread(target=lambda: outcome.append(session.run(statement)))
         thread.start()
-        until = time.monotonic() + 60
-        while thread.is_alive() and not side.waits(session.pid) and time.monotonic() < until:
-            time.sleep(0.002)
+        comes_true(lambda: not thread.is_alive() or side.waits(session.pid), 60, interval=0.002)
         ended = other.run(end)
         thread.join(60)
         if thread.is_alive():

@@ -5,11 +5,10 @@ import os
 import re
 import signal
 import subprocess
-import time
 
 import psycopg
 
-from .processes import Process, free_port, has_ended, temporary_directory
+from .processes import Process, free_port, has_ended, signal_all, temporary_directory
 from .waiting import eventually
 
 REPOSITORY = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
@@ -43,6 +42,7 @@ class PostgresServer:
         self.port = free_port()
         self.log_path = os.path.join(self.directory, "server.log")
         self.process = None
+        self._frozen = []
         self.starts = 0
         self._database_number = 0
         self._initialise(settings or {})
@@ -84,23 +84,16 @@ class PostgresServer:
     # Life and death ------------------------------------------------------------------------
 
     def start(self, deadline=60):
-        log = open(self.log_path, "ab")
-        end = time.monotonic() + deadline
-        while True:
+        with open(self.log_path, "ab") as log:
             self.process = Process([f"{self.bin}/postgres", "-D", self.data], stdout=log,
                                    stderr=log, user=self._user, cwd=self.directory)
-            try:
-                eventually(lambda: self._accepts() or not self.process.running,
-                           deadline=max(1.0, end - time.monotonic()), message=self.log)
-            except AssertionError:
-                self.process.kill9()
-                raise
-            if self.process.running:
-                break
-            # After kill -9 the old children may still hold the shared memory for a moment.
-            assert time.monotonic() < end, f"PostgreSQL does not start:\n{self.log()}"
-            time.sleep(0.1)
-        log.close()
+        try:
+            eventually(lambda: self._accepts() or not self.process.running, deadline,
+                       message=self.log)
+        except AssertionError:
+            self.process.kill9()
+            raise
+        assert self.process.running, f"PostgreSQL does not start:\n{self.log()}"
         self.starts += 1
         return self
 
@@ -134,11 +127,24 @@ class PostgresServer:
     def kill9(self):
         """kill -9 of the postmaster. Returns when its children have noticed and ended: until then
         they answer queries, and commit."""
-        self.process.freeze()  # it starts no more of them
-        children = self.process.children()
+        children = self._stop_and_list_children()
         self.process.kill9()
         self.process = None
         eventually(lambda: all(has_ended(pid) for pid in children), 30, interval=0.01)
+
+    def freeze(self):
+        """SIGSTOP to the postmaster and all its children, until thaw()."""
+        self._frozen = self._stop_and_list_children()
+        signal_all(self._frozen, signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.thaw()
+        signal_all(self._frozen, signal.SIGCONT)
+        self._frozen = []
+
+    def _stop_and_list_children(self):
+        self.process.freeze()  # it starts no more of them
+        return self.process.children()
 
     def restart(self, mode="fast"):
         {"fast": self.stop, "immediate": self.stop_immediate, "kill9": self.kill9}[mode]()

@@ -1,6 +1,7 @@
 """Child processes that never outlive the tests, and free ports."""
 
 import atexit
+import contextlib
 import os
 import random
 import shutil
@@ -54,18 +55,25 @@ def _remove_directories():
 atexit.register(_remove_directories)
 
 
-def _stat(pid):
-    """State and parent of a process; None where it has ended."""
+def _parent(pid):
+    """The process that started it; None where it has ended."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             state, parent = stat.read().rpartition(")")[2].split()[:2]
     except OSError:
         return None
-    return None if state in "ZX" else (state, int(parent))
+    return None if state in "ZX" else int(parent)
 
 
 def has_ended(pid):
-    return _stat(pid) is None
+    return _parent(pid) is None
+
+
+def signal_all(pids, number):
+    """Signals those of the processes that still run."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 class Process:
@@ -110,8 +118,8 @@ class Process:
 
     def children(self):
         """The processes that this one has started and that run."""
-        found = ((int(name), _stat(name)) for name in os.listdir("/proc") if name.isdigit())
-        return [pid for pid, stat in found if stat and stat[1] == self.pid]
+        return [int(name) for name in os.listdir("/proc")
+                if name.isdigit() and _parent(name) == self.pid]
 
     def freeze(self):
         self.signal(signal.SIGSTOP)

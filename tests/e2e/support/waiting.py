@@ -24,6 +24,14 @@ def eventually(predicate, deadline=10.0, interval=0.02, message=None):
         time.sleep(interval)
 
 
+def comes_true(predicate, within, interval=0.02):
+    """Waits at most `within` seconds for `predicate`: for what need not happen. Whether it did."""
+    end = time.monotonic() + within
+    while not (value := predicate()) and time.monotonic() < end:
+        time.sleep(interval)
+    return bool(value)
+
+
 def holds_for(predicate, seconds, interval=0.02):
     """Checks that `predicate` stays true for `seconds`: for what must NOT happen."""
     end = time.monotonic() + seconds
