@@ -201,6 +201,7 @@ Result<void> Connection::connect(const Options& options, Deadline deadline, std:
       {"application_name", options.application_name},
       {"client_encoding", "UTF8"},
   };
+  if (options.replication) settings.push_back({"replication", "database"});
   if (!options.host_credentials) {
     // A password parameter, even an invalid one, takes precedence over PGPASSWORD and files.
     constexpr const char* kNowhere = "/nonexistent/pgtrickle-relay";

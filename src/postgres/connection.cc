@@ -278,13 +278,71 @@ Result<Rows> Connection::finish(Deadline deadline, std::stop_token stop) {
 }
 
 Result<void> Connection::script(std::string_view sql, Deadline deadline, std::stop_token stop) {
+  auto rows = command(sql, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  return {};
+}
+
+Result<Rows> Connection::command(std::string_view sql, Deadline deadline, std::stop_token stop) {
+  if (PQsendQuery(handle_.get(), std::string(sql).c_str()) == 0) {
+    return fail(connection_error("sending to"));
+  }
+  if (auto sent = flush(deadline, stop); !sent) return fail(sent.error());
+  return finish(deadline, stop);
+}
+
+Result<void> Connection::start_stream(std::string_view sql, Deadline deadline,
+                                      std::stop_token stop) {
   if (PQsendQuery(handle_.get(), std::string(sql).c_str()) == 0) {
     return fail(connection_error("sending to"));
   }
   if (auto sent = flush(deadline, stop); !sent) return sent;
-  auto rows = finish(deadline, stop);
-  if (!rows) return fail(rows.error());
-  return {};
+  const auto answer = take_result(deadline, stop);
+  if (!answer) return fail(answer.error());
+  if (PQresultStatus(answer->get()) == PGRES_COPY_BOTH) return {};
+  if (!is_error(answer->get())) {
+    return fail(give_up(ErrorClass::misconfigured, "stream", "the command started no stream"));
+  }
+  Error error = failed(answer->get());
+  if (auto rest = finish(deadline, stop); !rest) return fail(std::move(error));
+  return fail(std::move(error));
+}
+
+Result<Connection::StreamMessage> Connection::receive(milliseconds patience, std::stop_token stop) {
+  const Deadline deadline = Deadline::after(patience);
+  while (true) {
+    char* memory = nullptr;
+    const int size = PQgetCopyData(handle_.get(), &memory, 1);
+    if (size > 0) return StreamMessage{{memory, {}}, static_cast<std::size_t>(size)};
+    if (size < 0) return end_of_stream(stop);
+    switch (poll_socket(POLLIN, deadline, stop)) {
+      case Ready::yes:
+        break;
+      case Ready::timed_out:
+        return StreamMessage{};
+      case Ready::stopped:
+        return fail(ErrorClass::cancelled, "stopped",
+                    fmt::format("PostgreSQL at {}: stopped while waiting", endpoint_));
+    }
+    if (PQconsumeInput(handle_.get()) == 0) return fail(connection_error("reading from"));
+  }
+}
+
+/// The reason for which the server has ended the stream.
+Result<Connection::StreamMessage> Connection::end_of_stream(std::stop_token stop) {
+  auto end = finish(Deadline::after(kSendTimeout), std::move(stop));
+  if (!end) return fail(end.error());
+  return fail(connection_error("the stream was ended by"));
+}
+
+Result<void> Connection::send_to_stream(std::string_view message, Deadline deadline,
+                                        std::stop_token stop) {
+  while (true) {
+    const int sent = PQputCopyData(handle_.get(), message.data(), static_cast<int>(message.size()));
+    if (sent < 0) return fail(connection_error("sending to"));
+    if (sent > 0) return flush(deadline, std::move(stop));
+    if (auto flushed = flush(deadline, stop); !flushed) return flushed;
+  }
 }
 
 Result<void> Connection::forget_oldest(Deadline deadline, std::stop_token stop) {

@@ -83,6 +83,9 @@ class Connection {
     /// False: the URL was written by a role that must not use what this process finds on its host:
     /// PGPASSWORD, password files, services and client keys.
     bool host_credentials = true;
+    /// A session of the replication protocol (see ReplicationConnection): it takes scripts,
+    /// commands and copies, and no statement with parameters.
+    bool replication = false;
   };
 
   static Result<std::unique_ptr<Connection>> open(const Options&, std::stop_token);
@@ -108,6 +111,9 @@ class Connection {
                            std::stop_token);
   Result<Rows> take_rows(Deadline deadline, std::stop_token stop) { return finish(deadline, stop); }
   Result<void> script(std::string_view sql, Deadline, std::stop_token);
+  /// A script, and the rows of its last statement: for what takes no parameters, as the commands of
+  /// the replication protocol.
+  Result<Rows> command(std::string_view sql, Deadline, std::stop_token);
 
   /// The session's socket, for callers that must be able to end it from outside.
   int socket() const;
@@ -126,6 +132,24 @@ class Connection {
   Result<PgResult> next_row(std::chrono::milliseconds patience, std::stop_token);
   /// Cancels a started statement and drops its rows. The connection stays usable where it can.
   void abandon(Deadline);
+
+  /// Runs a command that turns the session into a stream in both directions, such as
+  /// START_REPLICATION. From then on only the two functions that follow may be called.
+  Result<void> start_stream(std::string_view sql, Deadline, std::stop_token);
+  /// The next message of the stream, waited for no longer than `patience`; without data if none
+  /// came. An error when the stream has ended, for whatever reason.
+  struct StreamMessage {
+    struct Free {
+      void operator()(char* bytes) const { PQfreemem(bytes); }
+    };
+    std::unique_ptr<char, Free> memory;
+    std::size_t size = 0;
+
+    explicit operator bool() const { return memory != nullptr; }
+    std::string_view bytes() const { return {memory.get(), size}; }
+  };
+  Result<StreamMessage> receive(std::chrono::milliseconds patience, std::stop_token);
+  Result<void> send_to_stream(std::string_view message, Deadline, std::stop_token);
 
   /// Notifications that arrived, waiting for the first one until the deadline.
   struct Notification {
@@ -176,6 +200,7 @@ class Connection {
   Result<void> flush(Deadline, std::stop_token);
   Result<PgResult> take_result(Deadline, std::stop_token);
   Result<Rows> finish(Deadline, std::stop_token);
+  Result<StreamMessage> end_of_stream(std::stop_token);
   Error failed(const PGresult* result);
   bool is_refused_on_standby() const;
   static bool pools_transactions(Connection& session, const Options& options, std::stop_token stop);
