@@ -66,16 +66,9 @@ Result<Node::Object> arguments_of(const HttpRequest& request) {
   return object;
 }
 
-postgres::Param param_of(const Field& field, const config::Values& values) {
-  switch (field.type) {
-    case FieldType::boolean:
-      return values.boolean(field.name) ? "true" : "false";
-    case FieldType::integer:
-      if (!values.has(field.name)) return std::nullopt;
-      return std::to_string(values.integer(field.name));
-    default:
-      return values.text(field.name);
-  }
+postgres::Param param_of(const config::Node& value) {
+  if (value.is_null()) return std::nullopt;
+  return value.text() ? *value.text() : value.to_json();
 }
 
 Result<Change> read_change(const ChangeRoute& route, std::string_view star,
@@ -87,7 +80,7 @@ Result<Change> read_change(const ChangeRoute& route, std::string_view star,
   Change change{&route, {}};
   if (!star.empty()) change.params.emplace_back(std::string(star));
   for (const Field& field : route.arguments) {
-    change.params.push_back(param_of(field, checked.values));
+    change.params.push_back(param_of(checked.values.value(field)));
   }
   return change;
 }

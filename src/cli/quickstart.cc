@@ -131,6 +131,13 @@ void summarise(const PipelineMetrics& metrics, std::int64_t orders, double secon
              metrics.errors.Value(), latency.median, latency.p99);
 }
 
+/// The default of a setting, as its row has it.
+std::string_view default_of(std::string_view setting) {
+  const auto row = std::ranges::find(config::settings_table(), setting,
+                                     [](const config::Setting& one) { return one.field.name; });
+  return row->field.default_text;
+}
+
 }  // namespace
 
 int quickstart(Context& context, const QuickstartArguments& arguments) {
@@ -149,7 +156,7 @@ int quickstart(Context& context, const QuickstartArguments& arguments) {
   auto server = ThrowawayPostgres::start(arguments.directory);
   if (!server) return failed(server.error());
   context.settings.postgres_url = (*server)->url();
-  if (context.settings.metrics_addr == config::Settings().metrics_addr) {
+  if (context.settings.metrics_addr == default_of("metrics_addr")) {
     context.settings.metrics_addr = "127.0.0.1:0";  // of this machine alone, beside a real relay
   }
   if (interrupted(signals)) return kOk;

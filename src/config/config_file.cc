@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "config/option_table.h"
 #include "config/pipeline_config.h"
 #include "config/pipeline_reader.h"
 #include "config/settings_fields.h"
@@ -41,13 +42,19 @@ void read_name(const Node& node, PipelineConfig& config) {
   config.problems.push_back(std::move(error));
 }
 
+constexpr Option<PipelineConfig> kOptions[] = {
+    {{.name = "enabled", .type = FieldType::boolean, .default_text = "true"},
+     fills<&PipelineConfig::enabled>},
+};
+constexpr auto kFields = fields_of(kOptions);
+
 void read_enabled(const Node& node, PipelineConfig& config) {
   const Node* enabled = node.find("enabled");
   if (!enabled || enabled->is_null()) return;
-  static constexpr std::array kEnabled = {Field{.name = "enabled", .type = FieldType::boolean}};
-  Checked checked = check({{"enabled", *enabled}}, kEnabled, config.place);
-  config.enabled = !checked.values.has("enabled") || checked.values.boolean("enabled");
+  Checked checked = check({{"enabled", *enabled}}, kFields, config.place);
   std::move(checked.problems.begin(), checked.problems.end(), std::back_inserter(config.problems));
+  const auto done = fill(config, kOptions, checked.values);
+  if (!done) config.problems.push_back(done.error());
 }
 
 PipelineConfig read_one(const Catalogue& catalogue, const Node& node) {

@@ -189,15 +189,12 @@ const Node* Values::find(std::string_view name) const {
   return found == nodes_.end() ? nullptr : &found->second;
 }
 
-Node Values::get(std::string_view name, [[maybe_unused]] FieldType type) const {
-  const Field& wanted = field(name);
-  assert(wanted.type == type || (type == FieldType::text && (wanted.type == FieldType::choice ||
-                                                             wanted.type == FieldType::start)));
-  if (const Node* node = find(name)) return *node;
-  if (wanted.default_text.empty()) return {};
-  Node node(std::string(wanted.default_text), {});
+Node Values::value(const Field& field) const {
+  if (const Node* node = find(field.name)) return *node;
+  if (field.default_text.empty()) return {};
+  Node node(std::string(field.default_text), {});
   node.set_origin(Node::Origin::outside);
-  const auto converted = convert(wanted, node);
+  const auto converted = convert(field, node);
   assert(converted.has_value());
   return converted ? *converted : Node();
 }
@@ -207,49 +204,8 @@ bool Values::has(std::string_view name) const {
 }
 
 std::string Values::text(std::string_view name) const {
-  const Node node = get(name, FieldType::text);
+  const Node node = value(field(name));
   return node.text() ? *node.text() : std::string();
-}
-
-std::int64_t Values::integer(std::string_view name) const {
-  const Node node = get(name, FieldType::integer);
-  return node.integer() ? *node.integer() : 0;
-}
-
-double Values::number(std::string_view name) const {
-  const Node node = get(name, FieldType::number);
-  return node.number() ? *node.number() : 0;
-}
-
-bool Values::boolean(std::string_view name) const {
-  const Node node = get(name, FieldType::boolean);
-  return node.boolean() && *node.boolean();
-}
-
-std::chrono::milliseconds Values::duration(std::string_view name) const {
-  const Node node = get(name, FieldType::duration);
-  return std::chrono::milliseconds(node.integer() ? *node.integer() : 0);
-}
-
-std::int64_t Values::bytes(std::string_view name) const {
-  const Node node = get(name, FieldType::bytes);
-  return node.integer() ? *node.integer() : 0;
-}
-
-std::vector<std::string> Values::list(std::string_view name) const {
-  std::vector<std::string> out;
-  const Node node = get(name, FieldType::list);
-  if (!node.array()) return out;
-  for (const Node& element : *node.array()) out.push_back(*element.text());
-  return out;
-}
-
-std::map<std::string, std::string> Values::map(std::string_view name) const {
-  std::map<std::string, std::string> out;
-  const Node node = get(name, FieldType::map);
-  if (!node.object()) return out;
-  for (const auto& [key, value] : *node.object()) out.emplace(key, *value.text());
-  return out;
 }
 
 std::string Values::place(std::string_view name) const {

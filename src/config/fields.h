@@ -79,19 +79,15 @@ std::vector<std::string_view> names_of(const Field& field);
 std::string_view nested_group(const Field& field);
 std::string_view nested_member(const Field& field);
 
-/// Options that were checked against a table. Getters take a field's name; asking for a name or a
-/// type that the table does not have is a bug of ours (assert).
+/// Options that were checked against a table. Structs are filled from them (`option_table.h`); what
+/// is read by name is read of a name that the table has (assert).
 class Values {
  public:
   bool has(std::string_view name) const;  ///< set by the user, not by default
+  /// The value or else the default, in the form that `convert` gives it; null: there is neither.
+  Node value(const Field& field) const;
+  /// The value of a text or choice, or else its default.
   std::string text(std::string_view name) const;
-  std::int64_t integer(std::string_view name) const;
-  double number(std::string_view name) const;
-  bool boolean(std::string_view name) const;
-  std::chrono::milliseconds duration(std::string_view name) const;
-  std::int64_t bytes(std::string_view name) const;
-  std::vector<std::string> list(std::string_view name) const;
-  std::map<std::string, std::string> map(std::string_view name) const;
   /// Where the user wrote it, or empty.
   std::string place(std::string_view name) const;
   /// The value as the user gave it; null where it was not given.
@@ -105,7 +101,6 @@ class Values {
   FieldTable table_;
   std::map<std::string, Node, std::less<>> nodes_;
   const Node* find(std::string_view name) const;
-  Node get(std::string_view name, FieldType type) const;
   const Field& field(std::string_view name) const;
 };
 

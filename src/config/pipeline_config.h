@@ -15,7 +15,9 @@
 
 namespace relay::config {
 
-/// The options that any pipeline has, whatever its source and sink.
+/// The options that any pipeline has, whatever its source and sink. The defaults stand here as well
+/// as in the table, because a context without a pipeline's configuration has them too; a test
+/// compares both.
 struct PipelineOptions {
   std::string start = "earliest";  ///< earliest, latest, or an id
   std::int64_t batch_size = 1000;

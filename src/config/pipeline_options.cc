@@ -6,6 +6,7 @@
 #include <array>
 #include <utility>
 
+#include "config/option_table.h"
 #include "core/text.h"
 
 namespace relay::config {
@@ -13,128 +14,154 @@ namespace {
 
 constexpr double kGigabyte = 1073741824.0;
 
-constexpr std::array kFields = {
-    Field{.name = "start",
-          .type = FieldType::start,
-          .default_text = "earliest",
-          .meaning = "where a pipeline without a position begins: earliest (all that is kept), "
-                     "latest (what commits from now on), or the id of the first row",
-          .also_in = AlsoIn::outbox_source},
-    Field{.name = "batch_size",
-          .type = FieldType::integer,
-          .default_text = "1000",
-          .meaning = "most records in one read; waiting records are delivered together",
-          .min = 1,
-          .max = 1e6},
-    Field{.name = "batch_bytes",
-          .type = FieldType::bytes,
-          .default_text = "8MiB",
-          .meaning = "largest batch in bytes; the queue holds half as much again",
-          .min = 1,
-          .max = kGigabyte},
-    Field{.name = "max_in_flight",
-          .type = FieldType::integer,
-          .meaning = "messages sent and not yet acknowledged; the default is the sink's",
-          .min = 1,
-          .max = 1e6,
-          .also_in = AlsoIn::sink},
-    Field{.name = "retry_min",
-          .type = FieldType::duration,
-          .default_text = "100ms",
-          .meaning = "the first wait after a transient failure; also retry = {min, max}",
-          .min = 0.001,
-          .max = 86400,
-          .nested = "retry.min"},
-    Field{.name = "retry_max",
-          .type = FieldType::duration,
-          .default_text = "30s",
-          .meaning = "the longest wait between two tries; a server that cannot be reached is "
-                     "tried again after 2 s at the latest",
-          .min = 0.001,
-          .max = 86400,
-          .nested = "retry.max"},
-    Field{.name = "on_reject",
-          .type = FieldType::choice,
-          .default_text = "dlq",
-          .meaning = "what becomes of a message that no retry can deliver: into the dead letters "
-                     "(dlq), the same with all later ones of its key (park_key), stop the "
-                     "pipeline, or skip it",
-          .choices = "dlq,park_key,stop,skip"},
-    Field{.name = "max_record_bytes",
-          .type = FieldType::bytes,
-          .default_text = "32MiB",
-          .meaning = "a larger record is set aside with an error and never fetched",
-          .min = 1,
-          .max = kGigabyte},
-    Field{.name = "id_prefix",
-          .meaning = "begins each message id; the default is the pipeline's name"},
-    Field{.name = "message",
-          .type = FieldType::choice,
-          .default_text = "delta",
-          .meaning = "one message a delta, or one a row",
-          .choices = "delta,row"},
-    Field{.name = "delta_max_rows",
-          .type = FieldType::integer,
-          .default_text = "1000",
-          .meaning = "a delta of more rows is cut into several messages",
-          .min = 1,
-          .max = 1e6},
-    Field{.name = "wire_format",
-          .type = FieldType::choice,
-          .default_text = "native",
-          .meaning = "the envelope of messages",
-          .choices = "native,debezium,cloudevents"},
-    Field{.name = "cloudevents_mode",
-          .type = FieldType::choice,
-          .default_text = "structured",
-          .meaning = "with wire_format cloudevents: the whole event as body (structured), or its "
-                     "attributes in headers and its data as body (binary)",
-          .choices = "structured,binary"},
-    Field{.name = "cloudevents_source",
-          .meaning = "with wire_format cloudevents: the attribute source, a URI or a path; the "
-                     "default is /pgtrickle/<pipeline>"},
-    Field{.name = "tombstones",
-          .type = FieldType::boolean,
-          .default_text = "false",
-          .meaning = "with one message a row: after each delete, a message with the same key and "
-                     "no body, for sinks that have such messages"},
-    Field{.name = "subject_template",
-          .meaning = "subject, topic, key or URL of messages; the default is the sink's",
-          .also_in = AlsoIn::sink},
-    Field{.name = "key_template",
-          .meaning = "ordering key of messages; the default is the row's key in row mode and the "
-                     "stream table in delta mode",
-          .also_in = AlsoIn::sink},
-    Field{.name = "headers",
-          .type = FieldType::map,
-          .meaning = "headers that are added to each message; values may be templates",
-          .also_in = AlsoIn::sink},
-    Field{.name = "filter",
-          .meaning = "condition on row columns, such as amount > 1000 and region in ('eu','us')"},
-    Field{.name = "columns",
-          .type = FieldType::list,
-          .meaning = "columns that are sent; the default is all"},
-    Field{.name = "ordering",
-          .type = FieldType::choice,
-          .default_text = "key",
-          .meaning = "whether messages of one key keep their order",
-          .choices = "key,none"},
-    Field{.name = "full_refresh",
-          .type = FieldType::choice,
-          .default_text = "forward",
-          .meaning = "whether full refreshes are sent on or skipped",
-          .choices = "forward,skip"},
-    Field{.name = "event_envelope",
-          .type = FieldType::boolean,
-          .default_text = "false",
-          .meaning = "send an event as {id, type, key, payload} where the sink has no headers"},
-    Field{.name = "rate_limit",
-          .type = FieldType::number,
-          .default_text = "0",
-          .meaning = "messages a second at most; 0: no limit",
-          .max = 1e9},
+constexpr Option<PipelineOptions> kOptions[] = {
+    {{.name = "start",
+      .type = FieldType::start,
+      .default_text = "earliest",
+      .meaning = "where a pipeline without a position begins: earliest (all that is kept), "
+                 "latest (what commits from now on), or the id of the first row",
+      .also_in = AlsoIn::outbox_source},
+     fills<&PipelineOptions::start>},
+    {{.name = "batch_size",
+      .type = FieldType::integer,
+      .default_text = "1000",
+      .meaning = "most records in one read; waiting records are delivered together",
+      .min = 1,
+      .max = 1e6},
+     fills<&PipelineOptions::batch_size>},
+    {{.name = "batch_bytes",
+      .type = FieldType::bytes,
+      .default_text = "8MiB",
+      .meaning = "largest batch in bytes; the queue holds half as much again",
+      .min = 1,
+      .max = kGigabyte},
+     fills<&PipelineOptions::batch_bytes>},
+    {{.name = "max_in_flight",
+      .type = FieldType::integer,
+      .meaning = "messages sent and not yet acknowledged; the default is the sink's",
+      .min = 1,
+      .max = 1e6,
+      .also_in = AlsoIn::sink},
+     fills<&PipelineOptions::max_in_flight>},
+    {{.name = "retry_min",
+      .type = FieldType::duration,
+      .default_text = "100ms",
+      .meaning = "the first wait after a transient failure; also retry = {min, max}",
+      .min = 0.001,
+      .max = 86400,
+      .nested = "retry.min"},
+     fills<&PipelineOptions::retry_min>},
+    {{.name = "retry_max",
+      .type = FieldType::duration,
+      .default_text = "30s",
+      .meaning = "the longest wait between two tries; a server that cannot be reached is "
+                 "tried again after 2 s at the latest",
+      .min = 0.001,
+      .max = 86400,
+      .nested = "retry.max"},
+     fills<&PipelineOptions::retry_max>},
+    {{.name = "on_reject",
+      .type = FieldType::choice,
+      .default_text = "dlq",
+      .meaning = "what becomes of a message that no retry can deliver: into the dead letters "
+                 "(dlq), the same with all later ones of its key (park_key), stop the "
+                 "pipeline, or skip it",
+      .choices = "dlq,park_key,stop,skip"},
+     fills<&PipelineOptions::on_reject>},
+    {{.name = "max_record_bytes",
+      .type = FieldType::bytes,
+      .default_text = "32MiB",
+      .meaning = "a larger record is set aside with an error and never fetched",
+      .min = 1,
+      .max = kGigabyte},
+     fills<&PipelineOptions::max_record_bytes>},
+    {{.name = "id_prefix", .meaning = "begins each message id; the default is the pipeline's name"},
+     fills<&PipelineOptions::id_prefix>},
+    {{.name = "message",
+      .type = FieldType::choice,
+      .default_text = "delta",
+      .meaning = "one message a delta, or one a row",
+      .choices = "delta,row"},
+     fills<&PipelineOptions::message>},
+    {{.name = "delta_max_rows",
+      .type = FieldType::integer,
+      .default_text = "1000",
+      .meaning = "a delta of more rows is cut into several messages",
+      .min = 1,
+      .max = 1e6},
+     fills<&PipelineOptions::delta_max_rows>},
+    {{.name = "wire_format",
+      .type = FieldType::choice,
+      .default_text = "native",
+      .meaning = "the envelope of messages",
+      .choices = "native,debezium,cloudevents"},
+     fills<&PipelineOptions::wire_format>},
+    {{.name = "cloudevents_mode",
+      .type = FieldType::choice,
+      .default_text = "structured",
+      .meaning = "with wire_format cloudevents: the whole event as body (structured), or its "
+                 "attributes in headers and its data as body (binary)",
+      .choices = "structured,binary"},
+     fills<&PipelineOptions::cloudevents_mode>},
+    {{.name = "cloudevents_source",
+      .meaning = "with wire_format cloudevents: the attribute source, a URI or a path; the "
+                 "default is /pgtrickle/<pipeline>"},
+     fills<&PipelineOptions::cloudevents_source>},
+    {{.name = "tombstones",
+      .type = FieldType::boolean,
+      .default_text = "false",
+      .meaning = "with one message a row: after each delete, a message with the same key and "
+                 "no body, for sinks that have such messages"},
+     fills<&PipelineOptions::tombstones>},
+    {{.name = "subject_template",
+      .meaning = "subject, topic, key or URL of messages; the default is the sink's",
+      .also_in = AlsoIn::sink},
+     fills<&PipelineOptions::subject_template>},
+    {{.name = "key_template",
+      .meaning = "ordering key of messages; the default is the row's key in row mode and the "
+                 "stream table in delta mode",
+      .also_in = AlsoIn::sink},
+     fills<&PipelineOptions::key_template>},
+    {{.name = "headers",
+      .type = FieldType::map,
+      .meaning = "headers that are added to each message; values may be templates",
+      .also_in = AlsoIn::sink},
+     fills<&PipelineOptions::headers>},
+    {{.name = "filter",
+      .meaning = "condition on row columns, such as amount > 1000 and region in ('eu','us')"},
+     fills<&PipelineOptions::filter>},
+    {{.name = "columns",
+      .type = FieldType::list,
+      .meaning = "columns that are sent; the default is all"},
+     fills<&PipelineOptions::columns>},
+    {{.name = "ordering",
+      .type = FieldType::choice,
+      .default_text = "key",
+      .meaning = "whether messages of one key keep their order",
+      .choices = "key,none"},
+     fills<&PipelineOptions::ordering>},
+    {{.name = "full_refresh",
+      .type = FieldType::choice,
+      .default_text = "forward",
+      .meaning = "whether full refreshes are sent on or skipped",
+      .choices = "forward,skip"},
+     fills<&PipelineOptions::full_refresh>},
+    {{.name = "event_envelope",
+      .type = FieldType::boolean,
+      .default_text = "false",
+      .meaning = "send an event as {id, type, key, payload} where the sink has no headers"},
+     fills<&PipelineOptions::event_envelope>},
+    {{.name = "rate_limit",
+      .type = FieldType::number,
+      .default_text = "0",
+      .meaning = "messages a second at most; 0: no limit",
+      .max = 1e9},
+     fills<&PipelineOptions::rate_limit>},
 };
 
+constexpr auto kFields = fields_of(kOptions);
+
+// The database alone obeys them: no member holds their values.
 constexpr std::array kRetentionFields = {
     Field{.name = "retention_hours",
           .type = FieldType::integer,
@@ -211,40 +238,6 @@ void unfold(Node::Object& object, std::vector<Error>& problems) {
   object = std::move(flat);
 }
 
-std::optional<std::string> given_text(const Values& values, std::string_view name) {
-  if (!values.has(name)) return std::nullopt;
-  return values.text(name);
-}
-
-PipelineOptions from_values(const Values& values) {
-  PipelineOptions options;
-  options.start = values.text("start");
-  options.batch_size = values.integer("batch_size");
-  options.batch_bytes = values.bytes("batch_bytes");
-  if (values.has("max_in_flight")) options.max_in_flight = values.integer("max_in_flight");
-  options.retry_min = values.duration("retry_min");
-  options.retry_max = values.duration("retry_max");
-  options.on_reject = values.text("on_reject");
-  options.max_record_bytes = values.bytes("max_record_bytes");
-  options.id_prefix = given_text(values, "id_prefix");
-  options.message = values.text("message");
-  options.delta_max_rows = values.integer("delta_max_rows");
-  options.wire_format = values.text("wire_format");
-  options.cloudevents_mode = values.text("cloudevents_mode");
-  options.cloudevents_source = values.text("cloudevents_source");
-  options.tombstones = values.boolean("tombstones");
-  options.subject_template = given_text(values, "subject_template");
-  options.key_template = given_text(values, "key_template");
-  options.headers = values.map("headers");
-  options.filter = given_text(values, "filter");
-  options.columns = values.list("columns");
-  options.ordering = values.text("ordering");
-  options.full_refresh = values.text("full_refresh");
-  options.event_envelope = values.boolean("event_envelope");
-  options.rate_limit = values.number("rate_limit");
-  return options;
-}
-
 }  // namespace
 
 FieldTable pipeline_fields() {
@@ -284,7 +277,8 @@ PipelineOptions read_pipeline_options(Node::Object object, std::string_view plac
   unfold(object, problems);
   Checked checked = check(object, kFields, place);
   std::move(checked.problems.begin(), checked.problems.end(), std::back_inserter(problems));
-  PipelineOptions options = from_values(checked.values);
+  PipelineOptions options;
+  if (auto done = fill(options, kOptions, checked.values); !done) problems.push_back(done.error());
   if (options.retry_min > options.retry_max) {
     const std::string at = checked.values.place("retry_min");
     problems.push_back(problem(at.empty() ? checked.values.place("retry_max") : at, "out_of_range",

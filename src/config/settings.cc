@@ -5,115 +5,150 @@
 #include <array>
 
 #include "config/literals.h"
+#include "config/option_table.h"
 #include "config/settings_fields.h"
 #include "core/text.h"
 
 namespace relay::config {
 namespace {
 
-// `config_file` is last: it is the only one that the file itself cannot hold.
-constexpr std::array kSettings = {
-    Setting{{.name = "postgres_url",
-             .meaning = "the database that holds outboxes, inboxes and the catalog",
-             .required = true,
-             .secret = true},
-            "--postgres-url",
-            "PGTRICKLE_RELAY_POSTGRES_URL"},
-    Setting{{.name = "metrics_addr",
-             .default_text = "0.0.0.0:9090",
-             .meaning = "address and port of metrics, health, API and console",
-             .aliases = "metrics_bind"},
-            "--metrics-addr",
-            "PGTRICKLE_RELAY_METRICS_ADDR"},
-    Setting{{.name = "log_format",
-             .type = FieldType::choice,
-             .default_text = "text",
-             .meaning = "log lines as text or as JSON",
-             .choices = "text,json"},
-            "--log-format",
-            "PGTRICKLE_RELAY_LOG_FORMAT"},
-    Setting{{.name = "log_level",
-             .type = FieldType::choice,
-             .default_text = "info",
-             .meaning = "the lowest level that is logged: debug, info, warn or error",
-             .choices = "debug,info,warn,error"},
-            "--log-level",
-            "PGTRICKLE_RELAY_LOG_LEVEL"},
-    Setting{{.name = "relay_group_id",
-             .default_text = "default",
-             .meaning = "instances of one group share the pipelines; each group has its own "
-                        "positions: a new one starts from the beginning, see pipelines take-over",
-             .aliases = "ha_group"},
-            "--relay-group-id",
-            "PGTRICKLE_RELAY_GROUP_ID"},
-    Setting{{.name = "admin_token",
-             .meaning = "bearer token for changes through the API; without it the API only reads",
-             .secret = true},
-            "--admin-token",
-            "PGTRICKLE_RELAY_ADMIN_TOKEN"},
-    Setting{{.name = "drain_timeout",
-             .type = FieldType::duration,
-             .default_text = "30s",
-             .meaning = "how long a shutdown waits for what is in flight",
-             .max = 86400},
-            "--drain-timeout",
-            "PGTRICKLE_RELAY_DRAIN_TIMEOUT"},
-    Setting{{.name = "discovery_interval",
-             .type = FieldType::duration,
-             .default_text = "1s",
-             .meaning = "how often the catalog and the ownership of pipelines are checked",
-             .min = 0.01,
-             .max = 3600},
-            "--discovery-interval",
-            "PGTRICKLE_RELAY_DISCOVERY_INTERVAL"},
-    Setting{{.name = "lease_timeout",
-             .type = FieldType::duration,
-             .default_text = "5s",
-             .meaning = "an owner whose heartbeat is older than this is replaced",
-             .min = 0.1,
-             .max = 3600},
-            "--lease-timeout",
-            "PGTRICKLE_RELAY_LEASE_TIMEOUT"},
-    Setting{{.name = "ha_mode",
-             .type = FieldType::choice,
-             .default_text = "shared",
-             .meaning = "shared: instances of a group divide the pipelines among them; leader: one "
-                        "holds all, the others stand by",
-             .choices = "shared,leader"},
-            "--ha-mode",
-            "PGTRICKLE_RELAY_HA_MODE"},
-    Setting{{.name = "pool_size",
-             .type = FieldType::integer,
-             .default_text = "8",
-             .meaning = "connections to the database that pipelines share",
-             .min = 1,
-             .max = 1000},
-            "--pool-size",
-            "PGTRICKLE_RELAY_POOL_SIZE"},
-    Setting{{.name = "allow_secret",
-             .type = FieldType::list,
-             .meaning = "references that pipelines in SQL may use: env:NATS_*, "
-                        "file:/etc/relay/secrets/*; may be given several times; default none"},
-            "--allow-secret",
-            "PGTRICKLE_RELAY_ALLOW_SECRET"},
-    Setting{{.name = "allow_file",
-             .type = FieldType::list,
-             .meaning = "files that pipelines in SQL may read and write as source and sink: "
-                        "/var/log/relay/*; may be given several times; default none"},
-            "--allow-file",
-            "PGTRICKLE_RELAY_ALLOW_FILE"},
-    Setting{{.name = "config_file",
-             .meaning = "TOML file with [global] settings and [[pipeline]] entries"},
-            "--config",
-            "PGTRICKLE_RELAY_CONFIG"},
+// A setting, with the member of Settings that it fills.
+struct Row {
+  Option<Settings> option;
+  std::string_view flag;
+  std::string_view environment;
 };
 
-constexpr std::array kFields = [] {
-  std::array<Field, kSettings.size()> fields{};
-  for (std::size_t i = 0; i < fields.size(); ++i) {
-    fields[i] = kSettings[i].field;
-    fields[i].required = false;  // some commands need no database
+// `config_file` is last: it is the only one that the file itself cannot hold.
+constexpr Row kRows[] = {
+    {{{.name = "postgres_url",
+       .meaning = "the database that holds outboxes, inboxes and the catalog",
+       .required = true,
+       .secret = true},
+      fills<&Settings::postgres_url>},
+     "--postgres-url",
+     "PGTRICKLE_RELAY_POSTGRES_URL"},
+    {{{.name = "metrics_addr",
+       .default_text = "0.0.0.0:9090",
+       .meaning = "address and port of metrics, health, API and console",
+       .aliases = "metrics_bind"},
+      fills<&Settings::metrics_addr>},
+     "--metrics-addr",
+     "PGTRICKLE_RELAY_METRICS_ADDR"},
+    {{{.name = "log_format",
+       .type = FieldType::choice,
+       .default_text = "text",
+       .meaning = "log lines as text or as JSON",
+       .choices = "text,json"},
+      fills<&Settings::log_format>},
+     "--log-format",
+     "PGTRICKLE_RELAY_LOG_FORMAT"},
+    {{{.name = "log_level",
+       .type = FieldType::choice,
+       .default_text = "info",
+       .meaning = "the lowest level that is logged: debug, info, warn or error",
+       .choices = "debug,info,warn,error"},
+      fills<&Settings::log_level>},
+     "--log-level",
+     "PGTRICKLE_RELAY_LOG_LEVEL"},
+    {{{.name = "relay_group_id",
+       .default_text = "default",
+       .meaning = "instances of one group share the pipelines; each group has its own "
+                  "positions: a new one starts from the beginning, see pipelines take-over",
+       .aliases = "ha_group"},
+      fills<&Settings::relay_group_id>},
+     "--relay-group-id",
+     "PGTRICKLE_RELAY_GROUP_ID"},
+    {{{.name = "admin_token",
+       .meaning = "bearer token for changes through the API; without it the API only reads",
+       .secret = true},
+      fills<&Settings::admin_token>},
+     "--admin-token",
+     "PGTRICKLE_RELAY_ADMIN_TOKEN"},
+    {{{.name = "drain_timeout",
+       .type = FieldType::duration,
+       .default_text = "30s",
+       .meaning = "how long a shutdown waits for what is in flight",
+       .max = 86400},
+      fills<&Settings::drain_timeout>},
+     "--drain-timeout",
+     "PGTRICKLE_RELAY_DRAIN_TIMEOUT"},
+    {{{.name = "discovery_interval",
+       .type = FieldType::duration,
+       .default_text = "1s",
+       .meaning = "how often the catalog and the ownership of pipelines are checked",
+       .min = 0.01,
+       .max = 3600},
+      fills<&Settings::discovery_interval>},
+     "--discovery-interval",
+     "PGTRICKLE_RELAY_DISCOVERY_INTERVAL"},
+    {{{.name = "lease_timeout",
+       .type = FieldType::duration,
+       .default_text = "5s",
+       .meaning = "an owner whose heartbeat is older than this is replaced",
+       .min = 0.1,
+       .max = 3600},
+      fills<&Settings::lease_timeout>},
+     "--lease-timeout",
+     "PGTRICKLE_RELAY_LEASE_TIMEOUT"},
+    {{{.name = "ha_mode",
+       .type = FieldType::choice,
+       .default_text = "shared",
+       .meaning = "shared: instances of a group divide the pipelines among them; leader: one "
+                  "holds all, the others stand by",
+       .choices = "shared,leader"},
+      fills<&Settings::ha_mode>},
+     "--ha-mode",
+     "PGTRICKLE_RELAY_HA_MODE"},
+    {{{.name = "pool_size",
+       .type = FieldType::integer,
+       .default_text = "8",
+       .meaning = "connections to the database that pipelines share",
+       .min = 1,
+       .max = 1000},
+      fills<&Settings::pool_size>},
+     "--pool-size",
+     "PGTRICKLE_RELAY_POOL_SIZE"},
+    {{{.name = "allow_secret",
+       .type = FieldType::list,
+       .meaning = "references that pipelines in SQL may use: env:NATS_*, "
+                  "file:/etc/relay/secrets/*; may be given several times; default none"},
+      fills<&Settings::access, &HostAccess::secrets>},
+     "--allow-secret",
+     "PGTRICKLE_RELAY_ALLOW_SECRET"},
+    {{{.name = "allow_file",
+       .type = FieldType::list,
+       .meaning = "files that pipelines in SQL may read and write as source and sink: "
+                  "/var/log/relay/*; may be given several times; default none"},
+      fills<&Settings::access, &HostAccess::files>},
+     "--allow-file",
+     "PGTRICKLE_RELAY_ALLOW_FILE"},
+    {{{.name = "config_file",
+       .meaning = "TOML file with [global] settings and [[pipeline]] entries"},
+      fills<&Settings::config_file>},
+     "--config",
+     "PGTRICKLE_RELAY_CONFIG"},
+};
+
+constexpr std::size_t kCount = std::size(kRows);
+
+constexpr std::array kSettings = [] {
+  std::array<Setting, kCount> settings{};
+  for (std::size_t i = 0; i < kCount; ++i) {
+    settings[i] = {kRows[i].option.field, kRows[i].flag, kRows[i].environment};
   }
+  return settings;
+}();
+
+constexpr std::array kOptions = [] {
+  std::array<Option<Settings>, kCount> options{};
+  for (std::size_t i = 0; i < kCount; ++i) options[i] = kRows[i].option;
+  return options;
+}();
+
+constexpr std::array kFields = [] {
+  auto fields = fields_of(kOptions);
+  for (Field& field : fields) field.required = false;  // some commands need no database
   return fields;
 }();
 
@@ -182,24 +217,6 @@ Error shows_in_ps(const Setting& setting) {
                              setting.environment));
 }
 
-Settings from_values(const Values& values) {
-  Settings settings;
-  settings.postgres_url = values.text("postgres_url");
-  settings.metrics_addr = values.text("metrics_addr");
-  settings.log_format = values.text("log_format");
-  settings.log_level = values.text("log_level");
-  settings.relay_group_id = values.text("relay_group_id");
-  settings.config_file = values.text("config_file");
-  settings.admin_token = values.text("admin_token");
-  settings.drain_timeout = values.duration("drain_timeout");
-  settings.discovery_interval = values.duration("discovery_interval");
-  settings.lease_timeout = values.duration("lease_timeout");
-  settings.ha_mode = values.text("ha_mode");
-  settings.pool_size = values.integer("pool_size");
-  settings.access = {values.list("allow_secret"), values.list("allow_file")};
-  return settings;
-}
-
 }  // namespace
 
 std::span<const Setting> settings_table() {
@@ -248,7 +265,9 @@ CheckedSettings merge_settings(const Flags& flags, const Environment& env,
   for (Error& literal : warn_of_literals(merged.values, kFields, Written::in_file)) {
     result.warnings.push_back(std::move(literal));
   }
-  result.settings = from_values(merged.values);
+  if (auto done = fill(result.settings, kOptions, merged.values); !done) {
+    result.problems.push_back(done.error());
+  }
   if (const auto good = check_patterns(result.settings.access); !good) {
     result.problems.push_back(good.error());
   }

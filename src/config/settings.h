@@ -19,17 +19,17 @@ struct Settings {
   std::string postgres_url;
   /// `postgres_url` with the credentials that it has now. May be null. Any thread.
   std::function<std::string()> read_postgres_url;
-  std::string metrics_addr = "0.0.0.0:9090";
-  std::string log_format = "text";
-  std::string log_level = "info";
-  std::string relay_group_id = "default";
+  std::string metrics_addr;
+  std::string log_format;
+  std::string log_level;
+  std::string relay_group_id;
   std::string config_file;
   std::string admin_token;
-  std::chrono::milliseconds drain_timeout{30000};
-  std::chrono::milliseconds discovery_interval{1000};
-  std::chrono::milliseconds lease_timeout{5000};
-  std::string ha_mode = "shared";  ///< shared, leader
-  std::int64_t pool_size = 8;
+  std::chrono::milliseconds drain_timeout{};
+  std::chrono::milliseconds discovery_interval{};
+  std::chrono::milliseconds lease_timeout{};
+  std::string ha_mode;  ///< shared, leader
+  std::int64_t pool_size = 0;
   HostAccess access;  ///< allow_secret, allow_file
 };
 

@@ -4,11 +4,7 @@
 
 namespace relay::config {
 
-Result<void> read_tls(const Values& values, TlsOptions& options) {
-  options.tls_ca = values.text("tls_ca");
-  options.tls_cert = values.text("tls_cert");
-  options.tls_key = values.text("tls_key");
-  options.tls_verify = values.boolean("tls_verify");
+Result<void> check_tls(const TlsOptions& options) {
   if (options.tls_cert.empty() != options.tls_key.empty()) {
     return fail(misconfigured("half_a_certificate", "tls_cert and tls_key belong together",
                               "set both, or neither"));

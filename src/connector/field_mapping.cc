@@ -12,6 +12,10 @@ namespace relay {
 
 namespace {
 
+using Part = MappingExpression::Part;
+
+constexpr auto kMappingFields = config::fields_of(kMappingOptions);
+
 tl::unexpected<Error> bad_expression(std::string_view option, std::string_view what) {
   return fail(ErrorClass::misconfigured, "bad_mapping", fmt::format("{}: {}", option, what),
               "write header:NAME, json:/pointer, key, subject, or template:... with any of these "
@@ -34,12 +38,73 @@ bool parse_pointer(std::string_view text, std::vector<std::string>& path) {
   return true;
 }
 
+Result<Part> parse_part(std::string_view text, std::string_view option) {
+  if (text == "key") return Part{Part::Kind::key, {}, {}};
+  if (text == "subject") return Part{Part::Kind::subject, {}, {}};
+  if (text.starts_with("header:")) {
+    const std::string_view name = trimmed(text.substr(7));
+    if (name.empty()) return bad_expression(option, "header: without a name behind it");
+    return Part{Part::Kind::header, std::string(name), {}};
+  }
+  if (text.starts_with("json:")) {
+    Part part{Part::Kind::json, {}, {}};
+    if (!parse_pointer(text.substr(5), part.path)) {
+      return bad_expression(option,
+                            fmt::format("'{}' is no JSON pointer; one begins with a slash", text));
+    }
+    return part;
+  }
+  return bad_expression(option, fmt::format("'{}' is not known", text));
+}
+
+Result<std::vector<Part>> parse_template(std::string_view text, std::string_view option) {
+  std::vector<Part> parts;
+  std::string literal;
+  const auto end_literal = [&] {
+    if (!literal.empty()) parts.push_back({Part::Kind::text, std::exchange(literal, {}), {}});
+  };
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const std::string_view escaped = "{}\\";
+    if (text[i] == '\\' && i + 1 < text.size() && escaped.find(text[i + 1]) != escaped.npos) {
+      literal += text[++i];
+    } else if (text[i] == '{') {
+      const std::size_t end = text.find('}', i);
+      if (end == text.npos) return bad_expression(option, "a brace is opened and not closed");
+      auto part = parse_part(trimmed(text.substr(i + 1, end - i - 1)), option);
+      if (!part) return fail(part.error());
+      end_literal();
+      parts.push_back(std::move(*part));
+      i = end;
+    } else if (text[i] == '}') {
+      return bad_expression(option, "a brace is closed that was not opened");
+    } else {
+      literal += text[i];
+    }
+  }
+  end_literal();
+  if (parts.empty()) return bad_expression(option, "the template is empty");
+  return parts;
+}
+
 std::optional<std::string> unless_empty(std::string_view text) {
   if (text.empty()) return std::nullopt;
   return std::string(text);
 }
 
 }  // namespace
+
+Result<MappingExpression> MappingExpression::parse(const std::string& text,
+                                                   std::string_view option) {
+  const std::string_view plain = trimmed(text);
+  if (plain.starts_with("template:")) {
+    auto parts = parse_template(plain.substr(9), option);
+    if (!parts) return fail(parts.error());
+    return MappingExpression{std::move(*parts)};
+  }
+  auto part = parse_part(plain, option);
+  if (!part) return fail(part.error());
+  return MappingExpression{{std::move(*part)}};
+}
 
 // Reads payloads, which come without the padding that the reader asks for.
 class FieldMapping::Json {
@@ -75,78 +140,15 @@ FieldMapping::~FieldMapping() = default;
 FieldMapping::FieldMapping(FieldMapping&&) noexcept = default;
 FieldMapping& FieldMapping::operator=(FieldMapping&&) noexcept = default;
 
-Result<FieldMapping::Part> FieldMapping::parse_part(std::string_view text,
-                                                    std::string_view option) {
-  if (text == "key") return Part{Part::Kind::key, {}, {}};
-  if (text == "subject") return Part{Part::Kind::subject, {}, {}};
-  if (text.starts_with("header:")) {
-    const std::string_view name = trimmed(text.substr(7));
-    if (name.empty()) return bad_expression(option, "header: without a name behind it");
-    return Part{Part::Kind::header, std::string(name), {}};
-  }
-  if (text.starts_with("json:")) {
-    Part part{Part::Kind::json, {}, {}};
-    if (!parse_pointer(text.substr(5), part.path)) {
-      return bad_expression(option,
-                            fmt::format("'{}' is no JSON pointer; one begins with a slash", text));
-    }
-    return part;
-  }
-  return bad_expression(option, fmt::format("'{}' is not known", text));
-}
-
-Result<FieldMapping::Expression> FieldMapping::parse_template(std::string_view text,
-                                                              std::string_view option) {
-  Expression parts;
-  std::string literal;
-  const auto end_literal = [&] {
-    if (!literal.empty()) parts.push_back({Part::Kind::text, std::exchange(literal, {}), {}});
-  };
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    const std::string_view escaped = "{}\\";
-    if (text[i] == '\\' && i + 1 < text.size() && escaped.find(text[i + 1]) != escaped.npos) {
-      literal += text[++i];
-    } else if (text[i] == '{') {
-      const std::size_t end = text.find('}', i);
-      if (end == text.npos) return bad_expression(option, "a brace is opened and not closed");
-      auto part = parse_part(trimmed(text.substr(i + 1, end - i - 1)), option);
-      if (!part) return fail(part.error());
-      end_literal();
-      parts.push_back(std::move(*part));
-      i = end;
-    } else if (text[i] == '}') {
-      return bad_expression(option, "a brace is closed that was not opened");
-    } else {
-      literal += text[i];
-    }
-  }
-  end_literal();
-  if (parts.empty()) return bad_expression(option, "the template is empty");
-  return parts;
-}
-
-Result<FieldMapping::Expression> FieldMapping::parse(std::string_view text,
-                                                     std::string_view option) {
-  text = trimmed(text);
-  if (text.starts_with("template:")) return parse_template(text.substr(9), option);
-  auto part = parse_part(text, option);
-  if (!part) return fail(part.error());
-  return Expression{std::move(*part)};
+config::FieldTable FieldMapping::fields() {
+  return kMappingFields;
 }
 
 Result<FieldMapping> FieldMapping::make(const config::Values& values) {
+  auto options = config::filled<MappingOptions>(kMappingOptions, values);
+  if (!options) return fail(options.error());
   FieldMapping mapping;
-  const std::pair<std::string_view, Expression*> expressions[] = {
-      {"id_from", &mapping.id_},
-      {"event_type_from", &mapping.event_type_},
-      {"aggregate_id_from", &mapping.aggregate_id_},
-      {"trace_id_from", &mapping.trace_id_}};
-  for (const auto& [option, expression] : expressions) {
-    if (!values.has(option)) continue;
-    auto parsed = parse(values.text(option), option);
-    if (!parsed) return fail(parsed.error());
-    *expression = std::move(*parsed);
-  }
+  mapping.options_ = std::move(*options);
   return mapping;
 }
 
@@ -169,11 +171,11 @@ std::optional<std::string> FieldMapping::value(const Part& part,
   return std::nullopt;
 }
 
-std::optional<std::string> FieldMapping::value(const Expression& expression,
+std::optional<std::string> FieldMapping::value(const MappingExpression& expression,
                                                const MappedMessage& message) const {
-  if (expression.empty()) return std::nullopt;
+  if (expression.parts.empty()) return std::nullopt;
   std::string text;
-  for (const Part& part : expression) {
+  for (const Part& part : expression.parts) {
     const auto piece = value(part, message);
     if (!piece) return std::nullopt;
     text += *piece;
@@ -182,16 +184,16 @@ std::optional<std::string> FieldMapping::value(const Expression& expression,
 }
 
 std::optional<std::string> FieldMapping::id(const MappedMessage& message) const {
-  return value(id_, message);
+  return value(options_.id, message);
 }
 std::optional<std::string> FieldMapping::event_type(const MappedMessage& message) const {
-  return value(event_type_, message);
+  return value(options_.event_type, message);
 }
 std::optional<std::string> FieldMapping::aggregate_id(const MappedMessage& message) const {
-  return value(aggregate_id_, message);
+  return value(options_.aggregate_id, message);
 }
 std::optional<std::string> FieldMapping::trace_id(const MappedMessage& message) const {
-  return value(trace_id_, message);
+  return value(options_.trace_id, message);
 }
 
 }  // namespace relay

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <array>
-#include <cstddef>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -9,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
-#include "config/field_tables.h"
 #include "config/fields.h"
+#include "config/option_table.h"
 #include "core/error.h"
 
 namespace relay {
@@ -23,26 +21,49 @@ struct MappedMessage {
   std::function<std::optional<std::string>(std::string_view name)> header;  ///< may be empty
 };
 
-/// The options by which a source says what of a broker's message becomes which column of an inbox.
-inline constexpr std::array kMappingFields = {
-    config::Field{.name = "id_from",
-                  .meaning =
-                      "what becomes the event's id: header:NAME, json:/pointer, key, subject, "
-                      "or template:...; a message without it has the default"},
-    config::Field{.name = "event_type_from",
-                  .meaning = "what becomes the event's type: as id_from"},
-    config::Field{.name = "aggregate_id_from",
-                  .meaning = "what becomes the event's key: as id_from",
-                  .aliases = "key_from"},
-    config::Field{.name = "trace_id_from",
-                  .meaning = "what becomes the header trace_id: as id_from"},
+/// What a value is taken from, as an option of the mapping says it (see FieldMapping).
+struct MappingExpression {
+  struct Part {
+    enum class Kind { text, header, json, key, subject };
+    Kind kind = Kind::text;
+    std::string text;               ///< of a text, or a header's name
+    std::vector<std::string> path;  ///< of a pointer
+  };
+  std::vector<Part> parts;  ///< empty: not configured
+
+  /// Misconfigured: a text that is no expression. `option` is the name by which the error calls it.
+  static Result<MappingExpression> parse(const std::string& text, std::string_view option);
 };
 
-/// A source's own table with the mapping's fields behind it:
-/// `constexpr auto kSourceFields = with_mapping_fields(std::array{Field{...}, ...});`
-template <std::size_t size>
-constexpr auto with_mapping_fields(const std::array<config::Field, size>& own) {
-  return config::joined(own, kMappingFields);
+/// The options of the mapping.
+struct MappingOptions {
+  MappingExpression id;
+  MappingExpression event_type;
+  MappingExpression aggregate_id;
+  MappingExpression trace_id;
+};
+
+/// The options by which a source says what of a broker's message becomes which column of an inbox.
+inline constexpr config::Option<MappingOptions> kMappingOptions[] = {
+    {{.name = "id_from",
+      .meaning = "what becomes the event's id: header:NAME, json:/pointer, key, subject, "
+                 "or template:...; a message without it has the default"},
+     config::fills_with<&MappingExpression::parse, &MappingOptions::id>},
+    {{.name = "event_type_from", .meaning = "what becomes the event's type: as id_from"},
+     config::fills_with<&MappingExpression::parse, &MappingOptions::event_type>},
+    {{.name = "aggregate_id_from",
+      .meaning = "what becomes the event's key: as id_from",
+      .aliases = "key_from"},
+     config::fills_with<&MappingExpression::parse, &MappingOptions::aggregate_id>},
+    {{.name = "trace_id_from", .meaning = "what becomes the header trace_id: as id_from"},
+     config::fills_with<&MappingExpression::parse, &MappingOptions::trace_id>},
+};
+
+/// The fields of a source's own table with the mapping's behind them:
+/// `constexpr auto kSourceFields = with_mapping_fields(kSourceOptions);`
+template <class Table>
+constexpr auto with_mapping_fields(const Table& own) {
+  return config::fields_of(own, kMappingOptions);
 }
 
 /// Takes ids, types, keys and trace ids out of messages, as the options of a source say:
@@ -57,7 +78,7 @@ constexpr auto with_mapping_fields(const std::array<config::Field, size>& own) {
 /// One thread at a time.
 class FieldMapping {
  public:
-  static config::FieldTable fields() { return kMappingFields; }
+  static config::FieldTable fields();
 
   /// `values` were checked against a table that holds `fields()`. Misconfigured: an expression that
   /// is none.
@@ -76,27 +97,14 @@ class FieldMapping {
   std::optional<std::string> trace_id(const MappedMessage&) const;
 
  private:
-  struct Part {
-    enum class Kind { text, header, json, key, subject };
-    Kind kind = Kind::text;
-    std::string text;               // of a text, or a header's name
-    std::vector<std::string> path;  // of a pointer
-  };
-  using Expression = std::vector<Part>;  // empty: not configured
   class Json;
 
-  static Result<Part> parse_part(std::string_view text, std::string_view option);
-  static Result<Expression> parse_template(std::string_view text, std::string_view option);
-  static Result<Expression> parse(std::string_view text, std::string_view option);
-
-  std::optional<std::string> value(const Part& part, const MappedMessage& message) const;
-  std::optional<std::string> value(const Expression& expression,
+  std::optional<std::string> value(const MappingExpression::Part& part,
+                                   const MappedMessage& message) const;
+  std::optional<std::string> value(const MappingExpression& expression,
                                    const MappedMessage& message) const;
 
-  Expression id_;
-  Expression event_type_;
-  Expression aggregate_id_;
-  Expression trace_id_;
+  MappingOptions options_;
   std::unique_ptr<Json> json_;
 };
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "config/fields.h"
+#include "config/option_table.h"
 
 namespace relay {
 
@@ -8,11 +8,8 @@ namespace relay {
 /// option `key_order` says.
 enum class KeyOrder { automatic, one, pipelined };
 
-/// The option `key_order`, a choice of auto, one and pipelined.
-inline KeyOrder read_key_order(const config::Values& values) {
-  const std::string text = values.text("key_order");
-  if (text == "one") return KeyOrder::one;
-  return text == "pipelined" ? KeyOrder::pipelined : KeyOrder::automatic;
-}
+/// The words of the option `key_order`.
+inline constexpr config::Choice<KeyOrder> kKeyOrders[] = {
+    {"auto", KeyOrder::automatic}, {"one", KeyOrder::one}, {"pipelined", KeyOrder::pipelined}};
 
 }  // namespace relay

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -45,7 +46,9 @@ Error not_allowed(const config::Values& values, const Field& field, const std::s
 
 void check_properties(const config::Values& values, const Field& field,
                       std::vector<Error>& problems) {
-  for (const auto& [name, value] : values.map(field.name)) {
+  std::set<std::string_view> names;
+  for (const auto& [name, value] : *values.given(field.name)->object()) names.insert(name);
+  for (const std::string_view name : names) {
     const std::string plain = lower_case(name);
     const bool host = std::any_of(
         kHostProperties.begin(), kHostProperties.end(),

@@ -43,6 +43,8 @@ bool is_header_name(std::string_view name);
 /// A value that cannot end a header line: no control characters but the tab.
 bool is_header_value(std::string_view value);
 
+/// The defaults are those of a client that no table of options fills, such as the one that asks for
+/// credentials.
 struct ClientOptions : config::TlsOptions {
   std::size_t max_connections = 16;
   std::chrono::milliseconds connect_timeout{5000};

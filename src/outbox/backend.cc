@@ -1,10 +1,9 @@
 // The source `outbox`: outboxes of the relay's own database.
-#include <array>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 
+#include "config/option_table.h"
 #include "connector/registry.h"
 #include "outbox/gone_rows.h"
 #include "outbox/outbox_source.h"
@@ -15,39 +14,45 @@ void register_backend(Registry& registry);
 
 namespace {
 
-using config::Field;
+using config::fills;
+using config::Option;
 
-constexpr std::array kFields = {
-    Field{.name = "stream_table",
-          .meaning = "the table or stream table whose outbox is read",
-          .aliases = "table",
-          .one_of = "outbox",
-          .plain = true,
-          .no_reference = true},
-    Field{.name = "outbox",
-          .meaning = "the application outbox that is read",
-          .one_of = "outbox",
-          .plain = true,
-          .no_reference = true},
-    Field{.name = "group",
-          .meaning = "consumer group to read through, for readers that share an outbox",
-          .plain = true,
-          .no_reference = true},
+constexpr Option<OutboxOptions> kOptions[] = {
+    {{.name = "stream_table",
+      .meaning = "the table or stream table whose outbox is read",
+      .aliases = "table",
+      .one_of = "outbox",
+      .plain = true,
+      .no_reference = true},
+     fills<&OutboxOptions::outbox>},
+    {{.name = "outbox",
+      .meaning = "the application outbox that is read",
+      .one_of = "outbox",
+      .plain = true,
+      .no_reference = true},
+     fills<&OutboxOptions::outbox>},
+    {{.name = "group",
+      .meaning = "consumer group to read through, for readers that share an outbox",
+      .plain = true,
+      .no_reference = true},
+     fills<&OutboxOptions::group>},
 };
 
+constexpr auto kFields = config::fields_of(kOptions);
+
 std::string name_in(const config::Values& values) {
-  for (const std::string_view option : {"outbox", "stream_table"}) {
-    if (values.has(option)) return values.text(option);
-  }
-  return {};
+  auto options = config::filled<OutboxOptions>(kOptions, values);
+  return options ? std::move(options->outbox) : std::string();
 }
 
 Result<std::unique_ptr<Source>> make(const config::Values& values, const BackendContext& context) {
-  OutboxOptions options;
-  options.outbox = name_in(values);
+  auto filled = config::filled<OutboxOptions>(kOptions, values);
+  if (!filled) return fail(filled.error());
+  OutboxOptions& options = *filled;
   options.owns = !context.looks_only;
+  if (!values.has("group")) options.group = context.group;
   // A source that owns no position has none that says which outbox it reads.
-  if (options.owns) options.group = values.has("group") ? values.text("group") : context.group;
+  if (!options.owns) options.group.clear();
   options.pipeline = context.pipeline;
   options.worker_id = context.worker_id;
   options.start = context.options.start;

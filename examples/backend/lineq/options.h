@@ -12,8 +12,8 @@ namespace relay::lineq {
 
 struct ConnectionOptions {
   config::Endpoint server;
-  std::string token;                  ///< empty: the server asks for none
-  std::chrono::milliseconds timeout;  ///< for connecting, and without any answer
+  std::string token;                    ///< empty: the server asks for none
+  std::chrono::milliseconds timeout{};  ///< for connecting, and without any answer
 };
 
 struct SinkOptions {

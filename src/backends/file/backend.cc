@@ -29,9 +29,10 @@ Result<std::unique_ptr<Source>> make_file_source(const config::Values& values,
                                                  const BackendContext& context) {
   auto mapping = FieldMapping::make(values);
   if (!mapping) return fail(mapping.error());
-  SourceOptions options = parse_source_options(values, context.pipeline);
-  LineRules rules = rules_of(context, options.path);
-  return std::make_unique<FileSource>(std::move(options), std::move(rules), std::move(*mapping));
+  auto options = parse_source_options(values, context.pipeline);
+  if (!options) return fail(options.error());
+  LineRules rules = rules_of(context, options->path);
+  return std::make_unique<FileSource>(std::move(*options), std::move(rules), std::move(*mapping));
 }
 
 Result<std::unique_ptr<Source>> make_stdin_source(const config::Values& values,

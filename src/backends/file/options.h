@@ -12,12 +12,12 @@ enum class Format { jsonl, json_pretty, csv };
 
 /// The options of the sinks `stdout` and `file`, checked.
 struct Options {
-  Format format = Format::jsonl;
+  Format format{};
   std::string path;  ///< empty: standard output
   std::int64_t rotate_bytes = 0;
-  std::chrono::milliseconds rotate_interval{0};
+  std::chrono::milliseconds rotate_interval{};
   bool compress_rotated = false;
-  bool fsync = true;
+  bool fsync = false;
   std::string pipeline;  ///< whose sink this is, for the log
 };
 

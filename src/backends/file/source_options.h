@@ -11,13 +11,15 @@ namespace relay::file {
 struct SourceOptions {
   std::string path;
   std::string position_file;
-  bool follow = true;
+  bool follow = false;
   std::string pipeline;  ///< whose source this is, for the log
 };
 
 config::FieldTable file_source_fields();
 config::FieldTable stdin_source_fields();
 
-SourceOptions parse_source_options(const config::Values& values, const std::string& pipeline);
+/// `pipeline`: names the position file where `position_file` is not set.
+Result<SourceOptions> parse_source_options(const config::Values& values,
+                                           const std::string& pipeline);
 
 }  // namespace relay::file

@@ -5,6 +5,7 @@
 #include <array>
 #include <cctype>
 
+#include "backends/kafka/client_values.h"
 #include "backends/kafka/options.h"
 #include "config/tls.h"
 
@@ -54,23 +55,23 @@ constexpr std::array kTaken = {
     Taken{"enable.auto.offset.store", "leave it out: offsets are committed once they are settled"},
 };
 
-std::string implied_protocol(const config::Values& values) {
-  const bool sasl = values.has("sasl_mechanism") || values.has("sasl_username");
+std::string implied_protocol(const config::Values& values, const ClientValues& given) {
+  const bool sasl = given.sasl_mechanism || given.sasl_username;
   const bool tls = values.has("tls_ca") || values.has("tls_cert");
   if (sasl) return tls ? "SASL_SSL" : "SASL_PLAINTEXT";
   return tls ? "SSL" : "PLAINTEXT";
 }
 
-Result<std::string> read_protocol(const config::Values& values) {
-  const std::string implied = implied_protocol(values);
-  if (!values.has("security_protocol")) return implied;
-  const std::string given = upper(values.text("security_protocol"));
+Result<std::string> protocol_of(const config::Values& values, const ClientValues& options) {
+  const std::string implied = implied_protocol(values, options);
+  if (!options.security_protocol) return implied;
+  const std::string given = upper(*options.security_protocol);
   constexpr std::array<std::string_view, 4> kKnown = {"PLAINTEXT", "SSL", "SASL_PLAINTEXT",
                                                       "SASL_SSL"};
   if (std::ranges::find(kKnown, given) == kKnown.end()) {
     return fail(misconfigured(
         "bad_security_protocol",
-        fmt::format("security_protocol: '{}' is not known", values.text("security_protocol")),
+        fmt::format("security_protocol: '{}' is not known", *options.security_protocol),
         "use PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL"));
   }
   if (implied.starts_with("SASL") && !given.starts_with("SASL")) {
@@ -86,29 +87,27 @@ Result<std::string> read_protocol(const config::Values& values) {
   return given;
 }
 
-void add_sasl(const config::Values& values, ClientOptions& client) {
-  const std::string mechanism =
-      values.has("sasl_mechanism") ? upper(values.text("sasl_mechanism")) : "PLAIN";
-  client.properties.emplace_back("sasl.mechanisms", mechanism);
-  if (values.has("sasl_username")) {
-    client.properties.emplace_back("sasl.username", values.text("sasl_username"));
-    client.properties.emplace_back("sasl.password", values.text("sasl_password"));
+void add_sasl(const ClientValues& given, ClientOptions& client) {
+  client.properties.emplace_back("sasl.mechanisms", upper(given.sasl_mechanism.value_or("PLAIN")));
+  if (given.sasl_username) {
+    client.properties.emplace_back("sasl.username", *given.sasl_username);
+    client.properties.emplace_back("sasl.password", given.sasl_password);
   }
 }
 
-void add_tls(const config::Values& values, const config::TlsOptions& tls, ClientOptions& client) {
+void add_tls(const config::Values& values, const ClientValues& given, ClientOptions& client) {
   const auto add_file = [&](const char* option, const std::string& file, const char* name) {
     if (!values.has(option)) return;
     client.files.emplace_back(option, file);
     client.properties.emplace_back(name, file);
   };
-  add_file("tls_ca", tls.tls_ca, "ssl.ca.location");
-  add_file("tls_cert", tls.tls_cert, "ssl.certificate.location");
-  add_file("tls_key", tls.tls_key, "ssl.key.location");
-  if (values.has("tls_key_password")) {
-    client.properties.emplace_back("ssl.key.password", values.text("tls_key_password"));
+  add_file("tls_ca", given.tls_ca, "ssl.ca.location");
+  add_file("tls_cert", given.tls_cert, "ssl.certificate.location");
+  add_file("tls_key", given.tls_key, "ssl.key.location");
+  if (given.tls_key_password) {
+    client.properties.emplace_back("ssl.key.password", *given.tls_key_password);
   }
-  client.tls_verify = tls.tls_verify;
+  client.tls_verify = given.tls_verify;
   client.properties.emplace_back("enable.ssl.certificate.verification",
                                  client.tls_verify ? "true" : "false");
   client.properties.emplace_back("ssl.endpoint.identification.algorithm",
@@ -117,18 +116,17 @@ void add_tls(const config::Values& values, const config::TlsOptions& tls, Client
 
 }  // namespace
 
-Result<ClientOptions> parse_client_options(const config::Values& values) {
+Result<ClientOptions> client_of(const config::Values& values, const ClientValues& given) {
   ClientOptions client;
-  client.brokers = values.text("brokers");
-  client.connect_timeout = values.duration("connect_timeout");
+  client.brokers = given.brokers;
+  client.connect_timeout = given.connect_timeout;
   if (client.brokers.find_first_not_of(" ,") == std::string::npos) {
     return fail(misconfigured("no_brokers", "brokers names no broker",
                               "write it as host:9092, several separated by commas"));
   }
-  const auto protocol = read_protocol(values);
+  const auto protocol = protocol_of(values, given);
   if (!protocol) return fail(protocol.error());
-  config::TlsOptions tls;
-  if (auto read = config::read_tls(values, tls); !read) return fail(read.error());
+  if (auto checked = config::check_tls(given); !checked) return fail(checked.error());
   client.properties = {
       {"bootstrap.servers", client.brokers},
       {"security.protocol", *protocol},
@@ -139,13 +137,13 @@ Result<ClientOptions> parse_client_options(const config::Values& values) {
       {"reconnect.backoff.max.ms", "500"},
       {"log.connection.close", "false"},
   };
-  if (protocol->starts_with("SASL")) add_sasl(values, client);
-  if (protocol->ends_with("SSL")) add_tls(values, tls, client);
+  if (protocol->starts_with("SASL")) add_sasl(given, client);
+  if (protocol->ends_with("SSL")) add_tls(values, given, client);
   return client;
 }
 
-Result<void> add_own_properties(const config::Values& values, ClientOptions& client) {
-  for (auto& [name, value] : values.map("rdkafka")) {
+Result<void> add_own_properties(const ClientValues& given, ClientOptions& client) {
+  for (const auto& [name, value] : given.rdkafka) {
     const auto taken = std::ranges::find(kTaken, name, &Taken::property);
     if (taken != kTaken.end()) {
       return fail(misconfigured("property_taken",

@@ -15,7 +15,7 @@ namespace relay::kafka {
 /// What sink and source need to reach the cluster.
 struct ClientOptions {
   std::string brokers;
-  std::chrono::milliseconds connect_timeout{5000};
+  std::chrono::milliseconds connect_timeout{};
   bool tls_verify = true;
   std::string pipeline;  ///< whose client this is: its id, and for the log
   /// Files that must be readable, by the option that names them.
@@ -27,13 +27,13 @@ struct ClientOptions {
 /// The options of the sink, checked.
 struct SinkOptions {
   ClientOptions client;
-  std::string acks = "all";
-  bool idempotent = true;
+  std::string acks;
+  bool idempotent = false;
   bool ordered = true;  ///< messages of one key must not overtake each other
-  std::size_t max_in_flight = 20000;
-  std::size_t max_message_bytes = 64u << 20;
+  std::size_t max_in_flight = 0;
+  std::size_t max_message_bytes = 0;
   std::size_t batch_bytes = 1000000;  ///< what one request may bring to one partition
-  std::chrono::milliseconds delivery_timeout{10000};
+  std::chrono::milliseconds delivery_timeout{};
 };
 
 /// What the library holds fetched ahead of the reader, about: it bounds the memory, where a record
@@ -57,13 +57,6 @@ Result<SinkOptions> parse_sink_options(const config::Values& values);
 /// `default_group`: where `group_id` is not set.
 Result<SourceOptions> parse_source_options(const config::Values& values,
                                            const std::string& default_group);
-
-/// The properties that `brokers`, `security_protocol`, `sasl_*` and `tls_*` come to.
-Result<ClientOptions> parse_client_options(const config::Values& values);
-
-/// Adds those of the option `rdkafka`, which go before the relay's own. Misconfigured: one that has
-/// an option of its own, or that would break what the relay promises.
-Result<void> add_own_properties(const config::Values& values, ClientOptions& client);
 
 /// The value of a property as it stands in `client`; empty: not set.
 std::string_view property(const ClientOptions& client, std::string_view name);

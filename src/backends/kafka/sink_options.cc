@@ -1,72 +1,95 @@
 #include <fmt/core.h>
 
-#include <array>
-
-#include "backends/kafka/client_fields.h"
+#include "backends/kafka/client_values.h"
 #include "backends/kafka/options.h"
 
 namespace relay::kafka {
 
 namespace {
 
-using config::Field;
 using config::FieldType;
+using config::fills;
+using config::fills_nothing;
+using config::fills_with;
+using config::Option;
 
-constexpr std::array kOwnFields = {
-    Field{.name = "topic",
-          .meaning = "topic, or template of it, for example orders.{op}; default {stream_table}",
-          .aliases = "topic_template"},
-    Field{.name = "acks",
-          .type = FieldType::choice,
-          .default_text = "all",
-          .meaning = "who must have a message before it counts as delivered: all in-sync replicas; "
-                     "1: the leader alone; 0: no broker",
-          .choices = "all,-1,1,0"},
-    Field{.name = "compression",
-          .type = FieldType::choice,
-          .default_text = "lz4",
-          .meaning = "how batches are compressed",
-          .choices = "none,gzip,snappy,lz4,zstd"},
-    Field{.name = "linger_ms",
-          .type = FieldType::number,
-          .default_text = "5",
-          .meaning = "how long, in milliseconds, an incomplete batch may wait for more; what the "
-                     "relay has no more messages for is sent at once",
-          .min = 0,
-          .max = 900000},
-    Field{.name = "max_in_flight",
-          .type = FieldType::integer,
-          .default_text = "20000",
-          .meaning = "messages sent and not yet acknowledged; never more than 16 MiB of them",
-          .min = 1,
-          .max = 1000000},
-    Field{.name = "max_message_bytes",
-          .type = FieldType::bytes,
-          .default_text = "64MiB",
-          .meaning = "a larger message is not even offered to the broker, whose own limit is the "
-                     "topic's max.message.bytes",
-          .min = 1000,
-          .max = 1000000000},
-    Field{.name = "delivery_timeout",
-          .type = FieldType::duration,
-          .default_text = "10s",
-          .meaning = "after that long without any acknowledgement the messages under way are sent "
-                     "again by a new producer, with the same ids",
-          .min = 0.1},
-    Field{.name = "transactional_id",
-          .meaning = "not offered: the relay sends without transactions"},
+/// The sink's options, and what becomes properties of librdkafka.
+struct SinkValues : SinkOptions {
+  ClientValues given;
+  std::string compression;
+  double linger_ms = 0;
 };
-constexpr auto kSinkFields = config::joined(kClientFields, kOwnFields);
 
-void add_producer_properties(const config::Values& values, SinkOptions& options) {
+std::string acks_of(std::string_view text) {
+  return std::string(text == "-1" ? "all" : text);
+}
+
+constexpr Option<SinkValues> kOwnOptions[] = {
+    // The registry reads topic: it is the sink's name of subject_template.
+    {{.name = "topic",
+      .meaning = "topic, or template of it, for example orders.{op}; default {stream_table}",
+      .aliases = "topic_template"},
+     fills_nothing},
+    {{.name = "acks",
+      .type = FieldType::choice,
+      .default_text = "all",
+      .meaning = "who must have a message before it counts as delivered: all in-sync replicas; "
+                 "1: the leader alone; 0: no broker",
+      .choices = "all,-1,1,0"},
+     fills_with<&acks_of, &SinkOptions::acks>},
+    {{.name = "compression",
+      .type = FieldType::choice,
+      .default_text = "lz4",
+      .meaning = "how batches are compressed",
+      .choices = "none,gzip,snappy,lz4,zstd"},
+     fills<&SinkValues::compression>},
+    {{.name = "linger_ms",
+      .type = FieldType::number,
+      .default_text = "5",
+      .meaning = "how long, in milliseconds, an incomplete batch may wait for more; what the "
+                 "relay has no more messages for is sent at once",
+      .min = 0,
+      .max = 900000},
+     fills<&SinkValues::linger_ms>},
+    {{.name = "max_in_flight",
+      .type = FieldType::integer,
+      .default_text = "20000",
+      .meaning = "messages sent and not yet acknowledged; never more than 16 MiB of them",
+      .min = 1,
+      .max = 1000000},
+     fills<&SinkOptions::max_in_flight>},
+    {{.name = "max_message_bytes",
+      .type = FieldType::bytes,
+      .default_text = "64MiB",
+      .meaning = "a larger message is not even offered to the broker, whose own limit is the "
+                 "topic's max.message.bytes",
+      .min = 1000,
+      .max = 1000000000},
+     fills<&SinkOptions::max_message_bytes>},
+    {{.name = "delivery_timeout",
+      .type = FieldType::duration,
+      .default_text = "10s",
+      .meaning = "after that long without any acknowledgement the messages under way are sent "
+                 "again by a new producer, with the same ids",
+      .min = 0.1},
+     fills<&SinkOptions::delivery_timeout>},
+    // Refused, wherever it is given.
+    {{.name = "transactional_id", .meaning = "not offered: the relay sends without transactions"},
+     fills_nothing},
+};
+constexpr auto kSinkOptions =
+    config::joined<SinkValues>(config::within<&SinkValues::given, kClientOptions>, kOwnOptions);
+constexpr auto kSinkFields = config::fields_of(kSinkOptions);
+
+void add_producer_properties(SinkValues& options) {
   auto& properties = options.client.properties;
   constexpr std::size_t kQueueBytes = 32u << 20;
   const auto add = [&](std::string_view name, std::string value) {
     properties.emplace_back(name, std::move(value));
   };
   add("acks", options.acks);
-  add("compression.type", values.text("compression"));
-  add("linger.ms", fmt::format("{}", values.number("linger_ms")));
+  add("compression.type", options.compression);
+  add("linger.ms", fmt::format("{}", options.linger_ms));
   add("queue.buffering.max.messages", std::to_string(options.max_in_flight + 1));
   add("queue.buffering.max.kbytes",
       std::to_string((kQueueBytes + 2 * options.max_message_bytes) / 1024));
@@ -88,24 +111,24 @@ config::FieldTable sink_fields() {
 }
 
 Result<SinkOptions> parse_sink_options(const config::Values& values) {
-  auto client = parse_client_options(values);
+  auto filled = config::filled<SinkValues>(kSinkOptions, values);
+  if (!filled) return fail(filled.error());
+  SinkValues& options = *filled;
+  auto client = client_of(values, options.given);
   if (!client) return fail(client.error());
-  SinkOptions options;
   options.client = std::move(*client);
-  options.acks = values.text("acks") == "-1" ? "all" : values.text("acks");
-  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
-  options.max_message_bytes = static_cast<std::size_t>(values.bytes("max_message_bytes"));
-  options.delivery_timeout = values.duration("delivery_timeout");
   if (values.has("transactional_id")) {
     return fail(misconfigured("no_transactions",
                               "transactional_id: the relay sends to Kafka without transactions",
                               "leave it out; consumers compare the header pgtrickle-id"));
   }
-  add_producer_properties(values, options);
-  if (auto added = add_own_properties(values, options.client); !added) return fail(added.error());
+  add_producer_properties(options);
+  if (auto added = add_own_properties(options.given, options.client); !added) {
+    return fail(added.error());
+  }
   const auto idempotence = property(options.client, "enable.idempotence");
   options.idempotent = idempotence == "true";
-  return options;
+  return SinkOptions(std::move(options));
 }
 
 }  // namespace relay::kafka

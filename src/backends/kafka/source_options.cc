@@ -1,7 +1,5 @@
-#include <array>
-
 #include "backends/kafka/client.h"
-#include "backends/kafka/client_fields.h"
+#include "backends/kafka/client_values.h"
 #include "backends/kafka/options.h"
 #include "connector/field_mapping.h"
 
@@ -9,30 +7,42 @@ namespace relay::kafka {
 
 namespace {
 
-using config::Field;
 using config::FieldType;
+using config::fills;
+using config::Option;
 
-constexpr std::array kOwnFields = {
-    Field{.name = "topic",
-          .type = FieldType::list,
-          .meaning = "topics to read; one that begins with ^ is a regular expression for names",
-          .required = true,
-          .aliases = "topics"},
-    Field{.name = "group_id",
-          .meaning = "consumer group, whose committed offsets say where to go on; default "
-                     "pgtrickle-<relay_group_id>-<pipeline>"},
-    Field{.name = "auto_offset_reset",
-          .type = FieldType::choice,
-          .default_text = "earliest",
-          .meaning = "where to begin where the group has no offset, or one that is gone",
-          .choices = "earliest,latest"},
+/// The source's options, and what becomes properties of librdkafka.
+struct SourceValues : SourceOptions {
+  ClientValues given;
+  std::string auto_offset_reset;
 };
-constexpr auto kSourceFields = with_mapping_fields(config::joined(kClientFields, kOwnFields));
 
-void add_consumer_properties(const config::Values& values, SourceOptions& options) {
+constexpr Option<SourceValues> kOwnOptions[] = {
+    {{.name = "topic",
+      .type = FieldType::list,
+      .meaning = "topics to read; one that begins with ^ is a regular expression for names",
+      .required = true,
+      .aliases = "topics"},
+     fills<&SourceOptions::topics>},
+    {{.name = "group_id",
+      .meaning = "consumer group, whose committed offsets say where to go on; default "
+                 "pgtrickle-<relay_group_id>-<pipeline>"},
+     fills<&SourceOptions::group>},
+    {{.name = "auto_offset_reset",
+      .type = FieldType::choice,
+      .default_text = "earliest",
+      .meaning = "where to begin where the group has no offset, or one that is gone",
+      .choices = "earliest,latest"},
+     fills<&SourceValues::auto_offset_reset>},
+};
+constexpr auto kSourceOptions =
+    config::joined<SourceValues>(config::within<&SourceValues::given, kClientOptions>, kOwnOptions);
+constexpr auto kSourceFields = with_mapping_fields(kSourceOptions);
+
+void add_consumer_properties(SourceValues& options) {
   auto& properties = options.client.properties;
   properties.emplace_back("group.id", options.group);
-  properties.emplace_back("auto.offset.reset", values.text("auto_offset_reset"));
+  properties.emplace_back("auto.offset.reset", options.auto_offset_reset);
   properties.emplace_back("enable.auto.offset.store", "false");
   properties.emplace_back("enable.auto.commit", "false");  // see commits.h
   // How long a member that was killed keeps its partitions: the least that brokers allow by
@@ -60,20 +70,23 @@ config::FieldTable source_fields() {
 
 Result<SourceOptions> parse_source_options(const config::Values& values,
                                            const std::string& default_group) {
-  auto client = parse_client_options(values);
+  auto filled = config::filled<SourceValues>(kSourceOptions, values);
+  if (!filled) return fail(filled.error());
+  SourceValues& options = *filled;
+  auto client = client_of(values, options.given);
   if (!client) return fail(client.error());
-  SourceOptions options;
   options.client = std::move(*client);
-  options.topics = values.list("topic");
   std::erase(options.topics, "");
   if (options.topics.empty()) {
     return fail(ErrorClass::misconfigured, "no_topic", "topic names no topic",
                 "name one or more topics, or a regular expression that begins with ^");
   }
-  options.group = values.has("group_id") ? values.text("group_id") : default_group;
-  add_consumer_properties(values, options);
-  if (auto added = add_own_properties(values, options.client); !added) return fail(added.error());
-  return options;
+  if (!values.has("group_id")) options.group = default_group;
+  add_consumer_properties(options);
+  if (auto added = add_own_properties(options.given, options.client); !added) {
+    return fail(added.error());
+  }
+  return SourceOptions(std::move(options));
 }
 
 }  // namespace relay::kafka

@@ -6,7 +6,7 @@
 #include <array>
 #include <utility>
 
-#include "backends/nats/connection_fields.h"
+#include "backends/nats/connection_options.h"
 #include "backends/nats/subject.h"
 #include "config/endpoint.h"
 
@@ -14,46 +14,62 @@ namespace relay::nats {
 
 namespace {
 
-using config::Field;
 using config::FieldType;
+using config::fills;
+using config::fills_choice;
+using config::Option;
 
-constexpr std::array kOwnFields = {
-    Field{.name = "stream",
-          .meaning = "the JetStream stream that takes the messages: checked when connecting, and "
-                     "nothing is stored in another one"},
-    Field{.name = "subject",
-          .meaning = "subject, or template of it; prefix.> means prefix.{stream_table}; default "
-                     "{stream_table}"},
-    Field{.name = "create_stream",
-          .type = FieldType::boolean,
-          .default_text = "true",
-          .meaning = "make the stream (file storage, one replica) where it is absent, or where "
-                     "none takes the subjects"},
-    Field{.name = "stream_subjects",
-          .type = FieldType::list,
-          .meaning = "the subjects of a stream that create_stream makes; default: what subject "
-                     "can become"},
-    Field{.name = "max_in_flight",
-          .type = FieldType::integer,
-          .default_text = "4000",
-          .meaning = "messages sent and not yet acknowledged",
-          .min = 1,
-          .max = 1000000},
-    Field{.name = "ack_timeout",
-          .type = FieldType::duration,
-          .default_text = "5s",
-          .meaning = "after that long without its acknowledgement a message is sent again, with "
-                     "the same id",
-          .min = 0.01},
-    Field{.name = "key_order",
-          .type = FieldType::choice,
-          .default_text = "auto",
-          .meaning = "one: at most one message of a key under way; pipelined: any number; auto: "
-                     "one where the stream is replicated or refuses when full",
-          .choices = "auto,one,pipelined"},
+/// The sink's options, and what becomes a part of them together with others.
+struct SinkValues : Options {
+  std::optional<std::string> subject;
 };
 
-constexpr auto kSinkFields = config::joined(kConnectionFields, kOwnFields);
+constexpr Option<SinkValues> kOwnOptions[] = {
+    {{.name = "stream",
+      .meaning = "the JetStream stream that takes the messages: checked when connecting, and "
+                 "nothing is stored in another one"},
+     fills<&Options::stream>},
+    {{.name = "subject",
+      .meaning = "subject, or template of it; prefix.> means prefix.{stream_table}; default "
+                 "{stream_table}"},
+     fills<&SinkValues::subject>},
+    {{.name = "create_stream",
+      .type = FieldType::boolean,
+      .default_text = "true",
+      .meaning = "make the stream (file storage, one replica) where it is absent, or where "
+                 "none takes the subjects"},
+     fills<&Options::create_stream>},
+    {{.name = "stream_subjects",
+      .type = FieldType::list,
+      .meaning = "the subjects of a stream that create_stream makes; default: what subject "
+                 "can become"},
+     fills<&Options::stream_subjects>},
+    {{.name = "max_in_flight",
+      .type = FieldType::integer,
+      .default_text = "4000",
+      .meaning = "messages sent and not yet acknowledged",
+      .min = 1,
+      .max = 1000000},
+     fills<&Options::max_in_flight>},
+    {{.name = "ack_timeout",
+      .type = FieldType::duration,
+      .default_text = "5s",
+      .meaning = "after that long without its acknowledgement a message is sent again, with "
+                 "the same id",
+      .min = 0.01},
+     fills<&Options::ack_timeout>},
+    {{.name = "key_order",
+      .type = FieldType::choice,
+      .default_text = "auto",
+      .meaning = "one: at most one message of a key under way; pipelined: any number; auto: "
+                 "one where the stream is replicated or refuses when full",
+      .choices = "auto,one,pipelined"},
+     fills_choice<kKeyOrders, &Options::key_order>},
+};
+
+constexpr auto kSinkOptions =
+    config::joined<SinkValues>(config::inherited<SinkValues, kConnectionOptions>, kOwnOptions);
+constexpr auto kSinkFields = config::fields_of(kSinkOptions);
 
 constexpr std::array kSchemes = {config::UrlForm::Scheme{"nats", 4222},
                                  config::UrlForm::Scheme{"tls", 4222, true}};
@@ -62,11 +78,11 @@ bool legal_in_stream_name(char c) {
   return std::string_view(" .*>/\\\t\r\n").find(c) == std::string_view::npos;
 }
 
-/// The subjects of a stream that is to be made; none: they are not known.
-std::vector<std::string> subjects_to_create(const config::Values& values,
+/// The subjects of a stream that is to be made, unless stream_subjects says them; none: they are
+/// not known.
+std::vector<std::string> subjects_to_create(const std::optional<std::string>& subject,
                                             const std::optional<std::string>& subject_template) {
-  if (values.has("stream_subjects")) return values.list("stream_subjects");
-  if (values.has("subject")) return {subject_pattern(values.text("subject"))};
+  if (subject) return {subject_pattern(*subject)};
   if (subject_template) return {subject_pattern(*subject_template)};
   return {};
 }
@@ -81,11 +97,12 @@ std::string name_over(std::string_view pattern) {
   return name;
 }
 
-Result<void> read_stream_to_make(const config::Values& values,
-                                 const std::optional<std::string>& subject_template,
-                                 Options& options) {
-  options.create_stream = values.boolean("create_stream");
-  options.stream_subjects = subjects_to_create(values, subject_template);
+Result<void> complete_stream_to_make(const config::Values& values,
+                                     const std::optional<std::string>& subject_template,
+                                     SinkValues& options) {
+  if (!values.has("stream_subjects")) {
+    options.stream_subjects = subjects_to_create(options.subject, subject_template);
+  }
   const std::string name =
       options.stream_subjects.empty() ? "" : name_over(options.stream_subjects.front());
   options.new_stream = options.stream.empty() ? name : options.stream;
@@ -104,18 +121,17 @@ Result<void> read_stream_to_make(const config::Values& values,
   return {};
 }
 
-Result<void> read_credentials(const config::Values& values, Options& options) {
-  options.credentials_file = values.text("credentials_file");
-  if (values.has("user") && values.has("token")) {
+Result<void> apply_login(const Login& login, std::vector<Endpoint>& endpoints) {
+  if (login.user && login.token) {
     return fail(misconfigured("two_credentials", "both user and token are set", "set one of them"));
   }
-  for (Endpoint& endpoint : options.endpoints) {
-    if (values.has("user")) {
-      endpoint.user = values.text("user");
-      endpoint.password = values.text("password");
+  for (Endpoint& endpoint : endpoints) {
+    if (login.user) {
+      endpoint.user = *login.user;
+      endpoint.password = login.password;
       endpoint.token.clear();
-    } else if (values.has("token")) {
-      endpoint.token = values.text("token");
+    } else if (login.token) {
+      endpoint.token = *login.token;
       endpoint.user.clear();
       endpoint.password.clear();
     }
@@ -153,35 +169,28 @@ Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {
   return endpoints;
 }
 
-Result<void> read_connection(const config::Values& values, Options& options) {
-  auto endpoints = parse_endpoints(values.text("url"));
-  if (!endpoints) return fail(endpoints.error());
-  options.endpoints = std::move(*endpoints);
-  options.connect_timeout = values.duration("connect_timeout");
-  options.operation_timeout = values.duration("operation_timeout");
-  if (auto read = config::read_tls(values, options); !read) return fail(read.error());
-  options.tls = values.boolean("tls") || !options.tls_ca.empty() || !options.tls_cert.empty();
-  return read_credentials(values, options);
+Result<void> complete_connection(Options& options) {
+  if (auto checked = config::check_tls(options); !checked) return checked;
+  options.tls = options.tls || !options.tls_ca.empty() || !options.tls_cert.empty();
+  return apply_login(options.login, options.endpoints);
 }
 
 Result<Options> parse_options(const config::Values& values,
                               const std::optional<std::string>& subject_template) {
-  Options options;
-  if (auto read = read_connection(values, options); !read) return fail(read.error());
-  options.stream = values.text("stream");
-  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
-  options.ack_timeout = values.duration("ack_timeout");
-  options.key_order = read_key_order(values);
+  auto filled = config::filled<SinkValues>(kSinkOptions, values);
+  if (!filled) return fail(filled.error());
+  SinkValues& options = *filled;
+  if (auto done = complete_connection(options); !done) return fail(done.error());
   if (const auto subject = default_subject(values); !subject) return fail(subject.error());
   if (!std::ranges::all_of(options.stream, legal_in_stream_name)) {
     return fail(misconfigured("bad_stream_name",
                               fmt::format("'{}' cannot be the name of a stream", options.stream),
                               "stream names hold no spaces, dots, wildcards or slashes"));
   }
-  if (auto read = read_stream_to_make(values, subject_template, options); !read) {
-    return fail(read.error());
+  if (auto done = complete_stream_to_make(values, subject_template, options); !done) {
+    return fail(done.error());
   }
-  return options;
+  return Options(std::move(options));
 }
 
 Result<std::string> default_subject(const config::Values& values) {

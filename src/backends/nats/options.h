@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,26 +28,34 @@ struct Endpoint {
 /// unless given. Several are separated by commas. Misconfigured: anything else.
 Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls);
 
+/// What goes before the credentials of the URLs.
+struct Login {
+  std::optional<std::string> user;
+  std::string password;
+  std::optional<std::string> token;
+};
+
 /// The options of the sink, and what the source shares with it; checked.
 struct Options : config::TlsOptions {
-  std::vector<Endpoint> endpoints;
+  std::vector<Endpoint> endpoints;  ///< `login` is in them
+  Login login;
   std::string stream;
   bool create_stream = false;
   std::string new_stream;                    ///< the name of a stream that is made; may be empty
   std::vector<std::string> stream_subjects;  ///< of a stream that is made; may be empty
   std::string credentials_file;
   bool tls = false;
-  std::size_t max_in_flight = 4000;
-  std::chrono::milliseconds ack_timeout{5000};
-  std::chrono::milliseconds connect_timeout{5000};
-  std::chrono::milliseconds operation_timeout{5000};
-  KeyOrder key_order = KeyOrder::automatic;
+  std::size_t max_in_flight = 0;
+  std::chrono::milliseconds ack_timeout{};
+  std::chrono::milliseconds connect_timeout{};
+  std::chrono::milliseconds operation_timeout{};
+  KeyOrder key_order{};
   bool looks_only = false;  ///< make no stream: `check` asks whether it would work
   std::string pipeline;     ///< whose sink this is: the connection's name, and for the log
 };
 
-/// Reads what sink and source share: servers, credentials, TLS and time-outs.
-Result<void> read_connection(const config::Values& values, Options& options);
+/// Puts the login into the endpoints, and checks what sink and source share.
+Result<void> complete_connection(Options& options);
 
 config::FieldTable sink_fields();
 

@@ -2,71 +2,76 @@
 
 #include <fmt/core.h>
 
-#include <array>
 #include <utility>
 #include <vector>
 
-#include "backends/nats/connection_fields.h"
+#include "backends/nats/connection_options.h"
 #include "connector/field_mapping.h"
 
 namespace relay::nats {
 
 namespace {
 
-using config::Field;
 using config::FieldType;
+using config::fills;
+using config::Option;
 
-constexpr std::array kOwnFields = {
-    Field{.name = "stream", .meaning = "the JetStream stream that is read", .required = true},
-    Field{.name = "subject",
-          .meaning = "read only what was published to it; wildcards may be used",
-          .aliases = "filter_subject"},
-    Field{.name = "consumer",
-          .meaning = "durable pull consumer, made if absent; default "
-                     "pgtrickle-<relay_group_id>-<pipeline>",
-          .aliases = "durable"},
-    Field{.name = "deliver_policy",
-          .type = FieldType::choice,
-          .default_text = "all",
-          .meaning = "where a consumer that is made begins",
-          .choices = "all,new,last,last_per_subject"},
-    Field{.name = "ack_wait",
-          .type = FieldType::duration,
-          .default_text = "30s",
-          .meaning = "of a consumer that is made: a message that a killed relay had in work comes "
-                     "again after that long",
-          .min = 0.1},
-    Field{.name = "max_deliver",
-          .type = FieldType::integer,
-          .default_text = "-1",
-          .meaning = "of a consumer that is made: how often a message is delivered at most; -1: "
-                     "until it is settled",
-          .min = -1},
-    Field{.name = "create_stream",
-          .type = FieldType::boolean,
-          .default_text = "false",
-          .meaning = "make the stream (file storage, one replica) where it is absent"},
-    Field{.name = "stream_subjects",
-          .type = FieldType::list,
-          .meaning = "the subjects of a stream that create_stream makes; default: subject, else "
-                     "<stream>.>"},
-    Field{.name = "fetch",
-          .type = FieldType::integer,
-          .default_text = "500",
-          .meaning = "messages that are asked for at once",
-          .min = 1,
-          .max = 100000},
+constexpr Option<SourceOptions> kOwnOptions[] = {
+    {{.name = "stream", .meaning = "the JetStream stream that is read", .required = true},
+     fills<&SourceOptions::stream>},
+    {{.name = "subject",
+      .meaning = "read only what was published to it; wildcards may be used",
+      .aliases = "filter_subject"},
+     fills<&SourceOptions::subject>},
+    {{.name = "consumer",
+      .meaning = "durable pull consumer, made if absent; default "
+                 "pgtrickle-<relay_group_id>-<pipeline>",
+      .aliases = "durable"},
+     fills<&SourceOptions::consumer>},
+    {{.name = "deliver_policy",
+      .type = FieldType::choice,
+      .default_text = "all",
+      .meaning = "where a consumer that is made begins",
+      .choices = "all,new,last,last_per_subject"},
+     fills<&SourceOptions::deliver_policy>},
+    {{.name = "ack_wait",
+      .type = FieldType::duration,
+      .default_text = "30s",
+      .meaning = "of a consumer that is made: a message that a killed relay had in work comes "
+                 "again after that long",
+      .min = 0.1},
+     fills<&SourceOptions::ack_wait>},
+    {{.name = "max_deliver",
+      .type = FieldType::integer,
+      .default_text = "-1",
+      .meaning = "of a consumer that is made: how often a message is delivered at most; -1: "
+                 "until it is settled",
+      .min = -1},
+     fills<&SourceOptions::max_deliver>},
+    {{.name = "create_stream",
+      .type = FieldType::boolean,
+      .default_text = "false",
+      .meaning = "make the stream (file storage, one replica) where it is absent"},
+     fills<&SourceOptions::connection, &Options::create_stream>},
+    {{.name = "stream_subjects",
+      .type = FieldType::list,
+      .meaning = "the subjects of a stream that create_stream makes; default: subject, else "
+                 "<stream>.>"},
+     fills<&SourceOptions::connection, &Options::stream_subjects>},
+    {{.name = "fetch",
+      .type = FieldType::integer,
+      .default_text = "500",
+      .meaning = "messages that are asked for at once",
+      .min = 1,
+      .max = 100000},
+     fills<&SourceOptions::fetch>},
 };
 
-constexpr auto kSourceFields = with_mapping_fields(config::joined(kConnectionFields, kOwnFields));
+constexpr auto kSourceOptions = config::joined<SourceOptions>(
+    config::within<&SourceOptions::connection, kConnectionOptions>, kOwnOptions);
+constexpr auto kSourceFields = with_mapping_fields(kSourceOptions);
 
 constexpr std::string_view kIllegalInNames = " .*>/\\\t\r\n";
-
-std::vector<std::string> subjects_to_create(const config::Values& values) {
-  if (values.has("stream_subjects")) return values.list("stream_subjects");
-  if (values.has("subject")) return {values.text("subject")};
-  return {values.text("stream") + ".>"};
-}
 
 }  // namespace
 
@@ -76,20 +81,20 @@ config::FieldTable source_fields() {
 
 Result<SourceOptions> parse_source_options(const config::Values& values,
                                            std::string default_consumer) {
-  SourceOptions options;
-  if (auto read = read_connection(values, options.connection); !read) return fail(read.error());
-  options.stream = values.text("stream");
-  options.subject = values.text("subject");
-  options.connection.create_stream = values.boolean("create_stream");
-  options.connection.stream_subjects = subjects_to_create(values);
-  for (char& c : default_consumer) {
-    if (kIllegalInNames.find(c) != std::string_view::npos) c = '_';
+  auto filled = config::filled<SourceOptions>(kSourceOptions, values);
+  if (!filled) return filled;
+  SourceOptions& options = *filled;
+  if (auto done = complete_connection(options.connection); !done) return fail(done.error());
+  if (!values.has("stream_subjects")) {
+    options.connection.stream_subjects = {values.has("subject") ? options.subject
+                                                                : options.stream + ".>"};
   }
-  options.consumer = values.has("consumer") ? values.text("consumer") : default_consumer;
-  options.deliver_policy = values.text("deliver_policy");
-  options.ack_wait = values.duration("ack_wait");
-  options.max_deliver = values.integer("max_deliver");
-  options.fetch = static_cast<int>(values.integer("fetch"));
+  if (!values.has("consumer")) {
+    options.consumer = std::move(default_consumer);
+    for (char& c : options.consumer) {
+      if (kIllegalInNames.find(c) != std::string_view::npos) c = '_';
+    }
+  }
   for (const auto& [what, name] :
        {std::pair<std::string_view, const std::string&>("stream", options.stream),
         {"consumer", options.consumer}}) {
@@ -99,7 +104,7 @@ Result<SourceOptions> parse_source_options(const config::Values& values,
                   "names hold no spaces, dots, wildcards or slashes");
     }
   }
-  return options;
+  return filled;
 }
 
 }  // namespace relay::nats

@@ -16,10 +16,10 @@ struct SourceOptions {
   std::string stream;
   std::string subject;  ///< filter; empty: all of the stream
   std::string consumer;
-  std::string deliver_policy = "all";
-  std::chrono::milliseconds ack_wait{30000};
-  std::int64_t max_deliver = -1;
-  int fetch = 500;
+  std::string deliver_policy;
+  std::chrono::milliseconds ack_wait{};
+  std::int64_t max_deliver = 0;
+  int fetch = 0;
 };
 
 config::FieldTable source_fields();

@@ -26,10 +26,10 @@ struct Options {
   std::optional<std::string> schedule;
   std::optional<bool> with_dead_letter;
   std::optional<std::int64_t> retention_hours;
-  OnIdConflict on_id_conflict = OnIdConflict::store;
-  std::size_t rows_per_statement = 2000;
-  std::chrono::milliseconds connect_timeout{10000};
-  std::chrono::milliseconds operation_timeout{30000};
+  OnIdConflict on_id_conflict{};
+  std::size_t rows_per_statement = 0;
+  std::chrono::milliseconds connect_timeout{};
+  std::chrono::milliseconds operation_timeout{};
   std::string pipeline;          ///< stored as `source`
   bool host_credentials = true;  ///< postgres::Connection::Options
   bool looks_only = false;       ///< a missing inbox is not created

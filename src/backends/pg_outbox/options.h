@@ -22,8 +22,8 @@ struct Options {
   std::string headers_column;
   std::string created_at_column;
   std::string group;  ///< empty: made from the relay's own group and database
-  std::chrono::milliseconds poll_interval{100};
-  std::chrono::milliseconds connect_timeout{10000};
+  std::chrono::milliseconds poll_interval{};
+  std::chrono::milliseconds connect_timeout{};
   bool host_credentials = true;  ///< postgres::Connection::Options
 };
 

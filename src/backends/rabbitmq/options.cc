@@ -2,10 +2,9 @@
 
 #include <fmt/core.h>
 
-#include <array>
-#include <utility>
+#include <map>
 
-#include "config/field_tables.h"
+#include "config/option_table.h"
 #include "connector/field_mapping.h"
 #include "core/text.h"
 
@@ -13,124 +12,162 @@ namespace relay::rabbitmq {
 
 namespace {
 
-using config::Field;
 using config::FieldType;
+using config::fills;
+using config::fills_choice;
+using config::fills_nothing;
+using config::fills_with;
+using config::Option;
 
-constexpr std::array kServerFields = {
-    Field{.name = "url",
-          .default_text = "amqp://guest:guest@localhost:5672",
-          .meaning = "broker: amqp://user:password@host:port/vhost, or amqps:// for TLS; several, "
-                     "separated by commas, are tried in turn",
-          .secret = true,
-          .aliases = "urls"},
-    Field{.name = "user", .meaning = "user name; goes before that of url"},
-    Field{.name = "password", .meaning = "password of user", .secret = true},
-    Field{.name = "vhost", .meaning = "virtual host; goes before that of url"},
+constexpr Option<ConnectionOptions> kServerOptions[] = {
+    {{.name = "url",
+      .default_text = "amqp://guest:guest@localhost:5672",
+      .meaning = "broker: amqp://user:password@host:port/vhost, or amqps:// for TLS; several, "
+                 "separated by commas, are tried in turn",
+      .secret = true,
+      .aliases = "urls"},
+     fills_with<&parse_endpoints, &ConnectionOptions::endpoints>},
+    {{.name = "user", .meaning = "user name; goes before that of url"},
+     fills<&ConnectionOptions::login, &Login::user>},
+    {{.name = "password", .meaning = "password of user", .secret = true},
+     fills<&ConnectionOptions::login, &Login::password>},
+    {{.name = "vhost", .meaning = "virtual host; goes before that of url"},
+     fills<&ConnectionOptions::login, &Login::vhost>},
 };
 
-constexpr std::array kTimeoutFields = {
-    Field{.name = "connect_timeout",
-          .type = FieldType::duration,
-          .default_text = "5s",
-          .meaning = "how long connecting to one broker may take",
-          .min = 0.01},
-    Field{.name = "operation_timeout",
-          .type = FieldType::duration,
-          .default_text = "5s",
-          .meaning = "how long logging in, and declaring, may take",
-          .min = 0.01},
+constexpr Option<ConnectionOptions> kTimeoutOptions[] = {
+    {{.name = "connect_timeout",
+      .type = FieldType::duration,
+      .default_text = "5s",
+      .meaning = "how long connecting to one broker may take",
+      .min = 0.01},
+     fills<&ConnectionOptions::connect_timeout>},
+    {{.name = "operation_timeout",
+      .type = FieldType::duration,
+      .default_text = "5s",
+      .meaning = "how long logging in, and declaring, may take",
+      .min = 0.01},
+     fills<&ConnectionOptions::operation_timeout>},
 };
 
-constexpr std::array kOwnSinkFields = {
-    Field{.name = "exchange",
-          .meaning = "exchange to publish to; default: the broker's default exchange, where the "
-                     "routing key is the name of a queue"},
-    Field{.name = "exchange_type",
-          .default_text = "topic",
-          .meaning = "type of the exchange that declare makes: topic, direct, fanout, headers, or "
-                     "what a plugin offers"},
-    Field{.name = "routing_key",
-          .meaning = "routing key, or template of it; default {stream_table}"},
-    Field{.name = "declare",
-          .type = FieldType::boolean,
-          .default_text = "true",
-          .meaning = "make the exchange (durable) where it is absent; else it must exist"},
-    Field{.name = "mandatory",
-          .type = FieldType::boolean,
-          .default_text = "true",
-          .meaning = "a message that no queue takes is an error; false: the broker drops it"},
-    Field{.name = "persistent",
-          .type = FieldType::boolean,
-          .default_text = "true",
-          .meaning = "durable queues keep messages over a restart of the broker"},
-    Field{.name = "max_in_flight",
-          .type = FieldType::integer,
-          .default_text = "1000",
-          .meaning = "messages published and not yet confirmed",
-          .min = 1,
-          .max = 1000000},
-    Field{.name = "max_message_bytes",
-          .type = FieldType::bytes,
-          .default_text = "128MiB",
-          .meaning = "a larger body is rejected; the broker's own max_message_size holds too",
-          .min = 1,
-          .max = 512.0 * 1024 * 1024},
-    Field{.name = "ack_timeout",
-          .type = FieldType::duration,
-          .default_text = "10s",
-          .meaning = "after that long without its confirm a message is published again, with the "
-                     "same id",
-          .min = 0.01},
-    Field{.name = "key_order",
-          .type = FieldType::choice,
-          .default_text = "auto",
-          .meaning = "one: at most one message of a key under way; pipelined: any number; auto: "
-                     "any number, and one after the broker has refused or returned a message",
-          .choices = "auto,one,pipelined"},
+constexpr Option<SinkOptions> kOwnSinkOptions[] = {
+    {{.name = "exchange",
+      .meaning = "exchange to publish to; default: the broker's default exchange, where the "
+                 "routing key is the name of a queue"},
+     fills<&SinkOptions::exchange>},
+    {{.name = "exchange_type",
+      .default_text = "topic",
+      .meaning = "type of the exchange that declare makes: topic, direct, fanout, headers, or "
+                 "what a plugin offers"},
+     fills<&SinkOptions::exchange_type>},
+    // The registry reads routing_key: it is the sink's name of subject_template.
+    {{.name = "routing_key", .meaning = "routing key, or template of it; default {stream_table}"},
+     fills_nothing},
+    {{.name = "declare",
+      .type = FieldType::boolean,
+      .default_text = "true",
+      .meaning = "make the exchange (durable) where it is absent; else it must exist"},
+     fills<&SinkOptions::declare>},
+    {{.name = "mandatory",
+      .type = FieldType::boolean,
+      .default_text = "true",
+      .meaning = "a message that no queue takes is an error; false: the broker drops it"},
+     fills<&SinkOptions::mandatory>},
+    {{.name = "persistent",
+      .type = FieldType::boolean,
+      .default_text = "true",
+      .meaning = "durable queues keep messages over a restart of the broker"},
+     fills<&SinkOptions::persistent>},
+    {{.name = "max_in_flight",
+      .type = FieldType::integer,
+      .default_text = "1000",
+      .meaning = "messages published and not yet confirmed",
+      .min = 1,
+      .max = 1000000},
+     fills<&SinkOptions::max_in_flight>},
+    {{.name = "max_message_bytes",
+      .type = FieldType::bytes,
+      .default_text = "128MiB",
+      .meaning = "a larger body is rejected; the broker's own max_message_size holds too",
+      .min = 1,
+      .max = 512.0 * 1024 * 1024},
+     fills<&SinkOptions::max_message_bytes>},
+    {{.name = "ack_timeout",
+      .type = FieldType::duration,
+      .default_text = "10s",
+      .meaning = "after that long without its confirm a message is published again, with the "
+                 "same id",
+      .min = 0.01},
+     fills<&SinkOptions::connection, &ConnectionOptions::ack_timeout>},
+    {{.name = "key_order",
+      .type = FieldType::choice,
+      .default_text = "auto",
+      .meaning = "one: at most one message of a key under way; pipelined: any number; auto: "
+                 "any number, and one after the broker has refused or returned a message",
+      .choices = "auto,one,pipelined"},
+     fills_choice<kKeyOrders, &SinkOptions::key_order>},
 };
 
-constexpr std::array kOwnSourceFields = {
-    Field{.name = "queue", .meaning = "queue to consume", .required = true},
-    Field{.name = "declare",
-          .type = FieldType::boolean,
-          .default_text = "true",
-          .meaning = "make the queue (durable) where it is absent; else it must exist"},
-    Field{.name = "queue_type",
-          .type = FieldType::choice,
-          .default_text = "quorum",
-          .meaning = "type of the queue that declare makes",
-          .choices = "quorum,classic,stream"},
-    Field{.name = "prefetch",
-          .type = FieldType::integer,
-          .default_text = "1000",
-          .meaning = "messages that the broker hands out before earlier ones are acknowledged",
-          .min = 1,
-          .max = 65535},
-    Field{.name = "start",
-          .default_text = "first",
-          .meaning = "where a stream is begun that was not read before: first, next (what is "
-                     "published from now on), an offset, or a time like 2026-01-31T12:00:00Z"},
-    Field{.name = "bind",
-          .type = FieldType::map,
-          .meaning = "bindings to make: an object of exchanges, each with its routing keys, "
-                     "separated by commas"},
+Bindings bindings_of(const std::map<std::string, std::string>& bind) {
+  Bindings bindings;
+  for (const auto& [exchange, text] : bind) {
+    std::string_view keys = text;
+    while (true) {
+      const auto comma = keys.find(',');
+      bindings.emplace_back(exchange, trimmed(keys.substr(0, comma), " "));
+      if (comma == std::string_view::npos) break;
+      keys.remove_prefix(comma + 1);
+    }
+  }
+  return bindings;
+}
+
+constexpr Option<SourceOptions> kOwnSourceOptions[] = {
+    {{.name = "queue", .meaning = "queue to consume", .required = true},
+     fills<&SourceOptions::queue>},
+    {{.name = "declare",
+      .type = FieldType::boolean,
+      .default_text = "true",
+      .meaning = "make the queue (durable) where it is absent; else it must exist"},
+     fills<&SourceOptions::declare>},
+    {{.name = "queue_type",
+      .type = FieldType::choice,
+      .default_text = "quorum",
+      .meaning = "type of the queue that declare makes",
+      .choices = "quorum,classic,stream"},
+     fills<&SourceOptions::queue_type>},
+    {{.name = "prefetch",
+      .type = FieldType::integer,
+      .default_text = "1000",
+      .meaning = "messages that the broker hands out before earlier ones are acknowledged",
+      .min = 1,
+      .max = 65535},
+     fills<&SourceOptions::prefetch>},
+    {{.name = "start",
+      .default_text = "first",
+      .meaning = "where a stream is begun that was not read before: first, next (what is "
+                 "published from now on), an offset, or a time like 2026-01-31T12:00:00Z"},
+     fills_with<&parse_stream_start, &SourceOptions::start>},
+    {{.name = "bind",
+      .type = FieldType::map,
+      .meaning = "bindings to make: an object of exchanges, each with its routing keys, "
+                 "separated by commas"},
+     fills_with<&bindings_of, &SourceOptions::bindings>},
 };
 
-constexpr auto kConnectionFields =
-    config::joined(kServerFields, config::kTlsFields, kTimeoutFields);
-constexpr auto kSinkFields = config::joined(kConnectionFields, kOwnSinkFields);
-constexpr auto kSourceFields =
-    with_mapping_fields(config::joined(kConnectionFields, kOwnSourceFields));
+constexpr auto kConnectionOptions = config::joined<ConnectionOptions>(
+    kServerOptions, config::inherited<ConnectionOptions, config::kTlsOptions>, kTimeoutOptions);
+constexpr auto kSinkOptions = config::joined<SinkOptions>(
+    config::within<&SinkOptions::connection, kConnectionOptions>, kOwnSinkOptions);
+constexpr auto kSourceOptions = config::joined<SourceOptions>(
+    config::within<&SourceOptions::connection, kConnectionOptions>, kOwnSourceOptions);
+constexpr auto kSinkFields = config::fields_of(kSinkOptions);
+constexpr auto kSourceFields = with_mapping_fields(kSourceOptions);
 constexpr std::size_t kLongestName = 255;  // of a short string of AMQP
 
-Result<ConnectionOptions> parse_connection(const config::Values& values) {
-  ConnectionOptions options;
-  auto endpoints = parse_endpoints(values.text("url"));
-  if (!endpoints) return fail(endpoints.error());
-  options.endpoints = std::move(*endpoints);
-  options.connect_timeout = values.duration("connect_timeout");
-  options.operation_timeout = values.duration("operation_timeout");
-  if (auto read = config::read_tls(values, options); !read) return fail(read.error());
+/// Puts the login into the endpoints, and checks what belongs together.
+Result<void> complete(ConnectionOptions& options) {
+  if (auto checked = config::check_tls(options); !checked) return checked;
   const bool about_tls = !options.tls_ca.empty() || !options.tls_cert.empty();
   for (Endpoint& endpoint : options.endpoints) {
     if (about_tls && !endpoint.tls) {
@@ -140,20 +177,11 @@ Result<ConnectionOptions> parse_connection(const config::Values& values) {
                       endpoint.address),
           "write the url with amqps://"));
     }
-    if (values.has("user")) endpoint.user = values.text("user");
-    if (values.has("password")) endpoint.password = values.text("password");
-    if (values.has("vhost")) endpoint.vhost = values.text("vhost");
+    if (options.login.user) endpoint.user = *options.login.user;
+    if (options.login.password) endpoint.password = *options.login.password;
+    if (options.login.vhost) endpoint.vhost = *options.login.vhost;
   }
-  return options;
-}
-
-void add_bindings(const std::string& exchange, std::string_view keys, SourceOptions& options) {
-  while (true) {
-    const auto comma = keys.find(',');
-    options.bindings.emplace_back(exchange, trimmed(keys.substr(0, comma), " "));
-    if (comma == std::string_view::npos) return;
-    keys.remove_prefix(comma + 1);
-  }
+  return {};
 }
 
 }  // namespace
@@ -167,20 +195,10 @@ config::FieldTable source_fields() {
 }
 
 Result<SinkOptions> parse_sink_options(const config::Values& values) {
-  SinkOptions options;
-  auto connection = parse_connection(values);
-  if (!connection) return fail(connection.error());
-  options.connection = std::move(*connection);
-  options.connection.ack_timeout = values.duration("ack_timeout");
-  options.exchange = values.text("exchange");
-  options.exchange_type = values.text("exchange_type");
-  options.declare = values.boolean("declare");
-  options.mandatory = values.boolean("mandatory");
-  options.persistent = values.boolean("persistent");
-  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
-  options.max_message_bytes = static_cast<std::size_t>(values.bytes("max_message_bytes"));
-  options.key_order = read_key_order(values);
-  if (options.exchange.size() > kLongestName) {
+  auto options = config::filled<SinkOptions>(kSinkOptions, values);
+  if (!options) return options;
+  if (auto done = complete(options->connection); !done) return fail(done.error());
+  if (options->exchange.size() > kLongestName) {
     return fail(misconfigured("bad_exchange", "exchange: a name has at most 255 bytes",
                               "correct the exchange's name"));
   }
@@ -188,19 +206,10 @@ Result<SinkOptions> parse_sink_options(const config::Values& values) {
 }
 
 Result<SourceOptions> parse_source_options(const config::Values& values) {
-  SourceOptions options;
-  auto connection = parse_connection(values);
-  if (!connection) return fail(connection.error());
-  options.connection = std::move(*connection);
-  options.queue = values.text("queue");
-  options.declare = values.boolean("declare");
-  options.queue_type = values.text("queue_type");
-  options.prefetch = static_cast<std::uint16_t>(values.integer("prefetch"));
-  const auto start = parse_stream_start(values.text("start"));
-  if (!start) return fail(start.error());
-  options.start = *start;
-  for (const auto& [exchange, keys] : values.map("bind")) add_bindings(exchange, keys, options);
-  if (options.queue.empty() || options.queue.size() > kLongestName) {
+  auto options = config::filled<SourceOptions>(kSourceOptions, values);
+  if (!options) return options;
+  if (auto done = complete(options->connection); !done) return fail(done.error());
+  if (options->queue.empty() || options->queue.size() > kLongestName) {
     return fail(
         misconfigured("bad_queue", "queue: a name has 1 to 255 bytes", "correct the queue's name"));
   }

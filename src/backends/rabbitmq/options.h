@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,11 +17,20 @@
 
 namespace relay::rabbitmq {
 
+/// What goes before the same parts of the URLs.
+struct Login {
+  std::optional<std::string> user;
+  std::optional<std::string> password;
+  std::optional<std::string> vhost;
+};
+
 /// How to reach a broker: what sink and source have in common.
 struct ConnectionOptions : config::TlsOptions {
-  std::vector<Endpoint> endpoints;
-  std::chrono::milliseconds connect_timeout{5000};
-  std::chrono::milliseconds operation_timeout{5000};
+  std::vector<Endpoint> endpoints;  ///< `login` is in them
+  Login login;
+  std::chrono::milliseconds connect_timeout{};
+  std::chrono::milliseconds operation_timeout{};
+  /// As in the sink's table: a source has no such option, and its sockets have the limit too.
   std::chrono::milliseconds ack_timeout{10000};
   std::string pipeline;  ///< whose connection this is: its name at the broker, and for the log
 };
@@ -28,24 +38,26 @@ struct ConnectionOptions : config::TlsOptions {
 struct SinkOptions {
   ConnectionOptions connection;
   std::string exchange;  ///< empty: the broker's default exchange
-  std::string exchange_type = "topic";
-  bool declare = true;
-  bool mandatory = true;
-  bool persistent = true;
-  std::size_t max_in_flight = 1000;
-  std::size_t max_message_bytes = 128u << 20;
-  KeyOrder key_order = KeyOrder::automatic;
+  std::string exchange_type;
+  bool declare = false;
+  bool mandatory = false;
+  bool persistent = false;
+  std::size_t max_in_flight = 0;
+  std::size_t max_message_bytes = 0;
+  KeyOrder key_order{};
 };
+
+/// Exchange and routing key of each binding.
+using Bindings = std::vector<std::pair<std::string, std::string>>;
 
 struct SourceOptions {
   ConnectionOptions connection;
   std::string queue;
-  bool declare = true;
-  std::string queue_type = "quorum";
-  std::uint16_t prefetch = 1000;
+  bool declare = false;
+  std::string queue_type;
+  std::uint16_t prefetch = 0;
   StreamStart start;
-  /// Exchange and routing key of each binding.
-  std::vector<std::pair<std::string, std::string>> bindings;
+  Bindings bindings;
 };
 
 config::FieldTable sink_fields();

@@ -17,8 +17,8 @@ bool has_content_type_field(const Message& message) {
 
 }  // namespace
 
-EntryWriter::EntryWriter(FieldMode mode, std::int64_t maxlen)
-    : mode_(mode), maxlen_(maxlen > 0 ? std::to_string(maxlen) : std::string()) {}
+EntryWriter::EntryWriter(FieldMode mode, std::optional<std::int64_t> maxlen)
+    : mode_(mode), maxlen_(maxlen ? std::to_string(*maxlen) : std::string()) {}
 
 /// "pgtrickle-id" is the field pgtrickle_id; other headers keep their names.
 std::string_view EntryWriter::field_name(std::string_view header) {

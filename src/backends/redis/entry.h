@@ -15,7 +15,7 @@ namespace relay::redis {
 /// Writes messages as XADD commands. One thread at a time.
 class EntryWriter {
  public:
-  EntryWriter(FieldMode mode, std::int64_t maxlen);
+  EntryWriter(FieldMode mode, std::optional<std::int64_t> maxlen);
 
   /// Appends the command that adds `message` to the stream of its subject. Nothing is appended on
   /// an error. Rejected: the message cannot be written in this mode. Misconfigured: no message of

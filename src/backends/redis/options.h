@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,11 +14,19 @@
 
 namespace relay::redis {
 
+/// What goes before the same parts of the URLs.
+struct Login {
+  std::optional<std::string> user;
+  std::optional<std::string> password;
+  int database = 0;
+};
+
 /// How to reach a server: what sink and source have in common.
 struct ConnectionOptions : config::TlsOptions {
-  std::vector<Endpoint> endpoints;
-  std::chrono::milliseconds connect_timeout{5000};
-  std::chrono::milliseconds response_timeout{5000};
+  std::vector<Endpoint> endpoints;  ///< `login` is in them
+  Login login;
+  std::chrono::milliseconds connect_timeout{};
+  std::chrono::milliseconds response_timeout{};
   std::string pipeline;  ///< whose connection this is: its name at the server, and for the log
 };
 
@@ -28,10 +37,10 @@ enum class FieldMode {
 
 struct SinkOptions {
   ConnectionOptions connection;
-  FieldMode field_mode = FieldMode::payload;
-  std::int64_t maxlen = 0;  ///< 0: streams are not trimmed
-  std::size_t max_in_flight = 1000;
-  std::size_t max_message_bytes = 512u << 20;
+  FieldMode field_mode{};
+  std::optional<std::int64_t> maxlen;  ///< unset: streams are not trimmed
+  std::size_t max_in_flight = 0;
+  std::size_t max_message_bytes = 0;
   bool ordered = true;  ///< messages of one key keep their order
 };
 
@@ -40,10 +49,10 @@ struct SourceOptions {
   std::string stream_key;
   std::string group;
   std::string consumer;
-  std::string start = "0";
-  std::size_t count = 500;
-  std::chrono::milliseconds claim_idle{60000};
-  std::string payload_field = "payload";
+  std::string start;
+  std::size_t count = 0;
+  std::chrono::milliseconds claim_idle{};
+  std::string payload_field;
 };
 
 config::FieldTable sink_fields();

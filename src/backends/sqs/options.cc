@@ -2,10 +2,9 @@
 
 #include <fmt/core.h>
 
-#include <array>
 #include <utility>
 
-#include "backends/sqs/fields.h"
+#include "backends/sqs/queue_options.h"
 #include "connector/field_mapping.h"
 #include "http/url.h"
 
@@ -13,55 +12,67 @@ namespace relay::sqs {
 
 namespace {
 
-using config::Field;
 using config::FieldType;
+using config::fills;
+using config::fills_nothing;
+using config::Option;
 
-constexpr std::array kOwnSinkFields = {
-    Field{
-        .name = "message_group_id",
-        .meaning = "FIFO queues: template of the message group; the default is the message's key"},
-    Field{.name = "max_in_flight",
-          .type = FieldType::integer,
-          .default_text = "16",
-          .meaning = "requests of up to ten messages under way at once",
-          .min = 1,
-          .max = 10000},
-    Field{.name = "max_message_bytes",
-          .type = FieldType::bytes,
-          .default_text = "256KiB",
-          .meaning = "what the queue takes: bytes of one message with its attributes, and of one "
-                     "request",
-          .min = 1024,
-          .max = 1073741824.0},
+constexpr Option<SinkOptions> kOwnSinkOptions[] = {
+    // The registry reads message_group_id: it is the sink's name of subject_template.
+    {{.name = "message_group_id",
+      .meaning = "FIFO queues: template of the message group; the default is the message's key"},
+     fills_nothing},
+    {{.name = "max_in_flight",
+      .type = FieldType::integer,
+      .default_text = "16",
+      .meaning = "requests of up to ten messages under way at once",
+      .min = 1,
+      .max = 10000},
+     fills<&SinkOptions::max_in_flight>},
+    {{.name = "max_message_bytes",
+      .type = FieldType::bytes,
+      .default_text = "256KiB",
+      .meaning = "what the queue takes: bytes of one message with its attributes, and of one "
+                 "request",
+      .min = 1024,
+      .max = 1073741824.0},
+     fills<&SinkOptions::max_message_bytes>},
 };
 
-constexpr std::array kOwnSourceFields = {
-    Field{.name = "wait",
-          .type = FieldType::duration,
-          .default_text = "20s",
-          .meaning = "how long a request waits for messages (a long poll)",
-          .min = 1,
-          .max = 20},
-    Field{.name = "visibility_timeout",
-          .type = FieldType::duration,
-          .default_text = "30s",
-          .meaning = "how long a message stays hidden from others after the relay was killed; "
-                     "while it is in work that is extended",
-          .min = 1,
-          .max = 43200},
-    Field{.name = "max_in_flight",
-          .type = FieldType::integer,
-          .default_text = "4",
-          .meaning = "requests for up to ten messages under way at once",
-          .min = 1,
-          .max = 1000},
+constexpr Option<SourceOptions> kOwnSourceOptions[] = {
+    {{.name = "wait",
+      .type = FieldType::duration,
+      .default_text = "20s",
+      .meaning = "how long a request waits for messages (a long poll)",
+      .min = 1,
+      .max = 20},
+     fills<&SourceOptions::wait>},
+    {{.name = "visibility_timeout",
+      .type = FieldType::duration,
+      .default_text = "30s",
+      .meaning = "how long a message stays hidden from others after the relay was killed; "
+                 "while it is in work that is extended",
+      .min = 1,
+      .max = 43200},
+     fills<&SourceOptions::visibility_timeout>},
+    {{.name = "max_in_flight",
+      .type = FieldType::integer,
+      .default_text = "4",
+      .meaning = "requests for up to ten messages under way at once",
+      .min = 1,
+      .max = 1000},
+     fills<&SourceOptions::max_in_flight>},
 };
 
-constexpr auto kSinkFields = config::joined(kQueueFields, kOwnSinkFields);
-constexpr auto kSourceFields = with_mapping_fields(config::joined(kQueueFields, kOwnSourceFields));
+constexpr auto kSinkOptions = config::joined<SinkOptions>(
+    config::within<&SinkOptions::queue, kQueueOptions>, kOwnSinkOptions);
+constexpr auto kSourceOptions = config::joined<SourceOptions>(
+    config::within<&SourceOptions::queue, kQueueOptions>, kOwnSourceOptions);
+constexpr auto kSinkFields = config::fields_of(kSinkOptions);
+constexpr auto kSourceFields = with_mapping_fields(kSourceOptions);
 
-Result<void> read_queue_url(const config::Values& values, QueueOptions& options) {
-  options.queue_url = values.text("queue_url");
+/// What follows from `queue_url` and `endpoint`.
+Result<void> complete_address(const config::Values& values, QueueOptions& options) {
   const auto url = http::parse_url(options.queue_url);
   const auto slash = options.queue_url.rfind('/');
   if (!url || url->rest.size() < 2 || slash + 1 == options.queue_url.size()) {
@@ -70,11 +81,11 @@ Result<void> read_queue_url(const config::Values& values, QueueOptions& options)
   }
   options.queue = options.queue_url.substr(slash + 1);
   options.fifo = options.queue.ends_with(".fifo");
-  options.region = values.has("region") ? values.text("region") : region_of_host(url->host);
-  options.endpoint = url->origin() + "/";
+  if (!values.has("region")) options.region = region_of_host(url->host);
+  const std::string given = std::exchange(options.endpoint, url->origin() + "/");
   options.host = url->authority;
   if (!values.has("endpoint")) return {};
-  const auto endpoint = http::parse_url(values.text("endpoint"));
+  const auto endpoint = http::parse_url(given);
   if (!endpoint) return fail(endpoint.error().in_context("endpoint"));
   // Emulators and proxies name queues by a host that cannot be reached; the endpoint can.
   options.endpoint = endpoint->origin() + "/";
@@ -82,15 +93,16 @@ Result<void> read_queue_url(const config::Values& values, QueueOptions& options)
   return {};
 }
 
-Result<void> read_credentials(const config::Values& values, QueueOptions& options) {
-  options.profile = values.text("profile");
-  options.credentials = {values.text("access_key_id"), values.text("secret_access_key"),
-                         values.text("session_token")};
+Result<void> complete(const config::Values& values, std::size_t connections,
+                      QueueOptions& options) {
+  if (auto done = complete_address(values, options); !done) return done;
   if (options.credentials.access_key.empty() != options.credentials.secret_key.empty()) {
     return fail(misconfigured("half_a_key", "access_key_id and secret_access_key belong together",
                               "set both, or neither"));
   }
-  return {};
+  options.client.max_connections = connections;
+  options.client.max_response_bytes = 32u << 20;
+  return config::check_tls(options.client);
 }
 
 }  // namespace
@@ -116,45 +128,28 @@ std::string region_of_host(std::string_view host) {
   return {};
 }
 
-Result<QueueOptions> parse_queue_options(const config::Values& values) {
-  QueueOptions options;
-  if (auto read = read_queue_url(values, options); !read) return fail(read.error());
-  if (auto read = read_credentials(values, options); !read) return fail(read.error());
-  options.timeout = values.duration("timeout");
-  http::ClientOptions& client = options.client;
-  client.connect_timeout = values.duration("connect_timeout");
-  client.max_response_bytes = 32u << 20;
-  if (auto read = config::read_tls(values, client); !read) return fail(read.error());
-  return options;
-}
-
 Result<SinkOptions> parse_sink_options(const config::Values& values) {
-  SinkOptions options;
-  auto queue = parse_queue_options(values);
-  if (!queue) return fail(queue.error());
-  options.queue = std::move(*queue);
-  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
-  options.queue.client.max_connections = options.max_in_flight;
-  options.max_message_bytes = static_cast<std::size_t>(values.bytes("max_message_bytes"));
-  if (values.has("message_group_id") && !options.queue.fifo) {
+  auto options = config::filled<SinkOptions>(kSinkOptions, values);
+  if (!options) return options;
+  if (auto done = complete(values, options->max_in_flight, options->queue); !done) {
+    return fail(done.error());
+  }
+  if (values.has("message_group_id") && !options->queue.fifo) {
     return fail(misconfigured("no_fifo_queue",
                               fmt::format("message_group_id is set, and the queue {} is no FIFO "
                                           "queue: its name does not end in .fifo",
-                                          options.queue.queue),
+                                          options->queue.queue),
                               "take message_group_id away, or use a FIFO queue"));
   }
   return options;
 }
 
 Result<SourceOptions> parse_source_options(const config::Values& values) {
-  SourceOptions options;
-  auto queue = parse_queue_options(values);
-  if (!queue) return fail(queue.error());
-  options.queue = std::move(*queue);
-  options.wait = values.duration("wait");
-  options.visibility_timeout = values.duration("visibility_timeout");
-  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
-  options.queue.client.max_connections = options.max_in_flight;
+  auto options = config::filled<SourceOptions>(kSourceOptions, values);
+  if (!options) return options;
+  if (auto done = complete(values, options->max_in_flight, options->queue); !done) {
+    return fail(done.error());
+  }
   return options;
 }
 

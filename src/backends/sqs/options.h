@@ -22,7 +22,7 @@ struct QueueOptions {
   std::string profile;      ///< empty: as the environment says
   Credentials credentials;  ///< set where the configuration itself holds them
   bool fifo = false;
-  std::chrono::milliseconds timeout{10000};
+  std::chrono::milliseconds timeout{};
   http::ClientOptions client;
   std::string pipeline;
 };
@@ -30,8 +30,8 @@ struct QueueOptions {
 /// The options of the sink, checked.
 struct SinkOptions {
   QueueOptions queue;
-  std::size_t max_in_flight = 16;
-  std::size_t max_message_bytes = 256 * 1024;
+  std::size_t max_in_flight = 0;
+  std::size_t max_message_bytes = 0;
   bool ordered = true;  ///< at most one message of a key under way
 };
 
@@ -44,9 +44,9 @@ struct EventRules {
 /// The options of the source, checked.
 struct SourceOptions {
   QueueOptions queue;
-  std::chrono::milliseconds wait{20000};
-  std::chrono::milliseconds visibility_timeout{30000};
-  std::size_t max_in_flight = 4;
+  std::chrono::milliseconds wait{};
+  std::chrono::milliseconds visibility_timeout{};
+  std::size_t max_in_flight = 0;
   EventRules events;
 };
 
@@ -56,9 +56,6 @@ config::FieldTable source_fields();
 /// Checks what single options cannot say.
 Result<SinkOptions> parse_sink_options(const config::Values& values);
 Result<SourceOptions> parse_source_options(const config::Values& values);
-
-/// The part of the options that sink and source share.
-Result<QueueOptions> parse_queue_options(const config::Values& values);
 
 /// "https://sqs.eu-west-1.amazonaws.com/..." is in eu-west-1; empty where the host does not say.
 std::string region_of_host(std::string_view host);

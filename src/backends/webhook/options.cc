@@ -6,7 +6,7 @@
 #include <array>
 #include <utility>
 
-#include "config/field_tables.h"
+#include "config/option_table.h"
 #include "config/tls.h"
 #include "core/base64.h"
 #include "core/text.h"
@@ -16,98 +16,25 @@ namespace relay::webhook {
 
 namespace {
 
-using config::Field;
 using config::FieldType;
+using config::fills;
+using config::fills_with;
+using config::Option;
 
-constexpr std::array kOwnFields = {
-    Field{.name = "url",
-          .meaning = "where requests go; may be a template: https://host/{stream_table}/{{ city }}",
-          .required = true,
-          .secret = true},
-    Field{.name = "method",
-          .type = FieldType::choice,
-          .default_text = "POST",
-          .meaning = "the requests' method",
-          .choices = "POST,PUT"},
-    Field{.name = "request_headers",
-          .type = FieldType::map,
-          .meaning =
-              "headers of each request that may be secret, such as Authorization: no templates, "
-              "and kept nowhere",
-          .secret = true},
-    Field{.name = "batch",
-          .type = FieldType::boolean,
-          .default_text = "false",
-          .meaning = "send a JSON array of messages a request, instead of one message"},
-    Field{.name = "batch_max_messages",
-          .type = FieldType::integer,
-          .default_text = "100",
-          .meaning = "messages of one array at most",
-          .min = 1,
-          .max = 100000},
-    Field{.name = "batch_max_bytes",
-          .type = FieldType::bytes,
-          .default_text = "1MiB",
-          .meaning = "bytes of one array at most; a larger message goes alone",
-          .min = 1,
-          .max = 1073741824.0},
-    Field{.name = "timeout",
-          .type = FieldType::duration,
-          .default_text = "10s",
-          .meaning = "after that long without an answer a message is sent again, with the same id",
-          .min = 0.01,
-          .max = 3600},
-    Field{.name = "connect_timeout",
-          .type = FieldType::duration,
-          .default_text = "5s",
-          .meaning = "how long resolving the name and connecting may take",
-          .min = 0.01,
-          .max = 3600},
-    Field{.name = "max_in_flight",
-          .type = FieldType::integer,
-          .default_text = "16",
-          .meaning = "requests under way at once",
-          .min = 1,
-          .max = 10000},
-    Field{.name = "success",
-          .type = FieldType::list,
-          .default_text = "2xx",
-          .meaning = "statuses that mean delivered"},
-    Field{.name = "retry_on_status",
-          .type = FieldType::list,
-          .default_text = "408,425,429,5xx",
-          .meaning = "statuses after which a message is sent again"},
-    Field{.name = "misconfigured_on_status",
-          .type = FieldType::list,
-          .default_text = "401,403,404",
-          .meaning =
-              "statuses that stop the pipeline until an operator changes something; any other "
-              "4xx rejects the message"},
-    Field{.name = "signature_secret",
-          .meaning =
-              "signs requests as Standard Webhooks says (HMAC-SHA256): whsec_ and base64, or "
-              "any text; several, separated by spaces, while a secret is being replaced",
-          .secret = true,
-          .aliases = "signature,signing_secret"},
-    Field{.name = "allow_private",
-          .type = FieldType::boolean,
-          .default_text = "false",
-          .meaning = "allow addresses that are not public: loopback, private, link-local"},
-    Field{.name = "bearer_token", .meaning = "token of the Authorization header", .secret = true},
-    Field{.name = "user", .meaning = "user of basic authentication"},
-    Field{.name = "password", .meaning = "password of user", .secret = true},
+/// The sink's options, and what becomes several of them.
+struct SinkValues : Options {
+  http::Url url;
 };
-
-constexpr auto kSinkFields = config::joined(kOwnFields, config::kTlsFields);
 
 // What a request says of itself, and what only its sender can say.
 constexpr std::array<std::string_view, 8> kReservedHeaders = {
     "content-length",  "transfer-encoding", "host", "connection", "webhook-id", "webhook-timestamp",
     "idempotency-key", "webhook-signature"};
 
-Result<void> read_headers(const config::Values& values, Options& options) {
-  options.headers = values.map("request_headers");
-  for (const auto& header : options.headers) {
+using Headers = std::map<std::string, std::string>;
+
+Result<Headers> headers_of(const Headers& headers) {
+  for (const auto& header : headers) {
     const std::string& name = header.first;
     const std::string& value = header.second;
     const bool reserved =
@@ -120,45 +47,128 @@ Result<void> read_headers(const config::Values& values, Options& options) {
                                 "line"));
     }
   }
-  return {};
+  return headers;
 }
 
-Result<void> read_statuses(const config::Values& values, StatusRules& rules) {
-  const auto read = [&](std::string_view name, StatusSet& set) -> Result<void> {
-    auto parsed = StatusSet::parse(values.list(name), name);
-    if (!parsed) return fail(parsed.error());
-    set = *parsed;
-    return {};
-  };
-  if (auto done = read("success", rules.success); !done) return done;
-  if (auto done = read("retry_on_status", rules.retry); !done) return done;
-  return read("misconfigured_on_status", rules.misconfigured);
-}
-
-Result<void> read_signature(const config::Values& values, Options& options) {
-  const std::string secrets = values.text("signature_secret");
-  std::string_view rest = secrets;
-  while (!rest.empty()) {
-    const auto space = std::min(rest.find(' '), rest.size());
-    if (const auto word = rest.substr(0, space); !word.empty()) {
+Result<std::vector<std::string>> signing_keys(std::string_view secrets) {
+  std::vector<std::string> keys;
+  while (!secrets.empty()) {
+    const auto space = std::min(secrets.find(' '), secrets.size());
+    if (const auto word = secrets.substr(0, space); !word.empty()) {
       auto key = signing_key(word);
       if (!key) return fail(key.error());
-      options.signing_keys.push_back(std::move(*key));
+      keys.push_back(std::move(*key));
     }
-    rest.remove_prefix(std::min(space + 1, rest.size()));
+    secrets.remove_prefix(std::min(space + 1, secrets.size()));
   }
-  return {};
+  return keys;
 }
 
-Result<void> read_security(const config::Values& values, const http::Url& url, Options& options) {
+constexpr Option<SinkValues> kOwnOptions[] = {
+    {{.name = "url",
+      .meaning = "where requests go; may be a template: https://host/{stream_table}/{{ city }}",
+      .required = true,
+      .secret = true},
+     fills_with<&http::parse_url, &SinkValues::url>},
+    {{.name = "method",
+      .type = FieldType::choice,
+      .default_text = "POST",
+      .meaning = "the requests' method",
+      .choices = "POST,PUT"},
+     fills<&Options::method>},
+    {{.name = "request_headers",
+      .type = FieldType::map,
+      .meaning = "headers of each request that may be secret, such as Authorization: no templates, "
+                 "and kept nowhere",
+      .secret = true},
+     fills_with<&headers_of, &Options::headers>},
+    {{.name = "batch",
+      .type = FieldType::boolean,
+      .default_text = "false",
+      .meaning = "send a JSON array of messages a request, instead of one message"},
+     fills<&Options::batch>},
+    {{.name = "batch_max_messages",
+      .type = FieldType::integer,
+      .default_text = "100",
+      .meaning = "messages of one array at most",
+      .min = 1,
+      .max = 100000},
+     fills<&Options::batch_max_messages>},
+    {{.name = "batch_max_bytes",
+      .type = FieldType::bytes,
+      .default_text = "1MiB",
+      .meaning = "bytes of one array at most; a larger message goes alone",
+      .min = 1,
+      .max = 1073741824.0},
+     fills<&Options::batch_max_bytes>},
+    {{.name = "timeout",
+      .type = FieldType::duration,
+      .default_text = "10s",
+      .meaning = "after that long without an answer a message is sent again, with the same id",
+      .min = 0.01,
+      .max = 3600},
+     fills<&Options::timeout>},
+    {{.name = "connect_timeout",
+      .type = FieldType::duration,
+      .default_text = "5s",
+      .meaning = "how long resolving the name and connecting may take",
+      .min = 0.01,
+      .max = 3600},
+     fills<&Options::client, &http::ClientOptions::connect_timeout>},
+    {{.name = "max_in_flight",
+      .type = FieldType::integer,
+      .default_text = "16",
+      .meaning = "requests under way at once",
+      .min = 1,
+      .max = 10000},
+     fills<&Options::max_in_flight>},
+    {{.name = "success",
+      .type = FieldType::list,
+      .default_text = "2xx",
+      .meaning = "statuses that mean delivered"},
+     fills_with<&StatusSet::parse, &Options::statuses, &StatusRules::success>},
+    {{.name = "retry_on_status",
+      .type = FieldType::list,
+      .default_text = "408,425,429,5xx",
+      .meaning = "statuses after which a message is sent again"},
+     fills_with<&StatusSet::parse, &Options::statuses, &StatusRules::retry>},
+    {{.name = "misconfigured_on_status",
+      .type = FieldType::list,
+      .default_text = "401,403,404",
+      .meaning = "statuses that stop the pipeline until an operator changes something; any other "
+                 "4xx rejects the message"},
+     fills_with<&StatusSet::parse, &Options::statuses, &StatusRules::misconfigured>},
+    {{.name = "signature_secret",
+      .meaning = "signs requests as Standard Webhooks says (HMAC-SHA256): whsec_ and base64, or "
+                 "any text; several, separated by spaces, while a secret is being replaced",
+      .secret = true,
+      .aliases = "signature,signing_secret"},
+     fills_with<&signing_keys, &Options::signing_keys>},
+    {{.name = "allow_private",
+      .type = FieldType::boolean,
+      .default_text = "false",
+      .meaning = "allow addresses that are not public: loopback, private, link-local"},
+     fills<&Options::client, &http::ClientOptions::allow_private>},
+    {{.name = "bearer_token", .meaning = "token of the Authorization header", .secret = true},
+     fills<&Options::bearer_token>},
+    {{.name = "user", .meaning = "user of basic authentication"},
+     fills<&Options::client, &http::ClientOptions::user>},
+    {{.name = "password", .meaning = "password of user", .secret = true},
+     fills<&Options::client, &http::ClientOptions::password>},
+};
+
+constexpr auto kSinkOptions = config::joined<SinkValues>(
+    kOwnOptions,
+    config::inherited<SinkValues, config::within<&Options::client, config::kTlsOptions>>);
+constexpr auto kSinkFields = config::fields_of(kSinkOptions);
+
+Result<void> complete_credentials(const config::Values& values, SinkValues& options) {
   http::ClientOptions& client = options.client;
-  client.connect_timeout = values.duration("connect_timeout");
-  client.max_connections = options.max_in_flight;
-  client.allow_private = values.boolean("allow_private");
-  client.user = values.has("user") ? values.text("user") : url.user;
-  client.password = values.has("user") ? values.text("password") : url.password;
-  options.bearer_token = values.text("bearer_token");
-  if (auto read = config::read_tls(values, client); !read) return fail(read.error());
+  if (!values.has("user")) {
+    client.user = options.url.user;
+    client.password = options.url.password;
+  }
+  if (auto checked = config::check_tls(client); !checked) return checked;
   if (!client.user.empty() && !options.bearer_token.empty()) {
     return fail(
         misconfigured("two_credentials", "both user and bearer_token are set", "set one of them"));
@@ -205,22 +215,14 @@ std::vector<std::string> fixed_origins(const config::Values& values,
 }
 
 Result<Options> parse_options(const config::Values& values) {
-  Options options;
-  const auto url = http::parse_url(values.text("url"));
-  if (!url) return fail(url.error());
-  options.origin = url->origin();
-  options.base = url->without_credentials();
-  options.method = values.text("method");
-  options.batch = values.boolean("batch");
-  options.batch_max_messages = static_cast<std::size_t>(values.integer("batch_max_messages"));
-  options.batch_max_bytes = static_cast<std::size_t>(values.bytes("batch_max_bytes"));
-  options.timeout = values.duration("timeout");
-  options.max_in_flight = static_cast<std::size_t>(values.integer("max_in_flight"));
-  if (auto read = read_headers(values, options); !read) return fail(read.error());
-  if (auto read = read_statuses(values, options.statuses); !read) return fail(read.error());
-  if (auto read = read_signature(values, options); !read) return fail(read.error());
-  if (auto read = read_security(values, *url, options); !read) return fail(read.error());
-  return options;
+  auto filled = config::filled<SinkValues>(kSinkOptions, values);
+  if (!filled) return fail(filled.error());
+  SinkValues& options = *filled;
+  options.origin = options.url.origin();
+  options.base = options.url.without_credentials();
+  options.client.max_connections = options.max_in_flight;
+  if (auto done = complete_credentials(values, options); !done) return fail(done.error());
+  return Options(std::move(options));
 }
 
 Result<std::string> default_subject(const config::Values& values) {

@@ -24,10 +24,10 @@ struct Options {
   std::string bearer_token;
   std::vector<std::string> signing_keys;  ///< decoded; each gives one signature
   bool batch = false;
-  std::size_t batch_max_messages = 100;
-  std::size_t batch_max_bytes = 1u << 20;
-  std::chrono::milliseconds timeout{10000};
-  std::size_t max_in_flight = 16;
+  std::size_t batch_max_messages = 0;
+  std::size_t batch_max_bytes = 0;
+  std::chrono::milliseconds timeout{};
+  std::size_t max_in_flight = 0;
   StatusRules statuses;
   http::ClientOptions client;
   std::string pipeline;

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdint>
@@ -28,28 +29,28 @@ std::vector<std::string> words(std::string_view text) {
   return all;
 }
 
-Kind kind_of(std::string_view text) {
-  if (text == "bearer") return Kind::bearer;
-  if (text == "basic") return Kind::basic;
-  if (text == "header") return Kind::header;
-  return text == "hmac" ? Kind::hmac : Kind::none;
-}
-
 /// The option that a kind of authentication takes its secret from.
 struct SecretOption {
   std::string_view name;
   Kind kind;
+  std::string AuthOptions::*secret;
 };
 constexpr std::array kSecretOptions = {
-    SecretOption{"bearer_token", Kind::bearer}, SecretOption{"password", Kind::basic},
-    SecretOption{"auth_value", Kind::header}, SecretOption{"signature_secret", Kind::hmac}};
+    SecretOption{"bearer_token", Kind::bearer, &AuthOptions::bearer_token},
+    SecretOption{"password", Kind::basic, &AuthOptions::password},
+    SecretOption{"auth_value", Kind::header, &AuthOptions::value},
+    SecretOption{"signature_secret", Kind::hmac, &AuthOptions::signature_secret}};
 
-Result<void> check_secrets(const config::Values& values, Kind kind) {
+std::string_view name_of(Kind kind) {
+  return std::ranges::find(kAuthKinds, kind, &config::Choice<Kind>::value)->name;
+}
+
+Result<void> check_secrets(const AuthOptions& options) {
   for (const SecretOption& option : kSecretOptions) {
-    const bool there = !values.text(option.name).empty();
-    if (there == (option.kind == kind)) continue;
+    const bool there = !(options.*option.secret).empty();
+    if (there == (option.kind == options.kind)) continue;
     return fail(ErrorClass::misconfigured, "auth",
-                fmt::format("auth = {} {} {}", values.text("auth"),
+                fmt::format("auth = {} {} {}", name_of(options.kind),
                             there ? "does not use" : "needs", option.name),
                 there ? "set auth to what is wanted, or leave the secret out"
                       : fmt::format("give {}, as ${{env:NAME}} say", option.name));
@@ -91,18 +92,18 @@ bool is_recent(std::int64_t seconds, std::chrono::system_clock::time_point now,
 
 }  // namespace
 
-Result<ReceiverAuth> ReceiverAuth::make(const config::Values& values) {
+Result<ReceiverAuth> ReceiverAuth::make(const AuthOptions& options) {
+  if (auto checked = check_secrets(options); !checked) return fail(checked.error());
   ReceiverAuth auth;
-  auth.kind_ = kind_of(values.text("auth"));
-  if (auto checked = check_secrets(values, auth.kind_); !checked) return fail(checked.error());
-  auth.tolerance_ = values.duration("signature_tolerance");
-  if (auth.kind_ == Kind::bearer) auth.secrets_ = words(values.text("bearer_token"));
-  if (auth.kind_ == Kind::header) auth.secrets_ = words(values.text("auth_value"));
+  auth.kind_ = options.kind;
+  auth.tolerance_ = options.tolerance;
+  if (auth.kind_ == Kind::bearer) auth.secrets_ = words(options.bearer_token);
+  if (auth.kind_ == Kind::header) auth.secrets_ = words(options.value);
   if (auth.kind_ == Kind::basic) {
-    auth.secrets_ = {fmt::format("{}:{}", values.text("user"), values.text("password"))};
+    auth.secrets_ = {fmt::format("{}:{}", options.user, options.password)};
   }
   if (auth.kind_ == Kind::hmac) {
-    for (const std::string& secret : words(values.text("signature_secret"))) {
+    for (const std::string& secret : words(options.signature_secret)) {
       auto key = signing_key(secret);
       if (!key) return fail(key.error());
       auth.secrets_.push_back(std::move(*key));
@@ -112,7 +113,7 @@ Result<ReceiverAuth> ReceiverAuth::make(const config::Values& values) {
     return fail(ErrorClass::misconfigured, "auth", "the secret of auth is blank",
                 "give a secret that holds more than spaces");
   }
-  if (auth.kind_ == Kind::header) auth.header_ = lower_case(values.text("auth_header"));
+  if (auth.kind_ == Kind::header) auth.header_ = lower_case(options.header);
   return auth;
 }
 

@@ -6,21 +6,40 @@
 #include <vector>
 
 #include "backends/webhook/receiver_request.h"
-#include "config/fields.h"
+#include "config/option_table.h"
 #include "core/error.h"
 
 namespace relay::webhook {
+
+/// How a client shows that it may write: the option `auth`.
+enum class AuthKind { none, bearer, basic, header, hmac };
+inline constexpr config::Choice<AuthKind> kAuthKinds[] = {{"none", AuthKind::none},
+                                                          {"bearer", AuthKind::bearer},
+                                                          {"basic", AuthKind::basic},
+                                                          {"header", AuthKind::header},
+                                                          {"hmac", AuthKind::hmac}};
+
+/// The options of the authentication.
+struct AuthOptions {
+  AuthKind kind{};
+  std::string bearer_token;
+  std::string user;
+  std::string password;
+  std::string header;
+  std::string value;  ///< of `header`
+  std::string signature_secret;
+  std::chrono::milliseconds tolerance{};
+};
 
 /// Whether a client may write. Secrets are compared in a time that tells nothing about them. Says
 /// nothing but yes or no, so that a refusal teaches nothing. Any thread.
 class ReceiverAuth {
  public:
-  enum class Kind { none, bearer, basic, header, hmac };
+  using Kind = AuthKind;
 
   ReceiverAuth() = default;  ///< every client may
-  /// `values` were checked against receiver_fields(). Misconfigured: a secret that is missing, or
-  /// one that `auth` does not use.
-  static Result<ReceiverAuth> make(const config::Values& values);
+  /// Misconfigured: a secret that is missing, or one that `auth` does not use.
+  static Result<ReceiverAuth> make(const AuthOptions& options);
 
   Kind kind() const { return kind_; }
   const std::string& secret_header() const { return header_; }  ///< in lower case; may be empty

@@ -14,18 +14,18 @@ namespace relay::webhook {
 /// The options of the receiver, checked.
 struct ReceiverOptions {
   std::string host;  ///< an IP address
-  std::uint16_t port = 8080;
-  std::string listen;  ///< as it was written, for messages
-  std::string path = "/inbox";
+  std::uint16_t port = 0;
+  std::string listen;  ///< host and port as they were written, for messages
+  std::string path;
   ReceiverAuth auth;
-  std::size_t max_body_bytes = 10u << 20;
-  std::size_t max_header_bytes = 16u << 10;
-  std::size_t max_connections = 1024;
-  std::size_t max_waiting = 10000;
-  std::size_t max_waiting_bytes = 64u << 20;
-  std::chrono::milliseconds idle_timeout{60000};
-  std::chrono::milliseconds request_timeout{30000};
-  std::chrono::milliseconds response_timeout{30000};
+  std::size_t max_body_bytes = 0;
+  std::size_t max_header_bytes = 0;
+  std::size_t max_connections = 0;
+  std::size_t max_waiting = 0;
+  std::size_t max_waiting_bytes = 0;
+  std::chrono::milliseconds idle_timeout{};
+  std::chrono::milliseconds request_timeout{};
+  std::chrono::milliseconds response_timeout{};
   std::string tls_cert;  ///< empty: no TLS
   std::string tls_key;
   std::string tls_ca;  ///< not empty: clients show a certificate of its

@@ -4,10 +4,10 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
-#include <array>
 #include <cmath>
 #include <cstdlib>
 
+#include "config/option_table.h"
 #include "problems.h"
 
 namespace relay::config {
@@ -15,23 +15,50 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::array kTable = {
-    Field{.name = "url", .meaning = "where the server is", .required = true, .secret = true},
-    Field{.name = "subject", .aliases = "topic,channel"},
-    Field{
-        .name = "count", .type = FieldType::integer, .default_text = "500", .min = 1, .max = 1000},
-    Field{.name = "ratio", .type = FieldType::number, .default_text = "0.5", .max = 1},
-    Field{.name = "verify", .type = FieldType::boolean, .default_text = "true"},
-    Field{.name = "timeout", .type = FieldType::duration, .default_text = "5s", .min = 0.1},
-    Field{.name = "limit", .type = FieldType::bytes, .default_text = "8MiB"},
-    Field{.name = "storage",
-          .type = FieldType::choice,
-          .default_text = "file",
-          .choices = "memory,file"},
-    Field{.name = "names", .type = FieldType::list},
-    Field{.name = "headers", .type = FieldType::map},
-    Field{.name = "token", .type = FieldType::integer, .secret = true},
+struct Wanted {
+  std::string url;
+  std::string subject;
+  std::int64_t count = 0;
+  double ratio = 0;
+  bool verify = false;
+  std::chrono::milliseconds timeout{};
+  std::size_t limit = 0;
+  std::string storage;
+  std::vector<std::string> names;
+  std::map<std::string, std::string> headers;
+  std::optional<std::int64_t> token;
 };
+
+constexpr Option<Wanted> kOptions[] = {
+    {{.name = "url", .meaning = "where the server is", .required = true, .secret = true},
+     fills<&Wanted::url>},
+    {{.name = "subject", .aliases = "topic,channel"}, fills<&Wanted::subject>},
+    {{.name = "count", .type = FieldType::integer, .default_text = "500", .min = 1, .max = 1000},
+     fills<&Wanted::count>},
+    {{.name = "ratio", .type = FieldType::number, .default_text = "0.5", .max = 1},
+     fills<&Wanted::ratio>},
+    {{.name = "verify", .type = FieldType::boolean, .default_text = "true"},
+     fills<&Wanted::verify>},
+    {{.name = "timeout", .type = FieldType::duration, .default_text = "5s", .min = 0.1},
+     fills<&Wanted::timeout>},
+    {{.name = "limit", .type = FieldType::bytes, .default_text = "8MiB"}, fills<&Wanted::limit>},
+    {{.name = "storage",
+      .type = FieldType::choice,
+      .default_text = "file",
+      .choices = "memory,file"},
+     fills<&Wanted::storage>},
+    {{.name = "names", .type = FieldType::list}, fills<&Wanted::names>},
+    {{.name = "headers", .type = FieldType::map}, fills<&Wanted::headers>},
+    {{.name = "token", .type = FieldType::integer, .secret = true}, fills<&Wanted::token>},
+};
+
+constexpr auto kTable = fields_of(kOptions);
+
+Wanted filled(const Values& values) {
+  auto wanted = config::filled<Wanted>(kOptions, values);
+  EXPECT_TRUE(wanted);
+  return *wanted;
+}
 
 Checked checked(std::string_view json) {
   const auto node = parse_json(json, "pipeline p");
@@ -52,16 +79,18 @@ TEST(Fields, ValuesHaveTheirTypes) {
       "headers":{"x":"1","n":5,"b":true}})");
   EXPECT_EQ(told(result.problems), Told{});
   const Values& values = result.values;
-  EXPECT_EQ(values.text("subject"), "s");
-  EXPECT_EQ(values.integer("count"), 7);
-  EXPECT_EQ(values.number("ratio"), 0.25);
-  EXPECT_FALSE(values.boolean("verify"));
-  EXPECT_EQ(values.duration("timeout"), 90s);
-  EXPECT_EQ(values.bytes("limit"), 2048);
-  EXPECT_EQ(values.text("storage"), "memory");
-  EXPECT_EQ(values.list("names"), (std::vector<std::string>{"a", "b"}));
-  EXPECT_EQ(values.map("headers"),
+  const Wanted wanted = filled(values);
+  EXPECT_EQ(wanted.subject, "s");
+  EXPECT_EQ(wanted.count, 7);
+  EXPECT_EQ(wanted.ratio, 0.25);
+  EXPECT_FALSE(wanted.verify);
+  EXPECT_EQ(wanted.timeout, 90s);
+  EXPECT_EQ(wanted.limit, 2048u);
+  EXPECT_EQ(wanted.storage, "memory");
+  EXPECT_EQ(wanted.names, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(wanted.headers,
             (std::map<std::string, std::string>{{"x", "1"}, {"n", "5"}, {"b", "true"}}));
+  EXPECT_EQ(wanted.token, std::nullopt);
   EXPECT_EQ(values.place("count"), "pipeline p, key count");
   EXPECT_TRUE(values.has("count"));
 }
@@ -69,15 +98,16 @@ TEST(Fields, ValuesHaveTheirTypes) {
 TEST(Fields, WhatIsNotSetHasItsDefault) {
   const Values values = checked(R"({"url":"x","count":null})").values;
   EXPECT_FALSE(values.has("count"));
-  EXPECT_EQ(values.integer("count"), 500);
-  EXPECT_EQ(values.number("ratio"), 0.5);
-  EXPECT_TRUE(values.boolean("verify"));
-  EXPECT_EQ(values.duration("timeout"), 5s);
-  EXPECT_EQ(values.bytes("limit"), 8 << 20);
-  EXPECT_EQ(values.text("storage"), "file");
-  EXPECT_EQ(values.text("subject"), "");
-  EXPECT_TRUE(values.list("names").empty());
-  EXPECT_TRUE(values.map("headers").empty());
+  const Wanted wanted = filled(values);
+  EXPECT_EQ(wanted.count, 500);
+  EXPECT_EQ(wanted.ratio, 0.5);
+  EXPECT_TRUE(wanted.verify);
+  EXPECT_EQ(wanted.timeout, 5s);
+  EXPECT_EQ(wanted.limit, 8u << 20);
+  EXPECT_EQ(wanted.storage, "file");
+  EXPECT_EQ(wanted.subject, "");
+  EXPECT_TRUE(wanted.names.empty());
+  EXPECT_TRUE(wanted.headers.empty());
   EXPECT_EQ(values.place("count"), "");
 }
 
@@ -151,7 +181,7 @@ TEST(Fields, WrongValuesSayWhatIsAllowed) {
 TEST(Fields, AllProblemsAreReportedAtOnceAndTheGoodValuesKept) {
   const Checked result = checked(R"({"count":0,"storage":"tape","nope":1,"ratio":0.75})");
   EXPECT_EQ(result.problems.size(), 4u);
-  EXPECT_EQ(result.values.number("ratio"), 0.75);
+  EXPECT_EQ(filled(result.values).ratio, 0.75);
   EXPECT_FALSE(result.values.has("count"));
 }
 
@@ -184,10 +214,11 @@ TEST(Fields, TextFromAReferenceMayStandForAnyType) {
   ASSERT_TRUE(resolved);
   const Checked result = check(*resolved->object(), kTable, "p");
   EXPECT_EQ(told(result.problems), Told{});
-  EXPECT_EQ(result.values.integer("count"), 12);
-  EXPECT_FALSE(result.values.boolean("verify"));
-  EXPECT_EQ(result.values.number("ratio"), 0.12);
-  EXPECT_EQ(result.values.duration("timeout"), 12s);
+  const Wanted wanted = filled(result.values);
+  EXPECT_EQ(wanted.count, 12);
+  EXPECT_FALSE(wanted.verify);
+  EXPECT_EQ(wanted.ratio, 0.12);
+  EXPECT_EQ(wanted.timeout, 12s);
 }
 
 TEST(Durations, AreReadInEveryForm) {

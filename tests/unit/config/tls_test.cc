@@ -7,9 +7,12 @@
 namespace relay::config {
 namespace {
 
+constexpr auto kFields = fields_of(kTlsOptions);
+
 Result<TlsOptions> read(std::string_view json) {
-  TlsOptions options;
-  if (auto done = read_tls(checked(json, kTlsFields), options); !done) return fail(done.error());
+  auto options = filled<TlsOptions>(kTlsOptions, checked(json, kFields));
+  if (!options) return options;
+  if (auto good = check_tls(*options); !good) return fail(good.error());
   return options;
 }
 

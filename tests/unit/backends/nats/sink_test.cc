@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "config/checked.h"
 #include "server.h"
 
 namespace relay::nats {
@@ -64,7 +65,7 @@ class NatsSinkTest : public testing::Test {
   }
   Inspector inspector() { return Inspector(*server_); }
   Options options(std::string_view url = {}) const {
-    Options options;
+    Options options = *parse_options(config::checked("{}", sink_fields()), std::nullopt);
     options.endpoints =
         *parse_endpoints(url.empty() ? std::string("nats://" + server_->address()) : url);
     options.ack_timeout = milliseconds(1000);
@@ -490,7 +491,7 @@ class MuteTlsServer {
 
 TEST(NatsTls, AHandshakeWithoutAnAnswerEndsWithTheTimeToConnect) {
   const MuteTlsServer server;
-  Options options;
+  Options options = *parse_options(config::checked("{}", sink_fields()), std::nullopt);
   options.endpoints = *parse_endpoints("tls://127.0.0.1:" + std::to_string(server.port));
   options.connect_timeout = milliseconds(300);
   options.pipeline = "unit";

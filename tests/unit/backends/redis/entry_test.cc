@@ -27,7 +27,8 @@ Message message(std::string_view body) {
   return made;
 }
 
-std::vector<std::string> written(const Message& made, FieldMode mode, std::int64_t maxlen = 0) {
+std::vector<std::string> written(const Message& made, FieldMode mode,
+                                 std::optional<std::int64_t> maxlen = {}) {
   std::string out;
   EXPECT_TRUE(EntryWriter(mode, maxlen).append(out, made));
   ReplyReader reader;  // a command is an array too
@@ -73,7 +74,7 @@ TEST(RedisEntry, OfATombstoneHasNoPayload) {
 
 TEST(RedisEntry, ThatCannotBeWrittenLeavesNothingBehind) {
   std::string out = "before";
-  EXPECT_FALSE(EntryWriter(FieldMode::columns, 0).append(out, message("no json")));
+  EXPECT_FALSE(EntryWriter(FieldMode::columns, {}).append(out, message("no json")));
   EXPECT_EQ(out, "before");
 }
 

@@ -29,7 +29,7 @@ TEST(RedisOptions, HaveTheDocumentedDefaults) {
   EXPECT_TRUE(options->connection.tls_verify);
   EXPECT_EQ(options->connection.response_timeout, std::chrono::seconds(5));
   EXPECT_EQ(options->field_mode, FieldMode::payload);
-  EXPECT_EQ(options->maxlen, 0);
+  EXPECT_EQ(options->maxlen, std::nullopt);
   EXPECT_EQ(options->max_in_flight, 1000u);
   EXPECT_EQ(options->max_message_bytes, 512u << 20);
 }

@@ -8,6 +8,7 @@
 #include "backends/sqs/errors.h"
 #include "backends/sqs/options.h"
 #include "backends/sqs/receipts.h"
+#include "config/checked.h"
 
 namespace relay::sqs {
 namespace {
@@ -19,8 +20,13 @@ Message message(std::string_view body) {
   return made;
 }
 
+SinkOptions options() {
+  const std::string_view json = R"({"queue_url": "https://sqs.eu-west-1.amazonaws.com/1/q"})";
+  return *parse_sink_options(config::checked(json, sink_fields()));
+}
+
 TEST(SqsEntry, HoldsBodyAndAttributes) {
-  const auto entry = make_entry(message(R"({"a":"ü"})"), SinkOptions{});
+  const auto entry = make_entry(message(R"({"a":"ü"})"), options());
   ASSERT_TRUE(entry);
   EXPECT_EQ(entry->fields, R"(,"MessageBody":"{\"a\":\"ü\"}","MessageAttributes":{"pgtrickle-id":)"
                            R"({"DataType":"String","StringValue":"p:1:0.abcd"}})");
@@ -28,11 +34,11 @@ TEST(SqsEntry, HoldsBodyAndAttributes) {
 }
 
 TEST(SqsEntry, RefusesWhatSqsDoesNotTake) {
-  EXPECT_EQ(make_entry(message(""), SinkOptions{}).error().code, "empty");
-  EXPECT_EQ(make_entry(message("\x01"), SinkOptions{}).error().code, "forbidden_characters");
-  EXPECT_EQ(make_entry(message("\xff"), SinkOptions{}).error().code, "forbidden_characters");
+  EXPECT_EQ(make_entry(message(""), options()).error().code, "empty");
+  EXPECT_EQ(make_entry(message("\x01"), options()).error().code, "forbidden_characters");
+  EXPECT_EQ(make_entry(message("\xff"), options()).error().code, "forbidden_characters");
   const std::string large(300'000, 'x');
-  EXPECT_EQ(make_entry(message(large), SinkOptions{}).error().code, "too_large");
+  EXPECT_EQ(make_entry(message(large), options()).error().code, "too_large");
 }
 
 TEST(SqsEntry, KnowsLegalText) {

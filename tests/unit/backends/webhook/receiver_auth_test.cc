@@ -17,7 +17,9 @@ const system_clock::time_point kNow{seconds(1'700'000'000)};
 Result<ReceiverAuth> make(config::Node::Object object) {
   const auto checked = config::check(object, receiver_fields(), "test");
   EXPECT_TRUE(checked.problems.empty());
-  return ReceiverAuth::make(checked.values);
+  auto options = parse_receiver_options(checked.values, 1 << 20);
+  if (!options) return fail(options.error());
+  return std::move(options->auth);
 }
 
 config::Node text(std::string value) {
