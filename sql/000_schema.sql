@@ -1,5 +1,12 @@
--- The basis of the database side: the schema pgtrickle, the roles, the record of what is installed,
--- and how a table that is created later gets its owner and its grants.
+-- The basis of the database side: the schemas, the roles, the record of what is installed, and how a
+-- table that is created later gets its owner and its grants.
+--
+--   pgtrickle           what users call and read
+--   pgtrickle_internal  tables and functions that only these call and read, and the capture functions
+--                       of outboxes
+--   pgtrickle_json      how values are written (150_json_values.sql)
+--   pgtrickle_gate      the gate, and
+--   pgtrickle_streams   what is called through it (010_gate.sql)
 --
 -- Run by a superuser, or by a role with CREATEROLE that may CREATE in this database
 -- (docs/security.md). Every file may be run again at any time. Objects may belong to the installing
@@ -122,6 +129,7 @@ end $$;
 -- Schemas
 
 create schema if not exists pgtrickle authorization pgtrickle_owner;
+create schema if not exists pgtrickle_internal authorization pgtrickle_owner;
 create schema if not exists pgtrickle_json authorization pgtrickle_owner;
 create schema if not exists pgtrickle_gate authorization pgtrickle_owner;
 create schema if not exists pgtrickle_streams authorization pgtrickle_owner;
@@ -145,7 +153,8 @@ begin
                    where d.classid = 'pg_namespace'::regclass and d.objid = n.oid
                      and d.deptype = 'e') as of_extension
     from pg_namespace n
-    where n.nspname in ('pgtrickle', 'pgtrickle_json', 'pgtrickle_gate', 'pgtrickle_streams')
+    where n.nspname in ('pgtrickle', 'pgtrickle_internal', 'pgtrickle_json', 'pgtrickle_gate',
+                        'pgtrickle_streams')
   loop
     if s.owner <> all (trusted) and not s.of_extension then
       raise exception 'schema "%" belongs to role "%"', s.name, pg_get_userbyid(s.owner)
@@ -209,11 +218,13 @@ end $$;
 do $$
 begin
   perform set_config('pgtrickle.objects_before', array(
-    select c.oid from pg_class c where c.relnamespace = 'pgtrickle'::regnamespace
+    select c.oid from pg_class c
+    where c.relnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace)
     union all
     select p.oid from pg_proc p
-    where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_json'::regnamespace,
-                             'pgtrickle_gate'::regnamespace))::text, false);
+    where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace,
+                             'pgtrickle_json'::regnamespace, 'pgtrickle_gate'::regnamespace)
+  )::text, false);
 end $$;
 
 create table if not exists pgtrickle.relay_schema_history (
@@ -234,8 +245,8 @@ do $$
 declare
   named text;
 begin
-  foreach named in array array['pgtrickle', 'pgtrickle_json', 'pgtrickle_gate',
-                               'pgtrickle_streams'] loop
+  foreach named in array array['pgtrickle', 'pgtrickle_internal', 'pgtrickle_json',
+                               'pgtrickle_gate', 'pgtrickle_streams'] loop
     if (select nspowner from pg_namespace where nspname = named) <> 'pgtrickle_owner'::regrole
        and not exists (select from pg_depend
                        where classid = 'pg_namespace'::regclass and deptype = 'e'
@@ -256,7 +267,8 @@ begin
     from pg_proc p
     cross join lateral (select distinct a.grantee from aclexplode(p.proacl) a
                         where a.grantee <> p.proowner and a.grantee <> 0) g
-    where p.pronamespace = 'pgtrickle'::regnamespace and p.proname !~ '^_capture_[0-9]'
+    where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace)
+      and p.proname !~ '^capture_[0-9]'
       and pg_get_userbyid(g.grantee) like E'pgtrickle\\_%'
       and not exists (select from pg_depend d
                       where d.classid = 'pg_proc'::regclass and d.objid = p.oid
@@ -266,45 +278,48 @@ begin
   end loop;
 end $$;
 
-grant usage, create on schema pgtrickle to pgtrickle_owner;
+grant usage, create on schema pgtrickle, pgtrickle_internal to pgtrickle_owner;
 grant usage on schema pgtrickle to pgtrickle_relay, pgtrickle_publisher, pgtrickle_admin,
   pgtrickle_capture;
+grant usage on schema pgtrickle_internal to pgtrickle_relay, pgtrickle_admin, pgtrickle_capture;
 -- pgtrickle_owner writes the functions of pgtrickle_capture.
 grant pgtrickle_capture to pgtrickle_owner;
 
 comment on schema pgtrickle is
   'Outboxes, stream tables and relay pipelines (pgtrickle-relay)';
+comment on schema pgtrickle_internal is
+  'What pgtrickle-relay uses itself; nothing here is for users';
 
 comment on table pgtrickle.relay_schema_history is
   'Which file of the database side was installed when, with its checksum';
 
 -- Tasks that only one transaction at a time may do. A row here is locked, not an advisory lock: any
 -- role may take an advisory lock, and could keep the relays out with it.
-create table if not exists pgtrickle._locks (name text primary key);
-comment on table pgtrickle._locks is
-  'One row for each thing that one transaction at a time may do; locked by _lock and _try_lock';
-insert into pgtrickle._locks values ('housekeeping') on conflict do nothing;
+create table if not exists pgtrickle_internal.locks (name text primary key);
+comment on table pgtrickle_internal.locks is
+  'One row for each thing that one transaction at a time may do; locked by lock and try_lock';
+insert into pgtrickle_internal.locks values ('housekeeping') on conflict do nothing;
 
 -- Waits until no other transaction holds the lock of that name, and holds it until the end of this
 -- one.
-create or replace function pgtrickle._lock(name text) returns void
+create or replace function pgtrickle_internal.lock(name text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   loop
-    insert into pgtrickle._locks values (_lock.name) on conflict do nothing;
-    perform from pgtrickle._locks l where l.name = _lock.name for update;
+    insert into pgtrickle_internal.locks values (lock.name) on conflict do nothing;
+    perform from pgtrickle_internal.locks l where l.name = lock.name for update;
     exit when found;  -- else the row has just been deleted
   end loop;
 end $$;
 
 -- The same without waiting, for a name that is in the table: false where another transaction holds
 -- the lock.
-create or replace function pgtrickle._try_lock(name text) returns boolean
+create or replace function pgtrickle_internal.try_lock(name text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform from pgtrickle._locks l where l.name = _try_lock.name for update skip locked;
+  perform from pgtrickle_internal.locks l where l.name = try_lock.name for update skip locked;
   return found;
 end $$;
 
@@ -312,7 +327,7 @@ end $$;
 -- the sequences of its columns (pg_sequence_last_value asks for that). For tables and views that
 -- are made at run time: outboxes, their claim-check rows, stream tables' side tables. The caller
 -- owns the relation, or is a superuser. Doing it twice changes nothing.
-create or replace function pgtrickle._own_and_grant(rel regclass) returns void
+create or replace function pgtrickle_internal.own_and_grant(rel regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -7,7 +7,7 @@
 -- pgtrickle_sandbox alone.
 --
 --   a public function (pgtrickle_owner)
---     |  _gate_step                        checks before and after
+--     |  gate_step                        checks before and after
 --   pgtrickle_gate.call_as_owner (pgtrickle_sandbox)
 --     |
 --   pgtrickle_streams.<function> (the table's owner)
@@ -114,7 +114,7 @@ end $$;
 revoke all on pgtrickle_gate.secret from public;
 
 -- The key that opens a function of the gate. For pgtrickle_owner only.
-create or replace function pgtrickle._gate_key(function_name text) returns text
+create or replace function pgtrickle_internal.gate_key(function_name text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -123,10 +123,10 @@ begin
 end $$;
 
 -- The value that a function compares the key with. The key cannot be derived from it.
-create or replace function pgtrickle._gate_seal(function_name text) returns text
+create or replace function pgtrickle_internal.gate_seal(function_name text) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select encode(sha256(convert_to(pgtrickle._gate_key(function_name), 'UTF8')), 'hex')
+  select encode(sha256(convert_to(pgtrickle_internal.gate_key(function_name), 'UTF8')), 'hex')
 $$;
 
 -- ---------------------------------------------------------------------------------------------
@@ -135,11 +135,11 @@ $$;
 -- Tables that this transaction has written to and whose deferrable triggers may run code of users
 -- at COMMIT, with the rights and settings that the session has then: triggers that users made, and
 -- exclusion constraints over expressions. What the server itself checks runs as the table's owner.
-create or replace function pgtrickle._gate_deferred() returns oid[]
+create or replace function pgtrickle_internal.gate_deferred() returns oid[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  ours constant oid := to_regclass('pgtrickle._outbox_deferred');
+  ours constant oid := to_regclass('pgtrickle_internal.outbox_deferred');
 begin
   if not exists (
       select from pg_trigger t
@@ -166,7 +166,7 @@ end $$;
 -- Settings are those that any role may change and that decide how SQL is read, whether it is
 -- durable, how long it may take, and how values are written. SQL cannot see what LISTEN and SET
 -- CONSTRAINTS have done, nor list the settings that applications define.
-create or replace function pgtrickle._gate_state() returns jsonb
+create or replace function pgtrickle_internal.gate_state() returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -196,11 +196,11 @@ begin
       from pg_depend d
       where pg_my_temp_schema() <> 0 and d.refobjid = pg_my_temp_schema()
         and d.refclassid = 'pg_namespace'::regclass),
-    'deferred trigger', to_jsonb(pgtrickle._gate_deferred()));
+    'deferred trigger', to_jsonb(pgtrickle_internal.gate_deferred()));
 end $$;
 
 -- The owner of pgtrickle_streams.<function_name>(text, jsonb); null if there is no such function.
-create or replace function pgtrickle._gate_owner(function_name text) returns oid
+create or replace function pgtrickle_internal.gate_owner(function_name text) returns oid
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -214,7 +214,7 @@ end $$;
 
 -- The function as it is at this moment, and what the sandbox owns. Null where the function would run
 -- as the sandbox instead of its owner.
-create or replace function pgtrickle._gate_identity(function_name text) returns text
+create or replace function pgtrickle_internal.gate_identity(function_name text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -232,18 +232,18 @@ end $$;
 -- Raises an error if a step has left something behind that it must not. Runs under a path of its own:
 -- `path` is the one that the step left. If the session's user owns the code, only state that would
 -- affect our own functions counts.
-create or replace function pgtrickle._gate_verify(
+create or replace function pgtrickle_internal.gate_verify(
   function_name text, owner oid, what text, identity text, before jsonb, path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  after jsonb := pgtrickle._gate_state();
+  after jsonb := pgtrickle_internal.gate_state();
   own constant boolean := owner = (select r.oid from pg_roles r where r.rolname = session_user);
   left_behind text;
   prepared text;
 begin
   perform set_config('pgtrickle.gate_key', '', true);
-  if pgtrickle._gate_identity(function_name) is distinct from identity then
+  if pgtrickle_internal.gate_identity(function_name) is distinct from identity then
     raise exception 'the code behind % was changed while it ran', what
       using errcode = 'insufficient_privilege';
   elsif path <> 'pg_catalog, pg_temp' then
@@ -286,14 +286,14 @@ end $$;
 -- Runs one step of pgtrickle_streams.<function_name> as `owner`, and makes sure that it leaves
 -- nothing behind which would take effect later with the session's rights. An error names `what`.
 -- For pgtrickle_owner only.
-create or replace function pgtrickle._gate_step(
+create or replace function pgtrickle_internal.gate_step(
   function_name text, owner oid, what text, action text, arg jsonb)
 returns table (op text, ord bigint, row_data jsonb)
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  is_owned_by constant oid := pgtrickle._gate_owner(function_name);
-  identity constant text := pgtrickle._gate_identity(function_name);
+  is_owned_by constant oid := pgtrickle_internal.gate_owner(function_name);
+  identity constant text := pgtrickle_internal.gate_identity(function_name);
   before jsonb;
 begin
   if is_owned_by is null or is_owned_by <> owner or identity is null then
@@ -305,27 +305,27 @@ begin
       using errcode = 'undefined_function',
             hint = 'It is made by create_stream_table, enable_outbox and enable_inbox_tracking.';
   end if;
-  before := pgtrickle._gate_state();
-  perform set_config('pgtrickle.gate_key', pgtrickle._gate_key(function_name), true);
+  before := pgtrickle_internal.gate_state();
+  perform set_config('pgtrickle.gate_key', pgtrickle_internal.gate_key(function_name), true);
   return query select * from pgtrickle_gate.call_as_owner(function_name, action, arg);
   -- The step may have changed the path under which this function itself goes on. Until that is
   -- known, every name is qualified and there is no operator.
-  perform pgtrickle._gate_verify(function_name, owner, what, identity, before,
-                                 pg_catalog.current_setting('search_path'));
+  perform pgtrickle_internal.gate_verify(function_name, owner, what, identity, before,
+                                         pg_catalog.current_setting('search_path'));
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
 -- Functions of the gate: made and dropped with the caller's rights
 
 -- A name for a function of the gate that no role can take beforehand.
-create or replace function pgtrickle._gate_name(prefix text) returns text
+create or replace function pgtrickle_internal.gate_name(prefix text) returns text
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$ select prefix || '_' || substr(replace(gen_random_uuid()::text, '-', ''), 1, 20) $$;
 
 -- The source of a function of the gate: asks for the key, takes it away, so that nothing that the
 -- body runs can see it, and goes on with the body. `body` is one block of PL/pgSQL,
 -- perhaps with options (#variable_conflict) before it.
-create or replace function pgtrickle._gate_source(name text, body text) returns text
+create or replace function pgtrickle_internal.gate_source(name text, body text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select format($source$%s
@@ -340,14 +340,14 @@ begin
   %s;
 end $source$,
     coalesce(substring(body from E'^\\s*(?:#[^\\n]*\\n\\s*)+'), ''),
-    pgtrickle._gate_seal(name), quote_ident(name),
+    pgtrickle_internal.gate_seal(name), quote_ident(name),
     regexp_replace(regexp_replace(body, E'^\\s*(?:#[^\\n]*\\n\\s*)+', ''), E'[;\\s]+$', ''))
 $$;
 
 -- Lets a role create in pgtrickle_streams, or no longer. A role that is given a function there must
 -- be allowed to, unless a superuser gives it. Objects that a role creates there do no harm: no
 -- search_path has that schema, names of functions are checked for their owner or cannot be guessed.
-create or replace function pgtrickle._gate_lend(role oid, lend boolean) returns void
+create or replace function pgtrickle_internal.gate_lend(role oid, lend boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -358,19 +358,19 @@ begin
     raise exception '% may not be lent the right to create in pgtrickle_streams', role::regrole
       using errcode = 'invalid_parameter_value';
   end if;
-  perform pgtrickle._lock('gate');
+  perform pgtrickle_internal.lock('gate');
   execute format(case when lend then 'grant create on schema pgtrickle_streams to %s'
                       else 'revoke create on schema pgtrickle_streams from %s' end, role::regrole);
 end $$;
 
 -- Makes, or makes again, the function pgtrickle_streams.<name>(action text, arg jsonb) with that
 -- body. It belongs to `owner`, of whom the caller must be a member, and only the gate may call it.
-create or replace function pgtrickle._gate_function(name text, owner oid, body text) returns void
+create or replace function pgtrickle_internal.gate_function(name text, owner oid, body text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   signature constant text := format('pgtrickle_streams.%I(text, jsonb)', name);
-  belongs_to constant oid := pgtrickle._gate_owner(name);
+  belongs_to constant oid := pgtrickle_internal.gate_owner(name);
   lent boolean := false;
   other oid;
 begin
@@ -390,7 +390,7 @@ begin
     'create or replace function pgtrickle_streams.%I(action text, arg jsonb) '
     'returns table (op text, ord bigint, row_data jsonb) '
     'language plpgsql security definer set search_path = pg_catalog, pg_temp as %L',
-    name, pgtrickle._gate_source(name, body));
+    name, pgtrickle_internal.gate_source(name, body));
   for other in
     select distinct a.grantee
     from pg_proc p
@@ -408,21 +408,21 @@ begin
   lent := not has_schema_privilege(owner, 'pgtrickle_streams', 'CREATE')
           and not (select r.rolsuper from pg_roles r where r.rolname = current_user);
   if lent then
-    perform pgtrickle._gate_lend(owner, true);
+    perform pgtrickle_internal.gate_lend(owner, true);
   end if;
   execute format('alter function %s owner to %s', signature, owner::regrole);
   if lent then
-    perform pgtrickle._gate_lend(owner, false);
+    perform pgtrickle_internal.gate_lend(owner, false);
   end if;
 end $$;
 
 -- Drops a function of the gate where the caller may: its owner's members, and pgtrickle_owner, who
 -- owns the schema. Elsewhere it stays, without a caller, and a NOTICE says so.
-create or replace function pgtrickle._gate_drop(name text) returns void
+create or replace function pgtrickle_internal.gate_drop(name text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if pgtrickle._gate_owner(name) is not null then
+  if pgtrickle_internal.gate_owner(name) is not null then
     execute format('drop function pgtrickle_streams.%I(text, jsonb)', name);
   end if;
 exception when insufficient_privilege or dependent_objects_still_exist then
@@ -431,7 +431,7 @@ exception when insufficient_privilege or dependent_objects_still_exist then
 end $$;
 
 grant execute on function
-  pgtrickle._gate_owner(text), pgtrickle._gate_seal(text), pgtrickle._gate_name(text),
-  pgtrickle._gate_source(text, text), pgtrickle._gate_lend(oid, boolean),
-  pgtrickle._gate_function(text, oid, text), pgtrickle._gate_drop(text)
+  pgtrickle_internal.gate_owner(text), pgtrickle_internal.gate_seal(text), pgtrickle_internal.gate_name(text),
+  pgtrickle_internal.gate_source(text, text), pgtrickle_internal.gate_lend(oid, boolean),
+  pgtrickle_internal.gate_function(text, oid, text), pgtrickle_internal.gate_drop(text)
   to pgtrickle_admin;

@@ -50,7 +50,7 @@ create or replace view pgtrickle.relay_pipelines as
   from pgtrickle.relay_config;
 comment on view pgtrickle.relay_pipelines is 'All pipelines, as the relay reads them';
 
-drop view if exists pgtrickle._relay_catalog;  -- of earlier versions
+drop view if exists pgtrickle_internal.relay_catalog;  -- of earlier versions
 
 do $$
 declare
@@ -78,11 +78,11 @@ end $$;
 
 -- Maintains the columns that depend on others: outbox_name, and the timestamps (updated_at moves
 -- with any change, enabled_changed_at with `enabled` only).
-create or replace function pgtrickle._relay_config_touch() returns trigger
+create or replace function pgtrickle_internal.relay_config_touch() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  new.outbox_name := pgtrickle._relay_outbox_name(new.config);
+  new.outbox_name := pgtrickle_internal.relay_outbox_name(new.config);
   if tg_op = 'INSERT' then
     return new;
   end if;
@@ -96,7 +96,7 @@ begin
 end $$;
 
 -- Notifies pgtrickle_relay_config of a change of one pipeline, unless nothing has changed.
-create or replace function pgtrickle._relay_config_notify() returns trigger
+create or replace function pgtrickle_internal.relay_config_notify() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -125,35 +125,35 @@ begin
 end $$;
 
 create or replace trigger touch before insert or update on pgtrickle.relay_config
-  for each row execute function pgtrickle._relay_config_touch();
+  for each row execute function pgtrickle_internal.relay_config_touch();
 create or replace trigger notify after insert or update or delete on pgtrickle.relay_config
-  for each row execute function pgtrickle._relay_config_notify();
+  for each row execute function pgtrickle_internal.relay_config_notify();
 -- Retention goes by outbox_name, whatever session_replication_role the writer has.
 alter table pgtrickle.relay_config enable always trigger touch, enable always trigger notify;
 
 -- Wakes the relay for something other than a changed configuration.
-create or replace function pgtrickle._relay_control_notify(pipeline text, action text) returns void
+create or replace function pgtrickle_internal.relay_control_notify(pipeline text, action text) returns void
 language sql set search_path = pg_catalog, pg_temp
 as $$
   select pg_notify('pgtrickle_relay_config', jsonb_build_object(
     'event', 'control', 'name', pipeline, 'action', action)::text);
 $$;
 
-drop function if exists pgtrickle._relay_config_table(text);  -- of earlier versions
+drop function if exists pgtrickle_internal.relay_config_table(text);  -- of earlier versions
 
 -- Stores a pipeline whose configuration is valid. A new one is disabled unless `enabled` says
 -- otherwise; an existing one keeps its state unless `enabled` is given. A name belongs to one
 -- pipeline, whatever its direction.
-create or replace function pgtrickle._store_relay(name text, direction text, config jsonb,
-                                                  enabled boolean) returns void
+create or replace function pgtrickle_internal.store_relay(name text, direction text, config jsonb,
+                                                          enabled boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   taken text;
 begin
-  perform pgtrickle._check_relay(name, direction, config);
-  perform pgtrickle._lock('pipeline ' || name);
-  select c.direction into taken from pgtrickle.relay_config c where c.name = _store_relay.name;
+  perform pgtrickle_internal.check_relay(name, direction, config);
+  perform pgtrickle_internal.lock('pipeline ' || name);
+  select c.direction into taken from pgtrickle.relay_config c where c.name = store_relay.name;
   if taken <> direction then
     raise exception 'pipeline "%" exists already, as a % pipeline', name, taken
       using errcode = 'duplicate_object',
@@ -161,16 +161,16 @@ begin
                           'SELECT pgtrickle.delete_relay(%L);', name);
   end if;
   insert into pgtrickle.relay_config as t (name, direction, enabled, config)
-  values (_store_relay.name, _store_relay.direction, coalesce(_store_relay.enabled, false),
-          _store_relay.config)
+  values (store_relay.name, store_relay.direction, coalesce(store_relay.enabled, false),
+          store_relay.config)
   on conflict on constraint relay_config_pkey do update
-  set config = excluded.config, enabled = coalesce(_store_relay.enabled, t.enabled);
+  set config = excluded.config, enabled = coalesce(store_relay.enabled, t.enabled);
 end $$;
 
 -- Raises a clear error unless there is such a pipeline in the catalog, or, with `also_from_files`,
 -- one that a running relay has reported (pipelines of configuration files are known only so).
-create or replace function pgtrickle._require_relay(name text,
-                                                    also_from_files boolean default false)
+create or replace function pgtrickle_internal.require_relay(name text,
+                                                            also_from_files boolean default false)
 returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -178,18 +178,18 @@ declare
   reported boolean;
   near text;
 begin
-  if exists (select from pgtrickle.relay_config c where c.name = _require_relay.name) then
+  if exists (select from pgtrickle.relay_config c where c.name = require_relay.name) then
     return;
   end if;
   reported := exists (select from pgtrickle.relay_pipeline_status s
-                      where s.pipeline = _require_relay.name);
+                      where s.pipeline = require_relay.name);
   if reported and also_from_files then
     return;
   elsif reported then
     raise exception 'pipeline "%" is not in the catalog: it comes from a configuration file', name
       using errcode = 'undefined_object', hint = 'Change the file, and send SIGHUP to the relay.';
   end if;
-  near := pgtrickle._nearest(name, array(select c.name from pgtrickle.relay_config c));
+  near := pgtrickle_internal.nearest(name, array(select c.name from pgtrickle.relay_config c));
   raise exception 'pipeline "%" does not exist', coalesce(name, '(null)')
     using errcode = 'undefined_object',
           hint = case when near is null
@@ -200,17 +200,17 @@ end $$;
 -- Makes or changes a pipeline that may read an outbox, with its caller's rights: a table whose
 -- outbox is missing gets one, as if the caller had called enable_outbox. Only the name of
 -- the outbox is looked up under `caller_path`.
-create or replace function pgtrickle._set_relay(name text, direction text, config jsonb,
-                                                enabled boolean, caller_path text) returns void
+create or replace function pgtrickle_internal.set_relay(name text, direction text, config jsonb,
+                                                        enabled boolean, caller_path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._check_relay(name, direction, config);
-  if pgtrickle._relay_outbox_name(config) is not null then
-    perform pgtrickle._ensure_outbox(pgtrickle._relay_outbox_name(config),
-                                     (config ->> 'retention_hours')::int, caller_path);
+  perform pgtrickle_internal.check_relay(name, direction, config);
+  if pgtrickle_internal.relay_outbox_name(config) is not null then
+    perform pgtrickle_internal.ensure_outbox(pgtrickle_internal.relay_outbox_name(config),
+                                             (config ->> 'retention_hours')::int, caller_path);
   end if;
-  perform pgtrickle._store_relay(name, direction, config, enabled);
+  perform pgtrickle_internal.store_relay(name, direction, config, enabled);
 end $$;
 
 -- Makes or changes a forward pipeline. It runs under its caller's search_path, to hand it on: it
@@ -220,15 +220,15 @@ create or replace function pgtrickle.set_relay_outbox(name text, config jsonb,
 language plpgsql
 as $$
 begin
-  perform pgtrickle._set_relay(name, 'forward'::pg_catalog.text, config, enabled,
-                               pg_catalog.current_setting('search_path'::pg_catalog.text));
+  perform pgtrickle_internal.set_relay(name, 'forward'::pg_catalog.text, config, enabled,
+                                       pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 comment on function pgtrickle.set_relay_outbox(text, jsonb, boolean) is
   'Makes or changes a pipeline from an outbox to a sink; a new one waits for enable_relay';
 
 -- A forward pipeline's configuration from separate values.
-create or replace function pgtrickle._relay_outbox_parts(outbox text, "group" text, sink jsonb,
-                                                         retention_hours int) returns jsonb
+create or replace function pgtrickle_internal.relay_outbox_parts(outbox text, "group" text, sink jsonb,
+                                                                 retention_hours int) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_strip_nulls(jsonb_build_object(
@@ -244,9 +244,9 @@ create or replace function pgtrickle.set_relay_outbox(name text, outbox text, "g
 language plpgsql
 as $$
 begin
-  perform pgtrickle._set_relay(
+  perform pgtrickle_internal.set_relay(
     name, 'forward'::pg_catalog.text,
-    pgtrickle._relay_outbox_parts(outbox, "group", sink, retention_hours), enabled,
+    pgtrickle_internal.relay_outbox_parts(outbox, "group", sink, retention_hours), enabled,
     pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 comment on function pgtrickle.set_relay_outbox(text, text, text, jsonb, int, boolean) is
@@ -258,7 +258,7 @@ create or replace function pgtrickle.set_relay_inbox(name text, config jsonb,
                                                      enabled boolean default null) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$
-  select pgtrickle._store_relay(name, 'reverse', config, enabled);
+  select pgtrickle_internal.store_relay(name, 'reverse', config, enabled);
 $$;
 comment on function pgtrickle.set_relay_inbox(text, jsonb, boolean) is
   'Makes or changes a pipeline from a message system to an inbox; a new one waits for enable_relay';
@@ -314,17 +314,17 @@ create or replace function pgtrickle.set_relay(name text, config jsonb,
 language plpgsql
 as $$
 begin
-  perform pgtrickle._set_relay(name, 'bridge'::pg_catalog.text, config, enabled,
-                               pg_catalog.current_setting('search_path'::pg_catalog.text));
+  perform pgtrickle_internal.set_relay(name, 'bridge'::pg_catalog.text, config, enabled,
+                                       pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 comment on function pgtrickle.set_relay(text, jsonb, boolean) is
   'Makes or changes a pipeline from any source to any sink: {"source": {...}, "sink": {...}}';
 
-drop function if exists pgtrickle._try_regclass(text);  -- of earlier versions
+drop function if exists pgtrickle_internal.try_regclass(text);  -- of earlier versions
 -- What a name means under a search_path; null where it means nothing or is malformed. Under that
 -- path to_regclass alone is called.
-create or replace function pgtrickle._try_regclass(name text,
-                                                   path text default 'pg_catalog, pg_temp')
+create or replace function pgtrickle_internal.try_regclass(name text,
+                                                           path text default 'pg_catalog, pg_temp')
 returns regclass
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -338,12 +338,12 @@ end $$;
 -- Makes sure that an outbox of this name is there: a table without one gets it, with its default
 -- options. `retention_hours`, when given, is the outbox's from now on. Under the caller's
 -- search_path the name must not mean another table than the one whose outbox the relay would find.
-create or replace function pgtrickle._ensure_outbox(outbox text, retention_hours int,
-                                                    caller_path text) returns void
+create or replace function pgtrickle_internal.ensure_outbox(outbox text, retention_hours int,
+                                                            caller_path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  here constant regclass := pgtrickle._try_regclass(outbox, caller_path);
+  here constant regclass := pgtrickle_internal.try_regclass(outbox, caller_path);
   known record;
 begin
   select r.outbox_table_name, r.kind, s.oid::regclass as source,
@@ -370,13 +370,13 @@ begin
       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = here));
   end if;
   if retention_hours is not null then
-    perform pgtrickle._set_outbox_retention(outbox, retention_hours);
+    perform pgtrickle_internal.set_outbox_retention(outbox, retention_hours);
   end if;
 end $$;
-drop function if exists pgtrickle._ensure_outbox(text, int);  -- of earlier versions
+drop function if exists pgtrickle_internal.ensure_outbox(text, int);  -- of earlier versions
 
 -- Stores how long an outbox keeps its rows. An administrator of pipelines sets it for any outbox.
-create or replace function pgtrickle._set_outbox_retention(outbox text, retention_hours int)
+create or replace function pgtrickle_internal.set_outbox_retention(outbox text, retention_hours int)
 returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -384,29 +384,29 @@ begin
   if retention_hours is null or retention_hours < 0 then
     raise exception 'retention_hours must be 0 or more' using errcode = 'invalid_parameter_value';
   end if;
-  update pgtrickle.pgt_outbox_config c
-  set retention_hours = _set_outbox_retention.retention_hours
+  update pgtrickle_internal.outbox_config c
+  set retention_hours = set_outbox_retention.retention_hours
   where c.incarnation = (select r.incarnation from pgtrickle.relay_resolve_outbox(outbox) r)
-    and c.retention_hours is distinct from _set_outbox_retention.retention_hours;
+    and c.retention_hours is distinct from set_outbox_retention.retention_hours;
 end $$;
 
-create or replace function pgtrickle._switch_relay(name text, enabled boolean) returns void
+create or replace function pgtrickle_internal.switch_relay(name text, enabled boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._require_relay(name);
-  update pgtrickle.relay_config c set enabled = _switch_relay.enabled
-  where c.name = _switch_relay.name and c.enabled <> _switch_relay.enabled;
+  perform pgtrickle_internal.require_relay(name);
+  update pgtrickle.relay_config c set enabled = switch_relay.enabled
+  where c.name = switch_relay.name and c.enabled <> switch_relay.enabled;
 end $$;
 
 create or replace function pgtrickle.enable_relay(name text) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
-as $$ select pgtrickle._switch_relay(name, true); $$;
+as $$ select pgtrickle_internal.switch_relay(name, true); $$;
 comment on function pgtrickle.enable_relay(text) is 'Lets a pipeline run';
 
 create or replace function pgtrickle.disable_relay(name text) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
-as $$ select pgtrickle._switch_relay(name, false); $$;
+as $$ select pgtrickle_internal.switch_relay(name, false); $$;
 comment on function pgtrickle.disable_relay(text) is
   'Stops a pipeline; it keeps its position, and for a time the rows that it has not read';
 
@@ -417,9 +417,9 @@ create or replace function pgtrickle.delete_relay(name text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._require_relay(name);
+  perform pgtrickle_internal.require_relay(name);
   delete from pgtrickle.relay_config c where c.name = delete_relay.name;
-  delete from pgtrickle._locks l where l.name = 'pipeline ' || delete_relay.name;
+  delete from pgtrickle_internal.locks l where l.name = 'pipeline ' || delete_relay.name;
   delete from pgtrickle.relay_consumer_offsets o where o.pipeline_id = delete_relay.name;
   delete from pgtrickle.relay_pipeline_status s where s.pipeline = delete_relay.name;
   delete from pgtrickle.relay_pipeline_control s where s.pipeline = delete_relay.name;
@@ -437,7 +437,7 @@ create or replace function pgtrickle.get_relay_config(name text) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._require_relay(name);
+  perform pgtrickle_internal.require_relay(name);
   return (select c.config from pgtrickle.relay_config c where c.name = get_relay_config.name);
 end $$;
 comment on function pgtrickle.get_relay_config(text) is 'A pipeline''s configuration as it was set';

@@ -56,7 +56,7 @@ comment on column pgtrickle.relay_options.no_reference is
 
 -- How many letters must be inserted, deleted, replaced or swapped with a neighbour to turn one word
 -- into the other. For words of the length of names.
-create or replace function pgtrickle._edit_distance(a text, b text) returns int
+create or replace function pgtrickle_internal.edit_distance(a text, b text) returns int
 language plpgsql immutable strict set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -87,12 +87,12 @@ end $$;
 
 -- The first candidate that is most similar to `name`; null if none is similar enough: one typo in a
 -- short word, one in three letters of a long one. Case does not count, nor - against _.
-create or replace function pgtrickle._nearest(name text, candidates text[]) returns text
+create or replace function pgtrickle_internal.nearest(name text, candidates text[]) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select c
-  from (select c, at, pgtrickle._edit_distance(replace(lower(name), '-', '_'),
-                                               replace(lower(left(c, 64)), '-', '_')) as distance
+  from (select c, at, pgtrickle_internal.edit_distance(replace(lower(name), '-', '_'),
+                                                       replace(lower(left(c, 64)), '-', '_')) as distance
         from unnest(candidates) with ordinality u (c, at)
         where length(name) <= 64
           and abs(length(c) - length(name)) <= greatest(1, length(name) / 3)) near
@@ -102,32 +102,32 @@ as $$
 $$;
 
 -- The type of a pipeline's 'source' or 'sink'; null where the configuration does not say.
-create or replace function pgtrickle._relay_type(config jsonb, side text) returns text
+create or replace function pgtrickle_internal.relay_type(config jsonb, side text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select coalesce(config #>> array[side, 'type'], config ->> (side || '_type')); $$;
 
 -- The outbox that a pipeline reads, as its configuration names it; null where it reads none.
-create or replace function pgtrickle._relay_outbox_name(config jsonb) returns text
+create or replace function pgtrickle_internal.relay_outbox_name(config jsonb) returns text
 language sql immutable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select case when coalesce(pgtrickle._relay_type(config, 'source'), 'outbox') = 'outbox'
+  select case when coalesce(pgtrickle_internal.relay_type(config, 'source'), 'outbox') = 'outbox'
               then coalesce(config ->> 'stream_table', config ->> 'outbox',
                             config #>> '{source,stream_table}', config #>> '{source,outbox}') end;
 $$;
 
 -- A type of source or sink by its name or alias; null where there is none.
-create or replace function pgtrickle._relay_find_type(side text, name text)
+create or replace function pgtrickle_internal.relay_find_type(side text, name text)
 returns pgtrickle.relay_types
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select t.* from pgtrickle.relay_types t
-  where t.side = _relay_find_type.side and _relay_find_type.name = any (t.aliases || t.name);
+  where t.side = relay_find_type.side and relay_find_type.name = any (t.aliases || t.name);
 $$;
 
 -- The milliseconds of a duration ('500ms', '1m30s', or a number of seconds), or the bytes of a size
 -- ('8MiB', '256 KB', or a number); null where the value is neither a number nor such a text.
 -- Fractions are rounded up.
-create or replace function pgtrickle._relay_amount(kind text, value jsonb) returns numeric
+create or replace function pgtrickle_internal.relay_amount(kind text, value jsonb) returns numeric
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -158,10 +158,10 @@ begin
   end if;
   return case when abs(amount - round(amount)) < 0.000001 then round(amount) else ceil(amount) end;
 end $$;
-drop function if exists pgtrickle._relay_bytes(jsonb);  -- of earlier versions
+drop function if exists pgtrickle_internal.relay_bytes(jsonb);  -- of earlier versions
 
 -- A limit of an option, with its unit.
-create or replace function pgtrickle._relay_quantity(kind text, value numeric) returns text
+create or replace function pgtrickle_internal.relay_quantity(kind text, value numeric) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case when kind <> 'duration' then trim_scale(value)::text
@@ -170,7 +170,7 @@ as $$
 $$;
 
 -- What the values of an option are.
-create or replace function pgtrickle._relay_expected(option pgtrickle.relay_options) returns text
+create or replace function pgtrickle_internal.relay_expected(option pgtrickle.relay_options) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case option.kind
@@ -187,15 +187,15 @@ as $$
     when 'start' then 'earliest, latest, or the id to begin with' end
   from (select case
           when option.maximum < 1e18
-            then format(' from %s to %s', pgtrickle._relay_quantity(option.kind, option.minimum),
-                        pgtrickle._relay_quantity(option.kind, option.maximum))
+            then format(' from %s to %s', pgtrickle_internal.relay_quantity(option.kind, option.minimum),
+                        pgtrickle_internal.relay_quantity(option.kind, option.maximum))
           when option.minimum > 0
-            then ' of at least ' || pgtrickle._relay_quantity(option.kind, option.minimum)
+            then ' of at least ' || pgtrickle_internal.relay_quantity(option.kind, option.minimum)
           when option.minimum = 0 then ' that is not negative' else '' end) r (range);
 $$;
 
 -- Whether a value, which is not null, fits its option.
-create or replace function pgtrickle._relay_fits(option pgtrickle.relay_options, value jsonb)
+create or replace function pgtrickle_internal.relay_fits(option pgtrickle.relay_options, value jsonb)
 returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -219,7 +219,7 @@ begin
     when 'number' then
       return coalesce(number between option.minimum and option.maximum, false);
     when 'duration', 'bytes' then
-      amount := pgtrickle._relay_amount(option.kind, value)
+      amount := pgtrickle_internal.relay_amount(option.kind, value)
                 / case option.kind when 'duration' then 1000.0 else 1 end;
       return coalesce(amount between option.minimum and option.maximum, false);
     when 'choice' then
@@ -239,7 +239,7 @@ begin
 end $$;
 
 -- A value as a message may quote it: no secret, nothing that looks like a URL, nothing long.
-create or replace function pgtrickle._relay_shown(option pgtrickle.relay_options, value jsonb)
+create or replace function pgtrickle_internal.relay_shown(option pgtrickle.relay_options, value jsonb)
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -254,8 +254,8 @@ as $$
 $$;
 
 -- The error in the value of an option; null if it is valid.
-create or replace function pgtrickle._relay_value_problem(option pgtrickle.relay_options,
-                                                          value jsonb) returns text
+create or replace function pgtrickle_internal.relay_value_problem(option pgtrickle.relay_options,
+                                                                  value jsonb) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -265,14 +265,14 @@ begin
   if type = 'string' and value #>> '{}' like '%${%' and option.kind <> 'map' then
     return case when option.no_reference
                 then format('%s cannot be a reference: the database has to know it', option.name) end;
-  elsif pgtrickle._relay_fits(option, value) then
+  elsif pgtrickle_internal.relay_fits(option, value) then
     return null;
   end if;
   if option.kind = 'choice' and type = 'string' then
-    near := pgtrickle._nearest(value #>> '{}', option.choices);
+    near := pgtrickle_internal.nearest(value #>> '{}', option.choices);
   end if;
-  return format('%s is %s; it must be %s', option.name, pgtrickle._relay_shown(option, value),
-                pgtrickle._relay_expected(option))
+  return format('%s is %s; it must be %s', option.name, pgtrickle_internal.relay_shown(option, value),
+                pgtrickle_internal.relay_expected(option))
          || case when near is not null then format('. Did you mean "%s"?', near)
                  when option.kind = 'text' and type in ('number', 'boolean')
                  then '. Put it into quotes.' else '' end;
@@ -281,8 +281,8 @@ end $$;
 -- All errors in options of one side: those of an end (of a type), or of the pipeline. `given` is an
 -- array of {"key", "place", "value"}, one for each option as it was written; `place` is where the
 -- side stands.
-create or replace function pgtrickle._relay_options_problems(side text, type text, given jsonb,
-                                                             place text) returns text[]
+create or replace function pgtrickle_internal.relay_options_problems(side text, type text, given jsonb,
+                                                                     place text) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -295,21 +295,21 @@ declare
   problem text;
 begin
   all_names := array(select o.name from pgtrickle.relay_options o
-                     where o.side = _relay_options_problems.side
-                       and o.type = _relay_options_problems.type order by o.position);
+                     where o.side = relay_options_problems.side
+                       and o.type = relay_options_problems.type order by o.position);
   for one in
     select g ->> 'key' as key, g ->> 'place' as place, g -> 'value' as value
     from jsonb_array_elements(given) with ordinality e (g, at)
     order by e.at
   loop
     select o.* into option from pgtrickle.relay_options o
-    where o.side = _relay_options_problems.side and o.type = _relay_options_problems.type
+    where o.side = relay_options_problems.side and o.type = relay_options_problems.type
       and one.key = any (o.aliases || o.name);
     if not found then
-      near := pgtrickle._nearest(one.key, array(
+      near := pgtrickle_internal.nearest(one.key, array(
         select n from pgtrickle.relay_options o,
                unnest(array[o.name] || o.aliases) with ordinality u (n, at)
-        where o.side = _relay_options_problems.side and o.type = _relay_options_problems.type
+        where o.side = relay_options_problems.side and o.type = relay_options_problems.type
         order by o.position, u.at));
       problems := problems || format('%s: there is no option %s. %s%s', one.place,
         to_jsonb(left(one.key, 64)), coalesce('Did you mean "' || near || '"? ', ''),
@@ -332,7 +332,7 @@ begin
     end if;
     known := known || jsonb_build_object(option.name, jsonb_build_object(
       'key', one.key, 'place', one.place, 'value', one.value));
-    problem := pgtrickle._relay_value_problem(option, one.value);
+    problem := pgtrickle_internal.relay_value_problem(option, one.value);
     if problem is not null then
       problems := problems || format('%s: %s', one.place, problem);
     end if;
@@ -342,7 +342,7 @@ begin
     select format('%s: "%s" is missing%s', coalesce(known #>> array[o.name, 'place'], place), o.name,
                   case when o.meaning = '' then '' else format('. Set it: %s.', o.meaning) end)
     from pgtrickle.relay_options o
-    where o.side = _relay_options_problems.side and o.type = _relay_options_problems.type
+    where o.side = relay_options_problems.side and o.type = relay_options_problems.type
       and o.required and coalesce(known #> array[o.name, 'value'], '""') = '""'
     order by o.position);
 
@@ -358,7 +358,7 @@ begin
                                                   <> '""' then o.name end order by o.position),
                               null) as given
           from pgtrickle.relay_options o
-          where o.side = _relay_options_problems.side and o.type = _relay_options_problems.type
+          where o.side = relay_options_problems.side and o.type = relay_options_problems.type
             and o.one_of <> ''
           group by o.one_of order by min(o.position)) m
     where cardinality(m.given) <> 1);
@@ -366,12 +366,12 @@ begin
 end $$;
 
 -- The error in the type of an end of a pipeline of this direction; null if it is valid.
-create or replace function pgtrickle._relay_type_problem(direction text, side text, type text)
+create or replace function pgtrickle_internal.relay_type_problem(direction text, side text, type text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  known constant pgtrickle.relay_types := pgtrickle._relay_find_type(side, type);
+  known constant pgtrickle.relay_types := pgtrickle_internal.relay_find_type(side, type);
   wanted constant text := case when direction = 'forward' and side = 'source' then 'outbox'
                                when direction = 'reverse' and side = 'sink' then 'pg-inbox' end;
   names text[];
@@ -385,10 +385,10 @@ begin
                   direction, side, type);
   end if;
   names := array(select t.name from pgtrickle.relay_types t
-                 where t.side = _relay_type_problem.side order by t.position);
-  near := pgtrickle._nearest(type, array(
+                 where t.side = relay_type_problem.side order by t.position);
+  near := pgtrickle_internal.nearest(type, array(
     select n from pgtrickle.relay_types t, unnest(array[t.name] || t.aliases) with ordinality u (n, at)
-    where t.side = _relay_type_problem.side order by t.position, u.at));
+    where t.side = relay_type_problem.side order by t.position, u.at));
   return format('%s type ''%s'' is not known. %sknown are %s and %s', side, type,
                 coalesce('did you mean ''' || near || '''? ', ''),
                 array_to_string(names[:cardinality(names) - 1], ', '), names[cardinality(names)]);
@@ -396,14 +396,14 @@ end $$;
 
 -- What a key of the flat form means for an end: how well it fits (0: not at all), and the name of
 -- the option. `written` is the type as the configuration has it.
-create or replace function pgtrickle._relay_match(key text, side text, written text, out rank int,
-                                                  out option text)
+create or replace function pgtrickle_internal.relay_match(key text, side text, written text, out rank int,
+                                                          out option text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(max(m.rank), 0), (array_agg(m.option order by m.rank desc, m.at))[1]
   from (
     select 3 as rank, key as option, 0 as at
-    from pgtrickle._relay_find_type(side, written) t
+    from pgtrickle_internal.relay_find_type(side, written) t
     join pgtrickle.relay_options o on o.side = t.side and o.type = t.name
     where o.plain and o.name = key
     union all
@@ -411,7 +411,7 @@ as $$
     from (
       select case when u.at <= 1 + cardinality(t.aliases) then 2 else 1 end, u.at::int,
              replace(u.name, '-', '_') || '_'
-      from pgtrickle._relay_find_type(side, written) t,
+      from pgtrickle_internal.relay_find_type(side, written) t,
            unnest(array[t.name] || t.aliases || t.related) with ordinality u (name, at)
     ) p (rank, at, prefix)
     where starts_with(key, p.prefix) and length(key) > length(p.prefix)
@@ -420,29 +420,29 @@ $$;
 
 -- The names of the options of an end in the flat form, or, with `only_plain`, those of them that
 -- need no prefix.
-create or replace function pgtrickle._relay_flat_names(side text, written text, only_plain boolean)
+create or replace function pgtrickle_internal.relay_flat_names(side text, written text, only_plain boolean)
 returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(array_agg(case when only_plain then u.name
                                  else replace(written, '-', '_') || '_' || u.name end
                             order by o.position, u.at), '{}')
-  from pgtrickle._relay_find_type(side, written) t
+  from pgtrickle_internal.relay_find_type(side, written) t
   join pgtrickle.relay_options o on o.side = t.side and o.type = t.name,
        unnest(array[o.name] || o.aliases) with ordinality u (name, at)
   where not only_plain or o.plain and u.at = 1;
 $$;
 
 -- The error that says that neither the pipeline nor an end of these types has this option.
-create or replace function pgtrickle._relay_unknown_option(key text, source text, sink text)
+create or replace function pgtrickle_internal.relay_unknown_option(key text, source text, sink text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   unknown constant text := format('key %s: there is no option %s of pipelines, nor of %s or %s. ',
                                   key, to_jsonb(left(key, 64)), source, sink);
-  sink_names constant text[] := pgtrickle._relay_flat_names('sink', sink, false);
-  source_names constant text[] := pgtrickle._relay_flat_names('source', source, false);
+  sink_names constant text[] := pgtrickle_internal.relay_flat_names('sink', sink, false);
+  source_names constant text[] := pgtrickle_internal.relay_flat_names('source', source, false);
   sink_prefix constant text := replace(sink, '-', '_') || '_';
   source_prefix constant text := replace(source, '-', '_') || '_';
   plain text[];
@@ -456,28 +456,28 @@ begin
     return unknown || format('It is an option of %s: write it "%s", or put it inside "source".',
                              source, source_prefix || key);
   end if;
-  plain := pgtrickle._relay_flat_names('source', source, true);
-  plain := plain || array(select n from unnest(pgtrickle._relay_flat_names('sink', sink, true)) n
+  plain := pgtrickle_internal.relay_flat_names('source', source, true);
+  plain := plain || array(select n from unnest(pgtrickle_internal.relay_flat_names('sink', sink, true)) n
                           where n <> all (plain));
   known := plain || array['source', 'sink', 'source_type', 'sink_type', 'retry']
            || array(select o.name from pgtrickle.relay_options o
                     where o.side in ('pipeline', 'retention') order by o.side, o.position);
-  near := pgtrickle._nearest(key, known || source_names || sink_names);
+  near := pgtrickle_internal.nearest(key, known || source_names || sink_names);
   return unknown || case when near is not null then format('Did you mean "%s"?', near)
     else format('An option of %s is written "%s...", or inside "sink"; one of the pipeline is one of '
                 '%s.', sink, sink_prefix, array_to_string(known, ', ')) end;
 end $$;
 
-drop function if exists pgtrickle._relay_key_problem(text, jsonb, text[], text, text);
-drop function if exists pgtrickle._relay_value_problem(text, numeric, text[], jsonb);
-drop function if exists pgtrickle._relay_type_problem(text, jsonb, text);
-drop function if exists pgtrickle._relay_types();
-drop function if exists pgtrickle._relay_options();
-drop function if exists pgtrickle._relay_outbox_keys();
-drop function if exists pgtrickle._relay_retention_keys();
+drop function if exists pgtrickle_internal.relay_key_problem(text, jsonb, text[], text, text);
+drop function if exists pgtrickle_internal.relay_value_problem(text, numeric, text[], jsonb);
+drop function if exists pgtrickle_internal.relay_type_problem(text, jsonb, text);
+drop function if exists pgtrickle_internal.relay_types();
+drop function if exists pgtrickle_internal.relay_options();
+drop function if exists pgtrickle_internal.relay_outbox_keys();
+drop function if exists pgtrickle_internal.relay_retention_keys();
 
 -- The members of a group of the nested form: "min, max" of retry.
-create or replace function pgtrickle._relay_group_members(nested_group text) returns text
+create or replace function pgtrickle_internal.relay_group_members(nested_group text) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(split_part(o.nested, '.', 2), ', ' order by o.position)
@@ -486,7 +486,7 @@ as $$
 $$;
 
 -- All errors in a pipeline's configuration; an empty array if it is valid.
-create or replace function pgtrickle._relay_problems(name text, direction text, config jsonb)
+create or replace function pgtrickle_internal.relay_problems(name text, direction text, config jsonb)
 returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -537,8 +537,8 @@ begin
         problems := problems || format('%s: the type must be the name of a source or sink', one.place);
       elsif not written ? which then
         written := written || jsonb_build_object(which, one.value);
-      elsif coalesce((pgtrickle._relay_find_type(which, written ->> which)).name, written ->> which)
-            <> coalesce((pgtrickle._relay_find_type(which, one.value #>> '{}')).name,
+      elsif coalesce((pgtrickle_internal.relay_find_type(which, written ->> which)).name, written ->> which)
+            <> coalesce((pgtrickle_internal.relay_find_type(which, one.value #>> '{}')).name,
                         one.value #>> '{}') then
         problems := problems || format('%s: type says %s here and %s elsewhere. Give it once.',
                                        one.place, one.value, written -> which);
@@ -549,7 +549,7 @@ begin
     implied := case which when 'source' then 'outbox' else 'pg-inbox' end;
     if not written ? which
        and (direction = case which when 'source' then 'forward' else 'reverse' end
-            or config ?| pgtrickle._relay_flat_names(which, implied, true)) then
+            or config ?| pgtrickle_internal.relay_flat_names(which, implied, true)) then
       written := written || jsonb_build_object(which, implied);
     end if;
     if not written ? which then
@@ -557,7 +557,7 @@ begin
                                      'inside "%1$s".', which);
     else
       problems := problems || array(
-        select p from pgtrickle._relay_type_problem(direction, which, written ->> which) p
+        select p from pgtrickle_internal.relay_type_problem(direction, which, written ->> which) p
         where p is not null);
     end if;
     given := jsonb_set(given, array[which], coalesce((
@@ -568,8 +568,8 @@ begin
       where e.key <> 'type'), '[]'));
   end loop;
 
-  source := pgtrickle._relay_find_type('source', written ->> 'source');
-  sink := pgtrickle._relay_find_type('sink', written ->> 'sink');
+  source := pgtrickle_internal.relay_find_type('source', written ->> 'source');
+  sink := pgtrickle_internal.relay_find_type('sink', written ->> 'sink');
   for one in
     select e.key, e.value from jsonb_each(config) e
     where e.key not in ('source', 'sink', 'source_type', 'sink_type')
@@ -577,7 +577,7 @@ begin
     if one.key = any (nested_groups) then
       if jsonb_typeof(one.value) not in ('object', 'null') then
         problems := problems || format('key %1$s: %1$s must be an object. Its members are %2$s.',
-          one.key, pgtrickle._relay_group_members(one.key));
+          one.key, pgtrickle_internal.relay_group_members(one.key));
         continue;
       end if;
       for lifted in
@@ -589,7 +589,7 @@ begin
         if lifted.name is null then
           problems := problems || format('key %1$s.%2$s: there is no option %3$s in %1$s. Known here: '
             '%4$s.', one.key, lifted.key, to_jsonb(left(lifted.key, 64)),
-            pgtrickle._relay_group_members(one.key));
+            pgtrickle_internal.relay_group_members(one.key));
         else
           given := jsonb_insert(given, '{pipeline,-1}', jsonb_build_object(
             'key', lifted.name, 'place', format('key %s.%s', one.key, lifted.key),
@@ -609,12 +609,12 @@ begin
              then '. The inbox''s is written "inbox_retention_hours".' else '' end);
       continue;
     elsif target is null then
-      source_matches := pgtrickle._relay_match(one.key, 'source', written ->> 'source');
-      sink_matches := pgtrickle._relay_match(one.key, 'sink', written ->> 'sink');
+      source_matches := pgtrickle_internal.relay_match(one.key, 'source', written ->> 'source');
+      sink_matches := pgtrickle_internal.relay_match(one.key, 'sink', written ->> 'sink');
       if source_matches.rank = 0 and sink_matches.rank = 0 then
         -- While a type is not known, it is unknown which end the key belongs to.
         if source.name is not null and sink.name is not null then
-          problems := problems || pgtrickle._relay_unknown_option(
+          problems := problems || pgtrickle_internal.relay_unknown_option(
             one.key, written ->> 'source', written ->> 'sink');
         end if;
         continue;
@@ -653,24 +653,24 @@ begin
   end loop;
 
   if source.name is not null then
-    problems := problems || pgtrickle._relay_options_problems('source', source.name,
-                                                              given -> 'source', 'source');
+    problems := problems || pgtrickle_internal.relay_options_problems('source', source.name,
+                                                                      given -> 'source', 'source');
   end if;
   if sink.name is not null then
-    problems := problems || pgtrickle._relay_options_problems('sink', sink.name, given -> 'sink',
-                                                              'sink');
+    problems := problems || pgtrickle_internal.relay_options_problems('sink', sink.name, given -> 'sink',
+                                                                      'sink');
   end if;
-  return problems || pgtrickle._relay_options_problems('pipeline', '', given -> 'pipeline', '')
-                  || pgtrickle._relay_options_problems('retention', '', given -> 'retention', '');
+  return problems || pgtrickle_internal.relay_options_problems('pipeline', '', given -> 'pipeline', '')
+                  || pgtrickle_internal.relay_options_problems('retention', '', given -> 'retention', '');
 end $$;
 
 -- Raises one error that names all problems of a pipeline, if it has any.
-create or replace function pgtrickle._check_relay(name text, direction text, config jsonb)
+create or replace function pgtrickle_internal.check_relay(name text, direction text, config jsonb)
 returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  problems constant text[] := pgtrickle._relay_problems(name, direction, config);
+  problems constant text[] := pgtrickle_internal.relay_problems(name, direction, config);
 begin
   if cardinality(problems) > 0 then
     raise exception 'pipeline "%"%', coalesce(name, ''), case cardinality(problems)

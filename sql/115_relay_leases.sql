@@ -45,12 +45,12 @@ comment on table pgtrickle.relay_leases is
   'housekeeping to the database';
 
 -- The key of the advisory lock that the database session of a lease session holds.
-create or replace function pgtrickle._lease_mark(token uuid) returns bigint
+create or replace function pgtrickle_internal.lease_mark(token uuid) returns bigint
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select hashtextextended('pgtrickle lease ' || token::text, 0); $$;
 
 -- The advisory locks of this database, by the session that holds them.
-create or replace function pgtrickle._lease_marks() returns table (pid int, mark bigint)
+create or replace function pgtrickle_internal.lease_marks() returns table (pid int, mark bigint)
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
   select l.pid, (l.classid::bigint << 32) | l.objid::bigint
@@ -60,23 +60,23 @@ as $$
 $$;
 
 -- The lease sessions whose relay is there and has renewed in time.
-create or replace function pgtrickle._live_lease_sessions()
+create or replace function pgtrickle_internal.live_lease_sessions()
 returns setof pgtrickle.relay_lease_sessions
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
   with marks as materialized (
-    select * from pgtrickle._lease_marks()
+    select * from pgtrickle_internal.lease_marks()
   )
   select s.*
   from pgtrickle.relay_lease_sessions s
   where s.renewed_at + s.lease_timeout >= clock_timestamp()
     and exists (select from marks m
-                where m.pid = s.backend_pid and m.mark = pgtrickle._lease_mark(s.token));
+                where m.pid = s.backend_pid and m.mark = pgtrickle_internal.lease_mark(s.token));
 $$;
 
 -- The caller's lease session, kept from being ended until this transaction ends; null where it was
 -- ended, or belongs to another database session.
-create or replace function pgtrickle._own_lease_session(token uuid)
+create or replace function pgtrickle_internal.own_lease_session(token uuid)
 returns pgtrickle.relay_lease_sessions
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -88,7 +88,7 @@ $$;
 -- Ends the lease sessions whose relay is gone or did not renew in time, but the caller's own. One
 -- that is being renewed, or takes something, at this moment is left alone. Here and below leases are
 -- deleted by name: under session_replication_role = replica no foreign key does it.
-create or replace function pgtrickle._end_lease_sessions(own_token uuid)
+create or replace function pgtrickle_internal.end_lease_sessions(own_token uuid)
 returns table (relay_group_id text, worker_id text, expired boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -96,14 +96,14 @@ as $$
 begin
   return query
   with marks as materialized (
-    select * from pgtrickle._lease_marks()
+    select * from pgtrickle_internal.lease_marks()
   ), ended as (
     select s.token
     from pgtrickle.relay_lease_sessions s
     where s.token <> own_token
       and (s.renewed_at + s.lease_timeout < clock_timestamp()
            or not exists (select from marks m
-                          where m.pid = s.backend_pid and m.mark = pgtrickle._lease_mark(s.token)))
+                          where m.pid = s.backend_pid and m.mark = pgtrickle_internal.lease_mark(s.token)))
     for update skip locked
   ), leases as (
     delete from pgtrickle.relay_leases l using ended e where l.token = e.token
@@ -123,7 +123,7 @@ as $$
 declare
   token constant uuid := gen_random_uuid();
 begin
-  if not pg_try_advisory_lock(pgtrickle._lease_mark(token)) then
+  if not pg_try_advisory_lock(pgtrickle_internal.lease_mark(token)) then
     raise exception 'the mark of a new lease session is taken'
       using errcode = 'lock_not_available', hint = 'Try again: each session has another mark.';
   end if;
@@ -172,7 +172,7 @@ begin
   if mine.token is null then
     return;
   end if;
-  for ended in select * from pgtrickle._end_lease_sessions(mine.token) loop
+  for ended in select * from pgtrickle_internal.end_lease_sessions(mine.token) loop
     some_ended := true;
     if ended.relay_group_id = mine.relay_group_id then
       worker_id := ended.worker_id;
@@ -194,13 +194,13 @@ begin
     from pgtrickle.relay_lease_sessions s
     where s.relay_group_id = mine.relay_group_id
     union all
-    select i.worker_id, 'older', null from pgtrickle._older_relays(mine.relay_group_id) i;
+    select i.worker_id, 'older', null from pgtrickle_internal.older_relays(mine.relay_group_id) i;
 end $$;
 comment on function pgtrickle.relay_renew_leases(uuid) is
   'For the relay: renews its leases; no row when they were taken from it';
 
 -- The relays of a group that run a version which owns by advisory locks.
-create or replace function pgtrickle._older_relays(relay_group text)
+create or replace function pgtrickle_internal.older_relays(relay_group text)
 returns table (worker_id text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -226,7 +226,7 @@ begin
   select case when relay_take_leases.kind = 'housekeeping' then '' else s.relay_group_id end
   into lease_group
   from pgtrickle.relay_lease_sessions s where s.token = relay_take_leases.token;
-  if kind <> 'housekeeping' and exists (select from pgtrickle._older_relays(lease_group)) then
+  if kind <> 'housekeeping' and exists (select from pgtrickle_internal.older_relays(lease_group)) then
     return;
   end if;
   -- Always in the same order, so that two relays that want the same leases never deadlock.
@@ -239,7 +239,7 @@ begin
   loop
     exit when taken >= most;
     if mine.token is null then
-      mine := pgtrickle._own_lease_session(token);
+      mine := pgtrickle_internal.own_lease_session(token);
       exit when mine.token is null;
     end if;
     insert into pgtrickle.relay_leases (kind, relay_group_id, name, token)
@@ -260,7 +260,7 @@ returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  mine constant pgtrickle.relay_lease_sessions := pgtrickle._own_lease_session(token);
+  mine constant pgtrickle.relay_lease_sessions := pgtrickle_internal.own_lease_session(token);
 begin
   delete from pgtrickle.relay_leases l
   where l.token = mine.token and l.kind = relay_release_leases.kind and l.name = any (names);
@@ -280,7 +280,7 @@ begin
   where s.token = relay_close_leases.token and s.backend_pid = pg_backend_pid();
   if found then
     delete from pgtrickle.relay_leases l where l.token = relay_close_leases.token;
-    perform pg_advisory_unlock(pgtrickle._lease_mark(token));
+    perform pg_advisory_unlock(pgtrickle_internal.lease_mark(token));
     perform pg_notify('pgtrickle_relay_config', '{"event":"released"}');
   end if;
 end $$;

@@ -20,13 +20,14 @@ begin
     select l.pid, l.virtualtransaction,
            string_agg(distinct format('%s on %s', l.mode, l.relation::regclass), ', ') as holds
     from locks l
-    join pg_class c on c.oid = l.relation and c.relnamespace = 'pgtrickle'::regnamespace
+    join pg_class c on c.oid = l.relation
+      and c.relnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace)
     where l.locktype = 'relation' and l.granted
       and not exists (select from locks w where w.pid = l.pid and not w.granted)
       and l.database = (select d.oid from pg_database d where d.datname = current_database())
       and (l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
            or (l.mode in ('RowShareLock', 'RowExclusiveLock')
-               and c.relname in ('_locks', '_housekeeping_round', 'relay_leases',
+               and c.relname in ('locks', 'housekeeping_round', 'relay_leases',
                                  'relay_lease_sessions', 'relay_consumer_offsets')))
     group by l.pid, l.virtualtransaction
   )

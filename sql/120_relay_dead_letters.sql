@@ -60,14 +60,14 @@ comment on function pgtrickle.relay_payload_text(bytea) is
   E'The text of a payload that is UTF-8; else \\x and hexadecimal digits';
 
 -- Raises a clear error unless there is such a dead letter and it is unresolved.
-create or replace function pgtrickle._require_dead_letter(id bigint) returns void
+create or replace function pgtrickle_internal.require_dead_letter(id bigint) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   letter record;
 begin
   select d.id, d.resolved_at, d.resolution into letter
-  from pgtrickle.relay_dlq d where d.id = _require_dead_letter.id;
+  from pgtrickle.relay_dlq d where d.id = require_dead_letter.id;
   if letter.id is null then
     raise exception 'there is no dead letter %', coalesce(id::text, '(null)')
       using errcode = 'undefined_object',
@@ -112,11 +112,11 @@ as $$
 declare
   of_pipeline text;
 begin
-  perform pgtrickle._require_dead_letter(id);
+  perform pgtrickle_internal.require_dead_letter(id);
   update pgtrickle.relay_dlq d set retry_requested_at = clock_timestamp()
   where d.id = relay_dlq_retry.id and d.resolved_at is null
   returning d.pipeline into of_pipeline;
-  perform pgtrickle._relay_control_notify(of_pipeline, 'dlq_retry');
+  perform pgtrickle_internal.relay_control_notify(of_pipeline, 'dlq_retry');
 end $$;
 comment on function pgtrickle.relay_dlq_retry(bigint) is
   'Asks the relay to send one dead letter again';
@@ -132,9 +132,9 @@ begin
   where d.pipeline = relay_dlq_retry_all.pipeline and d.resolved_at is null;
   get diagnostics asked = row_count;
   if asked = 0 then
-    perform pgtrickle._require_relay(pipeline, also_from_files => true);
+    perform pgtrickle_internal.require_relay(pipeline, also_from_files => true);
   else
-    perform pgtrickle._relay_control_notify(pipeline, 'dlq_retry');
+    perform pgtrickle_internal.relay_control_notify(pipeline, 'dlq_retry');
   end if;
   return asked;
 end $$;
@@ -148,12 +148,12 @@ as $$
 declare
   of_pipeline text;
 begin
-  perform pgtrickle._require_dead_letter(id);
+  perform pgtrickle_internal.require_dead_letter(id);
   update pgtrickle.relay_dlq d
   set resolved_at = clock_timestamp(), resolution = 'discarded', retry_requested_at = null
   where d.id = relay_dlq_discard.id and d.resolved_at is null
   returning d.pipeline into of_pipeline;
-  perform pgtrickle._relay_control_notify(of_pipeline, 'dlq_discard');
+  perform pgtrickle_internal.relay_control_notify(of_pipeline, 'dlq_discard');
 end $$;
 comment on function pgtrickle.relay_dlq_discard(bigint) is 'Gives up one dead letter';
 

@@ -59,30 +59,30 @@ create table if not exists pgtrickle.relay_replays (
 comment on table pgtrickle.relay_replays is
   'Rows that a pipeline sends a second time on request; their message ids end in :r<number>';
 
-create or replace function pgtrickle._set_relay_control(name text, paused boolean,
-                                                        accept_loss boolean) returns void
+create or replace function pgtrickle_internal.set_relay_control(name text, paused boolean,
+                                                                accept_loss boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._require_relay(name, also_from_files => true);
+  perform pgtrickle_internal.require_relay(name, also_from_files => true);
   insert into pgtrickle.relay_pipeline_control as c (pipeline, paused, accept_loss)
   values (name, paused, accept_loss)
   on conflict (pipeline) do update
     set paused = excluded.paused, accept_loss = excluded.accept_loss,
         updated_at = clock_timestamp();
-  perform pgtrickle._relay_control_notify(name, case when paused then 'pause' else 'resume' end);
+  perform pgtrickle_internal.relay_control_notify(name, case when paused then 'pause' else 'resume' end);
 end $$;
 
 create or replace function pgtrickle.pause_relay(name text) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
-as $$ select pgtrickle._set_relay_control(name, true, false); $$;
+as $$ select pgtrickle_internal.set_relay_control(name, true, false); $$;
 comment on function pgtrickle.pause_relay(text) is
   'Pauses a pipeline: it keeps its place, and its rows are kept for it';
 
 create or replace function pgtrickle.resume_relay(name text, accept_loss boolean default false)
 returns void
 language sql security definer set search_path = pg_catalog, pg_temp
-as $$ select pgtrickle._set_relay_control(name, false, coalesce(accept_loss, false)); $$;
+as $$ select pgtrickle_internal.set_relay_control(name, false, coalesce(accept_loss, false)); $$;
 comment on function pgtrickle.resume_relay(text, boolean) is
   'Lets a paused pipeline go on; with accept_loss also one that found rows gone';
 
@@ -98,7 +98,7 @@ declare
   newest bigint;
   replay_id bigint;
 begin
-  perform pgtrickle._require_relay(name, also_from_files => true);
+  perform pgtrickle_internal.require_relay(name, also_from_files => true);
   if from_id is null or from_id < 1 or to_id < from_id then
     raise exception 'a replay goes from an id (at least 1) to one that is not smaller; not % to %',
         coalesce(from_id::text, '(null)'), coalesce(to_id::text, 'the newest')
@@ -114,8 +114,8 @@ begin
     end if;
     -- Locked, so that retention deletes nothing between this look and the replay's being stored.
     select c.purged_below, c.outbox_sequence, c.outbox_table_name into outbox
-    from pgtrickle.pgt_outbox_config c
-    where c.outbox_number = pgtrickle._pipeline_outbox(pipeline.outbox_name, null, name)
+    from pgtrickle_internal.outbox_config c
+    where c.outbox_number = pgtrickle_internal.pipeline_outbox(pipeline.outbox_name, null, name)
     for share;
     if outbox.outbox_table_name is null then
       raise exception 'pipeline "%" has no outbox: "%" is gone', name, pipeline.outbox_name
@@ -135,13 +135,13 @@ begin
     end if;
     to_id := least(to_id, newest);
   end if;
-  perform pgtrickle._lock('pipeline ' || name);
+  perform pgtrickle_internal.lock('pipeline ' || name);
   insert into pgtrickle.relay_replays (pipeline, from_id, to_id, next_id, number)
   values (name, replay_relay.from_id, replay_relay.to_id, replay_relay.from_id,
           1 + coalesce((select max(r.number) from pgtrickle.relay_replays r
                         where r.pipeline = name), 0))
   returning id into replay_id;
-  perform pgtrickle._relay_control_notify(name, 'replay');
+  perform pgtrickle_internal.relay_control_notify(name, 'replay');
   return replay_id;
 end $$;
 comment on function pgtrickle.replay_relay(text, bigint, bigint) is

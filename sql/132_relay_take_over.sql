@@ -2,7 +2,7 @@
 -- outbox from the start.
 
 -- The pipelines of a group that have a position, or unresolved dead letters, in this database.
-create or replace function pgtrickle._pipelines_of_group(relay_group text, name text)
+create or replace function pgtrickle_internal.pipelines_of_group(relay_group text, name text)
 returns setof text
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -18,8 +18,8 @@ $$;
 -- `from_group`, and in `to_group` one that is to get a position. The caller has locked the
 -- positions, and a relay takes the lease of a pipeline before it claims its position: what begins
 -- after this look waits for the caller.
-create or replace function pgtrickle._refuse_running_groups(from_group text, to_group text,
-                                                            name text) returns void
+create or replace function pgtrickle_internal.refuse_running_groups(from_group text, to_group text,
+                                                                    name text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -27,12 +27,12 @@ declare
   older text;
 begin
   select s.relay_group_id, l.name as pipeline, s.worker_id into running
-  from pgtrickle._live_lease_sessions() s
+  from pgtrickle_internal.live_lease_sessions() s
   join pgtrickle.relay_leases l on l.token = s.token and l.kind = 'pipeline'
-  where (_refuse_running_groups.name is null or l.name = _refuse_running_groups.name)
+  where (refuse_running_groups.name is null or l.name = refuse_running_groups.name)
     and (s.relay_group_id = from_group
          or (s.relay_group_id = to_group
-             and l.name in (select pgtrickle._pipelines_of_group(from_group, l.name)))
+             and l.name in (select pgtrickle_internal.pipelines_of_group(from_group, l.name)))
          -- A pipeline may name the group of its position itself.
          or exists (select from pgtrickle.relay_consumer_offsets o
                     where o.relay_group_id in (from_group, to_group) and o.pipeline_id = l.name
@@ -48,7 +48,7 @@ begin
   end if;
   select g.relay_group into older
   from unnest(array[from_group, to_group]) g (relay_group)
-  where exists (select from pgtrickle._older_relays(g.relay_group)) limit 1;
+  where exists (select from pgtrickle_internal.older_relays(g.relay_group)) limit 1;
   if older is not null then
     raise exception 'relays of an earlier version run in group "%"', older
       using errcode = 'object_in_use', hint = 'Stop them first.';
@@ -57,15 +57,15 @@ end $$;
 
 -- Gives a group the unresolved dead letters of a pipeline in another group, and says how many. One
 -- that it has already stays where it is.
-create or replace function pgtrickle._take_over_dead_letters(from_group text, to_group text,
-                                                             pipeline text) returns bigint
+create or replace function pgtrickle_internal.take_over_dead_letters(from_group text, to_group text,
+                                                                     pipeline text) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   moved bigint;
 begin
   update pgtrickle.relay_dlq d set relay_group_id = to_group
-  where d.relay_group_id = from_group and d.pipeline = _take_over_dead_letters.pipeline
+  where d.relay_group_id = from_group and d.pipeline = take_over_dead_letters.pipeline
     and d.resolved_at is null
     and not exists (select from pgtrickle.relay_dlq e
                     where e.relay_group_id = to_group and e.pipeline = d.pipeline
@@ -78,7 +78,7 @@ end $$;
 
 -- Gives a group one position of another, unless its own is as far. True: it moved. Ids that both
 -- skip stay skipped.
-create or replace function pgtrickle._take_over_position(
+create or replace function pgtrickle_internal.take_over_position(
   theirs pgtrickle.relay_consumer_offsets, to_group text) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -151,13 +151,13 @@ begin
     and (take_over_relay.name is null or o.pipeline_id = take_over_relay.name)
   order by o.relay_group_id, o.pipeline_id, o.incarnation
   for update;
-  perform pgtrickle._refuse_running_groups(from_group, to_group, take_over_relay.name);
+  perform pgtrickle_internal.refuse_running_groups(from_group, to_group, take_over_relay.name);
 
   for pipeline in
-    select p from pgtrickle._pipelines_of_group(from_group, take_over_relay.name) p
+    select p from pgtrickle_internal.pipelines_of_group(from_group, take_over_relay.name) p
     order by p collate "C"
   loop
-    dead_letters := pgtrickle._take_over_dead_letters(from_group, to_group, pipeline);
+    dead_letters := pgtrickle_internal.take_over_dead_letters(from_group, to_group, pipeline);
     outbox := null;
     result := null;
     taken_position := null;
@@ -167,9 +167,9 @@ begin
       where o.relay_group_id = from_group and o.pipeline_id = take_over_relay.pipeline
       returning o.*
     loop
-      result := case when pgtrickle._take_over_position(theirs, to_group)
+      result := case when pgtrickle_internal.take_over_position(theirs, to_group)
                      then 'taken' else 'kept' end;
-      outbox := coalesce((select c.outbox_table_name from pgtrickle.pgt_outbox_config c
+      outbox := coalesce((select c.outbox_table_name from pgtrickle_internal.outbox_config c
                           where c.incarnation = theirs.incarnation), theirs.outbox_name);
       taken_position := theirs.last_change_id;
       position := (select o.last_change_id from pgtrickle.relay_consumer_offsets o

@@ -7,8 +7,8 @@
 -- name of the other: it stops.
 
 -- Whether a name, with its parts as SQL reads them, is one of a table's.
-create or replace function pgtrickle._is_name_of(name text, parts text[], schema_name text,
-                                                 table_name text) returns boolean
+create or replace function pgtrickle_internal.is_name_of(name text, parts text[], schema_name text,
+                                                         table_name text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select name in (table_name, quote_ident(table_name), schema_name || '.' || table_name,
@@ -17,7 +17,7 @@ as $$
 $$;
 
 -- Whether a name is that of an outbox's own table.
-create or replace function pgtrickle._is_outbox_table(name text, outbox_table text) returns boolean
+create or replace function pgtrickle_internal.is_outbox_table(name text, outbox_table text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select name in (outbox_table, 'pgtrickle.' || outbox_table,
@@ -27,28 +27,28 @@ $$;
 -- The number of the outbox that a pipeline reads under a name: the one that its position stands on, if
 -- it has one of the name (of the group; of any group where none is given), else the one that the name
 -- means. Null where there is none, an error when several could be meant.
-create or replace function pgtrickle._pipeline_outbox(name text, relay_group text, pipeline text)
+create or replace function pgtrickle_internal.pipeline_outbox(name text, relay_group text, pipeline text)
 returns int
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  parts constant text[] := pgtrickle._name_parts(name);
+  parts constant text[] := pgtrickle_internal.name_parts(name);
   numbers int[];
 begin
   select array_agg(distinct c.outbox_number) into numbers
   from pgtrickle.relay_consumer_offsets o
-  join pgtrickle.pgt_outbox_config c on c.incarnation = o.incarnation
+  join pgtrickle_internal.outbox_config c on c.incarnation = o.incarnation
   left join pg_class r on r.oid = c.stream_table_oid
   left join pg_namespace n on n.oid = r.relnamespace
   where o.pipeline_id = pipeline and (relay_group is null or o.relay_group_id = relay_group)
     and c.source_dropped_at is null
     and (o.outbox_name = name
          or (o.outbox_name is null
-             and (pgtrickle._is_name_of(name, parts, c.stream_table_schema, c.stream_table_name)
-                  or pgtrickle._is_name_of(name, parts, n.nspname, r.relname))));
+             and (pgtrickle_internal.is_name_of(name, parts, c.stream_table_schema, c.stream_table_name)
+                  or pgtrickle_internal.is_name_of(name, parts, n.nspname, r.relname))));
   if cardinality(numbers) = 1 and not exists (
-      select from pgtrickle.pgt_outbox_config c
-      where pgtrickle._is_outbox_table(name, c.outbox_table_name)) then
+      select from pgtrickle_internal.outbox_config c
+      where pgtrickle_internal.is_outbox_table(name, c.outbox_table_name)) then
     return numbers[1];
   end if;
   return (select c.outbox_number from pgtrickle.relay_resolve_outbox(name) c);
@@ -64,25 +64,25 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  parts constant text[] := pgtrickle._name_parts(name);
+  parts constant text[] := pgtrickle_internal.name_parts(name);
 begin
   return query
   select c.incarnation, w.schema_name, w.table_name
-  from pgtrickle.pgt_outbox_config c
+  from pgtrickle_internal.outbox_config c
   left join pg_class r on r.oid = c.stream_table_oid
   left join pg_namespace n on n.oid = r.relnamespace
   left join lateral (
     select v.schema_name, v.table_name
     from (values (1, c.stream_table_schema, c.stream_table_name::text),
                  (2, n.nspname::text, r.relname::text)) v (ord, schema_name, table_name)
-    where pgtrickle._is_name_of(name, parts, v.schema_name, v.table_name)
+    where pgtrickle_internal.is_name_of(name, parts, v.schema_name, v.table_name)
     union all
     select case cardinality(parts) when 1 then c.stream_table_schema else parts[1] end,
            parts[cardinality(parts)]
     where cardinality(parts) in (1, 2)
     limit 1
-  ) w on c.kind <> 'events' and not pgtrickle._is_outbox_table(name, c.outbox_table_name)
-  where c.outbox_number = pgtrickle._pipeline_outbox(name, relay_group, pipeline);
+  ) w on c.kind <> 'events' and not pgtrickle_internal.is_outbox_table(name, c.outbox_table_name)
+  where c.outbox_number = pgtrickle_internal.pipeline_outbox(name, relay_group, pipeline);
 end $$;
 comment on function pgtrickle.relay_pipeline_outbox(text, text, text) is
   'For the relay: the outbox that a pipeline reads';
@@ -101,7 +101,7 @@ declare
   now_named text;
 begin
   -- Nearly always the table still has the name.
-  if exists (select from pgtrickle.pgt_outbox_config c
+  if exists (select from pgtrickle_internal.outbox_config c
              join pg_class r on r.oid = c.stream_table_oid
              join pg_namespace n on n.oid = r.relnamespace
              where c.incarnation = relay_outbox_name_holds.incarnation
@@ -109,9 +109,9 @@ begin
     return true;
   end if;
   select c.outbox_number, c.outbox_table_name into outbox
-  from pgtrickle.pgt_outbox_config c
+  from pgtrickle_internal.outbox_config c
   where c.incarnation = relay_outbox_name_holds.incarnation;
-  now_named := pgtrickle._outbox_lost_name(outbox.outbox_number, named_schema, named_table);
+  now_named := pgtrickle_internal.outbox_lost_name(outbox.outbox_number, named_schema, named_table);
   if now_named is not null then
     raise exception 'the table that outbox % records is called % now, and %.% is another relation',
         outbox.outbox_table_name, now_named, quote_ident(named_schema), quote_ident(named_table)

@@ -9,20 +9,20 @@
 -- they are not those of when the outbox was made; empty: the rows have lost their key.
 
 -- Writes a difference into an outbox; 200_outbox_catalog.sql describes it.
-create or replace function pgtrickle._outbox_append(
+create or replace function pgtrickle_internal.outbox_append(
   outbox_table text, changes regclass, refresh_id uuid, refresh_mode text, refresh_duration_ms int,
   full_refresh boolean) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   inserted bigint;
   deleted bigint;
   bytes bigint;
   payload jsonb;
   made bigint;
 begin
-  select * into strict outbox from pgtrickle.pgt_outbox_config c
+  select * into strict outbox from pgtrickle_internal.outbox_config c
   where c.outbox_table_name = outbox_table;
   execute format('select count(*) filter (where op = ''INSERT''), '
                  'count(*) filter (where op = ''DELETE'') from %s', changes)
@@ -74,7 +74,7 @@ returns table (row_num bigint, row_op text, row_data jsonb)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config := pgtrickle._outbox_named(stream_table);
+  outbox pgtrickle_internal.outbox_config := pgtrickle_internal.outbox_named(stream_table);
   claim_check boolean;
 begin
   if outbox.kind = 'events' then
@@ -111,9 +111,9 @@ returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config := pgtrickle._outbox_named(stream_table);
+  outbox pgtrickle_internal.outbox_config := pgtrickle_internal.outbox_named(stream_table);
 begin
-  update pgtrickle.pgt_outbox_config c
+  update pgtrickle_internal.outbox_config c
   set last_consumed_id = outbox_id, last_consumed_at = clock_timestamp()
   where c.outbox_number = outbox.outbox_number;
 end $$;

@@ -9,7 +9,7 @@
 
 -- The rows that open transactions have written into such outboxes. Rows outlive their transaction
 -- only where it became READ ONLY.
-create unlogged table if not exists pgtrickle._outbox_deferred (
+create unlogged table if not exists pgtrickle_internal.outbox_deferred (
   n             bigint generated always as identity primary key,
   outbox_number int not null,
   xid           xid8 not null,
@@ -18,7 +18,7 @@ create unlogged table if not exists pgtrickle._outbox_deferred (
 );
 
 -- Whether the key of an outbox is checked at the end of the transaction only.
-create or replace function pgtrickle._capture_defers(outbox pgtrickle.pgt_outbox_config)
+create or replace function pgtrickle_internal.capture_defers(outbox pgtrickle_internal.outbox_config)
 returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -33,15 +33,15 @@ as $$
 $$;
 
 -- An outbox row has been written for a table with such a key; null: none.
-create or replace function pgtrickle._capture_defer(number int, written bigint) returns void
+create or replace function pgtrickle_internal.capture_defer(number int, written bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
 begin
-  select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  if written is not null and pgtrickle._capture_defers(outbox) then
-    execute format('insert into pgtrickle._outbox_deferred (outbox_number, xid, outbox_id, pgt_id) '
+  select * into outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
+  if written is not null and pgtrickle_internal.capture_defers(outbox) then
+    execute format('insert into pgtrickle_internal.outbox_deferred (outbox_number, xid, outbox_id, pgt_id) '
                    'select $1, pg_current_xact_id(), o.id, o.pgt_id from pgtrickle.%I o '
                    'where o.id = $2', outbox.outbox_table_name)
       using number, written;
@@ -49,11 +49,11 @@ begin
 end $$;
 
 -- Writes what this transaction has recorded in an outbox since the last full refresh again, as one row.
-create or replace function pgtrickle._capture_combine(number int) returns void
+create or replace function pgtrickle_internal.capture_combine(number int) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off set jit = off
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   first_id bigint;
   tags uuid[];
   own bigint[];
@@ -78,12 +78,12 @@ declare
     )$sql$;
 begin
   with gone as (
-    delete from pgtrickle._outbox_deferred f
+    delete from pgtrickle_internal.outbox_deferred f
     where f.outbox_number = number and f.xid = pg_current_xact_id()
     returning f.outbox_id, f.pgt_id
   )
   select min(g.outbox_id), array_agg(g.pgt_id) into first_id, tags from gone g;
-  select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  select * into outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
   if not found then
     return;  -- dropped in this transaction
   end if;
@@ -148,17 +148,17 @@ begin
 end $$;
 
 -- After the last row that the transaction has recorded: all keys up to there have been checked.
-create or replace function pgtrickle._capture_combine_trigger() returns trigger
+create or replace function pgtrickle_internal.capture_combine_trigger() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   if current_setting('transaction_read_only') = 'on' then
-    return null;  -- since it wrote: see _deferred_missed
+    return null;  -- since it wrote: see deferred_missed
   end if;
-  if not exists (select from pgtrickle._outbox_deferred f
+  if not exists (select from pgtrickle_internal.outbox_deferred f
                  where f.n > new.n and f.outbox_number = new.outbox_number
                    and f.xid = pg_current_xact_id()) then
-    perform pgtrickle._capture_combine(new.outbox_number);
+    perform pgtrickle_internal.capture_combine(new.outbox_number);
   end if;
   return null;
 end $$;
@@ -166,33 +166,33 @@ end $$;
 do $$
 begin
   if not exists (select from pg_catalog.pg_trigger t
-                 where t.tgrelid = 'pgtrickle._outbox_deferred'::regclass
+                 where t.tgrelid = 'pgtrickle_internal.outbox_deferred'::regclass
                    and t.tgname = 'combine') then
-    create constraint trigger combine after insert on pgtrickle._outbox_deferred
+    create constraint trigger combine after insert on pgtrickle_internal.outbox_deferred
       deferrable initially deferred
-      for each row execute function pgtrickle._capture_combine_trigger();
+      for each row execute function pgtrickle_internal.capture_combine_trigger();
   end if;
   -- Also for what is written under session_replication_role = replica, by subscriptions for one.
   if exists (select from pg_catalog.pg_trigger t
-             where t.tgrelid = 'pgtrickle._outbox_deferred'::regclass
+             where t.tgrelid = 'pgtrickle_internal.outbox_deferred'::regclass
                and t.tgname = 'combine' and t.tgenabled <> 'A') then
-    alter table pgtrickle._outbox_deferred enable always trigger combine;
+    alter table pgtrickle_internal.outbox_deferred enable always trigger combine;
   end if;
 end $$;
 
 -- Transactions that could not write their rows again because they had become READ ONLY: a full refresh
 -- shows their changes. Rows of other transactions are never visible here.
-create or replace function pgtrickle._deferred_missed() returns void
+create or replace function pgtrickle_internal.deferred_missed() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   with gone as (
-    delete from pgtrickle._outbox_deferred f where f.xid <> pg_current_xact_id()
+    delete from pgtrickle_internal.outbox_deferred f where f.xid <> pg_current_xact_id()
     returning f.outbox_number
   )
-  insert into pgtrickle._outbox_misses (outbox_number, why)
+  insert into pgtrickle_internal.outbox_misses (outbox_number, why)
   select distinct g.outbox_number,
          'a transaction that became READ ONLY wrote to a table whose key is checked at its end'
   from gone g
-  where exists (select from pgtrickle.pgt_outbox_config c where c.outbox_number = g.outbox_number);
+  where exists (select from pgtrickle_internal.outbox_config c where c.outbox_number = g.outbox_number);
 end $$;

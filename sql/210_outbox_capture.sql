@@ -1,8 +1,8 @@
 -- The trigger functions that record the changes of an ordinary table in its outbox.
 --
--- Each outbox has functions of its own, pgtrickle._capture_<number>_<what>, written by
--- _capture_generate() with every name and constant in place: nothing is looked up and nothing is
--- planned while an application waits. They are attached by _capture_attach():
+-- Each outbox has functions of its own, pgtrickle_internal.capture_<number>_<what>, written by
+-- capture_generate() with every name and constant in place: nothing is looked up and nothing is
+-- planned while an application waits. They are attached by capture_attach():
 --
 --   capture 'statement'            capture 'row'
 --     begin     BEFORE STATEMENT     begin     BEFORE STATEMENT
@@ -40,7 +40,7 @@
 -- backslash, which standard_conforming_strings could turn into something else.
 
 -- Puts values into a text with {names}; what looks like a name within a value stays as it is.
-create or replace function pgtrickle._fill(template text, vars jsonb) returns text
+create or replace function pgtrickle_internal.fill(template text, vars jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(t.text_before || coalesce(vars ->> m.found[1], ''), '' order by t.ord)
@@ -51,7 +51,7 @@ $$;
 
 -- The expression for what a payload says of the key (pgtrickle_json.key_marks): the planner replaces it by
 -- its result, so that a statement of the application's does not pay for it.
-create or replace function pgtrickle._capture_key_marks(outbox pgtrickle.pgt_outbox_config)
+create or replace function pgtrickle_internal.capture_key_marks(outbox pgtrickle_internal.outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -65,15 +65,15 @@ as $$
 $$;
 
 -- The expression for a payload with these expressions for parts of it: {"<path>": expression}.
-drop function if exists pgtrickle._capture_payload(jsonb);  -- of earlier versions
-create or replace function pgtrickle._capture_payload(outbox pgtrickle.pgt_outbox_config, parts jsonb)
+drop function if exists pgtrickle_internal.capture_payload(jsonb);  -- of earlier versions
+create or replace function pgtrickle_internal.capture_payload(outbox pgtrickle_internal.outbox_config, parts jsonb)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   expression text := '''{"v": 1, "inserted": [], "deleted": [], "refresh_mode": "DIFFERENTIAL", '
                      '"refresh_duration_ms": 0}''::pg_catalog.jsonb'
-                     || pgtrickle._capture_key_marks(outbox);
+                     || pgtrickle_internal.capture_key_marks(outbox);
   part record;
 begin
   for part in select * from jsonb_each_text(parts) loop
@@ -85,7 +85,7 @@ end $$;
 
 -- The expression for whether something is noted, or must be, about the order of nested statements and
 -- of the parts of one (212_outbox_order.sql); null: no.
-create or replace function pgtrickle._capture_is_noted(outbox pgtrickle.pgt_outbox_config)
+create or replace function pgtrickle_internal.capture_is_noted(outbox pgtrickle_internal.outbox_config)
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -94,7 +94,7 @@ as $$
 $$;
 
 -- Whether a statement with this tg_op is noted by a + while it runs (212_outbox_order.sql).
-create or replace function pgtrickle._capture_counts(outbox pgtrickle.pgt_outbox_config, tg_op text)
+create or replace function pgtrickle_internal.capture_counts(outbox pgtrickle_internal.outbox_config, tg_op text)
 returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -108,7 +108,7 @@ $$;
 -- of the transaction. (A foreign key's cascade begins one deeper than it ends.) Any role can write a
 -- setting. So this one begins with the time of the client's statement, and counts for that one only: a
 -- value that was left in the session hides no change from the outbox.
-create or replace function pgtrickle._capture_names(outbox pgtrickle.pgt_outbox_config)
+create or replace function pgtrickle_internal.capture_names(outbox pgtrickle_internal.outbox_config)
 returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -118,14 +118,14 @@ as $$
     'delta', format('pgtrickle.%I', outbox.delta_table_name),
     'noted', quote_literal('pgtrickle_capture.s' || outbox.outbox_number),
     'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
-    'is_noted', pgtrickle._capture_is_noted(outbox),
-    'defer', format(case when pgtrickle._capture_defers(outbox)
-                         then 'if written is not null then perform pgtrickle._capture_defer(%s, '
+    'is_noted', pgtrickle_internal.capture_is_noted(outbox),
+    'defer', format(case when pgtrickle_internal.capture_defers(outbox)
+                         then 'if written is not null then perform pgtrickle_internal.capture_defer(%s, '
                               'written); end if;'
                          else '' end, outbox.outbox_number),
     'claim_check', quote_literal('{"v": 1, "claim_check": true, "refresh_mode": "DIFFERENTIAL", '
                                  '"refresh_duration_ms": 0}') || '::pg_catalog.jsonb'
-                   || pgtrickle._capture_key_marks(outbox),
+                   || pgtrickle_internal.capture_key_marks(outbox),
     'notify', case when outbox.notify
                    then format('perform pg_catalog.pg_notify(''pgtrickle_outbox_new'', %L);',
                                outbox.outbox_table_name)
@@ -164,7 +164,7 @@ $$;
 -- have the same columns; `is_shape`, whether the table's columns are what the body was written for.
 -- And the settings under which values are written: `pin` and `unpin` those that the table's columns
 -- depend on, `pin_all` and `unpin_all` all, for other columns.
-create or replace function pgtrickle._capture_questions(outbox pgtrickle.pgt_outbox_config)
+create or replace function pgtrickle_internal.capture_questions(outbox pgtrickle_internal.outbox_config)
 returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -185,14 +185,14 @@ $$;
 
 -- Whether an outbox records a relation that its functions do not know: one that was a partition of
 -- its table until a moment ago, or its table after a restore, which has another oid then.
-create or replace function pgtrickle._capture_admits(number int, rel oid) returns boolean
+create or replace function pgtrickle_internal.capture_admits(number int, rel oid) returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return exists (select from pgtrickle._outbox_partitions k
+  return exists (select from pgtrickle_internal.outbox_partitions k
                  where k.outbox_number = number and k.relid = rel)
     or exists (
-      select from pgtrickle.pgt_outbox_config c
+      select from pgtrickle_internal.outbox_config c
       join pg_class r on r.oid = coalesce(pg_partition_root(rel)::oid, rel)
       join pg_namespace n on n.oid = r.relnamespace
       where c.outbox_number = number
@@ -207,17 +207,17 @@ end $$;
 -- Changes that could not be recorded: upkeep makes a full refresh of each outbox that is named here, or
 -- says in its `problem` what to do. Rows are only added by the transactions of applications, so that
 -- none of them waits or fails.
-create table if not exists pgtrickle._outbox_misses (
+create table if not exists pgtrickle_internal.outbox_misses (
   outbox_number int not null,
   why           text not null,
   missed_at     timestamptz not null default clock_timestamp(),
   id            bigint generated always as identity primary key
 );
 
-create or replace function pgtrickle._capture_missed(number int, why text) returns void
+create or replace function pgtrickle_internal.capture_missed(number int, why text) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$
-  insert into pgtrickle._outbox_misses (outbox_number, why) values (number, why);
+  insert into pgtrickle_internal.outbox_misses (outbox_number, why) values (number, why);
 $$;
 
 -- The queries that record the rows of a statement, for a relation with the columns of `rel`. `parts`
@@ -227,8 +227,8 @@ $$;
 --   few      the same, of up to 50 rows; null in place of a row so large that too much could be built
 --   size     the bytes of all rows; one beyond the threshold is not built
 --   delta    writes the rows of claim check $1
-create or replace function pgtrickle._capture_queries(outbox pgtrickle.pgt_outbox_config, rel oid,
-                                                      parts jsonb) returns jsonb
+create or replace function pgtrickle_internal.capture_queries(outbox pgtrickle_internal.outbox_config, rel oid,
+                                                              parts jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with part as (
@@ -267,23 +267,23 @@ $$;
 
 -- The same for a statement that is being recorded, by what the catalog says of the columns at this
 -- moment; null where this transaction cannot know that, for it began before.
-create or replace function pgtrickle._capture_queries_now(number int, rel oid, parts jsonb)
+create or replace function pgtrickle_internal.capture_queries_now(number int, rel oid, parts jsonb)
 returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
 begin
-  select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  select * into outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
   if outbox.outbox_number is null or pgtrickle_json.shape(rel) is null then
     return null;
   end if;
-  return pgtrickle._capture_queries(outbox, rel, parts);
+  return pgtrickle_internal.capture_queries(outbox, rel, parts);
 end $$;
 
 -- The query that gives a row, its parameter, as an array of one; null where this transaction cannot
 -- know the columns.
-create or replace function pgtrickle._capture_row_query_now(rel oid) returns text
+create or replace function pgtrickle_internal.capture_row_query_now(rel oid) returns text
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$
   select format('select array[%s]', pgtrickle_json.row_sql(rel, '($1)', '$1'))
@@ -295,8 +295,8 @@ $$;
 -- one with several: one condition about a row, for one that does not look at rows would be another
 -- step of the plan. Where it records the row of an UPDATE or DELETE, it also removes the + of that, which
 -- is then all that is noted (a nested statement or a cascade finds more, or nothing).
-create or replace function pgtrickle._capture_one_row(
-  outbox pgtrickle.pgt_outbox_config, tg_op text, parts jsonb) returns text
+create or replace function pgtrickle_internal.capture_one_row(
+  outbox pgtrickle_internal.outbox_config, tg_op text, parts jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with part as (
@@ -310,32 +310,32 @@ as $$
     'then %s else false end',
     outbox.outbox_table_name, string_agg(p.kind || '_count', ', ' order by p.ord),
     string_agg('1', ', '), tg_op,
-    pgtrickle._capture_payload(outbox, jsonb_object_agg(
+    pgtrickle_internal.capture_payload(outbox, jsonb_object_agg(
       p.kind || ',0', pgtrickle_json.row_sql(outbox.stream_table_oid, p.alias, p.alias || '.*',
                                              true))),
     string_agg(format('%I as %s', p.source, p.alias), ', ' order by p.ord),
     string_agg(format('pg_catalog.pg_column_size(%s.*)', p.alias), ' operator(pg_catalog.+) '
                order by p.ord),
     least(16384, outbox.inline_threshold_bytes / 255), min(p.source),
-    case when pgtrickle._capture_counts(outbox, tg_op)
+    case when pgtrickle_internal.capture_counts(outbox, tg_op)
          then format('case when pg_catalog.current_setting(%1$L, true) operator(pg_catalog.=) %2$L '
                      'then pg_catalog.set_config(%1$L, %3$L, true) is not null else false end',
                      'pgtrickle_capture.s' || outbox.outbox_number, '+', '')
          else format('pg_catalog.pg_trigger_depth() operator(pg_catalog.<=) 1 and (%s) is not true',
-                     pgtrickle._capture_is_noted(outbox)) end)
+                     pgtrickle_internal.capture_is_noted(outbox)) end)
   from part p;
 $$;
 
--- The body of an AFTER STATEMENT trigger. `parts` as for _capture_queries.
+-- The body of an AFTER STATEMENT trigger. `parts` as for capture_queries.
 --
 -- Most statements have one row and are not nested: for them it is one INSERT with as little in it as
 -- can be, and "return new", which is null here, for null would be an expression. A statement that
 -- names columns is reached, and then only planned, where the columns are what they were.
-create or replace function pgtrickle._capture_statement_body(
-  outbox pgtrickle.pgt_outbox_config, tg_op text, parts jsonb) returns text
+create or replace function pgtrickle_internal.capture_statement_body(
+  outbox pgtrickle_internal.outbox_config, tg_op text, parts jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select pgtrickle._fill($body$
+  select pgtrickle_internal.fill($body$
 declare
   fits boolean;
   inserted pg_catalog._jsonb;
@@ -352,7 +352,7 @@ begin
   {end_change}
   fits := ({is_table} or {is_part}) and {is_shape};
   if fits is not true and ({is_table} or {is_part}) is not true
-     and not pgtrickle._capture_admits({number}, tg_relid) then
+     and not pgtrickle_internal.capture_admits({number}, tg_relid) then
     return new;
   end if;
 
@@ -376,10 +376,10 @@ begin
     if fits then
       queries := {queries};
     else
-      queries := pgtrickle._capture_queries_now({number}, tg_relid, {parts});
+      queries := pgtrickle_internal.capture_queries_now({number}, tg_relid, {parts});
     end if;
     if queries is null then
-      perform pgtrickle._capture_missed({number}, {unseen});
+      perform pgtrickle_internal.capture_missed({number}, {unseen});
       total := 0;
     elsif total operator(pg_catalog.<=) {max_rows} then
       execute queries operator(pg_catalog.->>) 'size' into bytes;
@@ -411,13 +411,13 @@ begin
   end if;
   {leave}
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 or {is_noted} then
-    perform pgtrickle._capture_settle({number}, written, {part});
+    perform pgtrickle_internal.capture_settle({number}, written, {part});
   end if;
   {defer}
   return new;
 end $body$,
     q.common || jsonb_build_object(
-      'if_one_row', case when pgtrickle._capture_defers(outbox) then '' else pgtrickle._fill($body$
+      'if_one_row', case when pgtrickle_internal.capture_defers(outbox) then '' else pgtrickle_internal.fill($body$
   if {is_table} and {is_shape} then
     {pin}
     {one_row};
@@ -428,11 +428,11 @@ end $body$,
       return new;
     end if;
   end if;$body$, q.common || jsonb_build_object(
-        'one_row', pgtrickle._capture_one_row(outbox, tg_op, parts))) end,
+        'one_row', pgtrickle_internal.capture_one_row(outbox, tg_op, parts))) end,
       'declare_part', case when q.counts then 'is_part boolean := true;' else '' end,
       'part', case when q.counts then 'is_part' else 'true' end,
       -- A foreign key's cascade began deeper than it ends, and is no part of the statement around it.
-      'end_change', case when q.counts then pgtrickle._fill($body$
+      'end_change', case when q.counts then pgtrickle_internal.fill($body$
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 then
     ignored := pg_catalog.current_setting({noted}, true);
     is_part := pg_catalog.starts_with(ignored, '+');
@@ -446,26 +446,26 @@ end $body$,
       'transition', (select quote_ident(min(t.value)) from jsonb_each_text(parts) t),
       'claim_counts', concat_ws(', ', case when parts ? 'inserted' then 'total' else '0' end,
                                 case when parts ? 'deleted' then 'total' else '0' end),
-      'payload', (select pgtrickle._capture_payload(outbox, jsonb_object_agg(
+      'payload', (select pgtrickle_internal.capture_payload(outbox, jsonb_object_agg(
                     k, format('pg_catalog.to_jsonb(%I)', k))) from jsonb_object_keys(parts) k),
       'op', quote_literal(tg_op),
       'few', least(50, outbox.inline_threshold_rows),
       'max_rows', outbox.inline_threshold_rows,
       'enough_rows', outbox.inline_threshold_rows + 1,
       'max_bytes', outbox.inline_threshold_bytes))
-  from (select pgtrickle._capture_queries(outbox, outbox.stream_table_oid, parts) as queries,
-               pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
+  from (select pgtrickle_internal.capture_queries(outbox, outbox.stream_table_oid, parts) as queries,
+               pgtrickle_internal.capture_names(outbox) || pgtrickle_internal.capture_questions(outbox)
                  as common,
-               pgtrickle._capture_counts(outbox, tg_op) as counts) q;
+               pgtrickle_internal.capture_counts(outbox, tg_op) as counts) q;
 $$;
 
 -- The body of the AFTER ROW trigger: one outbox row. Where statements are recorded it leaves their
 -- rows to them.
-create or replace function pgtrickle._capture_row_body(outbox pgtrickle.pgt_outbox_config)
+create or replace function pgtrickle_internal.capture_row_body(outbox pgtrickle_internal.outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select pgtrickle._fill($body$
+  select pgtrickle_internal.fill($body$
 declare
   inserted pg_catalog._jsonb := '{}';
   deleted pg_catalog._jsonb := '{}';
@@ -484,10 +484,10 @@ begin
       inserted := array[{new_json}];
     end if;
     {unpin}
-  elsif {is_table} or {is_part} or pgtrickle._capture_admits({number}, tg_relid) then
-    query := pgtrickle._capture_row_query_now(tg_relid);
+  elsif {is_table} or {is_part} or pgtrickle_internal.capture_admits({number}, tg_relid) then
+    query := pgtrickle_internal.capture_row_query_now(tg_relid);
     if query is null then
-      perform pgtrickle._capture_missed({number}, {unseen});
+      perform pgtrickle_internal.capture_missed({number}, {unseen});
       return null;
     end if;
     {pin_all}
@@ -519,17 +519,17 @@ begin
   end if;
   {notify}
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 then
-    perform pgtrickle._capture_adopt({number}, written);
+    perform pgtrickle_internal.capture_adopt({number}, written);
   end if;
   {defer}
   return null;
 end $body$,
-    pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox)
+    pgtrickle_internal.capture_names(outbox) || pgtrickle_internal.capture_questions(outbox)
     || jsonb_build_object(
       'max_bytes', outbox.inline_threshold_bytes,
       'old_json', pgtrickle_json.row_sql(outbox.stream_table_oid, 'old', 'old'),
       'new_json', pgtrickle_json.row_sql(outbox.stream_table_oid, 'new', 'new'),
-      'payload', pgtrickle._capture_payload(
+      'payload', pgtrickle_internal.capture_payload(
         outbox, '{"inserted": "pg_catalog.to_jsonb(inserted)", '
         '"deleted": "pg_catalog.to_jsonb(deleted)"}')));
 $$;
@@ -537,49 +537,49 @@ $$;
 -- The body of the TRUNCATE triggers. Argument 'whole': the table is empty now, recorded as a full
 -- refresh without rows. Argument 'part' (a partition alone): its rows were deleted, and are
 -- recorded before they are gone. A TRUNCATE of the whole reaches its parts too, after it was marked.
-create or replace function pgtrickle._capture_truncate_body(outbox pgtrickle.pgt_outbox_config)
+create or replace function pgtrickle_internal.capture_truncate_body(outbox pgtrickle_internal.outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select pgtrickle._fill($body$
+  select pgtrickle_internal.fill($body$
 begin
   if ({is_table} or {is_part}) is not true
-     and not pgtrickle._capture_admits({number}, tg_relid) then
+     and not pgtrickle_internal.capture_admits({number}, tg_relid) then
     return null;
   elsif tg_argv[0] = 'part' then
-    perform pgtrickle._capture_truncated_part({number}, tg_relid);
+    perform pgtrickle_internal.capture_truncated_part({number}, tg_relid);
     return null;
   elsif tg_when = 'BEFORE' then
-    perform pgtrickle._capture_truncates_whole({number}, true);
+    perform pgtrickle_internal.capture_truncates_whole({number}, true);
     return null;
   end if;
   insert into {outbox} (tg_op, payload)
   values ('TRUNCATE', '{"v": 1, "inserted": [], "deleted": [], "full_refresh": true, '
                       '"refresh_mode": "FULL", "refresh_duration_ms": 0}');
   {notify}
-  perform pgtrickle._capture_truncates_whole({number}, false);
+  perform pgtrickle_internal.capture_truncates_whole({number}, false);
   return null;
-end $body$, pgtrickle._capture_names(outbox) || pgtrickle._capture_questions(outbox));
+end $body$, pgtrickle_internal.capture_names(outbox) || pgtrickle_internal.capture_questions(outbox));
 $$;
 
 -- Outboxes whose whole table a transaction is truncating at this moment: the parts need no record
 -- then. A row lives as long as the statement.
-create table if not exists pgtrickle._outbox_truncations (
+create table if not exists pgtrickle_internal.outbox_truncations (
   outbox_number int not null,
   xid           xid8 not null,
   primary key (outbox_number, xid)
 );
 
-create or replace function pgtrickle._capture_truncates_whole(number int, begins boolean)
+create or replace function pgtrickle_internal.capture_truncates_whole(number int, begins boolean)
 returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   if begins then
-    insert into pgtrickle._outbox_truncations values (number, pg_current_xact_id())
+    insert into pgtrickle_internal.outbox_truncations values (number, pg_current_xact_id())
     on conflict do nothing;
   else
-    delete from pgtrickle._outbox_truncations t
+    delete from pgtrickle_internal.outbox_truncations t
     where t.outbox_number = number and t.xid = pg_current_xact_id();
   end if;
 end $$;
@@ -587,20 +587,20 @@ end $$;
 -- Records the rows of a partition that is about to be truncated alone. Where they cannot be read the
 -- statement goes on, and upkeep makes a full refresh. TRUNCATE removes rows that an older snapshot does
 -- not see.
-create or replace function pgtrickle._capture_truncated_part(number int, rel regclass) returns void
+create or replace function pgtrickle_internal.capture_truncated_part(number int, rel regclass) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if exists (select from pgtrickle._outbox_truncations t
+  if exists (select from pgtrickle_internal.outbox_truncations t
              where t.outbox_number = number and t.xid = pg_current_xact_id()) then
     return;
   end if;
-  perform pgtrickle._require_fresh_snapshots('it');
-  perform pgtrickle._capture_defer(
-    number, pgtrickle._capture_rows_of(number, rel, 'DELETE', 'TRUNCATE'));
+  perform pgtrickle_internal.require_fresh_snapshots('it');
+  perform pgtrickle_internal.capture_defer(
+    number, pgtrickle_internal.capture_rows_of(number, rel, 'DELETE', 'TRUNCATE'));
 exception when others then
-  perform pgtrickle._capture_missed(number, format('TRUNCATE of %s could not be recorded (%s)', rel,
-                                                   sqlerrm));
+  perform pgtrickle_internal.capture_missed(number, format('TRUNCATE of %s could not be recorded (%s)', rel,
+                                                           sqlerrm));
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
@@ -610,23 +610,23 @@ end $$;
 -- to pgtrickle_owner where it runs as the role that writes. The owner of the table may attach it,
 -- which making and attaching partitions needs too; every other role may not, or it could write into
 -- the outbox.
-create or replace function pgtrickle._capture_define(
-  outbox pgtrickle.pgt_outbox_config, what text, definer boolean, options text, body text)
+create or replace function pgtrickle_internal.capture_define(
+  outbox pgtrickle_internal.outbox_config, what text, definer boolean, options text, body text)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  name constant text := format('pgtrickle.%I()',
-                               '_capture_' || outbox.outbox_number || '_' || what);
+  name constant text := format('pgtrickle_internal.%I()',
+                               'capture_' || outbox.outbox_number || '_' || what);
   grantee regrole;
 begin
   execute format('create or replace function %s returns trigger language plpgsql %s %s as %L', name,
                  case when definer then 'security definer' else '' end, options, body);
   if definer and (select p.proowner from pg_proc p where p.oid = name::regprocedure)
                  <> 'pgtrickle_capture'::regrole then
-    grant create on schema pgtrickle to pgtrickle_capture;
+    grant create on schema pgtrickle_internal to pgtrickle_capture;
     execute format('alter function %s owner to pgtrickle_capture', name);
-    revoke create on schema pgtrickle from pgtrickle_capture;
+    revoke create on schema pgtrickle_internal from pgtrickle_capture;
   end if;
   execute format('revoke all on function %s from public', name);
   for grantee in
@@ -644,7 +644,7 @@ begin
 end $$;
 
 -- Lets the capture functions of an outbox write to its tables, and to no other table.
-create or replace function pgtrickle._capture_grant(outbox pgtrickle.pgt_outbox_config) returns void
+create or replace function pgtrickle_internal.capture_grant(outbox pgtrickle_internal.outbox_config) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -655,38 +655,38 @@ begin
 end $$;
 
 -- Writes the trigger functions of one outbox again, from its catalog row and the columns of its table.
-create or replace function pgtrickle._capture_generate(number int) returns void
+create or replace function pgtrickle_internal.capture_generate(number int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   pinned constant text := 'set search_path = pg_catalog, pg_temp';
   how text := '';
 begin
-  perform pgtrickle._lock('outboxes');
-  update pgtrickle.pgt_outbox_config c
+  perform pgtrickle_internal.lock('outboxes');
+  update pgtrickle_internal.outbox_config c
   set columns_digest = pgtrickle_json.digest(c.stream_table_oid),
-      reader = coalesce(c.reader, pgtrickle._gate_name('outbox'))
+      reader = coalesce(c.reader, pgtrickle_internal.gate_name('outbox'))
   where c.outbox_number = number
   returning * into strict outbox;
-  if pgtrickle._capture_depends_on_path(outbox.stream_table_oid) then
+  if pgtrickle_internal.capture_depends_on_path(outbox.stream_table_oid) then
     how := pinned;
   end if;
-  perform pgtrickle._capture_grant(outbox);
-  perform pgtrickle._capture_define(outbox, 'begin', false, '',
-                                    pgtrickle._capture_begin_body(outbox));
-  perform pgtrickle._capture_define(outbox, 'row', true, how, pgtrickle._capture_row_body(outbox));
-  perform pgtrickle._capture_define(outbox, 'truncate', true, pinned,
-                                    pgtrickle._capture_truncate_body(outbox));
+  perform pgtrickle_internal.capture_grant(outbox);
+  perform pgtrickle_internal.capture_define(outbox, 'begin', false, '',
+                                            pgtrickle_internal.capture_begin_body(outbox));
+  perform pgtrickle_internal.capture_define(outbox, 'row', true, how, pgtrickle_internal.capture_row_body(outbox));
+  perform pgtrickle_internal.capture_define(outbox, 'truncate', true, pinned,
+                                            pgtrickle_internal.capture_truncate_body(outbox));
   if outbox.capture = 'row' then
-    perform pgtrickle._capture_define(outbox, 'end', true, '',
-                                      pgtrickle._capture_end_body(outbox));
+    perform pgtrickle_internal.capture_define(outbox, 'end', true, '',
+                                              pgtrickle_internal.capture_end_body(outbox));
     return;
   end if;
-  perform pgtrickle._capture_define(outbox, 'insert', true, how, pgtrickle._capture_statement_body(
+  perform pgtrickle_internal.capture_define(outbox, 'insert', true, how, pgtrickle_internal.capture_statement_body(
     outbox, 'INSERT', '{"inserted": "new_rows"}'));
-  perform pgtrickle._capture_define(outbox, 'update', true, how, pgtrickle._capture_statement_body(
+  perform pgtrickle_internal.capture_define(outbox, 'update', true, how, pgtrickle_internal.capture_statement_body(
     outbox, 'UPDATE', '{"inserted": "new_rows", "deleted": "old_rows"}'));
-  perform pgtrickle._capture_define(outbox, 'delete', true, how, pgtrickle._capture_statement_body(
+  perform pgtrickle_internal.capture_define(outbox, 'delete', true, how, pgtrickle_internal.capture_statement_body(
     outbox, 'DELETE', '{"deleted": "old_rows"}'));
 end $$;

@@ -49,11 +49,11 @@
 -- The body of the BEFORE STATEMENT trigger. It runs with the rights of the role that writes. PL/pgSQL
 -- prepares each expression anew in each transaction, which is most of what it costs: where nothing is
 -- noted an INSERT evaluates two, and an UPDATE or DELETE three, the last of which counts it.
-create or replace function pgtrickle._capture_begin_body(outbox pgtrickle.pgt_outbox_config)
+create or replace function pgtrickle_internal.capture_begin_body(outbox pgtrickle_internal.outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select pgtrickle._fill($body$
+  select pgtrickle_internal.fill($body$
 declare
   noted pg_catalog.text;
   depth int;
@@ -80,9 +80,9 @@ begin
     noted := pg_catalog.set_config({noted}, pg_catalog.concat(noted, '|', depth), true);
   end if;
   return new;
-end $body$, n.names || case when pgtrickle._capture_counts(outbox, 'UPDATE')
+end $body$, n.names || case when pgtrickle_internal.capture_counts(outbox, 'UPDATE')
     then jsonb_build_object(
-      'if_alone', pgtrickle._fill($body$if {is_noted} then
+      'if_alone', pgtrickle_internal.fill($body$if {is_noted} then
     null;
   elsif tg_op operator(pg_catalog.=) 'INSERT' then
     return new;
@@ -93,29 +93,29 @@ end $body$, n.names || case when pgtrickle._capture_counts(outbox, 'UPDATE')
   end if;$body$, n.names),
       'and_counts', ', case when tg_op operator(pg_catalog.<>) ''INSERT'' then ''+'' end')
     else jsonb_build_object(
-      'if_alone', pgtrickle._fill($body$if ({is_noted}) is not true then
+      'if_alone', pgtrickle_internal.fill($body$if ({is_noted}) is not true then
     return new;
   end if;$body$, n.names),
       'and_counts', '') end)
-  from (select pgtrickle._capture_names(outbox) as names) n;
+  from (select pgtrickle_internal.capture_names(outbox) as names) n;
 $$;
 
 -- The body of the AFTER STATEMENT trigger where rows are recorded one by one.
-create or replace function pgtrickle._capture_end_body(outbox pgtrickle.pgt_outbox_config)
+create or replace function pgtrickle_internal.capture_end_body(outbox pgtrickle_internal.outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select pgtrickle._fill($body$
+  select pgtrickle_internal.fill($body$
 begin
   if {is_noted} then
-    perform pgtrickle._capture_settle({number}, null, false);
+    perform pgtrickle_internal.capture_settle({number}, null, false);
   end if;
   return new;
-end $body$, pgtrickle._capture_names(outbox));
+end $body$, pgtrickle_internal.capture_names(outbox));
 $$;
 
 -- Gives rows that are noted under some depths one tag. Returns the note: tag and first id.
-create or replace function pgtrickle._notes_join(outbox_table text, notes jsonb, first_depth int)
+create or replace function pgtrickle_internal.notes_join(outbox_table text, notes jsonb, first_depth int)
 returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -136,7 +136,7 @@ end $$;
 
 -- The notes of this transaction, brought up to date: without what deeper statements had noted
 -- before a statement began.
-create or replace function pgtrickle._notes_read(outbox pgtrickle.pgt_outbox_config) returns jsonb
+create or replace function pgtrickle_internal.notes_read(outbox pgtrickle_internal.outbox_config) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -154,7 +154,7 @@ begin
   end if;
   foreach depth in array coalesce(parts[2:], '{}')::int[] loop
     if exists (select from jsonb_object_keys(notes) k where k::int > depth) then
-      joined := pgtrickle._notes_join(outbox.outbox_table_name, notes, depth);
+      joined := pgtrickle_internal.notes_join(outbox.outbox_table_name, notes, depth);
       select coalesce(jsonb_object_agg(n.key, n.value), '{}') into notes
       from jsonb_each(notes) n where n.key::int < depth;
       notes := notes || jsonb_build_object(depth::text, joined);
@@ -166,20 +166,20 @@ begin
 end $$;
 
 -- The same where the setting may be forged: what cannot be read counts as empty.
-create or replace function pgtrickle._notes_of_session(outbox pgtrickle.pgt_outbox_config)
+create or replace function pgtrickle_internal.notes_of_session(outbox pgtrickle_internal.outbox_config)
 returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
   if current_setting('pgtrickle_capture.s' || outbox.outbox_number, true) <> '' then
-    return pgtrickle._notes_read(outbox);
+    return pgtrickle_internal.notes_read(outbox);
   end if;
   return '{}';
 exception when data_exception then
   return '{}';
 end $$;
 
-create or replace function pgtrickle._notes_write(outbox pgtrickle.pgt_outbox_config, notes jsonb)
+create or replace function pgtrickle_internal.notes_write(outbox pgtrickle_internal.outbox_config, notes jsonb)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -191,8 +191,8 @@ end $$;
 
 -- Notes an outbox row under the depth at which it was recorded; at the outermost one only where
 -- another part of the statement is still to be recorded.
-create or replace function pgtrickle._notes_add(outbox pgtrickle.pgt_outbox_config, notes jsonb,
-                                                written bigint) returns jsonb
+create or replace function pgtrickle_internal.notes_add(outbox pgtrickle_internal.outbox_config, notes jsonb,
+                                                        written bigint) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -214,9 +214,9 @@ end $$;
 -- where rows are recorded one by one (null) behind any that is not noted so deep. `parts` are no nested
 -- statements: what one of them deletes was there before all of them. The planner
 -- cannot know how many rows are in payloads: nested loops could take hours.
-drop function if exists pgtrickle._capture_misplaced(pgtrickle.pgt_outbox_config, jsonb, bigint);
-create or replace function pgtrickle._capture_misplaced(outbox pgtrickle.pgt_outbox_config,
-                                                        note jsonb, written bigint, parts boolean)
+drop function if exists pgtrickle_internal.capture_misplaced(pgtrickle_internal.outbox_config, jsonb, bigint);
+create or replace function pgtrickle_internal.capture_misplaced(outbox pgtrickle_internal.outbox_config,
+                                                                note jsonb, written bigint, parts boolean)
 returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off set jit = off
 as $$
@@ -258,8 +258,8 @@ end $$;
 
 -- Whether a foreign key's cascade may have deleted or changed a row that a noted part of the statement
 -- has inserted: `written` deletes one that is the same.
-create or replace function pgtrickle._capture_cascaded(outbox pgtrickle.pgt_outbox_config,
-                                                       note jsonb, written bigint) returns boolean
+create or replace function pgtrickle_internal.capture_cascaded(outbox pgtrickle_internal.outbox_config,
+                                                               note jsonb, written bigint) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off set jit = off
 as $$
 declare
@@ -295,15 +295,15 @@ begin
 end $$;
 
 -- The reason for a full refresh if the order of the parts of a statement is unknown.
-create or replace function pgtrickle._cascade_of_parts() returns text
+create or replace function pgtrickle_internal.cascade_of_parts() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select 'a foreign key of the table may have changed rows that the same statement inserted'; $$;
 
 -- Writes noted rows again, those from an id on, behind everything written so far, in their order.
 -- They keep what they say, pgt_id included. Returns their ids.
-drop function if exists pgtrickle._capture_move(pgtrickle.pgt_outbox_config, jsonb, bigint);
-create function pgtrickle._capture_move(outbox pgtrickle.pgt_outbox_config, note jsonb,
-                                        from_id bigint) returns bigint[]
+drop function if exists pgtrickle_internal.capture_move(pgtrickle_internal.outbox_config, jsonb, bigint);
+create function pgtrickle_internal.capture_move(outbox pgtrickle_internal.outbox_config, note jsonb,
+                                                from_id bigint) returns bigint[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -334,50 +334,50 @@ end $$;
 
 -- Why the order of nested statements is not known: a REPEATABLE READ transaction that began before the
 -- outbox was made does not see it.
-create or replace function pgtrickle._began_before() returns text
+create or replace function pgtrickle_internal.began_before() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select 'a transaction wrote to the table that began before the outbox was made'; $$;
 
 -- A statement, or a part of one, has been recorded as `written` (null: it had no rows): brings what
 -- was nested in it behind it, and of the parts of the same statement (where it `is_part` of one) those
 -- that took keys which it has given free.
-drop function if exists pgtrickle._capture_settle(int, bigint);
-create or replace function pgtrickle._capture_settle(number int, written bigint, is_part boolean)
+drop function if exists pgtrickle_internal.capture_settle(int, bigint);
+create or replace function pgtrickle_internal.capture_settle(number int, written bigint, is_part boolean)
 returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   depth constant int := pg_trigger_depth();
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   notes jsonb;
   part jsonb;
   nested jsonb;
   misplaced bigint;
   around bigint[] := array[written];
 begin
-  select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  select * into outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
   if not found then
-    perform pgtrickle._capture_missed(number, pgtrickle._began_before());
+    perform pgtrickle_internal.capture_missed(number, pgtrickle_internal.began_before());
     return;
   end if;
-  notes := pgtrickle._notes_of_session(outbox);
+  notes := pgtrickle_internal.notes_of_session(outbox);
   part := notes -> depth::text;
   if is_part and written is not null and part -> 2 is not null then
     part := part - 1;
-    misplaced := pgtrickle._capture_misplaced(outbox, part, written, true);
-    if misplaced is not null and pgtrickle._capture_cascaded(outbox, part, written) then
-      perform pgtrickle._capture_missed(number, pgtrickle._cascade_of_parts());
+    misplaced := pgtrickle_internal.capture_misplaced(outbox, part, written, true);
+    if misplaced is not null and pgtrickle_internal.capture_cascaded(outbox, part, written) then
+      perform pgtrickle_internal.capture_missed(number, pgtrickle_internal.cascade_of_parts());
     elsif misplaced is not null then
-      around := around || pgtrickle._capture_move(outbox, part, misplaced);
+      around := around || pgtrickle_internal.capture_move(outbox, part, misplaced);
     end if;
   end if;
   if exists (select from jsonb_object_keys(notes) k where k::int > depth) then
-    nested := pgtrickle._notes_join(outbox.outbox_table_name, notes, depth + 1);
+    nested := pgtrickle_internal.notes_join(outbox.outbox_table_name, notes, depth + 1);
     if written is not null or outbox.capture = 'row' then
       foreach written in array around loop
-        misplaced := pgtrickle._capture_misplaced(outbox, nested, written, false);
+        misplaced := pgtrickle_internal.capture_misplaced(outbox, nested, written, false);
         if misplaced is not null then
-          perform pgtrickle._capture_move(outbox, nested, misplaced);
+          perform pgtrickle_internal.capture_move(outbox, nested, misplaced);
         end if;
       end loop;
       written := around[1];
@@ -386,21 +386,21 @@ begin
     from jsonb_each(notes) n where n.key::int <= depth;
     notes := notes || jsonb_build_object((depth + 1)::text, nested);
   end if;
-  perform pgtrickle._notes_write(outbox, pgtrickle._notes_add(outbox, notes, written));
+  perform pgtrickle_internal.notes_write(outbox, pgtrickle_internal.notes_add(outbox, notes, written));
 end $$;
 
 -- One row has been recorded by itself, as `written`, inside another statement.
-create or replace function pgtrickle._capture_adopt(number int, written bigint) returns void
+create or replace function pgtrickle_internal.capture_adopt(number int, written bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
 begin
-  select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  select * into outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
   if not found then
-    perform pgtrickle._capture_missed(number, pgtrickle._began_before());
+    perform pgtrickle_internal.capture_missed(number, pgtrickle_internal.began_before());
     return;
   end if;
-  perform pgtrickle._notes_write(
-    outbox, pgtrickle._notes_add(outbox, pgtrickle._notes_of_session(outbox), written));
+  perform pgtrickle_internal.notes_write(
+    outbox, pgtrickle_internal.notes_add(outbox, pgtrickle_internal.notes_of_session(outbox), written));
 end $$;

@@ -1,7 +1,7 @@
 -- The triggers that a table has for its outbox, and how they are attached. Run by the table's owner.
 
 -- A relation's name with its schema, as SQL wants it.
-create or replace function pgtrickle._qualified(rel regclass) returns text
+create or replace function pgtrickle_internal.qualified(rel regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select format('%I.%I', n.nspname, c.relname)
@@ -16,14 +16,14 @@ $$;
 -- A row trigger on a partitioned table is inherited by each partition from the moment it exists,
 -- so that no change of a new partition is missed; where the partition has statement triggers of
 -- its own, the row trigger has nothing left to do.
-create or replace function pgtrickle._capture_triggers(outbox pgtrickle.pgt_outbox_config,
-                                                       place text)
+create or replace function pgtrickle_internal.capture_triggers(outbox pgtrickle_internal.outbox_config,
+                                                               place text)
 returns table (what text, trigger_name text, fires "char", inherited boolean, definition text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select t.what, format('!pgtrickle_%s_%s', outbox.outbox_number, t.what), t.fires, t.inherited,
-         t.definition || format(' execute function pgtrickle.%I(%s)',
-           '_capture_' || outbox.outbox_number || '_' || case when t.what like 'truncat%'
+         t.definition || format(' execute function pgtrickle_internal.%I(%s)',
+           'capture_' || outbox.outbox_number || '_' || case when t.what like 'truncat%'
                                                               then 'truncate' else t.what end,
            t.argument)
   from (values
@@ -55,7 +55,7 @@ $$;
 
 -- The triggers of a relation that call functions of an outbox, whatever their names, and those with
 -- names of an outbox's triggers; not those that it inherits.
-create or replace function pgtrickle._capture_triggers_of(number int, rel regclass)
+create or replace function pgtrickle_internal.capture_triggers_of(number int, rel regclass)
 returns setof name
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -63,13 +63,13 @@ as $$
   from pg_trigger t join pg_proc f on f.oid = t.tgfoid
   where t.tgrelid = rel and t.tgparentid = 0 and not t.tgisinternal
     and (starts_with(t.tgname, format('!pgtrickle_%s_', number))
-         or (f.pronamespace = 'pgtrickle'::regnamespace
-             and f.proname ~ format('^_capture_%s_[a-z]+$', number)));
+         or (f.pronamespace = 'pgtrickle_internal'::regnamespace
+             and f.proname ~ format('^capture_%s_[a-z]+$', number)));
 $$;
 
 -- Drops a trigger of ours. That keeps readers out: where the lock that is held does not do so yet, it
 -- gives up sooner than PostgreSQL looks for deadlocks, and no reader queues behind it for long.
-create or replace function pgtrickle._capture_drop_trigger(trigger_name text, rel regclass)
+create or replace function pgtrickle_internal.capture_drop_trigger(trigger_name text, rel regclass)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -77,56 +77,56 @@ declare
   before constant text := current_setting('lock_timeout');
 begin
   perform set_config('lock_timeout', '100ms', true);
-  execute format('drop trigger %I on %s', trigger_name, pgtrickle._qualified(rel));
+  execute format('drop trigger %I on %s', trigger_name, pgtrickle_internal.qualified(rel));
   perform set_config('lock_timeout', before, true);
 end $$;
 
 -- Attaches the triggers of an outbox to one relation, or repairs existing ones.
-create or replace function pgtrickle._capture_attach(outbox pgtrickle.pgt_outbox_config,
-                                                     rel regclass, place text) returns void
+create or replace function pgtrickle_internal.capture_attach(outbox pgtrickle_internal.outbox_config,
+                                                             rel regclass, place text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   t record;
 begin
-  for t in select * from pgtrickle._capture_triggers(outbox, place) loop
+  for t in select * from pgtrickle_internal.capture_triggers(outbox, place) loop
     if not t.inherited then
       execute pg_catalog.format('create or replace trigger %I ', t.trigger_name)
-        || pg_catalog.format(t.definition, pgtrickle._qualified(rel));
+        || pg_catalog.format(t.definition, pgtrickle_internal.qualified(rel));
     end if;
-    execute pg_catalog.format('alter table %s enable %s trigger %I', pgtrickle._qualified(rel),
+    execute pg_catalog.format('alter table %s enable %s trigger %I', pgtrickle_internal.qualified(rel),
                               case t.fires when 'R' then 'replica' when 'A' then 'always'
                                            else '' end,
                               t.trigger_name);
   end loop;
   for t in
     select o.trigger_name
-    from pgtrickle._capture_triggers_of(outbox.outbox_number, rel) o (trigger_name)
+    from pgtrickle_internal.capture_triggers_of(outbox.outbox_number, rel) o (trigger_name)
     where o.trigger_name not in (select w.trigger_name
-                                 from pgtrickle._capture_triggers(outbox, place) w)
+                                 from pgtrickle_internal.capture_triggers(outbox, place) w)
   loop
-    perform pgtrickle._capture_drop_trigger(t.trigger_name, rel);
+    perform pgtrickle_internal.capture_drop_trigger(t.trigger_name, rel);
   end loop;
 end $$;
 
 -- Drops the triggers of an outbox on one relation.
-create or replace function pgtrickle._capture_detach(number int, rel regclass) returns void
+create or replace function pgtrickle_internal.capture_detach(number int, rel regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   name text;
 begin
   for name in
-    select o.trigger_name from pgtrickle._capture_triggers_of(number, rel) o (trigger_name)
+    select o.trigger_name from pgtrickle_internal.capture_triggers_of(number, rel) o (trigger_name)
   loop
-    perform pgtrickle._capture_drop_trigger(name, rel);
+    perform pgtrickle_internal.capture_drop_trigger(name, rel);
   end loop;
 end $$;
 
 -- A partitioned table and its partitions, or a table alone. Unlike pg_partition_tree() it locks none of
 -- them: those locks last until the end of the transaction, and an ALTER of the table would wait
 -- for them while upkeep waits for the table.
-create or replace function pgtrickle._partition_tree(root oid)
+create or replace function pgtrickle_internal.partition_tree(root oid)
 returns table (relid oid, relkind "char", is_leaf boolean)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -142,13 +142,13 @@ as $$
 $$;
 
 -- The place of each relation of a source in its partition tree.
-create or replace function pgtrickle._capture_places(source regclass)
+create or replace function pgtrickle_internal.capture_places(source regclass)
 returns table (rel regclass, place text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select p.relid, case when p.relid = source then 'root' when p.relkind = 'f' then 'foreign'
                        when p.is_leaf then 'leaf' else 'middle' end
-  from pg_class c cross join lateral pgtrickle._partition_tree(c.oid) p
+  from pg_class c cross join lateral pgtrickle_internal.partition_tree(c.oid) p
   where c.oid = source and c.relkind = 'p'
   union all
   select c.oid, case when c.relispartition then 'part' else 'table' end
@@ -158,7 +158,7 @@ $$;
 -- ---------------------------------------------------------------------------------------------
 -- Reading the table
 
--- The actions of an outbox's reader (pgt_outbox_config.reader). It runs as the owner of the table, who
+-- The actions of an outbox's reader (outbox_config.reader). It runs as the owner of the table, who
 -- alone may read it:
 --   rows    all rows of arg.relation as jsonb; those of a table's children by INHERITS are not its own
 --   any     one row: whether arg.relation has any, as jsonb
@@ -167,7 +167,7 @@ $$;
 -- arg.relation is the oid of a table that has the outbox's triggers. It is an error where row security
 -- would hide rows, where a partition belongs to another role (whose index expressions would run as the
 -- owner of the table), and where this transaction is too old to know the columns.
-create or replace function pgtrickle._outbox_reader_body(number int) returns text
+create or replace function pgtrickle_internal.outbox_reader_body(number int) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select format($body$
@@ -183,8 +183,8 @@ declare
 begin
   if not exists (select from pg_trigger t
                  join pg_proc f on f.oid = t.tgfoid
-                 where t.tgrelid = rel and f.pronamespace = 'pgtrickle'::regnamespace
-                   and f.proname ~ '^_capture_%s_[a-z]+$') then
+                 where t.tgrelid = rel and f.pronamespace = 'pgtrickle_internal'::regnamespace
+                   and f.proname ~ '^capture_%s_[a-z]+$') then
     raise exception '%% has no triggers of the outbox', rel;
   end if;
   select format('%%s belongs to %%s, and not to %%s', p.oid::regclass, p.relowner::regrole,
@@ -228,41 +228,41 @@ $$;
 
 -- Makes the function by which the rows of an outbox's table are read, with the caller's rights, who
 -- must have those of the table's owner.
-create or replace function pgtrickle._outbox_make_reader(number int, source regclass) returns void
+create or replace function pgtrickle_internal.outbox_make_reader(number int, source regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   owner constant oid := (select c.relowner from pg_class c where c.oid = source);
-  reader text := (select c.reader from pgtrickle.pgt_outbox_config c
+  reader text := (select c.reader from pgtrickle_internal.outbox_config c
                   where c.outbox_number = number);
 begin
   if owner = 'pgtrickle_owner'::regrole then
-    return;  -- an inbox of ours: see _outbox_read
-  elsif pgtrickle._gate_owner(reader) <> owner then
+    return;  -- an inbox of ours: see outbox_read
+  elsif pgtrickle_internal.gate_owner(reader) <> owner then
     -- The table has another owner than it had.
-    perform pgtrickle._gate_drop(reader);
-    reader := pgtrickle._outbox_name_reader(number);
+    perform pgtrickle_internal.gate_drop(reader);
+    reader := pgtrickle_internal.outbox_name_reader(number);
   end if;
-  perform pgtrickle._gate_function(reader, owner, pgtrickle._outbox_reader_body(number));
+  perform pgtrickle_internal.gate_function(reader, owner, pgtrickle_internal.outbox_reader_body(number));
 end $$;
 
 -- Gives the reader of an outbox another name, where a function of that name is there that is not the
 -- table's owner's.
-create or replace function pgtrickle._outbox_name_reader(number int) returns text
+create or replace function pgtrickle_internal.outbox_name_reader(number int) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update pgtrickle.pgt_outbox_config c set reader = pgtrickle._gate_name('outbox')
+  update pgtrickle_internal.outbox_config c set reader = pgtrickle_internal.gate_name('outbox')
   from pg_class r
   where c.outbox_number = number and r.oid = c.stream_table_oid
-    and pgtrickle._gate_owner(c.reader) is distinct from r.relowner;
-  return (select c.reader from pgtrickle.pgt_outbox_config c where c.outbox_number = number);
+    and pgtrickle_internal.gate_owner(c.reader) is distinct from r.relowner;
+  return (select c.reader from pgtrickle_internal.outbox_config c where c.outbox_number = number);
 end $$;
 
--- Reads a relation of an outbox's table, as the owner of the table; see _outbox_reader_body. In a table
+-- Reads a relation of an outbox's table, as the owner of the table; see outbox_reader_body. In a table
 -- of pgtrickle_owner, an inbox, there is no code of other roles.
-create or replace function pgtrickle._outbox_read(outbox pgtrickle.pgt_outbox_config, rel oid,
-                                                  action text) returns setof jsonb
+create or replace function pgtrickle_internal.outbox_read(outbox pgtrickle_internal.outbox_config, rel oid,
+                                                          action text) returns setof jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
   -- As capture writes values: see pgtrickle_json._settings_known().
   set array_nulls = on set bytea_output = hex set DateStyle = ISO set extra_float_digits = 1
@@ -281,7 +281,7 @@ begin
   end if;
   return query
     select g.row_data
-    from pgtrickle._gate_step(
+    from pgtrickle_internal.gate_step(
       outbox.reader, source.relowner,
       format('the outbox of %I.%I', outbox.stream_table_schema, outbox.stream_table_name),
       action, jsonb_build_object('relation', rel::bigint)) g;

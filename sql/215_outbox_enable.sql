@@ -7,7 +7,7 @@
 -- The relation that a user names: as regclass reads it, else the name as it stands (with hyphens,
 -- capitals, quotes), else a schema and a name around the first dot. Under the caller's search_path,
 -- which only this function uses.
-create or replace function pgtrickle._outbox_source(name text, caller_path text) returns regclass
+create or replace function pgtrickle_internal.outbox_source(name text, caller_path text) returns regclass
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -34,10 +34,10 @@ begin
     using errcode = 'undefined_table',
           hint = 'Qualify the name with its schema if the schema is not in the search_path.';
 end $$;
-drop function if exists pgtrickle._outbox_source(text);  -- of earlier versions
+drop function if exists pgtrickle_internal.outbox_source(text);  -- of earlier versions
 
 -- The types of a table's columns and of the row itself, and those that they are made of.
-create or replace function pgtrickle._types_within(source regclass)
+create or replace function pgtrickle_internal.types_within(source regclass)
 returns table (column_name text, type_oid oid)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -66,18 +66,18 @@ $$;
 
 -- Whether values of a table are written differently under different search_paths: names of objects,
 -- and types whose output is not the server's own.
-create or replace function pgtrickle._capture_depends_on_path(source regclass) returns boolean
+create or replace function pgtrickle_internal.capture_depends_on_path(source regclass) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select exists (
-    select from pgtrickle._types_within(source) t
+    select from pgtrickle_internal.types_within(source) t
     join pg_type p on p.oid = t.type_oid
     join pg_proc f on f.oid = p.typoutput
     where f.pronamespace <> 'pg_catalog'::regnamespace or f.proname ~ '^reg.*out$');
 $$;
 
 -- Raises an error if a relation cannot have an outbox.
-create or replace function pgtrickle._outbox_check_source(source regclass) returns void
+create or replace function pgtrickle_internal.outbox_check_source(source regclass) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -91,7 +91,7 @@ begin
   elsif rel.relpersistence = 't' then
     raise exception '% is a temporary table', source using errcode = 'wrong_object_type';
   elsif rel.relnamespace in ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
-     or exists (select from pgtrickle.pgt_outbox_config c
+     or exists (select from pgtrickle_internal.outbox_config c
                 where rel.relnamespace = 'pgtrickle'::regnamespace
                   and rel.relname in (c.outbox_table_name, c.delta_table_name)) then
     raise exception '% is a table of the system', source using errcode = 'wrong_object_type';
@@ -101,21 +101,21 @@ begin
       using errcode = 'feature_not_supported',
             hint = 'Partitioned tables are supported, tables with INHERITS are not.';
   end if;
-  perform pgtrickle._outbox_check_owner(source);
+  perform pgtrickle_internal.outbox_check_owner(source);
 end $$;
 
-create or replace function pgtrickle._outbox_check_owner(source regclass) returns void
+create or replace function pgtrickle_internal.outbox_check_owner(source regclass) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not pgtrickle._has_owners_rights(source) then
+  if not pgtrickle_internal.has_owners_rights(source) then
     raise exception 'must be owner of table %', source
       using errcode = 'insufficient_privilege',
             hint = 'The outbox''s triggers are made by the table''s owner.';
   end if;
 end $$;
 
-create or replace function pgtrickle._has_owners_rights(rel regclass) returns boolean
+create or replace function pgtrickle_internal.has_owners_rights(rel regclass) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$ select pg_has_role(c.relowner, 'USAGE') from pg_class c where c.oid = rel; $$;
 
@@ -125,12 +125,12 @@ as $$ select pg_has_role(c.relowner, 'USAGE') from pg_class c where c.oid = rel;
 -- a time, so that one open writer does not make all others queue behind us; and not at all while it
 -- holds another table's lock, so that no application can be in a deadlock with us. With an outbox of
 -- the table, which pgtrickle_owner alone may give, it is done as the table's owner.
-drop function if exists pgtrickle._lock_against_writers(regclass, interval);
-drop function if exists pgtrickle._lock_against_writers(regclass, interval,
-                                                        pgtrickle.pgt_outbox_config);
-create or replace function pgtrickle._lock_against_writers(
+drop function if exists pgtrickle_internal.lock_against_writers(regclass, interval);
+drop function if exists pgtrickle_internal.lock_against_writers(regclass, interval,
+                                                                pgtrickle_internal.outbox_config);
+create or replace function pgtrickle_internal.lock_against_writers(
   source regclass, patience interval default '30 seconds',
-  outbox pgtrickle.pgt_outbox_config default null, readers_too boolean default false) returns void
+  outbox pgtrickle_internal.outbox_config default null, readers_too boolean default false) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -145,11 +145,11 @@ begin
     begin
       perform set_config('lock_timeout', timeout, true);
       if outbox.outbox_number is null then
-        execute format('lock table %s in %s mode', pgtrickle._qualified(source),
+        execute format('lock table %s in %s mode', pgtrickle_internal.qualified(source),
                        case when readers_too then 'access exclusive'
                             else 'share row exclusive' end);
       else
-        perform pgtrickle._outbox_lock_as_owner(outbox, source);
+        perform pgtrickle_internal.outbox_lock_as_owner(outbox, source);
       end if;
       perform set_config('lock_timeout', before, true);
       return;
@@ -172,15 +172,15 @@ begin
 end $$;
 
 -- Locks a table as its owner. The lock says nothing about the caller's rights then: see
--- _require_locked.
-create or replace function pgtrickle._outbox_lock_as_owner(outbox pgtrickle.pgt_outbox_config,
-                                                           source regclass) returns void
+-- require_locked.
+create or replace function pgtrickle_internal.outbox_lock_as_owner(outbox pgtrickle_internal.outbox_config,
+                                                                   source regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  delete from pgtrickle._outbox_lent_locks k where k.xid <> pg_current_xact_id();
-  insert into pgtrickle._outbox_lent_locks values (pg_current_xact_id()) on conflict do nothing;
-  perform pgtrickle._outbox_read(outbox, source, 'lock');
+  delete from pgtrickle_internal.outbox_lent_locks k where k.xid <> pg_current_xact_id();
+  insert into pgtrickle_internal.outbox_lent_locks values (pg_current_xact_id()) on conflict do nothing;
+  perform pgtrickle_internal.outbox_read(outbox, source, 'lock');
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
@@ -193,13 +193,13 @@ create or replace function pgtrickle.enable_outbox(
 language plpgsql
 as $$
 begin
-  return pgtrickle._outbox_enable(
-    pgtrickle._outbox_source(name, pg_catalog.current_setting('search_path')), name,
+  return pgtrickle_internal.outbox_enable(
+    pgtrickle_internal.outbox_source(name, pg_catalog.current_setting('search_path')), name,
     retention_hours, key_columns, inline_threshold_rows, inline_threshold_bytes, notify, capture);
 end $$;
 
 -- The same for the table that the name means.
-create or replace function pgtrickle._outbox_enable(
+create or replace function pgtrickle_internal.outbox_enable(
   source regclass, name text, retention_hours int, key_columns text[], inline_threshold_rows int,
   inline_threshold_bytes bigint, notify boolean, capture text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -210,69 +210,69 @@ declare
   made int;
   former int;
 begin
-  perform pgtrickle._outbox_check_source(source);
-  perform pgtrickle._outbox_check_options(source, retention_hours, inline_threshold_rows,
-                                          inline_threshold_bytes, keys, how);
-  if exists (select from pgtrickle.pgt_outbox_config c where c.stream_table_oid = source) then
+  perform pgtrickle_internal.outbox_check_source(source);
+  perform pgtrickle_internal.outbox_check_options(source, retention_hours, inline_threshold_rows,
+                                                  inline_threshold_bytes, keys, how);
+  if exists (select from pgtrickle_internal.outbox_config c where c.stream_table_oid = source) then
     raise exception 'table % already has an outbox', source
       using errcode = 'duplicate_object',
             hint = format('pgtrickle.disable_outbox(%L) drops it with its rows.', name);
   end if;
-  perform from pgtrickle.pgt_stream_tables s where s.pgt_relid = source;
+  perform from pgtrickle_internal.stream_tables s where s.pgt_relid = source;
   if found and how <> 'auto' then
     raise exception '% is a stream table: its refresh writes the outbox', source
       using errcode = 'invalid_parameter_value', hint = 'Leave capture out.';
   elsif found then
     how := 'refresh';
   else
-    how := pgtrickle._outbox_capture_kind(source, how);
+    how := pgtrickle_internal.outbox_capture_kind(source, how);
   end if;
-  perform pgtrickle._lock_against_writers(source);
+  perform pgtrickle_internal.lock_against_writers(source);
   -- The key of a stream table is what it is while the table is locked.
   keys := coalesce(keys,
-                   (select s.key_columns from pgtrickle.pgt_stream_tables s where s.pgt_relid = source),
-                   pgtrickle._primary_key(source));
-  former := pgtrickle._outbox_former(source, case how when 'refresh' then 'stream_table'
+                   (select s.key_columns from pgtrickle_internal.stream_tables s where s.pgt_relid = source),
+                   pgtrickle_internal.primary_key(source));
+  former := pgtrickle_internal.outbox_former(source, case how when 'refresh' then 'stream_table'
                                                       else 'table' end);
   if former is not null then
     -- Pipelines that read it go on: they deliver what it holds, and then all rows of this table.
-    perform pgtrickle._require_fresh_snapshots('enable_outbox() on a table that was made anew');
-    perform pgtrickle._outbox_owner_says(former, true);
-    perform pgtrickle._outbox_rebind(former, source, keys, retention_hours, inline_threshold_rows,
-                                     inline_threshold_bytes, notify, how);
-    perform pgtrickle._outbox_owner_says(former, false);
-    perform pgtrickle._outbox_take_over(former, source, 'the table was made anew');
-    return (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
+    perform pgtrickle_internal.require_fresh_snapshots('enable_outbox() on a table that was made anew');
+    perform pgtrickle_internal.outbox_owner_says(former, true);
+    perform pgtrickle_internal.outbox_rebind(former, source, keys, retention_hours, inline_threshold_rows,
+                                             inline_threshold_bytes, notify, how);
+    perform pgtrickle_internal.outbox_owner_says(former, false);
+    perform pgtrickle_internal.outbox_take_over(former, source, 'the table was made anew');
+    return (select c.outbox_table_name from pgtrickle_internal.outbox_config c
             where c.outbox_number = former);
   end if;
-  made := pgtrickle._outbox_create(
+  made := pgtrickle_internal.outbox_create(
     case how when 'refresh' then 'stream_table' else 'table' end, source,
     (select r.relname from pg_class r where r.oid = source),
     keys, retention_hours, inline_threshold_rows, inline_threshold_bytes, notify, how);
   if how <> 'refresh' then
-    perform pgtrickle._outbox_begin_capture(made, source);
-    perform pgtrickle._outbox_say_what_changes(source);
+    perform pgtrickle_internal.outbox_begin_capture(made, source);
+    perform pgtrickle_internal.outbox_say_what_changes(source);
   end if;
-  return (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
+  return (select c.outbox_table_name from pgtrickle_internal.outbox_config c
           where c.outbox_number = made);
 end $$;
 
 -- How the changes of an ordinary table are captured: as requested, or as fits the table. Warns of
 -- changes that cannot be recorded correctly.
-create or replace function pgtrickle._outbox_capture_kind(source regclass, asked text) returns text
+create or replace function pgtrickle_internal.outbox_capture_kind(source regclass, asked text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   rel pg_class;
 begin
   select * into strict rel from pg_class c where c.oid = source;
-  if asked = 'statement' and pgtrickle._merge_mixes_rows(source) then
+  if asked = 'statement' and pgtrickle_internal.merge_mixes_rows(source) then
     raise warning 'a MERGE into % that inserts and updates is recorded wrongly', source
       using detail = 'This server gives statement triggers on partitioned tables the row inserted '
                      'last in place of the new versions of updated ones.',
             hint = 'Use capture => ''auto'' or ''row'' if MERGE is used on this table.';
   end if;
-  if pgtrickle._has_foreign_parts(source) then
+  if pgtrickle_internal.has_foreign_parts(source) then
     if asked = 'statement' then
       raise exception '% has partitions that are foreign tables: a statement on it that wrote to one '
                       'would fail, for PostgreSQL has no transition rows of foreign tables', source
@@ -285,14 +285,14 @@ begin
     raise warning '% is unlogged: a crash empties it, and no outbox can say so', source;
   end if;
   return case when asked <> 'auto' then asked
-              when rel.relispartition or pgtrickle._merge_mixes_rows(source)
-                or pgtrickle._has_foreign_parts(source) then 'row'
+              when rel.relispartition or pgtrickle_internal.merge_mixes_rows(source)
+                or pgtrickle_internal.has_foreign_parts(source) then 'row'
               else 'statement' end;
 end $$;
 
 -- Tells by NOTICE what an application may notice of the outbox on its table, and what the outbox
 -- leaves out.
-create or replace function pgtrickle._outbox_say_what_changes(source regclass) returns void
+create or replace function pgtrickle_internal.outbox_say_what_changes(source regclass) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -329,21 +329,21 @@ end $$;
 
 -- Creates the functions and triggers that record the changes of a table. The table is locked against
 -- writers.
-create or replace function pgtrickle._outbox_begin_capture(number int, source regclass) returns void
+create or replace function pgtrickle_internal.outbox_begin_capture(number int, source regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   place record;
 begin
-  perform pgtrickle._capture_generate(number);
-  perform pgtrickle._outbox_make_reader(number, source);
-  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  for place in select * from pgtrickle._capture_places(source) loop
-    perform pgtrickle._capture_attach(outbox, place.rel, place.place);
+  perform pgtrickle_internal.capture_generate(number);
+  perform pgtrickle_internal.outbox_make_reader(number, source);
+  select * into strict outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
+  for place in select * from pgtrickle_internal.capture_places(source) loop
+    perform pgtrickle_internal.capture_attach(outbox, place.rel, place.place);
   end loop;
-  perform pgtrickle._partitions_remember(number);
-  perform pgtrickle._signature_store(number);
+  perform pgtrickle_internal.partitions_remember(number);
+  perform pgtrickle_internal.signature_store(number);
 end $$;
 comment on function pgtrickle.enable_outbox(text, int, text[], int, bigint, boolean, text) is
   'Makes an outbox that records each change of a table or stream table; returns its table''s name';
@@ -351,7 +351,7 @@ comment on function pgtrickle.enable_outbox(text, int, text[], int, bigint, bool
 -- Whether the transition tables of a MERGE cannot be trusted: on partitioned tables a row that is
 -- updated behind an inserted one comes as that inserted row once more (seen with 15.18, 16.14, 17.10
 -- and 18.4; not with 15.20). Row triggers get the right rows.
-create or replace function pgtrickle._merge_mixes_rows(source regclass) returns boolean
+create or replace function pgtrickle_internal.merge_mixes_rows(source regclass) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select v.num >= 150000 and v.num not between 150020 and 159999
@@ -359,14 +359,14 @@ as $$
   from (select current_setting('server_version_num')::int) v (num);
 $$;
 
-create or replace function pgtrickle._has_foreign_parts(source regclass) returns boolean
+create or replace function pgtrickle_internal.has_foreign_parts(source regclass) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select exists (select from pgtrickle._capture_places(source) p where p.place = 'foreign');
+  select exists (select from pgtrickle_internal.capture_places(source) p where p.place = 'foreign');
 $$;
 
 -- The columns of a table's primary key, in its order; null without one.
-create or replace function pgtrickle._primary_key(source regclass) returns text[]
+create or replace function pgtrickle_internal.primary_key(source regclass) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select array_agg(a.attname::text order by k.ord)
@@ -376,7 +376,7 @@ as $$
   where i.indrelid = source and i.indisprimary;
 $$;
 
-create or replace function pgtrickle._outbox_check_options(
+create or replace function pgtrickle_internal.outbox_check_options(
   source regclass, retention_hours int, inline_threshold_rows int, inline_threshold_bytes bigint,
   key_columns text[], capture text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -426,7 +426,7 @@ returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   place record;
   lost record;
 begin
@@ -435,7 +435,7 @@ begin
     raise notice 'there is no outbox "%", skipping', name;
     return;
   elsif outbox.outbox_number is null then
-    outbox := pgtrickle._outbox_named(name);
+    outbox := pgtrickle_internal.outbox_named(name);
   end if;
   if exists (select from pg_class c where c.oid = outbox.stream_table_oid) then
     if not (select pg_has_role(c.relowner, 'USAGE') from pg_class c
@@ -443,20 +443,20 @@ begin
       raise exception 'must be owner of table %', outbox.stream_table_oid::regclass
         using errcode = 'insufficient_privilege';
     end if;
-    perform pgtrickle._lock_against_writers(outbox.stream_table_oid,
-                                            readers_too => outbox.kind = 'table');
+    perform pgtrickle_internal.lock_against_writers(outbox.stream_table_oid,
+                                                    readers_too => outbox.kind = 'table');
     if outbox.kind = 'table' then
-      for place in select * from pgtrickle._capture_places(outbox.stream_table_oid) loop
-        perform pgtrickle._capture_detach(outbox.outbox_number, place.rel);
+      for place in select * from pgtrickle_internal.capture_places(outbox.stream_table_oid) loop
+        perform pgtrickle_internal.capture_detach(outbox.outbox_number, place.rel);
       end loop;
     end if;
   end if;
-  for lost in select * from pgtrickle._outbox_undelivered(outbox.outbox_number) loop
+  for lost in select * from pgtrickle_internal.outbox_undelivered(outbox.outbox_number) loop
     raise warning '% rows of % are dropped that %', lost.rows, outbox.outbox_table_name,
       coalesce(format('pipeline "%s" has not delivered', lost.pipeline), 'no pipeline has read');
   end loop;
-  perform pgtrickle._outbox_drop(outbox.outbox_number);
-  perform pgtrickle._gate_drop(outbox.reader);
+  perform pgtrickle_internal.outbox_drop(outbox.outbox_number);
+  perform pgtrickle_internal.gate_drop(outbox.reader);
 end $$;
 comment on function pgtrickle.disable_outbox(text, boolean) is
   'Drops an outbox with its rows, and the triggers that fed it; warns of rows not delivered';

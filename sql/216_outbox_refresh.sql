@@ -1,18 +1,18 @@
 -- Recording all rows of a table at once: a full refresh, and partitions that are removed.
 
 -- Records the problem of an outbox in the catalog; null: it has none. True if that is a change.
-create or replace function pgtrickle._outbox_note(number int, what text) returns boolean
+create or replace function pgtrickle_internal.outbox_note(number int, what text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update pgtrickle.pgt_outbox_config c set problem = what
+  update pgtrickle_internal.outbox_config c set problem = what
   where c.outbox_number = number and c.problem is distinct from what;
   return found;
 end $$;
 
 -- Raises in a transaction whose snapshot may be older than a lock that it waits for: it would record
 -- the rows of then.
-create or replace function pgtrickle._require_fresh_snapshots(what text) returns void
+create or replace function pgtrickle_internal.require_fresh_snapshots(what text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -30,8 +30,8 @@ end $$;
 --
 -- For administrators, whose rights on the table it cannot see: of a relation that is part of the table
 -- it can say all rows, and of one that has left it that they are gone.
-drop function if exists pgtrickle._capture_relation(int, regclass, text, text);
-create or replace function pgtrickle._capture_relation(
+drop function if exists pgtrickle_internal.capture_relation(int, regclass, text, text);
+create or replace function pgtrickle_internal.capture_relation(
   number int, rel regclass, op text, tg_op text, reason text default null) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -39,34 +39,34 @@ declare
   made bigint;
 begin
   if op is distinct from 'FULL' and (op is distinct from 'DELETE' or exists (
-      select from pgtrickle.pgt_outbox_config c
-      cross join lateral pgtrickle._partition_tree(c.stream_table_oid) t
+      select from pgtrickle_internal.outbox_config c
+      cross join lateral pgtrickle_internal.partition_tree(c.stream_table_oid) t
       where c.outbox_number = number and t.relid = rel)) then
     raise exception '% cannot be recorded as %', rel, coalesce(op, 'null')
       using errcode = 'insufficient_privilege';
   end if;
-  made := pgtrickle._capture_rows_of(number, rel, op, tg_op, reason);
+  made := pgtrickle_internal.capture_rows_of(number, rel, op, tg_op, reason);
   if op = 'FULL' then
-    perform pgtrickle._outbox_refreshed(number);
+    perform pgtrickle_internal.outbox_refreshed(number);
   end if;
   return made;
 end $$;
 
 -- The same without that check. For pgtrickle_owner only.
-create or replace function pgtrickle._capture_rows_of(
+create or replace function pgtrickle_internal.capture_rows_of(
   number int, rel regclass, op text, tg_op text, reason text default null) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   made bigint;
   n bigint;
   keys text;
 begin
-  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  perform pgtrickle._require_fresh_snapshots('recording all rows of a table');
-  perform pgtrickle._require_quiet(rel);
-  if op = 'FULL' and rel <> outbox.stream_table_oid or not pgtrickle._capture_admits(number, rel)
+  select * into strict outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
+  perform pgtrickle_internal.require_fresh_snapshots('recording all rows of a table');
+  perform pgtrickle_internal.require_quiet(rel);
+  if op = 'FULL' and rel <> outbox.stream_table_oid or not pgtrickle_internal.capture_admits(number, rel)
   then
     raise exception '% is not recorded in the outbox of "%"', rel, outbox.stream_table_name
       using errcode = 'wrong_object_type';
@@ -88,7 +88,7 @@ begin
                 format('!pgtrickle_%s_begin', outbox.outbox_number)) end;
   execute format(
     'insert into pgtrickle.%I (outbox_id, row_num, row_op, row_data) '
-    'select $1, row_number() over (%s), $2, r.j from pgtrickle._outbox_read($3, $4, ''rows'') r (j)',
+    'select $1, row_number() over (%s), $2, r.j from pgtrickle_internal.outbox_read($3, $4, ''rows'') r (j)',
     outbox.delta_table_name, keys)
     using made, case op when 'FULL' then 'INSERT' else op end, outbox, rel;
   get diagnostics n = row_count;
@@ -107,14 +107,14 @@ end $$;
 
 -- Forgets why a full refresh was needed: it has been written, by a transaction that has locked the
 -- table. For pgtrickle_owner only.
-create or replace function pgtrickle._outbox_refreshed(number int) returns void
+create or replace function pgtrickle_internal.outbox_refreshed(number int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._require_quiet(c.stream_table_oid::regclass)
-  from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  delete from pgtrickle._outbox_misses m where m.outbox_number = number;
-  update pgtrickle._outbox_signatures s set wanted = null
+  perform pgtrickle_internal.require_quiet(c.stream_table_oid::regclass)
+  from pgtrickle_internal.outbox_config c where c.outbox_number = number;
+  delete from pgtrickle_internal.outbox_misses m where m.outbox_number = number;
+  update pgtrickle_internal.outbox_signatures s set wanted = null
   where s.outbox_number = number and s.wanted is not null;
 end $$;
 
@@ -124,7 +124,7 @@ create or replace function pgtrickle.outbox_full_refresh(name text) returns bigi
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config := pgtrickle._outbox_named(name);
+  outbox pgtrickle_internal.outbox_config := pgtrickle_internal.outbox_named(name);
 begin
   if outbox.kind <> 'table' then
     raise exception 'outbox "%" does not record a table', name
@@ -133,9 +133,9 @@ begin
   elsif not exists (select from pg_class c where c.oid = outbox.stream_table_oid) then
     raise exception 'the table of outbox "%" was dropped', name using errcode = 'undefined_table';
   end if;
-  perform pgtrickle._require_fresh_snapshots('outbox_full_refresh()');
-  perform pgtrickle._outbox_check_owner(outbox.stream_table_oid);
-  return pgtrickle._outbox_heal(outbox.outbox_number, true);
+  perform pgtrickle_internal.require_fresh_snapshots('outbox_full_refresh()');
+  perform pgtrickle_internal.outbox_check_owner(outbox.stream_table_oid);
+  return pgtrickle_internal.outbox_heal(outbox.outbox_number, true);
 end $$;
 comment on function pgtrickle.outbox_full_refresh(text) is
   'Records all rows of an outbox''s table as a full refresh; writers wait while it reads';

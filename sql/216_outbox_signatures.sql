@@ -21,21 +21,21 @@
 --
 -- xmin is compared, never calculated with.
 
-create table if not exists pgtrickle._outbox_signatures (
-  outbox_number int primary key references pgtrickle.pgt_outbox_config on delete cascade,
+create table if not exists pgtrickle_internal.outbox_signatures (
+  outbox_number int primary key references pgtrickle_internal.outbox_config on delete cascade,
   server        text not null,
   columns       jsonb not null,
   storage       jsonb not null,
   triggers      jsonb not null,
   wanted        text
 );
-comment on table pgtrickle._outbox_signatures is
+comment on table pgtrickle_internal.outbox_signatures is
   'What the tables of outboxes were when the outboxes last equalled them';
-comment on column pgtrickle._outbox_signatures.wanted is
+comment on column pgtrickle_internal.outbox_signatures.wanted is
   'Why a full refresh is needed that upkeep leaves to the owner of the table';
 
 -- Which cluster and database this is.
-create or replace function pgtrickle._server() returns text
+create or replace function pgtrickle_internal.server() returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select concat((select s.system_identifier from pg_control_system() s), '/',
@@ -44,7 +44,7 @@ $$;
 
 -- The versions of the triggers that a relation has for an outbox: its own, then those that it
 -- inherits.
-create or replace function pgtrickle._triggers_version(number int, rel oid) returns text
+create or replace function pgtrickle_internal.triggers_version(number int, rel oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select concat_ws('/', md5(string_agg(t.version, ',' order by t.version)
@@ -58,7 +58,7 @@ as $$
 $$;
 
 -- The signatures of tables with outboxes as they are: of one, or of all.
-create or replace function pgtrickle._signatures_now(only_number int default null)
+create or replace function pgtrickle_internal.signatures_now(only_number int default null)
 returns table (outbox_number int, columns jsonb, storage jsonb, triggers jsonb)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -69,17 +69,17 @@ as $$
            select jsonb_object_agg(p.name, p.value)
            from (
              select 'e' || e.oid, e.enumlabel::text
-             from pgtrickle._types_within(r.oid) t join pg_enum e on e.enumtypid = t.type_oid
+             from pgtrickle_internal.types_within(r.oid) t join pg_enum e on e.enumtypid = t.type_oid
              union
              select format('p%s.%s', a.attrelid, a.attnum), concat_ws(' ', a.atttypid, a.attname)
-             from pgtrickle._types_within(r.oid) t
+             from pgtrickle_internal.types_within(r.oid) t
              join pg_type y on y.oid = t.type_oid and y.typtype = 'c' and y.typrelid <> r.oid
              join pg_attribute a on a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped
            ) p (name, value)) end, '{}'),
          jsonb_build_object('files', m.files, 'columns', coalesce(a.versions, '{}'),
                             'key', coalesce(g.guards, '[]')),
          m.triggers
-  from pgtrickle.pgt_outbox_config c
+  from pgtrickle_internal.outbox_config c
   join pg_class r on r.oid = c.stream_table_oid
   cross join lateral (
     select bool_or(a.atttypid >= 16384) as made_by_users,
@@ -100,10 +100,10 @@ as $$
     from (select r.oid as relid, r.relfilenode, true as is_leaf where r.relkind <> 'p'
           union all
           select t.relid, l.relfilenode, t.is_leaf
-          from pgtrickle._partition_tree(r.oid) t join pg_class l on l.oid = t.relid
+          from pgtrickle_internal.partition_tree(r.oid) t join pg_class l on l.oid = t.relid
           where r.relkind = 'p') p
     cross join lateral (
-      -- As _triggers_version() has it; to call it for each relation takes longer than all the rest.
+      -- As triggers_version() has it; to call it for each relation takes longer than all the rest.
       select concat_ws('/', md5(string_agg(t.version, ',' order by t.version)
                                 filter (where not t.inherited)),
                        md5(string_agg(t.version, ',' order by t.version)
@@ -132,7 +132,7 @@ $$;
 
 -- Whether rows are written otherwise now: each name, type and label must be what it was, and nothing
 -- be new but labels.
-create or replace function pgtrickle._columns_changed(old jsonb, new jsonb) returns boolean
+create or replace function pgtrickle_internal.columns_changed(old jsonb, new jsonb) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select old <> new
@@ -142,7 +142,7 @@ as $$
 $$;
 
 -- Whether ALTER TABLE has computed values anew; see above.
-create or replace function pgtrickle._storage_rewritten(old jsonb, new jsonb) returns boolean
+create or replace function pgtrickle_internal.storage_rewritten(old jsonb, new jsonb) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select old -> 'files' <> new -> 'files'
@@ -155,7 +155,7 @@ as $$
 $$;
 
 -- Whether rows with the same key may have followed: of what kept the key unique, nothing is left.
-create or replace function pgtrickle._key_unguarded(old jsonb, new jsonb) returns boolean
+create or replace function pgtrickle_internal.key_unguarded(old jsonb, new jsonb) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(old -> 'key' <> '[]', false)
@@ -164,7 +164,7 @@ as $$
 $$;
 
 -- What is stored of the storage: see above about the key.
-create or replace function pgtrickle._storage_kept(old jsonb, new jsonb) returns jsonb
+create or replace function pgtrickle_internal.storage_kept(old jsonb, new jsonb) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case when new -> 'key' = '[]' and old -> 'key' <> '[]'
@@ -172,7 +172,7 @@ as $$
 $$;
 
 -- Whether triggers of a relation that is still there are not those that they were.
-create or replace function pgtrickle._triggers_touched(old jsonb, new jsonb) returns boolean
+create or replace function pgtrickle_internal.triggers_touched(old jsonb, new jsonb) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select old <> new
@@ -182,12 +182,12 @@ $$;
 
 -- Whether a table that has left the partition tree of an outbox has the triggers of its own that it
 -- had there, with the columns of the root: then all its changes were recorded until now.
-create or replace function pgtrickle._recorded_since_detached(number int, rel oid, root oid)
+create or replace function pgtrickle_internal.recorded_since_detached(number int, rel oid, root oid)
 returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select split_part(s.triggers ->> rel::text, '/', 1)
-           = split_part(pgtrickle._triggers_version(number, rel), '/', 1)
+           = split_part(pgtrickle_internal.triggers_version(number, rel), '/', 1)
          and not exists (
            select from pg_attribute a
            full join (select * from pg_attribute b where b.attrelid = root) b
@@ -195,55 +195,55 @@ as $$
            where coalesce(a.attrelid, rel) = rel and coalesce(a.attnum, b.attnum) > 0
              and not coalesce(a.attisdropped, b.attisdropped)
              and (a.attnum is null or b.attnum is null or b.attisdropped <> a.attisdropped))
-  from pgtrickle._outbox_signatures s where s.outbox_number = number;
+  from pgtrickle_internal.outbox_signatures s where s.outbox_number = number;
 $$;
 
 -- Remembers what the table of an outbox is now. The transaction has locked it against writers, and
 -- reads its rows later, if it does.
-create or replace function pgtrickle._signature_store(number int) returns void
+create or replace function pgtrickle_internal.signature_store(number int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._require_quiet(c.stream_table_oid::regclass)
-  from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  insert into pgtrickle._outbox_signatures as s
+  perform pgtrickle_internal.require_quiet(c.stream_table_oid::regclass)
+  from pgtrickle_internal.outbox_config c where c.outbox_number = number;
+  insert into pgtrickle_internal.outbox_signatures as s
     (outbox_number, server, columns, storage, triggers)
-  select n.outbox_number, pgtrickle._server(), n.columns, n.storage, n.triggers
-  from pgtrickle._signatures_now(number) n
+  select n.outbox_number, pgtrickle_internal.server(), n.columns, n.storage, n.triggers
+  from pgtrickle_internal.signatures_now(number) n
   on conflict (outbox_number) do update
   set server = excluded.server, columns = excluded.columns,
-      storage = pgtrickle._storage_kept(s.storage, excluded.storage),
+      storage = pgtrickle_internal.storage_kept(s.storage, excluded.storage),
       triggers = excluded.triggers;
 end $$;
 
 -- Whether the signatures of an outbox differ by what changes no value.
-create or replace function pgtrickle._signature_drifted(
-  stored pgtrickle._outbox_signatures, columns jsonb, storage jsonb, triggers jsonb) returns boolean
+create or replace function pgtrickle_internal.signature_drifted(
+  stored pgtrickle_internal.outbox_signatures, columns jsonb, storage jsonb, triggers jsonb) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select (stored.columns <> columns
-          or stored.storage <> pgtrickle._storage_kept(stored.storage, storage))
-         and not pgtrickle._columns_changed(stored.columns, columns)
-         and not pgtrickle._storage_rewritten(stored.storage, storage)
-         and not pgtrickle._triggers_touched(stored.triggers, triggers)
-         and (storage -> 'key' = '[]' or not pgtrickle._key_unguarded(stored.storage, storage));
+          or stored.storage <> pgtrickle_internal.storage_kept(stored.storage, storage))
+         and not pgtrickle_internal.columns_changed(stored.columns, columns)
+         and not pgtrickle_internal.storage_rewritten(stored.storage, storage)
+         and not pgtrickle_internal.triggers_touched(stored.triggers, triggers)
+         and (storage -> 'key' = '[]' or not pgtrickle_internal.key_unguarded(stored.storage, storage));
 $$;
 
 -- Remembers the signature of an outbox where it has drifted: what is stored is what was compared. An
 -- outbox of an earlier version has none yet.
-drop function if exists pgtrickle._signatures_follow();  -- of earlier versions
-create or replace function pgtrickle._signature_follow(number int) returns void
+drop function if exists pgtrickle_internal.signatures_follow();  -- of earlier versions
+create or replace function pgtrickle_internal.signature_follow(number int) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$
-  insert into pgtrickle._outbox_signatures as s
+  insert into pgtrickle_internal.outbox_signatures as s
     (outbox_number, server, columns, storage, triggers)
-  select n.outbox_number, pgtrickle._server(), n.columns,
-         pgtrickle._storage_kept(o.storage, n.storage), n.triggers
-  from pgtrickle._signatures_now(number) n
-  left join pgtrickle._outbox_signatures o on o.outbox_number = n.outbox_number
+  select n.outbox_number, pgtrickle_internal.server(), n.columns,
+         pgtrickle_internal.storage_kept(o.storage, n.storage), n.triggers
+  from pgtrickle_internal.signatures_now(number) n
+  left join pgtrickle_internal.outbox_signatures o on o.outbox_number = n.outbox_number
   where o.outbox_number is null
-     or (o.server = pgtrickle._server()
-         and pgtrickle._signature_drifted(o, n.columns, n.storage, n.triggers))
+     or (o.server = pgtrickle_internal.server()
+         and pgtrickle_internal.signature_drifted(o, n.columns, n.storage, n.triggers))
   on conflict (outbox_number) do update
   set columns = excluded.columns, storage = excluded.storage;
 $$;

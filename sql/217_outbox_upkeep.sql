@@ -3,7 +3,7 @@
 --
 -- Housekeeping calls outbox_capture_upkeep() as pgtrickle_owner, who owns no table of the user's. It
 -- locks and reads tables, and enables triggers again, through the gate, as their owners. What needs
--- more of the owner (new triggers) is left as it is and said in pgt_outbox_config.problem, with the
+-- more of the owner (new triggers) is left as it is and said in outbox_config.problem, with the
 -- remedy; a new partition inherits the row trigger of its parent meanwhile. `GRANT <the table's owner>
 -- TO pgtrickle_owner` lets housekeeping do all of it; otherwise the owner calls
 -- outbox_capture_upkeep() after having changed partitions.
@@ -14,32 +14,32 @@
 -- lower id, and in it, or after it, with a higher id.
 
 -- The partitions that are known to have their triggers.
-create table if not exists pgtrickle._outbox_partitions (
-  outbox_number int not null references pgtrickle.pgt_outbox_config on delete cascade,
+create table if not exists pgtrickle_internal.outbox_partitions (
+  outbox_number int not null references pgtrickle_internal.outbox_config on delete cascade,
   relid         oid not null,
   place         text not null,
   primary key (outbox_number, relid)
 );
 
 -- Remembers the partitions of an outbox's table as they are; the transaction has locked the table.
-create or replace function pgtrickle._partitions_remember(number int) returns void
+create or replace function pgtrickle_internal.partitions_remember(number int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._require_quiet(c.stream_table_oid::regclass)
-  from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  perform pgtrickle._partitions_note(number);
+  perform pgtrickle_internal.require_quiet(c.stream_table_oid::regclass)
+  from pgtrickle_internal.outbox_config c where c.outbox_number = number;
+  perform pgtrickle_internal.partitions_note(number);
 end $$;
 
-create or replace function pgtrickle._partitions_note(number int) returns void
+create or replace function pgtrickle_internal.partitions_note(number int) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  delete from pgtrickle._outbox_partitions k where k.outbox_number = number;
-  insert into pgtrickle._outbox_partitions
+  delete from pgtrickle_internal.outbox_partitions k where k.outbox_number = number;
+  insert into pgtrickle_internal.outbox_partitions
   select number, p.rel, p.place
-  from pgtrickle.pgt_outbox_config c
-  cross join lateral pgtrickle._capture_places(c.stream_table_oid) p
+  from pgtrickle_internal.outbox_config c
+  cross join lateral pgtrickle_internal.capture_places(c.stream_table_oid) p
   where c.outbox_number = number and p.place in ('middle', 'leaf', 'foreign');
 end $$;
 
@@ -47,36 +47,36 @@ end $$;
 -- Upkeep
 
 -- Up to how many rows (as the planner estimates) and bytes upkeep writes a full refresh by itself.
-create or replace function pgtrickle._upkeep_max_rows() returns bigint
+create or replace function pgtrickle_internal.upkeep_max_rows() returns bigint
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select 1000000::bigint; $$;
 
-create or replace function pgtrickle._upkeep_max_bytes() returns bigint
+create or replace function pgtrickle_internal.upkeep_max_bytes() returns bigint
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select 268435456::bigint; $$;
 
 -- Whether all rows of a table are few enough for that.
-create or replace function pgtrickle._upkeep_may_refresh(source regclass) returns boolean
+create or replace function pgtrickle_internal.upkeep_may_refresh(source regclass) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return pgtrickle._estimated_rows(source) <= pgtrickle._upkeep_max_rows()
-    and (select coalesce(sum(pg_table_size(p.rel)), 0) <= pgtrickle._upkeep_max_bytes()
-         from pgtrickle._capture_places(source) p);
+  return pgtrickle_internal.estimated_rows(source) <= pgtrickle_internal.upkeep_max_rows()
+    and (select coalesce(sum(pg_table_size(p.rel)), 0) <= pgtrickle_internal.upkeep_max_bytes()
+         from pgtrickle_internal.capture_places(source) p);
 end $$;
 
-create or replace function pgtrickle._estimated_rows(source regclass) returns numeric
+create or replace function pgtrickle_internal.estimated_rows(source regclass) returns numeric
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(sum(case when c.reltuples >= 0 then c.reltuples
                            else pg_relation_size(c.oid) / 40 end), 0)::numeric
-  from pgtrickle._capture_places(source) p
+  from pgtrickle_internal.capture_places(source) p
   join pg_class c on c.oid = p.rel and c.relkind = 'r';
 $$;
 
 -- What the triggers of tables lack, as far as partitions are known: of one outbox, or of all. `state`
 -- is pg_trigger.tgenabled, null where the trigger is missing.
-create or replace function pgtrickle._trigger_faults(only_number int default null)
+create or replace function pgtrickle_internal.trigger_faults(only_number int default null)
 returns table (outbox_number int, rel oid, what text, fires "char", state "char")
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -84,22 +84,22 @@ as $$
     select c as outbox, r.oid as rel,
            case when r.relkind = 'p' then 'root' when r.relispartition then 'part'
                 else 'table' end as place
-    from pgtrickle.pgt_outbox_config c join pg_class r on r.oid = c.stream_table_oid
+    from pgtrickle_internal.outbox_config c join pg_class r on r.oid = c.stream_table_oid
     where c.kind = 'table' and (only_number is null or c.outbox_number = only_number)
     union all
     select c, k.relid, k.place
-    from pgtrickle.pgt_outbox_config c
-    join pgtrickle._outbox_partitions k on k.outbox_number = c.outbox_number
+    from pgtrickle_internal.outbox_config c
+    join pgtrickle_internal.outbox_partitions k on k.outbox_number = c.outbox_number
     join pg_class r on r.oid = k.relid and r.relispartition
     where only_number is null or c.outbox_number = only_number
   )
   select (r.outbox).outbox_number, r.rel, w.what, w.fires, t.tgenabled
   from relations r
-  cross join lateral pgtrickle._capture_triggers(r.outbox, r.place) w
+  cross join lateral pgtrickle_internal.capture_triggers(r.outbox, r.place) w
   left join (pg_trigger t
-             join pg_proc f on f.oid = t.tgfoid and f.pronamespace = 'pgtrickle'::regnamespace)
+             join pg_proc f on f.oid = t.tgfoid and f.pronamespace = 'pgtrickle_internal'::regnamespace)
     on t.tgrelid = r.rel and t.tgname = w.trigger_name
-    and f.proname = format('_capture_%s_%s', (r.outbox).outbox_number, case
+    and f.proname = format('capture_%s_%s', (r.outbox).outbox_number, case
           when w.what like 'truncat%' then 'truncate' else w.what end)::name
   where t.tgenabled is distinct from w.fires;
 $$;
@@ -118,9 +118,9 @@ $$;
 --   reasons     why a full refresh is needed
 --   key_fault   why the key does not identify rows any more
 --   standing    what upkeep cannot repair: the `problem`
-drop function if exists pgtrickle._upkeep_findings();  -- of earlier versions
-drop function if exists pgtrickle._upkeep_findings(int);
-create or replace function pgtrickle._upkeep_findings(only_number int default null)
+drop function if exists pgtrickle_internal.upkeep_findings();  -- of earlier versions
+drop function if exists pgtrickle_internal.upkeep_findings(int);
+create or replace function pgtrickle_internal.upkeep_findings(only_number int default null)
 returns table (number int, gone boolean, partitions boolean, triggers boolean, keys boolean,
                functions boolean, to_row boolean, missed boolean, drifted boolean, reasons text[],
                key_fault text, standing text)
@@ -135,9 +135,9 @@ as $$
            (r.relname, r.relnamespace) <> (c.stream_table_name::name, n.oid) as renamed,
            n.oid as schema_oid,
            r.relowner, r.relispartition
-    from pgtrickle.pgt_outbox_config c
-    cross join (select pgtrickle._server()) v (server)
-    left join pgtrickle._outbox_signatures s on s.outbox_number = c.outbox_number
+    from pgtrickle_internal.outbox_config c
+    cross join (select pgtrickle_internal.server()) v (server)
+    left join pgtrickle_internal.outbox_signatures s on s.outbox_number = c.outbox_number
     left join pg_namespace n on n.nspname = c.stream_table_schema
     left join pg_class r on r.oid = c.stream_table_oid
       and (c.kind = 'stream_table' or s.server = v.server
@@ -149,21 +149,21 @@ as $$
   ), partition_changes as materialized (
     select distinct coalesce(p.outbox_number, k.outbox_number) as outbox_number
     from (select o.outbox_number, t.relid
-          from outboxes o cross join lateral pgtrickle._partition_tree(o.source) t
+          from outboxes o cross join lateral pgtrickle_internal.partition_tree(o.source) t
           where o.relkind = 'p' and o.is_table and t.relid <> o.source) p
-    full join (select k.* from pgtrickle._outbox_partitions k
+    full join (select k.* from pgtrickle_internal.outbox_partitions k
                where only_number is null or k.outbox_number = only_number) k
       using (outbox_number, relid)
     where p.relid is null or k.relid is null
   ), signatures as materialized (
-    select * from pgtrickle._signatures_now(only_number)
+    select * from pgtrickle_internal.signatures_now(only_number)
   ), faults as materialized (
     select f.outbox_number,
            bool_or(coalesce(f.state, 'D') = 'D' or (f.state = 'R' and f.fires <> 'R')
                    or (f.what = 'row' and f.state = 'O'
                        and exists (select from pg_subscription_rel s
                                    where s.srrelid = f.rel))) as lost
-    from pgtrickle._trigger_faults(only_number) f group by f.outbox_number
+    from pgtrickle_internal.trigger_faults(only_number) f group by f.outbox_number
   ), children as materialized (
     select i.inhparent, string_agg(i.inhrelid::regclass::text, ', ' order by i.inhrelid) as names
     from pg_inherits i
@@ -183,9 +183,9 @@ as $$
                  where a.attrelid = o.source and (t.oid >= 16384 or t.typname ~ '^_?reg'))
                and exists (
                  select from pg_proc f
-                 where f.pronamespace = 'pgtrickle'::regnamespace and f.proconfig is null
-                   and f.proname = format('_capture_%s_row', o.outbox_number)::name)
-               and pgtrickle._capture_depends_on_path(o.source))
+                 where f.pronamespace = 'pgtrickle_internal'::regnamespace and f.proconfig is null
+                   and f.proname = format('capture_%s_row', o.outbox_number)::name)
+               and pgtrickle_internal.capture_depends_on_path(o.source))
            -- Missing, or the table belongs to another role now, which may not attach them.
            or exists (
              select from unnest(array['begin', 'row', 'truncate']
@@ -193,35 +193,35 @@ as $$
                                    else array['insert', 'update', 'delete'] end) w (what)
              where not exists (
                select from pg_proc f cross join lateral aclexplode(f.proacl) a
-               where f.pronamespace = 'pgtrickle'::regnamespace and a.grantee = o.relowner
-                 and f.proname = format('_capture_%s_%s', o.outbox_number, w.what)::name))),
+               where f.pronamespace = 'pgtrickle_internal'::regnamespace and a.grantee = o.relowner
+                 and f.proname = format('capture_%s_%s', o.outbox_number, w.what)::name))),
          o.is_table and not o.gone and (o.c).capture = 'statement'
            and (o.relispartition
                 or (o.relkind = 'r' and exists (
                       select from pg_inherits i where o.source in (i.inhrelid, i.inhparent)))
                 or (o.relkind = 'p' and exists (
-                      select from pgtrickle._partition_tree(o.source) t
+                      select from pgtrickle_internal.partition_tree(o.source) t
                       where t.relkind = 'f'))),
-         exists (select from pgtrickle._outbox_misses m where m.outbox_number = o.outbox_number),
+         exists (select from pgtrickle_internal.outbox_misses m where m.outbox_number = o.outbox_number),
          o.is_table and not o.gone
            and ((o.s).outbox_number is null
                 or (((o.s).columns <> now.columns or (o.s).storage <> now.storage)
-                    and pgtrickle._signature_drifted(o.s, now.columns, now.storage, now.triggers))),
+                    and pgtrickle_internal.signature_drifted(o.s, now.columns, now.storage, now.triggers))),
          array_remove(array[
            case when (o.s).columns <> now.columns
-                     and pgtrickle._columns_changed((o.s).columns, now.columns)
+                     and pgtrickle_internal.columns_changed((o.s).columns, now.columns)
                 then 'the columns of the table were changed' end,
            case when (o.s).storage <> now.storage
-                     and pgtrickle._storage_rewritten((o.s).storage, now.storage)
+                     and pgtrickle_internal.storage_rewritten((o.s).storage, now.storage)
                 then 'ALTER TABLE computed values anew' end,
            case when (o.s).storage <> now.storage and now.storage -> 'key' <> '[]'
-                     and pgtrickle._key_unguarded((o.s).storage, now.storage)
+                     and pgtrickle_internal.key_unguarded((o.s).storage, now.storage)
                 then 'the key of the table was not unique for a while' end,
            case when f.lost or ((o.s).triggers <> now.triggers
-                                and pgtrickle._triggers_touched((o.s).triggers, now.triggers))
+                                and pgtrickle_internal.triggers_touched((o.s).triggers, now.triggers))
                 then 'triggers of the outbox had been switched off' end,
            case when (o.s).wanted is not null and not o.gone
-                     and pgtrickle._upkeep_may_refresh(o.source) then (o.s).wanted end], null),
+                     and pgtrickle_internal.upkeep_may_refresh(o.source) then (o.s).wanted end], null),
          fault.of_key,
          nullif(concat_ws(
            '. ',
@@ -231,8 +231,8 @@ as $$
              case when o.is_table then format(
                     'SELECT pgtrickle.rebind_outbox(%L, %L) records the one that has the name now, '
                     'SELECT pgtrickle.rebind_outbox(%L, %L) goes on with the other',
-                    (o.c).outbox_table_name, pgtrickle._qualified(r.oid),
-                    (o.c).outbox_table_name, pgtrickle._qualified(o.source))
+                    (o.c).outbox_table_name, pgtrickle_internal.qualified(r.oid),
+                    (o.c).outbox_table_name, pgtrickle_internal.qualified(o.source))
                   else format(
                     'Disable the outbox %s, and enable that of the stream table that has the name '
                     'now', (o.c).outbox_table_name) end) end,
@@ -262,53 +262,53 @@ as $$
              when keys.dropped is not null then format(
                'key column %I was dropped: rows are recorded without a key', keys.dropped)
              when (o.s).storage <> now.storage and now.storage -> 'key' = '[]'
-                  and pgtrickle._key_unguarded((o.s).storage, now.storage) then format(
+                  and pgtrickle_internal.key_unguarded((o.s).storage, now.storage) then format(
                'several rows may have the same key (%s): its unique index or a NOT NULL was dropped',
                (select string_agg(quote_ident(k), ', ') from unnest((o.c).key_columns) k))
            end || case
              when o.is_table then format(
                '. SELECT pgtrickle.rebind_outbox(%L, %L) takes the primary key that the table has '
                'now, or none, and records all rows anew', (o.c).outbox_table_name,
-               pgtrickle._qualified(o.source))
+               pgtrickle_internal.qualified(o.source))
              else '. disable_outbox and enable_outbox make an outbox with another key' end
     ) fault (of_key);
 $$;
 
 -- Records the state of an outbox in the catalog.
-create or replace function pgtrickle._outbox_judge(number int) returns boolean
+create or replace function pgtrickle_internal.outbox_judge(number int) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return pgtrickle._outbox_note(number, (
-    select f.standing from pgtrickle._upkeep_findings(number) f));
+  return pgtrickle_internal.outbox_note(number, (
+    select f.standing from pgtrickle_internal.upkeep_findings(number) f));
 end $$;
 
 -- Remembers that a full refresh is wanted, and why.
-create or replace function pgtrickle._upkeep_want(number int, reasons text[]) returns void
+create or replace function pgtrickle_internal.upkeep_want(number int, reasons text[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   missed text[];
 begin
   with gone as (
-    delete from pgtrickle._outbox_misses m where m.outbox_number = number returning m.why
+    delete from pgtrickle_internal.outbox_misses m where m.outbox_number = number returning m.why
   )
   select array_agg(g.why) into missed from gone g;
-  update pgtrickle._outbox_signatures s
+  update pgtrickle_internal.outbox_signatures s
   set wanted = (select string_agg(distinct r, '; ')
                 from unnest(reasons || missed || string_to_array(s.wanted, '; ')) r)
   where s.outbox_number = number;
 end $$;
 
 -- Whether a partition has rows, as the owner of the table sees it; where it cannot be read: true.
-create or replace function pgtrickle._partition_has_rows(number int, rel regclass) returns boolean
+create or replace function pgtrickle_internal.partition_has_rows(number int, rel regclass) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
 begin
-  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  return (select r.answer::boolean from pgtrickle._outbox_read(outbox, rel, 'any') r (answer));
+  select * into strict outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
+  return (select r.answer::boolean from pgtrickle_internal.outbox_read(outbox, rel, 'any') r (answer));
 exception when others then
   return true;
 end $$;
@@ -318,18 +318,18 @@ end $$;
 
 -- Keeps writers out of a relation of an outbox until the transaction ends: with the caller's rights,
 -- or, for pgtrickle_owner alone, with those of the table's owner.
-create or replace function pgtrickle._outbox_hold(outbox pgtrickle.pgt_outbox_config, rel regclass,
-                                                  patience interval) returns void
+create or replace function pgtrickle_internal.outbox_hold(outbox pgtrickle_internal.outbox_config, rel regclass,
+                                                          patience interval) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._lock_against_writers(
-    rel, patience, case when not pgtrickle._has_owners_rights(rel) then outbox end);
+  perform pgtrickle_internal.lock_against_writers(
+    rel, patience, case when not pgtrickle_internal.has_owners_rights(rel) then outbox end);
 end $$;
 
 -- Sets right the triggers of all relations of an outbox's table. Without the owner's rights, triggers
 -- that are there are enabled again, and it is an error where one is missing.
-create or replace function pgtrickle._upkeep_attach(outbox pgtrickle.pgt_outbox_config) returns void
+create or replace function pgtrickle_internal.upkeep_attach(outbox pgtrickle_internal.outbox_config) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -337,27 +337,27 @@ declare
   place record;
   fault record;
 begin
-  if pgtrickle._has_owners_rights(source) then
-    for place in select * from pgtrickle._capture_places(source) loop
-      perform pgtrickle._capture_attach(outbox, place.rel, place.place);
+  if pgtrickle_internal.has_owners_rights(source) then
+    for place in select * from pgtrickle_internal.capture_places(source) loop
+      perform pgtrickle_internal.capture_attach(outbox, place.rel, place.place);
     end loop;
     return;
   end if;
-  for fault in select * from pgtrickle._trigger_faults(outbox.outbox_number) loop
+  for fault in select * from pgtrickle_internal.trigger_faults(outbox.outbox_number) loop
     if fault.state is null then
       raise exception 'must be owner of table % to make its triggers', fault.rel::regclass
         using errcode = 'insufficient_privilege';
     end if;
-    perform pgtrickle._outbox_enable_trigger(outbox, fault.rel, fault.what, fault.fires);
+    perform pgtrickle_internal.outbox_enable_trigger(outbox, fault.rel, fault.what, fault.fires);
   end loop;
 end $$;
 
-create or replace function pgtrickle._outbox_enable_trigger(
-  outbox pgtrickle.pgt_outbox_config, rel oid, what text, fires "char") returns void
+create or replace function pgtrickle_internal.outbox_enable_trigger(
+  outbox pgtrickle_internal.outbox_config, rel oid, what text, fires "char") returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._gate_step(
+  perform pgtrickle_internal.gate_step(
     outbox.reader, (select c.relowner from pg_class c where c.oid = outbox.stream_table_oid),
     format('the outbox of %I.%I', outbox.stream_table_schema, outbox.stream_table_name), 'enable',
     jsonb_build_object('relation', rel::bigint, 'trigger', what, 'fires', fires));
@@ -367,7 +367,7 @@ end $$;
 -- Rows of the catalog say so: its columns, its place in the tree and the row trigger that it inherits
 -- were made by one command, and the trigger was not touched later (its dependencies are written with
 -- it, and stay as they are).
-create or replace function pgtrickle._partition_began_empty(number int, rel oid) returns boolean
+create or replace function pgtrickle_internal.partition_began_empty(number int, rel oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select exists (
@@ -381,8 +381,8 @@ as $$
 $$;
 
 -- Partitions were attached, detached or dropped. Returns why a full refresh is needed.
-drop function if exists pgtrickle._upkeep_partitions(pgtrickle.pgt_outbox_config);
-create or replace function pgtrickle._upkeep_partitions(outbox pgtrickle.pgt_outbox_config)
+drop function if exists pgtrickle_internal.upkeep_partitions(pgtrickle_internal.outbox_config);
+create or replace function pgtrickle_internal.upkeep_partitions(outbox pgtrickle_internal.outbox_config)
 returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -393,9 +393,9 @@ declare
   reasons text[] := '{}';
 begin
   for p in
-    select k.relid, k.place from pgtrickle._outbox_partitions k
+    select k.relid, k.place from pgtrickle_internal.outbox_partitions k
     where k.outbox_number = number
-      and k.relid not in (select t.rel from pgtrickle._capture_places(source) t)
+      and k.relid not in (select t.rel from pgtrickle_internal.capture_places(source) t)
   loop
     if not exists (select from pg_class c where c.oid = p.relid) then
       reasons := reasons || case p.place when 'leaf' then array['a partition was dropped']
@@ -405,40 +405,40 @@ begin
     end if;
     -- Its statement triggers went on recording: its rows are as the outbox has them, and are deleted
     -- now. A row trigger went with the parent.
-    perform pgtrickle._outbox_hold(outbox, p.relid, '1 second');
+    perform pgtrickle_internal.outbox_hold(outbox, p.relid, '1 second');
     if p.place = 'leaf' and outbox.capture = 'statement'
-       and pgtrickle._recorded_since_detached(number, p.relid, source)
-       and pgtrickle._estimated_rows(p.relid) <= pgtrickle._upkeep_max_rows() then
-      perform pgtrickle._capture_relation(number, p.relid, 'DELETE', 'DELETE');
+       and pgtrickle_internal.recorded_since_detached(number, p.relid, source)
+       and pgtrickle_internal.estimated_rows(p.relid) <= pgtrickle_internal.upkeep_max_rows() then
+      perform pgtrickle_internal.capture_relation(number, p.relid, 'DELETE', 'DELETE');
     elsif p.place <> 'middle' then
       reasons := reasons || format('partition %s was detached', p.relid::regclass);
     end if;
-    perform pgtrickle._capture_detach(number, p.relid);
+    perform pgtrickle_internal.capture_detach(number, p.relid);
   end loop;
 
   for p in
-    select t.rel, t.place from pgtrickle._capture_places(source) t
+    select t.rel, t.place from pgtrickle_internal.capture_places(source) t
     where t.place in ('leaf', 'foreign') and t.rel not in (
-      select k.relid from pgtrickle._outbox_partitions k where k.outbox_number = number)
+      select k.relid from pgtrickle_internal.outbox_partitions k where k.outbox_number = number)
   loop
-    if not pgtrickle._partition_began_empty(number, p.rel)
-       and pgtrickle._partition_has_rows(number, p.rel) then
+    if not pgtrickle_internal.partition_began_empty(number, p.rel)
+       and pgtrickle_internal.partition_has_rows(number, p.rel) then
       reasons := reasons || format('partition %s was attached with rows', p.rel);
     end if;
   end loop;
-  perform pgtrickle._partitions_remember(number);
+  perform pgtrickle_internal.partitions_remember(number);
   return reasons;
 end $$;
 
 -- Follows key columns that were renamed; one that was dropped keeps its old name.
-create or replace function pgtrickle._upkeep_keys(number int) returns boolean
+create or replace function pgtrickle_internal.upkeep_keys(number int) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
 begin
-  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  update pgtrickle.pgt_outbox_config c
+  select * into strict outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
+  update pgtrickle_internal.outbox_config c
   set key_columns = k.names
   from (select array_agg(coalesce(a.attname::text, o.name) order by o.ord) as names
         from unnest(outbox.key_columns, outbox.key_attnums) with ordinality o (name, attnum, ord)
@@ -446,7 +446,7 @@ begin
           and not a.attisdropped) k
   where c.outbox_number = outbox.outbox_number and c.key_columns <> k.names;
   if found and outbox.kind = 'table' then
-    perform pgtrickle._capture_generate(outbox.outbox_number);
+    perform pgtrickle_internal.capture_generate(outbox.outbox_number);
     return true;
   end if;
   return found;
@@ -454,69 +454,69 @@ end $$;
 
 -- From now on each row is recorded by itself. The triggers are attached by the caller, who has locked
 -- the table.
-create or replace function pgtrickle._upkeep_to_row(number int) returns void
+create or replace function pgtrickle_internal.upkeep_to_row(number int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgtrickle._require_quiet(c.stream_table_oid::regclass)
-  from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
-  if not exists (select from pgtrickle._upkeep_findings(number) f where f.to_row) then
+  perform pgtrickle_internal.require_quiet(c.stream_table_oid::regclass)
+  from pgtrickle_internal.outbox_config c where c.outbox_number = number;
+  if not exists (select from pgtrickle_internal.upkeep_findings(number) f where f.to_row) then
     return;
   end if;
-  update pgtrickle.pgt_outbox_config c set capture = 'row'
+  update pgtrickle_internal.outbox_config c set capture = 'row'
   where c.outbox_number = number and c.kind = 'table' and c.capture = 'statement';
-  perform pgtrickle._capture_generate(number);
+  perform pgtrickle_internal.capture_generate(number);
 end $$;
 
 -- Locks the table of an outbox against writers, sets right what there is to set right, and writes one
 -- full refresh where that is needed, or was `asked` for. Returns its outbox id.
-create or replace function pgtrickle._outbox_heal(number int, asked boolean) returns bigint
+create or replace function pgtrickle_internal.outbox_heal(number int, asked boolean) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   f record;
   reasons text[];
   made bigint;
 begin
-  perform pgtrickle._outbox_hold(c, c.stream_table_oid,
-                                 case when asked then interval '30 seconds' else '1 second' end)
-  from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  perform pgtrickle_internal.outbox_hold(c, c.stream_table_oid,
+                                         case when asked then interval '30 seconds' else '1 second' end)
+  from pgtrickle_internal.outbox_config c where c.outbox_number = number;
   -- As it is now that it is locked.
-  select * into strict f from pgtrickle._upkeep_findings(number);
-  reasons := f.reasons || array(select distinct m.why from pgtrickle._outbox_misses m
+  select * into strict f from pgtrickle_internal.upkeep_findings(number);
+  reasons := f.reasons || array(select distinct m.why from pgtrickle_internal.outbox_misses m
                                 where m.outbox_number = number);
   if f.to_row then
     reasons := reasons || 'statement triggers do not record this table any more'::text;
-    perform pgtrickle._upkeep_to_row(number);
+    perform pgtrickle_internal.upkeep_to_row(number);
   elsif f.functions then
-    perform pgtrickle._capture_generate(number);
+    perform pgtrickle_internal.capture_generate(number);
   end if;
   if f.keys then
-    perform pgtrickle._upkeep_keys(number);
+    perform pgtrickle_internal.upkeep_keys(number);
   end if;
-  if (select pgtrickle._has_owners_rights(c.stream_table_oid)
-      from pgtrickle.pgt_outbox_config c where c.outbox_number = number) then
-    perform pgtrickle._outbox_make_reader(number, c.stream_table_oid)
-    from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  if (select pgtrickle_internal.has_owners_rights(c.stream_table_oid)
+      from pgtrickle_internal.outbox_config c where c.outbox_number = number) then
+    perform pgtrickle_internal.outbox_make_reader(number, c.stream_table_oid)
+    from pgtrickle_internal.outbox_config c where c.outbox_number = number;
   end if;
-  select * into strict outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = number;
+  select * into strict outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
   if f.partitions then
-    reasons := reasons || pgtrickle._upkeep_partitions(outbox);
+    reasons := reasons || pgtrickle_internal.upkeep_partitions(outbox);
   end if;
   if f.to_row or f.triggers or f.partitions then
-    perform pgtrickle._upkeep_attach(outbox);
+    perform pgtrickle_internal.upkeep_attach(outbox);
   end if;
   -- Before the rows are read: what changes meanwhile (the label of an enum) is found next time.
-  perform pgtrickle._signature_store(number);
-  if asked or (reasons <> '{}' and pgtrickle._upkeep_may_refresh(outbox.stream_table_oid)) then
-    made := pgtrickle._capture_relation(number, outbox.stream_table_oid, 'FULL', null,
-                                        nullif(array_to_string(reasons, '; '), ''));
+  perform pgtrickle_internal.signature_store(number);
+  if asked or (reasons <> '{}' and pgtrickle_internal.upkeep_may_refresh(outbox.stream_table_oid)) then
+    made := pgtrickle_internal.capture_relation(number, outbox.stream_table_oid, 'FULL', null,
+                                                nullif(array_to_string(reasons, '; '), ''));
   elsif reasons <> '{}' then
     raise warning 'outbox "%": %', outbox.stream_table_name, array_to_string(reasons, '; ');
-    perform pgtrickle._upkeep_want(number, reasons);
+    perform pgtrickle_internal.upkeep_want(number, reasons);
   end if;
-  perform pgtrickle._outbox_judge(number);
+  perform pgtrickle_internal.outbox_judge(number);
   return made;
 end $$;
 
@@ -529,41 +529,41 @@ as $$
 declare
   until timestamptz;  -- from the first table on that may be locked, however long the look took
   f record;
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   changed int := 0;
   changes int;
 begin
-  perform pgtrickle._require_fresh_snapshots('outbox_capture_upkeep()');
-  if to_regprocedure('pgtrickle._stream_rebind()') is not null then
-    execute 'select pgtrickle._stream_rebind()';
+  perform pgtrickle_internal.require_fresh_snapshots('outbox_capture_upkeep()');
+  if to_regprocedure('pgtrickle_internal.stream_rebind()') is not null then
+    execute 'select pgtrickle_internal.stream_rebind()';
   end if;
-  perform pgtrickle._deferred_missed();
+  perform pgtrickle_internal.deferred_missed();
   for f in
-    select u.*, c.problem from pgtrickle._upkeep_findings() u
-    join pgtrickle.pgt_outbox_config c on c.outbox_number = u.number
+    select u.*, c.problem from pgtrickle_internal.upkeep_findings() u
+    join pgtrickle_internal.outbox_config c on c.outbox_number = u.number
     where u.gone or u.partitions or u.triggers or u.keys or u.functions or u.to_row or u.missed
        or u.drifted or u.reasons <> '{}' or c.problem is distinct from u.standing
   loop
-    select * into outbox from pgtrickle.pgt_outbox_config c where c.outbox_number = f.number;
+    select * into outbox from pgtrickle_internal.outbox_config c where c.outbox_number = f.number;
     continue when outbox.outbox_number is null;
     changes := 0;
     -- In a block of its own, so that a failure below does not undo it.
     begin
       if f.drifted then
-        perform pgtrickle._signature_follow(outbox.outbox_number);
+        perform pgtrickle_internal.signature_follow(outbox.outbox_number);
       end if;
       if f.functions then
-        perform pgtrickle._capture_generate(outbox.outbox_number);
+        perform pgtrickle_internal.capture_generate(outbox.outbox_number);
         changes := changes + 1;
       end if;
     exception when others then
       raise notice 'outbox "%" is looked at again next time: %', outbox.stream_table_name, sqlerrm;
     end;
     begin
-      if f.gone and pgtrickle._upkeep_dropped(outbox.outbox_number) then
+      if f.gone and pgtrickle_internal.upkeep_dropped(outbox.outbox_number) then
         changes := changes + 1;
-        select u.* into f from pgtrickle._upkeep_findings(outbox.outbox_number) u;
-        select * into outbox from pgtrickle.pgt_outbox_config c
+        select u.* into f from pgtrickle_internal.upkeep_findings(outbox.outbox_number) u;
+        select * into outbox from pgtrickle_internal.outbox_config c
         where c.outbox_number = outbox.outbox_number;
       end if;
       if outbox.outbox_number is null or f.gone then
@@ -571,33 +571,33 @@ begin
       elsif outbox.kind = 'stream_table' then
         changes := f.keys::int;
         if f.keys then
-          perform pgtrickle._upkeep_keys(f.number);
+          perform pgtrickle_internal.upkeep_keys(f.number);
         end if;
-        changes := changes + pgtrickle._outbox_judge(f.number)::int;
+        changes := changes + pgtrickle_internal.outbox_judge(f.number)::int;
       elsif f.partitions or f.triggers or f.keys or f.to_row or f.missed or f.reasons <> '{}' then
         until := coalesce(until, clock_timestamp() + interval '2 seconds');
         if clock_timestamp() > until then
-          changes := changes + pgtrickle._outbox_note(f.number, format(
+          changes := changes + pgtrickle_internal.outbox_note(f.number, format(
             'upkeep waits for its turn: %s', array_to_string(f.reasons, '; ')))::int;
         else
-          perform pgtrickle._outbox_heal(f.number, false);
+          perform pgtrickle_internal.outbox_heal(f.number, false);
           changes := changes + 1;
         end if;
       else
-        changes := changes + pgtrickle._outbox_judge(f.number)::int;
+        changes := changes + pgtrickle_internal.outbox_judge(f.number)::int;
       end if;
     exception
       when insufficient_privilege then
-        changes := changes + pgtrickle._outbox_note(outbox.outbox_number, format(
+        changes := changes + pgtrickle_internal.outbox_note(outbox.outbox_number, format(
           'upkeep needs the owner of %s: let it run SELECT pgtrickle.outbox_capture_upkeep(), or '
           'GRANT %s TO pgtrickle_owner (%s)', outbox.stream_table_oid::regclass,
           (select c.relowner::regrole from pg_class c
            where c.oid = outbox.stream_table_oid), sqlerrm))::int;
       when lock_not_available then
-        changes := changes + pgtrickle._outbox_note(outbox.outbox_number, format(
+        changes := changes + pgtrickle_internal.outbox_note(outbox.outbox_number, format(
           'upkeep waits until the table can be locked: %s', sqlerrm))::int;
       when others then  -- of this outbox alone
-        changes := changes + pgtrickle._outbox_note(outbox.outbox_number, format(
+        changes := changes + pgtrickle_internal.outbox_note(outbox.outbox_number, format(
           'upkeep failed: %s', sqlerrm))::int;
     end;
     changed := changed + (changes > 0)::int;
@@ -608,22 +608,22 @@ comment on function pgtrickle.outbox_capture_upkeep() is
   'Sets right the triggers of outboxes, and records by a full refresh what went past them';
 
 -- Functions of earlier versions: they took whole rows of the catalog, which a caller could forge.
-drop function if exists pgtrickle._upkeep_dropped(pgtrickle.pgt_outbox_config);
-drop function if exists pgtrickle._upkeep_keys(pgtrickle.pgt_outbox_config);
+drop function if exists pgtrickle_internal.upkeep_dropped(pgtrickle_internal.outbox_config);
+drop function if exists pgtrickle_internal.upkeep_keys(pgtrickle_internal.outbox_config);
 
 -- ---------------------------------------------------------------------------------------------
 -- Upgrade
 
 -- What earlier versions had.
-drop function if exists pgtrickle._grant_reading(regclass);
-drop function if exists pgtrickle._column_with_json_cast(regclass);
-drop function if exists pgtrickle._row_json(text);
-drop function if exists pgtrickle._capture_huge_row(record);
-drop function if exists pgtrickle._capture_statement_sql(pgtrickle.pgt_outbox_config, text, jsonb);
-drop function if exists pgtrickle._capture_define(int, text, text, text);
-drop function if exists pgtrickle._upkeep_refresh(pgtrickle.pgt_outbox_config, text);
-drop function if exists pgtrickle._upkeep_triggers(pgtrickle.pgt_outbox_config);
-drop function if exists pgtrickle._upkeep_misses(int);
+drop function if exists pgtrickle_internal.grant_reading(regclass);
+drop function if exists pgtrickle_internal.column_with_json_cast(regclass);
+drop function if exists pgtrickle_internal.row_json(text);
+drop function if exists pgtrickle_internal.capture_huge_row(record);
+drop function if exists pgtrickle_internal.capture_statement_sql(pgtrickle_internal.outbox_config, text, jsonb);
+drop function if exists pgtrickle_internal.capture_define(int, text, text, text);
+drop function if exists pgtrickle_internal.upkeep_refresh(pgtrickle_internal.outbox_config, text);
+drop function if exists pgtrickle_internal.upkeep_triggers(pgtrickle_internal.outbox_config);
+drop function if exists pgtrickle_internal.upkeep_misses(int);
 
 -- They let pgtrickle_owner read tables of users.
 do $$
@@ -632,8 +632,8 @@ declare
 begin
   for granted in
     select format('%I.%I', n.nspname, c.relname) as name
-    from pgtrickle.pgt_outbox_config o
-    cross join lateral pgtrickle._capture_places(o.stream_table_oid) p
+    from pgtrickle_internal.outbox_config o
+    cross join lateral pgtrickle_internal.capture_places(o.stream_table_oid) p
     join pg_catalog.pg_class c on c.oid = p.rel
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     cross join lateral aclexplode(c.relacl) a
@@ -652,24 +652,24 @@ end $$;
 -- Writes all trigger functions anew, as this version writes them. Tables are not touched: triggers
 -- that a new version wants otherwise are set right by upkeep. An outbox whose table was dropped keeps
 -- no other from that.
-create or replace function pgtrickle._rebuild_capture() returns void
+create or replace function pgtrickle_internal.rebuild_capture() returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   number int;
 begin
   for number in
-    select c.outbox_number from pgtrickle.pgt_outbox_config c
+    select c.outbox_number from pgtrickle_internal.outbox_config c
     where c.kind = 'table' and to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null
     order by c.outbox_number
   loop
-    perform pgtrickle._capture_generate(number);
+    perform pgtrickle_internal.capture_generate(number);
   end loop;
 end $$;
 
 do $$
 begin
-  perform pgtrickle._rebuild_capture();
+  perform pgtrickle_internal.rebuild_capture();
 end $$;
 
 -- The functions that enable_outbox, disable_outbox, outbox_full_refresh and upkeep call with the
@@ -680,34 +680,34 @@ declare
 begin
   for f in
     select p.oid from pg_catalog.pg_proc p
-    where p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (array[
-      '_outbox_source', '_outbox_enable', '_outbox_check_source', '_outbox_check_options',
-      '_outbox_capture_kind', '_outbox_begin_capture', '_outbox_say_what_changes',
-      '_outbox_make_reader',
-      '_outbox_name_reader', '_outbox_reader_body', '_outbox_check_owner', '_has_foreign_parts',
-      '_attnums', '_outbox_rebind_to', '_types_within', '_capture_depends_on_path', '_primary_key',
-      '_merge_mixes_rows', '_qualified', '_outbox_named', '_outbox_namesake', '_lock_against_writers',
-      '_has_owners_rights', '_outbox_create', '_outbox_drop', '_outbox_undelivered',
-      '_outbox_note', '_outbox_judge', '_outbox_hold', '_outbox_heal', '_outbox_former',
-      '_outbox_take_over', '_outbox_rebind', '_outbox_owner_says', '_outbox_mark', '_partitions_remember', '_partition_tree',
-      '_capture_generate', '_capture_places', '_capture_triggers', '_capture_triggers_of',
-      '_capture_attach', '_capture_detach', '_capture_drop_trigger', '_capture_relation', '_estimated_rows',
-      '_recorded_since_detached', '_partition_began_empty', '_partition_has_rows',
-      '_require_fresh_snapshots', '_server', '_signature_store', '_signature_follow',
-      '_signatures_now', '_deferred_missed', '_signature_drifted', '_key_unguarded', '_storage_kept', '_columns_changed', '_storage_rewritten', '_triggers_touched', '_triggers_version',
-      '_trigger_faults', '_upkeep_attach', '_upkeep_dropped', '_upkeep_findings', '_upkeep_keys',
-      '_upkeep_may_refresh', '_upkeep_max_bytes', '_upkeep_max_rows', '_upkeep_partitions',
-      '_upkeep_to_row', '_upkeep_want'])
+    where p.pronamespace = 'pgtrickle_internal'::regnamespace and p.proname = any (array[
+      'outbox_source', 'outbox_enable', 'outbox_check_source', 'outbox_check_options',
+      'outbox_capture_kind', 'outbox_begin_capture', 'outbox_say_what_changes',
+      'outbox_make_reader',
+      'outbox_name_reader', 'outbox_reader_body', 'outbox_check_owner', 'has_foreign_parts',
+      'attnums', 'outbox_rebind_to', 'types_within', 'capture_depends_on_path', 'primary_key',
+      'merge_mixes_rows', 'qualified', 'outbox_named', 'outbox_namesake', 'lock_against_writers',
+      'has_owners_rights', 'outbox_create', 'outbox_drop', 'outbox_undelivered',
+      'outbox_note', 'outbox_judge', 'outbox_hold', 'outbox_heal', 'outbox_former',
+      'outbox_take_over', 'outbox_rebind', 'outbox_owner_says', 'outbox_mark', 'partitions_remember', 'partition_tree',
+      'capture_generate', 'capture_places', 'capture_triggers', 'capture_triggers_of',
+      'capture_attach', 'capture_detach', 'capture_drop_trigger', 'capture_relation', 'estimated_rows',
+      'recorded_since_detached', 'partition_began_empty', 'partition_has_rows',
+      'require_fresh_snapshots', 'server', 'signature_store', 'signature_follow',
+      'signatures_now', 'deferred_missed', 'signature_drifted', 'key_unguarded', 'storage_kept', 'columns_changed', 'storage_rewritten', 'triggers_touched', 'triggers_version',
+      'trigger_faults', 'upkeep_attach', 'upkeep_dropped', 'upkeep_findings', 'upkeep_keys',
+      'upkeep_may_refresh', 'upkeep_max_bytes', 'upkeep_max_rows', 'upkeep_partitions',
+      'upkeep_to_row', 'upkeep_want'])
   loop
     execute pg_catalog.format('grant execute on function %s to pgtrickle_admin', f);
   end loop;
   -- What the capture functions call.
   for f in
     select p.oid from pg_catalog.pg_proc p
-    where p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (array[
-      '_capture_settle', '_capture_adopt', '_capture_defer', '_capture_admits', '_capture_missed',
-      '_capture_queries_now', '_capture_row_query_now', '_capture_truncates_whole',
-      '_capture_truncated_part'])
+    where p.pronamespace = 'pgtrickle_internal'::regnamespace and p.proname = any (array[
+      'capture_settle', 'capture_adopt', 'capture_defer', 'capture_admits', 'capture_missed',
+      'capture_queries_now', 'capture_row_query_now', 'capture_truncates_whole',
+      'capture_truncated_part'])
   loop
     execute pg_catalog.format('grant execute on function %s to pgtrickle_capture', f);
   end loop;

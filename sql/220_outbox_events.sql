@@ -14,9 +14,9 @@ begin
   elsif exists (select from pgtrickle.relay_resolve_outbox(name)) then
     raise exception 'there is already an outbox "%"', name using errcode = 'duplicate_object';
   end if;
-  made := pgtrickle._outbox_create('events', null, name, null, retention_hours, 1, 1, notify,
-                                   'publish');
-  return (select c.outbox_table_name from pgtrickle.pgt_outbox_config c
+  made := pgtrickle_internal.outbox_create('events', null, name, null, retention_hours, 1, 1, notify,
+                                           'publish');
+  return (select c.outbox_table_name from pgtrickle_internal.outbox_config c
           where c.outbox_number = made);
 end $$;
 comment on function pgtrickle.create_outbox(text, int, boolean) is
@@ -31,13 +31,13 @@ create or replace function pgtrickle.publish(
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  target pgtrickle.pgt_outbox_config;
+  target pgtrickle_internal.outbox_config;
   made bigint;
 begin
-  select * into target from pgtrickle.pgt_outbox_config c
+  select * into target from pgtrickle_internal.outbox_config c
   where c.kind = 'events' and c.stream_table_name = publish.outbox;
   if not found then
-    target := pgtrickle._outbox_named(publish.outbox);
+    target := pgtrickle_internal.outbox_named(publish.outbox);
     if target.kind <> 'events' then
       raise exception 'outbox "%" records the changes of a table: no event can be published there',
                       publish.outbox

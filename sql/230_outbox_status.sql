@@ -45,12 +45,12 @@ end $$;
 comment on function pgtrickle.relay_open_writers(regclass) is
   'Transactions that wrote to an outbox and have not ended';
 
-drop function if exists pgtrickle._retention_lock();  -- earlier versions told a purge by it
+drop function if exists pgtrickle_internal.retention_lock();  -- earlier versions told a purge by it
 
 -- How many rows come after an id: counted up to 100,000, beyond that an upper bound.
-create or replace function pgtrickle._outbox_rows_after(outbox_table text, after_id bigint,
-                                                        newest bigint, out rows bigint,
-                                                        out exact boolean)
+create or replace function pgtrickle_internal.outbox_rows_after(outbox_table text, after_id bigint,
+                                                                newest bigint, out rows bigint,
+                                                                out exact boolean)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -83,8 +83,8 @@ declare
 begin
   select * into outbox from pgtrickle.relay_resolve_outbox(name);
   if outbox.outbox_table_name is null then
-    near := pgtrickle._nearest(name, array(
-      select c.stream_table_name from pgtrickle.pgt_outbox_config c));
+    near := pgtrickle_internal.nearest(name, array(
+      select c.stream_table_name from pgtrickle_internal.outbox_config c));
     raise exception 'there is no outbox "%"', coalesce(name, '(null)')
       using errcode = 'undefined_object',
             hint = case when near is null
@@ -93,7 +93,7 @@ begin
   end if;
   rel := format('pgtrickle.%I', outbox.outbox_table_name)::regclass;
   newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
-  select * into total from pgtrickle._outbox_rows_after(outbox.outbox_table_name, 0, newest);
+  select * into total from pgtrickle_internal.outbox_rows_after(outbox.outbox_table_name, 0, newest);
   execute format('select id, created_at from pgtrickle.%I order by id limit 1',
                  outbox.outbox_table_name) into oldest;
 
@@ -105,9 +105,9 @@ begin
   into readers
   from pgtrickle.relay_consumer_offsets o
   left join pgtrickle.relay_config c on c.name = o.pipeline_id
-  cross join lateral pgtrickle._outbox_rows_after(
+  cross join lateral pgtrickle_internal.outbox_rows_after(
     outbox.outbox_table_name,
-    pgtrickle._position_passes(outbox.outbox_table_name, o.last_change_id, o.skipped), newest) lag
+    pgtrickle_internal.position_passes(outbox.outbox_table_name, o.last_change_id, o.skipped), newest) lag
   where o.incarnation = outbox.incarnation;
 
   select coalesce(jsonb_agg(jsonb_build_object(
@@ -121,8 +121,8 @@ begin
            'group', h.relay_group_id, 'pipeline', h.pipeline, 'why', h.why,
            'needs_after', h.needs_after, 'until', h.until) order by h.needs_after), '[]')
   into holders
-  from pgtrickle._outbox_holders(outbox.incarnation) h
-  where h.holds and pgtrickle._outbox_has_old_row(outbox.incarnation, h.needs_after);
+  from pgtrickle_internal.outbox_holders(outbox.incarnation) h
+  where h.holds and pgtrickle_internal.outbox_has_old_row(outbox.incarnation, h.needs_after);
 
   return jsonb_build_object(
     'stream_table', outbox.stream_table_name, 'schema', outbox.stream_table_schema,

@@ -14,7 +14,7 @@
 
 -- The last look at who was writing to an outbox: once none of the holders is left, everything up to
 -- look_to is settled. delta_left: rows of claim checks that are gone wait to be deleted.
-create table if not exists pgtrickle._outbox_looks (
+create table if not exists pgtrickle_internal.outbox_looks (
   incarnation uuid primary key,
   settled_to  bigint not null default 0,
   look_to     bigint,
@@ -25,7 +25,7 @@ create table if not exists pgtrickle._outbox_looks (
 
 -- The last value that was drawn from a sequence; 0 where none was. Unlike pg_sequence_last_value, which
 -- locks the sequence as nextval does, it does not make its transaction look like one that has drawn.
-create or replace function pgtrickle._last_drawn(sequence regclass) returns bigint
+create or replace function pgtrickle_internal.last_drawn(sequence regclass) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -38,17 +38,17 @@ end $$;
 
 -- The highest id up to which every row of an outbox is either visible to the next statement or was
 -- rolled back. Never waits: while writers are open it answers what earlier looks have settled.
-create or replace function pgtrickle._settle_outbox(incarnation uuid, outbox regclass,
-                                                    sequence regclass) returns bigint
+create or replace function pgtrickle_internal.settle_outbox(incarnation uuid, outbox regclass,
+                                                            sequence regclass) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  look pgtrickle._outbox_looks;
+  look pgtrickle_internal.outbox_looks;
 begin
-  insert into pgtrickle._outbox_looks (incarnation) values (_settle_outbox.incarnation)
+  insert into pgtrickle_internal.outbox_looks (incarnation) values (settle_outbox.incarnation)
   on conflict do nothing;
-  select * into look from pgtrickle._outbox_looks l
-  where l.incarnation = _settle_outbox.incarnation for update;
+  select * into look from pgtrickle_internal.outbox_looks l
+  where l.incarnation = settle_outbox.incarnation for update;
 
   -- A prepared transaction keeps its virtual id until a restart of the server renames it.
   if look.look_to is not null and not exists (
@@ -60,7 +60,7 @@ begin
   end if;
   if look.look_to is null then
     -- First the sequence, then the locks: every writer that drew an id up to here is among the holders.
-    look.look_to := pgtrickle._last_drawn(sequence);
+    look.look_to := pgtrickle_internal.last_drawn(sequence);
     look.looked_at := clock_timestamp();
     look.holders := array(select w.virtual_transaction from pgtrickle.relay_open_writers(outbox) w);
     if look.holders = '{}' then
@@ -68,7 +68,7 @@ begin
       look.look_to := null;
     end if;
   end if;
-  update pgtrickle._outbox_looks l
+  update pgtrickle_internal.outbox_looks l
   set settled_to = look.settled_to, look_to = look.look_to, holders = look.holders,
       looked_at = look.looked_at
   where l.incarnation = look.incarnation;
@@ -77,22 +77,22 @@ end $$;
 
 -- Whether a pipeline's name for an outbox means this one, to it. A name that cannot be resolved now counts
 -- as meaning it: rows that a pipeline may need are kept.
-drop function if exists pgtrickle._names_outbox(text, uuid);  -- of earlier versions
-create or replace function pgtrickle._names_outbox(outbox_name text, pipeline text,
-                                                   incarnation uuid) returns boolean
+drop function if exists pgtrickle_internal.names_outbox(text, uuid);  -- of earlier versions
+create or replace function pgtrickle_internal.names_outbox(outbox_name text, pipeline text,
+                                                           incarnation uuid) returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return coalesce((select c.incarnation = _names_outbox.incarnation
-                   from pgtrickle.pgt_outbox_config c
-                   where c.outbox_number = pgtrickle._pipeline_outbox(
-                     _names_outbox.outbox_name, null, _names_outbox.pipeline)), true);
+  return coalesce((select c.incarnation = names_outbox.incarnation
+                   from pgtrickle_internal.outbox_config c
+                   where c.outbox_number = pgtrickle_internal.pipeline_outbox(
+                     names_outbox.outbox_name, null, names_outbox.pipeline)), true);
 exception when others then
   return true;
 end $$;
 
 -- The pipelines of the catalog that read an outbox.
-create or replace function pgtrickle._outbox_pipelines(incarnation uuid)
+create or replace function pgtrickle_internal.outbox_pipelines(incarnation uuid)
 returns table (pipeline text, enabled boolean, config jsonb, updated_at timestamptz,
                enabled_changed_at timestamptz)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -103,14 +103,14 @@ begin
   return query
   with names as (
     select lower(replace(m.name, '"', '')) as name
-    from pgtrickle.pgt_outbox_config o
+    from pgtrickle_internal.outbox_config o
     left join pg_class r on r.oid = o.stream_table_oid
     left join pg_namespace n on n.oid = r.relnamespace
     cross join lateral unnest(array[
       o.stream_table_name, o.stream_table_schema || '.' || o.stream_table_name,
       o.outbox_table_name, 'pgtrickle.' || o.outbox_table_name,
       'pgtrickle.' || o.stream_table_name, r.relname, n.nspname || '.' || r.relname]) m (name)
-    where m.name is not null and o.incarnation = _outbox_pipelines.incarnation
+    where m.name is not null and o.incarnation = outbox_pipelines.incarnation
   ), candidates as materialized (
     select c.*
     from pgtrickle.relay_config c
@@ -118,12 +118,12 @@ begin
   )
   select c.name, c.enabled, c.config, c.updated_at, c.enabled_changed_at
   from candidates c
-  where pgtrickle._names_outbox(c.outbox_name, c.name, _outbox_pipelines.incarnation);
+  where pgtrickle_internal.names_outbox(c.outbox_name, c.name, outbox_pipelines.incarnation);
 end $$;
 
 -- All readers that need rows of an outbox: the rows after needs_after. `holds`: whether they are kept
 -- for it; `until`: how long they are kept if the reader shows no other sign of life.
-create or replace function pgtrickle._outbox_holders(incarnation uuid)
+create or replace function pgtrickle_internal.outbox_holders(incarnation uuid)
 returns table (relay_group_id text, pipeline text, needs_after bigint, why text,
                until timestamptz, holds boolean, max_hold_hours numeric, max_hold_bytes numeric)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -133,7 +133,7 @@ begin
   return query
   with pipelines as materialized (
     select p.pipeline, p.enabled, p.config, p.updated_at, p.enabled_changed_at
-    from pgtrickle._outbox_pipelines(_outbox_holders.incarnation) p
+    from pgtrickle_internal.outbox_pipelines(outbox_holders.incarnation) p
   ), groups as materialized (
     select i.relay_group_id, max(i.heartbeat_at) as heartbeat_at
     from pgtrickle.relay_instances i group by 1
@@ -141,11 +141,11 @@ begin
     select o.relay_group_id, o.pipeline_id, o.updated_at, o.seen_at,
            case when o.last_row > 0 then o.last_change_id - 1
                 when o.skipped is null then o.last_change_id
-                else pgtrickle._position_passes(c.outbox_table_name, o.last_change_id, o.skipped)
+                else pgtrickle_internal.position_passes(c.outbox_table_name, o.last_change_id, o.skipped)
                 end as needs_after
     from pgtrickle.relay_consumer_offsets o
-    join pgtrickle.pgt_outbox_config c using (incarnation)
-    where o.incarnation = _outbox_holders.incarnation
+    join pgtrickle_internal.outbox_config c using (incarnation)
+    where o.incarnation = outbox_holders.incarnation
   ), claims (relay_group_id, pipeline, needs_after, why, sign_of_life, config) as (
     -- Positions, by what became of their pipelines.
     select o.relay_group_id, o.pipeline_id, o.needs_after,
@@ -201,12 +201,12 @@ begin
   )
   select d.relay_group_id, d.pipeline, d.needs_after, d.why, d.until,
          d.until > clock_timestamp(), (d.config ->> 'max_hold_hours')::numeric,
-         pgtrickle._relay_amount('bytes', d.config -> 'max_hold_bytes')
+         pgtrickle_internal.relay_amount('bytes', d.config -> 'max_hold_bytes')
   from dated d;
 end $$;
 
 -- Whether the first row after an id is older than the outbox keeps its rows.
-create or replace function pgtrickle._outbox_has_old_row(incarnation uuid, after_id bigint)
+create or replace function pgtrickle_internal.outbox_has_old_row(incarnation uuid, after_id bigint)
 returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -215,8 +215,8 @@ declare
   is_old boolean;
 begin
   select c.outbox_table_name, c.purged_below, c.retention_hours into outbox
-  from pgtrickle.pgt_outbox_config c
-  where c.incarnation = _outbox_has_old_row.incarnation;
+  from pgtrickle_internal.outbox_config c
+  where c.incarnation = outbox_has_old_row.incarnation;
   execute format('select created_at < clock_timestamp() - $2 * interval ''1 hour'' '
                  'from pgtrickle.%I where id > $1 order by id limit 1', outbox.outbox_table_name)
     into is_old using greatest(after_id, outbox.purged_below), outbox.retention_hours;
@@ -224,7 +224,7 @@ begin
 end $$;
 
 -- About how many bytes the living rows of an outbox take; null where nothing is known of them.
-create or replace function pgtrickle._outbox_live_bytes(outbox_table text, delta_table text)
+create or replace function pgtrickle_internal.outbox_live_bytes(outbox_table text, delta_table text)
 returns numeric
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -237,9 +237,9 @@ $$;
 -- The highest id that the holders of an outbox let go, of those up to `candidate`; `lossy` when a
 -- holder's own limit (max_hold_hours, max_hold_bytes) made it let go what it has not read;
 -- `warnings` of holders that will let go within a day.
-create or replace function pgtrickle._outbox_released_to(outbox pgtrickle.pgt_outbox_config,
-                                                         candidate bigint, out released_to bigint,
-                                                         out lossy boolean, out warnings jsonb)
+create or replace function pgtrickle_internal.outbox_released_to(outbox pgtrickle_internal.outbox_config,
+                                                                 candidate bigint, out released_to bigint,
+                                                                 out lossy boolean, out warnings jsonb)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -250,7 +250,7 @@ begin
   lossy := false;
   warnings := '[]';
   for holder in
-    select * from pgtrickle._outbox_holders(outbox.incarnation) h
+    select * from pgtrickle_internal.outbox_holders(outbox.incarnation) h
     where h.holds and h.needs_after < candidate
   loop
     if holder.until < clock_timestamp() + interval '1 day' then
@@ -261,7 +261,7 @@ begin
     end if;
     let_go := holder.needs_after;
     if holder.max_hold_bytes is not null
-       and pgtrickle._outbox_live_bytes(outbox.outbox_table_name, outbox.delta_table_name)
+       and pgtrickle_internal.outbox_live_bytes(outbox.outbox_table_name, outbox.delta_table_name)
            > holder.max_hold_bytes then
       let_go := candidate;
     elsif holder.max_hold_hours is not null then
@@ -278,8 +278,8 @@ begin
 end $$;
 
 -- Counts, for every position that `deleted_to` passes, the rows that its reader will miss.
-create or replace function pgtrickle._count_lost_rows(outbox pgtrickle.pgt_outbox_config,
-                                                      deleted_to bigint) returns jsonb
+create or replace function pgtrickle_internal.count_lost_rows(outbox pgtrickle_internal.outbox_config,
+                                                              deleted_to bigint) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -315,9 +315,9 @@ end $$;
 -- The id up to which the next batch of an outbox may be deleted; null if none may. A batch is made
 -- of the oldest settled rows, as far as all of them are old and they are together, rows of claim
 -- checks included, not more than max_rows (but one always fits).
-create or replace function pgtrickle._next_purge(outbox pgtrickle.pgt_outbox_config, max_rows int,
-                                                 out cut bigint, out lossy boolean,
-                                                 out warnings jsonb)
+create or replace function pgtrickle_internal.next_purge(outbox pgtrickle_internal.outbox_config, max_rows int,
+                                                         out cut bigint, out lossy boolean,
+                                                         out warnings jsonb)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -325,7 +325,7 @@ declare
 begin
   lossy := false;
   warnings := '[]';
-  settled_to := pgtrickle._settle_outbox(
+  settled_to := pgtrickle_internal.settle_outbox(
     outbox.incarnation, format('pgtrickle.%I', outbox.outbox_table_name)::regclass,
     outbox.outbox_sequence::regclass);
   execute format(
@@ -341,7 +341,7 @@ begin
     into cut using outbox.purged_below, settled_to, outbox.retention_hours, max_rows;
   if cut is not null then
     select r.released_to, r.lossy, r.warnings into cut, lossy, warnings
-    from pgtrickle._outbox_released_to(outbox, cut) r;
+    from pgtrickle_internal.outbox_released_to(outbox, cut) r;
   end if;
   if cut <= outbox.purged_below then
     cut := null;
@@ -351,12 +351,12 @@ end $$;
 -- Deletes one batch of an outbox. A claim check goes with its outbox row; of one that alone is more
 -- than a batch the rest, which no reader can reach any more, goes in the next ones. Returns what was
 -- done: {"deleted", "delta_rows", "more", "lost", "warnings"}.
-create or replace function pgtrickle._purge_outbox(incarnation uuid, max_rows int,
-                                                   delta_left boolean) returns jsonb
+create or replace function pgtrickle_internal.purge_outbox(incarnation uuid, max_rows int,
+                                                           delta_left boolean) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   cut bigint;
   lossy boolean := false;
   warnings jsonb := '[]';
@@ -364,22 +364,22 @@ declare
   delta_rows bigint := 0;
   lost jsonb := '[]';
 begin
-  select * into outbox from pgtrickle.pgt_outbox_config c
-  where c.incarnation = _purge_outbox.incarnation for update skip locked;
+  select * into outbox from pgtrickle_internal.outbox_config c
+  where c.incarnation = purge_outbox.incarnation for update skip locked;
   if outbox.outbox_table_name is null or outbox.retention_hours is null then
     return '{"deleted": 0, "delta_rows": 0, "more": false, "lost": [], "warnings": []}';
   end if;
 
-  if pgtrickle._outbox_has_old_row(outbox.incarnation, outbox.purged_below) then
+  if pgtrickle_internal.outbox_has_old_row(outbox.incarnation, outbox.purged_below) then
     select n.cut, n.lossy, n.warnings into cut, lossy, warnings
-    from pgtrickle._next_purge(outbox, max_rows) n;
+    from pgtrickle_internal.next_purge(outbox, max_rows) n;
   end if;
   if cut is not null then
-    lost := pgtrickle._count_lost_rows(outbox, cut);
+    lost := pgtrickle_internal.count_lost_rows(outbox, cut);
     execute format('delete from pgtrickle.%I where id > $1 and id <= $2', outbox.outbox_table_name)
       using outbox.purged_below, cut;
     get diagnostics deleted = row_count;
-    update pgtrickle.pgt_outbox_config c
+    update pgtrickle_internal.outbox_config c
     set purged_below = cut, last_drained_at = clock_timestamp(), last_drained_count = deleted
     where c.incarnation = outbox.incarnation;
   end if;
@@ -390,7 +390,7 @@ begin
                    '  order by outbox_id, row_num limit $2)', outbox.delta_table_name)
       using coalesce(cut, outbox.purged_below), max_rows;
     get diagnostics delta_rows = row_count;
-    update pgtrickle._outbox_looks l set delta_left = delta_rows >= max_rows
+    update pgtrickle_internal.outbox_looks l set delta_left = delta_rows >= max_rows
     where l.incarnation = outbox.incarnation;
   end if;
   return jsonb_build_object(

@@ -3,14 +3,14 @@
 -- An id up to which every row of an outbox is visible to the next statement, or will never be. Waits a
 -- moment for the transactions that may have drawn smaller ids; where they stay open, earlier looks
 -- answer.
-create or replace function pgtrickle._settled_soon(outbox pgtrickle.pgt_outbox_config) returns bigint
+create or replace function pgtrickle_internal.settled_soon(outbox pgtrickle_internal.outbox_config) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   rel constant regclass := format('pgtrickle.%I', outbox.outbox_table_name)::regclass;
   until constant timestamptz := clock_timestamp() + interval '200 milliseconds';
   -- First the sequence, then the locks: each transaction that drew an id up to here is a holder.
-  drawn constant bigint := pgtrickle._last_drawn(outbox.outbox_sequence::regclass);
+  drawn constant bigint := pgtrickle_internal.last_drawn(outbox.outbox_sequence::regclass);
   holders constant text[] := array(
     select w.virtual_transaction from pgtrickle.relay_open_writers(rel) w);
 begin
@@ -23,14 +23,14 @@ begin
     exit when clock_timestamp() > until;
     perform pg_sleep(0.005);
   end loop;
-  return greatest(outbox.purged_below, (select l.settled_to from pgtrickle._outbox_looks l
+  return greatest(outbox.purged_below, (select l.settled_to from pgtrickle_internal.outbox_looks l
                                         where l.incarnation = outbox.incarnation), 0);
 end $$;
 
 -- Where reading at 'latest' begins: everything that has committed at this moment is passed, and
 -- everything that commits later is delivered, whatever its id.
-create or replace function pgtrickle._latest_position(
-  outbox pgtrickle.pgt_outbox_config, settled bigint, out change_id bigint, out mark uuid,
+create or replace function pgtrickle_internal.latest_position(
+  outbox pgtrickle_internal.outbox_config, settled bigint, out change_id bigint, out mark uuid,
   out skipped int8multirange, out skipped_mark uuid)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -61,7 +61,7 @@ create or replace function pgtrickle.relay_first_position(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   settled bigint;
   newest bigint;
 begin
@@ -71,14 +71,14 @@ begin
       raise exception 'a start at "latest" must run in a READ COMMITTED transaction'
         using errcode = 'invalid_transaction_state';
     end if;
-    select * into outbox from pgtrickle.pgt_outbox_config c
+    select * into outbox from pgtrickle_internal.outbox_config c
     where c.incarnation = relay_first_position.incarnation;
     if outbox.outbox_number is null then
       raise exception 'a pipeline cannot start at "latest": there is no outbox of incarnation %',
           incarnation
         using errcode = 'undefined_object', hint = 'Resolve the outbox again: it was made anew.';
     end if;
-    settled := pgtrickle._settled_soon(outbox);
+    settled := pgtrickle_internal.settled_soon(outbox);
   elsif start <> 'earliest' and start !~ E'^\\d{1,18}$' or start is null then
     raise exception 'a pipeline cannot start at "%"', coalesce(start, '(null)')
       using errcode = 'invalid_parameter_value',
@@ -87,7 +87,7 @@ begin
 
   -- The lock lets a batch of retention end first, and keeps the next one until the position is
   -- stored, so that no row is deleted in front of a new reader unseen.
-  select * into outbox from pgtrickle.pgt_outbox_config c
+  select * into outbox from pgtrickle_internal.outbox_config c
   where c.incarnation = relay_first_position.incarnation
   for share;
   if start = 'earliest' then
@@ -95,13 +95,13 @@ begin
   elsif start = 'latest' then
     select l.change_id, l.mark, l.skipped, l.skipped_mark
     into change_id, mark, skipped, skipped_mark
-    from pgtrickle._latest_position(outbox, settled) l;
+    from pgtrickle_internal.latest_position(outbox, settled) l;
   else
     change_id := greatest(start::bigint - 1, 0);
     lost_rows := greatest(outbox.purged_below - change_id, 0);
     if outbox.outbox_number is not null then
       -- A position never stands beyond what was drawn: rows up to `start` will come and are skipped.
-      newest := pgtrickle._last_drawn(outbox.outbox_sequence::regclass);
+      newest := pgtrickle_internal.last_drawn(outbox.outbox_sequence::regclass);
       if change_id > newest then
         skipped := int8multirange(int8range(newest + 1, change_id + 1));
         change_id := newest;
@@ -111,4 +111,4 @@ begin
 end $$;
 comment on function pgtrickle.relay_first_position(uuid, text) is
   'For the relay: where a reader of an outbox that has no position begins';
-drop function if exists pgtrickle._first_position(uuid, text);  -- of earlier versions
+drop function if exists pgtrickle_internal.first_position(uuid, text);  -- of earlier versions

@@ -1,12 +1,12 @@
 -- Housekeeping: periodic work that a relay calls for, in short transactions.
 
 -- The state of the round through all outboxes: the last one visited, and whether work is left.
-create table if not exists pgtrickle._housekeeping_round (
+create table if not exists pgtrickle_internal.housekeeping_round (
   only_one    boolean primary key default true check (only_one),
   after_table text not null default '',
   again       boolean not null default false
 );
-insert into pgtrickle._housekeeping_round default values on conflict do nothing;
+insert into pgtrickle_internal.housekeeping_round default values on conflict do nothing;
 
 -- One bounded step of housekeeping; {"more": true} when the next one should follow soon. A step
 -- deletes from one outbox at most and looks at no more than 100, so that it holds few locks, and
@@ -27,56 +27,56 @@ begin
             hint = 'BEGIN ISOLATION LEVEL READ COMMITTED; or, in a scheduler''s session, '
                    'SET default_transaction_isolation TO ''read committed'';';
   end if;
-  if not pgtrickle._try_lock('housekeeping') then
+  if not pgtrickle_internal.try_lock('housekeeping') then
     return report || '{"busy": true}';
   end if;
-  if (select r.after_table = '' from pgtrickle._housekeeping_round r) then
-    report := pgtrickle._upkeep(report);
-    perform pgtrickle._refresh_signs_of_life();
-    perform pgtrickle._prune_relay_records();
+  if (select r.after_table = '' from pgtrickle_internal.housekeeping_round r) then
+    report := pgtrickle_internal.upkeep(report);
+    perform pgtrickle_internal.refresh_signs_of_life();
+    perform pgtrickle_internal.prune_relay_records();
     select i.done, i.more into report, inbox_rows_left
-    from pgtrickle._purge_inboxes(report, greatest(max_rows, 1)) i;
-    update pgtrickle._housekeeping_round r set again = r.again or inbox_rows_left;
+    from pgtrickle_internal.purge_inboxes(report, greatest(max_rows, 1)) i;
+    update pgtrickle_internal.housekeeping_round r set again = r.again or inbox_rows_left;
   end if;
-  return pgtrickle._purge_next_outbox(report, greatest(max_rows, 1));
+  return pgtrickle_internal.purge_next_outbox(report, greatest(max_rows, 1));
 end $$;
 comment on function pgtrickle.relay_housekeeping(int) is
   'For the relay: one step of retention and upkeep; "more" in its answer asks for the next soon';
 
 -- Lets capture handle tables that were created, dropped or changed.
-create or replace function pgtrickle._upkeep(report jsonb) returns jsonb
+create or replace function pgtrickle_internal.upkeep(report jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   changed int;
 begin
   -- First: it binds the outboxes of restored stream tables to their tables again.
-  if to_regprocedure('pgtrickle._stream_upkeep()') is not null then
-    execute 'select pgtrickle._stream_upkeep()';
+  if to_regprocedure('pgtrickle_internal.stream_upkeep()') is not null then
+    execute 'select pgtrickle_internal.stream_upkeep()';
   end if;
   if to_regprocedure('pgtrickle.outbox_capture_upkeep()') is not null then
     execute 'select pgtrickle.outbox_capture_upkeep()' into changed;
   end if;
   return report || jsonb_build_object('upkeep', coalesce(changed, 0));
 exception when others then
-  return pgtrickle._report_error(report, 'capture upkeep', sqlerrm);
+  return pgtrickle_internal.report_error(report, 'capture upkeep', sqlerrm);
 end $$;
 
 -- Goes on with the round until an outbox had something to delete, and puts what it did into report.
-create or replace function pgtrickle._purge_next_outbox(report jsonb, max_rows int) returns jsonb
+create or replace function pgtrickle_internal.purge_next_outbox(report jsonb, max_rows int) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  round pgtrickle._housekeeping_round;
+  round pgtrickle_internal.housekeeping_round;
   outbox record;
   done jsonb;
 begin
-  select * into round from pgtrickle._housekeeping_round;
+  select * into round from pgtrickle_internal.housekeeping_round;
   for outbox in
     select c.incarnation, c.outbox_table_name, c.outbox_sequence, c.purged_below,
            coalesce(l.delta_left, false) as delta_left
-    from pgtrickle.pgt_outbox_config c
-    left join pgtrickle._outbox_looks l on l.incarnation = c.incarnation
+    from pgtrickle_internal.outbox_config c
+    left join pgtrickle_internal.outbox_looks l on l.incarnation = c.incarnation
     where c.outbox_table_name > round.after_table
     order by c.outbox_table_name
     limit 100
@@ -85,8 +85,8 @@ begin
     begin
       -- Mostly there is nothing: the newest row is gone already, or has never been.
       continue when not outbox.delta_left
-        and pgtrickle._last_drawn(outbox.outbox_sequence::regclass) <= outbox.purged_below;
-      done := pgtrickle._purge_outbox(outbox.incarnation, max_rows, outbox.delta_left);
+        and pgtrickle_internal.last_drawn(outbox.outbox_sequence::regclass) <= outbox.purged_below;
+      done := pgtrickle_internal.purge_outbox(outbox.incarnation, max_rows, outbox.delta_left);
       report := jsonb_set(report, '{warnings}', report -> 'warnings' || (done -> 'warnings'));
       if (done ->> 'deleted')::bigint > 0 or (done ->> 'delta_rows')::bigint > 0 then
         round.again := round.again or (done ->> 'more')::boolean;
@@ -95,11 +95,11 @@ begin
         exit;
       end if;
     exception when others then
-      report := pgtrickle._report_error(report, outbox.outbox_table_name, sqlerrm);
+      report := pgtrickle_internal.report_error(report, outbox.outbox_table_name, sqlerrm);
     end;
   end loop;
 
-  if exists (select from pgtrickle.pgt_outbox_config c
+  if exists (select from pgtrickle_internal.outbox_config c
              where c.outbox_table_name > round.after_table) then
     report := report || '{"more": true}';
   else
@@ -107,12 +107,12 @@ begin
     round.after_table := '';
     round.again := false;
   end if;
-  update pgtrickle._housekeeping_round r
+  update pgtrickle_internal.housekeeping_round r
   set after_table = round.after_table, again = round.again;
   return report;
 end $$;
 
-create or replace function pgtrickle._report_error(report jsonb, what text, error text)
+create or replace function pgtrickle_internal.report_error(report jsonb, what text, error text)
 returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -120,11 +120,11 @@ as $$
                    report -> 'errors' || jsonb_build_object('what', what, 'error', error));
 $$;
 
-drop function if exists pgtrickle._wrote_to_an_outbox();  -- earlier versions asked it
+drop function if exists pgtrickle_internal.wrote_to_an_outbox();  -- earlier versions asked it
 
 -- Marks, at most every hour, the positions behind which a relay lives: a pipeline that had nothing
 -- to read for a long time must not look dead when its relay stops for an hour.
-create or replace function pgtrickle._refresh_signs_of_life() returns void
+create or replace function pgtrickle_internal.refresh_signs_of_life() returns void
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
   update pgtrickle.relay_consumer_offsets o set seen_at = clock_timestamp()
@@ -146,7 +146,7 @@ $$;
 -- Deletes old records: instances, status of pipelines that are not in the catalog and finished
 -- replays after 30 days (but not the last replay of a pipeline, whose number must not come again),
 -- and looks at outboxes that are gone.
-create or replace function pgtrickle._prune_relay_records() returns void
+create or replace function pgtrickle_internal.prune_relay_records() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -159,6 +159,6 @@ begin
   where r.finished_at < clock_timestamp() - interval '30 days'
     and exists (select from pgtrickle.relay_replays n
                 where n.pipeline = r.pipeline and n.number > r.number);
-  delete from pgtrickle._outbox_looks l
-  where not exists (select from pgtrickle.pgt_outbox_config c where c.incarnation = l.incarnation);
+  delete from pgtrickle_internal.outbox_looks l
+  where not exists (select from pgtrickle_internal.outbox_config c where c.incarnation = l.incarnation);
 end $$;

@@ -11,14 +11,14 @@ as $$
          or (i.lock_backend_pid is not null
              and i.heartbeat_at > clock_timestamp() - interval '5 seconds')
   from pgtrickle.relay_instances i
-  left join pgtrickle._live_lease_sessions() s
+  left join pgtrickle_internal.live_lease_sessions() s
     on s.relay_group_id = i.relay_group_id and s.worker_id = i.worker_id;
 $$;
 comment on function pgtrickle.relay_instances_now() is
   'The relays that have reported, and whether each one is alive at this moment';
 
 -- The rows of an outbox behind a position, as far as they can be counted. No outbox has none.
-create or replace function pgtrickle._pipeline_lag(
+create or replace function pgtrickle_internal.pipeline_lag(
   outbox_table text, outbox_sequence text, position_id bigint, skipped int8multirange,
   out rows bigint, out exact boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -29,9 +29,9 @@ begin
     return;
   end if;
   select lag.rows, lag.exact into rows, exact
-  from pgtrickle._outbox_rows_after(
-    outbox_table, pgtrickle._position_passes(outbox_table, position_id, skipped),
-    pgtrickle._last_drawn(outbox_sequence::regclass)) lag;
+  from pgtrickle_internal.outbox_rows_after(
+    outbox_table, pgtrickle_internal.position_passes(outbox_table, position_id, skipped),
+    pgtrickle_internal.last_drawn(outbox_sequence::regclass)) lag;
 exception when undefined_table or lock_not_available then
   null;  -- an outbox that was dropped by hand, or is locked, has no lag to show
 end $$;
@@ -49,7 +49,7 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
   with owners as materialized (
     select l.relay_group_id, l.name, s.worker_id
-    from pgtrickle._live_lease_sessions() s
+    from pgtrickle_internal.live_lease_sessions() s
     join pgtrickle.relay_leases l on l.token = s.token and l.kind = 'pipeline'
   ), known as (
     select coalesce(c.name, s.pipeline) as name, c.direction, coalesce(c.enabled, true) as enabled,
@@ -88,12 +88,12 @@ as $$
     select o.incarnation, o.last_change_id, o.skipped, c.outbox_table_name, c.outbox_sequence,
            c.problem
     from pgtrickle.relay_consumer_offsets o
-    join pgtrickle.pgt_outbox_config c on c.incarnation = o.incarnation
+    join pgtrickle_internal.outbox_config c on c.incarnation = o.incarnation
     where o.pipeline_id = k.name
       and (k.group_id is null
            or o.relay_group_id in (k.group_id, k.config ->> 'group', k.config #>> '{source,group}'))
     order by o.updated_at desc limit 1) p on true
-  left join lateral pgtrickle._pipeline_lag(
+  left join lateral pgtrickle_internal.pipeline_lag(
     p.outbox_table_name, p.outbox_sequence, p.last_change_id, p.skipped) lag
     on p.incarnation is not null;
 $$;

@@ -22,7 +22,7 @@
 -- ---------------------------------------------------------------------------------------------
 -- Catalog
 
-create table if not exists pgtrickle.pgt_stream_tables (
+create table if not exists pgtrickle_internal.stream_tables (
   pgt_id             bigint generated always as identity primary key,
   pgt_relid          regclass not null unique,
   pgt_schema         text not null,
@@ -60,43 +60,43 @@ create table if not exists pgtrickle.pgt_stream_tables (
   constraint pgt_stream_tables_mode check (refresh_mode in ('AUTO', 'DIFFERENTIAL', 'FULL')),
   constraint pgt_stream_tables_status check (status in ('ACTIVE', 'SUSPENDED'))
 ) with (fillfactor = 60);
-alter table pgtrickle.pgt_stream_tables
+alter table pgtrickle_internal.stream_tables
   add column if not exists relid_number oid,
   add column if not exists opaque boolean not null default false,
   add column if not exists reads_through regclass[] not null default '{}',
   add column if not exists names_in_values text,
   add column if not exists key_derived boolean not null default false;
 -- The fingerprints of an earlier version are of no use any more.
-update pgtrickle.pgt_stream_tables set relid_number = pgt_relid::oid, fingerprint = null
+update pgtrickle_internal.stream_tables set relid_number = pgt_relid::oid, fingerprint = null
 where relid_number is null;
 
-comment on table pgtrickle.pgt_stream_tables is
+comment on table pgtrickle_internal.stream_tables is
   'Stream tables: definition, schedule and state (written by create_stream_table and by refreshes)';
-comment on column pgtrickle.pgt_stream_tables.defining_query is
+comment on column pgtrickle_internal.stream_tables.defining_query is
   'The query as it runs: every name qualified';
-comment on column pgtrickle.pgt_stream_tables.always_due is
+comment on column pgtrickle_internal.stream_tables.always_due is
   'Something that the query reads cannot be watched: refreshed at every due time';
-comment on column pgtrickle.pgt_stream_tables.dirty_since is
+comment on column pgtrickle_internal.stream_tables.dirty_since is
   'When a change was first noticed that the stream table does not show yet';
-comment on column pgtrickle.pgt_stream_tables.pending_writers is
+comment on column pgtrickle_internal.stream_tables.pending_writers is
   'Transactions that were writing to a source when the last refresh looked';
-comment on column pgtrickle.pgt_stream_tables.refreshing_xid is
+comment on column pgtrickle_internal.stream_tables.refreshing_xid is
   'The transaction that is refreshing the stream table; never visible to another';
-comment on column pgtrickle.pgt_stream_tables.changing_xid is
+comment on column pgtrickle_internal.stream_tables.changing_xid is
   'The transaction that is making or altering the stream table; never visible to another';
-comment on column pgtrickle.pgt_stream_tables.relid_number is
+comment on column pgtrickle_internal.stream_tables.relid_number is
   'pgt_relid as a number: after a restore pgt_relid names the table as before, and this does not';
-comment on column pgtrickle.pgt_stream_tables.opaque is
+comment on column pgtrickle_internal.stream_tables.opaque is
   'The query calls functions whose bodies cannot be followed: any changed function may concern it';
-comment on column pgtrickle.pgt_stream_tables.reads_through is
+comment on column pgtrickle_internal.stream_tables.reads_through is
   'The stream tables that such functions were seen to read';
-comment on column pgtrickle.pgt_stream_tables.key_derived is
+comment on column pgtrickle_internal.stream_tables.key_derived is
   'key_columns were found in the query, not given: they pair rows that changed, and guard nothing';
-comment on column pgtrickle.pgt_stream_tables.names_in_values is
-  'The labels and attributes by which consumers have its values (_stream_names_in_values)';
+comment on column pgtrickle_internal.stream_tables.names_in_values is
+  'The labels and attributes by which consumers have its values (stream_names_in_values)';
 
 create table if not exists pgtrickle.pgt_stream_sources (
-  pgt_id      bigint not null references pgtrickle.pgt_stream_tables on delete cascade,
+  pgt_id      bigint not null references pgtrickle_internal.stream_tables on delete cascade,
   source      regclass not null,
   members     regclass[] not null,
   sequence    regclass,
@@ -116,7 +116,7 @@ comment on column pgtrickle.pgt_stream_sources.seen is
 comment on column pgtrickle.pgt_stream_sources.state is
   'The definition of the source and of the triggers that watch it, as the last refresh found them';
 
-create table if not exists pgtrickle.pgt_refresh_history (
+create table if not exists pgtrickle_internal.refresh_history (
   refresh_id     uuid primary key,
   pgt_id         bigint not null,
   stream_table   text not null,
@@ -131,16 +131,16 @@ create table if not exists pgtrickle.pgt_refresh_history (
   error          text
 );
 create index if not exists pgt_refresh_history_by_table
-  on pgtrickle.pgt_refresh_history (pgt_id, started_at);
+  on pgtrickle_internal.refresh_history (pgt_id, started_at);
 
-comment on table pgtrickle.pgt_refresh_history is
+comment on table pgtrickle_internal.refresh_history is
   'Refreshes of the last three days: DIFFERENTIAL, FULL, NO_DATA (nothing had changed) or FAILED';
 
 do $$
 begin
-  perform pgtrickle._own_and_grant('pgtrickle.pgt_stream_tables');
-  perform pgtrickle._own_and_grant('pgtrickle.pgt_stream_sources');
-  perform pgtrickle._own_and_grant('pgtrickle.pgt_refresh_history');
+  perform pgtrickle_internal.own_and_grant('pgtrickle_internal.stream_tables');
+  perform pgtrickle_internal.own_and_grant('pgtrickle.pgt_stream_sources');
+  perform pgtrickle_internal.own_and_grant('pgtrickle_internal.refresh_history');
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ end $$;
 
 -- Splits a name as regclass does ('sales', 'app.sales', '"My Sales"'); a single name that is no
 -- SQL identifier ('daily-sales') stands for itself.
-create or replace function pgtrickle._stream_split_name(
+create or replace function pgtrickle_internal.stream_split_name(
   name text, out schema_name text, out table_name text)
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -179,7 +179,7 @@ end $$;
 
 -- The id of the stream table of that name, null where there is none; an error where the name
 -- stands for several. A stream table is found by the name that its table has now.
-create or replace function pgtrickle._stream_find(name text) returns bigint
+create or replace function pgtrickle_internal.stream_find(name text) returns bigint
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -187,13 +187,13 @@ declare
   ids bigint[];
   names text;
 begin
-  wanted := pgtrickle._stream_split_name(name);
+  wanted := pgtrickle_internal.stream_split_name(name);
   select array_agg(t.pgt_id), string_agg(format('%I.%I', t.in_schema, t.now_named), ', ')
   into ids, names
   from (
     select s.pgt_id, coalesce(n.nspname, s.pgt_schema) as in_schema,
            coalesce(c.relname, s.pgt_name) as now_named
-    from pgtrickle.pgt_stream_tables s
+    from pgtrickle_internal.stream_tables s
     left join pg_class c on c.oid = s.pgt_relid
     left join pg_namespace n on n.oid = c.relnamespace
   ) t
@@ -207,11 +207,11 @@ begin
 end $$;
 
 -- The same, where there has to be one.
-create or replace function pgtrickle._stream_id(name text) returns bigint
+create or replace function pgtrickle_internal.stream_id(name text) returns bigint
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  id bigint := pgtrickle._stream_find(name);
+  id bigint := pgtrickle_internal.stream_find(name);
 begin
   if id is null then
     raise exception 'stream table "%" does not exist', name
@@ -226,7 +226,7 @@ end $$;
 
 -- Is anything there already by a name that the parts of stream table `id` would have? Those who may
 -- create stream tables could take names before the id is given out.
-create or replace function pgtrickle._stream_names_taken(id bigint) returns boolean
+create or replace function pgtrickle_internal.stream_names_taken(id bigint) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -243,33 +243,33 @@ end $$;
 -- What the owner of a table, or of a refresh function, writes as its comment. No other role can: by
 -- it the functions below, which cannot see their caller, know that the owner is at work in this
 -- transaction.
-create or replace function pgtrickle._stream_mark() returns text
+create or replace function pgtrickle_internal.stream_mark() returns text
 language sql set search_path = pg_catalog, pg_temp
 as $$ select 'Stream table: changed by transaction ' || pg_current_xact_id() $$;
 
 -- Is the owner of a stream table making or altering it in this transaction, or is it being
 -- refreshed?
-create or replace function pgtrickle._stream_owner_at_work(id bigint) returns boolean
+create or replace function pgtrickle_internal.stream_owner_at_work(id bigint) returns boolean
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$
   select exists (
-    select from pgtrickle.pgt_stream_tables s
+    select from pgtrickle_internal.stream_tables s
     left join pg_proc p on p.oid = to_regprocedure(
       format('pgtrickle_streams.%I(text, jsonb)', 'refresh_' || s.pgt_id))
-    where s.pgt_id = _stream_owner_at_work.id
+    where s.pgt_id = stream_owner_at_work.id
       and (s.refreshing_xid = pg_current_xact_id()
            or (s.changing_xid = pg_current_xact_id() and p.proowner = s.pgt_owner
-               and obj_description(p.oid, 'pg_proc') = pgtrickle._stream_mark())))
+               and obj_description(p.oid, 'pg_proc') = pgtrickle_internal.stream_mark())))
 $$;
 
 -- What is written with the values of a table and can change without a row being written: labels of
 -- enums, attributes of composite types.
-create or replace function pgtrickle._stream_names_in_values(rel regclass) returns text
+create or replace function pgtrickle_internal.stream_names_in_values(rel regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select md5(coalesce(string_agg(concat_ws(' ', t.column_name, n.names), ',' order by t.column_name,
                                                                                   n.names), ''))
-  from pgtrickle._types_within(rel) t
+  from pgtrickle_internal.types_within(rel) t
   cross join lateral (
     select string_agg(e.enumlabel, ',' order by e.enumsortorder) as names
     from pg_enum e where e.enumtypid = t.type_oid
@@ -282,8 +282,8 @@ as $$
 $$;
 
 -- Records a table that its creator has just made. The row stays marked as being changed by this
--- transaction, which is what lets _stream_set_sources fill in the rest.
-create or replace function pgtrickle._stream_register(
+-- transaction, which is what lets stream_set_sources fill in the rest.
+create or replace function pgtrickle_internal.stream_register(
   rel regclass, original_query text, defining_query text, schedule text, refresh_mode text,
   key_columns text[], timezone text) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -300,43 +300,43 @@ begin
   from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = rel;
   if kind is distinct from 'r' or schema_ like E'pg\\_%' or schema_ like 'pgtrickle%' then
     raise exception '% cannot be a stream table', rel using errcode = 'wrong_object_type';
-  elsif obj_description(rel, 'pg_class') is distinct from pgtrickle._stream_mark() then
+  elsif obj_description(rel, 'pg_class') is distinct from pgtrickle_internal.stream_mark() then
     raise exception 'table % was not made for a stream table by this transaction', rel
       using errcode = 'insufficient_privilege';
   end if;
-  delete from pgtrickle.pgt_stream_tables s
+  delete from pgtrickle_internal.stream_tables s
   where s.pgt_schema = schema_ and s.pgt_name = name_
     and not exists (select from pg_class c where c.oid = s.pgt_relid);
   loop
-    id := nextval(pg_get_serial_sequence('pgtrickle.pgt_stream_tables', 'pgt_id'));
-    exit when not pgtrickle._stream_names_taken(id);
+    id := nextval(pg_get_serial_sequence('pgtrickle_internal.stream_tables', 'pgt_id'));
+    exit when not pgtrickle_internal.stream_names_taken(id);
   end loop;
-  insert into pgtrickle.pgt_stream_tables
+  insert into pgtrickle_internal.stream_tables
     (pgt_id, pgt_relid, pgt_schema, pgt_name, pgt_owner, original_query, defining_query, schedule,
      refresh_mode, key_columns, timezone, period, next_due_at, changing_xid, relid_number,
      names_in_values)
   overriding system value values
     (id, rel, schema_, name_, owner_, original_query, defining_query, schedule,
      refresh_mode, key_columns, timezone,
-     pgtrickle._schedule_period(schedule, timezone),
+     pgtrickle_internal.schedule_period(schedule, timezone),
      case when schedule is not null then clock_timestamp() end, pg_current_xact_id(), rel::oid,
-     pgtrickle._stream_names_in_values(rel));
+     pgtrickle_internal.stream_names_in_values(rel));
   return id;
 end $$;
 
 -- Marks a stream table as being changed by this transaction, and waits for a refresh to end.
-create or replace function pgtrickle._stream_lock(id bigint) returns void
+create or replace function pgtrickle_internal.stream_lock(id bigint) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$
-  update pgtrickle.pgt_stream_tables set changing_xid = pg_current_xact_id() where pgt_id = id
+  update pgtrickle_internal.stream_tables set changing_xid = pg_current_xact_id() where pgt_id = id
 $$;
 
--- Ends what _stream_register or _stream_lock began, and takes over the table's present name.
-create or replace function pgtrickle._stream_unlock(id bigint, populated timestamptz default null)
+-- Ends what stream_register or stream_lock began, and takes over the table's present name.
+create or replace function pgtrickle_internal.stream_unlock(id bigint, populated timestamptz default null)
 returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$
-  update pgtrickle.pgt_stream_tables s
+  update pgtrickle_internal.stream_tables s
   set changing_xid = null,
       pgt_schema = n.nspname,
       pgt_name = c.relname,
@@ -349,7 +349,7 @@ $$;
 
 -- Binds the outboxes of stream tables to their tables again after a restore into another database:
 -- pgt_relid was restored by name, the number that the outbox knows was not.
-create or replace function pgtrickle._stream_rebind() returns void
+create or replace function pgtrickle_internal.stream_rebind() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -358,28 +358,28 @@ begin
   for restored in
     with moved as materialized (
       select s.pgt_id, s.pgt_relid, s.relid_number, s.pgt_schema, s.pgt_name
-      from pgtrickle.pgt_stream_tables s
+      from pgtrickle_internal.stream_tables s
       where s.relid_number <> s.pgt_relid::oid
       for update of s
     ), bound as materialized (
       -- Upkeep may have taken the number away already.
       select m.pgt_id, m.pgt_relid, c.outbox_number, c.outbox_table_name
       from moved m
-      left join pgtrickle.pgt_outbox_config c
+      left join pgtrickle_internal.outbox_config c
         on c.kind = 'stream_table'
        and (c.stream_table_oid = m.relid_number
             or (c.stream_table_oid is null and c.stream_table_schema = m.pgt_schema
                 and c.stream_table_name = m.pgt_name))
     ), unbound as (
       -- A number may be that of another stream table by now, and no two outboxes share one.
-      update pgtrickle.pgt_outbox_config c set stream_table_oid = null
+      update pgtrickle_internal.outbox_config c set stream_table_oid = null
       from bound b where c.outbox_number = b.outbox_number
     )
     select * from bound
   loop
-    update pgtrickle.pgt_stream_tables s set relid_number = restored.pgt_relid::oid
+    update pgtrickle_internal.stream_tables s set relid_number = restored.pgt_relid::oid
     where s.pgt_id = restored.pgt_id;
-    update pgtrickle.pgt_outbox_config c
+    update pgtrickle_internal.outbox_config c
     set stream_table_oid = restored.pgt_relid::oid, source_dropped_at = null,
         outbox_oid = to_regclass(format('pgtrickle.%I', c.outbox_table_name))::oid
     where c.outbox_number = restored.outbox_number;
@@ -388,64 +388,64 @@ end $$;
 
 -- Is a relation the table that a stream table was made with? After a restore its number may be that
 -- of any other.
-create or replace function pgtrickle._stream_is_guarded(rel regclass) returns boolean
+create or replace function pgtrickle_internal.stream_is_guarded(rel regclass) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
   return exists (select from pg_trigger t
-                 where t.tgrelid = rel and t.tgfoid = 'pgtrickle._stream_guard()'::regprocedure);
+                 where t.tgrelid = rel and t.tgfoid = 'pgtrickle_internal.stream_guard()'::regprocedure);
 end $$;
 
 -- Takes over the name that a stream table was given by hand.
-create or replace function pgtrickle._stream_follow_name(id bigint) returns void
+create or replace function pgtrickle_internal.stream_follow_name(id bigint) returns void
 language sql set search_path = pg_catalog, pg_temp
 as $$
-  update pgtrickle.pgt_stream_tables s
+  update pgtrickle_internal.stream_tables s
   set pgt_schema = n.nspname, pgt_name = c.relname
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where s.pgt_id = id and c.oid = s.pgt_relid
     and (s.pgt_schema, s.pgt_name) <> (n.nspname, c.relname)
-    and pgtrickle._stream_is_guarded(s.pgt_relid)
+    and pgtrickle_internal.stream_is_guarded(s.pgt_relid)
 $$;
 
 -- Is this transaction refreshing the stream table? Code that runs as its creator asks before it
 -- does anything, so that it runs for a refresh and for no other caller.
-create or replace function pgtrickle._stream_is_refreshing(id bigint) returns boolean
+create or replace function pgtrickle_internal.stream_is_refreshing(id bigint) returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select exists (select from pgtrickle.pgt_stream_tables
+    select exists (select from pgtrickle_internal.stream_tables
                    where pgt_id = id and refreshing_xid = pg_current_xact_id_if_assigned()));
 end $$;
 
 -- Stores schedule, mode, status and query; null leaves what is there. Any administrator may set the
 -- first three; the query only its owner.
-create or replace function pgtrickle._stream_store(
+create or replace function pgtrickle_internal.stream_store(
   id bigint, new_schedule text, new_mode text, new_status text, new_original text,
   new_definition text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  old pgtrickle.pgt_stream_tables;
+  old pgtrickle_internal.stream_tables;
   wanted text;
 begin
-  select * into strict old from pgtrickle.pgt_stream_tables where pgt_id = id for update;
+  select * into strict old from pgtrickle_internal.stream_tables where pgt_id = id for update;
   if (new_original is not null or new_definition is not null)
-     and not pgtrickle._stream_owner_at_work(id) then
+     and not pgtrickle_internal.stream_owner_at_work(id) then
     raise exception 'only the owner of stream table %.% can change its query', old.pgt_schema,
         old.pgt_name
       using errcode = 'insufficient_privilege';
   end if;
   wanted := case when new_schedule is null then old.schedule
                  when new_schedule <> 'manual' then new_schedule end;
-  update pgtrickle.pgt_stream_tables
+  update pgtrickle_internal.stream_tables
   set schedule = wanted,
-      period = pgtrickle._schedule_period(wanted, timezone),
+      period = pgtrickle_internal.schedule_period(wanted, timezone),
       next_due_at = case
         when wanted is null then null
         when new_schedule is null and new_status is null then next_due_at
-        else pgtrickle._schedule_next(wanted, coalesce(last_refresh_at, created_at), timezone)
+        else pgtrickle_internal.schedule_next(wanted, coalesce(last_refresh_at, created_at), timezone)
       end,
       refresh_mode = coalesce(new_mode, refresh_mode),
       status = coalesce(new_status, status),
@@ -457,18 +457,18 @@ begin
                          else coalesce(dirty_since, clock_timestamp()) end
   where pgt_id = id;
   if new_status = 'ACTIVE' and old.status = 'SUSPENDED' then
-    perform pgtrickle._stream_alert('resumed', id, '{}');
+    perform pgtrickle_internal.stream_alert('resumed', id, '{}');
   end if;
 end $$;
 
 -- Forgets a stream table whose table is gone; returns the sources that no other one reads.
-create or replace function pgtrickle._stream_unregister(id bigint) returns setof regclass
+create or replace function pgtrickle_internal.stream_unregister(id bigint) returns setof regclass
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   orphans regclass[];
 begin
-  if exists (select from pgtrickle.pgt_stream_tables s join pg_class c on c.oid = s.pgt_relid
+  if exists (select from pgtrickle_internal.stream_tables s join pg_class c on c.oid = s.pgt_relid
              where s.pgt_id = id) then
     raise exception 'stream table % still exists', id using errcode = 'object_in_use';
   end if;
@@ -477,8 +477,8 @@ begin
   where s.pgt_id = id and s.tracked
     and not exists (select from pgtrickle.pgt_stream_sources o
                     where o.pgt_id <> id and m = any (o.members));
-  delete from pgtrickle.pgt_stream_tables where pgt_id = id;
-  delete from pgtrickle.pgt_refresh_history where pgt_id = id;
+  delete from pgtrickle_internal.stream_tables where pgt_id = id;
+  delete from pgtrickle_internal.refresh_history where pgt_id = id;
   execute format('drop table if exists pgtrickle.%I', 'pgt_changes_' || id);
   return query select unnest(orphans);
 end $$;

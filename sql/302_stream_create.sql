@@ -5,7 +5,7 @@
 -- Making the parts, as the creator
 
 -- Refuses an unknown refresh mode, and explains why IMMEDIATE is not supported.
-create or replace function pgtrickle._stream_check_mode(mode text) returns text
+create or replace function pgtrickle_internal.stream_check_mode(mode text) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -25,7 +25,7 @@ end $$;
 -- search_path. The view is dropped once everything that can be learned from it is known: kept, it
 -- would stand in the way of every ALTER of a source.
 -- A column that the query's inbox lacks is taken out of its payload.
-create or replace function pgtrickle._stream_probe(
+create or replace function pgtrickle_internal.stream_probe(
   query text, in_schema text, caller_path text) returns regclass
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -42,7 +42,7 @@ begin
       return probe::regclass;
     exception
       when undefined_column then
-        if not pgtrickle._offer_payload_column(body, sqlerrm) then
+        if not pgtrickle_internal.offer_payload_column(body, sqlerrm) then
           raise;
         end if;
       when syntax_error then
@@ -57,7 +57,7 @@ begin
 end $$;
 
 -- The columns of a table or view: names in order, and their types as one text to compare.
-create or replace function pgtrickle._stream_columns(rel regclass, out names text[], out types text)
+create or replace function pgtrickle_internal.stream_columns(rel regclass, out names text[], out types text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select array_agg(attname::text order by attnum),
@@ -69,7 +69,7 @@ $$;
 
 -- The query of a view as text that means the same in every session: a literal was read under its
 -- creator's settings, and is written under those that the query always runs with.
-create or replace function pgtrickle._stream_definition(probe regclass) returns text
+create or replace function pgtrickle_internal.stream_definition(probe regclass) returns text
 language plpgsql stable
   set search_path = pg_catalog, pg_temp
   set DateStyle = 'ISO'
@@ -84,7 +84,7 @@ begin
 end $$;
 
 -- Fills a new stream table, under the settings with which it will be refreshed.
-create or replace function pgtrickle._stream_fill(rel regclass, definition text) returns void
+create or replace function pgtrickle_internal.stream_fill(rel regclass, definition text) returns void
 language plpgsql
   set search_path = pg_catalog, pg_temp
   set row_security = on
@@ -106,9 +106,9 @@ end $$;
 -- Makes (or replaces) the function that runs the query as its creator. The settings that decide what
 -- a query means (the time zone, the order of day and month, the locale) stay as they are now, for
 -- ever; those that only decide how values are written are the same for all stream tables
--- (_stream_work). The comment shows the catalog's writers that the owner is at work. The query runs under an empty search_path,
+-- (stream_work). The comment shows the catalog's writers that the owner is at work. The query runs under an empty search_path,
 -- as a materialized view's does; triggers on the stream table run under trigger_path.
-create or replace function pgtrickle._stream_make_function(
+create or replace function pgtrickle_internal.stream_make_function(
   id bigint, definition text, layout jsonb, trigger_path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -141,10 +141,10 @@ as %L
     $make$,
     case when known is null then '' else 'or replace' end,
     'refresh_' || id, (memory / 1024) || 'kB', pinned,
-    format(E'\nbegin\n  return query select * from pgtrickle._stream_work('
+    format(E'\nbegin\n  return query select * from pgtrickle_internal.stream_work('
            '%s, %L, %L, %L, action, arg);\nend ', id, definition, layout, trigger_path));
   execute format('comment on function pgtrickle_streams.%I(text, jsonb) is %L', 'refresh_' || id,
-                 pgtrickle._stream_mark());
+                 pgtrickle_internal.stream_mark());
   execute format('revoke all on function pgtrickle_streams.%I(text, jsonb) from public',
                  'refresh_' || id);
   execute format('grant execute on function pgtrickle_streams.%I(text, jsonb) to pgtrickle_sandbox',
@@ -152,7 +152,7 @@ as %L
 end $$;
 
 -- Makes the work table of the refresh: the signed difference, columns by position.
-create or replace function pgtrickle._stream_make_diff(id bigint, rel regclass) returns void
+create or replace function pgtrickle_internal.stream_make_diff(id bigint, rel regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -174,7 +174,7 @@ begin
 end $$;
 
 -- A stream table shows what its query gives, and nothing else: the refresh may write it.
-create or replace function pgtrickle._stream_guard() returns trigger
+create or replace function pgtrickle_internal.stream_guard() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -188,7 +188,7 @@ begin
 end $$;
 
 -- Makes key_columns the primary key; without them, replication needs the whole row.
-create or replace function pgtrickle._stream_make_key(rel regclass, keys text[]) returns void
+create or replace function pgtrickle_internal.stream_make_key(rel regclass, keys text[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -217,7 +217,7 @@ end $$;
 -- create
 
 -- The schema in which a search_path has things created; null where there is none.
-create or replace function pgtrickle._schema_under(path text) returns text
+create or replace function pgtrickle_internal.schema_under(path text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -225,7 +225,7 @@ begin
   return pg_catalog.current_schema();
 end $$;
 
-create or replace function pgtrickle._stream_create(
+create or replace function pgtrickle_internal.stream_create(
   name text, query text, schedule text, refresh_mode text, key_columns text[], caller_path text)
 returns void
 language plpgsql
@@ -235,8 +235,8 @@ language plpgsql
 as $$
 #variable_conflict use_variable
 declare
-  mode text := pgtrickle._stream_check_mode(refresh_mode);
-  wanted record := pgtrickle._stream_split_name(name);
+  mode text := pgtrickle_internal.stream_check_mode(refresh_mode);
+  wanted record := pgtrickle_internal.stream_split_name(name);
   full_name text;
   probe regclass;
   rel regclass;
@@ -251,13 +251,13 @@ declare
   locked regclass[];
   through regclass[];
 begin
-  perform pgtrickle._schedule_check(schedule);
-  if pgtrickle._schedule_is_manual(schedule) then
+  perform pgtrickle_internal.schedule_check(schedule);
+  if pgtrickle_internal.schedule_is_manual(schedule) then
     schedule := null;
   end if;
-  perform pgtrickle._source_sequences_sweep();
+  perform pgtrickle_internal.source_sequences_sweep();
   if wanted.schema_name is null then
-    wanted.schema_name := pgtrickle._schema_under(caller_path);
+    wanted.schema_name := pgtrickle_internal.schema_under(caller_path);
     if wanted.schema_name is null then
       raise exception 'no schema to create stream table "%" in', name
         using errcode = 'invalid_schema_name', hint = 'Set search_path, or name a schema.';
@@ -268,11 +268,11 @@ begin
     raise exception 'relation % already exists', full_name using errcode = 'duplicate_table';
   end if;
 
-  probe := pgtrickle._stream_probe(query, wanted.schema_name, caller_path);
-  definition := pgtrickle._stream_definition(probe);
-  columns := (pgtrickle._stream_columns(probe)).names;
-  sources := pgtrickle._stream_discover(probe);
-  facts := pgtrickle._stream_key_facts(probe);
+  probe := pgtrickle_internal.stream_probe(query, wanted.schema_name, caller_path);
+  definition := pgtrickle_internal.stream_definition(probe);
+  columns := (pgtrickle_internal.stream_columns(probe)).names;
+  sources := pgtrickle_internal.stream_discover(probe);
+  facts := pgtrickle_internal.stream_key_facts(probe);
 
   select string_agg(format('%I', k), ', ') into strays
   from unnest(key_columns) k where k <> all (columns) or k is null;
@@ -285,37 +285,37 @@ begin
   execute format('create table %s (like %s)', full_name, probe);
   rel := full_name::regclass;
   execute format('drop view %s', probe);
-  execute format('comment on table %s is %L', full_name, pgtrickle._stream_mark());
+  execute format('comment on table %s is %L', full_name, pgtrickle_internal.stream_mark());
 
-  id := pgtrickle._stream_register(rel, query, definition, schedule, mode, key_columns,
-                                   current_setting('TimeZone'));
+  id := pgtrickle_internal.stream_register(rel, query, definition, schedule, mode, key_columns,
+                                           current_setting('TimeZone'));
   taken_at := clock_timestamp();
-  locked := pgtrickle._stream_locked((sources ->> 'opaque')::boolean);
-  perform pgtrickle._stream_fill(rel, definition);
-  through := array(select unnest(pgtrickle._stream_locked((sources ->> 'opaque')::boolean))
+  locked := pgtrickle_internal.stream_locked((sources ->> 'opaque')::boolean);
+  perform pgtrickle_internal.stream_fill(rel, definition);
+  through := array(select unnest(pgtrickle_internal.stream_locked((sources ->> 'opaque')::boolean))
                    except select unnest(locked || rel));
-  perform pgtrickle._stream_make_key(rel, key_columns);
+  perform pgtrickle_internal.stream_make_key(rel, key_columns);
   if key_columns is null then
-    derived := pgtrickle._stream_derive_key(rel, definition, facts, sources);
+    derived := pgtrickle_internal.stream_derive_key(rel, definition, facts, sources);
   end if;
   execute format('analyze %s', full_name);
-  perform pgtrickle._stream_make_diff(id, rel);
-  perform pgtrickle._stream_make_function(
-    id, definition, pgtrickle._stream_layout(rel, key_columns), caller_path);
+  perform pgtrickle_internal.stream_make_diff(id, rel);
+  perform pgtrickle_internal.stream_make_function(
+    id, definition, pgtrickle_internal.stream_layout(rel, key_columns), caller_path);
   if derived is not null then
-    perform pgtrickle._stream_set_key(id, derived);
+    perform pgtrickle_internal.stream_set_key(id, derived);
   elsif key_columns is null then
-    perform pgtrickle._stream_say_keyless(rel, facts);
+    perform pgtrickle_internal.stream_say_keyless(rel, facts);
   end if;
   execute format('create trigger pgtrickle_guard before insert or update or delete or truncate '
-                 'on %s for each statement execute function pgtrickle._stream_guard()', rel);
+                 'on %s for each statement execute function pgtrickle_internal.stream_guard()', rel);
   execute format('comment on table %s is %L', full_name,
-                 'Stream table: see pgtrickle.pgt_stream_tables');
+                 'Stream table: see pgtrickle_internal.stream_tables');
   -- Last, because it takes a lock on the sources; whatever changed since the fill is found by the
   -- first refresh, which has seen nothing yet.
-  perform pgtrickle._stream_track(
+  perform pgtrickle_internal.stream_track(
     id, sources || jsonb_build_object('through', through), interval '10 seconds');
-  perform pgtrickle._stream_unlock(id, taken_at);
+  perform pgtrickle_internal.stream_unlock(id, taken_at);
 end $$;
 
 create or replace function pgtrickle.create_stream_table(
@@ -324,8 +324,8 @@ create or replace function pgtrickle.create_stream_table(
 language plpgsql
 as $$
 begin
-  perform pgtrickle._stream_create(name, query, schedule, refresh_mode, key_columns,
-                                   pg_catalog.current_setting('search_path'::pg_catalog.text));
+  perform pgtrickle_internal.stream_create(name, query, schedule, refresh_mode, key_columns,
+                                           pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 
 comment on function pgtrickle.create_stream_table(text, text, text, text, text[]) is
@@ -339,12 +339,12 @@ comment on function pgtrickle.create_stream_table(text, text, text, text, text[]
 -- alter
 
 -- Replaces the query: it has to give the same columns.
-create or replace function pgtrickle._stream_alter_query(id bigint, query text, caller_path text)
+create or replace function pgtrickle_internal.stream_alter_query(id bigint, query text, caller_path text)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  st pgtrickle.pgt_stream_tables;
+  st pgtrickle_internal.stream_tables;
   probe regclass;
   definition text;
   was record;
@@ -353,38 +353,38 @@ declare
   facts jsonb;
   derived text[];
 begin
-  select * into strict st from pgtrickle.pgt_stream_tables where pgt_id = id;
-  probe := pgtrickle._stream_probe(query, st.pgt_schema, caller_path);
-  definition := pgtrickle._stream_definition(probe);
-  was := pgtrickle._stream_columns(st.pgt_relid);
-  now_ := pgtrickle._stream_columns(probe);
+  select * into strict st from pgtrickle_internal.stream_tables where pgt_id = id;
+  probe := pgtrickle_internal.stream_probe(query, st.pgt_schema, caller_path);
+  definition := pgtrickle_internal.stream_definition(probe);
+  was := pgtrickle_internal.stream_columns(st.pgt_relid);
+  now_ := pgtrickle_internal.stream_columns(probe);
   if was.types <> now_.types then
     raise exception 'the new query gives other columns (%) than stream table %.% has (%)',
       now_.types, st.pgt_schema, st.pgt_name, was.types
       using errcode = 'datatype_mismatch', hint = 'Drop the stream table and create it again.';
   end if;
-  sources := pgtrickle._stream_discover(probe);
-  facts := pgtrickle._stream_key_facts(probe);
+  sources := pgtrickle_internal.stream_discover(probe);
+  facts := pgtrickle_internal.stream_key_facts(probe);
   execute format('drop view %s', probe);
   -- An outbox that is being enabled just now gets the key that is derived.
   execute format('lock table only %s in row exclusive mode', st.pgt_relid);
-  perform pgtrickle._stream_make_function(
+  perform pgtrickle_internal.stream_make_function(
     id, definition,
-    pgtrickle._stream_layout(st.pgt_relid, case when not st.key_derived then st.key_columns end),
+    pgtrickle_internal.stream_layout(st.pgt_relid, case when not st.key_derived then st.key_columns end),
     caller_path);
   if st.key_derived or st.key_columns is null then
-    derived := pgtrickle._stream_derive_key(st.pgt_relid, definition, facts, sources,
-                                            st.key_columns);
-    perform pgtrickle._stream_set_key(id, derived);
+    derived := pgtrickle_internal.stream_derive_key(st.pgt_relid, definition, facts, sources,
+                                                    st.key_columns);
+    perform pgtrickle_internal.stream_set_key(id, derived);
     if derived is null then
-      perform pgtrickle._stream_say_keyless(st.pgt_relid, facts);
+      perform pgtrickle_internal.stream_say_keyless(st.pgt_relid, facts);
     end if;
   end if;
-  perform pgtrickle._stream_store(id, null, null, null, query, definition);
-  perform pgtrickle._stream_track(id, sources, interval '10 seconds');
+  perform pgtrickle_internal.stream_store(id, null, null, null, query, definition);
+  perform pgtrickle_internal.stream_track(id, sources, interval '10 seconds');
 end $$;
 
-create or replace function pgtrickle._stream_alter(
+create or replace function pgtrickle_internal.stream_alter(
   name text, schedule text, refresh_mode text, suspend boolean, resume boolean, rename_to text,
   query text, caller_path text) returns void
 language plpgsql
@@ -394,9 +394,9 @@ language plpgsql
 as $$
 #variable_conflict use_variable
 declare
-  id bigint := pgtrickle._stream_id(name);
+  id bigint := pgtrickle_internal.stream_id(name);
   mode text := case when refresh_mode is not null
-                    then pgtrickle._stream_check_mode(refresh_mode) end;
+                    then pgtrickle_internal.stream_check_mode(refresh_mode) end;
   target record;
   rel regclass;
 begin
@@ -404,14 +404,14 @@ begin
     raise exception 'a stream table is suspended or resumed, not both'
       using errcode = 'invalid_parameter_value';
   end if;
-  perform pgtrickle._schedule_check(schedule);
-  if schedule is not null and pgtrickle._schedule_is_manual(schedule) then
+  perform pgtrickle_internal.schedule_check(schedule);
+  if schedule is not null and pgtrickle_internal.schedule_is_manual(schedule) then
     schedule := 'manual';
   end if;
-  perform pgtrickle._stream_lock(id);
+  perform pgtrickle_internal.stream_lock(id);
   if rename_to is not null then
-    target := pgtrickle._stream_split_name(rename_to);
-    select s.pgt_relid into rel from pgtrickle.pgt_stream_tables s where s.pgt_id = id;
+    target := pgtrickle_internal.stream_split_name(rename_to);
+    select s.pgt_relid into rel from pgtrickle_internal.stream_tables s where s.pgt_id = id;
     if target.schema_name is not null then
       raise exception 'a stream table is renamed within its schema'
         using errcode = 'invalid_name', hint = 'Give the new name without a schema.';
@@ -419,13 +419,13 @@ begin
     execute format('alter table %s rename to %I', rel, target.table_name);
   end if;
   if query is not null then
-    perform pgtrickle._stream_alter_query(id, query, caller_path);
+    perform pgtrickle_internal.stream_alter_query(id, query, caller_path);
   end if;
-  perform pgtrickle._stream_store(
+  perform pgtrickle_internal.stream_store(
     id, schedule, mode,
     case when suspend or not resume then 'SUSPENDED' when resume or not suspend then 'ACTIVE' end,
     null, null);
-  perform pgtrickle._stream_unlock(id);
+  perform pgtrickle_internal.stream_unlock(id);
 end $$;
 
 create or replace function pgtrickle.alter_stream_table(
@@ -435,8 +435,8 @@ create or replace function pgtrickle.alter_stream_table(
 language plpgsql
 as $$
 begin
-  perform pgtrickle._stream_alter(name, schedule, refresh_mode, suspend, resume, rename_to, query,
-                                  pg_catalog.current_setting('search_path'::pg_catalog.text));
+  perform pgtrickle_internal.stream_alter(name, schedule, refresh_mode, suspend, resume, rename_to, query,
+                                          pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 
 comment on function pgtrickle.alter_stream_table(text, text, text, boolean, boolean, text, text) is
@@ -455,7 +455,7 @@ language plpgsql
   set standard_conforming_strings = on
 as $$
 declare
-  id bigint := pgtrickle._stream_find(name);
+  id bigint := pgtrickle_internal.stream_find(name);
   rel regclass;
   orphan regclass;
 begin
@@ -463,21 +463,21 @@ begin
     raise notice 'stream table "%" does not exist, skipping', name;
     return;
   end if;
-  id := pgtrickle._stream_id(name);
-  perform pgtrickle._stream_lock(id);
-  select s.pgt_relid into rel from pgtrickle.pgt_stream_tables s where s.pgt_id = id;
-  if exists (select from pgtrickle.pgt_outbox_config o where o.stream_table_oid = rel) then
+  id := pgtrickle_internal.stream_id(name);
+  perform pgtrickle_internal.stream_lock(id);
+  select s.pgt_relid into rel from pgtrickle_internal.stream_tables s where s.pgt_id = id;
+  if exists (select from pgtrickle_internal.outbox_config o where o.stream_table_oid = rel) then
     perform pgtrickle.disable_outbox(
       (select format('%I.%I', s.pgt_schema, s.pgt_name)
-       from pgtrickle.pgt_stream_tables s where s.pgt_id = id), true);
+       from pgtrickle_internal.stream_tables s where s.pgt_id = id), true);
   end if;
   if exists (select from pg_class c where c.oid = rel) then
     execute format('drop table %s', rel);
   end if;
   execute format('drop table if exists pgtrickle_streams.%I', 'diff_' || id);
   execute format('drop function if exists pgtrickle_streams.%I(text, jsonb)', 'refresh_' || id);
-  for orphan in select * from pgtrickle._stream_unregister(id) loop
-    perform pgtrickle._stream_untrack(orphan);
+  for orphan in select * from pgtrickle_internal.stream_unregister(id) loop
+    perform pgtrickle_internal.stream_untrack(orphan);
   end loop;
 end $$;
 

@@ -1,7 +1,7 @@
 -- The key of a stream table that was made without key_columns, where its query proves one.
 --
 -- The proof is the server's own: the planner leaves out a left join whose inner side gives each
--- value of the join's columns at most once (_stream_key_is_certain). It knows GROUP BY, DISTINCT,
+-- value of the join's columns at most once (stream_key_is_certain). It knows GROUP BY, DISTINCT,
 -- DISTINCT ON, set operations, aggregates without GROUP BY and unique indexes (valid, immediate, and
 -- where they are partial, implied by the query), and it knows what spoils them: set-returning
 -- functions, grouping sets, joins, UNION ALL, children of a table. Nothing of the query is executed,
@@ -19,7 +19,7 @@
 
 -- The outline of a view's query: the text of its parse tree without what is nested in it. A target
 -- entry is "(TE ...)", a constant in it "#".
-create or replace function pgtrickle._stream_outline(probe regclass) returns text
+create or replace function pgtrickle_internal.stream_outline(probe regclass) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -42,18 +42,18 @@ end $$;
 -- equals: the operator by which the column's values are equal, null where there is none.
 -- never_null: the column of a table that is declared NOT NULL.
 -- key_of: the table whose primary key it belongs to.
-create or replace function pgtrickle._stream_key_facts(probe regclass) returns jsonb
+create or replace function pgtrickle_internal.stream_key_facts(probe regclass) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outline text := pgtrickle._stream_outline(probe);
+  outline text := pgtrickle_internal.stream_outline(probe);
 begin
   return jsonb_build_object(
     'grouped', outline ~ ':(groupClause|groupingSets|distinctClause|setOperations) (?!<>)'
                or outline ~ ':hasAggs true',
     'columns', (
       select jsonb_agg(jsonb_build_object(
-        'name', a.attname, 'equals', pgtrickle._stream_equality(a.atttypid),
+        'name', a.attname, 'equals', pgtrickle_internal.stream_equality(a.atttypid),
         'never_null', coalesce(o.attnotnull and c.relkind in ('r', 'p') and not exists (
           select from pg_constraint n
           where n.conrelid = c.oid and n.contype = 'n' and n.conkey = array[o.attnum]
@@ -74,7 +74,7 @@ begin
 end $$;
 
 -- The operator by which values of a type are equal where rows are grouped, or null.
-create or replace function pgtrickle._stream_equality(typ oid) returns text
+create or replace function pgtrickle_internal.stream_equality(typ oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with recursive base as (
@@ -98,7 +98,7 @@ $$;
 
 -- May a unique index of something that the query reads let several rows with NULL in, or rows that are
 -- not in it?
-create or replace function pgtrickle._stream_reads_loose_index(reads jsonb) returns boolean
+create or replace function pgtrickle_internal.stream_reads_loose_index(reads jsonb) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select (reads ->> 'opaque')::boolean or exists (
@@ -112,7 +112,7 @@ $$;
 
 -- Do these columns tell the rows of a query apart, as far as the planner can prove it? A comparison that
 -- there is not proves nothing.
-create or replace function pgtrickle._stream_key_proven(
+create or replace function pgtrickle_internal.stream_key_proven(
   rel regclass, definition text, facts jsonb, keys text[]) returns boolean
 language plpgsql
   set search_path = pg_catalog, pg_temp
@@ -128,7 +128,7 @@ begin
            filter (where c ->> 'name' = any (keys)) as matches
   into l
   from jsonb_array_elements(facts -> 'columns') with ordinality as u(c, i);
-  return pgtrickle._stream_key_is_certain(
+  return pgtrickle_internal.stream_key_is_certain(
     rel, format('select %s from only %s', l.stored, rel),
     format('select * from (%s) q(%s)', definition, l.c), coalesce(l.matches, 'true'));
 exception when syntax_error_or_access_rule_violation then
@@ -138,14 +138,14 @@ end $$;
 -- The key that a query proves, as few columns as tell its rows apart; null where it proves none. `keep`
 -- is kept where it still is a key, and columns of primary keys go before others. Where the query gives
 -- one row, a constant names it.
-create or replace function pgtrickle._stream_derive_key(
+create or replace function pgtrickle_internal.stream_derive_key(
   rel regclass, definition text, facts jsonb, reads jsonb, keep text[] default null)
 returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   null_is_one boolean := (facts ->> 'grouped')::boolean
-                         or not pgtrickle._stream_reads_loose_index(reads);
+                         or not pgtrickle_internal.stream_reads_loose_index(reads);
   usable text[] := array(
     select c ->> 'name' from jsonb_array_elements(facts -> 'columns') with ordinality as u(c, i)
     where c ->> 'equals' is not null and (null_is_one or (c ->> 'never_null')::boolean)
@@ -155,11 +155,11 @@ declare
   behind int;
   fewer text[];
 begin
-  if keep <@ usable and pgtrickle._stream_key_proven(rel, definition, facts, keep) then
+  if keep <@ usable and pgtrickle_internal.stream_key_proven(rel, definition, facts, keep) then
     return keep;
-  elsif usable = '{}' or not pgtrickle._stream_key_proven(rel, definition, facts, usable) then
+  elsif usable = '{}' or not pgtrickle_internal.stream_key_proven(rel, definition, facts, usable) then
     return null;
-  elsif pgtrickle._stream_key_proven(rel, definition, facts, '{}') then
+  elsif pgtrickle_internal.stream_key_proven(rel, definition, facts, '{}') then
     return (select array[c ->> 'name']
             from jsonb_array_elements(facts -> 'columns') with ordinality as u(c, i)
             where c ->> 'name' = any (usable) and (c ->> 'constant')::boolean
@@ -171,7 +171,7 @@ begin
     behind := cardinality(keys);
     while behind > 0 loop
       fewer := keys[:greatest(behind - step, 0)] || keys[behind + 1:];
-      if fewer <> '{}' and pgtrickle._stream_key_proven(rel, definition, facts, fewer) then
+      if fewer <> '{}' and pgtrickle_internal.stream_key_proven(rel, definition, facts, fewer) then
         keys := fewer;
       end if;
       behind := behind - step;
@@ -185,7 +185,7 @@ begin
 end $$;
 
 -- Says that a stream table has no key, and what could be named as one.
-create or replace function pgtrickle._stream_say_keyless(rel regclass, facts jsonb) returns void
+create or replace function pgtrickle_internal.stream_say_keyless(rel regclass, facts jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -207,26 +207,26 @@ end $$;
 -- Stores the derived key of a stream table (null: it has none), while its owner makes or alters it or
 -- it is being refreshed. An outbox that has the former key gets this one; its next refresh is a full
 -- one.
-create or replace function pgtrickle._stream_set_key(id bigint, keys text[]) returns void
+create or replace function pgtrickle_internal.stream_set_key(id bigint, keys text[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-  former pgtrickle.pgt_stream_tables;
+  former pgtrickle_internal.stream_tables;
 begin
-  if not pgtrickle._stream_owner_at_work(id) then
+  if not pgtrickle_internal.stream_owner_at_work(id) then
     raise exception 'stream table % is not being changed here', id
       using errcode = 'insufficient_privilege';
   end if;
-  select * into strict former from pgtrickle.pgt_stream_tables s where s.pgt_id = id;
+  select * into strict former from pgtrickle_internal.stream_tables s where s.pgt_id = id;
   if former.key_columns is not null and not former.key_derived then
     raise exception 'stream table % was made with key_columns', id
       using errcode = 'object_not_in_prerequisite_state';
   end if;
-  update pgtrickle.pgt_stream_tables s
+  update pgtrickle_internal.stream_tables s
   set key_columns = keys, key_derived = keys is not null
   where s.pgt_id = id;
-  update pgtrickle.pgt_outbox_config o
+  update pgtrickle_internal.outbox_config o
   set key_columns = keys, key_attnums = '{}'
   where o.stream_table_oid = former.pgt_relid
     and o.key_columns is not distinct from former.key_columns

@@ -20,7 +20,7 @@
 --
 -- All this is taken from the parse trees of the rules and functions, because pg_depend leaves out
 -- what belongs to the system.
-create or replace function pgtrickle._stream_discover(probe regclass) returns jsonb
+create or replace function pgtrickle_internal.stream_discover(probe regclass) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with recursive part as (
@@ -87,7 +87,7 @@ $$;
 -- The tables by whose triggers a change in rel can show itself: rel, what inherits from it or is a
 -- partition of it, and what it is itself a partition or child of (a statement that names the
 -- parent fires the parent's triggers only).
-create or replace function pgtrickle._source_members(rel regclass) returns regclass[]
+create or replace function pgtrickle_internal.source_members(rel regclass) returns regclass[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -107,7 +107,7 @@ end $$;
 
 -- What may have proved a derived key: unique indexes, NOT NULL, and that no other table inherits from
 -- this one.
-create or replace function pgtrickle._stream_key_guards(rel oid) returns text
+create or replace function pgtrickle_internal.stream_key_guards(rel oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select concat_ws(' ',
@@ -123,7 +123,7 @@ $$;
 -- A text that changes when what the query of a stream table reads is altered, replaced, dropped, or
 -- may be read by others than before. Written under settings of its own, to be the same in every
 -- session.
-create or replace function pgtrickle._stream_fingerprint(id bigint) returns text
+create or replace function pgtrickle_internal.stream_fingerprint(id bigint) returns text
 language plpgsql stable
   set search_path = pg_catalog, pg_temp
   set DateStyle = 'ISO'
@@ -133,9 +133,9 @@ language plpgsql stable
 as $$
 declare
   parts text[];
-  st pgtrickle.pgt_stream_tables;
+  st pgtrickle_internal.stream_tables;
 begin
-  select * into strict st from pgtrickle.pgt_stream_tables t where t.pgt_id = id;
+  select * into strict st from pgtrickle_internal.stream_tables t where t.pgt_id = id;
   with source as (
     select s.source, s.members, c.*
     from pgtrickle.pgt_stream_sources s left join pg_class c on c.oid = s.source
@@ -162,7 +162,7 @@ begin
                          ',' order by r.role)
        from reader r join pg_roles o on o.oid = r.role),
       exists (select from pg_subscription_rel b where b.srrelid = any (s.members)),
-      case when st.key_derived then pgtrickle._stream_key_guards(s.oid) end))
+      case when st.key_derived then pgtrickle_internal.stream_key_guards(s.oid) end))
   into parts
   from source s left join pg_namespace n on n.oid = s.relnamespace;
 
@@ -189,7 +189,7 @@ end $$;
 -- The definition of each source and of the triggers that watch it, as a text that costs little to
 -- write: who wrote the rows of the catalog. Where a trigger does not fire for replicated rows,
 -- because only the table's owner could say so, the server's count of changes is part of it.
-create or replace function pgtrickle._stream_source_states(only_id bigint default null)
+create or replace function pgtrickle_internal.stream_source_states(only_id bigint default null)
 returns table (pgt_id bigint, source regclass, state text)
 language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -226,7 +226,7 @@ end $$;
 -- statement changed nothing (an UPDATE without a match, a poller's DELETE).
 --
 -- The sequence is named by a number, so that a trigger of any role can move no other object.
-create or replace function pgtrickle._source_changed() returns trigger
+create or replace function pgtrickle_internal.source_changed() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -246,30 +246,30 @@ begin
 end $$;
 
 -- Keeps the sequence of a source from being dropped while it is being taken into use.
-create or replace function pgtrickle._source_sequence_lock(source oid) returns void
+create or replace function pgtrickle_internal.source_sequence_lock(source oid) returns void
 language sql set search_path = pg_catalog, pg_temp
-as $$ select pgtrickle._lock('source ' || source) $$;
+as $$ select pgtrickle_internal.lock('source ' || source) $$;
 
 -- The sequence of a source; made when it is not there.
-create or replace function pgtrickle._source_sequence(source regclass) returns regclass
+create or replace function pgtrickle_internal.source_sequence(source regclass) returns regclass
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   named text := format('pgtrickle.%I', 'dirty_' || source::oid);
 begin
-  perform pgtrickle._source_sequence_lock(source);
+  perform pgtrickle_internal.source_sequence_lock(source);
   if to_regclass(named) is null then
     execute format('create sequence %s cache 1', named);
     -- A stream table that begins to use it has seen none of its changes.
     perform nextval(named::regclass);
-    perform pgtrickle._own_and_grant(named::regclass);
+    perform pgtrickle_internal.own_and_grant(named::regclass);
   end if;
   return named::regclass;
 end $$;
 
 -- Drops the sequences that no stream table reads and no trigger moves any more. Not in the
 -- transaction that stops using one: stream_tables_due() reads it until that has committed.
-create or replace function pgtrickle._source_sequences_sweep() returns void
+create or replace function pgtrickle_internal.source_sequences_sweep() returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -282,20 +282,20 @@ begin
       and c.relname ~ E'^dirty_\\d+$'
       and not exists (select from pgtrickle.pgt_stream_sources s where s.sequence = c.oid)
   loop
-    perform pgtrickle._source_sequence_lock(unused.source);
+    perform pgtrickle_internal.source_sequence_lock(unused.source);
     if not exists (select from pgtrickle.pgt_stream_sources s where s.sequence = unused.oid)
        and not exists (select from pg_trigger t
                        where t.tgname in ('pgtrickle_dirty_' || unused.source,
                                           'pgtrickle_dirty_row_' || unused.source)) then
       execute format('drop sequence if exists pgtrickle.%I', unused.relname);
-      delete from pgtrickle._locks l where l.name = 'source ' || unused.source;
+      delete from pgtrickle_internal.locks l where l.name = 'source ' || unused.source;
     end if;
   end loop;
 end $$;
 
 -- Does a member lack a trigger of its source, or is one of another kind than `owner`, who makes them,
 -- can make it? ALWAYS: what is written under session_replication_role = replica counts as well.
-create or replace function pgtrickle._source_triggers_missing(
+create or replace function pgtrickle_internal.source_triggers_missing(
   member regclass, source oid, maker oid, out plain boolean, out by_row boolean)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -303,7 +303,7 @@ begin
   select not exists (
            select from pg_trigger t
            where t.tgrelid = member and t.tgname = 'pgtrickle_dirty_' || source
-             and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure
+             and t.tgfoid = 'pgtrickle_internal.source_changed()'::regprocedure
              and t.tgenabled = any (case when c.is_owner then '{A}' else '{O,A}' end::"char"[])
              and t.tgargs = convert_to(source::text, 'UTF8') || E'\\x00'::bytea
                             || convert_to(c.counts, 'UTF8') || E'\\x00'::bytea),
@@ -311,16 +311,16 @@ begin
          and not exists (
            select from pg_trigger t
            where t.tgrelid = member and t.tgname = 'pgtrickle_dirty_row_' || source
-             and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure and t.tgenabled = 'R')
+             and t.tgfoid = 'pgtrickle_internal.source_changed()'::regprocedure and t.tgenabled = 'R')
   into plain, by_row
   from (select pg_has_role(maker, r.relowner, 'USAGE') as is_owner,
-               pgtrickle._source_counts(r.oid) as counts
+               pgtrickle_internal.source_counts(r.oid) as counts
         from pg_class r where r.oid = member) c;
 end $$;
 
 -- 'counted' where the server's count of a transaction's changes covers all that a statement on the
 -- table does, else 'any'.
-create or replace function pgtrickle._source_counts(member regclass) returns text
+create or replace function pgtrickle_internal.source_counts(member regclass) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -334,19 +334,19 @@ end $$;
 
 -- Makes the triggers of one source on one of its members, as the creator of a stream table; they
 -- may exist already. Raises lock_not_available if it would have to wait for a lock.
-create or replace function pgtrickle._source_trigger(member regclass, source oid) returns void
+create or replace function pgtrickle_internal.source_trigger(member regclass, source oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   plain text := 'pgtrickle_dirty_' || source;
   by_row text := 'pgtrickle_dirty_row_' || source;
   me constant oid := (select r.oid from pg_roles r where r.rolname = current_user);
-  missing record := pgtrickle._source_triggers_missing(member, source, me);
+  missing record := pgtrickle_internal.source_triggers_missing(member, source, me);
 begin
   if missing.plain then
     execute format('create or replace trigger %I after insert or update or delete or truncate '
-                   'on %s for each statement execute function pgtrickle._source_changed(%L, %L)',
-                   plain, member, source, pgtrickle._source_counts(member));
+                   'on %s for each statement execute function pgtrickle_internal.source_changed(%L, %L)',
+                   plain, member, source, pgtrickle_internal.source_counts(member));
     if (select pg_has_role(r.relowner, 'USAGE') from pg_class r where r.oid = member) then
       execute format('alter table only %s enable always trigger %I', member, plain);
     end if;
@@ -354,7 +354,7 @@ begin
   -- Logical replication applies row changes without firing statement triggers.
   if missing.by_row then
     execute format('create or replace trigger %I after insert or update or delete '
-                   'on %s for each row execute function pgtrickle._source_changed(%L, %L)',
+                   'on %s for each row execute function pgtrickle_internal.source_changed(%L, %L)',
                    by_row, member, source, 'any');
     execute format('alter table %s enable replica trigger %I', member, by_row);
   end if;
@@ -362,48 +362,48 @@ end $$;
 
 -- The same on an inbox of ours, on which administrators may not make triggers. No other table of
 -- ours gets one: making it would keep all writers of an outbox waiting.
-create or replace function pgtrickle._source_trigger_on_ours(member regclass, source oid)
+create or replace function pgtrickle_internal.source_trigger_on_ours(member regclass, source oid)
 returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if member <> all (pgtrickle._source_members(source)) or not exists (
+  if member <> all (pgtrickle_internal.source_members(source)) or not exists (
        select from pgtrickle.pgt_inbox_config i
        where i.made_here and member = to_regclass(format('%I.%I', i.table_schema, i.table_name)))
   then
     raise exception 'permission denied for table %', member
       using errcode = 'insufficient_privilege';
   end if;
-  perform pgtrickle._source_trigger(member, source);
+  perform pgtrickle_internal.source_trigger(member, source);
 end $$;
 
 -- Makes the triggers of one source on all its members, or none; true when the source is watched
 -- from now on. An open writer is waited for briefly and again, for `patience` in all, so that no
 -- other writer queues behind us.
-create or replace function pgtrickle._source_watch(source regclass, patience interval)
+create or replace function pgtrickle_internal.source_watch(source regclass, patience interval)
 returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   waited_since timestamptz := clock_timestamp();
   lock_timeout_was text := current_setting('lock_timeout');
-  members regclass[] := pgtrickle._source_members(source);
+  members regclass[] := pgtrickle_internal.source_members(source);
   member regclass;
 begin
   if exists (select from unnest(members) m join pg_class c on c.oid = m
              where c.relkind not in ('r', 'p')) then
     return false;
   end if;
-  perform pgtrickle._source_sequence(source);
+  perform pgtrickle_internal.source_sequence(source);
   loop
     begin
       perform set_config('lock_timeout', '100ms', true);
       foreach member in array members loop
         if (select c.relowner from pg_class c where c.oid = member)
            = 'pgtrickle_owner'::regrole then
-          perform pgtrickle._source_trigger_on_ours(member, source);
+          perform pgtrickle_internal.source_trigger_on_ours(member, source);
         else
-          perform pgtrickle._source_trigger(member, source);
+          perform pgtrickle_internal.source_trigger(member, source);
         end if;
       end loop;
       perform set_config('lock_timeout', lock_timeout_was, true);
@@ -426,7 +426,7 @@ end $$;
 
 -- The stream tables that this transaction has locked, which it does when it reads them; nothing
 -- where that is not `wanted`.
-create or replace function pgtrickle._stream_locked(wanted boolean) returns regclass[]
+create or replace function pgtrickle_internal.stream_locked(wanted boolean) returns regclass[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -435,14 +435,14 @@ begin
   end if;
   return array(
     select distinct l.relation::regclass
-    from pg_locks l join pgtrickle.pgt_stream_tables t on t.pgt_relid = l.relation
+    from pg_locks l join pgtrickle_internal.stream_tables t on t.pgt_relid = l.relation
     where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.granted
       and l.database = (select d.oid from pg_database d where d.datname = current_database()));
 end $$;
 
 -- Refuses a stream table that reads itself through others: each of its refreshes would make it due
 -- again. `through`: stream tables that functions of its query were just seen to read.
-create or replace function pgtrickle._stream_check_cycle(id bigint, through regclass[])
+create or replace function pgtrickle_internal.stream_check_cycle(id bigint, through regclass[])
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -452,14 +452,14 @@ begin
   with recursive reads as (
     select s.pgt_id as reader, t.pgt_id as read
     from pgtrickle.pgt_stream_sources s
-    join pgtrickle.pgt_stream_tables t
+    join pgtrickle_internal.stream_tables t
       on t.pgt_relid = s.source
       or (t.pgt_relid = any (s.members)
           and exists (select from pg_inherits i where i.inhrelid = t.pgt_relid))
     union
     select r.pgt_id, t.pgt_id
-    from pgtrickle.pgt_stream_tables r
-    join pgtrickle.pgt_stream_tables t
+    from pgtrickle_internal.stream_tables r
+    join pgtrickle_internal.stream_tables t
       on t.pgt_relid = any (r.reads_through || case when r.pgt_id = id then through end)
   ), reach as (
     select r.read, array[id, r.read] as path from reads r where r.reader = id
@@ -470,7 +470,7 @@ begin
   )
   select (select string_agg(format('%I.%I', t.pgt_schema, t.pgt_name), ' reads ' order by p.o)
           from unnest(h.path) with ordinality p(step, o)
-          join pgtrickle.pgt_stream_tables t on t.pgt_id = p.step)
+          join pgtrickle_internal.stream_tables t on t.pgt_id = p.step)
   into way
   from reach h where h.read = id
   order by cardinality(h.path) limit 1;
@@ -483,15 +483,15 @@ end $$;
 
 -- Records what a stream table reads. Only while this transaction refreshes it, or its owner makes
 -- or changes it.
-drop function if exists pgtrickle._stream_set_sources(bigint, jsonb, boolean, text[]);
-create or replace function pgtrickle._stream_set_sources(
+drop function if exists pgtrickle_internal.stream_set_sources(bigint, jsonb, boolean, text[]);
+create or replace function pgtrickle_internal.stream_set_sources(
   id bigint, sources jsonb, always_due boolean, functions text[], opaque boolean default false,
   through jsonb default null) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 begin
-  if not pgtrickle._stream_owner_at_work(id) then
+  if not pgtrickle_internal.stream_owner_at_work(id) then
     raise exception 'stream table % is not being changed here', id
       using errcode = 'insufficient_privilege';
   end if;
@@ -503,32 +503,32 @@ begin
   from jsonb_array_elements(sources) e
   join pg_class c on c.oid = (e ->> 'source')::oid
   cross join lateral (
-    select case when c.relkind in ('r', 'p') then pgtrickle._source_members(c.oid)
+    select case when c.relkind in ('r', 'p') then pgtrickle_internal.source_members(c.oid)
                 else '{}' end as list) members;
   update pgtrickle.pgt_stream_sources s
   set state = n.state
-  from pgtrickle._stream_source_states(id) n
+  from pgtrickle_internal.stream_source_states(id) n
   where s.pgt_id = id and s.source = n.source;
-  update pgtrickle.pgt_stream_tables s
+  update pgtrickle_internal.stream_tables s
   set always_due = always_due
         or exists (select from pgtrickle.pgt_stream_sources o
                    where o.pgt_id = id and not o.tracked),
       functions = functions,
       opaque = opaque,
       reads_through = case when through is null then s.reads_through else array(
-        select t.pgt_relid from pgtrickle.pgt_stream_tables t
+        select t.pgt_relid from pgtrickle_internal.stream_tables t
         where t.pgt_relid::text in (select jsonb_array_elements_text(through))
           and has_any_column_privilege(s.pgt_owner, t.pgt_relid, 'SELECT')) end,
       pending_writers = '{}'
   where s.pgt_id = id;
-  perform pgtrickle._stream_check_cycle(id, '{}');
-  update pgtrickle.pgt_stream_tables s
-  set fingerprint = pgtrickle._stream_fingerprint(id)
+  perform pgtrickle_internal.stream_check_cycle(id, '{}');
+  update pgtrickle_internal.stream_tables s
+  set fingerprint = pgtrickle_internal.stream_fingerprint(id)
   where s.pgt_id = id;
 end $$;
 
 -- Watches everything that a query reads, as the creator of the stream table.
-create or replace function pgtrickle._stream_track(id bigint, reads jsonb, patience interval)
+create or replace function pgtrickle_internal.stream_track(id bigint, reads jsonb, patience interval)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -543,12 +543,12 @@ begin
     order by c.oid
   loop
     watched := case
-      when source.relkind in ('r', 'p') then pgtrickle._source_watch(source.oid, patience)
+      when source.relkind in ('r', 'p') then pgtrickle_internal.source_watch(source.oid, patience)
       else source.relkind = 'v'
     end;
     listed := listed || jsonb_build_object('source', source.oid::bigint, 'tracked', watched);
   end loop;
-  perform pgtrickle._stream_set_sources(
+  perform pgtrickle_internal.stream_set_sources(
     id, listed, (reads ->> 'always_due')::boolean,
     array(select jsonb_array_elements_text(reads -> 'functions')),
     (reads ->> 'opaque')::boolean, reads -> 'through');
@@ -557,19 +557,19 @@ begin
     select distinct t.tgrelid
     from pgtrickle.pgt_stream_sources s
     join pg_trigger t on t.tgrelid = any (s.members)
-                     and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure
+                     and t.tgfoid = 'pgtrickle_internal.source_changed()'::regprocedure
     where s.pgt_id = id and s.tracked
       and not exists (select from pgtrickle.pgt_stream_sources o
                       where t.tgname in ('pgtrickle_dirty_' || o.source::oid,
                                          'pgtrickle_dirty_row_' || o.source::oid))
   loop
-    perform pgtrickle._stream_untrack(source.tgrelid);
+    perform pgtrickle_internal.stream_untrack(source.tgrelid);
   end loop;
 end $$;
 
 -- Drops our triggers on a table that no stream table reads any more, if the caller may do so and no
 -- transaction is using the table; a trigger that stays moves a sequence, and does no harm.
-create or replace function pgtrickle._stream_untrack(rel regclass) returns void
+create or replace function pgtrickle_internal.stream_untrack(rel regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -579,7 +579,7 @@ begin
   for trigger in
     select t.tgname
     from pg_trigger t
-    where t.tgrelid = rel and t.tgfoid = 'pgtrickle._source_changed()'::regprocedure
+    where t.tgrelid = rel and t.tgfoid = 'pgtrickle_internal.source_changed()'::regprocedure
       and t.tgparentid = 0
       and not exists (select from pgtrickle.pgt_stream_sources s
                       where s.source::oid::text = substring(t.tgname from E'\\d+$'))

@@ -1,6 +1,6 @@
 -- The statement that computes what a refresh changes, as text.
 --
--- Exactness. Refreshes of one stream table follow each other (the row in pgt_stream_tables is
+-- Exactness. Refreshes of one stream table follow each other (the row in stream_tables is
 -- locked first), and no other role writes it (trigger pgtrickle_guard). Under READ COMMITTED one
 -- statement sees one snapshot: so one statement runs the query, compares it with what is stored
 -- and keeps the signed difference in pgtrickle_streams.diff_<id>:
@@ -18,7 +18,7 @@
 --   text    the same, once a collation that calls different texts equal is out of the way
 --   image   equal values may differ (numeric 1.0 and 1.00, float 0 and -0, interval, jsonb), or
 --           there is no equality at all (json, xml, point)
-create or replace function pgtrickle._told_apart_by(typ oid) returns text
+create or replace function pgtrickle_internal.told_apart_by(typ oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -47,12 +47,12 @@ end $$;
 --   key      its place in the key, or null
 --   equals   the operator by which the values of key_columns are equal; null in a derived key
 -- Everything below is written from this; it is computed once, and kept in the refresh function.
-create or replace function pgtrickle._stream_layout(rel regclass, keys text[]) returns jsonb
+create or replace function pgtrickle_internal.stream_layout(rel regclass, keys text[]) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_agg(jsonb_build_object(
     'i', u.i, 'name', u.attname, 'type', format_type(u.atttypid, u.atttypmod),
-    'by', pgtrickle._told_apart_by(u.atttypid),
+    'by', pgtrickle_internal.told_apart_by(u.atttypid),
     'key', array_position(keys, u.attname::text),
     'equals', case when u.attname = any (keys) then (
       select format('operator(%I.%s)', n.nspname, o.oprname)
@@ -70,7 +70,7 @@ as $$
 $$;
 
 -- The same with a derived key, which is known when the refresh begins.
-create or replace function pgtrickle._stream_layout_keyed(layout jsonb, keys text[]) returns jsonb
+create or replace function pgtrickle_internal.stream_layout_keyed(layout jsonb, keys text[]) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_agg(l || jsonb_build_object('key', array_position(keys, l ->> 'name')) order by o)
@@ -78,7 +78,7 @@ as $$
 $$;
 
 -- The same as rows.
-create or replace function pgtrickle._stream_layout_rows(layout jsonb)
+create or replace function pgtrickle_internal.stream_layout_rows(layout jsonb)
 returns table (i int, name text, type text, by text, key int, equals text)
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -88,7 +88,7 @@ begin
 end $$;
 
 -- Is the planner sure that the query gives each key once? It leaves out a left join when it is.
-create or replace function pgtrickle._stream_key_is_certain(
+create or replace function pgtrickle_internal.stream_key_is_certain(
   rel regclass, stored text, query text, matches text) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -104,7 +104,7 @@ end $$;
 -- The statement that fills the difference. order_by: columns that bring related rows of a stream
 -- table without key next to each other. With a derived key, which tells that by itself, the row that
 -- goes and the row that comes are an update where they are the only ones of their key.
-create or replace function pgtrickle._stream_diff_statement(
+create or replace function pgtrickle_internal.stream_diff_statement(
   id bigint, rel regclass, query text, layout jsonb, order_by text[]) returns text
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -144,7 +144,7 @@ begin
                     filter (where name = any (order_by))) as wanted_order,
          count(key) > 0 as pairs
   into l
-  from pgtrickle._stream_layout_rows(layout);
+  from pgtrickle_internal.stream_layout_rows(layout);
 
   stored := format('select ctid as at, %s from only %s', l.stored, rel);
   fresh := format('select * from (%s) q(%s)', query, l.c);
@@ -179,7 +179,7 @@ begin
   end if;
 
   matches := l.matches;
-  if pgtrickle._stream_key_is_certain(rel, stored, fresh, matches) then
+  if pgtrickle_internal.stream_key_is_certain(rel, stored, fresh, matches) then
     fresh := format('select 1 as copies, f.* from (%s) f', fresh);
   else
     fresh := format('select count(*) over (partition by %s) as copies, n.* from (%s) n',

@@ -2,7 +2,7 @@
 
 -- Turns the user's own triggers on a stream table off, or on again as they were: returns what
 -- turns them on again. Our own triggers, and those of constraints, stay.
-create or replace function pgtrickle._stream_triggers_off(rel regclass) returns text[]
+create or replace function pgtrickle_internal.stream_triggers_off(rel regclass) returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -12,8 +12,8 @@ begin
   for trigger in
     select t.tgname, t.tgenabled from pg_trigger t
     where t.tgrelid = rel and not t.tgisinternal and t.tgenabled <> 'D'
-      and t.tgfoid not in ('pgtrickle._source_changed()'::regprocedure,
-                           'pgtrickle._stream_guard()'::regprocedure)
+      and t.tgfoid not in ('pgtrickle_internal.source_changed()'::regprocedure,
+                           'pgtrickle_internal.stream_guard()'::regprocedure)
   loop
     execute format('alter table %s disable trigger %I', rel, trigger.tgname);
     restore := restore || format(
@@ -25,7 +25,7 @@ begin
 end $$;
 
 -- Where several equal rows go, the difference knows the place of one only: finds the others'.
-create or replace function pgtrickle._stream_place_duplicates(
+create or replace function pgtrickle_internal.stream_place_duplicates(
   id bigint, rel regclass, layout jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -36,7 +36,7 @@ begin
   select string_agg(format('c%s::text collate "C"', i), ', ' order by i),
          string_agg(format('%I::text collate "C"', name), ', ' order by i)
   into ours, theirs
-  from pgtrickle._stream_layout_rows(layout);
+  from pgtrickle_internal.stream_layout_rows(layout);
   execute format(
     'with gone as ('
     '  select ctid as here, row, row_number() over (partition by row) as nth '
@@ -51,7 +51,7 @@ begin
 end $$;
 
 -- Empties the difference: cheaply where it was small, and giving the space back where it was not.
-create or replace function pgtrickle._stream_empty(work regclass) returns void
+create or replace function pgtrickle_internal.stream_empty(work regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -64,7 +64,7 @@ end $$;
 
 -- Runs a statement that writes to the stream table; returns how many rows it wrote. Triggers fire
 -- under the search_path that their creator is used to: the statement must mean the same under any.
-create or replace function pgtrickle._stream_write(statement text, trigger_path text) returns bigint
+create or replace function pgtrickle_internal.stream_write(statement text, trigger_path text) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -78,7 +78,7 @@ end $$;
 
 -- Writes the difference to the stream table; an error where a row was not there, or a trigger of
 -- the user's took one away: what is stored and what was published must be the same.
-create or replace function pgtrickle._stream_apply(
+create or replace function pgtrickle_internal.stream_apply(
   id bigint, rel regclass, layout jsonb, counts record, trigger_path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -91,20 +91,20 @@ begin
          string_agg('c' || i, ', ' order by i) as c,
          string_agg(format('%I = d.c%s', name, i), ', ' order by i) as assigned
   into l
-  from pgtrickle._stream_layout_rows(layout);
+  from pgtrickle_internal.stream_layout_rows(layout);
   if counts.deleted > 0 then
-    written := written + pgtrickle._stream_write(format(
+    written := written + pgtrickle_internal.stream_write(format(
       'delete from only %s s using %s d where s.ctid operator(pg_catalog.=) d.at '
       '  and d.op operator(pg_catalog.=) ''D''::pg_catalog."char"', rel, work), trigger_path);
   end if;
   if counts.updated > 0 then
-    written := written + pgtrickle._stream_write(format(
+    written := written + pgtrickle_internal.stream_write(format(
       'update only %s s set %s from %s d where s.ctid operator(pg_catalog.=) d.at '
       '  and d.op operator(pg_catalog.=) ''U''::pg_catalog."char" '
       '  and d.sign operator(pg_catalog.>) 0', rel, l.assigned, work), trigger_path);
   end if;
   if counts.inserted > 0 then
-    written := written + pgtrickle._stream_write(format(
+    written := written + pgtrickle_internal.stream_write(format(
       'insert into %s (%s) select %s from %s '
       'where op operator(pg_catalog.=) ''I''::pg_catalog."char" order by n',
       rel, l.names, l.c, work), trigger_path);
@@ -117,7 +117,7 @@ begin
 end $$;
 
 -- The first keys of the difference, as a JSON array; a key of several columns is an array itself.
-create or replace function pgtrickle._stream_affected_keys(id bigint, layout jsonb, up_to int)
+create or replace function pgtrickle_internal.stream_affected_keys(id bigint, layout jsonb, up_to int)
 returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -129,7 +129,7 @@ begin
               then format('jsonb_build_array(%s)', string_agg(l.c, ', ' order by l.key))
               else min(l.c) end
   into key
-  from (select r.key, format('to_jsonb(c%s)', r.i) as c from pgtrickle._stream_layout_rows(layout) r
+  from (select r.key, format('to_jsonb(c%s)', r.i) as c from pgtrickle_internal.stream_layout_rows(layout) r
         where r.key is not null) l;
   if key is null then
     return '[]';
@@ -144,17 +144,17 @@ end $$;
 
 -- Computes the difference and applies it. arg: "order_by", and "keep" when its rows are asked for
 -- afterwards.
-create or replace function pgtrickle._stream_differential(
+create or replace function pgtrickle_internal.stream_differential(
   id bigint, rel regclass, query text, layout jsonb, trigger_path text, arg jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   work regclass := format('pgtrickle_streams.%I', 'diff_' || id)::regclass;
-  statement text := pgtrickle._stream_diff_statement(
+  statement text := pgtrickle_internal.stream_diff_statement(
     id, rel, query, layout,
     array(select jsonb_array_elements_text(nullif(arg -> 'order_by', 'null'))));
   opaque boolean := (arg ->> 'opaque')::boolean;
-  locked regclass[] := pgtrickle._stream_locked(opaque);
+  locked regclass[] := pgtrickle_internal.stream_locked(opaque);
   total bigint;
   counts record;
   restore text[] := '{}';
@@ -165,7 +165,7 @@ begin
   get diagnostics total = row_count;
   -- Before triggers on the stream table read whatever they like.
   summary := jsonb_build_object('through', array(
-    select unnest(pgtrickle._stream_locked(opaque)) except select unnest(locked)));
+    select unnest(pgtrickle_internal.stream_locked(opaque)) except select unnest(locked)));
   if total = 0 then
     return summary || '{"inserted": 0, "updated": 0, "deleted": 0, "keys": [], "pages": 0}';
   end if;
@@ -178,44 +178,44 @@ begin
   if counts.repeated > 0 then
     execute format('delete from %s where op <> ''X''', work);
     raise exception 'key_columns (%) do not tell the rows of the query apart: % is there twice',
-      (select string_agg(name, ', ' order by key) from pgtrickle._stream_layout_rows(layout)
+      (select string_agg(name, ', ' order by key) from pgtrickle_internal.stream_layout_rows(layout)
        where key is not null),
-      pgtrickle._stream_affected_keys(id, layout, 1) -> 0
+      pgtrickle_internal.stream_affected_keys(id, layout, 1) -> 0
       using errcode = 'unique_violation',
             hint = 'Drop the stream table and create it with other key_columns, or without.';
   end if;
   if counts.unplaced > 0 then
-    perform pgtrickle._stream_place_duplicates(id, rel, layout);
+    perform pgtrickle_internal.stream_place_duplicates(id, rel, layout);
   end if;
 
   if current_setting('pg_trickle.user_triggers', true) = 'off' then
-    restore := pgtrickle._stream_triggers_off(rel);
+    restore := pgtrickle_internal.stream_triggers_off(rel);
   end if;
-  perform pgtrickle._stream_apply(id, rel, layout, counts, trigger_path);
+  perform pgtrickle_internal.stream_apply(id, rel, layout, counts, trigger_path);
   foreach step in array restore loop
     execute step;
   end loop;
 
   summary := summary || jsonb_build_object(
     'inserted', counts.inserted, 'updated', counts.updated, 'deleted', counts.deleted,
-    'keys', pgtrickle._stream_affected_keys(id, layout, 1000),
+    'keys', pgtrickle_internal.stream_affected_keys(id, layout, 1000),
     'pages', pg_relation_size(work) / current_setting('block_size')::int);
   if not (arg ->> 'keep')::boolean then
-    perform pgtrickle._stream_empty(work);
+    perform pgtrickle_internal.stream_empty(work);
   end if;
   return summary;
 end $$;
 
 -- Writes the table anew. Rows are deleted, not truncated: readers see the old rows until the new
 -- ones are committed, and wait for nothing.
-create or replace function pgtrickle._stream_rewrite(
+create or replace function pgtrickle_internal.stream_rewrite(
   id bigint, rel regclass, query text, layout jsonb, arg jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   work regclass := format('pgtrickle_streams.%I', 'diff_' || id)::regclass;
   opaque boolean := (arg ->> 'opaque')::boolean;
-  locked regclass[] := pgtrickle._stream_locked(opaque);
+  locked regclass[] := pgtrickle_internal.stream_locked(opaque);
   through regclass[];
   l record;
   restore text[];
@@ -227,8 +227,8 @@ begin
          string_agg('c' || i, ', ' order by i) as c,
          string_agg('c' || i, ', ' order by key) filter (where key is not null) as key_order
   into l
-  from pgtrickle._stream_layout_rows(layout);
-  restore := pgtrickle._stream_triggers_off(rel);
+  from pgtrickle_internal.stream_layout_rows(layout);
+  restore := pgtrickle_internal.stream_triggers_off(rel);
   execute format('delete from only %s', rel);
   get diagnostics gone = row_count;
   if (arg ->> 'keep')::boolean then
@@ -241,7 +241,7 @@ begin
   end if;
   get diagnostics come = row_count;
   -- User triggers are off.
-  through := array(select unnest(pgtrickle._stream_locked(opaque)) except select unnest(locked));
+  through := array(select unnest(pgtrickle_internal.stream_locked(opaque)) except select unnest(locked));
   foreach step in array restore loop
     execute step;
   end loop;
@@ -252,21 +252,21 @@ end $$;
 
 -- What the query reads now, and the facts about its key; after DDL on a source it must still give the
 -- stream table's columns.
-drop function if exists pgtrickle._stream_verify(regclass, text);
-create function pgtrickle._stream_verify(
+drop function if exists pgtrickle_internal.stream_verify(regclass, text);
+create function pgtrickle_internal.stream_verify(
   rel regclass, query text, out reads jsonb, out facts jsonb)
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  probe regclass := pgtrickle._stream_probe(
+  probe regclass := pgtrickle_internal.stream_probe(
     query, (select n.nspname from pg_class c join pg_namespace n on n.oid = c.relnamespace
             where c.oid = rel),
     'pg_catalog, pg_temp');
-  gives text := (pgtrickle._stream_columns(probe)).types;
-  has text := (pgtrickle._stream_columns(rel)).types;
+  gives text := (pgtrickle_internal.stream_columns(probe)).types;
+  has text := (pgtrickle_internal.stream_columns(rel)).types;
 begin
-  reads := pgtrickle._stream_discover(probe);
-  facts := pgtrickle._stream_key_facts(probe);
+  reads := pgtrickle_internal.stream_discover(probe);
+  facts := pgtrickle_internal.stream_key_facts(probe);
   execute format('drop view %s', probe);
   if gives <> has then
     raise exception 'a source was altered: the query now gives (%), stream table % has (%)',
@@ -286,7 +286,7 @@ end $$;
 --
 -- Whatever the session has set, values are written as here: rows without a key are compared and
 -- stored by their text.
-create or replace function pgtrickle._stream_work(
+create or replace function pgtrickle_internal.stream_work(
   id bigint, query text, layout jsonb, trigger_path text, action text, arg jsonb)
 returns table (op text, ord bigint, row_data jsonb)
 language plpgsql
@@ -308,44 +308,44 @@ declare
   derived constant text[] := array(select jsonb_array_elements_text(nullif(arg -> 'key', 'null')));
   listed text;
 begin
-  if not pgtrickle._stream_is_refreshing(id) then
+  if not pgtrickle_internal.stream_is_refreshing(id) then
     raise exception 'stream table % is not being refreshed here', id
       using errcode = 'insufficient_privilege', hint = 'Call pgtrickle.refresh_stream_table().';
   end if;
-  select s.pgt_relid into strict rel from pgtrickle.pgt_stream_tables s where s.pgt_id = id;
+  select s.pgt_relid into strict rel from pgtrickle_internal.stream_tables s where s.pgt_id = id;
   if derived <> '{}' then
-    layout := pgtrickle._stream_layout_keyed(layout, derived);
+    layout := pgtrickle_internal.stream_layout_keyed(layout, derived);
   end if;
   case action
     when 'verify' then
-      verified := pgtrickle._stream_verify(rel, query);
+      verified := pgtrickle_internal.stream_verify(rel, query);
       if derived <> '{}' then
-        row_data := jsonb_build_object('key', pgtrickle._stream_derive_key(
+        row_data := jsonb_build_object('key', pgtrickle_internal.stream_derive_key(
           rel, query, verified.facts, verified.reads, derived));
         return next;
       end if;
     when 'watch' then
-      perform pgtrickle._stream_track(
-        id, (pgtrickle._stream_verify(rel, query)).reads || coalesce(arg, '{}'), interval '0');
+      perform pgtrickle_internal.stream_track(
+        id, (pgtrickle_internal.stream_verify(rel, query)).reads || coalesce(arg, '{}'), interval '0');
     when 'apply', 'full' then
       execute format('lock table only %s in row exclusive mode', rel);
       perform set_config('pgtrickle.refreshing', rel::oid::text, true);
       row_data := case action
         when 'apply' then
-          pgtrickle._stream_differential(id, rel, query, layout, trigger_path, arg)
-        else pgtrickle._stream_rewrite(id, rel, query, layout, arg)
+          pgtrickle_internal.stream_differential(id, rel, query, layout, trigger_path, arg)
+        else pgtrickle_internal.stream_rewrite(id, rel, query, layout, arg)
       end;
       perform set_config('pgtrickle.refreshing', '', true);
       return next;
     when 'rows' then
       select string_agg(format('d.c%s as %I', i, name), ', ' order by i) into listed
-      from pgtrickle._stream_layout_rows(layout);
+      from pgtrickle_internal.stream_layout_rows(layout);
       return query execute format(
         'select case when d.sign < 0 then ''DELETE'' else ''INSERT'' end, d.n, to_jsonb(x.*) '
         'from pgtrickle_streams.%I d cross join lateral (select %s) x '
         'where d.ctid >= %L and d.ctid < %L', 'diff_' || id, listed,
         format('(%s,0)', arg ->> 'from'), format('(%s,0)', arg ->> 'to'));
     when 'done' then
-      perform pgtrickle._stream_empty(format('pgtrickle_streams.%I', 'diff_' || id)::regclass);
+      perform pgtrickle_internal.stream_empty(format('pgtrickle_streams.%I', 'diff_' || id)::regclass);
   end case;
 end $$;

@@ -6,7 +6,7 @@
 --     |
 --   pgtrickle_streams.refresh_<id> (creator)  holds the query
 --     |
---   _stream_work (as the creator)             computes the difference and applies it
+--   stream_work (as the creator)             computes the difference and applies it
 --
 -- pgtrickle_owner never reads a relation of the creator's: what it needs is handed up as text and
 -- jsonb. (A table could have become a view by now, or have a row security policy, and either runs
@@ -14,20 +14,20 @@
 
 -- The gate of earlier versions.
 drop function if exists pgtrickle_gate.call_as_creator(bigint, text, jsonb);
-drop function if exists pgtrickle._deferred_exposure();
+drop function if exists pgtrickle_internal.deferred_exposure();
 
 -- Runs one step as the creator of the stream table.
-create or replace function pgtrickle._stream_step(
-  st pgtrickle.pgt_stream_tables, action text, arg jsonb)
+create or replace function pgtrickle_internal.stream_step(
+  st pgtrickle_internal.stream_tables, action text, arg jsonb)
 returns table (op text, ord bigint, row_data jsonb)
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
     select *
-    from pgtrickle._gate_step('refresh_' || st.pgt_id, st.pgt_owner,
-                              format('stream table %s.%s', st.pgt_schema, st.pgt_name), action,
-                              arg);
+    from pgtrickle_internal.gate_step('refresh_' || st.pgt_id, st.pgt_owner,
+                                      format('stream table %s.%s', st.pgt_schema, st.pgt_name), action,
+                                      arg);
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
@@ -38,25 +38,25 @@ end $$;
 -- a source. A sequence moves
 -- before its transaction commits: what such a writer did may be seen as moved, and not in the
 -- snapshot. So the stream table is due again when one of them has ended.
-drop function if exists pgtrickle._stream_look(bigint);  -- earlier versions returned less
-create or replace function pgtrickle._stream_look(
+drop function if exists pgtrickle_internal.stream_look(bigint);  -- earlier versions returned less
+create or replace function pgtrickle_internal.stream_look(
   id bigint, out seen jsonb, out writers text[], out states jsonb)
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
   select coalesce(jsonb_object_agg(s.source::oid::text, s.state), '{}') into states
-  from pgtrickle._stream_source_states(id) s;
+  from pgtrickle_internal.stream_source_states(id) s;
   select coalesce(jsonb_object_agg(s.source::oid::text, pg_sequence_last_value(s.sequence)), '{}')
   into seen
   from pgtrickle.pgt_stream_sources s where s.pgt_id = id and s.sequence is not null;
   -- A statement of its own, after the sequences were read: a lock is released after its
   -- transaction has become visible.
-  writers := array(select * from pgtrickle._stream_writers(id));
+  writers := array(select * from pgtrickle_internal.stream_writers(id));
 end $$;
 
 -- The virtual transactions (of prepared transactions too) of others that may have written to a
 -- source and not ended yet.
-create or replace function pgtrickle._stream_writers(id bigint) returns setof text
+create or replace function pgtrickle_internal.stream_writers(id bigint) returns setof text
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -72,8 +72,8 @@ begin
 end $$;
 
 -- Hands the rows of the difference to the outbox of the stream table; returns the outbox id.
-create or replace function pgtrickle._stream_publish(
-  st pgtrickle.pgt_stream_tables, outbox text, refresh uuid, mode text, pages bigint,
+create or replace function pgtrickle_internal.stream_publish(
+  st pgtrickle_internal.stream_tables, outbox text, refresh uuid, mode text, pages bigint,
   started timestamptz) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -87,21 +87,21 @@ begin
     execute format('create unlogged table %s (op text, ord bigint, row_data jsonb)', named);
   end if;
   while from_page < pages loop
-    execute format('insert into %s select * from pgtrickle._stream_step($1, $2, $3)', named)
+    execute format('insert into %s select * from pgtrickle_internal.stream_step($1, $2, $3)', named)
     using st, 'rows', jsonb_build_object('from', from_page, 'to', from_page + per_step);
     from_page := from_page + per_step;
   end loop;
-  outbox_id := pgtrickle._outbox_append(
+  outbox_id := pgtrickle_internal.outbox_append(
     outbox, named::regclass, refresh, mode,
     (extract(epoch from clock_timestamp() - started) * 1000)::int, mode = 'FULL');
-  perform pgtrickle._stream_empty(named::regclass);
-  perform pgtrickle._stream_step(st, 'done', '{}');
+  perform pgtrickle_internal.stream_empty(named::regclass);
+  perform pgtrickle_internal.stream_step(st, 'done', '{}');
   return outbox_id;
 end $$;
 
 -- After something behind the query was altered: it must still fit, and a derived key is derived again.
 -- Returns the key.
-create or replace function pgtrickle._stream_verify_key(st pgtrickle.pgt_stream_tables)
+create or replace function pgtrickle_internal.stream_verify_key(st pgtrickle_internal.stream_tables)
 returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -111,14 +111,14 @@ declare
   found_now jsonb;
   keys text[];
 begin
-  select s.row_data -> 'key' into found_now from pgtrickle._stream_step(st, 'verify', arg) s;
+  select s.row_data -> 'key' into found_now from pgtrickle_internal.stream_step(st, 'verify', arg) s;
   if not st.key_derived then
     return st.key_columns;
   elsif found_now <> 'null' then
     keys := array(select jsonb_array_elements_text(found_now));
   end if;
   if keys is distinct from st.key_columns then
-    perform pgtrickle._stream_set_key(st.pgt_id, keys);
+    perform pgtrickle_internal.stream_set_key(st.pgt_id, keys);
     raise notice 'the key of stream table %.% is now: %', st.pgt_schema, st.pgt_name,
       coalesce(array_to_string(keys, ', '), 'none');
   end if;
@@ -126,8 +126,8 @@ begin
 end $$;
 
 -- The refresh itself. Everything that it does is undone when it fails.
-create or replace function pgtrickle._stream_refresh(
-  st pgtrickle.pgt_stream_tables, refresh uuid, started timestamptz,
+create or replace function pgtrickle_internal.stream_refresh(
+  st pgtrickle_internal.stream_tables, refresh uuid, started timestamptz,
   out summary jsonb, out action text, out taken_at timestamptz, out outbox_id bigint)
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -136,21 +136,21 @@ declare
   outbox record;
   through regclass[];
   mode text := case st.refresh_mode when 'FULL' then 'FULL' else 'DIFFERENTIAL' end;
-  names text := pgtrickle._stream_names_in_values(st.pgt_relid);
-  watch_again boolean := pgtrickle._stream_wants_watching(st.pgt_id);
+  names text := pgtrickle_internal.stream_names_in_values(st.pgt_relid);
+  watch_again boolean := pgtrickle_internal.stream_wants_watching(st.pgt_id);
 begin
-  if not pgtrickle._stream_is_guarded(st.pgt_relid) then
+  if not pgtrickle_internal.stream_is_guarded(st.pgt_relid) then
     raise exception '% is not the table of stream table %.%: it has no trigger pgtrickle_guard',
         st.pgt_relid, st.pgt_schema, st.pgt_name
       using errcode = 'object_not_in_prerequisite_state',
             hint = 'Drop the stream table and create it again.';
   elsif watch_again then
-    st.key_columns := pgtrickle._stream_verify_key(st);
+    st.key_columns := pgtrickle_internal.stream_verify_key(st);
   end if;
   select o.outbox_table_name, o.outbox_number, o.key_columns, o.key_attnums,
-         pgtrickle._attnums(st.pgt_relid, o.key_columns) as attnums_now
+         pgtrickle_internal.attnums(st.pgt_relid, o.key_columns) as attnums_now
   into outbox
-  from pgtrickle.pgt_outbox_config o where o.stream_table_oid = st.pgt_relid;
+  from pgtrickle_internal.outbox_config o where o.stream_table_oid = st.pgt_relid;
 
   -- The rows that a consumer has are written differently now, or another column has the name of their
   -- key now, and no difference shows that.
@@ -159,10 +159,10 @@ begin
     mode := 'FULL';
   end if;
 
-  looked := pgtrickle._stream_look(st.pgt_id);
+  looked := pgtrickle_internal.stream_look(st.pgt_id);
   taken_at := clock_timestamp();
   select s.row_data into summary
-  from pgtrickle._stream_step(
+  from pgtrickle_internal.stream_step(
     st, case mode when 'FULL' then 'full' else 'apply' end,
     jsonb_build_object('keep', outbox.outbox_table_name is not null, 'opaque', st.opaque,
                        'order_by', to_jsonb(outbox.key_columns),
@@ -170,23 +170,23 @@ begin
   -- enable_outbox and disable_outbox lock the table as the step above does: which one there is now
   -- is certain.
   if outbox.outbox_table_name is distinct from (
-       select o.outbox_table_name from pgtrickle.pgt_outbox_config o
+       select o.outbox_table_name from pgtrickle_internal.outbox_config o
        where o.stream_table_oid = st.pgt_relid) then
     raise exception 'the outbox of stream table %.% came or went meanwhile', st.pgt_schema,
         st.pgt_name
       using errcode = 'serialization_failure';
   end if;
   through := array(select jsonb_array_elements_text(summary -> 'through'))::regclass[];
-  perform pgtrickle._stream_check_cycle(st.pgt_id, through);
+  perform pgtrickle_internal.stream_check_cycle(st.pgt_id, through);
   action := case when mode = 'FULL' then 'FULL'
                  when summary @> '{"inserted": 0, "updated": 0, "deleted": 0}' then 'NO_DATA'
                  else 'DIFFERENTIAL' end;
   if outbox.outbox_table_name is not null and action <> 'NO_DATA' then
-    outbox_id := pgtrickle._stream_publish(st, outbox.outbox_table_name, refresh, mode,
-                                           (summary ->> 'pages')::bigint, started);
+    outbox_id := pgtrickle_internal.stream_publish(st, outbox.outbox_table_name, refresh, mode,
+                                                   (summary ->> 'pages')::bigint, started);
   end if;
   if outbox.attnums_now is distinct from outbox.key_attnums then
-    update pgtrickle.pgt_outbox_config o set key_attnums = outbox.attnums_now
+    update pgtrickle_internal.outbox_config o set key_attnums = outbox.attnums_now
     where o.outbox_number = outbox.outbox_number;
   end if;
 
@@ -198,32 +198,32 @@ begin
     and (s.seen is distinct from (looked.seen ->> s.source::oid::text)::bigint
          or s.relfilenode is distinct from c.relfilenode
          or s.state is distinct from looked.states ->> s.source::oid::text);
-  update pgtrickle.pgt_stream_tables s
+  update pgtrickle_internal.stream_tables s
   set pending_writers = looked.writers, is_populated = true, data_timestamp = taken_at,
       reads_through = case when s.opaque then through else '{}' end, names_in_values = names
   where s.pgt_id = st.pgt_id;
   -- Last, because it takes a lock on the sources until the end. It begins with having seen
   -- nothing, so that what changed since the look is found by the next refresh.
   if watch_again then
-    perform pgtrickle._stream_step(st, 'watch', jsonb_build_object('through', through));
+    perform pgtrickle_internal.stream_step(st, 'watch', jsonb_build_object('through', through));
   end if;
 end $$;
 
 -- Whether what the query reads has changed, or is not watched although it could be.
-create or replace function pgtrickle._stream_wants_watching(id bigint) returns boolean
+create or replace function pgtrickle_internal.stream_wants_watching(id bigint) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
-    select pgtrickle._stream_fingerprint(id) is distinct from t.fingerprint
-        or t.names_in_values <> pgtrickle._stream_names_in_values(t.pgt_relid)
+    select pgtrickle_internal.stream_fingerprint(id) is distinct from t.fingerprint
+        or t.names_in_values <> pgtrickle_internal.stream_names_in_values(t.pgt_relid)
         or exists (select from pgtrickle.pgt_stream_sources s
                    join pg_class c on c.oid = s.source and c.relkind in ('r', 'p')
                    where s.pgt_id = id
                      and ((not s.tracked
                          and (c.relowner = 'pgtrickle_owner'::regrole
                               or has_table_privilege(t.pgt_owner, s.source, 'TRIGGER')))
-                          or pgtrickle._source_members(s.source) <> s.members
+                          or pgtrickle_internal.source_members(s.source) <> s.members
                           -- Restored, with the number that the source had elsewhere.
                           or s.sequence <> to_regclass('pgtrickle.dirty_' || s.source::oid)
                           or (s.tracked
@@ -231,27 +231,27 @@ begin
                           or (s.tracked and exists (
                             select from unnest(s.members) m
                             join pg_class r on r.oid = m
-                            cross join lateral pgtrickle._source_triggers_missing(
+                            cross join lateral pgtrickle_internal.source_triggers_missing(
                               m, s.source, case when r.relowner = 'pgtrickle_owner'::regrole
                                                 then r.relowner else t.pgt_owner::oid end) w
                             where w.plain or w.by_row))))
-    from pgtrickle.pgt_stream_tables t where t.pgt_id = id);
+    from pgtrickle_internal.stream_tables t where t.pgt_id = id);
 end $$;
 
 -- Forgets old refreshes of one stream table, a few at a time.
-create or replace function pgtrickle._stream_history_prune(id bigint) returns void
+create or replace function pgtrickle_internal.stream_history_prune(id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  delete from pgtrickle.pgt_refresh_history h
-  where h.refresh_id in (select o.refresh_id from pgtrickle.pgt_refresh_history o
+  delete from pgtrickle_internal.refresh_history h
+  where h.refresh_id in (select o.refresh_id from pgtrickle_internal.refresh_history o
                          where o.pgt_id = id and o.started_at < now() - interval '3 days'
                          order by o.started_at limit 100);
 end $$;
 
 -- Writes history and state after a refresh, and notifies listeners.
-create or replace function pgtrickle._stream_succeeded(
-  st pgtrickle.pgt_stream_tables, refresh uuid, started timestamptz, ended timestamptz,
+create or replace function pgtrickle_internal.stream_succeeded(
+  st pgtrickle_internal.stream_tables, refresh uuid, started timestamptz, ended timestamptz,
   done record) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -261,13 +261,13 @@ declare
   updated bigint := done.summary -> 'updated';
   deleted bigint := done.summary -> 'deleted';
 begin
-  insert into pgtrickle.pgt_refresh_history
+  insert into pgtrickle_internal.refresh_history
     (refresh_id, pgt_id, stream_table, action, started_at, duration_ms, data_timestamp,
      rows_inserted, rows_updated, rows_deleted, outbox_id)
   values (refresh, st.pgt_id, format('%s.%s', st.pgt_schema, st.pgt_name), done.action, started,
           took, done.taken_at, inserted, updated, deleted, done.outbox_id);
-  perform pgtrickle._stream_history_prune(st.pgt_id);
-  perform pgtrickle._stream_alert('refresh_completed', st.pgt_id, jsonb_build_object(
+  perform pgtrickle_internal.stream_history_prune(st.pgt_id);
+  perform pgtrickle_internal.stream_alert('refresh_completed', st.pgt_id, jsonb_build_object(
     'action', done.action,
     'rows_inserted', inserted + updated,
     'rows_deleted', deleted + updated,
@@ -279,12 +279,12 @@ begin
                    and jsonb_array_length(done.summary -> 'keys') < inserted + updated + deleted),
     'data_timestamp', done.taken_at));
   if done.action = 'FULL' then
-    perform pgtrickle._stream_full_refresh_notice(st.pgt_id, inserted);
+    perform pgtrickle_internal.stream_full_refresh_notice(st.pgt_id, inserted);
   end if;
-  update pgtrickle.pgt_stream_tables s
+  update pgtrickle_internal.stream_tables s
   set refreshing_xid = null, consecutive_errors = 0, last_error = null, dirty_since = null,
       stale_alerted_at = null, last_refresh_at = started, last_duration_ms = took,
-      next_due_at = pgtrickle._stream_next_due(s.schedule, s.timezone, started, ended)
+      next_due_at = pgtrickle_internal.stream_next_due(s.schedule, s.timezone, started, ended)
   where s.pgt_id = st.pgt_id;
   return jsonb_build_object('stream_table', format('%I.%I', st.pgt_schema, st.pgt_name),
                             'action', done.action, 'inserted', inserted, 'updated', updated,
@@ -293,8 +293,8 @@ end $$;
 
 -- The same after a refresh that failed. Three in a row suspend the stream table, or one that found it
 -- reading itself; one that lost a race for a lock does not count.
-create or replace function pgtrickle._stream_failed(
-  st pgtrickle.pgt_stream_tables, refresh uuid, started timestamptz, ended timestamptz,
+create or replace function pgtrickle_internal.stream_failed(
+  st pgtrickle_internal.stream_tables, refresh uuid, started timestamptz, ended timestamptz,
   state text, message text) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -304,23 +304,23 @@ declare
   errors int := st.consecutive_errors + counts::int;
   suspend boolean := counts and errors >= 3 or state = '42P19';
 begin
-  insert into pgtrickle.pgt_refresh_history
+  insert into pgtrickle_internal.refresh_history
     (refresh_id, pgt_id, stream_table, action, started_at, duration_ms, error)
   values (refresh, st.pgt_id, format('%s.%s', st.pgt_schema, st.pgt_name), 'FAILED', started,
           took, message);
-  perform pgtrickle._stream_history_prune(st.pgt_id);
-  perform pgtrickle._stream_alert('refresh_failed', st.pgt_id, jsonb_build_object(
+  perform pgtrickle_internal.stream_history_prune(st.pgt_id);
+  perform pgtrickle_internal.stream_alert('refresh_failed', st.pgt_id, jsonb_build_object(
     'action', case st.refresh_mode when 'FULL' then 'FULL' else 'DIFFERENTIAL' end,
     'error', message));
   if suspend then
-    perform pgtrickle._stream_alert('auto_suspended', st.pgt_id, jsonb_build_object(
+    perform pgtrickle_internal.stream_alert('auto_suspended', st.pgt_id, jsonb_build_object(
       'consecutive_errors', errors, 'reason', message));
   end if;
-  update pgtrickle.pgt_stream_tables s
+  update pgtrickle_internal.stream_tables s
   set refreshing_xid = null, consecutive_errors = errors, last_error = message,
       dirty_since = coalesce(dirty_since, started),
       status = case when suspend then 'SUSPENDED' else status end,
-      next_due_at = pgtrickle._stream_next_due(s.schedule, s.timezone, started, ended)
+      next_due_at = pgtrickle_internal.stream_next_due(s.schedule, s.timezone, started, ended)
   where s.pgt_id = st.pgt_id;
   raise warning 'refresh of stream table %.% failed: %', st.pgt_schema, st.pgt_name, message;
   return jsonb_build_object('stream_table', format('%I.%I', st.pgt_schema, st.pgt_name),
@@ -336,7 +336,7 @@ language plpgsql security definer
 as $$
 declare
   id bigint;
-  st pgtrickle.pgt_stream_tables;
+  st pgtrickle_internal.stream_tables;
   refresh uuid := gen_random_uuid();
   started timestamptz;
   done record;
@@ -351,9 +351,9 @@ begin
             hint = 'BEGIN ISOLATION LEVEL READ COMMITTED; or, in a scheduler''s session, '
                    'SET default_transaction_isolation TO ''read committed'';';
   end if;
-  perform pgtrickle._stream_rebind();
-  id := pgtrickle._stream_id(name);
-  update pgtrickle.pgt_stream_tables s set refreshing_xid = pg_current_xact_id()
+  perform pgtrickle_internal.stream_rebind();
+  id := pgtrickle_internal.stream_id(name);
+  update pgtrickle_internal.stream_tables s set refreshing_xid = pg_current_xact_id()
   where s.pgt_id = id and s.refreshing_xid is distinct from pg_current_xact_id()
   returning * into st;
   if not found then
@@ -374,25 +374,25 @@ begin
                           name);
   end if;
   started := clock_timestamp();
-  perform pgtrickle._stream_follow_name(id);
-  select * into strict st from pgtrickle.pgt_stream_tables s where s.pgt_id = id;
-  if st.fingerprint is not null and pgtrickle._stream_fingerprint(id) <> st.fingerprint then
-    perform pgtrickle._stream_alert('reinitialize_needed', id, '{}');
+  perform pgtrickle_internal.stream_follow_name(id);
+  select * into strict st from pgtrickle_internal.stream_tables s where s.pgt_id = id;
+  if st.fingerprint is not null and pgtrickle_internal.stream_fingerprint(id) <> st.fingerprint then
+    perform pgtrickle_internal.stream_alert('reinitialize_needed', id, '{}');
   end if;
 
   for attempt in 1 .. 3 loop
     state := null;
     begin
-      select * into done from pgtrickle._stream_refresh(st, refresh, started);
+      select * into done from pgtrickle_internal.stream_refresh(st, refresh, started);
     exception when others or query_canceled then
       get stacked diagnostics state = returned_sqlstate, message = message_text;
     end;
     exit when state is distinct from '40001';
   end loop;
   if state is not null then
-    return pgtrickle._stream_failed(st, refresh, started, clock_timestamp(), state, message);
+    return pgtrickle_internal.stream_failed(st, refresh, started, clock_timestamp(), state, message);
   end if;
-  return pgtrickle._stream_succeeded(st, refresh, started, clock_timestamp(), done);
+  return pgtrickle_internal.stream_succeeded(st, refresh, started, clock_timestamp(), done);
 end $$;
 
 comment on function pgtrickle.refresh_stream_table(text) is

@@ -5,7 +5,7 @@
 
 -- The values of one field: *, a value, a range a-b, each with a step /n, and lists of these. Names
 -- stand for the numbers from low on.
-create or replace function pgtrickle._cron_field(field text, low int, high int, names text[])
+create or replace function pgtrickle_internal.cron_field(field text, low int, high int, names text[])
 returns int[]
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -45,7 +45,7 @@ begin
 end $$;
 
 -- The five fields as arrays of values; an error says which one cannot be read.
-create or replace function pgtrickle._cron_parse(
+create or replace function pgtrickle_internal.cron_parse(
   cron text, out minutes int[], out hours int[], out days int[], out months int[],
   out weekdays int[], out by_day boolean, out by_weekday boolean)
 language plpgsql immutable set search_path = pg_catalog, pg_temp
@@ -58,13 +58,13 @@ begin
       using errcode = 'invalid_parameter_value',
             hint = 'minute hour day-of-month month day-of-week, as in ''*/5 8-18 * * mon-fri''.';
   end if;
-  minutes := pgtrickle._cron_field(fields[1], 0, 59, '{}');
-  hours := pgtrickle._cron_field(fields[2], 0, 23, '{}');
-  days := pgtrickle._cron_field(fields[3], 1, 31, '{}');
-  months := pgtrickle._cron_field(
+  minutes := pgtrickle_internal.cron_field(fields[1], 0, 59, '{}');
+  hours := pgtrickle_internal.cron_field(fields[2], 0, 23, '{}');
+  days := pgtrickle_internal.cron_field(fields[3], 1, 31, '{}');
+  months := pgtrickle_internal.cron_field(
     fields[4], 1, 12, '{jan,feb,mar,apr,may,jun,jul,aug,sep,oct,nov,dec}');
   -- 0 and 7 are both Sunday.
-  weekdays := array(select distinct v % 7 from unnest(pgtrickle._cron_field(
+  weekdays := array(select distinct v % 7 from unnest(pgtrickle_internal.cron_field(
     fields[5], 0, 7, '{sun,mon,tue,wed,thu,fri,sat}')) v);
   by_day := fields[3] !~ E'^\\*';
   by_weekday := fields[5] !~ E'^\\*';
@@ -73,12 +73,12 @@ end $$;
 -- The first moment after `after` that the expression names, in that time zone; null when there is
 -- none within eight years. Where both a day of the month and a day of the week are given, either
 -- is enough.
-create or replace function pgtrickle._cron_next(cron text, after timestamptz, timezone text)
+create or replace function pgtrickle_internal.cron_next(cron text, after timestamptz, timezone text)
 returns timestamptz
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  c record := pgtrickle._cron_parse(cron);
+  c record := pgtrickle_internal.cron_parse(cron);
   today date := (after at time zone timezone)::date;
   day date;
   on_day boolean;
@@ -108,7 +108,7 @@ end $$;
 -- Schedules
 
 -- The interval of a schedule such as '500ms', '2s', '1.5m' or '1h30m'; null when it is none.
-create or replace function pgtrickle._schedule_interval(schedule text) returns interval
+create or replace function pgtrickle_internal.schedule_interval(schedule text) returns interval
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -123,7 +123,7 @@ begin
 end $$;
 
 -- Whether a stream table with this schedule is refreshed by hand.
-create or replace function pgtrickle._schedule_is_manual(schedule text) returns boolean
+create or replace function pgtrickle_internal.schedule_is_manual(schedule text) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -131,13 +131,13 @@ begin
 end $$;
 
 -- Refuses a schedule that cannot be read.
-create or replace function pgtrickle._schedule_check(schedule text) returns void
+create or replace function pgtrickle_internal.schedule_check(schedule text) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  every interval := pgtrickle._schedule_interval(schedule);
+  every interval := pgtrickle_internal.schedule_interval(schedule);
 begin
-  if pgtrickle._schedule_is_manual(schedule) then
+  if pgtrickle_internal.schedule_is_manual(schedule) then
     return;
   elsif every is not null then
     if every < interval '1 millisecond' or every > interval '366 days' then
@@ -145,7 +145,7 @@ begin
         using errcode = 'invalid_parameter_value';
     end if;
   elsif schedule ~ E'\\S\\s+\\S' then
-    perform pgtrickle._cron_parse(schedule);
+    perform pgtrickle_internal.cron_parse(schedule);
   else
     raise exception 'cannot read schedule %', quote_literal(schedule)
       using errcode = 'invalid_parameter_value',
@@ -154,7 +154,7 @@ begin
 end $$;
 
 -- The next due time after `after` by the schedule alone.
-create or replace function pgtrickle._schedule_next(
+create or replace function pgtrickle_internal.schedule_next(
   schedule text, after timestamptz, timezone text) returns timestamptz
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -162,35 +162,35 @@ begin
   return (
     select case
       when schedule is null then null
-      when pgtrickle._schedule_interval(schedule) is not null
-        then after + pgtrickle._schedule_interval(schedule)
-      else pgtrickle._cron_next(schedule, after, timezone)
+      when pgtrickle_internal.schedule_interval(schedule) is not null
+        then after + pgtrickle_internal.schedule_interval(schedule)
+      else pgtrickle_internal.cron_next(schedule, after, timezone)
     end);
 end $$;
 
 -- The time between two due times; for a cron expression, between its next two.
-create or replace function pgtrickle._schedule_period(schedule text, timezone text)
+create or replace function pgtrickle_internal.schedule_period(schedule text, timezone text)
 returns interval
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case when schedule is not null then coalesce(
-    pgtrickle._schedule_interval(schedule),
-    pgtrickle._schedule_next(schedule, pgtrickle._schedule_next(schedule, now(), timezone),
-                             timezone)
-    - pgtrickle._schedule_next(schedule, now(), timezone))
+    pgtrickle_internal.schedule_interval(schedule),
+    pgtrickle_internal.schedule_next(schedule, pgtrickle_internal.schedule_next(schedule, now(), timezone),
+                                     timezone)
+    - pgtrickle_internal.schedule_next(schedule, now(), timezone))
   end
 $$;
 
 -- When a stream table may be refreshed again: by its schedule, and so that its refreshes take at
 -- most a quarter of the time.
-create or replace function pgtrickle._stream_next_due(
+create or replace function pgtrickle_internal.stream_next_due(
   schedule text, timezone text, started timestamptz, ended timestamptz) returns timestamptz
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
     select case when schedule is not null then
-      greatest(pgtrickle._schedule_next(schedule, started, timezone), ended + 3 * (ended - started))
+      greatest(pgtrickle_internal.schedule_next(schedule, started, timezone), ended + 3 * (ended - started))
     end);
 end $$;
 
@@ -198,8 +198,8 @@ end $$;
 -- What is due
 
 -- The stream tables whose sources have moved, or were altered, since their last refresh; see
--- _stream_look.
-create or replace function pgtrickle._stream_moved() returns setof bigint
+-- stream_look.
+create or replace function pgtrickle_internal.stream_moved() returns setof bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -208,64 +208,64 @@ begin
     from pgtrickle.pgt_stream_sources s
     left join pg_class c on c.oid = s.source
     left join pg_class q on q.oid = s.sequence
-    left join pgtrickle._stream_source_states() n on n.pgt_id = s.pgt_id and n.source = s.source
+    left join pgtrickle_internal.stream_source_states() n on n.pgt_id = s.pgt_id and n.source = s.source
     where case
       when c.oid is null or c.relfilenode is distinct from s.relfilenode then true
       when s.state <> n.state then true
       when s.sequence is null then false
       when q.oid is null or pg_sequence_last_value(q.oid) is distinct from s.seen then true
       when c.relkind = 'p' or c.relhassubclass
-        then pgtrickle._source_members(s.source) is distinct from s.members
+        then pgtrickle_internal.source_members(s.source) is distinct from s.members
       else false
     end
     union
     select t.pgt_id
-    from pgtrickle.pgt_stream_tables t
+    from pgtrickle_internal.stream_tables t
     where case when t.pending_writers = '{}' then false
                else exists (select unnest(t.pending_writers)
-                            except select * from pgtrickle._stream_writers(t.pgt_id)) end;
+                            except select * from pgtrickle_internal.stream_writers(t.pgt_id)) end;
 end $$;
 
 -- Writes down what has become dirty. Rows that a refresh holds just now are left to the next call.
-create or replace function pgtrickle._stream_note_dirty(present timestamptz) returns void
+create or replace function pgtrickle_internal.stream_note_dirty(present timestamptz) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update pgtrickle.pgt_stream_tables t set dirty_since = present
+  update pgtrickle_internal.stream_tables t set dirty_since = present
   where t.pgt_id in (
-    select o.pgt_id from pgtrickle.pgt_stream_tables o
+    select o.pgt_id from pgtrickle_internal.stream_tables o
     where o.dirty_since is null and not o.always_due and o.status = 'ACTIVE'
       and o.schedule is not null
-      and o.pgt_id in (select * from pgtrickle._stream_moved())
+      and o.pgt_id in (select * from pgtrickle_internal.stream_moved())
     for no key update skip locked);
 end $$;
 
 -- A cron expression names moments: one that passes while nothing is dirty is past.
-create or replace function pgtrickle._stream_pass_moments(present timestamptz) returns void
+create or replace function pgtrickle_internal.stream_pass_moments(present timestamptz) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  update pgtrickle.pgt_stream_tables t
-  set next_due_at = pgtrickle._schedule_next(t.schedule, present, t.timezone)
+  update pgtrickle_internal.stream_tables t
+  set next_due_at = pgtrickle_internal.schedule_next(t.schedule, present, t.timezone)
   where t.pgt_id in (
-    select o.pgt_id from pgtrickle.pgt_stream_tables o
+    select o.pgt_id from pgtrickle_internal.stream_tables o
     where o.next_due_at <= present and o.dirty_since is null and not o.always_due
-      and o.status = 'ACTIVE' and pgtrickle._schedule_interval(o.schedule) is null
+      and o.status = 'ACTIVE' and pgtrickle_internal.schedule_interval(o.schedule) is null
     for no key update skip locked);
 end $$;
 
 -- Alerts about what has been dirty for twice its schedule; again after ten times that, at least a
 -- minute.
-create or replace function pgtrickle._stream_alert_stale(present timestamptz) returns void
+create or replace function pgtrickle_internal.stream_alert_stale(present timestamptz) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   stale record;
 begin
   for stale in
-    update pgtrickle.pgt_stream_tables t set stale_alerted_at = present
+    update pgtrickle_internal.stream_tables t set stale_alerted_at = present
     where t.pgt_id in (
-      select o.pgt_id from pgtrickle.pgt_stream_tables o
+      select o.pgt_id from pgtrickle_internal.stream_tables o
       where o.status = 'ACTIVE' and o.schedule is not null
         and (o.dirty_since is not null or o.always_due)
         and present - coalesce(o.dirty_since, o.data_timestamp) > 2 * o.period
@@ -274,14 +274,14 @@ begin
       for no key update skip locked)
     returning t.pgt_id, present - coalesce(t.dirty_since, t.data_timestamp) as since
   loop
-    perform pgtrickle._stream_alert('stale_data', stale.pgt_id, jsonb_build_object(
+    perform pgtrickle_internal.stream_alert('stale_data', stale.pgt_id, jsonb_build_object(
       'staleness_seconds', round(extract(epoch from stale.since)::numeric, 3)));
   end loop;
 end $$;
 
 -- What is not looked at every time: names that tables have taken since, and stream tables whose
 -- query reads something that is not what it was. Those are due then, and their refresh looks closer.
-create or replace function pgtrickle._stream_upkeep() returns int
+create or replace function pgtrickle_internal.stream_upkeep() returns int
 language plpgsql security definer
   set search_path = pg_catalog, pg_temp
   set quote_all_identifiers = off
@@ -290,19 +290,19 @@ as $$
 declare
   changed int;
 begin
-  perform pgtrickle._stream_rebind();
-  perform pgtrickle._stream_follow_name(o.pgt_id)
+  perform pgtrickle_internal.stream_rebind();
+  perform pgtrickle_internal.stream_follow_name(o.pgt_id)
   from (select s.pgt_id
-        from pgtrickle.pgt_stream_tables s
+        from pgtrickle_internal.stream_tables s
         join pg_class c on c.oid = s.pgt_relid
         join pg_namespace n on n.oid = c.relnamespace
         where (s.pgt_schema, s.pgt_name) <> (n.nspname, c.relname)
         for no key update of s skip locked) o;
-  update pgtrickle.pgt_stream_tables t set dirty_since = clock_timestamp()
+  update pgtrickle_internal.stream_tables t set dirty_since = clock_timestamp()
   where t.pgt_id in (
-    select o.pgt_id from pgtrickle.pgt_stream_tables o
+    select o.pgt_id from pgtrickle_internal.stream_tables o
     where o.dirty_since is null and not o.always_due and o.status = 'ACTIVE'
-      and o.schedule is not null and pgtrickle._stream_wants_watching(o.pgt_id)
+      and o.schedule is not null and pgtrickle_internal.stream_wants_watching(o.pgt_id)
     for no key update skip locked);
   get diagnostics changed = row_count;
   return changed;
@@ -316,12 +316,12 @@ as $$
 declare
   present timestamptz := clock_timestamp();
 begin
-  perform pgtrickle._stream_note_dirty(present);
-  perform pgtrickle._stream_pass_moments(present);
-  perform pgtrickle._stream_alert_stale(present);
+  perform pgtrickle_internal.stream_note_dirty(present);
+  perform pgtrickle_internal.stream_pass_moments(present);
+  perform pgtrickle_internal.stream_alert_stale(present);
   return query
     select format('%I.%I', n.nspname, c.relname)
-    from pgtrickle.pgt_stream_tables t
+    from pgtrickle_internal.stream_tables t
     join pg_class c on c.oid = t.pgt_relid
     join pg_namespace n on n.oid = c.relnamespace
     where t.status = 'ACTIVE' and t.next_due_at <= present

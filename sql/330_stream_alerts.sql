@@ -3,7 +3,7 @@
 -- to 8,000 bytes; it is made to fit, never refused.
 
 -- The text of an alert, at most 7,900 bytes: keys are left out first, then what is long is cut.
-create or replace function pgtrickle._alert_text(alert jsonb) returns text
+create or replace function pgtrickle_internal.alert_text(alert jsonb) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -31,21 +31,21 @@ begin
 end $$;
 
 -- Sends one alert about a stream table.
-create or replace function pgtrickle._stream_alert(event text, id bigint, details jsonb)
+create or replace function pgtrickle_internal.stream_alert(event text, id bigint, details jsonb)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pg_notify('pg_trickle_alert', pgtrickle._alert_text(
+  perform pg_notify('pg_trickle_alert', pgtrickle_internal.alert_text(
     jsonb_build_object('event', event, 'stream_table', (
       select t.pgt_schema || '.' || t.pgt_name
-      from pgtrickle.pgt_stream_tables t where t.pgt_id = id))
+      from pgtrickle_internal.stream_tables t where t.pgt_id = id))
     || details));
 end $$;
 
 -- Notifies listeners that every row was written again: the user's triggers, which would have told
 -- them, were off.
-create or replace function pgtrickle._stream_full_refresh_notice(id bigint, rows_ bigint)
+create or replace function pgtrickle_internal.stream_full_refresh_notice(id bigint, rows_ bigint)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -53,5 +53,5 @@ begin
   perform pg_notify('pgtrickle_refresh', (
     select jsonb_build_object('stream_table', t.pgt_name, 'schema', t.pgt_schema,
                               'mode', 'FULL', 'rows', rows_)::text
-    from pgtrickle.pgt_stream_tables t where t.pgt_id = id));
+    from pgtrickle_internal.stream_tables t where t.pgt_id = id));
 end $$;

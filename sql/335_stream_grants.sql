@@ -8,27 +8,27 @@ begin
   for r in
     select p.oid::regprocedure as name
     from pg_catalog.pg_proc p
-    where p.pronamespace = 'pgtrickle'::regnamespace
+    where p.pronamespace = 'pgtrickle_internal'::regnamespace
       and p.proname = any (array[
-        '_stream_split_name', '_stream_find', '_stream_id', '_stream_register', '_stream_lock',
-        '_stream_unlock', '_stream_is_refreshing', '_stream_store', '_stream_unregister',
-        '_stream_check_mode', '_stream_mark', '_schema_under', '_stream_probe', '_stream_columns',
-        '_stream_definition', '_stream_fill', '_stream_locked', '_source_counts',
-        '_source_triggers_missing', '_stream_rebind',
-        '_stream_make_function', '_stream_make_diff', '_stream_guard', '_stream_make_key',
-        '_stream_create',
-        '_stream_alter_query', '_stream_alter', '_stream_discover', '_source_members',
-        '_source_changed', '_source_sequence', '_source_sequences_sweep', '_source_trigger',
-        '_source_trigger_on_ours', '_source_watch', '_stream_set_sources', '_stream_track',
-        '_stream_untrack', '_told_apart_by', '_stream_layout', '_stream_layout_rows',
-        '_stream_key_is_certain', '_stream_outline', '_stream_key_facts', '_stream_equality',
-        '_stream_reads_loose_index', '_stream_key_proven', '_stream_derive_key',
-        '_stream_say_keyless', '_stream_set_key', '_stream_layout_keyed',
-        '_stream_diff_statement', '_stream_triggers_off',
-        '_stream_place_duplicates', '_stream_empty', '_stream_write', '_stream_apply',
-        '_stream_affected_keys', '_stream_differential', '_stream_rewrite', '_stream_verify',
-        '_stream_work', '_cron_field', '_cron_parse', '_schedule_interval', '_schedule_check',
-        '_schedule_is_manual'])
+        'stream_split_name', 'stream_find', 'stream_id', 'stream_register', 'stream_lock',
+        'stream_unlock', 'stream_is_refreshing', 'stream_store', 'stream_unregister',
+        'stream_check_mode', 'stream_mark', 'schema_under', 'stream_probe', 'stream_columns',
+        'stream_definition', 'stream_fill', 'stream_locked', 'source_counts',
+        'source_triggers_missing', 'stream_rebind',
+        'stream_make_function', 'stream_make_diff', 'stream_guard', 'stream_make_key',
+        'stream_create',
+        'stream_alter_query', 'stream_alter', 'stream_discover', 'source_members',
+        'source_changed', 'source_sequence', 'source_sequences_sweep', 'source_trigger',
+        'source_trigger_on_ours', 'source_watch', 'stream_set_sources', 'stream_track',
+        'stream_untrack', 'told_apart_by', 'stream_layout', 'stream_layout_rows',
+        'stream_key_is_certain', 'stream_outline', 'stream_key_facts', 'stream_equality',
+        'stream_reads_loose_index', 'stream_key_proven', 'stream_derive_key',
+        'stream_say_keyless', 'stream_set_key', 'stream_layout_keyed',
+        'stream_diff_statement', 'stream_triggers_off',
+        'stream_place_duplicates', 'stream_empty', 'stream_write', 'stream_apply',
+        'stream_affected_keys', 'stream_differential', 'stream_rewrite', 'stream_verify',
+        'stream_work', 'cron_field', 'cron_parse', 'schedule_interval', 'schedule_check',
+        'schedule_is_manual'])
   loop
     execute format('grant execute on function %s to pgtrickle_admin', r.name);
   end loop;

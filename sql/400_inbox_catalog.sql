@@ -52,12 +52,12 @@ comment on column pgtrickle.pgt_inbox_config.gate_function is
   'The function in pgtrickle_streams that works on the table with its owner''s rights; null where '
   'the table is ours';
 
-create table if not exists pgtrickle._inbox_tables (relation regclass primary key);
-comment on table pgtrickle._inbox_tables is
+create table if not exists pgtrickle_internal.inbox_tables (relation regclass primary key);
+comment on table pgtrickle_internal.inbox_tables is
   'The inbox tables of pgtrickle_owner: no other role could put code of its own on them';
 
 -- What an inbox keeps of a message.
-create or replace function pgtrickle._inbox_fields() returns text[]
+create or replace function pgtrickle_internal.inbox_fields() returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select array['event_id', 'event_type', 'source', 'aggregate_id', 'payload', 'headers',
@@ -66,20 +66,20 @@ $$;
 
 -- A name of at most 63 bytes: prefix, name and suffix, where they fit; else the name's beginning
 -- and 7 hexadecimal digits of its md5.
-create or replace function pgtrickle._inbox_relation_name(prefix text, name text, suffix text,
-                                                          hashed boolean default false)
+create or replace function pgtrickle_internal.inbox_relation_name(prefix text, name text, suffix text,
+                                                                  hashed boolean default false)
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case when octet_length(prefix || name || suffix) <= 63 and not hashed
               then prefix || name || suffix
-              else pgtrickle._cut_to_bytes(prefix || name, 55 - octet_length(suffix)) || '_'
+              else pgtrickle_internal.cut_to_bytes(prefix || name, 55 - octet_length(suffix)) || '_'
                    || left(md5(name), 7) || suffix end;
 $$;
 
 -- The inbox that a name means: the name given to create_inbox, or its table's, alone or qualified,
 -- as the server shows it or as one writes it in SQL. No row where there is none.
-create or replace function pgtrickle._resolve_inbox(name text)
+create or replace function pgtrickle_internal.resolve_inbox(name text)
 returns setof pgtrickle.pgt_inbox_config
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -109,16 +109,16 @@ begin
 end $$;
 
 -- The same, or a clear error.
-create or replace function pgtrickle._inbox_named(name text) returns pgtrickle.pgt_inbox_config
+create or replace function pgtrickle_internal.inbox_named(name text) returns pgtrickle.pgt_inbox_config
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   inbox pgtrickle.pgt_inbox_config;
   near text;
 begin
-  select * into inbox from pgtrickle._resolve_inbox(name);
+  select * into inbox from pgtrickle_internal.resolve_inbox(name);
   if inbox.inbox_name is null then
-    near := pgtrickle._nearest(name, array(select c.inbox_name from pgtrickle.pgt_inbox_config c));
+    near := pgtrickle_internal.nearest(name, array(select c.inbox_name from pgtrickle.pgt_inbox_config c));
     raise exception 'there is no inbox "%"', coalesce(name, '(null)')
       using errcode = 'undefined_object',
             hint = case when near is not null then format('Did you mean "%s"?', near)
@@ -129,13 +129,13 @@ begin
 end $$;
 
 -- An inbox's table, to be put into a statement as it stands.
-create or replace function pgtrickle._inbox_table(inbox pgtrickle.pgt_inbox_config) returns text
+create or replace function pgtrickle_internal.inbox_table(inbox pgtrickle.pgt_inbox_config) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select format('%I.%I', inbox.table_schema, inbox.table_name); $$;
 
 -- The table that has the name of an inbox's table now, whether or not it is the one that became
 -- the inbox; null where there is none. Asks for no privilege.
-create or replace function pgtrickle._inbox_relation(inbox pgtrickle.pgt_inbox_config)
+create or replace function pgtrickle_internal.inbox_relation(inbox pgtrickle.pgt_inbox_config)
 returns regclass
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -149,22 +149,22 @@ end $$;
 
 -- Whether the table of an inbox is ours: the very table that we made or took over, and still
 -- pgtrickle_owner's. Every other one is worked on through the gate.
-create or replace function pgtrickle._inbox_is_ours(inbox pgtrickle.pgt_inbox_config)
+create or replace function pgtrickle_internal.inbox_is_ours(inbox pgtrickle.pgt_inbox_config)
 returns boolean
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   return inbox.gate_function is null
-    and exists (select from pgtrickle._inbox_tables t where t.relation = inbox.relation)
+    and exists (select from pgtrickle_internal.inbox_tables t where t.relation = inbox.relation)
     and exists (select from pg_class c
                 where c.oid = inbox.relation and c.relkind = 'r'
                   and c.relowner = 'pgtrickle_owner'::regrole)
-    and inbox.relation = pgtrickle._inbox_relation(inbox);
+    and inbox.relation = pgtrickle_internal.inbox_relation(inbox);
 end $$;
 
 -- What on a table could run code of other roles when pgtrickle_owner reads or writes it; null if
 -- there is nothing.
-create or replace function pgtrickle._inbox_foreign_part(rel regclass) returns text
+create or replace function pgtrickle_internal.inbox_foreign_part(rel regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select part from (
@@ -183,7 +183,7 @@ as $$
     join pg_proc p on p.oid = t.tgfoid
     join pg_namespace n on n.oid = p.pronamespace
     where t.tgrelid = rel and not t.tgisinternal
-      and n.nspname <> 'pgtrickle'
+      and n.nspname not in ('pgtrickle', 'pgtrickle_internal')
       and pg_get_userbyid(p.proowner) not in ('pgtrickle_owner', 'pgtrickle_capture')
     union all
     select format('column %I of type %s', a.attname, format_type(a.atttypid, a.atttypmod))
@@ -207,14 +207,14 @@ as $$
 $$;
 
 -- The column of an inbox that holds a field, quoted; null where the table has none.
-create or replace function pgtrickle._inbox_column(inbox pgtrickle.pgt_inbox_config, field text)
+create or replace function pgtrickle_internal.inbox_column(inbox pgtrickle.pgt_inbox_config, field text)
 returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select quote_ident(inbox.columns ->> field); $$;
 
 -- The same, or a clear error.
-create or replace function pgtrickle._inbox_needed_column(inbox pgtrickle.pgt_inbox_config,
-                                                          field text) returns text
+create or replace function pgtrickle_internal.inbox_needed_column(inbox pgtrickle.pgt_inbox_config,
+                                                                  field text) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -228,7 +228,7 @@ end $$;
 
 -- Which columns of a table hold what, where `wanted` (field -> column) says so and by the fields'
 -- own names elsewhere. An error where the table cannot be an inbox.
-create or replace function pgtrickle._inbox_columns(rel regclass, wanted jsonb) returns jsonb
+create or replace function pgtrickle_internal.inbox_columns(rel regclass, wanted jsonb) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -236,11 +236,11 @@ declare
   columns jsonb;
 begin
   select k into unknown
-  from jsonb_object_keys(wanted) k where k <> all (pgtrickle._inbox_fields()) limit 1;
+  from jsonb_object_keys(wanted) k where k <> all (pgtrickle_internal.inbox_fields()) limit 1;
   if unknown is not null then
     raise exception 'an inbox has no field "%"', unknown
       using errcode = 'invalid_parameter_value',
-            hint = format('Known are %s.', array_to_string(pgtrickle._inbox_fields(), ', '));
+            hint = format('Known are %s.', array_to_string(pgtrickle_internal.inbox_fields(), ', '));
   end if;
   select k into unknown
   from jsonb_each_text(wanted) as w (k, v)
@@ -253,7 +253,7 @@ begin
       using errcode = 'undefined_column';
   end if;
   select jsonb_object_agg(f, a.attname) into columns
-  from unnest(pgtrickle._inbox_fields()) f
+  from unnest(pgtrickle_internal.inbox_fields()) f
   join pg_attribute a
     on a.attrelid = rel and a.attnum > 0 and not a.attisdropped
    and a.attname = case when wanted ? f then wanted ->> f else f end;
@@ -286,6 +286,6 @@ begin
 end $$;
 
 grant execute on function
-  pgtrickle._inbox_relation(pgtrickle.pgt_inbox_config),
-  pgtrickle._inbox_is_ours(pgtrickle.pgt_inbox_config), pgtrickle._inbox_foreign_part(regclass)
+  pgtrickle_internal.inbox_relation(pgtrickle.pgt_inbox_config),
+  pgtrickle_internal.inbox_is_ours(pgtrickle.pgt_inbox_config), pgtrickle_internal.inbox_foreign_part(regclass)
   to pgtrickle_admin;

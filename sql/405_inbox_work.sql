@@ -12,7 +12,7 @@
 -- blanks at the end of a char(n) mean nothing. Ids are written as literals of the type below
 -- domains, without its length: a literal is read by the type's input function, a parameter would be
 -- cast, by whatever cast the type's owner made.
-create or replace function pgtrickle._inbox_id_code() returns text
+create or replace function pgtrickle_internal.inbox_id_code() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $function$
   select $code$
@@ -92,7 +92,7 @@ $function$;
 -- One block of PL/pgSQL. It finds `place` (the table, as it stands in a statement), `columns`
 -- (field -> column), `action` and `arg`, and returns one row. It uses nothing of ours: the owner of
 -- a table need not be able to see the schema pgtrickle.
-create or replace function pgtrickle._inbox_code() returns text
+create or replace function pgtrickle_internal.inbox_code() returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $function$
   select replace($code$
@@ -157,28 +157,28 @@ begin
   row_data := coalesce(row_data, jsonb_build_object('changed', changed, 'tries', failed));
   return next;
 end
-$code$, '<set is_wanted>', pgtrickle._inbox_id_code());
+$code$, '<set is_wanted>', pgtrickle_internal.inbox_id_code());
 $function$;
 
 do $$
 begin
   execute format(
-    'create or replace function pgtrickle._inbox_work('
+    'create or replace function pgtrickle_internal.inbox_work('
     '  place text, columns jsonb, action text, arg jsonb) '
     'returns table (op text, ord bigint, row_data jsonb) '
-    'language plpgsql set search_path = pg_catalog, pg_temp as %L', pgtrickle._inbox_code());
+    'language plpgsql set search_path = pg_catalog, pg_temp as %L', pgtrickle_internal.inbox_code());
 end $$;
 
 -- The body of the function of the gate that works on the table of an inbox. With it, the table's
 -- owner agrees to what is in `agreed`.
-create or replace function pgtrickle._inbox_gate_body(inbox pgtrickle.pgt_inbox_config) returns text
+create or replace function pgtrickle_internal.inbox_gate_body(inbox pgtrickle.pgt_inbox_config) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select format(E'declare\n  place constant text := %L;\n  columns constant jsonb := %L;\n'
                 '  agreed constant jsonb := %L;\nbegin\n%s;\nend',
-                pgtrickle._inbox_table(inbox), inbox.columns,
+                pgtrickle_internal.inbox_table(inbox), inbox.columns,
                 jsonb_build_object('inbox', inbox.inbox_name, 'made_here', inbox.made_here),
-                btrim(pgtrickle._inbox_code(), E'\n'));
+                btrim(pgtrickle_internal.inbox_code(), E'\n'));
 $$;
 
 -- What keeps us from changing rows of an inbox's table. It belongs to another role than the owner
@@ -186,7 +186,7 @@ $$;
 -- of a partition or child, checks of the domains of the columns that are written. Or it is a
 -- foreign table: where that stands for several tables, its server changes rows of all of them that
 -- have the same place. Null where there is nothing.
-create or replace function pgtrickle._inbox_other_owner(inbox pgtrickle.pgt_inbox_config, owner oid)
+create or replace function pgtrickle_internal.inbox_other_owner(inbox pgtrickle.pgt_inbox_config, owner oid)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -223,7 +223,7 @@ end $$;
 
 -- A table of another role than `owner` from which rows go, or are changed, when one goes from `rel`:
 -- before PostgreSQL 18 its AFTER triggers run as the role that deletes. Null where there is none.
-create or replace function pgtrickle._inbox_cascade(rel regclass, owner oid) returns text
+create or replace function pgtrickle_internal.inbox_cascade(rel regclass, owner oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -249,37 +249,37 @@ begin
 end $$;
 
 -- What enables an inbox whose table is not ours again, with the settings that it has.
-create or replace function pgtrickle._inbox_enabling(inbox pgtrickle.pgt_inbox_config) returns text
+create or replace function pgtrickle_internal.inbox_enabling(inbox pgtrickle.pgt_inbox_config) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select format('Let %s or a superuser run: SELECT pgtrickle.enable_inbox_tracking(%L, %L, '
                 'columns => %L, max_retries => %s, retention_hours => %s);',
-                c.relowner::regrole, inbox.inbox_name, pgtrickle._inbox_table(inbox), inbox.columns,
+                c.relowner::regrole, inbox.inbox_name, pgtrickle_internal.inbox_table(inbox), inbox.columns,
                 inbox.max_retries,
                 coalesce(nullif(inbox.retention_hours, 2147483647)::text, 'null'))
-  from pg_class c where c.oid = pgtrickle._inbox_relation(inbox);
+  from pg_class c where c.oid = pgtrickle_internal.inbox_relation(inbox);
 $$;
 
 -- Why the table of an inbox that is not ours cannot be worked on, and what mends it. Nulls where it
 -- can.
-create or replace function pgtrickle._inbox_problem(
+create or replace function pgtrickle_internal.inbox_problem(
   inbox pgtrickle.pgt_inbox_config, out problem text, out remedy text)
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  rel constant regclass := pgtrickle._inbox_relation(inbox);
+  rel constant regclass := pgtrickle_internal.inbox_relation(inbox);
   owner constant oid := (select c.relowner from pg_class c where c.oid = rel);
-  made_by constant oid := pgtrickle._gate_owner(inbox.gate_function);
+  made_by constant oid := pgtrickle_internal.gate_owner(inbox.gate_function);
 begin
   problem := format('inbox "%s" cannot be used: ', inbox.inbox_name) || case
-    when rel is null then format('its table %s is gone', pgtrickle._inbox_table(inbox))
+    when rel is null then format('its table %s is gone', pgtrickle_internal.inbox_table(inbox))
     when rel is distinct from inbox.relation
       then format('%s is another table than the one that became the inbox', rel)
     when made_by is null then format('the function that works on %s as its owner is missing', rel)
     when made_by <> owner
       then format('%s belongs to %s now, and to %s when it became the inbox', rel, owner::regrole,
                   made_by::regrole)
-    else pgtrickle._inbox_other_owner(inbox, owner)
+    else pgtrickle_internal.inbox_other_owner(inbox, owner)
   end;
   remedy := case
     when problem is null then null
@@ -288,13 +288,13 @@ begin
     when made_by = owner and rel = inbox.relation
       then format('Take it off the table, or give it to %s where it belongs to another role.',
                   owner::regrole)
-    else pgtrickle._inbox_enabling(inbox)
+    else pgtrickle_internal.inbox_enabling(inbox)
   end;
 end $$;
 
 -- Whether the function that works on the table of an inbox is that of an earlier version: it works
 -- as it did then.
-create or replace function pgtrickle._inbox_is_outdated(inbox pgtrickle.pgt_inbox_config)
+create or replace function pgtrickle_internal.inbox_is_outdated(inbox pgtrickle.pgt_inbox_config)
 returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -303,13 +303,13 @@ begin
     select from pg_proc p
     where p.pronamespace = (select n.oid from pg_namespace n where n.nspname = 'pgtrickle_streams')
       and p.proname = inbox.gate_function
-      and p.prosrc <> pgtrickle._gate_source(inbox.gate_function,
-                                             pgtrickle._inbox_gate_body(inbox)));
+      and p.prosrc <> pgtrickle_internal.gate_source(inbox.gate_function,
+                                                     pgtrickle_internal.inbox_gate_body(inbox)));
 end $$;
 
 -- A trigger on the table, or on a part of it, that a step of ours would leave to be run at COMMIT
 -- with the session's rights; null where there is none.
-create or replace function pgtrickle._inbox_deferred(rel regclass) returns text
+create or replace function pgtrickle_internal.inbox_deferred(rel regclass) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -329,16 +329,16 @@ begin
 end $$;
 
 -- The statement by which the owner of the table does the same.
-create or replace function pgtrickle._inbox_owner_statement(
+create or replace function pgtrickle_internal.inbox_owner_statement(
   inbox pgtrickle.pgt_inbox_config, action text, arg jsonb) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  place constant text := pgtrickle._inbox_table(inbox);
-  id constant text := pgtrickle._inbox_column(inbox, 'event_id');
-  done constant text := pgtrickle._inbox_column(inbox, 'processed_at');
-  tries constant text := pgtrickle._inbox_column(inbox, 'retry_count');
-  problem constant text := pgtrickle._inbox_column(inbox, 'error');
+  place constant text := pgtrickle_internal.inbox_table(inbox);
+  id constant text := pgtrickle_internal.inbox_column(inbox, 'event_id');
+  done constant text := pgtrickle_internal.inbox_column(inbox, 'processed_at');
+  tries constant text := pgtrickle_internal.inbox_column(inbox, 'retry_count');
+  problem constant text := pgtrickle_internal.inbox_column(inbox, 'error');
   ids constant text := (
     select string_agg(quote_nullable(i), ', ')
     from jsonb_array_elements_text(
@@ -362,13 +362,13 @@ begin
 end $$;
 
 -- Raises where deleting messages would run code of another role than the owner of the table.
-create or replace function pgtrickle._inbox_refuse_cascade(
+create or replace function pgtrickle_internal.inbox_refuse_cascade(
   inbox pgtrickle.pgt_inbox_config, action text, owner oid) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
   code constant text := case when action = 'purge'
-                             then pgtrickle._inbox_cascade(inbox.relation, owner) end;
+                             then pgtrickle_internal.inbox_cascade(inbox.relation, owner) end;
 begin
   if code is not null then
     raise exception '% would run with the rights of %', code, owner::regrole
@@ -380,24 +380,24 @@ end $$;
 
 -- Does one action in the table of an inbox: as pgtrickle_owner where the table is ours, else
 -- through the gate. For pgtrickle_owner only.
-create or replace function pgtrickle._inbox_step(
+create or replace function pgtrickle_internal.inbox_step(
   inbox pgtrickle.pgt_inbox_config, action text, arg jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  place constant text := pgtrickle._inbox_table(inbox);
+  place constant text := pgtrickle_internal.inbox_table(inbox);
   owner oid;
   found_problem record;
   deferred text;
   answer jsonb;
 begin
-  if pgtrickle._inbox_is_ours(inbox) then
-    perform pgtrickle._inbox_refuse_cascade(inbox, action, 'pgtrickle_owner'::regrole);
+  if pgtrickle_internal.inbox_is_ours(inbox) then
+    perform pgtrickle_internal.inbox_refuse_cascade(inbox, action, 'pgtrickle_owner'::regrole);
     select w.row_data into answer
-    from pgtrickle._inbox_work(place, inbox.columns, action, arg) w;
+    from pgtrickle_internal.inbox_work(place, inbox.columns, action, arg) w;
     return answer;
   end if;
-  found_problem := pgtrickle._inbox_problem(inbox);
+  found_problem := pgtrickle_internal.inbox_problem(inbox);
   if found_problem.problem is not null then
     raise exception '%', found_problem.problem
       using errcode = 'object_not_in_prerequisite_state', hint = found_problem.remedy;
@@ -405,21 +405,21 @@ begin
   select c.relowner into strict owner from pg_class c where c.oid = inbox.relation;
   deferred := case when action <> 'counts'
                         and owner <> (select r.oid from pg_roles r where r.rolname = session_user)
-                   then pgtrickle._inbox_deferred(inbox.relation) end;
+                   then pgtrickle_internal.inbox_deferred(inbox.relation) end;
   if deferred is not null then
     raise exception '% would run at COMMIT with the rights of this session', deferred
       using errcode = 'insufficient_privilege',
             hint = format('Let %s run: %s', owner::regrole,
-                          pgtrickle._inbox_owner_statement(inbox, action, arg));
+                          pgtrickle_internal.inbox_owner_statement(inbox, action, arg));
   end if;
-  perform pgtrickle._inbox_refuse_cascade(inbox, action, owner);
+  perform pgtrickle_internal.inbox_refuse_cascade(inbox, action, owner);
   select s.row_data into answer
-  from pgtrickle._gate_step(inbox.gate_function, owner, format('inbox "%s"', inbox.inbox_name),
-                            action, arg) s;
+  from pgtrickle_internal.gate_step(inbox.gate_function, owner, format('inbox "%s"', inbox.inbox_name),
+                                    action, arg) s;
   return answer;
 end $$;
 
 grant execute on function
-  pgtrickle._inbox_code(), pgtrickle._inbox_id_code(),
-  pgtrickle._inbox_gate_body(pgtrickle.pgt_inbox_config)
+  pgtrickle_internal.inbox_code(), pgtrickle_internal.inbox_id_code(),
+  pgtrickle_internal.inbox_gate_body(pgtrickle.pgt_inbox_config)
   to pgtrickle_admin;

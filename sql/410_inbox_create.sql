@@ -1,7 +1,7 @@
 -- How inboxes are created.
 
 -- The statements that make an inbox's table.
-create or replace function pgtrickle._inbox_table_script(qualified text) returns text
+create or replace function pgtrickle_internal.inbox_table_script(qualified text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select format($script$
@@ -27,27 +27,27 @@ as $$
 $$;
 
 -- The condition of a dead letter: it failed as often as max_retries allows.
-create or replace function pgtrickle._inbox_is_dead(inbox pgtrickle.pgt_inbox_config) returns text
+create or replace function pgtrickle_internal.inbox_is_dead(inbox pgtrickle.pgt_inbox_config) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case when inbox.with_dead_letter and inbox.columns ? 'retry_count'
-              then format('%s >= %s', pgtrickle._inbox_column(inbox, 'retry_count'),
+              then format('%s >= %s', pgtrickle_internal.inbox_column(inbox, 'retry_count'),
                           inbox.max_retries)
               else 'false' end;
 $$;
 
 -- The views of an inbox and what they show, where it has the columns that they need.
-create or replace function pgtrickle._inbox_views(inbox pgtrickle.pgt_inbox_config)
+create or replace function pgtrickle_internal.inbox_views(inbox pgtrickle.pgt_inbox_config)
 returns table (name text, query text)
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  source constant text := pgtrickle._inbox_table(inbox);
-  done constant text := pgtrickle._inbox_column(inbox, 'processed_at');
-  received constant text := coalesce(pgtrickle._inbox_column(inbox, 'received_at'),
+  source constant text := pgtrickle_internal.inbox_table(inbox);
+  done constant text := pgtrickle_internal.inbox_column(inbox, 'processed_at');
+  received constant text := coalesce(pgtrickle_internal.inbox_column(inbox, 'received_at'),
                                      'null::timestamptz');
-  type constant text := coalesce(pgtrickle._inbox_column(inbox, 'event_type'), 'null::text');
-  dead constant text := pgtrickle._inbox_is_dead(inbox);
+  type constant text := coalesce(pgtrickle_internal.inbox_column(inbox, 'event_type'), 'null::text');
+  dead constant text := pgtrickle_internal.inbox_is_dead(inbox);
 begin
   return query
     select v.name, v.query
@@ -69,11 +69,11 @@ begin
          from %5$s group by 1$view$, type, done, dead, received, source))) v (name, query)
     where v.name is not null;
 end $$;
-drop function if exists pgtrickle._inbox_view_script(pgtrickle.pgt_inbox_config);
+drop function if exists pgtrickle_internal.inbox_view_script(pgtrickle.pgt_inbox_config);
 
 -- The view of an inbox that has this name: one in the schema of its table, over its table. Null
 -- where there is none.
-create or replace function pgtrickle._inbox_view(inbox pgtrickle.pgt_inbox_config, name text)
+create or replace function pgtrickle_internal.inbox_view(inbox pgtrickle.pgt_inbox_config, name text)
 returns regclass
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -90,25 +90,25 @@ $$;
 
 -- The name that a view of an inbox shall have: that of the one it has, else <name>_pending and so
 -- on, or, where that is taken, the same with 7 hexadecimal digits.
-create or replace function pgtrickle._inbox_view_name(
+create or replace function pgtrickle_internal.inbox_view_name(
   inbox pgtrickle.pgt_inbox_config, suffix text, view regclass) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  name text := pgtrickle._inbox_relation_name('', inbox.inbox_name, suffix);
+  name text := pgtrickle_internal.inbox_relation_name('', inbox.inbox_name, suffix);
 begin
   if view is not null then
     return (select c.relname from pg_class c where c.oid = view);
   elsif exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
                 where n.nspname = inbox.table_schema and c.relname = name) then
-    return pgtrickle._inbox_relation_name('', inbox.inbox_name, suffix, true);
+    return pgtrickle_internal.inbox_relation_name('', inbox.inbox_name, suffix, true);
   end if;
   return name;
 end $$;
-drop function if exists pgtrickle._inbox_view_name(pgtrickle.pgt_inbox_config, text);
+drop function if exists pgtrickle_internal.inbox_view_name(pgtrickle.pgt_inbox_config, text);
 
 -- Names the views that an inbox shall have; `old` is the inbox as it is in the catalog.
-create or replace function pgtrickle._inbox_name_views(
+create or replace function pgtrickle_internal.inbox_name_views(
   inbox pgtrickle.pgt_inbox_config, old pgtrickle.pgt_inbox_config)
 returns pgtrickle.pgt_inbox_config
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -120,23 +120,23 @@ begin
   inbox.dlq_view := null;
   inbox.stats_view := null;
   if inbox.columns ? 'processed_at' then
-    inbox.pending_view := pgtrickle._inbox_view_name(
-      inbox, '_pending', pgtrickle._inbox_view(old, old.pending_view));
+    inbox.pending_view := pgtrickle_internal.inbox_view_name(
+      inbox, '_pending', pgtrickle_internal.inbox_view(old, old.pending_view));
     if counts_tries then
-      inbox.dlq_view := pgtrickle._inbox_view_name(
-        inbox, '_dlq', pgtrickle._inbox_view(old, old.dlq_view));
+      inbox.dlq_view := pgtrickle_internal.inbox_view_name(
+        inbox, '_dlq', pgtrickle_internal.inbox_view(old, old.dlq_view));
     end if;
     if inbox.with_stats then
-      inbox.stats_view := pgtrickle._inbox_view_name(
-        inbox, '_stats', pgtrickle._inbox_view(old, old.stats_view));
+      inbox.stats_view := pgtrickle_internal.inbox_view_name(
+        inbox, '_stats', pgtrickle_internal.inbox_view(old, old.stats_view));
     end if;
   end if;
   return inbox;
 end $$;
-drop function if exists pgtrickle._inbox_name_views(pgtrickle.pgt_inbox_config);
+drop function if exists pgtrickle_internal.inbox_name_views(pgtrickle.pgt_inbox_config);
 
 -- Gives a view the names that columns of its table have now, where the table was renamed a column.
-create or replace function pgtrickle._follow_inbox_columns(view regclass, rel regclass) returns void
+create or replace function pgtrickle_internal.follow_inbox_columns(view regclass, rel regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -163,15 +163,15 @@ end $$;
 -- Makes a view of an inbox, or has `view` show what it shall show now. That one keeps its rights,
 -- its options, its comment, whatever depends on it, and its owner, who is the table's or a member
 -- of that role: any other could change the view at any moment.
-create or replace function pgtrickle._put_inbox_view(
+create or replace function pgtrickle_internal.put_inbox_view(
   inbox pgtrickle.pgt_inbox_config, view regclass, name text, query text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   qualified constant text := format('%I.%I', inbox.table_schema, name);
   owner constant oid := (select c.relowner from pg_class c where c.oid = inbox.relation);
-  former constant oid := pgtrickle._gate_owner(
-    (select f.gate_function from pgtrickle._find_inbox(inbox.inbox_name) f));
+  former constant oid := pgtrickle_internal.gate_owner(
+    (select f.gate_function from pgtrickle_internal.find_inbox(inbox.inbox_name) f));
   belongs_to constant oid := (select c.relowner from pg_class c where c.oid = view);
 begin
   if view is null then
@@ -186,7 +186,7 @@ begin
       execute format('alter view %s set schema %I', view, inbox.table_schema);
     end if;
     if name in (inbox.pending_view, inbox.dlq_view) then
-      perform pgtrickle._follow_inbox_columns(view, inbox.relation);
+      perform pgtrickle_internal.follow_inbox_columns(view, inbox.relation);
     end if;
     execute format('create or replace view %s%s as %s', qualified, (
                      select format(' with (%s)', array_to_string(c.reloptions, ', '))
@@ -194,7 +194,7 @@ begin
   end if;
   if owner <> coalesce(belongs_to, (select r.oid from pg_roles r where r.rolname = current_user))
      and (view is null or belongs_to = former) then
-    perform pgtrickle._give_inbox_view(qualified, owner);
+    perform pgtrickle_internal.give_inbox_view(qualified, owner);
   end if;
 exception when invalid_table_definition then
   raise exception 'view % shows other columns than inbox "%" has now', qualified, inbox.inbox_name
@@ -205,7 +205,7 @@ end $$;
 
 -- Has an inbox the views that it shall have; `old` is the inbox as it is in the catalog. Those that
 -- it shall have no longer are dropped, unless something depends on them.
-create or replace function pgtrickle._build_inbox_views(
+create or replace function pgtrickle_internal.build_inbox_views(
   inbox pgtrickle.pgt_inbox_config, old pgtrickle.pgt_inbox_config) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -214,23 +214,23 @@ declare
 begin
   for v in
     select s.name, s.query,
-           pgtrickle._inbox_view(old, case s.name when inbox.pending_view then old.pending_view
+           pgtrickle_internal.inbox_view(old, case s.name when inbox.pending_view then old.pending_view
                                                   when inbox.dlq_view then old.dlq_view
                                                   else old.stats_view end) as view
-    from pgtrickle._inbox_views(inbox) s
+    from pgtrickle_internal.inbox_views(inbox) s
   loop
-    perform pgtrickle._put_inbox_view(inbox, v.view, v.name, v.query);
+    perform pgtrickle_internal.put_inbox_view(inbox, v.view, v.name, v.query);
   end loop;
   -- What was kept is not dropped.
   old.pending_view := nullif(old.pending_view, inbox.pending_view);
   old.dlq_view := nullif(old.dlq_view, inbox.dlq_view);
   old.stats_view := nullif(old.stats_view, inbox.stats_view);
-  execute pgtrickle._inbox_drop_views_script(old);
+  execute pgtrickle_internal.inbox_drop_views_script(old);
 end $$;
 
 -- Writes an inbox into the catalog, over what stands there under its name or about a table that is
 -- gone. For pgtrickle_owner only.
-create or replace function pgtrickle._store_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+create or replace function pgtrickle_internal.store_inbox(inbox pgtrickle.pgt_inbox_config) returns void
 language sql set search_path = pg_catalog, pg_temp
 as $$
   delete from pgtrickle.pgt_inbox_config c
@@ -242,7 +242,7 @@ $$;
 
 -- Writes an inbox whose table is not ours into the catalog. Its table's owner has agreed to it: the
 -- function that works on the table is there, belongs to that owner and is made for this inbox.
-create or replace function pgtrickle._register_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+create or replace function pgtrickle_internal.register_inbox(inbox pgtrickle.pgt_inbox_config) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -250,13 +250,13 @@ begin
       select
       from pg_class c
       join pg_proc p on p.proowner = c.relowner and p.proname = inbox.gate_function
-      where c.oid = inbox.relation and c.oid = pgtrickle._inbox_relation(inbox)
+      where c.oid = inbox.relation and c.oid = pgtrickle_internal.inbox_relation(inbox)
         and p.pronamespace = (select n.oid from pg_namespace n
                               where n.nspname = 'pgtrickle_streams')
-        and p.prosrc = pgtrickle._gate_source(inbox.gate_function,
-                                              pgtrickle._inbox_gate_body(inbox))) then
+        and p.prosrc = pgtrickle_internal.gate_source(inbox.gate_function,
+                                                      pgtrickle_internal.inbox_gate_body(inbox))) then
     raise exception 'the owner of % has not made it the inbox "%"',
-      pgtrickle._inbox_table(inbox), inbox.inbox_name
+      pgtrickle_internal.inbox_table(inbox), inbox.inbox_name
       using errcode = 'insufficient_privilege',
             hint = 'Call pgtrickle.enable_inbox_tracking().';
   elsif exists (select from pgtrickle.pgt_inbox_config c
@@ -267,24 +267,24 @@ begin
     raise exception 'inbox "%" exists already, and is another table', inbox.inbox_name
       using errcode = 'duplicate_object';
   end if;
-  perform pgtrickle._store_inbox(inbox);
+  perform pgtrickle_internal.store_inbox(inbox);
 end $$;
 
 -- Makes the function that works on the table of an inbox as its owner; returns its name. The caller
 -- is the owner, a member of it, or a superuser.
-create or replace function pgtrickle._make_inbox_function(inbox pgtrickle.pgt_inbox_config)
+create or replace function pgtrickle_internal.make_inbox_function(inbox pgtrickle.pgt_inbox_config)
 returns text
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   owner constant oid := (select c.relowner from pg_class c where c.oid = inbox.relation);
-  old constant text := (select f.gate_function from pgtrickle._find_inbox(inbox.inbox_name) f);
-  made constant text := case when pgtrickle._gate_owner(old) = owner then old
-                             else pgtrickle._gate_name('inbox') end;
+  old constant text := (select f.gate_function from pgtrickle_internal.find_inbox(inbox.inbox_name) f);
+  made constant text := case when pgtrickle_internal.gate_owner(old) = owner then old
+                             else pgtrickle_internal.gate_name('inbox') end;
 begin
-  perform pgtrickle._gate_function(made, owner, pgtrickle._inbox_gate_body(inbox));
+  perform pgtrickle_internal.gate_function(made, owner, pgtrickle_internal.inbox_gate_body(inbox));
   if old <> made then
-    perform pgtrickle._gate_drop(old);
+    perform pgtrickle_internal.gate_drop(old);
   end if;
   return made;
 end $$;
@@ -292,7 +292,7 @@ end $$;
 -- Gives the views of an inbox to the owner of its table, so that they read it with that owner's
 -- rights. Where that owner may not create in the schema they stay the caller's, who is a member of
 -- it.
-create or replace function pgtrickle._give_inbox_view(view text, owner oid) returns void
+create or replace function pgtrickle_internal.give_inbox_view(view text, owner oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -304,39 +304,39 @@ end $$;
 -- Makes what an inbox needs, with the rights of the caller: the table (unless it is there), the
 -- views, the rights of the relay, and the function that works on the table as its owner. A table of
 -- pgtrickle_owner needs no such function, and must hold nothing that is not ours.
-create or replace function pgtrickle._build_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+create or replace function pgtrickle_internal.build_inbox(inbox pgtrickle.pgt_inbox_config) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
-  qualified constant text := pgtrickle._inbox_table(inbox);
+  qualified constant text := pgtrickle_internal.inbox_table(inbox);
   owner oid;
   old pgtrickle.pgt_inbox_config;
   foreign_part text;
 begin
-  if pgtrickle._inbox_relation(inbox) is null then
-    execute pgtrickle._inbox_table_script(qualified);
+  if pgtrickle_internal.inbox_relation(inbox) is null then
+    execute pgtrickle_internal.inbox_table_script(qualified);
     execute format('revoke all on %s from public', qualified);
   end if;
-  inbox.relation := pgtrickle._inbox_relation(inbox);
+  inbox.relation := pgtrickle_internal.inbox_relation(inbox);
   select c.relowner into owner from pg_class c where c.oid = inbox.relation and c.relkind <> 'v';
   if owner is null then
     raise exception '% is no table', qualified using errcode = 'wrong_object_type';
   end if;
-  inbox.columns := pgtrickle._inbox_columns(inbox.relation, inbox.columns);
-  select * into old from pgtrickle._find_inbox(inbox.inbox_name) f;
-  inbox := pgtrickle._inbox_name_views(inbox, old);
-  perform pgtrickle._build_inbox_views(inbox, old);
+  inbox.columns := pgtrickle_internal.inbox_columns(inbox.relation, inbox.columns);
+  select * into old from pgtrickle_internal.find_inbox(inbox.inbox_name) f;
+  inbox := pgtrickle_internal.inbox_name_views(inbox, old);
+  perform pgtrickle_internal.build_inbox_views(inbox, old);
   execute format('grant select, insert on %s to pgtrickle_relay', qualified);
   execute format('grant select on %s to pgtrickle_admin', qualified);
   if inbox.table_schema <> 'pgtrickle' then
     execute format('grant usage on schema %I to pgtrickle_relay', inbox.table_schema);
   end if;
   if owner <> 'pgtrickle_owner'::regrole then
-    inbox.gate_function := pgtrickle._make_inbox_function(inbox);
-    perform pgtrickle._register_inbox(inbox);
+    inbox.gate_function := pgtrickle_internal.make_inbox_function(inbox);
+    perform pgtrickle_internal.register_inbox(inbox);
     return;
   end if;
-  foreign_part := pgtrickle._inbox_foreign_part(inbox.relation);
+  foreign_part := pgtrickle_internal.inbox_foreign_part(inbox.relation);
   if foreign_part is not null then
     raise exception '% cannot be an inbox: it belongs to pgtrickle_owner, but not all of it: %',
       qualified, foreign_part
@@ -344,29 +344,29 @@ begin
             hint = format('Give it to another role: ALTER TABLE %s OWNER TO ...;', qualified);
   end if;
   inbox.gate_function := null;
-  insert into pgtrickle._inbox_tables values (inbox.relation) on conflict do nothing;
-  perform pgtrickle._store_inbox(inbox);
+  insert into pgtrickle_internal.inbox_tables values (inbox.relation) on conflict do nothing;
+  perform pgtrickle_internal.store_inbox(inbox);
 end $$;
 
 -- The same for an inbox in the schema pgtrickle, where only pgtrickle_owner makes anything. The
 -- caller chooses the names and the settings only: of our tables, those of inboxes alone have the
 -- columns that are asked for.
-create or replace function pgtrickle._build_own_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+create or replace function pgtrickle_internal.build_own_inbox(inbox pgtrickle.pgt_inbox_config) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   inbox.table_schema := 'pgtrickle';
   inbox.columns := '{}';
-  inbox.made_here := pgtrickle._inbox_relation(inbox) is null;
+  inbox.made_here := pgtrickle_internal.inbox_relation(inbox) is null;
   if exists (select from pgtrickle.pgt_inbox_config c join pg_class r on r.oid = c.relation
              where c.inbox_name = inbox.inbox_name) then
     raise exception 'inbox "%" exists already', inbox.inbox_name
       using errcode = 'duplicate_object';
   end if;
-  perform pgtrickle._build_inbox(inbox);
+  perform pgtrickle_internal.build_inbox(inbox);
 end $$;
 
-create or replace function pgtrickle._check_inbox_settings(
+create or replace function pgtrickle_internal.check_inbox_settings(
   name text, max_retries int, schedule text, retention_hours int) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
@@ -382,7 +382,7 @@ begin
 end $$;
 
 -- Gives an inbox that is there other settings; what is null stays.
-create or replace function pgtrickle._change_inbox(
+create or replace function pgtrickle_internal.change_inbox(
   name text, max_retries int, schedule text, with_dead_letter boolean, with_stats boolean,
   retention_hours int) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -393,29 +393,29 @@ declare
 begin
   select * into old from pgtrickle.pgt_inbox_config c where c.inbox_name = name for update;
   new := old;
-  new.max_retries := coalesce(_change_inbox.max_retries, old.max_retries);
-  new.schedule := coalesce(_change_inbox.schedule, old.schedule);
-  new.with_dead_letter := coalesce(_change_inbox.with_dead_letter, old.with_dead_letter);
-  new.with_stats := coalesce(_change_inbox.with_stats, old.with_stats);
-  new.retention_hours := coalesce(_change_inbox.retention_hours, old.retention_hours);
+  new.max_retries := coalesce(change_inbox.max_retries, old.max_retries);
+  new.schedule := coalesce(change_inbox.schedule, old.schedule);
+  new.with_dead_letter := coalesce(change_inbox.with_dead_letter, old.with_dead_letter);
+  new.with_stats := coalesce(change_inbox.with_stats, old.with_stats);
+  new.retention_hours := coalesce(change_inbox.retention_hours, old.retention_hours);
   if new is not distinct from old then
     return;
   end if;
   if row(new.max_retries, new.with_dead_letter, new.with_stats)
        is distinct from row(old.max_retries, old.with_dead_letter, old.with_stats) then
-    if not pgtrickle._inbox_is_ours(old) then
+    if not pgtrickle_internal.inbox_is_ours(old) then
       raise exception 'the views of inbox "%" are not ours to change', name
         using errcode = 'object_not_in_prerequisite_state',
               hint = case
                 when row(new.with_dead_letter, new.with_stats)
                        is not distinct from row(old.with_dead_letter, old.with_stats)
-                  then pgtrickle._inbox_enabling(new)
+                  then pgtrickle_internal.inbox_enabling(new)
                 else 'Drop the inbox with its table kept, and make it again with these settings.'
                 end;
     end if;
-    perform pgtrickle._build_inbox(new);
+    perform pgtrickle_internal.build_inbox(new);
   else
-    perform pgtrickle._store_inbox(new);
+    perform pgtrickle_internal.store_inbox(new);
   end if;
 end $$;
 
@@ -431,21 +431,21 @@ declare
   inbox pgtrickle.pgt_inbox_config;
   rel regclass;
 begin
-  perform pgtrickle._check_inbox_settings(name, max_retries, schedule, retention_hours);
-  perform pgtrickle._lock('inbox ' || name);
-  select * into inbox from pgtrickle._find_inbox(name) f;
-  if inbox.inbox_name is not null and pgtrickle._inbox_relation(inbox) is not null then
+  perform pgtrickle_internal.check_inbox_settings(name, max_retries, schedule, retention_hours);
+  perform pgtrickle_internal.lock('inbox ' || name);
+  select * into inbox from pgtrickle_internal.find_inbox(name) f;
+  if inbox.inbox_name is not null and pgtrickle_internal.inbox_relation(inbox) is not null then
     if inbox.table_schema <> schema then
       raise exception 'inbox "%" exists already, in the schema "%"', name, inbox.table_schema
         using errcode = 'duplicate_object';
     end if;
     raise notice 'inbox "%" exists already', name;
-    return pgtrickle._inbox_table(inbox);
+    return pgtrickle_internal.inbox_table(inbox);
   end if;
 
   inbox.inbox_name := name;
   inbox.table_schema := schema;
-  inbox.table_name := pgtrickle._inbox_relation_name('inbox_', name, '');
+  inbox.table_name := pgtrickle_internal.inbox_relation_name('inbox_', name, '');
   inbox.columns := '{}';
   inbox.max_retries := max_retries;
   inbox.schedule := schedule;
@@ -455,25 +455,25 @@ begin
   inbox.created_at := clock_timestamp();
   inbox.relation := null;
   inbox.gate_function := null;
-  rel := pgtrickle._inbox_relation(inbox);
+  rel := pgtrickle_internal.inbox_relation(inbox);
   inbox.made_here := rel is null;
   if rel is not null then
     raise notice 'table % exists already and becomes the inbox "%"', rel, name;
   end if;
   if schema = 'pgtrickle' and (rel is null or (select c.relowner = 'pgtrickle_owner'::regrole
                                                from pg_class c where c.oid = rel)) then
-    perform pgtrickle._build_own_inbox(inbox);
+    perform pgtrickle_internal.build_own_inbox(inbox);
   else
-    perform pgtrickle._build_inbox(inbox);
+    perform pgtrickle_internal.build_inbox(inbox);
   end if;
-  return pgtrickle._inbox_table(inbox);
+  return pgtrickle_internal.inbox_table(inbox);
 end $$;
 comment on function pgtrickle.create_inbox(text, text, int, text, boolean, boolean, int) is
   'Makes the inbox <schema>.inbox_<name>, with the views <name>_pending, <name>_dlq, <name>_stats; '
   'returns its table''s name';
 
 -- An inbox by exactly its name, for functions that run with their caller's rights.
-create or replace function pgtrickle._find_inbox(name text) returns setof pgtrickle.pgt_inbox_config
+create or replace function pgtrickle_internal.find_inbox(name text) returns setof pgtrickle.pgt_inbox_config
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$ select c.* from pgtrickle.pgt_inbox_config c where c.inbox_name = name; $$;
 
@@ -490,14 +490,14 @@ as $$
 declare
   rel constant pg_catalog.regclass := table_name::pg_catalog.regclass;
 begin
-  perform pgtrickle._track_inbox(name, rel, coalesce(columns, '{}'), max_retries, retention_hours);
+  perform pgtrickle_internal.track_inbox(name, rel, coalesce(columns, '{}'), max_retries, retention_hours);
 end $$;
 comment on function pgtrickle.enable_inbox_tracking(text, text, jsonb, int, int) is
   'Makes an existing table an inbox; columns: {"event_id": "<column>", ...} where names differ';
 
 -- Without a retention nothing is ever deleted from such a table.
-create or replace function pgtrickle._track_inbox(name text, rel regclass, columns jsonb,
-                                                  max_retries int, retention_hours int)
+create or replace function pgtrickle_internal.track_inbox(name text, rel regclass, columns jsonb,
+                                                          max_retries int, retention_hours int)
 returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -505,9 +505,9 @@ declare
   inbox pgtrickle.pgt_inbox_config;
   old pgtrickle.pgt_inbox_config;
 begin
-  perform pgtrickle._check_inbox_settings(name, max_retries, null, retention_hours);
-  perform pgtrickle._lock('inbox ' || name);
-  select * into old from pgtrickle._find_inbox(name) f;
+  perform pgtrickle_internal.check_inbox_settings(name, max_retries, null, retention_hours);
+  perform pgtrickle_internal.lock('inbox ' || name);
+  select * into old from pgtrickle_internal.find_inbox(name) f;
   select n.nspname, c.relname into inbox.table_schema, inbox.table_name
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.oid = rel;
@@ -526,14 +526,14 @@ begin
   inbox.with_dead_letter := coalesce(old.with_dead_letter, true);
   inbox.with_stats := coalesce(old.with_stats, true);
   inbox.created_at := coalesce(old.created_at, clock_timestamp());
-  perform pgtrickle._build_inbox(inbox);
+  perform pgtrickle_internal.build_inbox(inbox);
 end $$;
 
 grant execute on function
-  pgtrickle._make_inbox_function(pgtrickle.pgt_inbox_config),
-  pgtrickle._give_inbox_view(text, oid), pgtrickle._inbox_views(pgtrickle.pgt_inbox_config),
-  pgtrickle._inbox_view(pgtrickle.pgt_inbox_config, text),
-  pgtrickle._follow_inbox_columns(regclass, regclass),
-  pgtrickle._put_inbox_view(pgtrickle.pgt_inbox_config, regclass, text, text),
-  pgtrickle._build_inbox_views(pgtrickle.pgt_inbox_config, pgtrickle.pgt_inbox_config)
+  pgtrickle_internal.make_inbox_function(pgtrickle.pgt_inbox_config),
+  pgtrickle_internal.give_inbox_view(text, oid), pgtrickle_internal.inbox_views(pgtrickle.pgt_inbox_config),
+  pgtrickle_internal.inbox_view(pgtrickle.pgt_inbox_config, text),
+  pgtrickle_internal.follow_inbox_columns(regclass, regclass),
+  pgtrickle_internal.put_inbox_view(pgtrickle.pgt_inbox_config, regclass, text, text),
+  pgtrickle_internal.build_inbox_views(pgtrickle.pgt_inbox_config, pgtrickle.pgt_inbox_config)
   to pgtrickle_admin;

@@ -1,13 +1,13 @@
 -- How inboxes are dropped.
 
 -- The statements that drop the views of an inbox: those of their names that read its table.
-create or replace function pgtrickle._inbox_drop_views_script(inbox pgtrickle.pgt_inbox_config)
+create or replace function pgtrickle_internal.inbox_drop_views_script(inbox pgtrickle.pgt_inbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(string_agg(format('drop view %s;', v.view), ''), '')
   from unnest(array[inbox.pending_view, inbox.dlq_view, inbox.stats_view]) as n (name)
-  cross join lateral (select pgtrickle._inbox_view(inbox, n.name) as view) v
+  cross join lateral (select pgtrickle_internal.inbox_view(inbox, n.name) as view) v
   where v.view is not null;
 $$;
 
@@ -21,72 +21,72 @@ as $$
 declare
   inbox pgtrickle.pgt_inbox_config;
 begin
-  if if_exists and not exists (select from pgtrickle._find_inbox(name)) then
+  if if_exists and not exists (select from pgtrickle_internal.find_inbox(name)) then
     raise notice 'there is no inbox "%"', name;
     return;
   end if;
-  inbox := pgtrickle._inbox_named(name);
+  inbox := pgtrickle_internal.inbox_named(name);
   if inbox.gate_function is null and inbox.table_schema = 'pgtrickle' then
-    perform pgtrickle._drop_own_inbox(inbox.inbox_name, keep_table);
+    perform pgtrickle_internal.drop_own_inbox(inbox.inbox_name, keep_table);
   else
-    execute pgtrickle._inbox_drop_script(inbox, keep_table);
-    perform pgtrickle._gate_drop(inbox.gate_function);
-    perform pgtrickle._forget_inbox(inbox.inbox_name);
+    execute pgtrickle_internal.inbox_drop_script(inbox, keep_table);
+    perform pgtrickle_internal.gate_drop(inbox.gate_function);
+    perform pgtrickle_internal.forget_inbox(inbox.inbox_name);
   end if;
 end $$;
 comment on function pgtrickle.drop_inbox(text, boolean, boolean) is
   'Drops an inbox with its views, and the table that create_inbox made unless it is to be kept';
 
-create or replace function pgtrickle._inbox_drop_script(inbox pgtrickle.pgt_inbox_config,
-                                                        keep_table boolean) returns text
+create or replace function pgtrickle_internal.inbox_drop_script(inbox pgtrickle.pgt_inbox_config,
+                                                                keep_table boolean) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select pgtrickle._inbox_drop_views_script(inbox)
+  select pgtrickle_internal.inbox_drop_views_script(inbox)
          || case when inbox.made_here and not keep_table
-                      and pgtrickle._inbox_relation(inbox) = inbox.relation
-                 then format('drop table %s;', pgtrickle._inbox_table(inbox))
+                      and pgtrickle_internal.inbox_relation(inbox) = inbox.relation
+                 then format('drop table %s;', pgtrickle_internal.inbox_table(inbox))
                  else '' end;
 $$;
 
 -- Takes an inbox whose table is not ours out of the catalog, once its table or the function that
 -- works on it is gone: only those who may drop these can have done that.
-create or replace function pgtrickle._forget_inbox(name text) returns void
+create or replace function pgtrickle_internal.forget_inbox(name text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   inbox pgtrickle.pgt_inbox_config;
 begin
-  select * into strict inbox from pgtrickle._find_inbox(name);
+  select * into strict inbox from pgtrickle_internal.find_inbox(name);
   if exists (select from pg_class c where c.oid = inbox.relation)
      and (inbox.gate_function is null
-          or pgtrickle._gate_owner(inbox.gate_function) is not null) then
+          or pgtrickle_internal.gate_owner(inbox.gate_function) is not null) then
     raise exception 'inbox "%" is dropped by the owner of its table', name
       using errcode = 'insufficient_privilege',
-            hint = coalesce((pgtrickle._inbox_problem(inbox)).remedy,
+            hint = coalesce((pgtrickle_internal.inbox_problem(inbox)).remedy,
                             'Let that role or a superuser call pgtrickle.drop_inbox().');
   end if;
   delete from pgtrickle.pgt_inbox_config c where c.inbox_name = name;
 end $$;
 
 -- Drops an inbox whose table is ours, or is gone.
-create or replace function pgtrickle._drop_own_inbox(name text, keep_table boolean) returns void
+create or replace function pgtrickle_internal.drop_own_inbox(name text, keep_table boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   inbox pgtrickle.pgt_inbox_config;
 begin
-  select * into strict inbox from pgtrickle._find_inbox(name);
-  if pgtrickle._inbox_is_ours(inbox) then
-    execute pgtrickle._inbox_drop_script(inbox, keep_table);
-    delete from pgtrickle._inbox_tables t
+  select * into strict inbox from pgtrickle_internal.find_inbox(name);
+  if pgtrickle_internal.inbox_is_ours(inbox) then
+    execute pgtrickle_internal.inbox_drop_script(inbox, keep_table);
+    delete from pgtrickle_internal.inbox_tables t
     where not exists (select from pg_class c where c.oid = t.relation);
     delete from pgtrickle.pgt_inbox_config c where c.inbox_name = name;
   else
-    perform pgtrickle._forget_inbox(name);
+    perform pgtrickle_internal.forget_inbox(name);
   end if;
 end $$;
 
 grant execute on function
-  pgtrickle._inbox_drop_views_script(pgtrickle.pgt_inbox_config),
-  pgtrickle._inbox_drop_script(pgtrickle.pgt_inbox_config, boolean)
+  pgtrickle_internal.inbox_drop_views_script(pgtrickle.pgt_inbox_config),
+  pgtrickle_internal.inbox_drop_script(pgtrickle.pgt_inbox_config, boolean)
   to pgtrickle_admin;

@@ -18,14 +18,14 @@ declare
   inbox pgtrickle.pgt_inbox_config;
   rel regclass;
 begin
-  perform pgtrickle._check_inbox_settings(name, max_retries, schedule, retention_hours);
+  perform pgtrickle_internal.check_inbox_settings(name, max_retries, schedule, retention_hours);
   if exact then
     rel := to_regclass(format('pgtrickle.%I', name));
     if rel is null then
-      select * into inbox from pgtrickle._resolve_inbox(name);
+      select * into inbox from pgtrickle_internal.resolve_inbox(name);
     end if;
     if rel is null and inbox.inbox_name is null then
-      rel := pgtrickle._try_regclass(name);
+      rel := pgtrickle_internal.try_regclass(name);
     end if;
     if rel is not null then
       select i.* into inbox
@@ -35,15 +35,15 @@ begin
       where c.oid = rel;
     end if;
   else
-    select * into inbox from pgtrickle._find_inbox(name);
-    rel := to_regclass(format('pgtrickle.%I', pgtrickle._inbox_relation_name('inbox_', name, '')));
+    select * into inbox from pgtrickle_internal.find_inbox(name);
+    rel := to_regclass(format('pgtrickle.%I', pgtrickle_internal.inbox_relation_name('inbox_', name, '')));
   end if;
 
   made := false;
-  if inbox.inbox_name is not null and pgtrickle._inbox_relation(inbox) is not null then
+  if inbox.inbox_name is not null and pgtrickle_internal.inbox_relation(inbox) is not null then
     if not looks_only then
-      perform pgtrickle._change_inbox(inbox.inbox_name, max_retries, schedule, with_dead_letter,
-                                      null, retention_hours);
+      perform pgtrickle_internal.change_inbox(inbox.inbox_name, max_retries, schedule, with_dead_letter,
+                                              null, retention_hours);
     end if;
   elsif rel is not null then
     select n.nspname, c.relname, '{}'::jsonb
@@ -52,8 +52,8 @@ begin
   elsif looks_only then
     return;
   else
-    inbox := pgtrickle._make_inbox(name, exact, max_retries, schedule, with_dead_letter,
-                                   retention_hours);
+    inbox := pgtrickle_internal.make_inbox(name, exact, max_retries, schedule, with_dead_letter,
+                                           retention_hours);
     made := true;
   end if;
   return query select inbox.table_schema, inbox.table_name, inbox.columns, made;
@@ -63,7 +63,7 @@ comment on function
   'For the relay: finds the table that a pipeline writes to; makes the inbox where it is absent';
 
 -- Whether a name reads as schema.table in SQL.
-create or replace function pgtrickle._is_qualified_name(name text) returns boolean
+create or replace function pgtrickle_internal.is_qualified_name(name text) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -72,7 +72,7 @@ exception when others then
   return false;
 end $$;
 
-create or replace function pgtrickle._make_inbox(
+create or replace function pgtrickle_internal.make_inbox(
   name text, exact boolean, max_retries int, schedule text, with_dead_letter boolean,
   retention_hours int) returns pgtrickle.pgt_inbox_config
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -83,21 +83,21 @@ begin
   if exact and (octet_length(name) > 63) then
     raise exception 'the name of table "%" is longer than 63 bytes', name
       using errcode = 'name_too_long';
-  elsif exact and pgtrickle._is_qualified_name(name) then
+  elsif exact and pgtrickle_internal.is_qualified_name(name) then
     raise exception 'there is no table %', name
       using errcode = 'undefined_object',
             hint = 'Only tables without a schema in their name are made, in the schema pgtrickle; '
                    'make this one, or check its name.';
   end if;
-  perform pgtrickle._lock('inbox ' || name);
-  select * into inbox from pgtrickle._find_inbox(name);
-  if inbox.inbox_name is not null and pgtrickle._inbox_relation(inbox) is not null then
+  perform pgtrickle_internal.lock('inbox ' || name);
+  select * into inbox from pgtrickle_internal.find_inbox(name);
+  if inbox.inbox_name is not null and pgtrickle_internal.inbox_relation(inbox) is not null then
     return inbox;  -- another relay was faster
   end if;
   inbox.inbox_name := name;
   inbox.table_schema := 'pgtrickle';
   inbox.table_name := case when exact then name
-                           else pgtrickle._inbox_relation_name('inbox_', name, '') end;
+                           else pgtrickle_internal.inbox_relation_name('inbox_', name, '') end;
   inbox.columns := '{}';
   inbox.made_here := true;
   inbox.max_retries := coalesce(max_retries, 3);
@@ -108,7 +108,7 @@ begin
   inbox.created_at := clock_timestamp();
   inbox.relation := null;
   inbox.gate_function := null;
-  perform pgtrickle._build_own_inbox(inbox);
-  select * into inbox from pgtrickle._find_inbox(name);
+  perform pgtrickle_internal.build_own_inbox(inbox);
+  select * into inbox from pgtrickle_internal.find_inbox(name);
   return inbox;
 end $$;

@@ -6,13 +6,13 @@ create or replace function pgtrickle.inbox_payload_column(inbox text, name text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  target constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(inbox);
+  target constant pgtrickle.pgt_inbox_config := pgtrickle_internal.inbox_named(inbox);
   rel constant regclass := target.relation;
 begin
-  if not target.made_here or not pgtrickle._inbox_is_ours(target) then
+  if not target.made_here or not pgtrickle_internal.inbox_is_ours(target) then
     raise exception 'the table of inbox "%" was not made by create_inbox', inbox
       using errcode = 'wrong_object_type',
-            hint = format('ALTER TABLE %s ADD ...;', pgtrickle._inbox_table(target));
+            hint = format('ALTER TABLE %s ADD ...;', pgtrickle_internal.inbox_table(target));
   end if;
   if exists (select from pg_attribute a
              where a.attrelid = rel and a.attname = inbox_payload_column.name
@@ -28,7 +28,7 @@ comment on function pgtrickle.inbox_payload_column(text, text) is
 -- A query over an inbox asks for a column that is not there: `said` is PostgreSQL's word on it.
 -- Where the query names exactly one inbox of create_inbox, that gets the column out of its payload.
 -- True: the query can be tried again.
-create or replace function pgtrickle._offer_payload_column(query text, said text) returns boolean
+create or replace function pgtrickle_internal.offer_payload_column(query text, said text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -37,7 +37,7 @@ declare
 begin
   select array_agg(c.inbox_name) into inboxes
   from pgtrickle.pgt_inbox_config c
-  where c.made_here and pgtrickle._inbox_is_ours(c) and strpos(query, c.table_name) > 0;
+  where c.made_here and pgtrickle_internal.inbox_is_ours(c) and strpos(query, c.table_name) > 0;
   if wanted is null or cardinality(inboxes) is distinct from 1
      or exists (select from pg_attribute a join pgtrickle.pgt_inbox_config c
                   on a.attrelid = c.relation

@@ -1,16 +1,16 @@
 -- The functions for consumers of an inbox, and the state of an inbox.
 
-drop function if exists pgtrickle._inbox_id_type(pgtrickle.pgt_inbox_config);
+drop function if exists pgtrickle_internal.inbox_id_type(pgtrickle.pgt_inbox_config);
 
 -- Marks a message as processed. True: it was not before.
 create or replace function pgtrickle.inbox_mark_processed(name text, event_id text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  inbox constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(name);
+  inbox constant pgtrickle.pgt_inbox_config := pgtrickle_internal.inbox_named(name);
 begin
-  perform pgtrickle._inbox_needed_column(inbox, 'processed_at');
-  return (pgtrickle._inbox_step(inbox, 'processed', jsonb_build_object('event_id', event_id))
+  perform pgtrickle_internal.inbox_needed_column(inbox, 'processed_at');
+  return (pgtrickle_internal.inbox_step(inbox, 'processed', jsonb_build_object('event_id', event_id))
           ->> 'changed')::bigint > 0;
 end $$;
 comment on function pgtrickle.inbox_mark_processed(text, text) is
@@ -25,13 +25,13 @@ create or replace function pgtrickle.inbox_mark_failed(name text, event_id text,
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  inbox constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(name);
+  inbox constant pgtrickle.pgt_inbox_config := pgtrickle_internal.inbox_named(name);
   needed text;
 begin
   foreach needed in array array['retry_count', 'processed_at'] loop
-    perform pgtrickle._inbox_needed_column(inbox, needed);
+    perform pgtrickle_internal.inbox_needed_column(inbox, needed);
   end loop;
-  return pgtrickle._inbox_step(
+  return pgtrickle_internal.inbox_step(
     inbox, 'failed', jsonb_build_object('event_id', event_id, 'error', error)) ->> 'tries';
 end $$;
 comment on function pgtrickle.inbox_mark_failed(text, text, text) is
@@ -43,10 +43,10 @@ returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  inbox constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(name);
+  inbox constant pgtrickle.pgt_inbox_config := pgtrickle_internal.inbox_named(name);
 begin
-  perform pgtrickle._inbox_needed_column(inbox, 'processed_at');
-  return pgtrickle._inbox_step(
+  perform pgtrickle_internal.inbox_needed_column(inbox, 'processed_at');
+  return pgtrickle_internal.inbox_step(
     inbox, 'replay', jsonb_build_object('event_ids', coalesce(event_ids, '{}'))) ->> 'changed';
 end $$;
 comment on function pgtrickle.replay_inbox_messages(text, text[]) is
@@ -54,7 +54,7 @@ comment on function pgtrickle.replay_inbox_messages(text, text[]) is
 
 -- How many messages wait and are dead, and since when. Looks at what is not processed only. Where
 -- that cannot be counted, `problem` and `remedy` say why.
-create or replace function pgtrickle._inbox_look(
+create or replace function pgtrickle_internal.inbox_look(
   inbox pgtrickle.pgt_inbox_config, out pending bigint, out dead_letters bigint,
   out oldest_pending_at timestamptz, out problem text, out remedy text)
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -65,7 +65,7 @@ begin
   if not inbox.columns ? 'processed_at' then
     return;
   end if;
-  counts := pgtrickle._inbox_step(inbox, 'counts', jsonb_build_object(
+  counts := pgtrickle_internal.inbox_step(inbox, 'counts', jsonb_build_object(
     'max_retries', case when inbox.with_dead_letter then inbox.max_retries end));
   pending := counts ->> 'pending';
   dead_letters := counts ->> 'dead_letters';
@@ -73,10 +73,10 @@ begin
 exception when others then
   get stacked diagnostics problem = message_text, remedy = pg_exception_hint;
 end $$;
-drop function if exists pgtrickle._inbox_counts(pgtrickle.pgt_inbox_config);
+drop function if exists pgtrickle_internal.inbox_counts(pgtrickle.pgt_inbox_config);
 
 -- How many rows the planner takes a table to have, with its partitions and children.
-create or replace function pgtrickle._inbox_total(rel regclass) returns bigint
+create or replace function pgtrickle_internal.inbox_total(rel regclass) returns bigint
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with recursive tree as (
@@ -103,24 +103,24 @@ declare
   look record;
 begin
   if inbox_status.name is not null then
-    perform pgtrickle._inbox_named(inbox_status.name);
+    perform pgtrickle_internal.inbox_named(inbox_status.name);
   end if;
   for one in
     select c.*
     from pgtrickle.pgt_inbox_config c
-    where pgtrickle._inbox_relation(c) is not null
+    where pgtrickle_internal.inbox_relation(c) is not null
       and (inbox_status.name is null
            or c.inbox_name = (select f.inbox_name
-                              from pgtrickle._resolve_inbox(inbox_status.name) f))
+                              from pgtrickle_internal.resolve_inbox(inbox_status.name) f))
     order by c.inbox_name
   loop
-    look := pgtrickle._inbox_look(one);
+    look := pgtrickle_internal.inbox_look(one);
     if look.problem is not null then
       raise warning '%', look.problem using hint = look.remedy;
     end if;
     return query
-      select one.inbox_name, pgtrickle._inbox_table(one), look.pending, look.dead_letters,
-             greatest(pgtrickle._inbox_total(pgtrickle._inbox_relation(one)),
+      select one.inbox_name, pgtrickle_internal.inbox_table(one), look.pending, look.dead_letters,
+             greatest(pgtrickle_internal.inbox_total(pgtrickle_internal.inbox_relation(one)),
                       look.pending + look.dead_letters),
              look.oldest_pending_at, one.max_retries, nullif(one.retention_hours, 2147483647);
   end loop;
@@ -136,24 +136,24 @@ create or replace function pgtrickle.inbox_health(name text) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  inbox constant pgtrickle.pgt_inbox_config := pgtrickle._inbox_named(name);
+  inbox constant pgtrickle.pgt_inbox_config := pgtrickle_internal.inbox_named(name);
   look record;
   waited float8;
-  outdated constant boolean := pgtrickle._inbox_is_outdated(inbox);
+  outdated constant boolean := pgtrickle_internal.inbox_is_outdated(inbox);
 begin
-  if pgtrickle._inbox_relation(inbox) is null then
+  if pgtrickle_internal.inbox_relation(inbox) is null then
     return jsonb_build_object('inbox', inbox.inbox_name, 'status', 'missing',
-                              'table', pgtrickle._inbox_table(inbox));
+                              'table', pgtrickle_internal.inbox_table(inbox));
   end if;
-  look := pgtrickle._inbox_look(inbox);
+  look := pgtrickle_internal.inbox_look(inbox);
   if look.problem is not null then
     return jsonb_build_object(
-      'inbox', inbox.inbox_name, 'status', 'refused', 'table', pgtrickle._inbox_table(inbox),
+      'inbox', inbox.inbox_name, 'status', 'refused', 'table', pgtrickle_internal.inbox_table(inbox),
       'problem', look.problem, 'remedy', look.remedy);
   end if;
   waited := extract(epoch from clock_timestamp() - look.oldest_pending_at);
   return jsonb_build_object(
-    'inbox', inbox.inbox_name, 'table', pgtrickle._inbox_table(inbox),
+    'inbox', inbox.inbox_name, 'table', pgtrickle_internal.inbox_table(inbox),
     'status', case when look.dead_letters > 0 or waited > 300 or outdated then 'degraded'
                    else 'healthy' end,
     'pending', look.pending, 'dead_letters', look.dead_letters,
@@ -161,7 +161,7 @@ begin
     || case when outdated
             then jsonb_build_object(
               'problem', 'the function that works on the table is that of an earlier version',
-              'remedy', pgtrickle._inbox_enabling(inbox))
+              'remedy', pgtrickle_internal.inbox_enabling(inbox))
             else '{}' end;
 end $$;
 comment on function pgtrickle.inbox_health(text) is

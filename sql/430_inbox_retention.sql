@@ -5,8 +5,8 @@
 
 -- Deletes at most max_rows such messages, over all inboxes, and adds what it did to a report of
 -- relay_housekeeping. True in `more`: there are more.
-create or replace function pgtrickle._purge_inboxes(report jsonb, max_rows int,
-                                                    out done jsonb, out more boolean)
+create or replace function pgtrickle_internal.purge_inboxes(report jsonb, max_rows int,
+                                                            out done jsonb, out more boolean)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -22,12 +22,12 @@ begin
   for inbox in
     select c.* from pgtrickle.pgt_inbox_config c
     where c.columns ? 'processed_at' and c.retention_hours < 2147483647
-      and pgtrickle._inbox_relation(c) is not null
+      and pgtrickle_internal.inbox_relation(c) is not null
     order by random()
   loop
     purge := jsonb_build_object('hours', inbox.retention_hours, 'rows', left_over);
     begin
-      deleted := pgtrickle._inbox_step(inbox, 'purge', purge) ->> 'changed';
+      deleted := pgtrickle_internal.inbox_step(inbox, 'purge', purge) ->> 'changed';
       -- An error that the code of a table's owner raises does not hold up other inboxes.
       deleted := least(greatest(coalesce(deleted, 0), 0), left_over);
       total := total + deleted;
@@ -36,10 +36,10 @@ begin
       get stacked diagnostics problem = message_text, remedy = pg_exception_hint;
       if sqlstate = '42501' and remedy = '' then  -- what the gate refuses
         remedy := 'Let the owner of the table run: '
-                  || pgtrickle._inbox_owner_statement(inbox, 'purge', purge);
+                  || pgtrickle_internal.inbox_owner_statement(inbox, 'purge', purge);
       end if;
-      done := pgtrickle._report_error(done, 'inbox ' || inbox.inbox_name,
-                                      concat_ws('; ', problem, nullif(remedy, '')));
+      done := pgtrickle_internal.report_error(done, 'inbox ' || inbox.inbox_name,
+                                              concat_ws('; ', problem, nullif(remedy, '')));
     end;
     exit when left_over <= 0;
   end loop;

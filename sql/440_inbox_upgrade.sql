@@ -2,7 +2,7 @@
 -- that work on the others as their owners.
 
 update pgtrickle.pgt_inbox_config c
-set relation = pgtrickle._inbox_relation(c)
+set relation = pgtrickle_internal.inbox_relation(c)
 where c.relation is null;
 
 -- Tables in the schema pgtrickle are handed to pgtrickle_owner (900_grants.sql): the function that
@@ -17,13 +17,13 @@ begin
     join pg_catalog.pg_class r on r.oid = c.relation
     where r.relnamespace = 'pgtrickle'::regnamespace
       and (r.relowner <> 'pgtrickle_owner'::regrole or c.gate_function is not null)
-      and pgtrickle._inbox_foreign_part(c.relation) is null
+      and pgtrickle_internal.inbox_foreign_part(c.relation) is null
   loop
     begin
-      perform pgtrickle._own_and_grant(inbox.relation);
+      perform pgtrickle_internal.own_and_grant(inbox.relation);
       update pgtrickle.pgt_inbox_config c set gate_function = null
       where c.inbox_name = inbox.inbox_name;
-      perform pgtrickle._gate_drop(inbox.gate_function);
+      perform pgtrickle_internal.gate_drop(inbox.gate_function);
     exception when insufficient_privilege then
       raise notice 'inbox "%" cannot be used: %', inbox.inbox_name, sqlerrm;
     end;
@@ -32,13 +32,13 @@ end $$;
 
 -- A table of pgtrickle_owner in the schema pgtrickle is ours where it holds nothing that is not,
 -- and has the columns that tell an inbox from our other tables.
-insert into pgtrickle._inbox_tables
+insert into pgtrickle_internal.inbox_tables
 select c.relation
 from pgtrickle.pgt_inbox_config c
 join pg_catalog.pg_class r on r.oid = c.relation
 where c.table_schema = 'pgtrickle' and r.relowner = 'pgtrickle_owner'::regrole
   and c.columns @> '{"event_id": "event_id", "payload": "payload"}'
-  and pgtrickle._inbox_foreign_part(c.relation) is null
+  and pgtrickle_internal.inbox_foreign_part(c.relation) is null
 on conflict do nothing;
 
 -- The owner of another table agreed to it being an inbox when pgtrickle_owner was allowed to write
@@ -59,13 +59,13 @@ begin
       and a.grantee = 'pgtrickle_owner'::regrole and a.privilege_type = 'UPDATE'
   loop
     begin
-      inbox.gate_function := pgtrickle._make_inbox_function(inbox);
+      inbox.gate_function := pgtrickle_internal.make_inbox_function(inbox);
       update pgtrickle.pgt_inbox_config c set gate_function = inbox.gate_function
       where c.inbox_name = inbox.inbox_name;
       execute pg_catalog.format('revoke select, update, delete on %s from pgtrickle_owner',
                                 inbox.relation);
     exception when insufficient_privilege then
-      remedy := (pgtrickle._inbox_problem(inbox)).remedy;
+      remedy := (pgtrickle_internal.inbox_problem(inbox)).remedy;
       raise notice 'inbox "%" cannot be used: %', inbox.inbox_name, sqlerrm using hint = remedy;
     end;
   end loop;
@@ -81,14 +81,14 @@ begin
     select c.*
     from pgtrickle.pgt_inbox_config c
     join pg_catalog.pg_class r on r.oid = c.relation
-    where pgtrickle._inbox_is_outdated(c) and r.oid = pgtrickle._inbox_relation(c)
-      and r.relowner = pgtrickle._gate_owner(c.gate_function)
+    where pgtrickle_internal.inbox_is_outdated(c) and r.oid = pgtrickle_internal.inbox_relation(c)
+      and r.relowner = pgtrickle_internal.gate_owner(c.gate_function)
   loop
     begin
-      perform pgtrickle._make_inbox_function(inbox);
+      perform pgtrickle_internal.make_inbox_function(inbox);
     exception when insufficient_privilege then
       raise notice 'inbox "%" works as by an earlier version: %', inbox.inbox_name, sqlerrm
-        using hint = pgtrickle._inbox_enabling(inbox);
+        using hint = pgtrickle_internal.inbox_enabling(inbox);
     end;
   end loop;
 end $$;

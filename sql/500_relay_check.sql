@@ -1,31 +1,31 @@
 -- The problems in this database, for `pgtrickle-relay check`. Nothing here changes anything.
 
 -- The functions as init left them, so that a missing or replaced one is found.
-create table if not exists pgtrickle._installed_functions (
+create table if not exists pgtrickle_internal.installed_functions (
   name   text primary key,
   digest text not null
 );
-comment on table pgtrickle._installed_functions is
+comment on table pgtrickle_internal.installed_functions is
   'The functions that init installed, with a digest of each; written by init';
 
 -- The functions of the database side as they are now. Those that outboxes and stream tables have of
 -- their own are made by functions, not by init.
-create or replace function pgtrickle._functions_now() returns table (name text, digest text)
+create or replace function pgtrickle_internal.functions_now() returns table (name text, digest text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select p.oid::regprocedure::text,
          md5(row(p.prosrc, p.prosecdef, p.proconfig, pg_get_userbyid(p.proowner),
                  pg_get_function_result(p.oid))::text)
   from pg_proc p
-  where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_json'::regnamespace,
-                           'pgtrickle_gate'::regnamespace)
-    and p.proname !~ '^_capture_[0-9]'
+  where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace,
+                           'pgtrickle_json'::regnamespace, 'pgtrickle_gate'::regnamespace)
+    and p.proname !~ '^capture_[0-9]'
     and not exists (select from pg_depend d
                     where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e');
 $$;
 
 -- The functions of `init` that are missing or were replaced since.
-create or replace function pgtrickle._check_functions()
+create or replace function pgtrickle_internal.check_functions()
 returns table (pipeline text, severity text, message text, remedy text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -33,15 +33,15 @@ as $$
          case when n.name is null then format('function %s is missing', i.name)
               else format('function %s is not the one that was installed', i.name) end,
          'install it again: pgtrickle-relay init'
-  from pgtrickle._installed_functions i
-  left join pgtrickle._functions_now() n on n.name = i.name
+  from pgtrickle_internal.installed_functions i
+  left join pgtrickle_internal.functions_now() n on n.name = i.name
   where n.digest is distinct from i.digest
   order by i.name;
 $$;
 
 -- Whether this server takes writes, and what its settings mean for transactions. The relay's own
 -- sessions have another isolation level than these, so what was set is looked up.
-create or replace function pgtrickle._check_server()
+create or replace function pgtrickle_internal.check_server()
 returns table (pipeline text, severity text, message text, remedy text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -85,7 +85,7 @@ as $$
 $$;
 
 -- One word of a command for a shell, which users may copy.
-create or replace function pgtrickle._shell_word(word text) returns text
+create or replace function pgtrickle_internal.shell_word(word text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case when word ~ '^[A-Za-z0-9_./:][A-Za-z0-9_./:-]*$' then word
@@ -93,7 +93,7 @@ as $$
 $$;
 
 -- A `problem` of an outbox: what is wrong, and what to do, which is its second sentence.
-create or replace function pgtrickle._split_problem(problem text, out what text, out remedy text)
+create or replace function pgtrickle_internal.split_problem(problem text, out what text, out remedy text)
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select w.what, coalesce(nullif(substr(problem, length(w.what) + 3), ''), 'as it says')
@@ -102,17 +102,17 @@ $$;
 
 -- Outboxes that are gone, that record wrongly, or that the role may not read; positions beyond what an
 -- outbox ever held.
-create or replace function pgtrickle._check_outboxes(relay_role name)
+create or replace function pgtrickle_internal.check_outboxes(relay_role name)
 returns table (pipeline text, severity text, message text, remedy text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  outbox pgtrickle.pgt_outbox_config;
+  outbox pgtrickle_internal.outbox_config;
   rel regclass;
   sequence regclass;
 begin
-  for outbox in select * from pgtrickle.pgt_outbox_config c order by c.outbox_table_name loop
+  for outbox in select * from pgtrickle_internal.outbox_config c order by c.outbox_table_name loop
     rel := to_regclass(format('pgtrickle.%I', outbox.outbox_table_name));
     if rel is null then
       return query select null::text, 'problem',
@@ -133,7 +133,7 @@ begin
       return query
         select o.pipeline_id, 'problem',
                format('outbox %s: %s', outbox.outbox_table_name, t.what), t.remedy
-        from pgtrickle._split_problem(outbox.problem) t
+        from pgtrickle_internal.split_problem(outbox.problem) t
         left join (select distinct o.pipeline_id from pgtrickle.relay_consumer_offsets o
                    where o.incarnation = outbox.incarnation) o on true
         order by 1;
@@ -152,8 +152,8 @@ begin
              format('its position %s is beyond the newest row of %s, %s: rows were lost by a '
                     'failover or a restore', o.last_change_id, outbox.outbox_table_name, n.newest),
              format('pgtrickle-relay pipelines resume %s --accept-loss',
-                    pgtrickle._shell_word(o.pipeline_id))
-      from (select pgtrickle._last_drawn(sequence) as newest where sequence is not null) n
+                    pgtrickle_internal.shell_word(o.pipeline_id))
+      from (select pgtrickle_internal.last_drawn(sequence) as newest where sequence is not null) n
       join pgtrickle.relay_consumer_offsets o
         on o.incarnation = outbox.incarnation and o.last_change_id > n.newest
       order by 1;
@@ -162,7 +162,7 @@ end $$;
 
 -- Outboxes that do not record their table as it is now, and of which upkeep has not said so (yet):
 -- perhaps no relay is running.
-create or replace function pgtrickle._check_capture()
+create or replace function pgtrickle_internal.check_capture()
 returns table (pipeline text, severity text, message text, remedy text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -184,13 +184,13 @@ as $$
              'start a relay, which sets it right within seconds, or let the owner of the table run '
              'SELECT pgtrickle.outbox_capture_upkeep();'
            else t.remedy end
-  from pgtrickle._upkeep_findings() f
-  join pgtrickle.pgt_outbox_config c on c.outbox_number = f.number
+  from pgtrickle_internal.upkeep_findings() f
+  join pgtrickle_internal.outbox_config c on c.outbox_number = f.number
   cross join lateral (
-    select pgtrickle._qualified(m.rel),
+    select pgtrickle_internal.qualified(m.rel),
            exists (select from pg_trigger t
                    where t.tgrelid = m.rel and t.tgname = format('!pgtrickle_%s_begin', f.number))
-    from (select pgtrickle._outbox_namesake(f.number)) m (rel)) n (table_name, restored)
+    from (select pgtrickle_internal.outbox_namesake(f.number)) m (rel)) n (table_name, restored)
   cross join lateral (
     select concat_ws('; ',
       case when f.triggers then 'triggers are missing or switched off' end,
@@ -199,7 +199,7 @@ as $$
       case when f.keys then 'columns of the key were renamed' end,
       case when f.missed then 'something could not be recorded' end,
       nullif(array_to_string(f.reasons, '; '), ''))) w (why)
-  cross join lateral pgtrickle._split_problem(f.standing) t
+  cross join lateral pgtrickle_internal.split_problem(f.standing) t
   where c.problem is null and c.source_dropped_at is null
     and to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null
     and (f.gone or w.why <> '' or f.standing is not null)
@@ -208,7 +208,7 @@ $$;
 
 -- Inboxes whose table is gone, stream tables that cannot be refreshed, dead letters, and whether a
 -- relay is running.
-create or replace function pgtrickle._check_work()
+create or replace function pgtrickle_internal.check_work()
 returns table (pipeline text, severity text, message text, remedy text)
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -226,7 +226,7 @@ as $$
                 coalesce(s.last_error, 'on request')),
          format('SELECT pgtrickle.refresh_stream_table(%L) shows the error; resume it with '
                 'alter_stream_table', format('%I.%I', s.pgt_schema, s.pgt_name))
-  from pgtrickle.pgt_stream_tables s
+  from pgtrickle_internal.stream_tables s
   where s.status = 'SUSPENDED' or s.consecutive_errors > 0
   union all
   select d.pipeline, 'problem',
@@ -234,7 +234,7 @@ as $$
                 date_trunc('second', max(d.last_failed_at)),
                 (array_agg(d.error_message order by d.last_failed_at desc))[1]),
          format('pgtrickle-relay dlq list %s, then retry or discard them',
-                pgtrickle._shell_word(d.pipeline))
+                pgtrickle_internal.shell_word(d.pipeline))
   from pgtrickle.relay_dlq d
   where d.resolved_at is null
   group by d.pipeline
@@ -249,11 +249,11 @@ create or replace function pgtrickle.relay_check(relay_role name default current
 returns table (pipeline text, severity text, message text, remedy text)
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
-  select * from pgtrickle._check_server()
-  union all select * from pgtrickle._check_functions()
-  union all select * from pgtrickle._check_outboxes(relay_role)
-  union all select * from pgtrickle._check_capture()
-  union all select * from pgtrickle._check_work();
+  select * from pgtrickle_internal.check_server()
+  union all select * from pgtrickle_internal.check_functions()
+  union all select * from pgtrickle_internal.check_outboxes(relay_role)
+  union all select * from pgtrickle_internal.check_capture()
+  union all select * from pgtrickle_internal.check_work();
 $$;
 comment on function pgtrickle.relay_check(name) is
   'Everything that is wrong in this database, with its remedy; changes nothing';

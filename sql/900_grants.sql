@@ -10,7 +10,7 @@
 --   pgtrickle_publisher  publish()
 --   pgtrickle_admin      calls every function that users call, and may do what those two may
 --
--- A function whose name begins with _ is called by other functions; no role is given it here, but
+-- A function in pgtrickle_internal is called by other functions; no role is given it here, but
 -- administrators those that their own calls reach with their own rights. docs/security.md lists all
 -- functions with owner and grants.
 
@@ -51,19 +51,19 @@ begin
   for r in
     select c.oid::regclass as name, c.relkind, c.relowner
     from pg_catalog.pg_class c
-    where c.relnamespace = 'pgtrickle'::regnamespace and c.relkind in ('r', 'p', 'v', 'm')
+    where c.relnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace) and c.relkind in ('r', 'p', 'v', 'm')
       and not exists (select from pg_catalog.pg_depend d
                       where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid
                         and d.deptype = 'e')
     order by c.oid
   loop
-    perform pgtrickle._own_and_grant(r.name);
+    perform pgtrickle_internal.own_and_grant(r.name);
   end loop;
 
   for r in
-    select p.oid::regprocedure as name, p.proowner, p.proname
+    select p.oid::regprocedure as name, p.proowner, p.pronamespace
     from pg_catalog.pg_proc p
-    where p.pronamespace = 'pgtrickle'::regnamespace
+    where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace)
       and not exists (select from pg_catalog.pg_depend d
                       where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid
                         and d.deptype = 'e')
@@ -74,7 +74,7 @@ begin
       execute format('alter routine %s owner to pgtrickle_owner', r.name);
     end if;
     execute format('revoke all on routine %s from public', r.name);
-    if r.proname not like E'\\_%' then
+    if r.pronamespace = 'pgtrickle'::regnamespace then
       execute format('grant execute on routine %s to pgtrickle_admin', r.name);
     end if;
   end loop;
@@ -83,7 +83,7 @@ begin
     select t.oid::regtype as name
     from pg_catalog.pg_type t
     left join pg_catalog.pg_class c on c.oid = t.typrelid
-    where t.typnamespace = 'pgtrickle'::regnamespace and t.typowner <> 'pgtrickle_owner'::regrole
+    where t.typnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace) and t.typowner <> 'pgtrickle_owner'::regrole
       and (t.typtype in ('e', 'd') or c.relkind = 'c')
       and not exists (select from pg_catalog.pg_depend d
                       where d.classid = 'pg_catalog.pg_type'::regclass and d.objid = t.oid
@@ -105,13 +105,13 @@ begin
       select case c.relkind when 'S' then 'sequence' else 'table' end as kind,
              c.oid::regclass::text as name, c.oid, c.relacl as acl, c.relowner as owner
       from pg_catalog.pg_class c
-      where c.relnamespace = 'pgtrickle'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
+      where c.relnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace) and c.relkind in ('r', 'p', 'v', 'm', 'S')
       union all
       select 'routine', p.oid::regprocedure::text, p.oid, p.proacl, p.proowner
       from pg_catalog.pg_proc p
-      where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_json'::regnamespace,
-                               'pgtrickle_gate'::regnamespace)
-        and p.proname !~ '^_capture_[0-9]') o
+      where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace,
+                               'pgtrickle_json'::regnamespace, 'pgtrickle_gate'::regnamespace)
+        and p.proname !~ '^capture_[0-9]') o
     cross join lateral pg_catalog.aclexplode(o.acl) a
     where o.oid <> all (before) and a.grantee <> o.owner and a.grantee <> 0
       and pg_get_userbyid(a.grantee) not like E'pgtrickle\\_%'
@@ -128,8 +128,8 @@ begin
   for r in
     select g.role, p.oid::regprocedure as name
     from (values
-      ('pgtrickle_publisher', array['publish']),
-      ('pgtrickle_relay', array[
+      ('pgtrickle_publisher', 'pgtrickle', array['publish']),
+      ('pgtrickle_relay', 'pgtrickle', array[
         'relay_pipeline_outbox', 'relay_outbox_name_holds', 'relay_first_position',
         'relay_claim_position', 'relay_commit_position', 'relay_rewind_position',
         'relay_open_leases', 'relay_renew_leases', 'relay_take_leases', 'relay_release_leases',
@@ -140,18 +140,18 @@ begin
         'list_relay_configs', 'get_relay_config', 'enable_relay', 'disable_relay', 'pause_relay',
         'resume_relay', 'replay_relay', 'take_over_relay', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_retry_all',
         'relay_dlq_discard', 'relay_dlq_purge', 'relay_open_inbox']),
-      ('pgtrickle_admin', array[
-        '_lock', '_check_relay', '_relay_outbox_name', '_relay_outbox_parts', '_ensure_outbox',
-        '_try_regclass', '_set_relay',
-        '_set_outbox_retention', '_store_relay', '_build_inbox', '_build_own_inbox',
-        '_check_inbox_settings', '_cut_to_bytes', '_drop_own_inbox', '_find_inbox', '_forget_inbox', '_inbox_column',
-        '_inbox_columns', '_inbox_drop_script', '_inbox_drop_views_script', '_inbox_is_dead',
-        '_inbox_name_views', '_inbox_named', '_inbox_needed_column', '_inbox_relation_name',
-        '_inbox_table', '_inbox_table_script', '_offer_payload_column', '_inbox_view_name',
-        '_register_inbox', '_track_inbox']),
-      ('pgtrickle_owner', array['relay_open_writers'])) as g (role, names)
+      ('pgtrickle_admin', 'pgtrickle_internal', array[
+        'lock', 'check_relay', 'relay_outbox_name', 'relay_outbox_parts', 'ensure_outbox',
+        'try_regclass', 'set_relay',
+        'set_outbox_retention', 'store_relay', 'build_inbox', 'build_own_inbox',
+        'check_inbox_settings', 'cut_to_bytes', 'drop_own_inbox', 'find_inbox', 'forget_inbox', 'inbox_column',
+        'inbox_columns', 'inbox_drop_script', 'inbox_drop_views_script', 'inbox_is_dead',
+        'inbox_name_views', 'inbox_named', 'inbox_needed_column', 'inbox_relation_name',
+        'inbox_table', 'inbox_table_script', 'offer_payload_column', 'inbox_view_name',
+        'register_inbox', 'track_inbox']),
+      ('pgtrickle_owner', 'pgtrickle', array['relay_open_writers'])) as g (role, place, names)
     join pg_catalog.pg_proc p
-      on p.pronamespace = 'pgtrickle'::regnamespace and p.proname = any (g.names)
+      on p.pronamespace = g.place::regnamespace and p.proname = any (g.names)
   loop
     execute format('grant execute on function %s to %I', r.name, r.role);
   end loop;
