@@ -37,7 +37,7 @@ PINNED = ("search_path=pg_catalog, pg_temp", 'search_path=""')
 def ours():
     """The text of all functions of the database side and of the program's own statements."""
     texts = []
-    for pattern in ("sql/*.sql", "src/**/*.cc"):
+    for pattern in ("sql/*/*.sql", "src/**/*.cc"):
         for path in glob.glob(os.path.join(REPOSITORY, pattern), recursive=True):
             with open(path) as source:
                 texts.append(source.read())

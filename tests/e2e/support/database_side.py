@@ -10,7 +10,8 @@ import psycopg
 from .postgres import REPOSITORY
 from .relay import clean_environment, relay_binary, run_command
 
-OPTION_ROWS = "106_relay_option_rows.sql"  # written by the program, from its tables
+FOLDERS = ("before", "migrations", "functions", "after")  # in the order in which init runs them
+OPTION_ROWS = "functions/106_relay_option_rows.sql"  # written by the program, from its tables
 
 
 def install(dsn):
@@ -28,19 +29,18 @@ def option_rows():
         return ""
     printed = subprocess.run([relay_binary(), "init", "--dry-run"], env=clean_environment(),
                              capture_output=True, text=True, check=True).stdout
-    return re.search(rf"^-- {OPTION_ROWS}\n(.*?)^-- \d+_", printed, re.M | re.S)[1]
+    return re.search(rf"^-- {OPTION_ROWS}\n(.*?)^-- functions/", printed, re.M | re.S)[1]
 
 
 def install_from_files(dsn):
-    """Installs the database side from sql/*.sql, in name order, in one transaction."""
-    files = {}
-    for path in glob.glob(os.path.join(REPOSITORY, "sql", "*.sql")):
+    """Installs the database side from the files of sql/ into a new database, in one transaction."""
+    files = {OPTION_ROWS: option_rows()}
+    for path in glob.glob(os.path.join(REPOSITORY, "sql", "*", "*.sql")):
         with open(path) as source:
-            files[os.path.basename(path)] = source.read()
-    assert files, "there are no sql/*.sql files"
-    files[OPTION_ROWS] = option_rows()
+            files[os.path.relpath(path, os.path.join(REPOSITORY, "sql"))] = source.read()
+    assert len(files) > 1, "there are no files in sql/"
     with psycopg.connect(dsn) as connection:
-        for name in sorted(files):
+        for name in sorted(files, key=lambda name: (FOLDERS.index(name.split("/")[0]), name)):
             try:
                 connection.execute(files[name])
             except psycopg.Error as error:
