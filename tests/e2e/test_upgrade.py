@@ -47,8 +47,7 @@ class Case:
         fresh = Case(self.server, "fresh", self.user)
         earlier.installed(fresh.dsn)
         mine, wanted = earlier.dump(self.server, self.dsn), earlier.dump(self.server, fresh.dsn)
-        assert [line for line in mine if line not in set(wanted)] == []
-        assert [line for line in wanted if line not in set(mine)] == []
+        assert set(mine) - set(wanted) == set() and set(wanted) - set(mine) == set()
         assert len(mine) == len(wanted)
         mine, wanted = earlier.written(self.dsn), earlier.written(fresh.dsn)
         for what, rows in wanted.items():
