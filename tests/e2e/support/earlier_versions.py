@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import subprocess
 
 import psycopg
@@ -124,12 +125,76 @@ def counts(dsn):
         return {what: connection.execute(query).fetchall() for what, query in COUNTS.items()}
 
 
+# Everything that a dump would have, for servers that are newer than the pg_dump of this machine.
+DEFINITIONS = """
+with ours as (select oid, nspname from pg_namespace where nspname like 'pgtrickle%'),
+acl (class, id, acl) as (
+  select 'pg_class'::regclass::oid, c.oid, c.relacl from pg_class c
+  union all select 'pg_proc'::regclass, p.oid, p.proacl from pg_proc p
+  union all select 'pg_namespace'::regclass, n.oid, n.nspacl from pg_namespace n),
+granted as (select class, id, (select string_agg(g::text, ' ' order by g::text) from unnest(acl) g) g
+            from acl)
+select 'schema', n.nspname, s.nspowner::regrole::text, g.g
+from ours n join pg_namespace s on s.oid = n.oid left join granted g on g.id = n.oid
+  and g.class = 'pg_namespace'::regclass
+union all
+select 'relation ' || c.relkind::text, c.oid::regclass::text, c.relowner::regrole::text,
+       concat_ws(' ', g.g, c.relpersistence, c.reloptions, obj_description(c.oid, 'pg_class'))
+from pg_class c join ours n on n.oid = c.relnamespace
+left join granted g on g.id = c.oid and g.class = 'pg_class'::regclass
+where c.relkind in ('r', 'p', 'v', 'm', 'S')
+union all
+select 'column', c.oid::regclass::text, a.attname,
+       concat_ws(' ', (select count(*) from pg_attribute b where b.attrelid = c.oid and b.attnum > 0
+                         and b.attnum <= a.attnum and not b.attisdropped),
+                 format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attacl,
+                 pg_get_expr(d.adbin, d.adrelid), col_description(c.oid, a.attnum))
+from pg_class c join ours n on n.oid = c.relnamespace
+join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum
+where c.relkind in ('r', 'p', 'v', 'm')
+union all
+select 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(k.oid)
+from pg_constraint k join ours n on n.oid = k.connamespace
+union all
+select 'index', indrelid::regclass::text, indexrelid::regclass::text, pg_get_indexdef(indexrelid)
+from pg_index i join pg_class c on c.oid = i.indexrelid join ours n on n.oid = c.relnamespace
+union all
+select 'view', c.oid::regclass::text, '', pg_get_viewdef(c.oid)
+from pg_class c join ours n on n.oid = c.relnamespace where c.relkind = 'v'
+union all
+select 'sequence', s.seqrelid::regclass::text, '', concat_ws(' ', s.seqtypid::regtype, s.seqcache,
+                                                            s.seqincrement, s.seqcycle)
+from pg_sequence s join pg_class c on c.oid = s.seqrelid join ours n on n.oid = c.relnamespace
+union all
+select 'trigger', tgrelid::regclass::text, tgname, concat_ws(' ', pg_get_triggerdef(t.oid), tgenabled)
+from pg_trigger t join pg_class c on c.oid = t.tgrelid join ours n on n.oid = c.relnamespace
+where not tgisinternal
+union all
+select 'function', p.oid::regprocedure::text, p.proowner::regrole::text,
+       concat_ws(' ', g.g, pg_get_functiondef(p.oid), obj_description(p.oid, 'pg_proc'))
+from pg_proc p join ours n on n.oid = p.pronamespace
+left join granted g on g.id = p.oid and g.class = 'pg_proc'::regclass
+union all
+select 'cast', castsource::regtype::text, casttarget::regtype::text, castcontext::text
+from pg_cast where castsource >= 16384
+"""
+
+
 def dump(server, dsn):
-    """The definitions of our schemas, as pg_dump writes them."""
+    """The definitions of our schemas: from the catalog, and as pg_dump writes them where it can."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute("set search_path = pg_catalog")
+        lines = [" | ".join(map(str, row)) for row in connection.execute(DEFINITIONS)]
+        version = connection.info.server_version // 10000
+    says = subprocess.run([f"{server.bin}/pg_dump", "--version"], capture_output=True, text=True,
+                          check=True).stdout
+    if int(re.search(r"(\d+)", says)[1]) < version:
+        return lines
     done = subprocess.run([f"{server.bin}/pg_dump", "-s", "-d", dsn, "--schema=pgtrickle*"],
                           capture_output=True, text=True, check=True)
-    return [line for line in done.stdout.splitlines()
-            if line and not line.startswith(("--", "\\"))]
+    return lines + [line for line in done.stdout.splitlines()
+                    if line and not line.startswith(("--", "\\"))]
 
 
 WRITTEN = {
