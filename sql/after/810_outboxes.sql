@@ -25,8 +25,8 @@ begin
 end $$;
 
 -- Functions that read tables as their owners, where they look for capture functions under a former
--- name. Where the installing role may not act for the owner, the outbox records on, and a full refresh
--- waits for the owner.
+-- name. Where the installing role may not act for the owner, the outbox records on, and its `problem`
+-- says what the owner can do.
 do $$
 declare
   outbox record;
@@ -43,8 +43,7 @@ begin
       perform pgtrickle_internal.outbox_make_reader(outbox.number, outbox.source);
     exception when insufficient_privilege then
       raise notice 'the rows of % cannot be read anew until its owner has called '
-                   'pgtrickle.outbox_full_refresh(%)', outbox.source,
-                   quote_literal(outbox.source::text);
+                   'outbox_full_refresh()', outbox.source;
     end;
   end loop;
 end $$;

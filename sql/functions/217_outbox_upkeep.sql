@@ -231,6 +231,10 @@ as $$
              'NO INHERIT, or record them by outboxes of their own and do not rely on this one for '
              'them', o.source::regclass, children.names) end,
            fault.of_key,
+           case when o.is_table and not o.gone and reader.is_former then format(
+             'the rows of %s cannot be read anew: the function that reads them is of an earlier '
+             'version. SELECT pgtrickle.outbox_full_refresh(%L) by the owner of the table makes it '
+             'again', o.source::regclass, (o.c).outbox_table_name) end,
            case when (o.s).wanted is not null then format(
              '%s. SELECT pgtrickle.outbox_full_refresh(%L) records all rows anew (writers wait '
              'meanwhile)', (o.s).wanted, (o.c).outbox_table_name) end), '')
@@ -242,6 +246,10 @@ as $$
     and r.relnamespace = o.schema_oid and r.relname = (o.c).stream_table_name
     and r.relkind in ('r', 'p', 'f', 'v', 'm')
   left join children on children.inhparent = o.source
+  cross join lateral (
+    select exists (select from pg_proc p
+                   where p.proname = (o.c).reader::name and p.prosrc ~ '_capture_[0-9]'
+                     and p.pronamespace = 'pgtrickle_streams'::regnamespace) as is_former) reader
   left join lateral (
     select bool_or(a.attname <> k.name and not a.attisdropped) as renamed,
            min(k.name) filter (where a.attisdropped) as dropped

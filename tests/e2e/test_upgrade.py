@@ -186,6 +186,53 @@ def test_init_that_is_killed_at_any_moment_begins_again(case):
     assert case.equals_a_fresh_one()
 
 
+def test_what_belongs_to_others_works_on_where_init_may_not_act_for_them(server, relay_bin):
+    """A table and a stream table of another role, upgraded by the user of a rented server."""
+    with server.connect() as connection:
+        for role in ("owner", "capture", "sandbox", "observer"):
+            if connection.execute("select from pg_roles where rolname = %s",
+                                  (f"pgtrickle_{role}",)).rowcount:
+                connection.execute(f"grant pgtrickle_{role} to managed with admin option")
+        connection.execute("drop role if exists alice")
+        connection.execute(f"create role alice login password '{PASSWORD}'")
+    case = Case(server, "rented", "managed")
+    earlier.install_version(case.dsn, 2)
+    case.execute("grant create on schema public to alice")
+    with server.connect() as connection:
+        connection.execute("grant pgtrickle_admin to alice")
+    alice = psycopg.connect(server.dsn("rented", user="alice"), autocommit=True)
+    try:
+        alice.execute("create table hers (id int primary key, n int); insert into hers values (1, 1);"
+                      "select pgtrickle.enable_outbox('hers');"
+                      "select pgtrickle.create_stream_table('sums', 'select id, n from hers', null, "
+                      "'AUTO', '{id}')")
+        done = earlier.installed(case.dsn)
+        assert "1 objects of an earlier version stay" in done.stderr
+        assert case.execute("select object from pgtrickle_internal.superseded") == [
+            ("function pgtrickle._stream_work(bigint,text,jsonb,text,text,jsonb)",)]
+        alice.execute("insert into hers values (2, 2)")
+        assert case.execute("select pgtrickle.refresh_stream_table('sums') ->> 'action'") == [
+            ("DIFFERENTIAL",)]
+        case.execute("select pgtrickle.relay_housekeeping()")
+        problem = "select problem from pgtrickle.pgt_outbox_config"
+        assert "outbox_full_refresh('outbox_hers') by the owner" in case.execute(problem)[0][0]
+        alice.execute("select pgtrickle.outbox_full_refresh('hers')")
+        assert case.execute(problem) == [(None,)]
+        assert case.execute("select tg_op, inserted_count from pgtrickle.outbox_hers order by id") == [
+            ("INSERT", 1), (None, 2)]
+        # A superuser changes the rest.
+        with server.connect("rented") as connection:
+            for role in ("owner", "capture", "sandbox", "observer"):
+                connection.execute(f"revoke pgtrickle_{role} from managed cascade")
+        case.dsn = server.dsn("rented")
+        assert earlier.installed(case.dsn).stderr == ""
+        assert case.execute("select pgtrickle.refresh_stream_table('sums') ->> 'action'") == [
+            ("NO_DATA",)]
+        assert case.execute("select object from pgtrickle_internal.superseded") == []
+    finally:
+        alice.close()
+
+
 # Refused ------------------------------------------------------------------------------------------
 
 def test_a_newer_database_side_is_refused_and_not_changed(db, relay_bin, pg_server):
