@@ -300,7 +300,8 @@ end $$;
 
 -- Makes, or makes again, the function pgtrickle_streams.<name>(action text, arg jsonb) with that
 -- body. It belongs to `owner`, of whom the caller must be a member, and only the gate may call it.
-create or replace function pgtrickle_internal.gate_function(name text, owner oid, body text) returns void
+create or replace function pgtrickle_internal.gate_function(name text, owner oid, body text)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -98,7 +98,8 @@ begin
 end $$;
 
 -- Wakes the relay for something other than a changed configuration.
-create or replace function pgtrickle_internal.relay_control_notify(pipeline text, action text) returns void
+create or replace function pgtrickle_internal.relay_control_notify(pipeline text, action text)
+returns void
 language sql set search_path = pg_catalog, pg_temp
 as $$
   select pg_notify('pgtrickle_relay_config', jsonb_build_object(
@@ -164,8 +165,8 @@ end $$;
 -- Makes or changes a pipeline that may read an outbox, with its caller's rights: a table whose
 -- outbox is missing gets one, as if the caller had called enable_outbox. Only the name of
 -- the outbox is looked up under `caller_path`.
-create or replace function pgtrickle_internal.set_relay(name text, direction text, config jsonb,
-                                                        enabled boolean, caller_path text) returns void
+create or replace function pgtrickle_internal.set_relay(
+  name text, direction text, config jsonb, enabled boolean, caller_path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -191,8 +192,8 @@ comment on function pgtrickle.set_relay_outbox(text, jsonb, boolean) is
   'Makes or changes a pipeline from an outbox to a sink; a new one waits for enable_relay';
 
 -- A forward pipeline's configuration from separate values.
-create or replace function pgtrickle_internal.relay_outbox_parts(outbox text, "group" text, sink jsonb,
-                                                                 retention_hours int) returns jsonb
+create or replace function pgtrickle_internal.relay_outbox_parts(
+  outbox text, "group" text, sink jsonb, retention_hours int) returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_strip_nulls(jsonb_build_object(

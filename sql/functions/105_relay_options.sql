@@ -121,7 +121,8 @@ as $$
 $$;
 
 -- What the values of an option are.
-create or replace function pgtrickle_internal.relay_expected(option pgtrickle.relay_options) returns text
+create or replace function pgtrickle_internal.relay_expected(option pgtrickle.relay_options)
+returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case option.kind
@@ -146,8 +147,8 @@ as $$
 $$;
 
 -- Whether a value, which is not null, fits its option.
-create or replace function pgtrickle_internal.relay_fits(option pgtrickle.relay_options, value jsonb)
-returns boolean
+create or replace function pgtrickle_internal.relay_fits(
+  option pgtrickle.relay_options, value jsonb) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -190,8 +191,8 @@ begin
 end $$;
 
 -- A value as a message may quote it: no secret, nothing that looks like a URL, nothing long.
-create or replace function pgtrickle_internal.relay_shown(option pgtrickle.relay_options, value jsonb)
-returns text
+create or replace function pgtrickle_internal.relay_shown(
+  option pgtrickle.relay_options, value jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case
@@ -232,8 +233,8 @@ end $$;
 -- All errors in options of one side: those of an end (of a type), or of the pipeline. `given` is an
 -- array of {"key", "place", "value"}, one for each option as it was written; `place` is where the
 -- side stands.
-create or replace function pgtrickle_internal.relay_options_problems(side text, type text, given jsonb,
-                                                                     place text) returns text[]
+create or replace function pgtrickle_internal.relay_options_problems(
+  side text, type text, given jsonb, place text) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -317,8 +318,8 @@ begin
 end $$;
 
 -- The error in the type of an end of a pipeline of this direction; null if it is valid.
-create or replace function pgtrickle_internal.relay_type_problem(direction text, side text, type text)
-returns text
+create or replace function pgtrickle_internal.relay_type_problem(
+  direction text, side text, type text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -347,8 +348,8 @@ end $$;
 
 -- What a key of the flat form means for an end: how well it fits (0: not at all), and the name of
 -- the option. `written` is the type as the configuration has it.
-create or replace function pgtrickle_internal.relay_match(key text, side text, written text, out rank int,
-                                                          out option text)
+create or replace function pgtrickle_internal.relay_match(
+  key text, side text, written text, out rank int, out option text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(max(m.rank), 0), (array_agg(m.option order by m.rank desc, m.at))[1]
@@ -371,8 +372,8 @@ $$;
 
 -- The names of the options of an end in the flat form, or, with `only_plain`, those of them that
 -- need no prefix.
-create or replace function pgtrickle_internal.relay_flat_names(side text, written text, only_plain boolean)
-returns text[]
+create or replace function pgtrickle_internal.relay_flat_names(
+  side text, written text, only_plain boolean) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(array_agg(case when only_plain then u.name
@@ -429,8 +430,8 @@ as $$
 $$;
 
 -- All errors in a pipeline's configuration; an empty array if it is valid.
-create or replace function pgtrickle_internal.relay_problems(name text, direction text, config jsonb)
-returns text[]
+create or replace function pgtrickle_internal.relay_problems(
+  name text, direction text, config jsonb) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare

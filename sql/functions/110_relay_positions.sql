@@ -13,8 +13,8 @@
 
 -- The highest id up to which a position needs no row any more: its own, and beyond it the ids that it
 -- skips with the gaps between them. The caller knows which gaps may still be filled.
-create or replace function pgtrickle_internal.position_passes(outbox_table text, last_change_id bigint,
-                                                              skipped int8multirange) returns bigint
+create or replace function pgtrickle_internal.position_passes(
+  outbox_table text, last_change_id bigint, skipped int8multirange) returns bigint
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -48,8 +48,8 @@ end $$;
 
 -- A name of at most 63 bytes that no relation of ours has: prefix and name, cut to fit, and where
 -- that is taken 7 hexadecimal digits of md5 of the qualified name instead of the end.
-create or replace function pgtrickle_internal.outbox_free_name(prefix text, name text, qualified text)
-returns text
+create or replace function pgtrickle_internal.outbox_free_name(
+  prefix text, name text, qualified text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -175,7 +175,8 @@ comment on function pgtrickle.relay_resolve_outbox(text) is
   'The outbox that a name means: of a table, a stream table, an event outbox, or an outbox table';
 
 -- The one outbox of a name; an error when there is none.
-create or replace function pgtrickle_internal.outbox_named(name text) returns pgtrickle_internal.outbox_config
+create or replace function pgtrickle_internal.outbox_named(name text)
+returns pgtrickle_internal.outbox_config
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare

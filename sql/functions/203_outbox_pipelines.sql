@@ -17,7 +17,8 @@ as $$
 $$;
 
 -- Whether a name is that of an outbox's own table.
-create or replace function pgtrickle_internal.is_outbox_table(name text, outbox_table text) returns boolean
+create or replace function pgtrickle_internal.is_outbox_table(name text, outbox_table text)
+returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select name in (outbox_table, 'pgtrickle.' || outbox_table,
@@ -27,8 +28,8 @@ $$;
 -- The number of the outbox that a pipeline reads under a name: the one that its position stands on, if
 -- it has one of the name (of the group; of any group where none is given), else the one that the name
 -- means. Null where there is none, an error when several could be meant.
-create or replace function pgtrickle_internal.pipeline_outbox(name text, relay_group text, pipeline text)
-returns int
+create or replace function pgtrickle_internal.pipeline_outbox(
+  name text, relay_group text, pipeline text) returns int
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare

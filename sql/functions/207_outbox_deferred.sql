@@ -8,8 +8,8 @@
 -- most, and its id is above those of all transactions that it had to wait for.
 
 -- Whether the key of an outbox is checked at the end of the transaction only.
-create or replace function pgtrickle_internal.capture_defers(outbox pgtrickle_internal.outbox_config)
-returns boolean
+create or replace function pgtrickle_internal.capture_defers(
+  outbox pgtrickle_internal.outbox_config) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(bool_and(not i.indimmediate), false)

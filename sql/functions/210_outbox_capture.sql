@@ -51,8 +51,8 @@ $$;
 
 -- The expression for what a payload says of the key (pgtrickle_json.key_marks): the planner replaces it by
 -- its result, so that a statement of the application's does not pay for it.
-create or replace function pgtrickle_internal.capture_key_marks(outbox pgtrickle_internal.outbox_config)
-returns text
+create or replace function pgtrickle_internal.capture_key_marks(
+  outbox pgtrickle_internal.outbox_config) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select case when outbox.stream_table_oid is null
@@ -65,8 +65,8 @@ as $$
 $$;
 
 -- The expression for a payload with these expressions for parts of it: {"<path>": expression}.
-create or replace function pgtrickle_internal.capture_payload(outbox pgtrickle_internal.outbox_config, parts jsonb)
-returns text
+create or replace function pgtrickle_internal.capture_payload(
+  outbox pgtrickle_internal.outbox_config, parts jsonb) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -84,8 +84,8 @@ end $$;
 
 -- The expression for whether something is noted, or must be, about the order of nested statements and
 -- of the parts of one (212_outbox_order.sql); null: no.
-create or replace function pgtrickle_internal.capture_is_noted(outbox pgtrickle_internal.outbox_config)
-returns text
+create or replace function pgtrickle_internal.capture_is_noted(
+  outbox pgtrickle_internal.outbox_config) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select format('pg_catalog.current_setting(%L, true) operator(pg_catalog.<>) ''''',
@@ -93,8 +93,8 @@ as $$
 $$;
 
 -- Whether a statement with this tg_op is noted by a + while it runs (212_outbox_order.sql).
-create or replace function pgtrickle_internal.capture_counts(outbox pgtrickle_internal.outbox_config, tg_op text)
-returns boolean
+create or replace function pgtrickle_internal.capture_counts(
+  outbox pgtrickle_internal.outbox_config, tg_op text) returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select tg_op <> 'INSERT' and outbox.capture = 'statement' and outbox.key_columns is not null;
@@ -163,8 +163,8 @@ $$;
 -- have the same columns; `is_shape`, whether the table's columns are what the body was written for.
 -- And the settings under which values are written: `pin` and `unpin` those that the table's columns
 -- depend on, `pin_all` and `unpin_all` all, for other columns.
-create or replace function pgtrickle_internal.capture_questions(outbox pgtrickle_internal.outbox_config)
-returns jsonb
+create or replace function pgtrickle_internal.capture_questions(
+  outbox pgtrickle_internal.outbox_config) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
@@ -216,8 +216,8 @@ $$;
 --   few      the same, of up to 50 rows; null in place of a row so large that too much could be built
 --   size     the bytes of all rows; one beyond the threshold is not built
 --   delta    writes the rows of claim check $1
-create or replace function pgtrickle_internal.capture_queries(outbox pgtrickle_internal.outbox_config, rel oid,
-                                                              parts jsonb) returns jsonb
+create or replace function pgtrickle_internal.capture_queries(
+  outbox pgtrickle_internal.outbox_config, rel oid, parts jsonb) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   with part as (
@@ -450,8 +450,8 @@ $$;
 
 -- The body of the AFTER ROW trigger: one outbox row. Where statements are recorded it leaves their
 -- rows to them.
-create or replace function pgtrickle_internal.capture_row_body(outbox pgtrickle_internal.outbox_config)
-returns text
+create or replace function pgtrickle_internal.capture_row_body(
+  outbox pgtrickle_internal.outbox_config) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle_internal.fill($body$
@@ -526,8 +526,8 @@ $$;
 -- The body of the TRUNCATE triggers. Argument 'whole': the table is empty now, recorded as a full
 -- refresh without rows. Argument 'part' (a partition alone): its rows were deleted, and are
 -- recorded before they are gone. A TRUNCATE of the whole reaches its parts too, after it was marked.
-create or replace function pgtrickle_internal.capture_truncate_body(outbox pgtrickle_internal.outbox_config)
-returns text
+create or replace function pgtrickle_internal.capture_truncate_body(
+  outbox pgtrickle_internal.outbox_config) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle_internal.fill($body$
@@ -568,7 +568,8 @@ end $$;
 -- Records the rows of a partition that is about to be truncated alone. Where they cannot be read the
 -- statement goes on, and upkeep makes a full refresh. TRUNCATE removes rows that an older snapshot does
 -- not see.
-create or replace function pgtrickle_internal.capture_truncated_part(number int, rel regclass) returns void
+create or replace function pgtrickle_internal.capture_truncated_part(number int, rel regclass)
+returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -625,7 +626,8 @@ begin
 end $$;
 
 -- Lets the capture functions of an outbox write to its tables, and to no other table.
-create or replace function pgtrickle_internal.capture_grant(outbox pgtrickle_internal.outbox_config) returns void
+create or replace function pgtrickle_internal.capture_grant(outbox pgtrickle_internal.outbox_config)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin

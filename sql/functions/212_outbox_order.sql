@@ -49,8 +49,8 @@
 -- The body of the BEFORE STATEMENT trigger. It runs with the rights of the role that writes. PL/pgSQL
 -- prepares each expression anew in each transaction, which is most of what it costs: where nothing is
 -- noted an INSERT evaluates two, and an UPDATE or DELETE three, the last of which counts it.
-create or replace function pgtrickle_internal.capture_begin_body(outbox pgtrickle_internal.outbox_config)
-returns text
+create or replace function pgtrickle_internal.capture_begin_body(
+  outbox pgtrickle_internal.outbox_config) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle_internal.fill($body$
@@ -101,8 +101,8 @@ end $body$, n.names || case when pgtrickle_internal.capture_counts(outbox, 'UPDA
 $$;
 
 -- The body of the AFTER STATEMENT trigger where rows are recorded one by one.
-create or replace function pgtrickle_internal.capture_end_body(outbox pgtrickle_internal.outbox_config)
-returns text
+create or replace function pgtrickle_internal.capture_end_body(
+  outbox pgtrickle_internal.outbox_config) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select pgtrickle_internal.fill($body$
@@ -115,8 +115,8 @@ end $body$, pgtrickle_internal.capture_names(outbox));
 $$;
 
 -- Gives rows that are noted under some depths one tag. Returns the note: tag and first id.
-create or replace function pgtrickle_internal.notes_join(outbox_table text, notes jsonb, first_depth int)
-returns jsonb
+create or replace function pgtrickle_internal.notes_join(
+  outbox_table text, notes jsonb, first_depth int) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -136,7 +136,8 @@ end $$;
 
 -- The notes of this transaction, brought up to date: without what deeper statements had noted
 -- before a statement began.
-create or replace function pgtrickle_internal.notes_read(outbox pgtrickle_internal.outbox_config) returns jsonb
+create or replace function pgtrickle_internal.notes_read(outbox pgtrickle_internal.outbox_config)
+returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -166,8 +167,8 @@ begin
 end $$;
 
 -- The same where the setting may be forged: what cannot be read counts as empty.
-create or replace function pgtrickle_internal.notes_of_session(outbox pgtrickle_internal.outbox_config)
-returns jsonb
+create or replace function pgtrickle_internal.notes_of_session(
+  outbox pgtrickle_internal.outbox_config) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -179,8 +180,8 @@ exception when data_exception then
   return '{}';
 end $$;
 
-create or replace function pgtrickle_internal.notes_write(outbox pgtrickle_internal.outbox_config, notes jsonb)
-returns void
+create or replace function pgtrickle_internal.notes_write(
+  outbox pgtrickle_internal.outbox_config, notes jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -191,8 +192,8 @@ end $$;
 
 -- Notes an outbox row under the depth at which it was recorded; at the outermost one only where
 -- another part of the statement is still to be recorded.
-create or replace function pgtrickle_internal.notes_add(outbox pgtrickle_internal.outbox_config, notes jsonb,
-                                                        written bigint) returns jsonb
+create or replace function pgtrickle_internal.notes_add(
+  outbox pgtrickle_internal.outbox_config, notes jsonb, written bigint) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -214,9 +215,8 @@ end $$;
 -- where rows are recorded one by one (null) behind any that is not noted so deep. `parts` are no nested
 -- statements: what one of them deletes was there before all of them. The planner
 -- cannot know how many rows are in payloads: nested loops could take hours.
-create or replace function pgtrickle_internal.capture_misplaced(outbox pgtrickle_internal.outbox_config,
-                                                                note jsonb, written bigint, parts boolean)
-returns bigint
+create or replace function pgtrickle_internal.capture_misplaced(
+  outbox pgtrickle_internal.outbox_config, note jsonb, written bigint, parts boolean) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off set jit = off
 as $$
 declare
@@ -257,8 +257,8 @@ end $$;
 
 -- Whether a foreign key's cascade may have deleted or changed a row that a noted part of the statement
 -- has inserted: `written` deletes one that is the same.
-create or replace function pgtrickle_internal.capture_cascaded(outbox pgtrickle_internal.outbox_config,
-                                                               note jsonb, written bigint) returns boolean
+create or replace function pgtrickle_internal.capture_cascaded(
+  outbox pgtrickle_internal.outbox_config, note jsonb, written bigint) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp set enable_nestloop = off set jit = off
 as $$
 declare
@@ -300,8 +300,8 @@ as $$ select 'a foreign key of the table may have changed rows that the same sta
 
 -- Writes noted rows again, those from an id on, behind everything written so far, in their order.
 -- They keep what they say, pgt_id included. Returns their ids.
-create or replace function pgtrickle_internal.capture_move(outbox pgtrickle_internal.outbox_config, note jsonb,
-                                                from_id bigint) returns bigint[]
+create or replace function pgtrickle_internal.capture_move(
+  outbox pgtrickle_internal.outbox_config, note jsonb, from_id bigint) returns bigint[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -339,8 +339,8 @@ as $$ select 'a transaction wrote to the table that began before the outbox was 
 -- A statement, or a part of one, has been recorded as `written` (null: it had no rows): brings what
 -- was nested in it behind it, and of the parts of the same statement (where it `is_part` of one) those
 -- that took keys which it has given free.
-create or replace function pgtrickle_internal.capture_settle(number int, written bigint, is_part boolean)
-returns void
+create or replace function pgtrickle_internal.capture_settle(
+  number int, written bigint, is_part boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare

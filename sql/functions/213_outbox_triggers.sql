@@ -16,8 +16,8 @@ $$;
 -- A row trigger on a partitioned table is inherited by each partition from the moment it exists,
 -- so that no change of a new partition is missed; where the partition has statement triggers of
 -- its own, the row trigger has nothing left to do.
-create or replace function pgtrickle_internal.capture_triggers(outbox pgtrickle_internal.outbox_config,
-                                                               place text)
+create or replace function pgtrickle_internal.capture_triggers(
+  outbox pgtrickle_internal.outbox_config, place text)
 returns table (what text, trigger_name text, fires "char", inherited boolean, definition text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -82,8 +82,8 @@ begin
 end $$;
 
 -- Attaches the triggers of an outbox to one relation, or repairs existing ones.
-create or replace function pgtrickle_internal.capture_attach(outbox pgtrickle_internal.outbox_config,
-                                                             rel regclass, place text) returns void
+create or replace function pgtrickle_internal.capture_attach(
+  outbox pgtrickle_internal.outbox_config, rel regclass, place text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -228,7 +228,8 @@ $$;
 
 -- Makes the function by which the rows of an outbox's table are read, with the caller's rights, who
 -- must have those of the table's owner.
-create or replace function pgtrickle_internal.outbox_make_reader(number int, source regclass) returns void
+create or replace function pgtrickle_internal.outbox_make_reader(number int, source regclass)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -261,8 +262,8 @@ end $$;
 
 -- Reads a relation of an outbox's table, as the owner of the table; see outbox_reader_body. In a table
 -- of pgtrickle_owner, an inbox, there is no code of other roles.
-create or replace function pgtrickle_internal.outbox_read(outbox pgtrickle_internal.outbox_config, rel oid,
-                                                          action text) returns setof jsonb
+create or replace function pgtrickle_internal.outbox_read(
+  outbox pgtrickle_internal.outbox_config, rel oid, action text) returns setof jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
   -- As capture writes values: see pgtrickle_json._settings_known().
   set array_nulls = on set bytea_output = hex set DateStyle = ISO set extra_float_digits = 1

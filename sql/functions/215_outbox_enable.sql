@@ -7,7 +7,8 @@
 -- The relation that a user names: as regclass reads it, else the name as it stands (with hyphens,
 -- capitals, quotes), else a schema and a name around the first dot. Under the caller's search_path,
 -- which only this function uses.
-create or replace function pgtrickle_internal.outbox_source(name text, caller_path text) returns regclass
+create or replace function pgtrickle_internal.outbox_source(name text, caller_path text)
+returns regclass
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -65,7 +66,8 @@ $$;
 
 -- Whether values of a table are written differently under different search_paths: names of objects,
 -- and types whose output is not the server's own.
-create or replace function pgtrickle_internal.capture_depends_on_path(source regclass) returns boolean
+create or replace function pgtrickle_internal.capture_depends_on_path(source regclass)
+returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select exists (
@@ -126,7 +128,8 @@ as $$ select pg_has_role(c.relowner, 'USAGE') from pg_class c where c.oid = rel;
 -- the table, which pgtrickle_owner alone may give, it is done as the table's owner.
 create or replace function pgtrickle_internal.lock_against_writers(
   source regclass, patience interval default '30 seconds',
-  outbox pgtrickle_internal.outbox_config default null, readers_too boolean default false) returns void
+  outbox pgtrickle_internal.outbox_config default null, readers_too boolean default false)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -169,8 +172,8 @@ end $$;
 
 -- Locks a table as its owner. The lock says nothing about the caller's rights then: see
 -- require_locked.
-create or replace function pgtrickle_internal.outbox_lock_as_owner(outbox pgtrickle_internal.outbox_config,
-                                                                   source regclass) returns void
+create or replace function pgtrickle_internal.outbox_lock_as_owner(
+  outbox pgtrickle_internal.outbox_config, source regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -255,7 +258,8 @@ end $$;
 
 -- How the changes of an ordinary table are captured: as requested, or as fits the table. Warns of
 -- changes that cannot be recorded correctly.
-create or replace function pgtrickle_internal.outbox_capture_kind(source regclass, asked text) returns text
+create or replace function pgtrickle_internal.outbox_capture_kind(source regclass, asked text)
+returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -325,7 +329,8 @@ end $$;
 
 -- Creates the functions and triggers that record the changes of a table. The table is locked against
 -- writers.
-create or replace function pgtrickle_internal.outbox_begin_capture(number int, source regclass) returns void
+create or replace function pgtrickle_internal.outbox_begin_capture(number int, source regclass)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -129,7 +129,8 @@ as $$
 $$;
 
 -- Whether ALTER TABLE has computed values anew; see above.
-create or replace function pgtrickle_internal.storage_rewritten(old jsonb, new jsonb) returns boolean
+create or replace function pgtrickle_internal.storage_rewritten(old jsonb, new jsonb)
+returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select old -> 'files' <> new -> 'files'
@@ -205,7 +206,8 @@ end $$;
 
 -- Whether the signatures of an outbox differ by what changes no value.
 create or replace function pgtrickle_internal.signature_drifted(
-  stored pgtrickle_internal.outbox_signatures, columns jsonb, storage jsonb, triggers jsonb) returns boolean
+  stored pgtrickle_internal.outbox_signatures, columns jsonb, storage jsonb, triggers jsonb)
+returns boolean
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select (stored.columns <> columns

@@ -34,7 +34,8 @@ end $$;
 -- Says, or takes back, that the owner of what an outbox records is at work in this transaction: by a
 -- comment on the function that reads the table, which belongs to that role, also when the table is
 -- gone. No other role can write it.
-create or replace function pgtrickle_internal.outbox_owner_says(number int, says boolean) returns void
+create or replace function pgtrickle_internal.outbox_owner_says(number int, says boolean)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -58,8 +59,8 @@ language sql set search_path = pg_catalog, pg_temp
 as $$ select 'Outbox: changed by transaction ' || pg_current_xact_id() $$;
 
 -- Raises unless that was said. An outbox without such a function (of an inbox) is a superuser's.
-create or replace function pgtrickle_internal.require_outbox_owner(outbox pgtrickle_internal.outbox_config)
-returns void
+create or replace function pgtrickle_internal.require_outbox_owner(
+  outbox pgtrickle_internal.outbox_config) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -155,8 +156,8 @@ begin
 end $$;
 
 -- Makes an outbox record a table that is locked, and begins with all its rows.
-create or replace function pgtrickle_internal.outbox_take_over(number int, source regclass, reason text)
-returns void
+create or replace function pgtrickle_internal.outbox_take_over(
+  number int, source regclass, reason text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -192,7 +193,8 @@ end $$;
 comment on function pgtrickle.rebind_outbox(text, text) is
   'Lets an outbox record the table that has its table''s name now, or another; nothing is dropped';
 
-create or replace function pgtrickle_internal.outbox_rebind_to(name text, wanted regclass) returns text
+create or replace function pgtrickle_internal.outbox_rebind_to(name text, wanted regclass)
+returns text
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare

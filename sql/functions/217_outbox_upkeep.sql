@@ -299,7 +299,8 @@ begin
 end $$;
 
 -- Whether a partition has rows, as the owner of the table sees it; where it cannot be read: true.
-create or replace function pgtrickle_internal.partition_has_rows(number int, rel regclass) returns boolean
+create or replace function pgtrickle_internal.partition_has_rows(number int, rel regclass)
+returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -316,8 +317,8 @@ end $$;
 
 -- Keeps writers out of a relation of an outbox until the transaction ends: with the caller's rights,
 -- or, for pgtrickle_owner alone, with those of the table's owner.
-create or replace function pgtrickle_internal.outbox_hold(outbox pgtrickle_internal.outbox_config, rel regclass,
-                                                          patience interval) returns void
+create or replace function pgtrickle_internal.outbox_hold(
+  outbox pgtrickle_internal.outbox_config, rel regclass, patience interval) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -327,7 +328,8 @@ end $$;
 
 -- Sets right the triggers of all relations of an outbox's table. Without the owner's rights, triggers
 -- that are there are enabled again, and it is an error where one is missing.
-create or replace function pgtrickle_internal.upkeep_attach(outbox pgtrickle_internal.outbox_config) returns void
+create or replace function pgtrickle_internal.upkeep_attach(outbox pgtrickle_internal.outbox_config)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -365,7 +367,8 @@ end $$;
 -- Rows of the catalog say so: its columns, its place in the tree and the row trigger that it inherits
 -- were made by one command, and the trigger was not touched later (its dependencies are written with
 -- it, and stay as they are).
-create or replace function pgtrickle_internal.partition_began_empty(number int, rel oid) returns boolean
+create or replace function pgtrickle_internal.partition_began_empty(number int, rel oid)
+returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select exists (
@@ -379,8 +382,8 @@ as $$
 $$;
 
 -- Partitions were attached, detached or dropped. Returns why a full refresh is needed.
-create or replace function pgtrickle_internal.upkeep_partitions(outbox pgtrickle_internal.outbox_config)
-returns text[]
+create or replace function pgtrickle_internal.upkeep_partitions(
+  outbox pgtrickle_internal.outbox_config) returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare

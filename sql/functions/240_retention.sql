@@ -225,9 +225,9 @@ $$;
 -- The highest id that the holders of an outbox let go, of those up to `candidate`; `lossy` when a
 -- holder's own limit (max_hold_hours, max_hold_bytes) made it let go what it has not read;
 -- `warnings` of holders that will let go within a day.
-create or replace function pgtrickle_internal.outbox_released_to(outbox pgtrickle_internal.outbox_config,
-                                                                 candidate bigint, out released_to bigint,
-                                                                 out lossy boolean, out warnings jsonb)
+create or replace function pgtrickle_internal.outbox_released_to(
+  outbox pgtrickle_internal.outbox_config, candidate bigint, out released_to bigint,
+  out lossy boolean, out warnings jsonb)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -266,8 +266,8 @@ begin
 end $$;
 
 -- Counts, for every position that `deleted_to` passes, the rows that its reader will miss.
-create or replace function pgtrickle_internal.count_lost_rows(outbox pgtrickle_internal.outbox_config,
-                                                              deleted_to bigint) returns jsonb
+create or replace function pgtrickle_internal.count_lost_rows(
+  outbox pgtrickle_internal.outbox_config, deleted_to bigint) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -303,9 +303,9 @@ end $$;
 -- The id up to which the next batch of an outbox may be deleted; null if none may. A batch is made
 -- of the oldest settled rows, as far as all of them are old and they are together, rows of claim
 -- checks included, not more than max_rows (but one always fits).
-create or replace function pgtrickle_internal.next_purge(outbox pgtrickle_internal.outbox_config, max_rows int,
-                                                         out cut bigint, out lossy boolean,
-                                                         out warnings jsonb)
+create or replace function pgtrickle_internal.next_purge(
+  outbox pgtrickle_internal.outbox_config, max_rows int, out cut bigint, out lossy boolean,
+  out warnings jsonb)
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -3,7 +3,8 @@
 -- An id up to which every row of an outbox is visible to the next statement, or will never be. Waits a
 -- moment for the transactions that may have drawn smaller ids; where they stay open, earlier looks
 -- answer.
-create or replace function pgtrickle_internal.settled_soon(outbox pgtrickle_internal.outbox_config) returns bigint
+create or replace function pgtrickle_internal.settled_soon(outbox pgtrickle_internal.outbox_config)
+returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -55,7 +55,8 @@ exception when others then
 end $$;
 
 -- Goes on with the round until an outbox had something to delete, and puts what it did into report.
-create or replace function pgtrickle_internal.purge_next_outbox(report jsonb, max_rows int) returns jsonb
+create or replace function pgtrickle_internal.purge_next_outbox(report jsonb, max_rows int)
+returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -208,8 +208,8 @@ as $$
 $$;
 
 -- Ends what stream_register or stream_lock began, and takes over the table's present name.
-create or replace function pgtrickle_internal.stream_unlock(id bigint, populated timestamptz default null)
-returns void
+create or replace function pgtrickle_internal.stream_unlock(
+  id bigint, populated timestamptz default null) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$
   update pgtrickle_internal.stream_tables s

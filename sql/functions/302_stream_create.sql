@@ -57,7 +57,8 @@ begin
 end $$;
 
 -- The columns of a table or view: names in order, and their types as one text to compare.
-create or replace function pgtrickle_internal.stream_columns(rel regclass, out names text[], out types text)
+create or replace function pgtrickle_internal.stream_columns(
+  rel regclass, out names text[], out types text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select array_agg(attname::text order by attnum),
@@ -84,7 +85,8 @@ begin
 end $$;
 
 -- Fills a new stream table, under the settings with which it will be refreshed.
-create or replace function pgtrickle_internal.stream_fill(rel regclass, definition text) returns void
+create or replace function pgtrickle_internal.stream_fill(rel regclass, definition text)
+returns void
 language plpgsql
   set search_path = pg_catalog, pg_temp
   set row_security = on
@@ -188,7 +190,8 @@ begin
 end $$;
 
 -- Makes key_columns the primary key; without them, replication needs the whole row.
-create or replace function pgtrickle_internal.stream_make_key(rel regclass, keys text[]) returns void
+create or replace function pgtrickle_internal.stream_make_key(rel regclass, keys text[])
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -339,8 +342,8 @@ comment on function pgtrickle.create_stream_table(text, text, text, text, text[]
 -- alter
 
 -- Replaces the query: it has to give the same columns.
-create or replace function pgtrickle_internal.stream_alter_query(id bigint, query text, caller_path text)
-returns void
+create or replace function pgtrickle_internal.stream_alter_query(
+  id bigint, query text, caller_path text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare

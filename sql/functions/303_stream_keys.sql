@@ -185,7 +185,8 @@ begin
 end $$;
 
 -- Says that a stream table has no key, and what could be named as one.
-create or replace function pgtrickle_internal.stream_say_keyless(rel regclass, facts jsonb) returns void
+create or replace function pgtrickle_internal.stream_say_keyless(rel regclass, facts jsonb)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare

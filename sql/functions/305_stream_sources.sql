@@ -334,7 +334,8 @@ end $$;
 
 -- Makes the triggers of one source on one of its members, as the creator of a stream table; they
 -- may exist already. Raises lock_not_available if it would have to wait for a lock.
-create or replace function pgtrickle_internal.source_trigger(member regclass, source oid) returns void
+create or replace function pgtrickle_internal.source_trigger(member regclass, source oid)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -527,8 +528,8 @@ begin
 end $$;
 
 -- Watches everything that a query reads, as the creator of the stream table.
-create or replace function pgtrickle_internal.stream_track(id bigint, reads jsonb, patience interval)
-returns void
+create or replace function pgtrickle_internal.stream_track(
+  id bigint, reads jsonb, patience interval) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare

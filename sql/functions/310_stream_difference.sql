@@ -70,7 +70,8 @@ as $$
 $$;
 
 -- The same with a derived key, which is known when the refresh begins.
-create or replace function pgtrickle_internal.stream_layout_keyed(layout jsonb, keys text[]) returns jsonb
+create or replace function pgtrickle_internal.stream_layout_keyed(layout jsonb, keys text[])
+returns jsonb
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_agg(l || jsonb_build_object('key', array_position(keys, l ->> 'name')) order by o)

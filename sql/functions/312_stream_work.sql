@@ -64,7 +64,8 @@ end $$;
 
 -- Runs a statement that writes to the stream table; returns how many rows it wrote. Triggers fire
 -- under the search_path that their creator is used to: the statement must mean the same under any.
-create or replace function pgtrickle_internal.stream_write(statement text, trigger_path text) returns bigint
+create or replace function pgtrickle_internal.stream_write(statement text, trigger_path text)
+returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -117,8 +118,8 @@ begin
 end $$;
 
 -- The first keys of the difference, as a JSON array; a key of several columns is an array itself.
-create or replace function pgtrickle_internal.stream_affected_keys(id bigint, layout jsonb, up_to int)
-returns jsonb
+create or replace function pgtrickle_internal.stream_affected_keys(
+  id bigint, layout jsonb, up_to int) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -5,8 +5,8 @@
 
 -- The values of one field: *, a value, a range a-b, each with a step /n, and lists of these. Names
 -- stand for the numbers from low on.
-create or replace function pgtrickle_internal.cron_field(field text, low int, high int, names text[])
-returns int[]
+create or replace function pgtrickle_internal.cron_field(
+  field text, low int, high int, names text[]) returns int[]
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -28,9 +28,8 @@ $$;
 
 -- A name of at most 63 bytes: prefix, name and suffix, where they fit; else the name's beginning
 -- and 7 hexadecimal digits of its md5.
-create or replace function pgtrickle_internal.inbox_relation_name(prefix text, name text, suffix text,
-                                                                  hashed boolean default false)
-returns text
+create or replace function pgtrickle_internal.inbox_relation_name(
+  prefix text, name text, suffix text, hashed boolean default false) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case when octet_length(prefix || name || suffix) <= 63 and not hashed
@@ -71,7 +70,8 @@ begin
 end $$;
 
 -- The same, or a clear error.
-create or replace function pgtrickle_internal.inbox_named(name text) returns pgtrickle.pgt_inbox_config
+create or replace function pgtrickle_internal.inbox_named(name text)
+returns pgtrickle.pgt_inbox_config
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -91,7 +91,8 @@ begin
 end $$;
 
 -- An inbox's table, to be put into a statement as it stands.
-create or replace function pgtrickle_internal.inbox_table(inbox pgtrickle.pgt_inbox_config) returns text
+create or replace function pgtrickle_internal.inbox_table(inbox pgtrickle.pgt_inbox_config)
+returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select format('%I.%I', inbox.table_schema, inbox.table_name); $$;
 
@@ -169,8 +170,8 @@ as $$
 $$;
 
 -- The column of an inbox that holds a field, quoted; null where the table has none.
-create or replace function pgtrickle_internal.inbox_column(inbox pgtrickle.pgt_inbox_config, field text)
-returns text
+create or replace function pgtrickle_internal.inbox_column(
+  inbox pgtrickle.pgt_inbox_config, field text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select quote_ident(inbox.columns ->> field); $$;
 
@@ -190,7 +191,8 @@ end $$;
 
 -- Which columns of a table hold what, where `wanted` (field -> column) says so and by the fields'
 -- own names elsewhere. An error where the table cannot be an inbox.
-create or replace function pgtrickle_internal.inbox_columns(rel regclass, wanted jsonb) returns jsonb
+create or replace function pgtrickle_internal.inbox_columns(rel regclass, wanted jsonb)
+returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -171,7 +171,8 @@ end $$;
 
 -- The body of the function of the gate that works on the table of an inbox. With it, the table's
 -- owner agrees to what is in `agreed`.
-create or replace function pgtrickle_internal.inbox_gate_body(inbox pgtrickle.pgt_inbox_config) returns text
+create or replace function pgtrickle_internal.inbox_gate_body(inbox pgtrickle.pgt_inbox_config)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select format(E'declare\n  place constant text := %L;\n  columns constant jsonb := %L;\n'
@@ -186,8 +187,8 @@ $$;
 -- of a partition or child, checks of the domains of the columns that are written. Or it is a
 -- foreign table: where that stands for several tables, its server changes rows of all of them that
 -- have the same place. Null where there is nothing.
-create or replace function pgtrickle_internal.inbox_other_owner(inbox pgtrickle.pgt_inbox_config, owner oid)
-returns text
+create or replace function pgtrickle_internal.inbox_other_owner(
+  inbox pgtrickle.pgt_inbox_config, owner oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -249,7 +250,8 @@ begin
 end $$;
 
 -- What enables an inbox whose table is not ours again, with the settings that it has.
-create or replace function pgtrickle_internal.inbox_enabling(inbox pgtrickle.pgt_inbox_config) returns text
+create or replace function pgtrickle_internal.inbox_enabling(inbox pgtrickle.pgt_inbox_config)
+returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select format('Let %s or a superuser run: SELECT pgtrickle.enable_inbox_tracking(%L, %L, '

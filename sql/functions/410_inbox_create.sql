@@ -27,7 +27,8 @@ as $$
 $$;
 
 -- The condition of a dead letter: it failed as often as max_retries allows.
-create or replace function pgtrickle_internal.inbox_is_dead(inbox pgtrickle.pgt_inbox_config) returns text
+create or replace function pgtrickle_internal.inbox_is_dead(inbox pgtrickle.pgt_inbox_config)
+returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select case when inbox.with_dead_letter and inbox.columns ? 'retry_count'
@@ -72,8 +73,8 @@ end $$;
 
 -- The view of an inbox that has this name: one in the schema of its table, over its table. Null
 -- where there is none.
-create or replace function pgtrickle_internal.inbox_view(inbox pgtrickle.pgt_inbox_config, name text)
-returns regclass
+create or replace function pgtrickle_internal.inbox_view(
+  inbox pgtrickle.pgt_inbox_config, name text) returns regclass
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select v.oid
@@ -133,7 +134,8 @@ begin
 end $$;
 
 -- Gives a view the names that columns of its table have now, where the table was renamed a column.
-create or replace function pgtrickle_internal.follow_inbox_columns(view regclass, rel regclass) returns void
+create or replace function pgtrickle_internal.follow_inbox_columns(view regclass, rel regclass)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -227,7 +229,8 @@ end $$;
 
 -- Writes an inbox into the catalog, over what stands there under its name or about a table that is
 -- gone. For pgtrickle_owner only.
-create or replace function pgtrickle_internal.store_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+create or replace function pgtrickle_internal.store_inbox(inbox pgtrickle.pgt_inbox_config)
+returns void
 language sql set search_path = pg_catalog, pg_temp
 as $$
   delete from pgtrickle.pgt_inbox_config c
@@ -239,7 +242,8 @@ $$;
 
 -- Writes an inbox whose table is not ours into the catalog. Its table's owner has agreed to it: the
 -- function that works on the table is there, belongs to that owner and is made for this inbox.
-create or replace function pgtrickle_internal.register_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+create or replace function pgtrickle_internal.register_inbox(inbox pgtrickle.pgt_inbox_config)
+returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -301,7 +305,8 @@ end $$;
 -- Makes what an inbox needs, with the rights of the caller: the table (unless it is there), the
 -- views, the rights of the relay, and the function that works on the table as its owner. A table of
 -- pgtrickle_owner needs no such function, and must hold nothing that is not ours.
-create or replace function pgtrickle_internal.build_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+create or replace function pgtrickle_internal.build_inbox(inbox pgtrickle.pgt_inbox_config)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -348,7 +353,8 @@ end $$;
 -- The same for an inbox in the schema pgtrickle, where only pgtrickle_owner makes anything. The
 -- caller chooses the names and the settings only: of our tables, those of inboxes alone have the
 -- columns that are asked for.
-create or replace function pgtrickle_internal.build_own_inbox(inbox pgtrickle.pgt_inbox_config) returns void
+create or replace function pgtrickle_internal.build_own_inbox(inbox pgtrickle.pgt_inbox_config)
+returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -470,7 +476,8 @@ comment on function pgtrickle.create_inbox(text, text, int, text, boolean, boole
   'returns its table''s name';
 
 -- An inbox by exactly its name, for functions that run with their caller's rights.
-create or replace function pgtrickle_internal.find_inbox(name text) returns setof pgtrickle.pgt_inbox_config
+create or replace function pgtrickle_internal.find_inbox(name text)
+returns setof pgtrickle.pgt_inbox_config
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$ select c.* from pgtrickle.pgt_inbox_config c where c.inbox_name = name; $$;
 

@@ -1,8 +1,8 @@
 -- How inboxes are dropped.
 
 -- The statements that drop the views of an inbox: those of their names that read its table.
-create or replace function pgtrickle_internal.inbox_drop_views_script(inbox pgtrickle.pgt_inbox_config)
-returns text
+create or replace function pgtrickle_internal.inbox_drop_views_script(
+  inbox pgtrickle.pgt_inbox_config) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(string_agg(format('drop view %s;', v.view), ''), '')
@@ -69,7 +69,8 @@ begin
 end $$;
 
 -- Drops an inbox whose table is ours, or is gone.
-create or replace function pgtrickle_internal.drop_own_inbox(name text, keep_table boolean) returns void
+create or replace function pgtrickle_internal.drop_own_inbox(name text, keep_table boolean)
+returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -28,7 +28,8 @@ comment on function pgtrickle.inbox_payload_column(text, text) is
 -- A query over an inbox asks for a column that is not there: `said` is PostgreSQL's word on it.
 -- Where the query names exactly one inbox of create_inbox, that gets the column out of its payload.
 -- True: the query can be tried again.
-create or replace function pgtrickle_internal.offer_payload_column(query text, said text) returns boolean
+create or replace function pgtrickle_internal.offer_payload_column(query text, said text)
+returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare

@@ -87,7 +87,8 @@ as $$
 $$;
 
 -- A `problem` of an outbox: what is wrong, and what to do, which is its second sentence.
-create or replace function pgtrickle_internal.split_problem(problem text, out what text, out remedy text)
+create or replace function pgtrickle_internal.split_problem(
+  problem text, out what text, out remedy text)
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select w.what, coalesce(nullif(substr(problem, length(w.what) + 3), ''), 'as it says')
