@@ -95,6 +95,7 @@ begin
       select a.grantee, a.privilege_type as privilege, a.is_grantable
       from pg_catalog.pg_class c cross join pg_catalog.aclexplode(c.relacl) a
       where c.oid = format('pgtrickle_internal.%I', v.named)::regclass
+        and c.oid = any (current_setting('pgtrickle.objects_before')::oid[])
         and a.grantee not in (0, c.relowner)
         and a.privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
     loop

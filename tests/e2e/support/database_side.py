@@ -1,6 +1,7 @@
 """Installing the database side: by `init`, or from the files of sql/ as they are."""
 
 import glob
+import hashlib
 import os
 import re
 import subprocess
@@ -33,7 +34,7 @@ def option_rows():
 
 
 def install_from_files(dsn):
-    """Installs the database side from the files of sql/ into a new database, in one transaction."""
+    """Runs the files of sql/ as init does, in one transaction; a migration only once."""
     files = {OPTION_ROWS: option_rows()}
     for path in glob.glob(os.path.join(REPOSITORY, "sql", "*", "*.sql")):
         with open(path) as source:
@@ -42,8 +43,18 @@ def install_from_files(dsn):
     with psycopg.connect(dsn) as connection:
         for name in sorted(files, key=lambda name: (FOLDERS.index(name.split("/")[0]), name)):
             try:
-                connection.execute(files[name])
+                if not name.startswith("migrations/") or is_new(connection, name, files[name]):
+                    connection.execute(files[name])
             except psycopg.Error as error:
                 where = getattr(error.diag, "statement_position", None)
                 raise AssertionError(f"{name} does not install: {error} (position {where}; context: "
                                      f"{error.diag.context})") from error
+
+
+def is_new(connection, migration, text):
+    """Whether a migration was not applied yet; notes that it is now."""
+    name = os.path.basename(migration)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    return connection.execute("insert into pgtrickle_internal.migrations (number, name, checksum, program) "
+                              "values (%s, %s, %s, 'files') on conflict do nothing",
+                              (int(name[:4]), name, checksum)).rowcount == 1
