@@ -21,8 +21,9 @@ using config::Field;
 constexpr std::array<std::string_view, 4> kFolders{"before/", "migrations/", "functions/",
                                                    "after/"};
 constexpr std::string_view kMigrations = "migrations/";
-/// Behind the file that makes the record of what is installed, before anything else.
+/// Behind the file that makes the records of what is installed, before anything else.
 constexpr std::string_view kVersionCheck = "before/005_version.sql";
+constexpr std::string_view kMissingTables = "before/006_missing_tables.sql";
 constexpr std::string_view kOptionRows = "functions/106_relay_option_rows.sql";
 
 std::string quoted(std::string_view text) {
@@ -121,6 +122,46 @@ int migration_number(std::string_view name) {
   return number;
 }
 
+/// The tables that a migration makes, as "schema.name".
+std::vector<std::string_view> tables_after(std::string_view text, std::string_view words) {
+  std::vector<std::string_view> tables;
+  for (std::size_t at = text.find(words); at != text.npos; at = text.find(words, at)) {
+    at += words.size();
+    tables.push_back(text.substr(at, text.find_first_of(" ,;\n(", at) - at));
+  }
+  return tables;
+}
+
+/// A statement that notes from which migration on all must run again, because a table that it made
+/// was dropped by hand.
+std::string missing_tables() {
+  Rows rows;
+  for (const SqlFile& file : embedded_sql()) {
+    const int number = migration_number(file.name);
+    if (number == 0) continue;
+    for (const std::string_view table : tables_after(file.text, "table if not exists ")) {
+      const bool dropped_later = std::ranges::any_of(embedded_sql(), [&](const SqlFile& later) {
+        const auto dropped = tables_after(later.text, "drop table ");
+        return migration_number(later.name) > number && std::ranges::count(dropped, table) > 0;
+      });
+      if (!dropped_later) rows.push_back(fmt::format("({}, {})", number, quoted(table)));
+    }
+  }
+  return fmt::format(
+      R"(-- Where a table that a migration made is gone, that one and all later ones run again.
+do $$
+begin
+  perform set_config('pgtrickle.migrate_from', (
+    select min(m.number)
+    from (values
+      {}) t (number, name)
+    join pgtrickle_internal.migrations m on m.number = t.number
+    where to_regclass(t.name) is null)::text, true);
+end $$;
+)",
+      fmt::join(rows, ",\n      "));
+}
+
 /// A statement that runs a migration unless it was applied before, and notes that it was.
 std::string once(std::string_view name, std::string_view text) {
   const std::string sum = checksum(text);
@@ -129,15 +170,17 @@ declare
   applied text;
 begin
   select m.checksum into applied from pgtrickle_internal.migrations m where m.number = {0};
-  if applied is null then
-    execute $migration_text$
-{3}$migration_text$;
-    insert into pgtrickle_internal.migrations (number, name, checksum, program)
-    values ({0}, {1}, {2}, {4});
-  elsif applied <> {2} then
+  if applied <> {2} then
     raise exception 'migration {0} was applied here with another content than this program knows'
       using errcode = 'object_not_in_prerequisite_state',
             hint = 'Use a released version of the program; no released migration changes.';
+  elsif applied is null
+        or {0} >= nullif(current_setting('pgtrickle.migrate_from', true), '')::int then
+    execute $migration_text$
+{3}$migration_text$;
+    insert into pgtrickle_internal.migrations (number, name, checksum, program)
+    values ({0}, {1}, {2}, {4})
+    on conflict do nothing;
   end if;
 end $migration$;
 )",
@@ -178,6 +221,7 @@ std::vector<DatabaseFile> database_files(const Registry& registry) {
                                                  : once(file.name, file.text)});
   }
   files.push_back({std::string(kVersionCheck), version_check()});
+  files.push_back({std::string(kMissingTables), missing_tables()});
   files.push_back({std::string(kOptionRows), option_rows(registry)});
   std::ranges::sort(files, {}, [](const DatabaseFile& file) {
     return std::pair(folder_of(file.name), std::string_view(file.name));

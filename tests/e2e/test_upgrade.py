@@ -30,11 +30,11 @@ class Case:
     """A database on a server of its own roles, installed and used by one role."""
 
     def __init__(self, server, name, user):
-        self.server, self.user = server, user
+        self.server, self.user, self.name = server, user, f"{name}_{user}"
         with psycopg.connect(server.dsn("postgres", user=user), autocommit=True) as connection:
-            connection.execute(f"drop database if exists {name} with (force)")
-            connection.execute(f"create database {name}")
-        self.dsn = server.dsn(name, user=user)
+            connection.execute(f"drop database if exists {self.name} with (force)")
+            connection.execute(f"create database {self.name}")
+        self.dsn = server.dsn(self.name, user=user)
 
     def execute(self, statement, parameters=None):
         with psycopg.connect(self.dsn, autocommit=True) as connection:
@@ -200,7 +200,7 @@ def test_what_belongs_to_others_works_on_where_init_may_not_act_for_them(server,
     case.execute("grant create on schema public to alice")
     with server.connect() as connection:
         connection.execute("grant pgtrickle_admin to alice")
-    alice = psycopg.connect(server.dsn("rented", user="alice"), autocommit=True)
+    alice = psycopg.connect(server.dsn(case.name, user="alice"), autocommit=True)
     try:
         alice.execute("create table hers (id int primary key, n int); insert into hers values (1, 1);"
                       "select pgtrickle.enable_outbox('hers');"
@@ -221,10 +221,10 @@ def test_what_belongs_to_others_works_on_where_init_may_not_act_for_them(server,
         assert case.execute("select tg_op, inserted_count from pgtrickle.outbox_hers order by id") == [
             ("INSERT", 1), (None, 2)]
         # A superuser changes the rest.
-        with server.connect("rented") as connection:
+        with server.connect(case.name) as connection:
             for role in ("owner", "capture", "sandbox", "observer"):
                 connection.execute(f"revoke pgtrickle_{role} from managed cascade")
-        case.dsn = server.dsn("rented")
+        case.dsn = server.dsn(case.name)
         assert earlier.installed(case.dsn).stderr == ""
         assert case.execute("select pgtrickle.refresh_stream_table('sums') ->> 'action'") == [
             ("NO_DATA",)]
@@ -266,6 +266,14 @@ def test_released_migrations_do_not_change():
     for name, checksum in listed.items():
         with open(os.path.join(MIGRATIONS, name), "rb") as source:
             assert hashlib.sha256(source.read()).hexdigest() == checksum, name
+
+
+def test_a_table_that_was_dropped_is_made_again(db, relay_bin, pg_server):
+    before = earlier.dump(pg_server, db.dsn)
+    db.execute("drop table pgtrickle.relay_dlq, pgtrickle_internal.outbox_looks cascade")
+    earlier.installed(db.dsn)
+    assert sorted(earlier.dump(pg_server, db.dsn)) == sorted(before)
+    assert "up to date" in earlier.installed(db.dsn).stdout
 
 
 # Functions that are removed -----------------------------------------------------------------------

@@ -1,7 +1,8 @@
--- What only pgtrickle-relay itself uses moves from pgtrickle to pgtrickle_internal: tables, and the
--- functions that triggers call. These keep their identity (oid), so that no table of an application
--- is locked and no trigger is missing for a moment. All other functions of pgtrickle_internal are new;
--- those that they replace are dropped later, by drop_superseded().
+-- What versions before migrations were numbered have installed; a new database has none of it. What only
+-- pgtrickle-relay itself uses moves from pgtrickle to pgtrickle_internal: tables, and the functions that
+-- triggers call. These keep their identity (oid), so that no table of an application is locked and no
+-- trigger is missing for a moment. All other functions of pgtrickle_internal are new; those that they
+-- replace are dropped later, by drop_superseded().
 --
 -- A statement of an application that is inside a function of the earlier version when this commits
 -- goes on with the body of that version, which calls its helper functions and writes to tables by
@@ -9,7 +10,7 @@
 -- that moment has ended.
 
 -- What stays only until the transactions have ended that were open when an upgrade committed.
-create table pgtrickle_internal.superseded (
+create table if not exists pgtrickle_internal.superseded (
   n         int generated always as identity primary key,
   object    text not null unique,
   waits_for text[]
@@ -27,31 +28,38 @@ comment on column pgtrickle_internal.superseded.waits_for is
 
 do $$
 declare
+  -- Three had names that the extension pg_trickle owns from its version 0.46 on.
   moved constant text[] := array(
     select c.relname from pg_catalog.pg_class c
     where c.relnamespace = 'pgtrickle'::regnamespace and c.relkind = 'r'
-      and c.relname like E'\\_%'
+      and (c.relname like E'\\_%'
+           or c.relname in ('pgt_outbox_config', 'pgt_stream_tables', 'pgt_refresh_history'))
+      and c.relowner = 'pgtrickle_owner'::regrole
       and not exists (select from pg_catalog.pg_depend d
                       where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid
                         and d.deptype = 'e')
     order by c.relname);
-  old_name text;
-  new_name text;
+  former text;
+  named text;
   part record;
 begin
+  perform set_config('pgtrickle.moved', moved::text, true);
+  if moved = '{}' then
+    return;
+  end if;
   -- All at once, for no transaction that waits for one of them may hold another one.
   execute format('lock table %s in access exclusive mode',
                  (select string_agg(format('pgtrickle.%I', m), ', ') from unnest(moved) m));
-  foreach old_name in array moved loop
-    new_name := substr(old_name, 2);
-    execute format('alter table pgtrickle.%I set schema pgtrickle_internal', old_name);
-    execute format('alter table pgtrickle_internal.%I rename to %I', old_name, new_name);
+  foreach former in array moved loop
+    named := regexp_replace(former, '^(pgt)?_', '');
+    execute format('alter table pgtrickle.%I set schema pgtrickle_internal', former);
+    execute format('alter table pgtrickle_internal.%I rename to %I', former, named);
     for part in
       select c.conname as name from pg_catalog.pg_constraint c
-      where c.conrelid = format('pgtrickle_internal.%I', new_name)::regclass
-        and c.conname ~ format('^(pgt)?_%s_', new_name)
+      where c.conrelid = format('pgtrickle_internal.%I', named)::regclass
+        and starts_with(c.conname, former || '_')
     loop
-      execute format('alter table pgtrickle_internal.%I rename constraint %I to %I', new_name,
+      execute format('alter table pgtrickle_internal.%I rename constraint %I to %I', named,
                      part.name, regexp_replace(part.name, '^(pgt)?_', ''));
     end loop;
     for part in
@@ -59,9 +67,9 @@ begin
       from pg_catalog.pg_class c
       join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid
         and d.refclassid = 'pg_catalog.pg_class'::regclass
-        and d.refobjid = format('pgtrickle_internal.%I', new_name)::regclass
+        and d.refobjid = format('pgtrickle_internal.%I', named)::regclass
         and d.deptype in ('a', 'i')
-      where c.relkind in ('i', 'S') and c.relname ~ format('^(pgt)?_%s_', new_name)
+      where c.relkind in ('i', 'S') and starts_with(c.relname, former || '_')
     loop
       execute format('alter %s pgtrickle_internal.%I rename to %I',
                      case part.relkind when 'i' then 'index' else 'sequence' end, part.name,
@@ -78,9 +86,8 @@ declare
   granted record;
 begin
   for v in
-    select t.named, 'pgt_' || t.named as shown
-    from unnest(array['outbox_config', 'stream_tables', 'refresh_history']) t (named)
-    where to_regclass('pgtrickle.pgt_' || t.named) is null
+    select substr(m, 5) as named, m as shown
+    from unnest(current_setting('pgtrickle.moved')::text[]) m where m like E'pgt\\_%'
   loop
     execute format('create view pgtrickle.%I as select * from pgtrickle_internal.%I', v.shown,
                    v.named);
@@ -95,7 +102,6 @@ begin
       select a.grantee, a.privilege_type as privilege, a.is_grantable
       from pg_catalog.pg_class c cross join pg_catalog.aclexplode(c.relacl) a
       where c.oid = format('pgtrickle_internal.%I', v.named)::regclass
-        and c.oid = any (current_setting('pgtrickle.objects_before')::oid[])
         and a.grantee not in (0, c.relowner)
         and a.privilege_type in ('SELECT', 'INSERT', 'UPDATE', 'DELETE')
     loop
@@ -134,7 +140,8 @@ begin
       execute format('alter function pgtrickle.%I() set schema pgtrickle_internal',
                      substr(f.name, 2));
     else
-      insert into pgtrickle_internal.superseded (object) values ('function ' || f.signature);
+      insert into pgtrickle_internal.superseded (object) values ('function ' || f.signature)
+      on conflict do nothing;
     end if;
   end loop;
 end $$;
@@ -145,26 +152,19 @@ do $$
 declare
   t record;
 begin
-  if not exists (select from pgtrickle_internal.superseded) then
-    return;
-  end if;
   for t in
-    select c.relname as name,
-           case when c.relname in ('outbox_config', 'stream_tables', 'refresh_history')
-                then 'pgt_' else '_' end || c.relname as former
-    from pg_catalog.pg_class c
-    where c.relnamespace = 'pgtrickle_internal'::regnamespace and c.relkind = 'r'
-      and c.relname not in ('superseded', 'migrations')
+    select m as former, regexp_replace(m, '^(pgt)?_', '') as named
+    from unnest(current_setting('pgtrickle.moved')::text[]) m
   loop
     if t.former like E'\\_%' then
       execute format('create view pgtrickle.%I as select * from pgtrickle_internal.%I', t.former,
-                     t.name);
+                     t.named);
       execute format('alter view pgtrickle.%I owner to pgtrickle_owner', t.former);
     end if;
     execute format('create cast (pgtrickle.%I as pgtrickle_internal.%I) with inout as implicit',
-                   t.former, t.name);
+                   t.former, t.named);
     insert into pgtrickle_internal.superseded (object)
-    values (format('cast (pgtrickle.%I as pgtrickle_internal.%I)', t.former, t.name));
+    values (format('cast (pgtrickle.%I as pgtrickle_internal.%I)', t.former, t.named));
     if t.former like E'\\_%' then
       insert into pgtrickle_internal.superseded (object)
       values (format('view pgtrickle.%I', t.former));
