@@ -402,7 +402,7 @@ class Bench:
             database.execute(setup.read())
         scripts = {name: ROOT / "bench" / "pgbench" / f"{name}.sql"
                    for name in ("trigger", "four_statements", "cte")}
-        outbox = database.one("select outbox_table_name from pgtrickle.pgt_outbox_config")
+        outbox = database.one("select outbox_table_name from pgtrickle_internal.outbox_config")
         seconds = max(2, self.options.seconds // 2)
         pgbench = newest("/usr/lib/postgresql/*/bin/pgbench")
 

@@ -1,7 +1,7 @@
 # Writes a C++ source with one {name, text} for each SQL file.
 set(code "#include \"cli/embedded_sql.h\"\nnamespace relay::cli {\nstatic const SqlFile kFiles[] = {\n")
 foreach(file IN LISTS FILES)
-  get_filename_component(name ${file} NAME)
+  file(RELATIVE_PATH name ${FOLDER} ${file})
   file(READ ${file} hex HEX)
   string(LENGTH "${hex}" length)
   string(REGEX REPLACE "(..)" "0x\\1," bytes "${hex}")

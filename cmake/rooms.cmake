@@ -121,14 +121,16 @@ ${calls}}
   target_link_libraries(relay_backends PUBLIC relay_connector ${folders})
 endfunction()
 
-# relay_embed_sql(folder): the database side as strings inside the program.
+# relay_embed_sql(folder): the database side as strings inside the program, each named by its path in
+# the folder.
 function(relay_embed_sql folder)
-  file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.sql)
+  file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*/*.sql)
   list(SORT files)
   set(output ${PROJECT_BINARY_DIR}/embedded_sql.cc)
   add_custom_command(
     OUTPUT ${output}
-    COMMAND ${CMAKE_COMMAND} "-DFILES=${files}" -DOUTPUT=${output} -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
+    COMMAND ${CMAKE_COMMAND} "-DFILES=${files}"
+      -DFOLDER=${PROJECT_SOURCE_DIR}/${folder} -DOUTPUT=${output} -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
     DEPENDS ${files} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
     VERBATIM)
   add_library(relay_sql STATIC ${output})

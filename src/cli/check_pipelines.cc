@@ -48,7 +48,7 @@ std::optional<RecordedTable> check_outbox(Connection& connection, const std::str
   const auto rows = connection.query(
       "select c.outbox_table_name, c.stream_table_name, coalesce(c.stream_table_schema, ''), "
       "to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null "
-      "from pgtrickle.pgt_outbox_config c join "
+      "from pgtrickle_internal.outbox_config c join "
       "pgtrickle.relay_pipeline_outbox($1, $2, $3) p using (incarnation) where "
       "p.named_table is null or pgtrickle.relay_outbox_name_holds("
       "p.incarnation, p.named_schema, p.named_table)",

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <string_view>
 
 #include "cli/embedded_sql.h"
+#include "cli/schema_history.h"
 #include "config/convert.h"
 
 namespace relay::cli {
@@ -15,8 +17,14 @@ namespace {
 using config::AlsoIn;
 using config::Field;
 
-/// Behind the file that makes the tables.
-constexpr std::string_view kOptionRows = "106_relay_option_rows.sql";
+/// The folders of `sql/`, in the order in which their files run.
+constexpr std::array<std::string_view, 4> kFolders{"before/", "migrations/", "functions/",
+                                                   "after/"};
+constexpr std::string_view kMigrations = "migrations/";
+/// Behind the file that makes the records of what is installed, before anything else.
+constexpr std::string_view kVersionCheck = "before/005_version.sql";
+constexpr std::string_view kMissingTables = "before/006_missing_tables.sql";
+constexpr std::string_view kOptionRows = "functions/106_relay_option_rows.sql";
 
 std::string quoted(std::string_view text) {
   std::string out = "'";
@@ -96,15 +104,128 @@ std::string option_rows(const Registry& registry) {
       fmt::join(types, ",\n  "), fmt::join(options, ",\n  "));
 }
 
+/// Its place among the folders.
+std::ptrdiff_t folder_of(std::string_view name) {
+  return std::ranges::find_if(kFolders,
+                              [&](std::string_view folder) { return name.starts_with(folder); }) -
+         kFolders.begin();
+}
+
+/// 12 of "migrations/0012_name.sql"; 0 of a file that is no migration.
+int migration_number(std::string_view name) {
+  int number = 0;
+  if (!name.starts_with(kMigrations)) return number;
+  for (const char c : name.substr(kMigrations.size())) {
+    if (c < '0' || c > '9') break;
+    number = 10 * number + (c - '0');
+  }
+  return number;
+}
+
+/// The tables that a migration makes, as "schema.name".
+std::vector<std::string_view> tables_after(std::string_view text, std::string_view words) {
+  std::vector<std::string_view> tables;
+  for (std::size_t at = text.find(words); at != text.npos; at = text.find(words, at)) {
+    at += words.size();
+    tables.push_back(text.substr(at, text.find_first_of(" ,;\n(", at) - at));
+  }
+  return tables;
+}
+
+/// A statement that notes from which migration on all must run again, because a table that it made
+/// was dropped by hand.
+std::string missing_tables() {
+  Rows rows;
+  for (const SqlFile& file : embedded_sql()) {
+    const int number = migration_number(file.name);
+    if (number == 0) continue;
+    for (const std::string_view table : tables_after(file.text, "table if not exists ")) {
+      const bool dropped_later = std::ranges::any_of(embedded_sql(), [&](const SqlFile& later) {
+        const auto dropped = tables_after(later.text, "drop table ");
+        return migration_number(later.name) > number && std::ranges::count(dropped, table) > 0;
+      });
+      if (!dropped_later) rows.push_back(fmt::format("({}, {})", number, quoted(table)));
+    }
+  }
+  return fmt::format(
+      R"(-- Where a table that a migration made is gone, that one and all later ones run again.
+do $$
+begin
+  perform set_config('pgtrickle.migrate_from', (
+    select min(m.number)
+    from (values
+      {}) t (number, name)
+    join pgtrickle_internal.migrations m on m.number = t.number
+    where to_regclass(t.name) is null)::text, true);
+end $$;
+)",
+      fmt::join(rows, ",\n      "));
+}
+
+/// A statement that runs a migration unless it was applied before, and notes that it was.
+std::string once(std::string_view name, std::string_view text) {
+  const std::string sum = checksum(text);
+  return fmt::format(R"(do $migration$
+declare
+  applied text;
+begin
+  select m.checksum into applied from pgtrickle_internal.migrations m where m.number = {0};
+  if applied <> {2} then
+    raise exception 'migration {0} was applied here with another content than this program knows'
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Use a released version of the program; no released migration changes.';
+  elsif applied is null
+        or {0} >= nullif(current_setting('pgtrickle.migrate_from', true), '')::int then
+    execute $migration_text$
+{3}$migration_text$;
+    insert into pgtrickle_internal.migrations (number, name, checksum, program)
+    values ({0}, {1}, {2}, {4})
+    on conflict do nothing;
+  end if;
+end $migration$;
+)",
+                     migration_number(name), quoted(name.substr(kMigrations.size())), quoted(sum),
+                     text, quoted(RELAY_VERSION));
+}
+
+std::string version_check() {
+  return fmt::format(R"(-- A newer database side stays as it is.
+do $$
+declare
+  installed constant int := (select max(h.version) from pgtrickle.relay_schema_history h);
+begin
+  if installed > {0} then
+    raise exception 'the database side is of a newer version (schema version %) than this program '
+                    '(schema version {0})', installed
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Use the version of the program that installed it, or a newer one.';
+  end if;
+end $$;
+)",
+                     schema_version());
+}
+
 }  // namespace
+
+int schema_version() {
+  int last = 0;
+  for (const SqlFile& file : embedded_sql()) last = std::max(last, migration_number(file.name));
+  return last;
+}
 
 std::vector<DatabaseFile> database_files(const Registry& registry) {
   std::vector<DatabaseFile> files;
   for (const SqlFile& file : embedded_sql()) {
-    files.push_back({std::string(file.name), std::string(file.text)});
+    files.push_back({std::string(file.name), migration_number(file.name) == 0
+                                                 ? std::string(file.text)
+                                                 : once(file.name, file.text)});
   }
+  files.push_back({std::string(kVersionCheck), version_check()});
+  files.push_back({std::string(kMissingTables), missing_tables()});
   files.push_back({std::string(kOptionRows), option_rows(registry)});
-  std::ranges::sort(files, {}, &DatabaseFile::name);
+  std::ranges::sort(files, {}, [](const DatabaseFile& file) {
+    return std::pair(folder_of(file.name), std::string_view(file.name));
+  });
   return files;
 }
 

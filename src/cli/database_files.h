@@ -13,8 +13,15 @@ struct DatabaseFile {
   std::string text;
 };
 
-/// All files, in the order in which `init` runs them: those that were embedded at build time, and
-/// the rows of the catalogue of options, written from the tables of this program.
+/// All files, in the order in which `init` runs them: what comes before, the migrations, the
+/// functions, what comes after. They are those that were embedded at build time (a migration as a
+/// statement that runs it once), and three that are written here: the check that the database side
+/// is not newer than this program, which tables are missing, and the rows of the catalogue of
+/// options.
 std::vector<DatabaseFile> database_files(const Registry& registry);
+
+/// The number of the last migration that this program knows. A database side of a higher version is
+/// a newer program's.
+int schema_version();
 
 }  // namespace relay::cli

@@ -11,7 +11,7 @@ struct SqlFile {
   std::string_view text;
 };
 
-/// All files, in the order in which `init` runs them.
+/// All files, by the names of their folders and their own: "functions/010_gate.sql".
 std::span<const SqlFile> embedded_sql();
 
 }  // namespace relay::cli

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdio>
+#include <thread>
 
 #include "cli/commands.h"
 #include "cli/database_files.h"
@@ -19,13 +21,31 @@ constexpr std::chrono::minutes kTimeout{10};
 /// How often an installation starts again because another one created the same objects at the same
 /// time. Only first installations can collide: later ones wait for each other at a table lock.
 constexpr int kAttempts = 10;
-/// The layout that this program installs. Raised when an older daemon could not work with it.
-constexpr int kSchemaVersion = 1;
+/// How long an installation tries to lock tables that transactions of others use. Each try is short
+/// (before/010_patience.sql), and others pass in the pause after it.
+constexpr std::chrono::seconds kLockPatience{60};
+constexpr std::chrono::milliseconds kLockPause{500};
+/// How long it waits for the transactions that may still use what it has replaced.
+constexpr std::chrono::seconds kSettlePatience{10};
+constexpr std::chrono::milliseconds kSettlePause{50};
+
+/// What follows in transactions of their own.
+constexpr std::string_view kRebuild =
+    "select coalesce(pgtrickle_internal.rebuild_capture($1::int), 0)";
+constexpr std::string_view kDropSuperseded =
+    "select left_behind, array_to_string(waits_for, ', '), more "
+    "from pgtrickle_internal.drop_superseded()";
 
 int print_sql(const Registry& registry) {
   for (const DatabaseFile& file : database_files(registry)) {
     fmt::print("-- {}\n{}\n", file.name, file.text);
   }
+  fmt::print(
+      "-- In transactions of their own, the last one until it returns no more.\n"
+      "do $$\ndeclare\n  last int := 0;\nbegin\n"
+      "  while last is not null loop\n    last := pgtrickle_internal.rebuild_capture(last);\n"
+      "  end loop;\nend $$;\n{};\n",
+      kDropSuperseded);
   return kOk;
 }
 
@@ -36,11 +56,16 @@ bool met_another(const Error& error) {
   return std::ranges::find(kStates, error.code) != kStates.end();
 }
 
+bool found_a_lock(const Error& error) {
+  return error.code == "55P03";
+}
+
 /// Runs all files in one transaction. Returns how many were new or changed.
 Result<int> install_once(Connection& connection, const std::vector<DatabaseFile>& files,
                          Deadline deadline) {
   if (auto begun = connection.script("begin", deadline, {}); !begun) return fail(begun.error());
   int changed = 0;
+  std::string names;
   for (const DatabaseFile& file : files) {
     if (auto run = connection.script(file.text, deadline, {}); !run) {
       return fail(run.error().in_context(file.name));
@@ -50,23 +75,102 @@ Result<int> install_once(Connection& connection, const std::vector<DatabaseFile>
         "values ($1, $2, $3::int, clock_timestamp()) on conflict (file) do update set "
         "checksum = excluded.checksum, version = excluded.version, "
         "installed_at = excluded.installed_at where h.checksum <> excluded.checksum",
-        {file.name, checksum(file.text), std::to_string(kSchemaVersion)}, deadline, {});
+        {file.name, checksum(file.text), std::to_string(schema_version())}, deadline, {});
     if (!noted) return fail(noted.error());
     changed += static_cast<int>(noted->affected());
+    names += file.name + '\n';
   }
+  const auto forgotten = connection.query(
+      "delete from pgtrickle.relay_schema_history where file <> all (string_to_array($1, e'\\n'))",
+      {names}, deadline, {});
+  if (!forgotten) return fail(forgotten.error());
   if (auto done = connection.script("commit", deadline, {}); !done) return fail(done.error());
   return changed;
 }
 
+/// Names the transactions that keep an installation from locking our tables.
+Error blocked(Connection& connection, Error error, Deadline deadline) {
+  const auto holders = connection.query(
+      "select string_agg(distinct coalesce('session ' || l.pid, 'prepared transaction ' || "
+      "quote_literal(x.gid), 'another transaction'), ', ') "
+      "from pg_locks l join pg_class c on c.oid = l.relation "
+      "join pg_namespace n on n.oid = c.relnamespace and n.nspname in ('pgtrickle', "
+      "'pgtrickle_internal') "
+      "left join pg_locks t on l.pid is null and t.pid is null "
+      "and t.locktype = 'transactionid' and t.virtualtransaction = l.virtualtransaction "
+      "left join pg_prepared_xacts x on x.transaction = t.transactionid "
+      "where l.locktype = 'relation' and l.granted and l.pid is distinct from pg_backend_pid() "
+      "and l.database = (select d.oid from pg_database d where d.datname = current_database())",
+      {}, deadline, {});
+  if (holders && !holders->is_null(0, 0)) {
+    error.message += fmt::format("; tables of pgtrickle are in use by {}", holders->text(0, 0));
+  }
+  error.remedy = "nothing was changed: run init again when those transactions have ended";
+  return error;
+}
+
+/// Writes the capture functions anew and drops what is superseded. Returns a warning where
+/// something stays for now, else nothing. An interruption costs nothing: the next installation, or
+/// housekeeping, goes on.
+Result<std::string> settle(Connection& connection, Deadline deadline) {
+  const auto again = [](const Error& error) { return found_a_lock(error) || met_another(error); };
+  for (std::string last = "0";;) {
+    const auto rebuilt = connection.query(kRebuild, {last}, deadline, {});
+    if (!rebuilt && again(rebuilt.error()) && !deadline.passed()) {
+      std::this_thread::sleep_for(kSettlePause);
+      continue;
+    }
+    if (!rebuilt) return fail(rebuilt.error().in_context("writing capture functions"));
+    last = rebuilt->text(0, 0);
+    if (last == "0") break;
+  }
+  for (const Deadline patience = Deadline::after(kSettlePatience);;) {
+    const auto dropped = connection.query(kDropSuperseded, {}, deadline, {});
+    if (!dropped && !again(dropped.error())) return fail(dropped.error());
+    if (dropped && !dropped->boolean(0, 2)) {
+      return dropped->integer(0, 0) == 0
+                 ? std::string()
+                 : fmt::format(
+                       "{} objects of an earlier version stay, for others use them: SELECT "
+                       "object FROM pgtrickle_internal.superseded",
+                       dropped->text(0, 0));
+    }
+    if (patience.passed()) {
+      return fmt::format(
+          "objects of an earlier version stay until transactions have ended that were open during "
+          "the upgrade{}: a relay's housekeeping drops them, or the next init",
+          dropped ? fmt::format(" ({})", dropped->text(0, 1)) : std::string());
+    }
+    std::this_thread::sleep_for(kSettlePause);
+  }
+}
+
 Result<int> install(Connection& connection, const std::vector<DatabaseFile>& files) {
   const Deadline deadline = Deadline::after(kTimeout);
-  for (int attempt = 1;; ++attempt) {
+  const Deadline lock_patience = Deadline::after(kLockPatience);
+  for (int attempt = 1;;) {
     auto installed = install_once(connection, files, deadline);
-    if (installed || attempt == kAttempts || !met_another(installed.error())) return installed;
+    if (installed) return installed;
+    const bool waits = found_a_lock(installed.error());
+    const bool again =
+        waits ? !lock_patience.passed() : met_another(installed.error()) && attempt++ < kAttempts;
+    if (!again && !waits) return installed;
     if (auto undone = connection.script("rollback", deadline, {}); !undone) {
       return fail(undone.error());
     }
+    if (!again) return fail(blocked(connection, installed.error(), deadline));
+    if (waits) std::this_thread::sleep_for(kLockPause);
   }
+}
+
+/// Installs, and says on stderr what remains to be done.
+Result<int> install_and_settle(Connection& connection, const std::vector<DatabaseFile>& files) {
+  auto installed = install(connection, files);
+  if (!installed) return installed;
+  const auto remains = settle(connection, Deadline::after(kTimeout));
+  if (!remains) return fail(remains.error());
+  if (!remains->empty()) fmt::print(stderr, "{}\n", *remains);
+  return installed;
 }
 
 }  // namespace
@@ -74,7 +178,7 @@ Result<int> install(Connection& connection, const std::vector<DatabaseFile>& fil
 Result<int> install_database_side(const Context& context) {
   auto connection = connect(context);
   if (!connection) return fail(connection.error());
-  return install(**connection, database_files(context.registry));
+  return install_and_settle(**connection, database_files(context.registry));
 }
 
 int init_database(const Context& context, bool dry_run) {
@@ -82,7 +186,7 @@ int init_database(const Context& context, bool dry_run) {
   auto connection = connect(context);
   if (!connection) return failed(connection.error());
   const std::vector<DatabaseFile> files = database_files(context.registry);
-  const auto changed = install(**connection, files);
+  const auto changed = install_and_settle(**connection, files);
   if (!changed) return failed(changed.error());
   const std::string endpoint = (*connection)->endpoint();
   if (context.json) {

@@ -55,7 +55,8 @@ Result<std::vector<StreamFailure>> read_stream_failures(LeaseSession& session,
                                                         std::stop_token stop) {
   const auto rows = session.query(
       "select format('%I.%I', pgt_schema, pgt_name), status = 'SUSPENDED', last_error "
-      "from pgtrickle.pgt_stream_tables where consecutive_errors > 0 and last_error is not null "
+      "from pgtrickle_internal.stream_tables where consecutive_errors > 0 and last_error is not "
+      "null "
       "order by 1",
       {}, stop);
   std::vector<StreamFailure> failures;
@@ -75,7 +76,7 @@ Result<std::map<std::string, OutboxProblem>> read_outbox_problems(LeaseSession& 
       "select outbox_sequence, outbox_table_name, coalesce(problem, ''), "
       "coalesce(to_char(source_dropped_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), ''), "
       "exists (select from pgtrickle.relay_consumer_offsets o where o.incarnation = c.incarnation) "
-      "from pgtrickle.pgt_outbox_config c "
+      "from pgtrickle_internal.outbox_config c "
       "where problem is not null or source_dropped_at is not null",
       {}, stop);
   if (!rows) return fail(rows.error());

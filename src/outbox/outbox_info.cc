@@ -20,7 +20,7 @@ constexpr std::string_view kResolve =
     "pgtrickle.relay_outbox_name_holds(c.incarnation, p.named_schema, p.named_table), "
     "coalesce(c.stream_table_oid, 0) "
     "from pgtrickle.relay_pipeline_outbox($1, $2, $3) p "
-    "join pgtrickle.pgt_outbox_config c on c.incarnation = p.incarnation";
+    "join pgtrickle_internal.outbox_config c on c.incarnation = p.incarnation";
 
 // jsonb sorts names by length, then by bytes.
 constexpr std::string_view kColumns =
@@ -35,7 +35,7 @@ constexpr std::string_view kLacks =
     "to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is null, t.relation::text, "
     "current_user "
     "from pgtrickle.relay_pipeline_outbox($1, $2, $3) p "
-    "join pgtrickle.pgt_outbox_config c on c.incarnation = p.incarnation "
+    "join pgtrickle_internal.outbox_config c on c.incarnation = p.incarnation "
     "left join lateral (select r.oid::regclass as relation from pg_catalog.pg_class r "
     "where r.relnamespace = 'pgtrickle'::regnamespace "
     "and r.relname in (c.outbox_table_name, c.delta_table_name) "

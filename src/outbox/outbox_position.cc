@@ -53,7 +53,7 @@ Result<void> commit_position(postgres::Connection& connection, const OutboxInfo&
       "select case when set_config('synchronous_commit', case when $8 then 'on' else 'off' end, "
       "true) is null then null "
       "when $7::uuid is null or $7 = {} or $5::bigint <= (select c.purged_below "
-      "from pgtrickle.pgt_outbox_config c where c.incarnation = $3::uuid) "
+      "from pgtrickle_internal.outbox_config c where c.incarnation = $3::uuid) "
       "then pgtrickle.relay_commit_position($1, $2, $3::uuid, $4::uuid, $5, $6, $7) end",
       marked_row(outbox, "$5", "$6"));
   const bool durable = connection.in_transaction();
@@ -81,7 +81,7 @@ Result<PositionFacts> look_at_position(postgres::Connection& connection, const O
       "o.skipped_mark is null or o.skipped is null or upper(o.skipped) - 1 <= c.purged_below "
       "or exists (select from {} s where s.id = upper(o.skipped) - 1 and s.pgt_id = "
       "o.skipped_mark) "
-      "from pgtrickle.pgt_outbox_config c left join pgtrickle.relay_consumer_offsets o "
+      "from pgtrickle_internal.outbox_config c left join pgtrickle.relay_consumer_offsets o "
       "on o.relay_group_id = $2 and o.pipeline_id = $3 and o.incarnation = c.incarnation "
       "where c.incarnation = $4::uuid",
       marked_row(outbox, "$5", "$6"), qualified(outbox.table));

@@ -177,7 +177,7 @@ def test_a_writer_needs_no_right_on_the_outbox(db, orders):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("select * from pgtrickle.outbox_orders")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            connection.execute("select pgtrickle._capture_1_insert()")
+            connection.execute("select pgtrickle_internal.capture_1_insert()")
     assert orders.ops() == ["INSERT", "UPDATE", "DELETE"]
 
 
@@ -377,7 +377,7 @@ def test_replication_into_a_partitioned_table_is_recorded(db, subscription):
 def test_a_difference_is_appended_in_the_form_that_fits(db, orders):
     db.execute("create table diff (op text, ord bigint, row_data jsonb)")
     heard = []
-    append = ("select pgtrickle._outbox_append('outbox_orders', 'diff', %s, %s, 7, %s)")
+    append = ("select pgtrickle_internal.outbox_append('outbox_orders', 'diff', %s, %s, 7, %s)")
     refresh = "5f9c1d3e-8f9f-4b39-9a5c-0c5d5a4ad6f5"
     with db.connect() as connection:
         connection.add_notify_handler(lambda note: heard.append(note.payload))

@@ -366,7 +366,7 @@ TRIGGERS = {
     "replaced": (
         'create or replace trigger "!pgtrickle_1_insert" after insert on t for each statement '
         'execute function nothing()', "select 1"),
-    "functions dropped": ("drop function pgtrickle._capture_1_insert() cascade", "select 1"),
+    "functions dropped": ("drop function pgtrickle_internal.capture_1_insert() cascade", "select 1"),
     "in one transaction": (
         "begin; alter table t disable trigger user", "alter table t enable trigger user; commit"),
 }

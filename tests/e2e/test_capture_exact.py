@@ -497,7 +497,7 @@ def test_keys_that_are_checked_at_the_end_of_the_transaction(db, when, capture):
                 session.rollback()
     assert moved > 30
     assert_is_the_table(db, "t")
-    assert db.one("select count(*) from pgtrickle._outbox_deferred") == 0
+    assert db.one("select count(*) from pgtrickle_internal.outbox_deferred") == 0
 
 
 def test_the_two_swaps(db):

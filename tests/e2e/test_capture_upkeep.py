@@ -140,7 +140,7 @@ def test_disabling_takes_everything_away(db, events):
     db.execute("insert into events values (2, 2, 'x')")
     db.execute("insert into events_3a values (2, 22, 'x')")
     assert db.one("select count(*) from pg_trigger where tgname like '!pgtrickle%'") == 0
-    assert db.one("select count(*) from pg_proc where proname ~ '_capture_[0-9]'") == 0
+    assert db.one("select count(*) from pg_proc where proname ~ 'capture_[0-9]'") == 0
     assert db.one("select count(*) from pg_class where relname ~ "
                   "'^(outbox_|pgt_outbox_latest_).*events'") == 0
     db.execute("select pgtrickle.disable_outbox('events', if_exists => true)")

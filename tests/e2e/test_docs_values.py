@@ -14,7 +14,7 @@ PAGES = [*DOCS.rglob("*.md"), pathlib.Path(REPOSITORY) / "README.md"]
 
 def prose(page):
     """A page without what is generated from the functions themselves."""
-    return re.sub(r"\| `_?\w+\([^`]*\)` \| (caller|owner|creator|the ).*", "", page.read_text())
+    return re.sub(r"\| `[\w.]+\([^`]*\)` \| (caller|owner|creator|the ).*", "", page.read_text())
 
 
 def signatures(db):

@@ -168,7 +168,7 @@ def told_by_program(path, configs):
 
 def problems_in_sql(db, configs):
     return [problems for problems, in db.execute(
-        "select pgtrickle._relay_problems('p', 'bridge', c) from"
+        "select pgtrickle_internal.relay_problems('p', 'bridge', c) from"
         " jsonb_array_elements(%s) with ordinality u (c, at) order by at", (Jsonb(configs),))]
 
 

@@ -81,10 +81,10 @@ def test_it_accepts_every_file_that_the_documents_show(of_files):
 def stored(db):
     """Runs calls of set_relay_...; what they would store is returned, and not stored."""
     db.execute("create table stored (config jsonb); grant insert on stored to public")
-    for function in ("_set_relay(name text, direction text, config jsonb, enabled boolean, caller_path text)",
-                     "_store_relay(name text, direction text, config jsonb, enabled boolean)"):
+    for function in ("set_relay(name text, direction text, config jsonb, enabled boolean, caller_path text)",
+                     "store_relay(name text, direction text, config jsonb, enabled boolean)"):
         db.execute(f"""
-            create or replace function pgtrickle.{function} returns void language sql
+            create or replace function pgtrickle_internal.{function} returns void language sql
             set search_path = pg_catalog, pg_temp as $$ insert into public.stored values (config) $$""")
 
     def run(text):

@@ -46,7 +46,7 @@ def test_a_second_table_of_the_name_leaves_a_pipeline_where_its_position_stands(
         # Rows of the other table are not held back for it.
         status = db.one("select pgtrickle.outbox_status('archive.orders')")
         assert [entry["pipeline"] for entry in status["positions"]] == ["q"]
-        assert db.execute("select distinct pipeline from pgtrickle._outbox_holders(%s)",
+        assert db.execute("select distinct pipeline from pgtrickle_internal.outbox_holders(%s)",
                           (status["incarnation"],)) == [("q",)]
     for found, schema, ids in ((lines, "public", [1, 2]), (there, "archive", [7])):
         messages = found.messages()

@@ -22,14 +22,14 @@ union all
 select 'catalog', row(c.stream_table_oid, c.outbox_table_name, c.delta_table_name, c.capture,
                       c.key_columns, c.kind, c.source_dropped_at, c.incarnation,
                       c.purged_below)::text
-from pgtrickle.pgt_outbox_config c where c.stream_table_name = 'treasure'
+from pgtrickle_internal.outbox_config c where c.stream_table_name = 'treasure'
 union all
 select 'of ' || c.relname, concat_ws(' ', c.relowner::regrole, c.relacl)
-from pg_class c where c.relnamespace = 'pgtrickle'::regnamespace
+from pg_class c where c.relnamespace = any ('{pgtrickle,pgtrickle_internal}'::regnamespace[])
   and c.relname in ('outbox_treasure', 'outbox_delta_rows_treasure', 'outbox_treasure_id_seq',
-                    'relay_schema_history', 'pgt_outbox_config', 'relay_consumer_offsets')
+                    'relay_schema_history', 'outbox_config', 'relay_consumer_offsets')
 union all
-select 'outbox of ' || c.stream_table_name, '' from pgtrickle.pgt_outbox_config c
+select 'outbox of ' || c.stream_table_name, '' from pgtrickle_internal.outbox_config c
 where c.stream_table_name = 'treasure_2'
 union all
 select 'trigger on ' || t.tgrelid::regclass, t.tgname || ' ' || t.tgenabled::text
@@ -46,9 +46,9 @@ FORGED = [FORGED_INBOX.format(table=table, columns=columns) for table, columns i
     ("outbox_treasure", '{"event_id": "id", "payload": "payload", "processed_at": "created_at"}'),
     ("relay_schema_history", '{"event_id": "file", "payload": "checksum", "error": "version", '
                              '"processed_at": "installed_at"}'))]
-CHAINS = [[f"select pgtrickle.{first}({inbox})", then] for inbox in FORGED
-          for first in ("_build_own_inbox", "_build_inbox", "_register_inbox")
-          for then in ("select pgtrickle._drop_own_inbox('forged', false)",
+CHAINS = [[f"select pgtrickle_internal.{first}({inbox})", then] for inbox in FORGED
+          for first in ("build_own_inbox", "build_inbox", "register_inbox")
+          for then in ("select pgtrickle_internal.drop_own_inbox('forged', false)",
                        "select pgtrickle.drop_inbox('forged')",
                        "select pgtrickle.inbox_mark_processed('forged', '1')",
                        "select pgtrickle.replay_inbox_messages('forged', array['1', '2'])",
@@ -60,24 +60,24 @@ CHAINS += [["select pgtrickle.enable_inbox_tracking('forged', 'pgtrickle.outbox_
             "'{\"event_id\": \"id\"}')"],
            ["select pgtrickle.relay_open_inbox(null, 'outbox_treasure', 3, null, true, 1)",
             "select pgtrickle.relay_open_inbox(null, 'outbox_treasure', 4, null, true, 1)"]]
-CHAINS += [[f"select pgtrickle._capture_relation(1, '{rel}', '{op}', null)"]
+CHAINS += [[f"select pgtrickle_internal.capture_relation(1, '{rel}', '{op}', null)"]
            for rel in ("public.mine", "public.secret", "pg_catalog.pg_authid", "public.mine_view")
            for op in ("FULL", "DELETE", "INSERT")]
-CHAINS += [["select pgtrickle._outbox_append('outbox_treasure', 'public.mine', gen_random_uuid(), "
+CHAINS += [["select pgtrickle_internal.outbox_append('outbox_treasure', 'public.mine', gen_random_uuid(), "
             "'FULL', 0, true)"],
-           ["select pgtrickle._outbox_create('table', 'public.treasure_2', 'treasure_2', null, 24, "
+           ["select pgtrickle_internal.outbox_create('table', 'public.treasure_2', 'treasure_2', null, 24, "
             "1, 1, false, 'statement')"],
            ["select pgtrickle.publish('treasure', '{}')"],
            ["select pgtrickle.disable_outbox('treasure')"],
            ["select pgtrickle.outbox_full_refresh('treasure')"]]
-CHAINS += [[f"select pgtrickle.{f}(c) from pgtrickle.pgt_outbox_config c"]
-           for f in ("_upkeep_keys", "_upkeep_dropped", "_upkeep_partitions", "_upkeep_triggers")]
-CHAINS += [["""select pgtrickle._upkeep_dropped(jsonb_populate_record(c,
-                 '{"stream_table_oid": 1, "stream_table_name": "mine"}')::pgtrickle.pgt_outbox_config)
-               from pgtrickle.pgt_outbox_config c"""],
-           ["""select pgtrickle._upkeep_keys(jsonb_populate_record(c,
+CHAINS += [[f"select pgtrickle_internal.{f}(c) from pgtrickle_internal.outbox_config c"]
+           for f in ("upkeep_keys", "upkeep_dropped", "upkeep_partitions", "upkeep_triggers")]
+CHAINS += [["""select pgtrickle_internal.upkeep_dropped(jsonb_populate_record(c,
+                 '{"stream_table_oid": 1, "stream_table_name": "mine"}')::pgtrickle_internal.outbox_config)
+               from pgtrickle_internal.outbox_config c"""],
+           ["""select pgtrickle_internal.upkeep_keys(jsonb_populate_record(c,
                  '{"key_columns": ["x"], "key_attnums": [2]}'))
-               from pgtrickle.pgt_outbox_config c"""]]
+               from pgtrickle_internal.outbox_config c"""]]
 
 
 def test_no_function_lets_an_administrator_touch_the_outbox_of_another_owner(town, functions):

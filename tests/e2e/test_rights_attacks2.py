@@ -37,7 +37,7 @@ def test_no_administrator_says_of_rows_of_another_owner_that_they_are_gone(cast,
     with cast.connect(user="mallory", autocommit=False) as mallory:
         mallory.execute("select pgtrickle.relay_housekeeping()")
         with pytest.raises(psycopg.errors.InsufficientPrivilege), mallory.transaction():
-            mallory.execute("select pgtrickle._capture_relation(1, 'treasure', %s, %s)", (op, op))
+            mallory.execute("select pgtrickle_internal.capture_relation(1, 'treasure', %s, %s)", (op, op))
     assert outbox(cast) == [("INSERT", 2, 0), ("FULL", 2, 0)]
 
 
@@ -47,10 +47,10 @@ def test_a_lock_on_a_table_does_not_give_its_outbox_away(cast):
         mallory.execute("lock table mine in share row exclusive mode")
         for to in ("mine", "treasure"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege), mallory.transaction():
-                mallory.execute("select pgtrickle._outbox_rebind(1, %s, array['id'], 24, 100, 1000, "
+                mallory.execute("select pgtrickle_internal.outbox_rebind(1, %s, array['id'], 24, 100, 1000, "
                                 "false, 'row')", (to,))
         with pytest.raises(psycopg.errors.InsufficientPrivilege), mallory.transaction():
-            mallory.execute("select pgtrickle._outbox_owner_says(1, true)")
+            mallory.execute("select pgtrickle_internal.outbox_owner_says(1, true)")
 
 
 def test_the_outbox_of_a_dropped_table_stays_with_its_owner(cast):
@@ -83,7 +83,7 @@ def test_a_transaction_that_becomes_read_only_commits_and_is_sent_as_a_full_refr
     assert outbox(db, "late") == [("INSERT", 1, 0), ("INSERT", 1, 0)]
     db.execute("select pgtrickle.outbox_capture_upkeep()")
     assert outbox(db, "late")[2:] == [("FULL", 2, 0)]
-    assert db.execute("select * from pgtrickle._outbox_deferred") == []
+    assert db.execute("select * from pgtrickle_internal.outbox_deferred") == []
 
 
 def test_replicated_changes_of_a_table_with_a_deferrable_key_are_combined(db):
@@ -94,7 +94,7 @@ def test_replicated_changes_of_a_table_with_a_deferrable_key_are_combined(db):
         worker.execute("insert into late values (1)")
         worker.execute("update late set id = 2")
     assert outbox(db, "late") == [("INSERT", 1, 0)]
-    assert db.execute("select * from pgtrickle._outbox_deferred") == []
+    assert db.execute("select * from pgtrickle_internal.outbox_deferred") == []
 
 
 @pytest.mark.parametrize("prepare, call", [
@@ -127,13 +127,13 @@ def test_dropping_triggers_is_no_deadlock_for_a_reader_that_goes_on_to_write(db,
 
 
 def test_no_administrator_makes_changes_that_were_missed_forgotten(cast):
-    cast.execute("select pgtrickle._capture_missed(1, 'a test')")
+    cast.execute("select pgtrickle_internal.capture_missed(1, 'a test')")
     with cast.connect(user="mallory", autocommit=False) as mallory:
         mallory.execute("create table refers (id int references treasure)")
         with pytest.raises(psycopg.errors.InsufficientPrivilege), mallory.transaction():
-            mallory.execute("select pgtrickle._outbox_refreshed(1)")
-        mallory.execute("select pgtrickle._upkeep_want(1, null), pgtrickle._upkeep_to_row(1)")
-    assert cast.execute("select wanted, capture from pgtrickle._outbox_signatures "
+            mallory.execute("select pgtrickle_internal.outbox_refreshed(1)")
+        mallory.execute("select pgtrickle_internal.upkeep_want(1, null), pgtrickle_internal.upkeep_to_row(1)")
+    assert cast.execute("select wanted, capture from pgtrickle_internal.outbox_signatures "
                         "join pgtrickle.pgt_outbox_config using (outbox_number)") == [
                             ("a test", "statement")]
     cast.execute("select pgtrickle.outbox_capture_upkeep()")
@@ -147,7 +147,7 @@ def test_an_old_snapshot_is_not_sent_as_the_newest_state(cast):
         cast.execute("delete from treasure")
         mallory.execute("create table refers (id int references treasure)")
         with pytest.raises(psycopg.errors.ActiveSqlTransaction):
-            mallory.execute("select pgtrickle._capture_relation(1, 'treasure', 'FULL', null)")
+            mallory.execute("select pgtrickle_internal.capture_relation(1, 'treasure', 'FULL', null)")
         mallory.rollback()
     assert outbox(cast) == [("INSERT", 2, 0), ("DELETE", 0, 2)]
 
@@ -156,11 +156,11 @@ def test_a_restored_outbox_is_not_bound_to_a_table_that_a_former_owner_prepared(
     with cast.connect(user="eve") as eve:
         eve.execute("create table decoy (id int primary key, n int)")
         eve.execute("""create trigger "!pgtrickle_1_begin" before insert on decoy for each statement
-                       execute function pgtrickle._capture_1_begin()""")
+                       execute function pgtrickle_internal.capture_1_begin()""")
     cast.execute("alter table treasure rename to renamed")
     # What a dump and restore does to the catalog.
     cast.execute("update pgtrickle.pgt_outbox_config set stream_table_oid = 1")
-    cast.execute("update pgtrickle._outbox_signatures set server = 'another'")
+    cast.execute("update pgtrickle_internal.outbox_signatures set server = 'another'")
     cast.execute("select pgtrickle.outbox_capture_upkeep()")
     problem = cast.one("select problem from pgtrickle.pgt_outbox_config")
     assert "have the triggers" in problem and "decoy" in problem and "renamed" in problem

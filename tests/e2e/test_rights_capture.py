@@ -199,7 +199,7 @@ def test_transactions_with_an_old_snapshot_are_captured_like_others(spied, isola
             writer.execute(f"insert into {table} values (1, 'calm')")
             writer.execute(f"insert into {table} select n, 'calm' from generate_series(2, 99) n")
         writer.execute("commit")
-    assert db.execute("select * from pgtrickle._outbox_misses") == []
+    assert db.execute("select * from pgtrickle_internal.outbox_misses") == []
     for table in tables:
         Replay(db, table).check()
 
@@ -237,7 +237,7 @@ def test_the_outbox_of_a_dropped_table_is_not_taken_over_by_another_table(spied)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             typist.execute("create trigger mine after insert on treasure referencing new table as "
                            "new_rows for each statement execute function "
-                           f"pgtrickle._capture_{number}_insert()")
+                           f"pgtrickle_internal.capture_{number}_insert()")
     assert db.one("select stream_table_oid from pgtrickle.pgt_outbox_config") is None
 
 
@@ -301,7 +301,7 @@ def test_a_new_owner_makes_partitions_once_upkeep_has_looked(shop):
         owner.execute("create table shop.sales_2 partition of shop.sales for values in (2)")
         owner.execute("insert into shop.sales values (2, 2)")
     with db.connect(user="shopkeeper") as former:
-        for trigger in ("_capture_1_row", "_capture_1_insert"):
+        for trigger in ("capture_1_row", "capture_1_insert"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 former.execute("create trigger t after insert on shop.other "
                                f"for each row execute function pgtrickle.{trigger}()")
@@ -369,7 +369,7 @@ def test_a_capture_function_records_no_other_table(shop):
         for what, event, timing in (("insert", "insert", "referencing new table as new_rows for each "
                                      "statement"), ("row", "insert", "for each row")):
             superuser.execute(f"create trigger forged_{what} after {event} on shop.other {timing} "
-                              f"execute function pgtrickle._capture_1_{what}()")
+                              f"execute function pgtrickle_internal.capture_1_{what}()")
     with db.connect(user="shopkeeper") as owner:
         owner.execute("insert into shop.other values (7, 1)")
     assert ids(db) == []
@@ -391,9 +391,9 @@ def test_a_writer_has_no_other_way_into_an_outbox(shop):
                 "truncate pgtrickle.outbox_sales",
                 "set role pgtrickle_capture",
                 "create trigger t after insert on shop.other for each row "
-                "execute function pgtrickle._capture_1_row()",
-                "select pgtrickle._capture_relation(1, 'shop.sales', 'FULL', null)",
-                "select pgtrickle._capture_missed(1, 'nothing')"):
+                "execute function pgtrickle_internal.capture_1_row()",
+                "select pgtrickle_internal.capture_relation(1, 'shop.sales', 'FULL', null)",
+                "select pgtrickle_internal.capture_missed(1, 'nothing')"):
             with pytest.raises(refused), writer.transaction():
                 writer.execute(statement)
     assert ids(db) == [("INSERT", 1)]
@@ -409,7 +409,7 @@ def test_the_capture_role_may_insert_and_nothing_else(db):
             (0, False, False, False, False, False)]
     assert db.execute(
         "select p.proname from pg_proc p where p.proowner = 'pgtrickle_capture'::regrole "
-        "and p.proname !~ '^_capture_[0-9]+_(row|insert|update|delete|end|truncate)$'") == []
+        "and p.proname !~ '^capture_[0-9]+_(row|insert|update|delete|end|truncate)$'") == []
     assert db.execute("select relname from pg_class where relowner = 'pgtrickle_capture'::regrole"
                       ) == []
     with db.connect() as connection:

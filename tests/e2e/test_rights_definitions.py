@@ -111,14 +111,14 @@ def test_our_roles_own_and_may_do_no_more_than_they_are_for(town):
                                             'pgtrickle_admin')"""))
     assert {role for role, _ in owned} == {"pgtrickle_capture", "pgtrickle_sandbox"}
     assert [thing for role, thing in owned if role == "pgtrickle_capture"
-            and not thing.startswith("function pgtrickle._capture_")] == []
+            and not thing.startswith("function pgtrickle_internal.capture_")] == []
     assert [thing for role, thing in owned if role == "pgtrickle_sandbox"
             and not thing.startswith("function pgtrickle_gate.call_as_")] == []
     # What runs with rights of ours may not be called by PUBLIC.
     assert town.execute("""
         select p.oid::regprocedure::text from pg_proc p
         join pg_namespace n on n.oid = p.pronamespace
-        where n.nspname in ('pgtrickle', 'pgtrickle_gate')
+        where n.nspname in ('pgtrickle', 'pgtrickle_internal', 'pgtrickle_gate')
           and (p.proacl is null or exists (select from aclexplode(p.proacl) a
                                            where a.grantee = 0))""") == []
 
@@ -155,7 +155,7 @@ def test_the_right_to_attach_capture_functions_follows_the_table(harbour):
     for what in ("row", "insert", "truncate"):
         for role in ("mallory", "app"):
             if harbour.one("select has_function_privilege(%s, %s, 'execute')",
-                           (role, f"pgtrickle._capture_{number}_{what}()")):
+                           (role, f"pgtrickle_internal.capture_{number}_{what}()")):
                 allowed.append((role, what))
     assert allowed == []
     harbour.execute("drop table moved cascade")

@@ -60,7 +60,8 @@ def rights(db):
         "select rolname, rolsuper, rolcreaterole from pg_roles order by 1",
         "select roleid::regrole::text, member::regrole::text from pg_auth_members order by 1, 2",
         "select oid::regclass::text, relowner::regrole::text, relacl::text from pg_class "
-        "where relnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_gate'::regnamespace) "
+        "where relnamespace::regnamespace::text in ('pgtrickle', 'pgtrickle_internal', "
+        "'pgtrickle_gate') "
         "order by 1",
         "select nspname, nspowner::regrole::text, nspacl::text from pg_namespace order by 1",
         "select oid::regprocedure::text, proowner::regrole::text, proacl::text, md5(prosrc) "
@@ -381,10 +382,10 @@ FORGED = "jsonb_populate_record(null::pgtrickle.pgt_inbox_config, %s)"
 def test_an_administrator_makes_none_of_our_tables_an_inbox(db, admin):
     columns = '{"event_id": "pipeline", "payload": "config", "processed_at": "created_at"}'
     before = rights(db)
-    for call in ("_register_inbox", "_build_own_inbox", "_build_inbox"):
-        refusal(admin, f"select pgtrickle.{call}({FORGED})", (row(
+    for call in ("register_inbox", "build_own_inbox", "build_inbox"):
+        refusal(admin, f"select pgtrickle_internal.{call}({FORGED})", (row(
             table_name="relay_dlq", columns=columns, pending_view="relay_pipelines"),))
-    refusal(admin, f"select pgtrickle._store_inbox({FORGED})", (row(table_name="relay_dlq"),))
+    refusal(admin, f"select pgtrickle_internal.store_inbox({FORGED})", (row(table_name="relay_dlq"),))
     assert db.execute("select * from pgtrickle.pgt_inbox_config") == []
     assert rights(db) == before
     assert db.one("select to_regclass('pgtrickle.relay_pipelines')") is not None
@@ -396,16 +397,16 @@ def test_an_administrator_makes_no_table_of_others_an_inbox(db, admin, mallory):
     forged = row(table_schema="mallory", table_name="messages", relation=str(oid), columns=columns,
                  gate_function="mine")
     assert "has not made it the inbox" in refusal(
-        admin, f"select pgtrickle._register_inbox({FORGED})", (forged,))
-    body = admin.execute(f"select pgtrickle._inbox_gate_body({FORGED})", (forged,)).fetchone()[0]
-    assert "must be" in refusal(admin, "select pgtrickle._gate_function('mine', "
+        admin, f"select pgtrickle_internal.register_inbox({FORGED})", (forged,))
+    body = admin.execute(f"select pgtrickle_internal.inbox_gate_body({FORGED})", (forged,)).fetchone()[0]
+    assert "must be" in refusal(admin, "select pgtrickle_internal.gate_function('mine', "
                                        "'mallory'::regrole, %s)", (body,))
     # A function of the administrator's own is not the owner's word.
-    admin.execute("select pgtrickle._gate_function('mine', 'inbox_admin'::regrole, %s)", (body,))
+    admin.execute("select pgtrickle_internal.gate_function('mine', 'inbox_admin'::regrole, %s)", (body,))
     assert "has not made it the inbox" in refusal(
-        admin, f"select pgtrickle._register_inbox({FORGED})", (forged,))
+        admin, f"select pgtrickle_internal.register_inbox({FORGED})", (forged,))
     adopt(db)
-    assert "is dropped by the owner" in refusal(admin, "select pgtrickle._forget_inbox('m')")
+    assert "is dropped by the owner" in refusal(admin, "select pgtrickle_internal.forget_inbox('m')")
     refusal(admin, "select pgtrickle.drop_inbox('m')")
     assert db.one("select pgtrickle.inbox_health('m')")["status"] == "healthy"
 
@@ -418,7 +419,7 @@ def test_no_role_puts_anything_of_its_own_on_a_table_of_ours(db, admin, mallory)
         for connection in (admin, daemon, mallory):
             for statement in (
                     "create trigger t before update on pgtrickle.inbox_shop for each row "
-                    "execute function pgtrickle._stream_guard()",
+                    "execute function pgtrickle_internal.stream_guard()",
                     "create rule r as on update to pgtrickle.inbox_shop do nothing",
                     "create policy p on pgtrickle.inbox_shop",
                     "alter table pgtrickle.inbox_shop alter error set default 'x'",
@@ -427,7 +428,7 @@ def test_no_role_puts_anything_of_its_own_on_a_table_of_ours(db, admin, mallory)
                     "create index on pgtrickle.inbox_shop (error)",
                     "create table child () inherits (pgtrickle.inbox_shop)",
                     "create table fk (id text references pgtrickle.inbox_shop)",
-                    "insert into pgtrickle._inbox_tables values ('pg_class')",
+                    "insert into pgtrickle_internal.inbox_tables values ('pg_class')",
                     "update pgtrickle.pgt_inbox_config set made_here = true"):
                 refusal(connection, statement)
 
@@ -446,12 +447,12 @@ def test_a_table_of_ours_with_parts_that_are_not_ours_is_refused(db, mallory):
 def test_a_name_of_the_gate_that_another_role_has_is_refused(db, admin):
     db.login("taker", "pgtrickle_admin")
     with db.connect(user="taker") as taker:
-        taker.execute("select pgtrickle._gate_function('outbox_7', 'taker'::regrole, "
+        taker.execute("select pgtrickle_internal.gate_function('outbox_7', 'taker'::regrole, "
                       "'begin null; end')")
-    said = refusal(db, "select pgtrickle._gate_function('outbox_7', 'postgres'::regrole, "
+    said = refusal(db, "select pgtrickle_internal.gate_function('outbox_7', 'postgres'::regrole, "
                        "'begin null; end')")
     assert "belongs to taker" in said
-    db.execute("select pgtrickle._gate_drop('outbox_7')")
+    db.execute("select pgtrickle_internal.gate_drop('outbox_7')")
     assert db.one("select to_regprocedure('pgtrickle_streams.outbox_7(text, jsonb)')") is None
 
 

@@ -107,13 +107,13 @@ def as_before(db):
     db.execute(f"drop function {gate_function(db)}(text, jsonb);"
                "update pgtrickle.pgt_inbox_config set relation = null, gate_function = null;"
                "grant select, update, delete on mallory.messages to pgtrickle_owner;"
-               "delete from pgtrickle._inbox_tables")
+               "delete from pgtrickle_internal.inbox_tables")
 
 
 def test_an_upgrade_makes_what_an_adopted_inbox_needs(db, mallory):
     as_before(db)
     db.execute("select pgtrickle.create_inbox('shop');"
-               "delete from pgtrickle._inbox_tables;"
+               "delete from pgtrickle_internal.inbox_tables;"
                "update pgtrickle.pgt_inbox_config set relation = null")
     arrive(db, "1")
     install_from_files(db.dsn)

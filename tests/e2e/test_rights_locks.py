@@ -298,10 +298,10 @@ def test_nothing_is_taken_beside_a_relay_that_owns_by_advisory_locks(db):
     "delete from pgtrickle.relay_leases",
     "select from pgtrickle.relay_leases for update",
     "lock table pgtrickle.relay_leases in row share mode",
-    "lock table pgtrickle._locks in row exclusive mode",
-    "select from pgtrickle._locks for update",
-    "select pgtrickle._try_lock('housekeeping')",
-    "select pgtrickle._end_lease_sessions(gen_random_uuid())",
+    "lock table pgtrickle_internal.locks in row exclusive mode",
+    "select from pgtrickle_internal.locks for update",
+    "select pgtrickle_internal.try_lock('housekeeping')",
+    "select pgtrickle_internal.end_lease_sessions(gen_random_uuid())",
 ])
 def test_the_relay_writes_leases_and_takes_turns_by_functions_only(db, statement):
     with db.connect(user=RELAY_ROLE, autocommit=False) as relay, \
@@ -312,12 +312,12 @@ def test_the_relay_writes_leases_and_takes_turns_by_functions_only(db, statement
 @pytest.mark.parametrize("call", [
     "relay_open_leases('g', 'w', '1 s')", "relay_renew_leases(gen_random_uuid())",
     "relay_take_leases(gen_random_uuid(), 'pipeline', '{a}', 1)", "relay_housekeeping()",
-    "relay_release_leases(gen_random_uuid(), 'pipeline', '{a}')", "_lock('housekeeping')",
+    "relay_release_leases(gen_random_uuid(), 'pipeline', '{a}')", "pgtrickle_internal.lock('housekeeping')",
     "relay_close_leases(gen_random_uuid())", "relay_blockers()"])
 def test_a_plain_login_may_call_none_of_it(db, call):
     with psycopg.connect(db.login(STRANGER)) as stranger, \
             pytest.raises(psycopg.errors.InsufficientPrivilege):
-        stranger.execute(f"select pgtrickle.{call}")
+        stranger.execute(f"select {call if '.' in call.split('(')[0] else 'pgtrickle.' + call}")
 
 
 # Locks on our tables
@@ -363,7 +363,7 @@ def test_a_session_that_reads_an_outbox_for_ever_blocks_neither_readers_nor_rete
 
 LOCKED = {
     "lock table pgtrickle.outbox_orders in share mode": "ShareLock on pgtrickle.outbox_orders",
-    "select pgtrickle._lock('housekeeping')": "RowShareLock on pgtrickle._locks",
+    "select pgtrickle_internal.lock('housekeeping')": "RowShareLock on pgtrickle_internal.locks",
     "select from pgtrickle.relay_lease_sessions for update":
         "RowShareLock on pgtrickle.relay_lease_sessions",
 }

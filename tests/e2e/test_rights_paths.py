@@ -37,7 +37,7 @@ PINNED = ("search_path=pg_catalog, pg_temp", 'search_path=""')
 def ours():
     """The text of all functions of the database side and of the program's own statements."""
     texts = []
-    for pattern in ("sql/*.sql", "src/**/*.cc"):
+    for pattern in ("sql/*/*.sql", "src/**/*.cc"):
         for path in glob.glob(os.path.join(REPOSITORY, pattern), recursive=True):
             with open(path) as source:
                 texts.append(source.read())
@@ -96,8 +96,8 @@ def test_no_function_pins_a_schema_that_others_may_write_to(db):
 def test_only_its_owner_creates_in_the_schema(db):
     assert db.execute("""
         select r.rolname, n.nspname from pg_roles r cross join pg_namespace n
-        where n.nspname in ('pgtrickle', 'pgtrickle_json', 'pgtrickle_gate') and not r.rolsuper
-          and r.rolname <> 'pgtrickle_owner'
+        where n.nspname in ('pgtrickle', 'pgtrickle_internal', 'pgtrickle_json', 'pgtrickle_gate')
+          and not r.rolsuper and r.rolname <> 'pgtrickle_owner'
           and not pg_has_role(r.oid, 'pgtrickle_owner', 'USAGE')
           and has_schema_privilege(r.oid, n.oid, 'CREATE')""") == []
 
@@ -332,7 +332,7 @@ MALLORY = "mallory_of_paths"
 PREPARED = """
     create table pgtrickle.relay_schema_history (file text primary key, checksum text, version int,
                                                  installed_at timestamptz);
-    create function pgtrickle._lock(name text) returns void language sql as '';
+    create function pgtrickle.publish(name text) returns void language sql as '';
     create type pgtrickle.mood as enum ('good');
     create function public.same(text, text) returns boolean language sql as 'select true';
     create operator pgtrickle.= (leftarg = text, rightarg = text, function = public.same)"""
@@ -348,8 +348,8 @@ def mallory(empty_db):
         yield connection
 
 
-@pytest.mark.parametrize("schema", ["pgtrickle", "pgtrickle_json", "pgtrickle_gate",
-                                    "pgtrickle_streams"])
+@pytest.mark.parametrize("schema", ["pgtrickle", "pgtrickle_internal", "pgtrickle_json",
+                                    "pgtrickle_gate", "pgtrickle_streams"])
 def test_a_schema_of_another_role_is_refused(empty_db, relay_bin, mallory, schema):
     mallory.execute(f"create schema {schema}")
     done = init(empty_db)
@@ -371,7 +371,7 @@ def test_objects_of_another_role_in_a_schema_of_ours_are_refused(empty_db, relay
     empty_db.execute(f"revoke create on schema pgtrickle from {MALLORY}")
     for kind, ended_by in (
             ("table", "drop table pgtrickle.relay_schema_history"),
-            ("function", "drop function pgtrickle._lock"), ("type", "drop type pgtrickle.mood"),
+            ("function", "drop function pgtrickle.publish"), ("type", "drop type pgtrickle.mood"),
             ("operator", "drop operator pgtrickle.= (text, text)")):
         refused = init(empty_db)
         assert refused.returncode != 0
@@ -434,17 +434,17 @@ def refused(connection, *statements, match="insufficient|permission denied|only 
 
 def test_an_administrator_makes_no_stream_table_of_anothers_table(admins):
     """Its outbox would wait for refreshes, and record nothing."""
-    refused(admins, "select pgtrickle._stream_register('public.letters', 'q', 'q', '1s', 'AUTO', "
+    refused(admins, "select pgtrickle_internal.stream_register('public.letters', 'q', 'q', '1s', 'AUTO', "
             "null, 'UTC')", match="was not made for a stream table")
-    refused(admins, "select pgtrickle._stream_mark()",
+    refused(admins, "select pgtrickle_internal.stream_mark()",
             "comment on table public.letters is 'mine'", match="must be owner")
 
 
 def test_an_administrator_does_not_change_what_anothers_stream_table_reads(db, admins):
-    lock = "select pgtrickle._stream_lock(1)"
-    refused(admins, lock, "select pgtrickle._stream_set_sources(1, '[]', false, '{}')",
+    lock = "select pgtrickle_internal.stream_lock(1)"
+    refused(admins, lock, "select pgtrickle_internal.stream_set_sources(1, '[]', false, '{}')",
             match="is not being changed here")
-    refused(admins, lock, "select pgtrickle._stream_store(1, null, null, null, 'forged', 'forged')",
+    refused(admins, lock, "select pgtrickle_internal.stream_store(1, null, null, null, 'forged', 'forged')",
             match="only the owner")
     refused(admins, "select pgtrickle.alter_stream_table('digest', query => 'select 1 as id')",
             match="permission denied|must be owner")
@@ -458,21 +458,21 @@ def test_an_administrator_puts_no_trigger_on_what_is_not_an_inbox(admins):
     """It would keep all writers waiting until the transaction ends."""
     for table in ("pgtrickle.outbox_orders", "pgtrickle.pgt_outbox_config", "pgtrickle.relay_dlq",
                   "public.orders"):
-        refused(admins, f"select pgtrickle._source_trigger_on_ours('{table}', '{table}'::regclass)",
+        refused(admins, f"select pgtrickle_internal.source_trigger_on_ours('{table}', '{table}'::regclass)",
                 match="permission denied for table")
 
 
 def test_an_administrator_puts_one_trigger_on_an_inbox_and_no_more(db, admins):
     db.execute("select pgtrickle.create_inbox('letters')")
-    refused(admins, "select pgtrickle._source_trigger_on_ours('pgtrickle.inbox_letters', 12345)",
+    refused(admins, "select pgtrickle_internal.source_trigger_on_ours('pgtrickle.inbox_letters', 12345)",
             match="permission denied for table")
-    admins.execute("select pgtrickle._source_trigger_on_ours('pgtrickle.inbox_letters', "
+    admins.execute("select pgtrickle_internal.source_trigger_on_ours('pgtrickle.inbox_letters', "
                    "'pgtrickle.inbox_letters'::regclass)")
 
 
 def test_no_retention_below_nothing_is_stored(admins):
     for hours in ("-1", "null"):
-        refused(admins, f"select pgtrickle._set_outbox_retention('orders', {hours})",
+        refused(admins, f"select pgtrickle_internal.set_outbox_retention('orders', {hours})",
                 match="retention_hours must be")
 
 

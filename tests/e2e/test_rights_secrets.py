@@ -65,7 +65,7 @@ def every_row(db):
     """Every row of every table of ours but the configuration's, which users write themselves."""
     tables = [name for (name,) in db.execute(
         "select c.oid::regclass::text from pg_class c where c.relkind in ('r', 'p', 'v', 'm')"
-        " and c.relnamespace = 'pgtrickle'::regnamespace"
+        " and c.relnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace)"
         " and c.relname not in ('relay_config', 'relay_outbox_config', 'relay_inbox_config',"
         " 'relay_bridge_config', 'relay_pipelines')")]
     assert "pgtrickle.relay_dlq" in tables and "pgtrickle.relay_pipeline_status" in tables

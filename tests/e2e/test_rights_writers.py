@@ -126,7 +126,7 @@ union select 'pgtrickle.refreshing'
 union
 select lower(m[1]) from pg_proc p, regexp_matches(
   p.prosrc, '(pgtrickle[a-z_]*\\.[a-z_]+[0-9]*)''', 'g') m
-where p.pronamespace = 'pgtrickle'::regnamespace and p.proname ~ '^_capture_[0-9]+_'
+where p.pronamespace = 'pgtrickle_internal'::regnamespace and p.proname ~ '^capture_[0-9]+_'
 """
 
 
@@ -183,7 +183,7 @@ def test_no_setting_forged_in_a_statement_hides_another_change(harbour):
                                          ("plain", "truncate plain")):
                     # What cannot be recorded is noted, for upkeep to heal.
                     count = (f"select (select count(*) from pgtrickle.outbox_{table}), "
-                             "(select count(*) from pgtrickle._outbox_misses)")
+                             "(select count(*) from pgtrickle_internal.outbox_misses)")
                     before = connection.execute(count).fetchone()
                     try:
                         with connection.transaction():

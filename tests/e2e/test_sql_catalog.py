@@ -288,7 +288,7 @@ def test_the_nearest_name_is_measured_as_it_should_be(db):
     dice = random.Random(7)
     for _ in range(100):
         a, b = ("".join(dice.choices("abcä", k=dice.randint(0, 9))) for _ in range(2))
-        assert db.one("select pgtrickle._edit_distance(%s, %s)", (a, b)) == distance(a, b), (a, b)
+        assert db.one("select pgtrickle_internal.edit_distance(%s, %s)", (a, b)) == distance(a, b), (a, b)
 
 
 # Telling of changes

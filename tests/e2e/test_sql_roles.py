@@ -89,8 +89,8 @@ DAEMON_MAY_NOT = [
     "insert into pgtrickle.relay_schema_history (file, checksum, version) values ('x', 'x', 1)",
     "select pgtrickle.delete_relay('p')",
     f"select pgtrickle.set_relay_inbox('q', '{REVERSE}')",
-    "select pgtrickle._store_relay('q', 'reverse', '{}', true)",
-    "select pgtrickle._purge_outbox(gen_random_uuid(), 1, false)",
+    "select pgtrickle_internal.store_relay('q', 'reverse', '{}', true)",
+    "select pgtrickle_internal.purge_outbox(gen_random_uuid(), 1, false)",
     "select * from orders_stream",
     "create table pgtrickle.mine (x int)",
     "set role pgtrickle_owner",
@@ -141,7 +141,7 @@ def test_no_function_is_everybody_s_and_every_definer_pins_its_search_path(db):
         select p.oid::regprocedure::text, p.prosecdef, p.proconfig::text,
                coalesce(p.proacl, acldefault('f', p.proowner))::text, r.rolname
         from pg_proc p join pg_roles r on r.oid = p.proowner
-        where p.pronamespace = 'pgtrickle'::regnamespace""")
+        where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace)""")
     assert rows
     for name, definer, settings, privileges, owner in rows:
         assert not re.search(r"[{,]=", privileges), f"{name} is executable by PUBLIC"
@@ -152,7 +152,7 @@ def test_no_function_is_everybody_s_and_every_definer_pins_its_search_path(db):
 def test_all_that_users_call_is_described(db):
     rows = db.execute("""
         select p.oid::regprocedure::text from pg_proc p
-        where p.pronamespace = 'pgtrickle'::regnamespace and p.proname !~ '^_'
+        where p.pronamespace = 'pgtrickle'::regnamespace
           and p.prorettype not in ('trigger'::regtype, 'event_trigger'::regtype)
           and obj_description(p.oid, 'pg_proc') is null""")
     assert rows == []

@@ -128,8 +128,8 @@ def test_what_logical_replication_applies_is_noticed(db, pg_server):
     ("500ms", 500), ("2s", 2000), ("5m", 300000), ("1h", 3600000), ("1d", 86400000),
     ("1.5s", 1500), ("1h30m", 5400000), ("10 s", 10000), ("2S", 2000)])
 def test_intervals_are_read(db, schedule, milliseconds):
-    db.execute("select pgtrickle._schedule_check(%s)", (schedule,))
-    assert db.one("select extract(epoch from pgtrickle._schedule_interval(%s))::float8",
+    db.execute("select pgtrickle_internal.schedule_check(%s)", (schedule,))
+    assert db.one("select extract(epoch from pgtrickle_internal.schedule_interval(%s))::float8",
                   (schedule,)) * 1000 == milliseconds
 
 
@@ -148,7 +148,7 @@ def test_intervals_are_read(db, schedule, milliseconds):
     ("59 23 31 12 *", "2026-12-31 23:59:00Z", "UTC", "2027-12-31 23:59:00+00:00"),
     ("0 0 31 2 *", "2026-01-01 00:00:00Z", "UTC", None)])
 def test_cron_expressions_name_their_next_moment(db, cron, after, zone, expected):
-    moment = db.one("select pgtrickle._cron_next(%s, %s, %s)", (cron, after, zone))
+    moment = db.one("select pgtrickle_internal.cron_next(%s, %s, %s)", (cron, after, zone))
     assert moment == (datetime.fromisoformat(expected) if expected else None)
 
 
@@ -156,7 +156,7 @@ def test_cron_expressions_name_their_next_moment(db, cron, after, zone, expected
                                   "* * * 13 *", "* * * * 8", "*/0 * * * *", "5-1 * * * *",
                                   "a * * * *", ", * * * *", "* * * foo *"])
 def test_a_cron_expression_that_means_nothing_is_refused(db, cron):
-    assert refusal(db, "select pgtrickle._schedule_check(%s)", (cron,))
+    assert refusal(db, "select pgtrickle_internal.schedule_check(%s)", (cron,))
 
 
 def test_a_schedule_holds_the_next_refresh_back(orders):

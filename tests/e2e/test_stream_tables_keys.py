@@ -440,6 +440,6 @@ def test_a_key_is_derived_and_given_up_with_the_rights_of_the_creator(db):
         # No other administrator sets the key of a stream table.
         db.login("bob", "pgtrickle_admin")
         with db.connect(user="bob") as bob, pytest.raises(psycopg.errors.InsufficientPrivilege):
-            bob.execute("select pgtrickle._stream_set_key((select pgt_id from pgtrickle.pgt_stream_tables), "
+            bob.execute("select pgtrickle_internal.stream_set_key((select pgt_id from pgtrickle.pgt_stream_tables), "
                         "'{word}')")
     assert keys_of(db) == {"s": None}

@@ -129,7 +129,7 @@ CHANGES = {
         "alter table {s}.t drop column word cascade", "insert into {s}.t values (77)"]),
     "a trigger has a number that is none": ("select id, word from {s}.t", "", [
         "create trigger pgtrickle_dirty_99999999999999 after insert on {s}.t execute function "
-        "pgtrickle._source_changed('1'); alter table {s}.t add column more int",
+        "pgtrickle_internal.source_changed('1'); alter table {s}.t add column more int",
         "insert into {s}.t values (5, 'later')"]),
     "a source is rewritten": ("select * from {s}.t", "", ["vacuum full {s}.t"]),
 }

@@ -16,7 +16,7 @@ ATTACK = """
         execute 'grant all on all tables in schema pgtrickle to mallory';
       exception when others then null; end;
       begin
-        execute 'create or replace function pgtrickle._inbox_table('
+        execute 'create or replace function pgtrickle_internal.inbox_table('
                 'inbox pgtrickle.pgt_inbox_config) returns text language sql as '
                 '''select null::text''';
       exception when others then null; end;

@@ -189,7 +189,9 @@ declare
 begin
   for f in
     select p.proname as name, pg_get_function_identity_arguments(p.oid) as arguments
-    from pg_proc p where p.pronamespace = 'pgtrickle'::regnamespace and p.prokind = 'f'
+    from pg_proc p
+    where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace)
+      and p.prokind = 'f'
       and p.prorettype <> 'trigger'::regtype and p.proargmodes is null
   loop
     begin
@@ -247,24 +249,24 @@ where n.nspname like 'pgtrickle%' and c.relkind <> 'v'
 STRANGERS = """
 select 'owned by ' || p.proowner::regrole, p.oid::regprocedure::text
 from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-where n.nspname in ('pgtrickle', 'pgtrickle_gate') and p.proowner::regrole::text not like 'pgtrickle%'
+where n.nspname in ('pgtrickle', 'pgtrickle_internal', 'pgtrickle_gate') and p.proowner::regrole::text not like 'pgtrickle%'
 union all
 select 'owned by ' || c.relowner::regrole, c.oid::regclass::text
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where n.nspname in ('pgtrickle', 'pgtrickle_gate') and c.relowner::regrole::text not like 'pgtrickle%'
+where n.nspname in ('pgtrickle', 'pgtrickle_internal', 'pgtrickle_gate') and c.relowner::regrole::text not like 'pgtrickle%'
 union all
 select format('%s to %s', a.privilege_type, coalesce(nullif(a.grantee, 0)::regrole::text, 'public')),
        c.oid::regclass::text
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 cross join aclexplode(c.relacl) a
-where n.nspname in ('pgtrickle', 'pgtrickle_gate') and c.relname not like 'inbox%'
+where n.nspname in ('pgtrickle', 'pgtrickle_internal', 'pgtrickle_gate') and c.relname not like 'inbox%'
   and (a.grantee = 0 or a.grantee::regrole::text not like 'pgtrickle%')
 union all
 select format('%s to %s', a.privilege_type, coalesce(nullif(a.grantee, 0)::regrole::text, 'public')),
        p.oid::regprocedure::text
 from pg_proc p join pg_namespace n on n.oid = p.pronamespace
 cross join aclexplode(p.proacl) a
-where n.nspname in ('pgtrickle', 'pgtrickle_gate') and p.proname !~ '^_capture_[0-9]+_'
+where n.nspname in ('pgtrickle', 'pgtrickle_internal', 'pgtrickle_gate') and p.proname !~ '^capture_[0-9]+_'
   and (a.grantee = 0 or a.grantee::regrole::text not like 'pgtrickle%')
 """
 
@@ -280,9 +282,9 @@ drop table if exists pgtrickle.planted;
 _RAN = re.compile(r"ATTACK <(.*)> as <(\w+)> in <(.*)>")
 # Objects that honest calls drop: those of an outbox, an inbox or a stream table but the treasure's.
 _GOES_WITH_ITS_TABLE = re.compile(
-    r"(relation|function|column|trigger .* of|rule of) pgtrickle(_streams)?\."
-    r"(?!.*(treasure|crown|_capture_1_))\"?"
-    r"(outbox_|pgt_outbox_latest_|pgt_changes_|inbox_|dirty_|diff_|refresh_\d|_capture_\d)")
+    r"(relation|function|column|trigger .* of|rule of) pgtrickle(_streams|_internal)?\."
+    r"(?!.*(treasure|crown|capture_1_|_internal\.(outbox|inbox)_))\"?"
+    r"(outbox_|pgt_outbox_latest_|pgt_changes_|inbox_|dirty_|diff_|refresh_\d|capture_\d)")
 _SUCCEEDED = re.compile(r"ATTACK SUCCEEDED <(.*)> as <(\w+)>: (.*)")
 
 

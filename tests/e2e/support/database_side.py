@@ -1,6 +1,7 @@
 """Installing the database side: by `init`, or from the files of sql/ as they are."""
 
 import glob
+import hashlib
 import os
 import re
 import subprocess
@@ -10,7 +11,8 @@ import psycopg
 from .postgres import REPOSITORY
 from .relay import clean_environment, relay_binary, run_command
 
-OPTION_ROWS = "106_relay_option_rows.sql"  # written by the program, from its tables
+FOLDERS = ("before", "migrations", "functions", "after")  # in the order in which init runs them
+OPTION_ROWS = "functions/106_relay_option_rows.sql"  # written by the program, from its tables
 
 
 def install(dsn):
@@ -28,22 +30,31 @@ def option_rows():
         return ""
     printed = subprocess.run([relay_binary(), "init", "--dry-run"], env=clean_environment(),
                              capture_output=True, text=True, check=True).stdout
-    return re.search(rf"^-- {OPTION_ROWS}\n(.*?)^-- \d+_", printed, re.M | re.S)[1]
+    return re.search(rf"^-- {OPTION_ROWS}\n(.*?)^-- functions/", printed, re.M | re.S)[1]
 
 
 def install_from_files(dsn):
-    """Installs the database side from sql/*.sql, in name order, in one transaction."""
-    files = {}
-    for path in glob.glob(os.path.join(REPOSITORY, "sql", "*.sql")):
+    """Runs the files of sql/ as init does, in one transaction; a migration only once."""
+    files = {OPTION_ROWS: option_rows()}
+    for path in glob.glob(os.path.join(REPOSITORY, "sql", "*", "*.sql")):
         with open(path) as source:
-            files[os.path.basename(path)] = source.read()
-    assert files, "there are no sql/*.sql files"
-    files[OPTION_ROWS] = option_rows()
+            files[os.path.relpath(path, os.path.join(REPOSITORY, "sql"))] = source.read()
+    assert len(files) > 1, "there are no files in sql/"
     with psycopg.connect(dsn) as connection:
-        for name in sorted(files):
+        for name in sorted(files, key=lambda name: (FOLDERS.index(name.split("/")[0]), name)):
             try:
-                connection.execute(files[name])
+                if not name.startswith("migrations/") or is_new(connection, name, files[name]):
+                    connection.execute(files[name])
             except psycopg.Error as error:
                 where = getattr(error.diag, "statement_position", None)
                 raise AssertionError(f"{name} does not install: {error} (position {where}; context: "
                                      f"{error.diag.context})") from error
+
+
+def is_new(connection, migration, text):
+    """Whether a migration was not applied yet; notes that it is now."""
+    name = os.path.basename(migration)
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    return connection.execute("insert into pgtrickle_internal.migrations (number, name, checksum, program) "
+                              "values (%s, %s, %s, 'files') on conflict do nothing",
+                              (int(name[:4]), name, checksum)).rowcount == 1

@@ -126,8 +126,8 @@ BY_NAME = {"name": "treasure", "rel": "public.treasure", "source": "public.treas
 BY_TYPE = {"text": "x", "integer": 1, "bigint": 1, "boolean": True, "jsonb": "{}", "text[]": "{x}",
            "uuid": "@uuid", "regclass": "public.treasure", "oid": "@treasure", "interval": "1 s",
            "smallint": 1, "numeric": 1, "json": "{}", "record": None, "xid8": "1",
-           "timestamp with time zone": "2030-01-01", "pgtrickle.pgt_outbox_config": "@outbox",
-           "pgtrickle.pgt_inbox_config": "@inbox", "pgtrickle.pgt_stream_tables": "@stream"}
+           "timestamp with time zone": "2030-01-01", "pgtrickle_internal.outbox_config": "@outbox",
+           "pgtrickle.pgt_inbox_config": "@inbox", "pgtrickle_internal.stream_tables": "@stream"}
 
 FUNCTIONS = """
 select n.nspname, p.proname, p.oid::regprocedure::text, p.prorettype::regtype::text,
@@ -163,7 +163,7 @@ class Function:
                 value = stand_ins[value]
             self.values.append(value)
             if type_ == "record":
-                type_ = "pgtrickle.pgt_outbox_config"
+                type_ = "pgtrickle_internal.outbox_config"
             elif "." not in type_:
                 type_ = {"integer": "pg_catalog.int4", "bigint": "pg_catalog.int8",
                          "text[]": "pg_catalog.text[]", "smallint": "pg_catalog.int2",
@@ -177,7 +177,7 @@ class Function:
 
     @property
     def public(self):
-        return self.schema == "pgtrickle" and not self.name.startswith("_")
+        return self.schema == "pgtrickle"
 
     def call(self, connection):
         """Calls it and takes all back; its SQLSTATE, '00000' where it succeeded."""
@@ -201,7 +201,8 @@ def town(pg_server):
                                error text, retry_count int);
         create table post (like findable including all);
         insert into post (event_id) values ('a');
-        grant usage on schema pgtrickle, pgtrickle_streams, pgtrickle_gate to app;
+        grant usage on schema pgtrickle, pgtrickle_internal, pgtrickle_streams, pgtrickle_gate
+          to app;
         select pgtrickle.create_inbox('mail');
         select pgtrickle.enable_inbox_tracking('post', 'public.post');
         select pgtrickle.create_stream_table('totals', 'select id, n from treasure');
@@ -230,8 +231,7 @@ def functions(town):
                            "where inbox_name = 'post'"),
         "@stream": town.one("select c::text from pgtrickle.pgt_stream_tables c")}
     return [Function(row, stand_ins) for row in town.execute(FUNCTIONS)
-            if row[3] != "trigger" and not (row[0] == "pgtrickle" and row[1].startswith("_capture_")
-                                            and row[1].split("_")[2].isdigit())]
+            if row[3] != "trigger"]
 
 
 def make_inbox(db, table, types=None):
@@ -275,7 +275,8 @@ def harbour(pg_server):
           return null;
         end $$;
         create trigger follow after insert on others for each row execute function follow();
-        grant usage on schema pgtrickle, pgtrickle_streams, pgtrickle_gate to app, eve;
+        grant usage on schema pgtrickle, pgtrickle_internal, pgtrickle_streams, pgtrickle_gate
+          to app, eve;
         create schema app authorization app""")
     yield db
     db.drop()

@@ -1,0 +1,242 @@
+"""Upgrades while applications write: no statement fails, no change is lost, nobody waits for long."""
+
+import random
+import subprocess
+import threading
+import time
+
+import psycopg
+import pytest
+from support import earlier_versions as earlier
+from support.background import Background
+from support.pipelines import Lines, set_outbox, to_file, wait_settled
+from support.relay import clean_environment, relay_binary
+from support.replay import Replay
+from support.waiting import eventually
+
+TABLES = ("orders", "parts", "keyed", "swapped")
+
+MORE = """
+create table others (id int primary key);
+create function follow() returns trigger language plpgsql as $$
+begin
+  insert into orders values (new.id, 'followed', 0);
+  update keyed set n = n + 1 where id = 1;
+  return null;
+end $$;
+create trigger follow after insert on others for each row execute function follow();
+create table slow (id int primary key);
+select pgtrickle.enable_outbox('slow', capture => 'statement');
+create function linger() returns trigger language plpgsql as $$
+begin
+  perform pg_sleep(0.3);
+  return null;
+end $$;
+create trigger linger after insert on slow for each row execute function linger();
+"""
+
+
+@pytest.fixture
+def old(empty_db, relay_bin, tmp_path):
+    """A database of the version before, with data."""
+    earlier.install_version(empty_db.dsn, 2)
+    earlier.fill(empty_db.dsn, tmp_path / "unused.jsonl")
+    empty_db.execute("set client_min_messages = error")
+    empty_db.execute(MORE)
+    return empty_db
+
+
+def inserts(n):
+    yield "insert into orders values (%s, 'x', 1)", (n,)
+    yield "update orders set amount = amount + 1 where id = %s", (n,)
+    if n % 3 == 0:
+        yield "delete from orders where id = %s", (n,)
+
+
+def moves(n):
+    yield "insert into parts select %s, 1 + %s %% 2, 'x'", (n, n)
+    yield "update parts set part = 3 - part where id = %s", (n,)
+    if n % 3 == 0:
+        yield "delete from parts where id = %s", (n,)
+
+
+def keys(n):
+    yield "insert into keyed values (%s, 1)", (n,)
+    yield "update keyed set id = -id where id = %s", (n,)
+    yield "insert into keyed select %s + i, i from generate_series(1, 5) i", (n * 10 + 10 ** 7,)
+
+
+def swaps(n):
+    yield "update swapped set id = 3 - id, n = %s", (n,)
+
+
+def nested(n):
+    yield "insert into others values (%s)", (n,)
+
+
+def events(n):
+    yield "select pgtrickle.publish('events', '{}', idempotency_key => %s)", (f"k{n}",)
+
+
+def naps(n):
+    yield "insert into slow values (%s)", (n,)
+
+
+class Load(Background):
+    """An application that runs statements, each round in one transaction, `prepared` in two phases."""
+
+    def __init__(self, db, statements, first, isolation="read committed", prepared=False):
+        super().__init__()
+        self._db, self._statements, self._prepared = db, statements, prepared
+        self._isolation = isolation
+        self.number, self.rounds, self.errors, self.longest = first, 0, [], 0
+
+    def _run(self):
+        with self._db.connect() as connection:
+            connection.execute(f"set default_transaction_isolation = '{self._isolation}'")
+            while not self._stop.is_set():
+                self.number += 1
+                try:
+                    began = time.monotonic()
+                    self._round(connection)
+                    self.longest = max(self.longest, time.monotonic() - began)
+                except psycopg.Error as error:
+                    self.errors.append(str(error))
+                    connection.execute("rollback")
+                self.rounds += 1
+
+    def _round(self, connection):
+        connection.execute("begin")
+        for statement, values in self._statements(self.number):
+            connection.execute(statement, values)
+        if self._prepared:
+            name = f"two_phases_{self.number}"
+            connection.execute(f"prepare transaction '{name}'")
+            connection.execute(f"commit prepared '{name}'")
+        else:
+            connection.execute("rollback" if random.random() < 0.1 else "commit")
+
+
+def test_an_upgrade_under_load_loses_nothing_and_fails_nothing(old, start_relay, tmp_path):
+    loads = [Load(old, inserts, 10 ** 6), Load(old, inserts, 2 * 10 ** 6, "repeatable read"),
+             Load(old, inserts, 3 * 10 ** 6, prepared=True), Load(old, moves, 10 ** 6),
+             Load(old, keys, 10 ** 6), Load(old, swaps, 0), Load(old, nested, 4 * 10 ** 6),
+             Load(old, events, 0), Load(old, events, 10 ** 6, prepared=True), Load(old, naps, 0)]
+    for load in loads:
+        load.__enter__()
+    try:
+        eventually(lambda: all(load.rounds > 2 for load in loads), 30)
+        done = earlier.installed(old.dsn)
+        after = [load.rounds for load in loads]
+        eventually(lambda: all(load.rounds > before + 3 for load, before in zip(loads, after)), 30)
+    finally:
+        for load in loads:
+            load.__exit__()
+    assert [error for load in loads for error in load.errors] == [], done.stderr
+    assert old.execute("select object from pgtrickle_internal.superseded") == [], done.stderr
+    for table in (*TABLES, "slow"):
+        Replay(old, table).check()
+    assert old.one("select count(*) from pgtrickle.outbox_events where idempotency_key ~ '^k'") > 0
+    # The real relay delivers all of it.
+    login = old.login("upgrade_load", "pgtrickle_relay")
+    files = {}
+    for table in (*TABLES, "slow"):
+        files[table] = tmp_path / f"{table}.jsonl"
+        set_outbox(old, f"all_{table}", to_file(table, files[table], start="earliest"))
+    relay = start_relay(login)
+    for table in files:
+        wait_settled(old, f"all_{table}", table)
+    relay.stop()
+    for table, path in files.items():
+        changes = {"inserted": 0, "deleted": 0}
+        for message in Lines(path).messages():
+            for kind in changes:
+                changes[kind] += len(message["delta"][kind])
+        assert changes == dict(zip(changes, old.execute(
+            "select sum(inserted_count)::int, sum(deleted_count)::int from pgtrickle."
+            + Replay(old, table).outbox)[0])), table
+
+
+class Init:
+    """`init` in the background."""
+
+    def __init__(self, dsn):
+        environment = clean_environment({"PGTRICKLE_RELAY_POSTGRES_URL": dsn})
+        self._process = subprocess.Popen([relay_binary(), "init"], env=environment, text=True,
+                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    @property
+    def running(self):
+        return self._process.poll() is None
+
+    def end(self):
+        said = self._process.communicate(timeout=90)
+        assert self._process.returncode == 0, said
+        return said[1]
+
+
+def committed(db):
+    return db.one("select to_regclass('pgtrickle_internal.superseded')") is not None
+
+
+def test_a_statement_inside_a_function_of_before_ends_as_it_began(old):
+    """It waits in the body of the capture function, and goes on with that body after the upgrade."""
+    with old.connect(autocommit=False) as holder, old.connect() as application:
+        application.execute("insert into others values (1000)")  # compiled, and yet not all of it
+        holder.execute("lock table pgtrickle.outbox_orders in share mode")  # init may go on
+        ended = []
+
+        def write():
+            try:
+                application.execute("insert into others values (1001)")
+                ended.append(None)
+            except psycopg.Error as error:
+                ended.append(error)
+        writer = threading.Thread(target=write)
+        writer.start()
+        eventually(lambda: old.one(
+            "select count(*) from pg_locks where not granted "
+            "and relation = 'pgtrickle.outbox_orders'::regclass") == 1)
+        upgrade = Init(old.dsn)
+        eventually(lambda: committed(old), 30)
+        assert old.one("select count(*) from pgtrickle_internal.superseded") > 300
+        holder.rollback()
+        writer.join(30)
+        assert ended == [None]
+        assert upgrade.end() == ""
+    assert old.execute("select object from pgtrickle_internal.superseded") == []
+    Replay(old, "orders").check()
+    Replay(old, "keyed").check()
+
+
+def test_an_init_behind_a_long_transaction_keeps_nobody_waiting(old):
+    """A publisher has used the catalog and stays open. Others publish, and init waits its turn."""
+    with old.connect(autocommit=False) as publisher, old.connect() as others:
+        publisher.execute("select pgtrickle.publish('events', '{}')")
+        upgrade = Init(old.dsn)
+        longest = 0
+        for _ in range(60):
+            began = time.monotonic()
+            others.execute("select pgtrickle.publish('events', '{}'), pg_sleep(0.05)")
+            longest = max(longest, time.monotonic() - began)
+        assert longest < 1 and upgrade.running and not committed(old)
+        publisher.commit()
+        upgrade.end()
+    assert committed(old)
+
+
+def housekeeping(db):
+    """A whole round of it."""
+    eventually(lambda: not db.one("select (pgtrickle.relay_housekeeping() ->> 'more')::boolean"))
+
+
+def test_what_a_long_transaction_may_use_is_dropped_by_housekeeping_later(old):
+    with old.connect(autocommit=False) as long:
+        long.execute("select 1")
+        upgrade = Init(old.dsn)
+        assert "stay until transactions have ended" in upgrade.end()
+        assert old.one("select count(*) from pgtrickle_internal.superseded") > 300
+        housekeeping(old)
+        assert old.one("select count(*) from pgtrickle_internal.superseded") > 300
+    housekeeping(old)
+    assert old.execute("select object from pgtrickle_internal.superseded") == []
