@@ -1,5 +1,6 @@
-# Writes a C++ source with one {name, text} for each SQL file.
-set(code "#include \"cli/embedded_sql.h\"\nnamespace relay::cli {\nstatic const SqlFile kFiles[] = {\n")
+# Writes a C++ source with one {name, text} for each file. The header in ${NAMESPACE} declares ${TYPE}, and
+# ${FUNCTION}, which returns them.
+set(code "#include \"${HEADER}\"\nnamespace relay::${NAMESPACE} {\nstatic const ${TYPE} kFiles[] = {\n")
 foreach(file IN LISTS FILES)
   get_filename_component(name ${file} NAME)
   file(READ ${file} hex HEX)
@@ -10,5 +11,5 @@ foreach(file IN LISTS FILES)
   math(EXPR size "${length} / 2")
   string(APPEND code "  {\"${name}\", {reinterpret_cast<const char*>(k_${identifier}), ${size}}},\n")
 endforeach()
-string(APPEND code "};\nstd::span<const SqlFile> embedded_sql() { return kFiles; }\n}  // namespace relay::cli\n")
+string(APPEND code "};\nstd::span<const ${TYPE}> ${FUNCTION}() { return kFiles; }\n}  // namespace relay::${NAMESPACE}\n")
 file(WRITE ${OUTPUT} "${code}")

@@ -1,5 +1,4 @@
--- Owners and privileges of everything that the files before this one created; the file after it
--- creates nothing.
+-- Owners and privileges of everything that the files before this one created.
 --
 --   pgtrickle_owner      owns all of it but what follows; no role logs in as it
 --   pgtrickle_capture    owns the functions that capture triggers call, and nothing else

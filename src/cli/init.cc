@@ -8,6 +8,7 @@
 #include "cli/database_files.h"
 #include "cli/schema_history.h"
 #include "core/deadline.h"
+#include "schema/installed.h"
 
 namespace relay::cli {
 
@@ -19,8 +20,6 @@ constexpr std::chrono::minutes kTimeout{10};
 /// How often an installation starts again because another one created the same objects at the same
 /// time. Only first installations can collide: later ones wait for each other at a table lock.
 constexpr int kAttempts = 10;
-/// The layout that this program installs. Raised when an older daemon could not work with it.
-constexpr int kSchemaVersion = 1;
 
 int print_sql(const Registry& registry) {
   for (const DatabaseFile& file : database_files(registry)) {
@@ -36,7 +35,9 @@ bool met_another(const Error& error) {
   return std::ranges::find(kStates, error.code) != kStates.end();
 }
 
-/// Runs all files in one transaction. Returns how many were new or changed.
+/// Runs all files in one transaction. Returns how many were new or changed. Refuses a database side
+/// of a later version; what is asked of that is asked when the first file has refused what other
+/// roles could have prepared.
 Result<int> install_once(Connection& connection, const std::vector<DatabaseFile>& files,
                          Deadline deadline) {
   if (auto begun = connection.script("begin", deadline, {}); !begun) return fail(begun.error());
@@ -45,15 +46,23 @@ Result<int> install_once(Connection& connection, const std::vector<DatabaseFile>
     if (auto run = connection.script(file.text, deadline, {}); !run) {
       return fail(run.error().in_context(file.name));
     }
+    if (&file == &files.front()) {
+      if (auto known = schema::refuse_newer(connection, deadline, {}); !known) {
+        return fail(known.error());
+      }
+    }
     const auto noted = connection.query(
         "insert into pgtrickle.relay_schema_history as h (file, checksum, version, installed_at) "
         "values ($1, $2, $3::int, clock_timestamp()) on conflict (file) do update set "
         "checksum = excluded.checksum, version = excluded.version, "
         "installed_at = excluded.installed_at where h.checksum <> excluded.checksum",
-        {file.name, checksum(file.text), std::to_string(kSchemaVersion)}, deadline, {});
+        {file.name, checksum(file.text), std::to_string(schema::kVersion)}, deadline, {});
     if (!noted) return fail(noted.error());
     changed += static_cast<int>(noted->affected());
   }
+  const auto told = connection.query("select pg_catalog.pg_notify('pgtrickle_relay_config', $1)",
+                                     {std::string(schema::kInstalledNotice)}, deadline, {});
+  if (!told) return fail(told.error());
   if (auto done = connection.script("commit", deadline, {}); !done) return fail(done.error());
   return changed;
 }
