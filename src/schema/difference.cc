@@ -17,7 +17,7 @@ namespace {
 constexpr std::string_view kGrants = "grants ";
 
 /// In the order in which differences are shown.
-enum class Rank { container, missing, changed, added };
+enum class Rank { basic, missing, changed, added };
 
 /// Where the container of an object is, if it has one: its table or view, or else its schema.
 const Object* container_in(const Manifest& manifest, const Object& object) {
@@ -25,17 +25,18 @@ const Object* container_in(const Manifest& manifest, const Object& object) {
     const auto found = manifest.find(fmt::format("{} {}", kind, name));
     return found == manifest.end() ? nullptr : &found->second;
   };
+  if (object.has("view")) return find("view", object.whole());
   if (object.has("table")) {
-    const Object* table = find("table", object.attribute("table"));
-    return table ? table : find("view", object.attribute("table"));
+    const Object* table = find("table", object.whole());
+    return table ? table : find("view", object.whole());
   }
   if (object.kind == "role" || object.kind == "schema") return nullptr;
   return find("schema", std::string_view(object.name).substr(0, object.name.find('.')));
 }
 
-bool is_container(const Object& object) {
-  return object.kind == "schema" || object.kind == "table" || object.kind == "view" ||
-         object.kind == "role";
+/// Without it `init` cannot make what else is missing. (A view needs the columns of its tables.)
+bool is_basic(const Object& object) {
+  return object.kind == "schema" || object.kind == "table" || object.kind == "role";
 }
 
 /// Without what versions of PostgreSQL write differently: blanks and parentheses.
@@ -45,6 +46,13 @@ std::string essence(std::string_view text) {
     return std::isspace(c) == 0 && c != '(' && c != ')';
   });
   return out;
+}
+
+/// It is another function, under the same name and types: what else differs tells nothing more.
+bool is_another_function(const Object& needed, const Object& found, std::string_view attribute) {
+  return needed.kind == "function" &&
+         (attribute == "kind" || attribute == "arguments" || attribute == "result") &&
+         essence(needed.attribute(attribute)) != essence(found.attribute(attribute));
 }
 
 std::set<std::string, std::less<>> split(std::string_view list) {
@@ -108,10 +116,9 @@ class Comparison {
       if (const Object* container = container_in(needed_, needed)) {
         const auto there = found_.find(container->title());
         if (there == found_.end()) return;  // the container is what is missing
-        const bool is_part = needed.has("table");
-        if (is_part && there->second.has("extension")) return;
+        if (!needed.whole().empty() && there->second.has("extension")) return;
       }
-      problem(is_container(needed) ? Rank::container : Rank::missing,
+      problem(is_basic(needed) ? Rank::basic : Rank::missing,
               fmt::format("{} is missing", needed.title()), remedy_for_missing(needed));
     } else if (!found->second.has("extension")) {
       compare(needed, found->second);
@@ -122,6 +129,11 @@ class Comparison {
     std::set<std::string_view> names;
     for (const auto& [name, value] : needed.attributes) names.insert(name);
     for (const auto& [name, value] : found.attributes) names.insert(name);
+    for (const std::string_view name : names) {
+      if (!is_another_function(needed, found, name)) continue;
+      changed(needed, found, name);
+      return;
+    }
     for (const std::string_view name : names) {
       if (essence(needed.attribute(name)) == essence(found.attribute(name))) continue;
       if (name.starts_with(kGrants)) {

@@ -157,7 +157,7 @@ with
     where r.kind <> 'S'
     union all
     select 'column ' || pg_catalog.format('%s.%I', r.name, a.attname), array[
-             'table=' || r.name,
+             case when r.kind in ('v', 'm') then 'view=' else 'table=' end || r.name,
              'type=' || pg_catalog.format_type(a.atttypid, a.atttypmod),
              case when a.attnotnull then 'not null=yes' end,
              case a.attgenerated when '' then 'default=' else 'generated=' end
@@ -194,7 +194,8 @@ with
                       where c.conindid = i.oid and c.contype in ('p', 'u', 'x'))
     union all
     select 'trigger ' || pg_catalog.format('%s.%I', r.name, t.tgname), array[
-             'table=' || r.name, 'definition=' || pg_catalog.pg_get_triggerdef(t.oid),
+             'table=' || r.name,
+             'definition=' || pg_catalog.pg_get_triggerdef(t.oid),
              'fires=' || case t.tgenabled when 'O' then 'on origin' when 'D' then 'never'
                                           when 'R' then 'on replica' else 'always' end]
     from relation r join pg_catalog.pg_trigger t on t.tgrelid = r.oid

@@ -40,8 +40,8 @@ std::string_view Object::attribute(std::string_view key) const {
 }
 
 std::string_view Object::part() const {
-  const std::size_t table = attribute("table").size();
-  return table > 0 && table < name.size() ? std::string_view(name).substr(table + 1) : name;
+  const std::size_t length = whole().size();
+  return length > 0 && length < name.size() ? std::string_view(name).substr(length + 1) : name;
 }
 
 void add_line(Manifest& manifest, std::string_view line) {

@@ -16,7 +16,9 @@ struct Object {
   /// Empty if it has none of that name.
   std::string_view attribute(std::string_view key) const;
   bool has(std::string_view key) const { return attributes.find(key) != attributes.end(); }
-  /// The name of a part of a table, such as a column, without that of the table.
+  /// The table or view that it is a part of, such as a column; empty: of none.
+  std::string_view whole() const { return attribute(has("view") ? "view" : "table"); }
+  /// The name of such a part without that of the table or view.
   std::string_view part() const;
   std::string title() const { return kind + ' ' + name; }
 };

@@ -48,7 +48,7 @@ std::string create_constraint(const Object& constraint) {
 
 /// Empty: SQL alone does not create it.
 std::string create(const Object& object) {
-  if (object.kind == "column") return create_column(object);
+  if (object.kind == "column" && object.has("table")) return create_column(object);
   if (object.kind == "constraint") return create_constraint(object);
   if (object.kind == "index" || object.kind == "trigger" || object.kind == "rule") {
     return std::string(object.attribute("definition"));
@@ -57,6 +57,7 @@ std::string create(const Object& object) {
 }
 
 std::string drop(const Object& object) {
+  if (object.has("view")) return fmt::format("DROP VIEW {} CASCADE", object.whole());
   if (object.kind == "constraint" || object.kind == "column") {
     return fmt::format("ALTER TABLE {} DROP {} {}", object.attribute("table"), upper(object.kind),
                        object.part());
@@ -135,7 +136,11 @@ std::string remedy_for_changed(const Object& needed, const Object& found,
                        needed.attribute("fires") == "always" ? " ALWAYS" : "", needed.part());
   }
   if (attribute == "invalid") return fmt::format("REINDEX INDEX {};", needed.name);
-  if (needed.kind == "column") return init_or(alter_column(needed, attribute));
+  if (needed.kind == "column" && needed.has("table")) {
+    const std::string statement = alter_column(needed, attribute);
+    if (attribute != "type") return init_or(statement);
+    return init_or(statement) + " views that use it are dropped before, and init makes them again";
+  }
   if (needed.kind == "sequence") return init_or(alter_sequence(needed, attribute));
   const std::string again = create(needed);
   if (!again.empty()) return init_or(fmt::format("{}; {}", drop(found), again));

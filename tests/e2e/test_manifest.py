@@ -5,6 +5,7 @@ import json
 import re
 import time
 
+import psycopg
 import pytest
 from support.manifest import installed_lines, recorded_lines, recorded_objects
 from support.pipelines import Lines, insert_rows, make_table, set_outbox, to_file, wait_settled
@@ -87,6 +88,8 @@ def test_the_user_of_a_rented_server_has_none(managed_server):  # noqa: F811
     install_earlier(upgraded)
     init(upgraded)
     for dsn in (fresh, upgraded):
+        with psycopg.connect(dsn) as owner:
+            owner.execute("grant pgtrickle_relay to managed")
         assert check(dsn) == (0, {})
 
 
@@ -110,9 +113,8 @@ NAMED = "it can make statements of the relay fail"
 # What is damaged; what is said of it. The remedies that are named mend each of them.
 PROBLEMS = [
     (f"alter table {DLQ} drop column attempts cascade", f"column {DLQ}.attempts is missing"),
-    (f"drop view if exists pgtrickle.relay_dead_letters cascade;"
-     f"alter table {DLQ} alter column subject type varchar(100)",
-     f"column {DLQ}.subject: type is character varying(100), not text"),
+    ("alter table pgtrickle.relay_instances alter column version type varchar(100)",
+     "column pgtrickle.relay_instances.version: type is character varying(100), not text"),
     (f"alter table {DLQ} alter column attempts set default 7",
      f"column {DLQ}.attempts: default is 7, not "),
     (f"alter table {DLQ} alter column subject set not null",
@@ -201,7 +203,7 @@ def test_check_names_it_and_its_remedy_mends_it(db, is_problem, damage, message)
                 break
             mend(db, next(iter(found.values()))[1])
             code, found = check(db.relay_dsn)
-        assert (code, found) == (0, {}), remedy
+        assert (code, found) == (0, {}), (remedy, found)
     finally:  # roles are the whole server's
         db.execute("grant pgtrickle_relay to pgtrickle_admin")
 

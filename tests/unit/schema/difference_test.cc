@@ -138,6 +138,10 @@ TEST(DifferenceTest, TheRemedyOfATablesPartIsAlsoSql) {
             init + "ALTER TABLE s.t ADD COLUMN note text DEFAULT 'a (b)'::text;");
   EXPECT_EQ(remedy(without("constraint s.t.t_pkey")),
             init + "ALTER TABLE s.t ADD CONSTRAINT t_pkey PRIMARY KEY (id);");
+  EXPECT_EQ(remedy(changed("column s.t.id", "type", "integer")),
+            init +
+                "ALTER TABLE s.t ALTER COLUMN id TYPE bigint; views that use it are dropped "
+                "before, and init makes them again");
   EXPECT_EQ(remedy(changed("column s.t.note", "not null", "yes")),
             init + "ALTER TABLE s.t ALTER COLUMN note DROP NOT NULL;");
   EXPECT_EQ(remedy(with("trigger s.t.mine|table=s.t|definition=CREATE TRIGGER mine")),
