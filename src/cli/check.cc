@@ -30,7 +30,7 @@ std::string grant_remedy(Connection& connection) {
 
 /// Names the differences between what is installed and what this program needs; how many problems.
 int check_differences(Connection& connection, Findings& findings) {
-  constexpr std::size_t kNamed = 50;
+  constexpr std::size_t kNamed = 20;
   const auto differences = schema::differences_now(connection, Deadline::after(kTimeout), {});
   if (!differences) {
     findings.bad("", differences.error());

@@ -124,7 +124,7 @@ std::string json_of(const std::vector<Error>& problems) {
 void print_database_problems(const std::vector<Error>& problems) {
   if (problems.empty()) return;
   const Error& first = problems.front();
-  fmt::print("The database side is not what this program needs: {}\n", first.message);
+  fmt::print("PROBLEM {}\n", first.message);
   fmt::print("  remedy: {}\n", first.remedy);
   if (problems.size() > 1) {
     fmt::print("  {} more: `pgtrickle-relay check` names them\n", problems.size() - 1);

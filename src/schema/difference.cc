@@ -225,6 +225,10 @@ class Comparison {
 }  // namespace
 
 std::vector<Difference> differences(const Manifest& needed, const Manifest& found) {
+  const auto is_schema = [](const auto& entry) { return entry.second.kind == "schema"; };
+  if (std::ranges::none_of(found, is_schema)) {
+    return {{true, "the database side is not installed", std::string(kInit)}};
+  }
   return Comparison(needed, found).run();
 }
 

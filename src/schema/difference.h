@@ -17,7 +17,8 @@ struct Difference {
 
 /// The differences, the most important ones first. What users may add without harm is none: a
 /// column that needs no value, an index that evaluates nothing, a grant to a role of theirs. What
-/// belongs to an extension is left out, and so is what is missing with its table or schema. Pure.
+/// belongs to an extension is left out, and so is what is missing with its table or schema. One
+/// difference where there is no schema. Pure.
 std::vector<Difference> differences(const Manifest& needed, const Manifest& found);
 
 }  // namespace relay::schema

@@ -9,8 +9,6 @@ namespace relay::schema {
 
 namespace {
 
-constexpr std::string_view kInit = "pgtrickle-relay init";
-
 /// `init` first: it knows what an upgrade does beside that statement.
 std::string init_or(std::string_view statement) {
   return fmt::format("{}; if that is not enough: {};", kInit, statement);

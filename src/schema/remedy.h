@@ -7,6 +7,9 @@
 
 namespace relay::schema {
 
+/// Installs what is missing, and replaces functions, views and privileges that have changed.
+constexpr std::string_view kInit = "pgtrickle-relay init";
+
 /// What the operator can do about a difference: `pgtrickle-relay init`, SQL, or the first and, if
 /// that is not enough, the second. Pure.
 

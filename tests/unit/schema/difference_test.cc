@@ -75,7 +75,7 @@ TEST(DifferenceTest, WhatIsMissingIsNamedOnceWithAllThatIsInIt) {
             "!function s.f(text, integer) is missing\n");
   Manifest no_table = manifest({"schema s|owner=us|grants relay=USAGE", "role us"});
   EXPECT_EQ(told(no_table), "!table s.t is missing\n!function s.f(text, integer) is missing\n");
-  EXPECT_EQ(told(manifest({"role us"})), "!schema s is missing\n");
+  EXPECT_EQ(told(manifest({"role us"})), "!the database side is not installed\n");
 }
 
 TEST(DifferenceTest, WhatIsChangedIsNamedWithBothValues) {
