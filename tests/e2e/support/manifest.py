@@ -15,11 +15,11 @@ HEAD = ["# What a fresh installation consists of: a line for each object, with i
 
 
 def installed_lines(connection):
-    """The lines for all that is in the schemas of the database side."""
+    """The lines for all that is in the schemas of the database side, read as the program does."""
     with open(STATEMENT) as source:
         statement = source.read().replace("$1::text[]", "null::text[]")
     with connection.transaction():
-        connection.execute("set local search_path = pg_catalog, pg_temp")
+        connection.execute("set local search_path = pg_catalog, pg_temp; set local jit = off")
         return [line for (line,) in connection.execute(statement).fetchall()]
 
 
