@@ -42,12 +42,14 @@ with
   -- Functions that outboxes have of their own are left out.
   routine as materialized (
     select p.oid, p.proowner as owner, p.proacl as acl, x.attribute as extension,
-           pg_catalog.format('%I.%I(%s)', n.name, p.proname,
+           pg_catalog.format('%I.%I(%s)', p.schema, p.proname,
                              pg_catalog.oidvectortypes(p.proargtypes)) as name
-    from namespace n
-    join pg_catalog.pg_proc p on p.pronamespace = n.oid
+    from (select f.oid, f.proowner, f.proacl, f.proname, f.proargtypes, n.name as schema
+          from namespace n join pg_catalog.pg_proc f on f.pronamespace = n.oid
+          where not n.users_objects
+          offset 0) p  -- else each function of PostgreSQL is compared with the pattern
     left join of_extension x on x.class = 'pg_catalog.pg_proc'::regclass and x.id = p.oid
-    where not n.users_objects and p.proname !~ '^_?capture_[0-9]'),
+    where p.proname !~ '^_?capture_[0-9]'),
   type as materialized (
     select t.oid, t.typowner as owner, t.typacl as acl, x.attribute as extension,
            pg_catalog.format('%I.%I', n.name, t.typname) as name
@@ -165,14 +167,15 @@ with
              case a.attidentity when 'a' then 'identity=ALWAYS' when 'd' then 'identity=BY DEFAULT'
                                 end,
              case when a.attcollation <> t.typcollation then 'collation=' || l.collname end]
-           || g.attributes
+           || case when a.attacl is not null then
+                (select g.attributes from granted g
+                 where g.class = 'pg_catalog.pg_class'::regclass and g.id = r.oid
+                   and g.part = a.attnum) end
     from relation r
     join pg_catalog.pg_attribute a on a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped
     join pg_catalog.pg_type t on t.oid = a.atttypid
     left join pg_catalog.pg_attrdef d on d.adrelid = r.oid and d.adnum = a.attnum
     left join pg_catalog.pg_collation l on l.oid = a.attcollation
-    left join granted g on g.class = 'pg_catalog.pg_class'::regclass and g.id = r.oid
-                       and g.part = a.attnum
     where r.kind <> 'S' and r.extension is null
     union all
     select 'constraint ' || pg_catalog.format('%s.%I', r.name, c.conname), array[
