@@ -1,7 +1,12 @@
-# Writes a C++ source with one {name, text} for each SQL file.
-set(code "#include \"cli/embedded_sql.h\"\nnamespace relay::cli {\nstatic const SqlFile kFiles[] = {\n")
+# Writes a C++ source with one {name, text} for each file. The header in ${NAMESPACE} declares ${TYPE}, and
+# ${FUNCTION}, which returns them.
+set(code "#include \"${HEADER}\"\nnamespace relay::${NAMESPACE} {\nstatic const ${TYPE} kFiles[] = {\n")
 foreach(file IN LISTS FILES)
-  file(RELATIVE_PATH name ${FOLDER} ${file})
+  if(FOLDER)
+    file(RELATIVE_PATH name ${FOLDER} ${file})
+  else()
+    get_filename_component(name ${file} NAME)
+  endif()
   file(READ ${file} hex HEX)
   string(LENGTH "${hex}" length)
   string(REGEX REPLACE "(..)" "0x\\1," bytes "${hex}")
@@ -10,5 +15,5 @@ foreach(file IN LISTS FILES)
   math(EXPR size "${length} / 2")
   string(APPEND code "  {\"${name}\", {reinterpret_cast<const char*>(k_${identifier}), ${size}}},\n")
 endforeach()
-string(APPEND code "};\nstd::span<const SqlFile> embedded_sql() { return kFiles; }\n}  // namespace relay::cli\n")
+string(APPEND code "};\nstd::span<const ${TYPE}> ${FUNCTION}() { return kFiles; }\n}  // namespace relay::${NAMESPACE}\n")
 file(WRITE ${OUTPUT} "${code}")

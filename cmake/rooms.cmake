@@ -121,18 +121,40 @@ ${calls}}
   target_link_libraries(relay_backends PUBLIC relay_connector ${folders})
 endfunction()
 
+# relay_embed(library NAMESPACE room HEADER header TYPE type FUNCTION function FOLDER folder FILES file...):
+# a library with these files as strings. The header declares the type, {name, text}, and the function,
+# which returns them in that order. A name is the path in the folder; without a folder, the last part of it.
+function(relay_embed library)
+  cmake_parse_arguments(ARG "" "NAMESPACE;HEADER;TYPE;FUNCTION;FOLDER" "FILES" ${ARGN})
+  set(output ${PROJECT_BINARY_DIR}/${library}.cc)
+  set(embed ${PROJECT_SOURCE_DIR}/cmake/embed.cmake)
+  add_custom_command(
+    OUTPUT ${output}
+    COMMAND ${CMAKE_COMMAND} "-DFILES=${ARG_FILES}" -DNAMESPACE=${ARG_NAMESPACE} -DHEADER=${ARG_HEADER}
+            -DTYPE=${ARG_TYPE} -DFUNCTION=${ARG_FUNCTION} -DFOLDER=${ARG_FOLDER} -DOUTPUT=${output}
+            -P ${embed}
+    DEPENDS ${ARG_FILES} ${embed}
+    VERBATIM)
+  add_library(${library} STATIC ${output})
+  target_include_directories(${library} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+endfunction()
+
+# relay_schema_version(result folder): the number of the last migration in the folder.
+function(relay_schema_version result folder)
+  file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.sql)
+  list(SORT files)
+  list(GET files -1 last)
+  get_filename_component(name ${last} NAME)
+  string(REGEX MATCH "^[0-9]+" number ${name})
+  math(EXPR number "${number}")
+  set(${result} ${number} PARENT_SCOPE)
+endfunction()
+
 # relay_embed_sql(folder): the database side as strings inside the program, each named by its path in
 # the folder.
 function(relay_embed_sql folder)
   file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*/*.sql)
   list(SORT files)
-  set(output ${PROJECT_BINARY_DIR}/embedded_sql.cc)
-  add_custom_command(
-    OUTPUT ${output}
-    COMMAND ${CMAKE_COMMAND} "-DFILES=${files}"
-      -DFOLDER=${PROJECT_SOURCE_DIR}/${folder} -DOUTPUT=${output} -P ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
-    DEPENDS ${files} ${PROJECT_SOURCE_DIR}/cmake/embed.cmake
-    VERBATIM)
-  add_library(relay_sql STATIC ${output})
-  target_include_directories(relay_sql PUBLIC ${PROJECT_SOURCE_DIR}/src)
+  relay_embed(relay_sql NAMESPACE cli HEADER cli/embedded_sql.h TYPE SqlFile FUNCTION embedded_sql
+              FOLDER ${PROJECT_SOURCE_DIR}/${folder} FILES ${files})
 endfunction()

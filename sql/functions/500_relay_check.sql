@@ -1,37 +1,7 @@
 -- The problems in this database, for `pgtrickle-relay check`. Nothing here changes anything.
 
--- The functions of the database side as they are now, but those that an upgrade has superseded. Those
--- that outboxes and stream tables have of their own are made by functions, not by init.
-create or replace function pgtrickle_internal.functions_now() returns table (name text, digest text)
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select p.oid::regprocedure::text,
-         md5(row(p.prosrc, p.prosecdef, p.proconfig, pg_get_userbyid(p.proowner),
-                 pg_get_function_result(p.oid))::text)
-  from pg_proc p
-  where p.pronamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace,
-                           'pgtrickle_json'::regnamespace, 'pgtrickle_gate'::regnamespace)
-    and p.proname !~ '^capture_[0-9]'
-    and not exists (select from pgtrickle_internal.superseded s
-                    where s.object = 'function ' || p.oid::regprocedure)
-    and not exists (select from pg_depend d
-                    where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e');
-$$;
-
--- The functions of `init` that are missing or were replaced since.
-create or replace function pgtrickle_internal.check_functions()
-returns table (pipeline text, severity text, message text, remedy text)
-language sql stable security definer set search_path = pg_catalog, pg_temp
-as $$
-  select null, 'problem',
-         case when n.name is null then format('function %s is missing', i.name)
-              else format('function %s is not the one that was installed', i.name) end,
-         'install it again: pgtrickle-relay init'
-  from pgtrickle_internal.installed_functions i
-  left join pgtrickle_internal.functions_now() n on n.name = i.name
-  where n.digest is distinct from i.digest
-  order by i.name;
-$$;
+-- What is installed is compared by the program, which knows what it needs: nothing here could be
+-- trusted to say so of itself.
 
 -- Whether this server takes writes, and what its settings mean for transactions. The relay's own
 -- sessions have another isolation level than these, so what was set is looked up.
@@ -238,20 +208,21 @@ as $$
   where not exists (select from pgtrickle.relay_instances_now() i where i.alive);
 $$;
 
--- All problems in this database: `severity` is 'problem' or 'warning', `pipeline` is null
--- where it concerns none. `relay_role` is the role that relays log in as.
+-- All problems in this database, apart from the objects of the database side themselves: `severity`
+-- is 'problem' or 'warning', `pipeline` is null where it concerns none. `relay_role` is the role that
+-- relays log in as.
 create or replace function pgtrickle.relay_check(relay_role name default current_user)
 returns table (pipeline text, severity text, message text, remedy text)
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
   select * from pgtrickle_internal.check_server()
-  union all select * from pgtrickle_internal.check_functions()
   union all select * from pgtrickle_internal.check_outboxes(relay_role)
   union all select * from pgtrickle_internal.check_capture()
   union all select * from pgtrickle_internal.check_work();
 $$;
 comment on function pgtrickle.relay_check(name) is
-  'Everything that is wrong in this database, with its remedy; changes nothing';
+  'What is wrong with outboxes, inboxes, stream tables and pipelines here, with its remedy; '
+  'changes nothing. `pgtrickle-relay check` also looks at what is installed';
 
 -- What the daemon calls.
 grant execute on function pgtrickle.relay_check(name) to pgtrickle_relay;

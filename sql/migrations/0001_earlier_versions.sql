@@ -26,6 +26,9 @@ comment on column pgtrickle_internal.superseded.waits_for is
 -- ---------------------------------------------------------------------------------------------
 -- Tables
 
+-- The program knows by itself what must be installed.
+drop table if exists pgtrickle._installed_functions;
+
 do $$
 declare
   -- Three had names that the extension pg_trickle owns from its version 0.46 on.

@@ -593,16 +593,6 @@ comment on table pgtrickle_internal.inbox_tables is
   'The inbox tables of pgtrickle_owner: no other role could put code of its own on them';
 
 -- ---------------------------------------------------------------------------------------------
--- What init installed
-
-create table if not exists pgtrickle_internal.installed_functions (
-  name   text primary key,
-  digest text not null
-);
-comment on table pgtrickle_internal.installed_functions is
-  'The functions that init installed, with a digest of each; written by init';
-
--- ---------------------------------------------------------------------------------------------
 -- Functions of the first version whose arguments or results were others
 drop function if exists pgtrickle.relay_claim_position(text, text, uuid, text, text);
 drop function if exists pgtrickle.relay_claim_position(text, text, uuid, text, text, text, int8multirange);

@@ -7,6 +7,7 @@
 #include "cli/schema_history.h"
 #include "coordinator/status_queries.h"
 #include "core/deadline.h"
+#include "schema/installed.h"
 
 namespace relay::cli {
 
@@ -27,16 +28,62 @@ std::string grant_remedy(Connection& connection) {
       role && !role->empty() ? role->text(0, 0) : "the role of the URL");
 }
 
-/// Checks that the database side is installed, in the version of this program.
+/// Names the differences between what is installed and what this program needs; how many problems.
+int check_differences(Connection& connection, Findings& findings) {
+  constexpr std::size_t kNamed = 20;
+  const auto differences = schema::differences_now(connection, Deadline::after(kTimeout), {});
+  if (!differences) {
+    findings.bad("", differences.error());
+    return 1;
+  }
+  int problems = 0;
+  for (std::size_t i = 0; i < differences->size(); ++i) {
+    const auto& [is_problem, message, remedy] = (*differences)[i];
+    problems += is_problem ? 1 : 0;
+    if (i >= kNamed) continue;
+    const Error found{ErrorClass::misconfigured, "schema_differs", message, remedy, {}};
+    if (is_problem) {
+      findings.bad("", found);
+    } else {
+      findings.warn("", found);
+    }
+  }
+  if (differences->size() > kNamed) {
+    const Error rest{ErrorClass::misconfigured,
+                     "schema_differs",
+                     fmt::format("{} more differences of the database side, {} problems in all",
+                                 differences->size() - kNamed, problems),
+                     "follow the remedies above, and check again",
+                     {}};
+    findings.warn("", rest);
+  }
+  return problems;
+}
+
+/// What keeps the program from reading which files were installed.
+void report_unread_history(Connection& connection, Error error, Findings& findings) {
+  if (error.code == kNoPrivilege) {
+    error.remedy = grant_remedy(connection);
+  } else if (schema::may_explain(error)) {
+    error.remedy = "run: pgtrickle-relay init --postgres-url ...";
+  }
+  findings.bad("", error);
+  const auto begun = connection.query("select pg_catalog.to_regnamespace('pgtrickle') is not null",
+                                      {}, Deadline::after(kTimeout), {});
+  if (begun && begun->boolean(0, 0)) check_differences(connection, findings);
+}
+
+/// Checks that the database side is installed, and is what this program needs. False: it is of no
+/// use to look further.
 bool check_schema(Connection& connection, const Context& context, Findings& findings) {
+  if (const auto known = schema::refuse_newer(connection, Deadline::after(kTimeout), {}); !known) {
+    findings.bad("", known.error());
+    return false;
+  }
   const std::vector<DatabaseFile> files = database_files(context.registry);
   const auto differing = differing_files(files, connection, Deadline::after(kTimeout));
   if (!differing) {
-    Error error = differing.error();
-    const bool missing = error.code == "3F000" || error.code == "42P01" || error.code == "42703";
-    if (error.code == kNoPrivilege) error.remedy = grant_remedy(connection);
-    if (missing) error.remedy = "run: pgtrickle-relay init --postgres-url ...";
-    findings.bad("", error);
+    report_unread_history(connection, differing.error(), findings);
     return false;
   }
   if (!differing->empty()) {
@@ -48,8 +95,10 @@ bool check_schema(Connection& connection, const Context& context, Findings& find
                          differing->size(), files.size(), differing->front()),
              "where this program is the newer one: pgtrickle-relay init; else upgrade the program",
              {}});
-  } else {
-    findings.good("", "the database side is installed");
+  }
+  const int problems = check_differences(connection, findings);
+  if (differing->empty() && problems == 0) {
+    findings.good("", "the database side is what this program needs");
   }
   return true;
 }

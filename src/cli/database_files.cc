@@ -9,6 +9,7 @@
 #include "cli/embedded_sql.h"
 #include "cli/schema_history.h"
 #include "config/convert.h"
+#include "schema/installed.h"
 
 namespace relay::cli {
 
@@ -195,23 +196,16 @@ declare
   installed constant int := (select max(h.version) from pgtrickle.relay_schema_history h);
 begin
   if installed > {0} then
-    raise exception 'the database side is of a newer version (schema version %) than this program '
-                    '(schema version {0})', installed
+    raise exception 'the database side has version %, and this program knows {0} at most', installed
       using errcode = 'object_not_in_prerequisite_state',
-            hint = 'Use the version of the program that installed it, or a newer one.';
+            hint = 'Use the program of the version that installed it, or a later one.';
   end if;
 end $$;
 )",
-                     schema_version());
+                     schema::version());
 }
 
 }  // namespace
-
-int schema_version() {
-  int last = 0;
-  for (const SqlFile& file : embedded_sql()) last = std::max(last, migration_number(file.name));
-  return last;
-}
 
 std::vector<DatabaseFile> database_files(const Registry& registry) {
   std::vector<DatabaseFile> files;

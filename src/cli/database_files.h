@@ -20,8 +20,4 @@ struct DatabaseFile {
 /// options.
 std::vector<DatabaseFile> database_files(const Registry& registry);
 
-/// The number of the last migration that this program knows. A database side of a higher version is
-/// a newer program's.
-int schema_version();
-
 }  // namespace relay::cli

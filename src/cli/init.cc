@@ -10,6 +10,7 @@
 #include "cli/database_files.h"
 #include "cli/schema_history.h"
 #include "core/deadline.h"
+#include "schema/installed.h"
 
 namespace relay::cli {
 
@@ -75,7 +76,7 @@ Result<int> install_once(Connection& connection, const std::vector<DatabaseFile>
         "values ($1, $2, $3::int, clock_timestamp()) on conflict (file) do update set "
         "checksum = excluded.checksum, version = excluded.version, "
         "installed_at = excluded.installed_at where h.checksum <> excluded.checksum",
-        {file.name, checksum(file.text), std::to_string(schema_version())}, deadline, {});
+        {file.name, checksum(file.text), std::to_string(schema::version())}, deadline, {});
     if (!noted) return fail(noted.error());
     changed += static_cast<int>(noted->affected());
     names += file.name + '\n';
@@ -84,6 +85,9 @@ Result<int> install_once(Connection& connection, const std::vector<DatabaseFile>
       "delete from pgtrickle.relay_schema_history where file <> all (string_to_array($1, e'\\n'))",
       {names}, deadline, {});
   if (!forgotten) return fail(forgotten.error());
+  const auto told = connection.query("select pg_catalog.pg_notify('pgtrickle_relay_config', $1)",
+                                     {std::string(schema::kInstalledNotice)}, deadline, {});
+  if (!told) return fail(told.error());
   if (auto done = connection.script("commit", deadline, {}); !done) return fail(done.error());
   return changed;
 }

@@ -2,10 +2,14 @@
 
 #include <cstdio>
 #include <map>
+#include <string>
+#include <vector>
 
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "core/deadline.h"
+#include "core/text.h"
+#include "schema/installed.h"
 
 namespace relay::cli {
 
@@ -42,7 +46,8 @@ constexpr std::string_view kEverything =
     "'relay_running', exists (select from pgtrickle.relay_instances_now() where alive), "
     "'instances', (select coalesce(json_agg(i), '[]') from pgtrickle.relay_instances_now() i), "
     "'pipelines', (select coalesce(json_agg(p), '[]') from pgtrickle.relay_pipelines_now() p), "
-    "'dead_letters', (select count(*) from pgtrickle.relay_dlq where resolved_at is null))::text";
+    "'dead_letters', (select count(*) from pgtrickle.relay_dlq where resolved_at is null), "
+    "'database_side', $1::json)::text";
 
 constexpr std::string_view kTakeOver =
     "select pipeline, outbox, case result when 'kept' then 'kept: it is as far, or further' "
@@ -90,6 +95,43 @@ Result<bool> relay_runs(postgres::Connection& connection) {
   return alive->boolean(0, 0);
 }
 
+/// What keeps this program from working with the database side.
+std::vector<Error> database_problems(postgres::Connection& connection) {
+  std::vector<Error> problems;
+  const Deadline deadline = Deadline::after(kTimeout);
+  if (const auto known = schema::refuse_newer(connection, deadline, {}); !known) {
+    return {known.error()};
+  }
+  const auto differences = schema::differences_now(connection, deadline, {});
+  if (!differences) return {differences.error()};
+  for (const auto& [is_problem, message, remedy] : *differences) {
+    if (!is_problem) continue;
+    problems.push_back({ErrorClass::misconfigured, "schema_differs", message, remedy, {}});
+  }
+  return problems;
+}
+
+std::string json_of(const std::vector<Error>& problems) {
+  std::string list;
+  for (const Error& problem : problems) {
+    if (!list.empty()) list += ',';
+    list += fmt::format(R"({{"message":{},"remedy":{}}})", json_string(problem.message),
+                        json_string(problem.remedy));
+  }
+  return '[' + list + ']';
+}
+
+void print_database_problems(const std::vector<Error>& problems) {
+  if (problems.empty()) return;
+  const Error& first = problems.front();
+  fmt::print("PROBLEM {}\n", first.message);
+  fmt::print("  remedy: {}\n", first.remedy);
+  if (problems.size() > 1) {
+    fmt::print("  {} more: `pgtrickle-relay check` names them\n", problems.size() - 1);
+  }
+  fmt::print("\n");
+}
+
 }  // namespace
 
 int pipelines(const Context& context, const PipelineArguments& arguments) {
@@ -118,7 +160,9 @@ int pipelines(const Context& context, const PipelineArguments& arguments) {
 int status(const Context& context) {
   auto connection = connect(context);
   if (!connection) return failed(connection.error());
-  if (context.json) return print_json(**connection, kEverything);
+  const std::vector<Error> problems = database_problems(**connection);
+  if (context.json) return print_json(**connection, kEverything, {json_of(problems)});
+  print_database_problems(problems);
   const auto runs = relay_runs(**connection);
   if (!runs) return failed(runs.error());
   if (!*runs) {

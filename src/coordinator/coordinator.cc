@@ -15,6 +15,7 @@
 #include "core/log.h"
 #include "core/pause.h"
 #include "core/shortage.h"
+#include "schema/installed.h"
 #include "state/missing_schema.h"
 
 namespace relay::coordinator {
@@ -61,6 +62,8 @@ Coordinator::~Coordinator() {
 void Coordinator::start() {
   sweep_ = std::make_unique<Sweep>(connection_options(settings_, "pgtrickle-relay sweep", true));
   housekeeper_ = std::make_unique<Housekeeper>(pool_);
+  schema_ =
+      std::make_unique<SchemaWatch>(connection_options(settings_, "pgtrickle-relay schema", false));
   runner_ = std::make_unique<PipelineRunner>(table_, workshop_, *sweep_, hooks(),
                                              settings_.drain_timeout);
   thread_ = std::jthread([this](std::stop_token stop) { run(stop); });
@@ -76,6 +79,7 @@ void Coordinator::stop() {
   thread_.request_stop();
   thread_.join();
   runner_.reset();
+  schema_.reset();
   housekeeper_.reset();
   sweep_.reset();
 }
@@ -112,6 +116,7 @@ void Coordinator::run(std::stop_token stop) {
     if (stop.stop_requested()) break;
     if (ended) continue;
     const Error error = shortage::explained(state::explain_missing_schema(ended.error()));
+    schema_->notice(error);
     bool served = false;
     {
       const MutexLock lock(table_.mutex);
@@ -130,6 +135,11 @@ void Coordinator::run(std::stop_token stop) {
 /// The life of one lease session: until it is lost, or a stop is asked for.
 Result<void> Coordinator::session(std::stop_token stop) {
   if (const auto connected = membership_.connect(stop); !connected) return connected;
+  if (const auto known = schema::refuse_newer(membership_.session().connection(),
+                                              Deadline::after(LeaseSession::kTimeout), stop);
+      !known) {
+    return known;
+  }
   // From here on a stop interrupts no statement: that would end the session, and the leases with
   // it, while pipelines still finish their work.
   if (membership_.was_kept_out()) {  // health names the session whose locks were in the way
@@ -137,6 +147,7 @@ Result<void> Coordinator::session(std::stop_token stop) {
     if (!looked) return looked;
   }
   if (const auto joined = membership_.join({}); !joined) return joined;
+  schema_->session_began();
   next_look_ = {};
   observer_.start_over();
   catalog_.start_over();
@@ -144,6 +155,7 @@ Result<void> Coordinator::session(std::stop_token stop) {
     const auto done = round({});
     if (!done && !membership_.session().ok()) return done;
     note_database(done);
+    if (const auto newer = schema_->newer()) return fail(*newer);
     if (const auto waited = wait_for_change(stop); !waited) return waited;
   }
   return {};
@@ -159,6 +171,7 @@ void Coordinator::note_database(const Result<void>& round) {
     table_.instance.database_error = error;
   }
   if (error) {
+    schema_->notice(*error);
     log::failure("database", "", *error);
   } else {
     log::recovered("database", "");
@@ -187,7 +200,7 @@ Result<void> Coordinator::round(std::stop_token stop) {
   }
   if (const auto done = replays_.write(session, stop); !done) return done;
   if (const auto done = observer_.measure(session, now, stop); !done) return done;
-  if (observer_.look_for_causes(membership_.is_on_duty())) catalog_.resolve_again();
+  if (observer_.look_for_causes(membership_.is_on_duty(), *schema_)) catalog_.resolve_again();
   return observer_.write_statuses(session, stop);
 }
 
@@ -243,11 +256,18 @@ Result<void> Coordinator::wait_for_change(std::stop_token stop) {
     const auto heard = membership_.session().wait(Deadline::after(kSlice), stop);
     if (!heard) return fail(heard.error());
     if (heard->empty()) continue;
-    catalog_.hear(*heard);
-    next_look_ = {};
+    hear(*heard);
     return {};
   }
   return {};
+}
+
+void Coordinator::hear(const std::vector<std::string>& payloads) {
+  if (std::ranges::find(payloads, schema::kInstalledNotice) != payloads.end()) {
+    schema_->installed();
+  }
+  catalog_.hear(payloads);
+  next_look_ = {};
 }
 
 /// The lease session is gone, and every lease with it.

@@ -5,6 +5,7 @@
 #include <stop_token>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "config/settings.h"
 #include "connector/registry.h"
@@ -15,6 +16,7 @@
 #include "coordinator/observer.h"
 #include "coordinator/pipeline_runner.h"
 #include "coordinator/pipeline_table.h"
+#include "coordinator/schema_watch.h"
 #include "coordinator/snapshots.h"
 #include "coordinator/status.h"
 #include "coordinator/sweep.h"
@@ -59,6 +61,7 @@ class Coordinator {
   void lose_everything(const Error& error);
   void end_everything(Deadline drain);
   void note_database(const Result<void>& round);
+  void hear(const std::vector<std::string>& payloads);
   PipelineHooks hooks();
 
   const config::Settings settings_;
@@ -77,6 +80,7 @@ class Coordinator {
   // From `start` to `stop`.
   std::unique_ptr<Sweep> sweep_;
   std::unique_ptr<Housekeeper> housekeeper_;
+  std::unique_ptr<SchemaWatch> schema_;
   std::unique_ptr<PipelineRunner> runner_;
   std::jthread thread_;
 };

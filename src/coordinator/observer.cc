@@ -84,13 +84,14 @@ void Observer::look_for_gone_rows(std::stop_token stop) {
   }
 }
 
-bool Observer::look_for_causes(bool on_duty) {
+bool Observer::look_for_causes(bool on_duty, SchemaWatch& schema) {
   const auto now = SteadyClock::now();
   if (now < next_causes_) return false;
   next_causes_ = now + kCausesEvery;
   const auto wall = std::chrono::system_clock::now();
   std::vector<Sighting> seen;
   if (auto shortage = cause_of(pool_.shortage())) seen.push_back(std::move(*shortage));
+  if (auto differs = schema.cause()) seen.push_back(std::move(*differs));
   if (on_duty) {
     for (const auto& failure : stream_failures_) seen.push_back(cause_of(failure));
     for (const auto& outbox : unread_problems_) seen.push_back(cause_of(outbox));
@@ -100,6 +101,7 @@ bool Observer::look_for_causes(bool on_duty) {
   for (auto& [name, entry] : table_.entries) {
     if (!table_.reconciler.at(name).wanted) continue;
     const PipelineFacts facts = table_.facts_of(entry);
+    if (facts.report.error) schema.notice(*facts.report.error);
     // A password may have been changed: the catalog, and files that it refers to, are read anew.
     const bool refused =
         facts.report.error && facts.report.error->error_class == ErrorClass::misconfigured;

@@ -9,6 +9,7 @@
 #include "coordinator/cause_rules.h"
 #include "coordinator/lease_session.h"
 #include "coordinator/pipeline_table.h"
+#include "coordinator/schema_watch.h"
 #include "coordinator/status.h"
 #include "core/deadline.h"
 #include "core/error.h"
@@ -32,9 +33,10 @@ class Observer {
   /// Measures what the database knows, where that is due. `now`: when the round began.
   Result<void> measure(LeaseSession& session, SteadyClock::time_point now, std::stop_token stop);
   /// Finds out why pipelines, or this instance, are degraded, and logs what is new of that.
-  /// `on_duty`: this instance speaks for the whole database. True: a secret was refused, and what
+  /// `on_duty`: this instance speaks for the whole database. `schema` is given the errors of
+  /// pipelines, and asked for its cause. True: a secret was refused, and what
   /// the configuration refers to is to be resolved again.
-  bool look_for_causes(bool on_duty);
+  bool look_for_causes(bool on_duty, SchemaWatch& schema);
   /// Writes how owned pipelines do, where it changed.
   Result<void> write_statuses(LeaseSession& session, std::stop_token stop);
 

@@ -91,15 +91,17 @@ def test_what_is_broken_in_the_database_is_named_with_its_remedy(delivered):
 # run (a remedy that is a command is `init`).
 MENDED = [
     ("revoke select on pgtrickle.outbox_orders from pgtrickle_relay", "may not read", 1),
-    ("revoke usage on schema pgtrickle from pgtrickle_relay", "permission denied for schema", 0),
+    ("revoke usage on schema pgtrickle from pgtrickle_relay",
+     ("permission denied for schema", "role pgtrickle_relay lacks USAGE on schema pgtrickle"), 0),
     ("drop function pgtrickle.relay_dlq_discard(bigint);"
      " alter function pgtrickle.relay_dlq_retry(bigint) owner to current_user;"
      " create or replace function pgtrickle.pause_relay(name text) returns void language sql"
      " security definer set search_path = pg_catalog, pg_temp as 'select 1'",
      ("function pgtrickle.relay_dlq_discard(bigint) is missing",
-      "function pgtrickle.relay_dlq_retry(bigint) is not the one that was installed",
-      "function pgtrickle.pause_relay(text) is not the one that was installed"), 0),
-    ("drop table pgtrickle.relay_dlq cascade", 'relation "pgtrickle.relay_dlq" does not exist', 0),
+      "function pgtrickle.relay_dlq_retry(bigint): owner is postgres, not pgtrickle_owner",
+      "function pgtrickle.pause_relay(text): the body differs"), 0),
+    ("drop table pgtrickle.relay_dlq cascade",
+     ("table pgtrickle.relay_dlq is missing", 'relation "pgtrickle.relay_dlq" does not exist'), 0),
     ("alter table orders disable trigger user", "triggers are missing or switched off", 1),
     ("do $$ declare t name; begin for t in select tgname from pg_trigger"
      " where tgrelid = 'orders'::regclass and not tgisinternal"

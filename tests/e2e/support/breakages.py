@@ -118,7 +118,7 @@ BREAKAGES = [
              "function pgtrickle.relay_commit_position(…) is missing", INIT,
              "log /health check status", 10, ("fine",)),
     Breakage("database", "a function of the database side is not the one that was installed",
-             "function … is not the one that was installed", INIT, "check", 10),
+             "function …: the body differs", INIT, "check", 10),
     Breakage("database", "the database side is older than the program, or newer",
              "the database side is of another version than this program", OTHER_VERSION, "check",
              10),

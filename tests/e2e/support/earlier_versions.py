@@ -202,7 +202,6 @@ WRITTEN = {
     "options": "select * from pgtrickle.relay_options order by 1, 2, 3",
     "files": "select file, checksum, version from pgtrickle.relay_schema_history order by 1",
     "migrations": "select number, name, checksum, program from pgtrickle_internal.migrations order by 1",
-    "functions": "select * from pgtrickle_internal.installed_functions order by 1",
     "superseded": "select object from pgtrickle_internal.superseded",
     "round": "select only_one from pgtrickle_internal.housekeeping_round",
 }
