@@ -55,25 +55,6 @@ bool is_another_function(const Object& needed, const Object& found, std::string_
          essence(needed.attribute(attribute)) != essence(found.attribute(attribute));
 }
 
-std::set<std::string, std::less<>> split(std::string_view list) {
-  std::set<std::string, std::less<>> parts;
-  while (!list.empty()) {
-    const auto end = std::min(list.find(','), list.size());
-    parts.emplace(list.substr(0, end));
-    list.remove_prefix(std::min(end + 1, list.size()));
-  }
-  return parts;
-}
-
-/// Those of the one list that the other one lacks.
-std::string without(std::string_view list, std::string_view other) {
-  const auto some = split(list);
-  const auto others = split(other);
-  std::vector<std::string> left;
-  std::ranges::set_difference(some, others, std::back_inserter(left));
-  return fmt::format("{}", fmt::join(left, ", "));
-}
-
 std::string shown(std::string_view value) {
   constexpr std::size_t kLongest = 200;
   if (value.empty()) return "none";

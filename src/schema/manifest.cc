@@ -1,6 +1,11 @@
 #include "schema/manifest.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <iterator>
+#include <set>
+#include <vector>
 
 #include "schema/embedded.h"
 
@@ -32,6 +37,16 @@ Manifest parse_embedded() {
   return {};
 }
 
+std::set<std::string, std::less<>> split(std::string_view list) {
+  std::set<std::string, std::less<>> parts;
+  while (!list.empty()) {
+    const auto end = std::min(list.find(','), list.size());
+    parts.emplace(list.substr(0, end));
+    list.remove_prefix(std::min(end + 1, list.size()));
+  }
+  return parts;
+}
+
 }  // namespace
 
 std::string_view Object::attribute(std::string_view key) const {
@@ -54,6 +69,14 @@ void add_line(Manifest& manifest, std::string_view line) {
     const std::string_view name = cut(attribute, '=');
     object.attributes.insert_or_assign(std::string(name), std::string(attribute));
   }
+}
+
+std::string without(std::string_view list, std::string_view other) {
+  const auto some = split(list);
+  const auto others = split(other);
+  std::vector<std::string> left;
+  std::ranges::set_difference(some, others, std::back_inserter(left));
+  return fmt::format("{}", fmt::join(left, ", "));
 }
 
 const Manifest& needed_manifest() {

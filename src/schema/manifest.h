@@ -29,6 +29,9 @@ using Manifest = std::map<std::string, Object, std::less<>>;
 /// Adds the object of a line of sql/manifest.txt: the title and, after a tab each, the attributes.
 void add_line(Manifest& manifest, std::string_view line);
 
+/// Of two values that are lists with commas: the entries of the one that the other one lacks.
+std::string without(std::string_view list, std::string_view other);
+
 /// What this program needs. Parsed once; any thread.
 const Manifest& needed_manifest();
 

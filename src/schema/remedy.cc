@@ -90,8 +90,10 @@ std::string alter_sequence(const Object& sequence, std::string_view attribute) {
 
 std::string alter_role(const Object& needed, const Object& found, std::string_view attribute) {
   if (attribute == "member of") {
-    return fmt::format("{}; to take others away: REVOKE {} FROM {};", kInit,
-                       found.attribute(attribute), found.name);
+    const std::string_view wanted = needed.attribute(attribute);
+    if (!without(wanted, found.attribute(attribute)).empty()) return std::string(kInit);
+    return fmt::format("if that was not meant: REVOKE {} FROM {};",
+                       without(found.attribute(attribute), wanted), found.name);
   }
   std::string sql = "ALTER ROLE " + needed.name;
   std::string_view rest = found.attribute(attribute);

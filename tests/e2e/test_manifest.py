@@ -352,7 +352,10 @@ def test_the_daemon_names_what_an_earlier_version_lacks(empty_db):
 # A later version ----------------------------------------------------------------------------------
 
 def make_newer(db):
-    db.execute("update pgtrickle.relay_schema_history set version = 99 where file like 'functions/1%'")
+    """Returns the version from before."""
+    version = db.one("select max(version) from pgtrickle.relay_schema_history")
+    db.execute("update pgtrickle.relay_schema_history set version = 99")
+    return version
 
 
 def test_a_later_version_is_refused_by_every_command_that_relies_on_it(db, rows):
@@ -371,11 +374,11 @@ def test_a_later_version_is_refused_by_every_command_that_relies_on_it(db, rows)
 def test_the_daemon_stops_its_pipelines_when_a_later_version_is_installed(db, rows):
     with Relay(db.relay_dsn) as relay:
         relay.wait_healthy(pipelines=1)
-        make_newer(db)
+        before = make_newer(db)
         db.execute("select pg_notify('pgtrickle_relay_config', '{\"event\":\"installed\"}')")
         eventually(lambda: NEWER in (relay.health()[1].get("last_error") or ""), 10)
         insert_rows(db, "orders", 1)
         holds_for(lambda: not rows.rows(), 0.5)
-        db.execute("update pgtrickle.relay_schema_history set version = 1")
+        db.execute("update pgtrickle.relay_schema_history set version = %s", (before,))
         rows.wait_rows([1])
         relay.wait_healthy(pipelines=1)

@@ -123,6 +123,8 @@ TEST(DifferenceTest, AttributesThatARoleMustNotHaveAreAWarning) {
             "role us: attributes is LOGIN, not none\n");
   EXPECT_EQ(remedy(changed("role us", "attributes", "SUPERUSER LOGIN")),
             "ALTER ROLE us NOSUPERUSER NOLOGIN;");
+  EXPECT_EQ(remedy(changed("role us", "member of", "others")),
+            "if that was not meant: REVOKE others FROM us;");
 }
 
 TEST(DifferenceTest, WhatAnExtensionOwnsIsLeftOut) {
