@@ -1,4 +1,4 @@
--- Outboxes: their catalog, their names, and how their tables are created and dropped.
+-- Outboxes: their names, and how their tables are created and dropped.
 --
 --   200_outbox_catalog.sql   this
 --   205_outbox_rows.sql      what is written into an outbox, and how it is read back

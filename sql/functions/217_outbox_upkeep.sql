@@ -627,6 +627,13 @@ begin
     perform pgtrickle_internal.capture_generate(number);
   end if;
   return number;
+exception
+  when lock_not_available or deadlock_detected or internal_error then
+    raise;  -- another session is at it: to be called again
+  when others then  -- of this outbox alone; the functions that it has go on
+    perform pgtrickle_internal.outbox_note(number, format(
+      'its capture functions are those of an earlier version: %s', sqlerrm));
+    return number;
 end $$;
 
 -- What administrators reach with their own rights, by what they call.

@@ -17,9 +17,10 @@ as $$
         not in ('autovacuum worker', 'walsender', 'checkpointer', 'startup');
 $$;
 
--- Gives capture functions that a statement of an earlier version has made since the upgrade the names
--- of this one, and writes those anew, of up to 20 outboxes, that still call what is superseded. False
--- where there were none.
+-- What statements of an earlier version have made since the upgrade: capture functions under its names.
+-- A new one gets the name of this version. One that is there under both names is dropped, or has the
+-- body of this version until upkeep has made its triggers again. Then the capture functions of up to 20
+-- outboxes are written anew that still call what is superseded. False where there were none of either.
 create or replace function pgtrickle_internal.rebuild_superseded_capture() returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -29,13 +30,21 @@ declare
   found_one boolean := false;
 begin
   for f in
-    select p.oid::regprocedure as signature, substr(p.proname, 2) as name
+    select p.oid, p.oid::regprocedure as signature, substr(p.proname, 2) as name,
+           to_regprocedure(format('pgtrickle_internal.%I()', substr(p.proname, 2))) as present
     from pg_proc p
     where p.pronamespace = 'pgtrickle'::regnamespace and p.proname ~ '^_capture_[0-9]+_'
-      and to_regprocedure(format('pgtrickle_internal.%I()', substr(p.proname, 2))) is null
+      and p.prosrc ~ 'pgtrickle[.]_'
   loop
-    execute format('alter function %s rename to %I', f.signature, f.name);
-    execute format('alter function pgtrickle.%I() set schema pgtrickle_internal', f.name);
+    if f.present is null then
+      execute format('alter function %s rename to %I', f.signature, f.name);
+      execute format('alter function pgtrickle.%I() set schema pgtrickle_internal', f.name);
+    elsif exists (select from pg_trigger t where t.tgfoid = f.oid) then
+      execute replace(pg_get_functiondef(f.present), 'FUNCTION ' || f.present,
+                      'FUNCTION ' || f.signature);
+    else
+      execute format('drop function %s', f.signature);
+    end if;
     found_one := true;
   end loop;
   for number in

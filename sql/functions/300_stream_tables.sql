@@ -8,7 +8,7 @@
 -- It is called through the gate (010_gate.sql), which keeps a creator from acting with our
 -- privileges.
 --
---   300_stream_tables.sql      this; the catalog and its writers
+--   300_stream_tables.sql      this; names, and the writers of the catalog
 --   302_stream_create.sql      create_stream_table, alter_stream_table, drop_stream_table
 --   303_stream_keys.sql        the key that a query proves
 --   305_stream_sources.sql     what a query reads, and how a change there is noticed
@@ -17,7 +17,6 @@
 --   315_stream_refresh.sql     refresh_stream_table
 --   320_stream_schedule.sql    schedules, cron, which stream tables are due
 --   330_stream_alerts.sql      the channels pg_trickle_alert and pgtrickle_refresh
---   335_stream_grants.sql      who may call what
 
 -- ---------------------------------------------------------------------------------------------
 -- Names

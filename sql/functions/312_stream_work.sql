@@ -359,5 +359,6 @@ grant execute on function
   pgtrickle_internal.stream_affected_keys(bigint, jsonb, integer),
   pgtrickle_internal.stream_differential(bigint, regclass, text, jsonb, text, jsonb),
   pgtrickle_internal.stream_rewrite(bigint, regclass, text, jsonb, jsonb),
+  pgtrickle_internal.stream_verify(regclass, text),
   pgtrickle_internal.stream_work(bigint, text, jsonb, text, text, jsonb)
   to pgtrickle_admin;

@@ -373,6 +373,8 @@ create table if not exists pgtrickle_internal.outbox_lent_locks (
   xid xid8 primary key
 );
 
+-- The rows that open transactions have written into outboxes of tables whose key is checked at the end
+-- of the transaction only. Rows outlive their transaction only where it became READ ONLY.
 create unlogged table if not exists pgtrickle_internal.outbox_deferred (
   n             bigint generated always as identity primary key,
   outbox_number int not null,
@@ -412,6 +414,7 @@ comment on table pgtrickle_internal.outbox_signatures is
 comment on column pgtrickle_internal.outbox_signatures.wanted is
   'Why a full refresh is needed that upkeep leaves to the owner of the table';
 
+-- The partitions that are known to have their triggers.
 create table if not exists pgtrickle_internal.outbox_partitions (
   outbox_number int not null references pgtrickle_internal.outbox_config on delete cascade,
   relid         oid not null,
@@ -419,6 +422,8 @@ create table if not exists pgtrickle_internal.outbox_partitions (
   primary key (outbox_number, relid)
 );
 
+-- The last look at who was writing to an outbox: once none of the holders is left, everything up to
+-- look_to is settled. delta_left: rows of claim checks that are gone wait to be deleted.
 create table if not exists pgtrickle_internal.outbox_looks (
   incarnation uuid primary key,
   settled_to  bigint not null default 0,
@@ -431,6 +436,7 @@ create table if not exists pgtrickle_internal.outbox_looks (
 -- ---------------------------------------------------------------------------------------------
 -- Housekeeping
 
+-- The state of the round through all outboxes: the last one visited, and whether work is left.
 create table if not exists pgtrickle_internal.housekeeping_round (
   only_one    boolean primary key default true check (only_one),
   after_table text not null default '',
