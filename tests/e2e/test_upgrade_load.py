@@ -240,3 +240,19 @@ def test_what_a_long_transaction_may_use_is_dropped_by_housekeeping_later(old):
         assert old.one("select count(*) from pgtrickle_internal.superseded") > 300
     housekeeping(old)
     assert old.execute("select object from pgtrickle_internal.superseded") == []
+
+
+def test_a_relay_of_this_version_waits_for_init_and_goes_on(old, start_relay, tmp_path):
+    """On the schema before it stops its pipelines and names the remedy; no position moves."""
+    set_outbox(old, "waits", to_file("orders", tmp_path / "out.jsonl", start="earliest"))
+    positions = old.execute("select * from pgtrickle.relay_consumer_offsets")
+    relay = start_relay(old.login("upgrade_early", "pgtrickle_relay"))
+    entry = eventually(lambda: relay.pipeline("waits")["last_error"] and relay.pipeline("waits"), 20,
+                       message=lambda: relay.log(40))
+    assert 'relation "pgtrickle_internal.outbox_config" does not exist' in entry["last_error"]
+    assert entry["remedy"] == "run `pgtrickle-relay init` against this database"
+    assert old.execute("select * from pgtrickle.relay_consumer_offsets") == positions
+    earlier.installed(old.dsn)
+    eventually(lambda: (tmp_path / "out.jsonl").exists(), 60, message=lambda: relay.log(40))
+    wait_settled(old, "waits", "orders")
+    relay.stop()
