@@ -282,7 +282,8 @@ end $$;
 grant usage, create on schema pgtrickle, pgtrickle_internal to pgtrickle_owner;
 grant usage on schema pgtrickle to pgtrickle_relay, pgtrickle_publisher, pgtrickle_admin,
   pgtrickle_capture;
-grant usage on schema pgtrickle_internal to pgtrickle_relay, pgtrickle_admin, pgtrickle_capture;
+grant usage on schema pgtrickle_internal to pgtrickle_relay, pgtrickle_admin, pgtrickle_capture,
+  pgtrickle_observer;
 -- pgtrickle_owner writes the functions of pgtrickle_capture.
 grant pgtrickle_capture to pgtrickle_owner;
 

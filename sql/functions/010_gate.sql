@@ -238,7 +238,8 @@ begin
            else format('not its owner''s: it belongs to %s, not to %s', is_owned_by::regrole,
                        owner::regrole) end
       using errcode = 'undefined_function',
-            hint = 'It is made by create_stream_table, enable_outbox and enable_inbox_tracking.';
+            hint = 'It is made by create_stream_table, enable_outbox, adopt_outbox and '
+                   'enable_inbox_tracking.';
   end if;
   before := pgtrickle_internal.gate_state();
   perform set_config('pgtrickle.gate_key', pgtrickle_internal.gate_key(function_name), true);

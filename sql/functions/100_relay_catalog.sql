@@ -311,7 +311,7 @@ declare
   known record;
 begin
   select r.outbox_table_name, r.kind, s.oid::regclass as source,
-         format('pgtrickle.%I', r.outbox_table_name)::regclass as table_itself
+         to_regclass(format('pgtrickle.%I', r.outbox_table_name)) as table_itself
   into known
   from pgtrickle.relay_resolve_outbox(outbox) r
   left join pg_class s on s.oid = r.stream_table_oid;
@@ -322,7 +322,7 @@ begin
   end if;
   -- An outbox can outlive its table; one that was made again under the name gets its own.
   if known.outbox_table_name is null
-     or (known.kind <> 'events' and known.source is null and here is not null) then
+     or (known.kind not in ('events', 'adopted') and known.source is null and here is not null) then
     if here is null then
       raise exception 'there is no outbox and no table "%"', outbox
         using errcode = 'undefined_table',

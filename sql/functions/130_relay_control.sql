@@ -58,7 +58,7 @@ begin
               hint = 'Only rows of an outbox can be replayed.';
     end if;
     -- Locked, so that retention deletes nothing between this look and the replay's being stored.
-    select c.purged_below, c.outbox_sequence, c.outbox_table_name into outbox
+    select c.purged_below, c.outbox_table_name, pgtrickle_internal.outbox_sequence(c) as sequence into outbox
     from pgtrickle_internal.outbox_config c
     where c.outbox_number = pgtrickle_internal.pipeline_outbox(pipeline.outbox_name, null, name)
     for share;
@@ -72,7 +72,7 @@ begin
         using errcode = 'invalid_parameter_value',
               hint = format('Replay from %s on.', outbox.purged_below + 1);
     end if;
-    newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
+    newest := coalesce(pg_sequence_last_value(outbox.sequence), 0);
     if from_id > newest then
       raise exception 'the newest row of %.% is %', 'pgtrickle', outbox.outbox_table_name, newest
         using errcode = 'invalid_parameter_value',

@@ -9,6 +9,7 @@
 --   215_outbox_enable.sql    enable_outbox, disable_outbox
 --   216_outbox_refresh.sql   outbox_full_refresh
 --   217_outbox_upkeep.sql    partitions that come and go, dropped tables, upgrade
+--   218_outbox_adopt.sql     adopt_outbox: tables of applications, read as they are
 --   220_outbox_events.sql    create_outbox, publish
 --
 -- For code that writes a difference into an outbox in its own transaction (stream tables):
@@ -29,6 +30,16 @@
 --   It chooses inline or claim check, and notifies pgtrickle_outbox_new with the outbox table's
 --   name. It runs as pgtrickle_owner, who must be able to read `changes`, and only pgtrickle_owner
 --   may call it.
+
+-- The sequence of an outbox: ours are known by their names, that of an adopted table by its number,
+-- because its schema may be closed to us.
+create or replace function pgtrickle_internal.outbox_sequence(
+  outbox pgtrickle_internal.outbox_config) returns regclass
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select case when outbox.kind = 'adopted' then outbox.outbox_sequence::oid::regclass
+              else outbox.outbox_sequence::regclass end;
+$$;
 
 -- ---------------------------------------------------------------------------------------------
 -- Names
@@ -57,7 +68,8 @@ declare
   attempt int := 0;
 begin
   while exists (select from pg_class c
-                where c.relnamespace = 'pgtrickle'::regnamespace and c.relname = found_name) loop
+                where c.relnamespace = 'pgtrickle'::regnamespace and c.relname = found_name)
+     or exists (select from pgtrickle_internal.outbox_config c where c.outbox_table_name = found_name) loop
     found_name := pgtrickle_internal.cut_to_bytes(prefix || name, 55) || '_'
       || left(md5(qualified || case when attempt = 0 then '' else attempt::text end), 7);
     attempt := attempt + 1;
@@ -187,7 +199,8 @@ begin
     raise exception 'there is no outbox "%"', coalesce(name, '(null)')
       using errcode = 'undefined_object',
             hint = 'SELECT stream_table_name FROM pgtrickle.pgt_outbox_config shows all; '
-                   'enable_outbox() makes one for a table, create_outbox() one for events.';
+                   'enable_outbox() makes one for a table, create_outbox() one for events, '
+                   'adopt_outbox() reads a table that is one.';
   end if;
   return outbox;
 end $$;
@@ -336,6 +349,11 @@ declare
   outbox pgtrickle_internal.outbox_config;
   f regprocedure;
 begin
+  if exists (select from pgtrickle_internal.outbox_config c
+             where c.outbox_number = number and c.kind = 'adopted') then
+    raise exception 'outbox % is an application''s table', number
+      using errcode = 'wrong_object_type', hint = 'Call disable_outbox() as its owner.';
+  end if;
   perform pgtrickle_internal.require_locked(c.stream_table_oid::regclass)
   from pgtrickle_internal.outbox_config c join pg_class r on r.oid = c.stream_table_oid
   where c.outbox_number = number;

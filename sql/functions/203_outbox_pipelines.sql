@@ -82,7 +82,7 @@ begin
            parts[cardinality(parts)]
     where cardinality(parts) in (1, 2)
     limit 1
-  ) w on c.kind <> 'events' and not pgtrickle_internal.is_outbox_table(name, c.outbox_table_name)
+  ) w on c.kind not in ('events', 'adopted') and not pgtrickle_internal.is_outbox_table(name, c.outbox_table_name)
   where c.outbox_number = pgtrickle_internal.pipeline_outbox(name, relay_group, pipeline);
 end $$;
 comment on function pgtrickle.relay_pipeline_outbox(text, text, text) is

@@ -77,10 +77,11 @@ declare
   outbox pgtrickle_internal.outbox_config := pgtrickle_internal.outbox_named(stream_table);
   claim_check boolean;
 begin
-  if outbox.kind = 'events' then
+  if outbox.kind in ('events', 'adopted') then
     raise exception 'outbox "%" holds events, which have no rows', stream_table
       using errcode = 'wrong_object_type',
-            hint = format('Read payload from pgtrickle.%I.', outbox.outbox_table_name);
+            hint = case outbox.kind when 'adopted' then 'Read the adopted table.'
+                        else format('Read payload from pgtrickle.%I.', outbox.outbox_table_name) end;
   end if;
   execute format('select is_claim_check from pgtrickle.%I where id = $1', outbox.outbox_table_name)
     into claim_check using outbox_id;

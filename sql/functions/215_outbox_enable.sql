@@ -438,6 +438,10 @@ begin
   elsif outbox.outbox_number is null then
     outbox := pgtrickle_internal.outbox_named(name);
   end if;
+  if outbox.kind = 'adopted' then
+    perform pgtrickle_internal.outbox_adopted_disable(outbox);
+    return;
+  end if;
   if exists (select from pg_class c where c.oid = outbox.stream_table_oid) then
     if not (select pg_has_role(c.relowner, 'USAGE') from pg_class c
             where c.oid = outbox.stream_table_oid) then
@@ -460,7 +464,8 @@ begin
   perform pgtrickle_internal.gate_drop(outbox.reader);
 end $$;
 comment on function pgtrickle.disable_outbox(text, boolean) is
-  'Drops an outbox with its rows, and the triggers that fed it; warns of rows not delivered';
+  'Drops an outbox with its rows, and the triggers that fed it; warns of rows not delivered. An adopted '
+  'table is left as it is';
 
 -- What administrators reach with their own rights, by what they call.
 grant execute on function

@@ -136,7 +136,7 @@ begin
   from pgtrickle_internal.outbox_config c
   join pg_class r on r.oid = source and r.relname = c.stream_table_name
   join pg_namespace n on n.oid = r.relnamespace and n.nspname = c.stream_table_schema
-  where c.kind <> 'events'
+  where c.kind not in ('events', 'adopted')
     and not exists (select from pg_class t where t.oid = c.stream_table_oid)
   order by c.outbox_number desc limit 1;
   if former.kind = 'table' and outbox_former.kind = 'table' then

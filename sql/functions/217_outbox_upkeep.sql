@@ -135,7 +135,7 @@ as $$
            or exists (select from pg_trigger t
                       where t.tgrelid = r.oid
                         and t.tgname = format('!pgtrickle_%s_begin', c.outbox_number)))
-    where c.kind <> 'events' and (only_number is null or c.outbox_number = only_number)
+    where c.kind not in ('events', 'adopted') and (only_number is null or c.outbox_number = only_number)
   ), partition_changes as materialized (
     select distinct coalesce(p.outbox_number, k.outbox_number) as outbox_number
     from (select o.outbox_number, t.relid

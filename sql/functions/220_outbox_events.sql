@@ -39,8 +39,9 @@ begin
   if not found then
     target := pgtrickle_internal.outbox_named(publish.outbox);
     if target.kind <> 'events' then
-      raise exception 'outbox "%" records the changes of a table: no event can be published there',
-                      publish.outbox
+      raise exception 'outbox "%" %: no event can be published there', publish.outbox,
+                      case target.kind when 'adopted' then 'is a table that applications write to'
+                           else 'records the changes of a table' end
         using errcode = 'wrong_object_type',
               hint = 'pgtrickle.create_outbox() makes an outbox for events.';
     end if;

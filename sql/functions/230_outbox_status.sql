@@ -6,7 +6,7 @@
 -- its id, and keeps both locks until its commit is visible. What deletes locks the table alone, and
 -- what reads the sequence's last value locks the sequence alone: neither is a writer.
 -- started_at is null where it may not be seen. Owned by pgtrickle_observer, which alone may read
--- the activity of others, so that nothing but these columns leaves, and of tables of ours only.
+-- the activity of others, so that nothing but these columns leaves, and of outboxes only.
 create or replace function pgtrickle.relay_open_writers(outbox regclass)
 returns table (virtual_transaction text, pid int, prepared text, started_at timestamptz)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -35,8 +35,9 @@ begin
   where l.locktype = 'relation'
     and l.database = (select d.oid from pg_database d where d.datname = current_database())
     and l.relation = outbox
-    and exists (select from pg_class c
-                where c.oid = outbox and c.relnamespace = 'pgtrickle'::regnamespace)
+    and (exists (select from pg_class c
+                 where c.oid = outbox and c.relnamespace = 'pgtrickle'::regnamespace)
+         or exists (select from pgtrickle_internal.outbox_adopted k where k.relation = outbox))
     and l.mode = 'RowExclusiveLock'
     and l.granted
     and exists (select from drawn d where d.virtualtransaction = l.virtualtransaction
@@ -45,16 +46,25 @@ end $$;
 comment on function pgtrickle.relay_open_writers(regclass) is
   'Transactions that wrote to an outbox and have not ended';
 
--- How many rows come after an id: counted up to 100,000, beyond that an upper bound.
+-- How many rows come after an id: counted up to 100,000, beyond that an upper bound. (VOLATILE: in an
+-- adopted table they are counted through the gate.)
 create or replace function pgtrickle_internal.outbox_rows_after(outbox_table text, after_id bigint,
                                                                 newest bigint, out rows bigint,
                                                                 out exact boolean)
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   most constant int := 100000;
   last_counted bigint;
+  adopted uuid;
 begin
+  select c.incarnation into adopted from pgtrickle_internal.outbox_config c
+  where c.outbox_table_name = outbox_table and c.kind = 'adopted';
+  if adopted is not null then
+    select c.rows, c.exact into rows, exact
+    from pgtrickle.relay_adopted_count(adopted, after_id) c;
+    return;
+  end if;
   execute format('select count(*), max(id) from '
                  '(select id from pgtrickle.%I where id > $1 order by id limit $2) r', outbox_table)
     into rows, last_counted using after_id, most;
@@ -89,11 +99,19 @@ begin
                         then format('SELECT pgtrickle.enable_outbox(%L) makes one.', name)
                         else format('Did you mean "%s"?', near) end;
   end if;
-  rel := format('pgtrickle.%I', outbox.outbox_table_name)::regclass;
-  newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
+  if outbox.kind = 'adopted' then
+    rel := (select c.oid from pg_class c where c.oid = outbox.outbox_oid);
+    newest := pgtrickle_internal.last_drawn(outbox.outbox_sequence::oid);
+    select null::bigint as id, null::timestamptz as created_at into oldest;
+    select concat(f.message, '. ', f.remedy) into outbox.problem
+    from pgtrickle_internal.outbox_adopted_findings() f where f.number = outbox.outbox_number;
+  else
+    rel := format('pgtrickle.%I', outbox.outbox_table_name)::regclass;
+    newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
+    execute format('select id, created_at from pgtrickle.%I order by id limit 1',
+                   outbox.outbox_table_name) into oldest;
+  end if;
   select * into total from pgtrickle_internal.outbox_rows_after(outbox.outbox_table_name, 0, newest);
-  execute format('select id, created_at from pgtrickle.%I order by id limit 1',
-                 outbox.outbox_table_name) into oldest;
 
   select coalesce(jsonb_agg(jsonb_build_object(
            'group', o.relay_group_id, 'pipeline', o.pipeline_id, 'enabled', c.enabled,
@@ -124,15 +142,19 @@ begin
 
   return jsonb_build_object(
     'stream_table', outbox.stream_table_name, 'schema', outbox.stream_table_schema,
-    'outbox', outbox.outbox_table_name, 'kind', outbox.kind, 'capture', outbox.capture,
+    'outbox', outbox.outbox_table_name, 'table', (
+      select format('%I.%I', k.schema_name, k.table_name) from pgtrickle_internal.outbox_adopted k
+      where k.outbox_number = outbox.outbox_number), 'kind', outbox.kind, 'capture', outbox.capture,
     'incarnation', outbox.incarnation, 'key_columns', outbox.key_columns,
     'problem', outbox.problem, 'source_dropped_at', outbox.source_dropped_at,
     'rows', total.rows, 'rows_exact', total.exact, 'last_id', newest, 'oldest_id', oldest.id,
     'oldest_created_at', oldest.created_at,
     'oldest_age_seconds', round(extract(epoch from clock_timestamp() - oldest.created_at), 3),
     'size_bytes', pg_total_relation_size(rel) + coalesce(pg_total_relation_size(
-      to_regclass(format('pgtrickle.%I', outbox.delta_table_name))), 0),
-    'retention_hours', outbox.retention_hours, 'purged_below', outbox.purged_below,
+      to_regclass('pgtrickle.' || quote_ident(outbox.delta_table_name))), 0),
+    -- Nothing is deleted from an adopted table.
+    'retention_hours', case when outbox.kind <> 'adopted' then outbox.retention_hours end,
+    'purged_below', outbox.purged_below,
     'last_drained_at', outbox.last_drained_at, 'last_drained_count', outbox.last_drained_count,
     'positions', readers, 'held_by', holders, 'open_writers', writers);
 end $$;

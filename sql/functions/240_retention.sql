@@ -11,6 +11,7 @@
 --   * a replay that is not finished holds what it has to send, for as long.
 -- Everything up to and including purged_below is gone; it moves in the transaction that deletes.
 -- What was deleted in front of a position is counted in its lost_rows and said in a warning.
+-- Nothing is deleted from a table that was adopted (218_outbox_adopt.sql): it is the application's.
 
 -- The last value that was drawn from a sequence; 0 where none was. Unlike pg_sequence_last_value, which
 -- locks the sequence as nextval does, it does not make its transaction look like one that has drawn.
@@ -20,6 +21,13 @@ as $$
 declare
   drawn bigint;
 begin
+  -- That of an adopted table may be in a schema that is closed to us. It is known by its number, which
+  -- after a restore may be any relation's.
+  if not exists (select from pg_class c where c.oid = sequence and c.relkind = 'S'
+                 and c.relnamespace = 'pgtrickle'::regnamespace) then
+    return coalesce((select pg_sequence_last_value(c.oid) from pg_class c
+                     where c.oid = sequence and c.relkind = 'S'), 0);
+  end if;
   execute format('select case when is_called then last_value else 0 end from %s', sequence)
     into drawn;
   return drawn;
@@ -204,7 +212,10 @@ declare
 begin
   select c.outbox_table_name, c.purged_below, c.retention_hours into outbox
   from pgtrickle_internal.outbox_config c
-  where c.incarnation = outbox_has_old_row.incarnation;
+  where c.incarnation = outbox_has_old_row.incarnation and c.kind <> 'adopted';
+  if outbox.outbox_table_name is null then
+    return false;
+  end if;
   execute format('select created_at < clock_timestamp() - $2 * interval ''1 hour'' '
                  'from pgtrickle.%I where id > $1 order by id limit 1', outbox.outbox_table_name)
     into is_old using greatest(after_id, outbox.purged_below), outbox.retention_hours;

@@ -8,10 +8,11 @@ returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  rel constant regclass := format('pgtrickle.%I', outbox.outbox_table_name)::regclass;
+  rel constant regclass := case when outbox.kind = 'adopted' then outbox.outbox_oid::regclass
+                                else format('pgtrickle.%I', outbox.outbox_table_name)::regclass end;
   until constant timestamptz := clock_timestamp() + interval '200 milliseconds';
   -- First the sequence, then the locks: each transaction that drew an id up to here is a holder.
-  drawn constant bigint := pgtrickle_internal.last_drawn(outbox.outbox_sequence::regclass);
+  drawn constant bigint := pgtrickle_internal.last_drawn(pgtrickle_internal.outbox_sequence(outbox));
   holders constant text[] := array(
     select w.virtual_transaction from pgtrickle.relay_open_writers(rel) w);
 begin
@@ -36,6 +37,12 @@ create or replace function pgtrickle_internal.latest_position(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if outbox.kind = 'adopted' then
+    select l.change_id, l.mark, l.skipped, l.skipped_mark
+    into change_id, mark, skipped, skipped_mark
+    from pgtrickle_internal.outbox_adopted_latest(outbox.incarnation, settled) l;
+    return;
+  end if;
   -- One statement, so that all of it is of one moment.
   execute format($sql$
     select (select range_agg(int8range(run.first_id, run.last_id + 1))
@@ -102,7 +109,7 @@ begin
     lost_rows := greatest(outbox.purged_below - change_id, 0);
     if outbox.outbox_number is not null then
       -- A position never stands beyond what was drawn: rows up to `start` will come and are skipped.
-      newest := pgtrickle_internal.last_drawn(outbox.outbox_sequence::regclass);
+      newest := pgtrickle_internal.last_drawn(pgtrickle_internal.outbox_sequence(outbox));
       if change_id > newest then
         skipped := int8multirange(int8range(newest + 1, change_id + 1));
         change_id := newest;

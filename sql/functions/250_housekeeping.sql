@@ -70,7 +70,7 @@ begin
            coalesce(l.delta_left, false) as delta_left
     from pgtrickle_internal.outbox_config c
     left join pgtrickle_internal.outbox_looks l on l.incarnation = c.incarnation
-    where c.outbox_table_name > round.after_table
+    where c.outbox_table_name > round.after_table and c.kind <> 'adopted'
     order by c.outbox_table_name
     limit 100
   loop
@@ -93,7 +93,7 @@ begin
   end loop;
 
   if exists (select from pgtrickle_internal.outbox_config c
-             where c.outbox_table_name > round.after_table) then
+             where c.outbox_table_name > round.after_table and c.kind <> 'adopted') then
     report := report || '{"more": true}';
   else
     report := report || jsonb_build_object('more', round.again);

@@ -27,6 +27,12 @@ as $$
 begin
   if outbox_table is null then
     return;
+  elsif exists (select from pgtrickle_internal.outbox_config c
+                where c.outbox_table_name = outbox_table and c.kind = 'adopted') then
+    -- Counting rows of an application would let its code delay the status of all pipelines.
+    rows := greatest(pgtrickle_internal.last_drawn(outbox_sequence::oid) - position_id, 0);
+    exact := rows = 0;
+    return;
   end if;
   select lag.rows, lag.exact into rows, exact
   from pgtrickle_internal.outbox_rows_after(

@@ -78,6 +78,17 @@ declare
   sequence regclass;
 begin
   for outbox in select * from pgtrickle_internal.outbox_config c order by c.outbox_table_name loop
+    if outbox.kind = 'adopted' then
+      return query
+        select o.pipeline_id, 'problem',
+               format('outbox %s: %s', outbox.outbox_table_name, f.message), f.remedy
+        from pgtrickle_internal.outbox_adopted_findings() f
+        left join (select distinct o.pipeline_id from pgtrickle.relay_consumer_offsets o
+                   where o.incarnation = outbox.incarnation) o on true
+        where f.number = outbox.outbox_number
+        order by 1;
+      continue;
+    end if;
     rel := to_regclass(format('pgtrickle.%I', outbox.outbox_table_name));
     if rel is null then
       return query select null::text, 'problem',

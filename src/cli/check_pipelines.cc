@@ -47,7 +47,8 @@ std::optional<RecordedTable> check_outbox(Connection& connection, const std::str
                                           Findings& findings) {
   const auto rows = connection.query(
       "select c.outbox_table_name, c.stream_table_name, coalesce(c.stream_table_schema, ''), "
-      "to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null "
+      "c.kind = 'adopted' "
+      "or to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null "
       "from pgtrickle_internal.outbox_config c join "
       "pgtrickle.relay_pipeline_outbox($1, $2, $3) p using (incarnation) where "
       "p.named_table is null or pgtrickle.relay_outbox_name_holds("

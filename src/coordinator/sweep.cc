@@ -47,8 +47,11 @@ bool is_about_one(const Error& error) {
          error.code == "XX000";    // dropped while the query waited for its lock
 }
 
+/// The sequence of an adopted table is known by its number.
 constexpr std::string_view kResolve =
-    "select n, coalesce(to_regclass(n)::oid::bigint, 0) from unnest($1::text[]) n";
+    "select n, coalesce(case when n ~ '^[0-9]+$' then (select c.oid from pg_class c "
+    "where c.oid = n::oid and c.relkind = 'S') else to_regclass(n)::oid end::bigint, 0) "
+    "from unnest($1::text[]) n";
 
 class SleepingPipeline final : public Watcher {
  public:

@@ -28,10 +28,11 @@ Result<void> look_for_gone_rows(postgres::Connection& connection, SettledRows& r
                                 Deadline deadline, std::stop_token stop) {
   if (rows.empty()) return {};
   const auto memory = rows.memory();
+  // An application may delete rows of a table that was adopted.
   // A standby that is promoted goes on as it was started, apart from its former primary.
   const auto server = connection.query(
       "select c.outbox_table_name, c.purged_below, extract(epoch from pg_postmaster_start_time()) "
-      "from pgtrickle_internal.outbox_config c where c.incarnation = $1",
+      "from pgtrickle_internal.outbox_config c where c.incarnation = $1 and c.kind <> 'adopted'",
       {memory.incarnation}, deadline, stop);
   if (!server) return fail(state::explain_missing_schema(server.error()));
   if (server->empty()) {

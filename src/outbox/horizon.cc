@@ -16,8 +16,8 @@ void Horizon::jump_to(std::int64_t id) {
   frontier_ = std::max(frontier_, id);
 }
 
-void Horizon::end_read() {
-  frontier_ = std::max(frontier_, settled_at_read_);
+void Horizon::end_read(std::int64_t until) {
+  frontier_ = std::max(frontier_, std::min(settled_at_read_, until));
 }
 
 void Horizon::check(Look& look, const Names& sessions, const Names& prepared) {

@@ -61,8 +61,8 @@ class Horizon {
   /// Ids up to here, from the one behind the frontier on, are known to be visible, and need not be
   /// read. Between statements only.
   void jump_to(std::int64_t id);
-  /// The statement gave all rows that there were, and each was passed.
-  void end_read();
+  /// The statement gave all rows that there were up to an id, and each was passed.
+  void end_read(std::int64_t until = INT64_MAX);
 
   /// A look: the sequence stood at `sequence`, and after that `holders` were there.
   void observe(std::int64_t sequence, std::span<const Holder> holders);

@@ -31,7 +31,8 @@ constexpr std::string_view kHolders =
     "  and x.mode = 'ExclusiveLock' "
     "where h.locktype = 'relation' and h.relation = $1::oid"
     "  and ($2 = '' or exists (select from locks s where s.locktype = 'relation'"
-    "                          and s.relation = nullif($2, '')::regclass::oid"
+    "                          and s.relation = case when $2 ~ '^[0-9]*$' then nullif($2, '')::oid"
+    "                                                else $2::regclass::oid end"
     "                          and s.virtualtransaction = h.virtualtransaction"
     "                          and s.pid is not distinct from h.pid))";
 
@@ -45,14 +46,18 @@ constexpr std::string_view kOldestWriter =
 
 Result<Tip> read_tip(postgres::Connection& connection, const OutboxInfo& outbox,
                      std::int64_t beyond, Deadline deadline, std::stop_token stop) {
-  const std::string sql = fmt::format(
-      "select coalesce(pg_sequence_last_value($1::regclass), 0), "
-      "(select o.id from {} o where o.id > $2::bigint order by o.id limit 1)",
-      qualified(outbox.table));
+  const std::string first =
+      outbox.adopted
+          ? adopted_call(outbox, "relay_adopted_first", "$2::bigint")
+          : fmt::format("(select o.id from {} o where o.id > $2::bigint order by o.id limit 1)",
+                        qualified(outbox.table));
+  // Of an adopted table that is gone, `first` says so; then nothing else is to be asked.
+  const std::string sql =
+      fmt::format("select {}, coalesce(pg_sequence_last_value($1::regclass), 0)", first);
   const auto rows =
       connection.query(sql, {outbox.sequence, std::to_string(beyond)}, deadline, std::move(stop));
   if (!rows) return fail(state::explain_missing_schema(rows.error()));
-  return Tip{rows->integer(0, 0), rows->integer(0, 1)};
+  return Tip{rows->integer(0, 1), rows->integer(0, 0)};
 }
 
 Result<std::vector<Holder>> read_holders(postgres::Connection& connection, const OutboxInfo& outbox,

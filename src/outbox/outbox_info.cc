@@ -12,13 +12,14 @@ namespace {
 
 constexpr std::string_view kResolve =
     "select c.outbox_table_name, coalesce(c.delta_table_name, ''), c.outbox_sequence, "
-    "format('pgtrickle.%I', c.outbox_table_name)::regclass::oid, c.incarnation, "
-    "c.kind = 'events', c.stream_table_name, coalesce(c.first_key_columns, '{}'), "
+    "case when c.kind = 'adopted' then c.outbox_oid "
+    "else format('pgtrickle.%I', c.outbox_table_name)::regclass::oid end, c.incarnation, "
+    "c.kind in ('events', 'adopted'), c.stream_table_name, coalesce(c.first_key_columns, '{}'), "
     "current_database(), "
     "coalesce(c.stream_table_schema, ''), coalesce(p.named_schema, ''), p.named_table, "
     "p.named_table is null or "
     "pgtrickle.relay_outbox_name_holds(c.incarnation, p.named_schema, p.named_table), "
-    "coalesce(c.stream_table_oid, 0) "
+    "coalesce(c.stream_table_oid, 0), c.kind = 'adopted' "
     "from pgtrickle.relay_pipeline_outbox($1, $2, $3) p "
     "join pgtrickle_internal.outbox_config c on c.incarnation = p.incarnation";
 
@@ -40,13 +41,24 @@ constexpr std::string_view kLacks =
     "where r.relnamespace = 'pgtrickle'::regnamespace "
     "and r.relname in (c.outbox_table_name, c.delta_table_name) "
     "and not has_table_privilege(r.oid, 'select') order by 1 limit 1) t on true "
-    "where pg_has_role(current_user, 'pgtrickle_relay', 'usage')";
+    "where c.kind <> 'adopted' and pg_has_role(current_user, 'pgtrickle_relay', 'usage')";
 
 constexpr std::string_view kSequence =
     "select pg_is_in_recovery(), seqcache, seqincrement, seqcycle "
     "from pg_catalog.pg_sequence where seqrelid = $1::regclass";
 
+Error standby(const postgres::Connection& connection) {
+  return misconfigured("standby", fmt::format("{} is a standby", connection.endpoint()),
+                       "point the relay at the primary; with several hosts in the URL, add "
+                       "target_session_attrs=read-write");
+}
+
 }  // namespace
+
+std::string adopted_call(const OutboxInfo& outbox, std::string_view function,
+                         std::string_view arguments) {
+  return fmt::format("pgtrickle.{}('{}'::uuid, {})", function, outbox.incarnation, arguments);
+}
 
 std::string qualified(const std::string& table) {
   return "pgtrickle." + postgres::Connection::quote_identifier(table);
@@ -103,6 +115,7 @@ Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::s
   outbox.oid = found->text(0, 3);
   outbox.incarnation = found->text(0, 4);
   outbox.events = found->boolean(0, 5);
+  outbox.adopted = found->boolean(0, 14);
 
   if (!found->is_null(0, 11)) {
     outbox.name_holds = fmt::format("pgtrickle.relay_outbox_name_holds({}, {}, {})",
@@ -130,6 +143,12 @@ Result<OutboxInfo> resolve_outbox(postgres::Connection& connection, const std::s
 
 Result<void> check_outbox(postgres::Connection& connection, const OutboxInfo& outbox,
                           Deadline deadline, std::stop_token stop) {
+  if (outbox.adopted) {
+    // Whatever reads it checks the rest.
+    const auto recovers = connection.query("select pg_is_in_recovery()", {}, deadline, stop);
+    if (!recovers) return fail(recovers.error());
+    return recovers->boolean(0, 0) ? Result<void>(fail(standby(connection))) : Result<void>();
+  }
   const auto sequence = connection.query(kSequence, {outbox.sequence}, deadline, stop);
   if (!sequence) return fail(state::explain_missing_schema(sequence.error()));
   if (sequence->empty()) {
@@ -139,9 +158,7 @@ Result<void> check_outbox(postgres::Connection& connection, const OutboxInfo& ou
                       "disable the outbox and enable it again"));
   }
   if (sequence->boolean(0, 0)) {
-    return fail(misconfigured("standby", fmt::format("{} is a standby", connection.endpoint()),
-                              "point the relay at the primary; with several hosts in the URL, add "
-                              "target_session_attrs=read-write"));
+    return fail(standby(connection));
   }
   if (sequence->integer(0, 1) != 1 || sequence->integer(0, 2) != 1 || sequence->boolean(0, 3)) {
     return fail(misconfigured(

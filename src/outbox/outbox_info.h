@@ -4,6 +4,7 @@
 #include <memory>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/deadline.h"
@@ -19,9 +20,12 @@ struct OutboxInfo {
   std::string table;        ///< in the schema pgtrickle, not quoted
   std::string delta_table;  ///< the same; empty: it has no claim checks
   std::string sequence;     ///< to be used as regclass
-  std::string oid;          ///< of the outbox table
+  std::string oid;          ///< of the outbox table; of the application's where it was adopted
   std::string incarnation;
   bool events = false;  ///< payloads are an application's events, not deltas
+  /// A table of an application, which the role may not read: functions of the database side do. Its
+  /// rows are events, and the application may delete them.
+  bool adopted = false;
   std::shared_ptr<const TableShape> shape;
   std::vector<Column> columns;  ///< of its table now, in the order of jsonb; empty: not known
   /// A condition in SQL that each statement which reads rows must ask: an error where the name that
@@ -49,6 +53,11 @@ Result<void> check_outbox(postgres::Connection& connection, const OutboxInfo& ou
 Error explain_refusal(postgres::Connection& connection, const std::string& name,
                       const std::string& group, const std::string& pipeline, Error error,
                       Deadline deadline, std::stop_token stop);
+
+/// The call of a function of the database side that reads an adopted outbox, with what follows its
+/// first argument.
+std::string adopted_call(const OutboxInfo& outbox, std::string_view function,
+                         std::string_view arguments);
 
 /// pgtrickle."name"
 std::string qualified(const std::string& table);

@@ -50,8 +50,12 @@ Result<PositionFacts> look_at_position(postgres::Connection& connection, const O
                                        const state::PositionKey& key, const Position& position,
                                        Deadline deadline, std::stop_token stop);
 
+/// Whether the position has lost rows, which is cheaper to ask.
+Result<bool> has_lost_rows(postgres::Connection& connection, const OutboxInfo& outbox,
+                           const state::PositionKey& key, Deadline deadline, std::stop_token stop);
+
 /// The error to report where going on from here would skip rows silently; empty where it would not.
 std::optional<Error> judge_position(const Position& position, const PositionFacts& facts,
-                                    const std::string& outbox, const std::string& pipeline);
+                                    const OutboxInfo& outbox, const std::string& pipeline);
 
 }  // namespace relay::outbox

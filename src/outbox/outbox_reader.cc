@@ -23,6 +23,10 @@ constexpr std::int64_t kMostCounted = 100000;
 // A statement brings several batches: planning it takes as long as reading fifty rows.
 constexpr std::size_t kBatchesAStatement = 8;
 constexpr std::int64_t kNoEnd = INT64_MAX;
+// A step in an adopted outbox costs a millisecond. Where its filter wants nothing of what others
+// write, steps are this far apart.
+constexpr int kFruitlessPages = 6;
+constexpr std::chrono::milliseconds kFruitlessPause{20};
 
 }  // namespace
 
@@ -62,12 +66,13 @@ Result<void> OutboxReader::verify(Connection& connection, std::stop_token stop) 
   const auto facts = look_at_position(connection, outbox_, key_, last_,
                                       Deadline::after(kStatementTimeout), std::move(stop));
   if (!facts) return fail(facts.error());
-  if (auto error = judge_position(last_, *facts, outbox_.table, key_.pipeline)) {
+  if (auto error = judge_position(last_, *facts, outbox_, key_.pipeline)) {
     // What is under way was read from a history that is no more: nothing of it may be settled.
     if (error->code == kRewound) error->error_class = ErrorClass::fenced;
     return fail(std::move(*error));
   }
-  if (!last_.mark.empty() && !facts->mark && facts->purged_below < last_.id) {
+  // Of an adopted table the application may have deleted it.
+  if (!outbox_.adopted && !last_.mark.empty() && !facts->mark && facts->purged_below < last_.id) {
     return fail(ErrorClass::fenced, std::string(kRewound),
                 fmt::format("row {} of outbox {}, which was read, is no longer there", last_.id,
                             outbox_.table));
@@ -118,6 +123,8 @@ Result<RecordBatch> OutboxReader::read_some(const ReadLimits& limits, Deadline d
 
 /// True: there is reason to fetch. False: not before the deadline, or a stop was asked for.
 Result<bool> OutboxReader::wait(Deadline deadline, std::stop_token stop) {
+  if (policy_.next() == ReadPolicy::Step::fetch) return true;
+  if (!pause_where_fruitless(stop)) return false;
   switch (policy_.next()) {
     case ReadPolicy::Step::fetch:
       return true;
@@ -141,6 +148,12 @@ Result<bool> OutboxReader::wait_for_news(Deadline deadline, std::stop_token stop
   if (!lease) return fail(lease.error());
   if (policy_.next() == ReadPolicy::Step::fetch) return true;
   return probe(**lease, std::move(stop));
+}
+
+/// False: a stop was asked for.
+bool OutboxReader::pause_where_fruitless(std::stop_token stop) {
+  if (!outbox_.adopted || fruitless_pages_ < kFruitlessPages) return true;
+  return pause(Deadline(fruitless_at_ + kFruitlessPause), std::move(stop));
 }
 
 /// Waits for the writers that drew ids which are not to be seen.
@@ -215,7 +228,10 @@ Result<RecordBatch> OutboxReader::read_page(const ReadLimits& limits, std::stop_
   policy_.begin_page(rows->left());
   RecordBatch batch = new_batch();
   if (auto taken = take_rows(*rows, limits, batch, stop); !taken) return fail(taken.error());
-  const auto end = policy_.conclude(limits, wake_->last_value(), SteadyClock::now());
+  const auto now = SteadyClock::now();
+  const auto end = policy_.conclude(limits, wake_->last_value(), now);
+  fruitless_pages_ = batch.empty() ? fruitless_pages_ + 1 : 0;
+  fruitless_at_ = now;
   if (policy_.next() != ReadPolicy::Step::wait_for_writers) status_.set_writer({});
   if (end.leave) rows->leave(policy_.worth_taking(wake_->last_value()));
   if (end.gap_passed) {
@@ -235,12 +251,18 @@ Result<RecordBatch> OutboxReader::read_page(const ReadLimits& limits, std::stop_
 Result<void> OutboxReader::take_rows(RowStream& rows, const ReadLimits& limits, RecordBatch& batch,
                                      std::stop_token stop) {
   batch.records.reserve(std::min(limits.records, static_cast<std::size_t>(rows.left())));
+  bool reached = false;
   while (true) {
     const auto next = rows.next(stop);
     if (!next) return fail(next.error());
-    if (!*next) return {};
+    if (!*next) return decoder_.check_end(reached);
     auto row = rows.row(batch.arena);
     if (!row) return fail(row.error());
+    if (row->is_end) {
+      policy_.reached(row->record.outbox_id);
+      reached = true;
+      continue;
+    }
     if (!take_row(*row, batch)) {
       rows.leave(policy_.worth_taking(wake_->last_value()));
       return {};
@@ -281,11 +303,16 @@ bool OutboxReader::take_row(OutboxRow& row, RecordBatch& batch) {
 /// What is not there may be what retention deleted: that is never passed in silence.
 Result<void> OutboxReader::look_for_lost_rows(Connection& connection, std::int64_t began_at,
                                               std::stop_token stop) {
-  const auto facts = look_at_position(connection, outbox_, key_, last_,
-                                      Deadline::after(kStatementTimeout), std::move(stop));
+  const Deadline deadline = Deadline::after(kStatementTimeout);
+  if (outbox_.adopted) {
+    const auto lost = has_lost_rows(connection, outbox_, key_, deadline, stop);
+    if (!lost) return fail(lost.error());
+    if (!*lost) return {};
+  }
+  const auto facts = look_at_position(connection, outbox_, key_, last_, deadline, std::move(stop));
   if (!facts) return fail(facts.error());
-  if (facts->lost_rows > 0 && facts->purged_below > began_at) {
-    return fail(*judge_position(last_, *facts, outbox_.table, key_.pipeline));
+  if (facts->lost_rows > 0 && (outbox_.adopted || facts->purged_below > began_at)) {
+    return fail(*judge_position(last_, *facts, outbox_, key_.pipeline));
   }
   return {};
 }
@@ -325,9 +352,13 @@ Result<RecordBatch> OutboxReader::read(ReplayReader& replay, const ReadLimits& l
 Result<std::int64_t> OutboxReader::rows_beyond(std::stop_token stop) {
   auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
   if (!lease) return fail(lease.error());
-  const std::string sql = fmt::format(
-      "select count(*) from (select from {} o where o.id > $1::bigint limit $2::bigint) r",
-      qualified(outbox_.table));
+  const std::string sql =
+      outbox_.adopted ? fmt::format("select c.rows from {} c where $2::bigint > 0",
+                                    adopted_call(outbox_, "relay_adopted_count", "$1::bigint"))
+                      : fmt::format(
+                            "select count(*) from (select from {} o where o.id > $1::bigint limit "
+                            "$2::bigint) r",
+                            qualified(outbox_.table));
   const auto rows =
       (*lease)->query(sql, {std::to_string(policy_.frontier()), std::to_string(kMostCounted)},
                       Deadline::after(kStatementTimeout), std::move(stop));

@@ -46,6 +46,8 @@ class OutboxReader {
   Result<std::int64_t> rows_beyond(std::stop_token stop);
   /// Rows are known to wait, or may be on their way, that were not handed out.
   bool more_to_come() const { return claim_ || policy_.expects_rows(wake_->last_value()); }
+  /// Every row up to here was handed out, or is not to be.
+  std::int64_t frontier() const { return verified_losses_ ? policy_.frontier() : last_.id; }
   /// The last row that was begun has parts that were not handed out.
   bool within_row() const { return claim_.has_value(); }
 
@@ -56,6 +58,7 @@ class OutboxReader {
   Result<RecordBatch> read_some(const ReadLimits& limits, Deadline deadline, std::stop_token stop);
   Result<bool> wait(Deadline deadline, std::stop_token stop);
   Result<bool> wait_for_news(Deadline deadline, std::stop_token stop);
+  bool pause_where_fruitless(std::stop_token stop);
   Result<bool> wait_for_writers(Deadline deadline, std::stop_token stop);
   Result<bool> probe(postgres::Connection& connection, std::stop_token stop);
   Result<ReadPolicy::Look> look(postgres::Connection& connection, std::stop_token stop);
@@ -85,6 +88,8 @@ class OutboxReader {
   std::optional<ClaimCheck> claim_;
   std::int64_t resume_row_;  // where the first claim check is to be resumed
   std::uint64_t pokes_;
+  int fruitless_pages_ = 0;  // in a row brought nothing, the last one at this time
+  SteadyClock::time_point fruitless_at_{};
   std::optional<std::uint64_t> verified_losses_;  // empty: `last_` is to be verified
 };
 

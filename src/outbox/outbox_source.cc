@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::chrono::seconds kBorrowTimeout{30};
 constexpr std::chrono::seconds kStatementTimeout{30};
+/// Ids without rows over which a position is moved, so that they are not read again.
+constexpr std::int64_t kLongGap = 100000;
 
 }  // namespace
 
@@ -66,6 +68,8 @@ Result<void> OutboxSource::try_open(std::stop_token stop) {
   backlog_.make_due();
   status_.set_sequence(found->sequence);
   status_.set_writer({});
+  adopted_ = found->adopted;
+  written_to_ = start->position.id;
   reader_ = std::make_unique<OutboxReader>(*pool_, wake_, std::move(*found), options_,
                                            std::move(*start), status_);
   return {};
@@ -87,8 +91,21 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
     backlog_.handed_out(batch->records.size());
     underway_.add(*batch);
     if (options_.settled) options_.settled->read(batch->records);
+    return batch;
   }
+  if (auto passed = pass_over_gap(); !passed) return fail(passed.error());
   return batch;
+}
+
+/// Where the filter of an adopted outbox wants few rows, no acknowledgement moves the position on.
+Result<void> OutboxSource::pass_over_gap() {
+  if (!adopted_ || !options_.owns || underway_.rows() > 0) return {};
+  const std::int64_t frontier = reader_->frontier();
+  if (frontier - written_to_ < kLongGap) return {};
+  auto passed = keeper_.pass(frontier);
+  if (!passed) return fail(passed.error().in_context("writing the position"));
+  written_to_ = frontier;
+  return {};
 }
 
 Result<void> OutboxSource::acknowledge(const Position& settled,

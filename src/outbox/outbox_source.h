@@ -46,6 +46,7 @@ class OutboxSource final : public Source {
  private:
   Result<void> try_open(std::stop_token stop);
   void count_backlog();
+  Result<void> pass_over_gap();
   Error explained(Error error, std::stop_token stop);
 
   const OutboxOptions options_;
@@ -60,6 +61,8 @@ class OutboxSource final : public Source {
   bool open_again_ = false;                      // what was read last was an error of configuration
   std::map<std::string, ReplayReader> replays_;  // by the suffix of their ids
   Backlog backlog_;
+  bool adopted_ = false;
+  std::int64_t written_to_ = 0;  // the position is here, or further
   std::stop_token stop_;
 };
 

@@ -51,6 +51,10 @@ Result<void> PositionKeeper::settle(const Position& position, std::span<const De
   return write(position, letters, Deadline::after(kTimeout));
 }
 
+Result<void> PositionKeeper::pass(std::int64_t id) {
+  return write({id, 0, {}}, {}, Deadline::after(kTimeout));
+}
+
 Result<void> PositionKeeper::flush() {
   Position position;
   {

@@ -30,6 +30,9 @@ class PositionKeeper {
   /// The same position again, without dead letters, writes what is due. Fenced: another instance
   /// owns the pipeline, or the outbox is another one; that stays so until `begin`.
   Result<void> settle(const Position& position, std::span<const DeadLetter> letters);
+  /// Moves the position over ids without rows. To be called only while nothing is under way; any
+  /// thread, beside the others.
+  Result<void> pass(std::int64_t id);
   /// Writes what is due, within two seconds: for a source that is about to close.
   Result<void> flush();
 

@@ -92,9 +92,11 @@ ReadPolicy::PageEnd ReadPolicy::conclude(const ReadLimits& limits, std::int64_t 
                                          Time now) {
   const bool all_came = page_.rows == page_.asked;
   const bool stopped = page_.cut || page_.stopped_at != 0;
-  const bool to_the_end = !page_.full && !stopped && !all_came;
+  const bool all_given = !page_.full && !stopped && !all_came;
   const std::int64_t last_row = frontier();
-  if (to_the_end) horizon_.end_read();
+  if (all_given) horizon_.end_read(page_.until);
+  // Where all up to there is passed, the next statement looks further.
+  const bool to_the_end = all_given && frontier() < page_.until;
   const bool gap_passed = page_.gap_passed || frontier() != last_row;
 
   size_.learn(page_.rows, page_.bytes);

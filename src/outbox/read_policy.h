@@ -75,6 +75,9 @@ class ReadPolicy {
   /// The statement's further rows are left: how many of them to take until it is cancelled.
   std::size_t worth_taking(std::int64_t announced) const;
 
+  /// The statement looked for rows up to this id only.
+  void reached(std::int64_t until) { page_.until = until; }
+
   /// What is to be done with the statement at the end of a page.
   struct PageEnd {
     bool goes_on = false;       ///< it brings the next batch too
@@ -113,7 +116,8 @@ class ReadPolicy {
     std::int64_t rows = 0;  // that came
     std::size_t bytes = 0;
     std::int64_t began_at = 0;
-    std::int64_t stopped_at = 0;  // a row behind an open gap
+    std::int64_t stopped_at = 0;     // a row behind an open gap
+    std::int64_t until = INT64_MAX;  // the statement looks no further
     bool gap_passed = false;
     bool full = false;         // the statement has rows for the next batch
     bool cut = false;          // it was left before its end, not for a gap

@@ -45,12 +45,23 @@ Result<bool> ReplayReader::read_page(postgres::Lease& lease, RowDecoder& decoder
   if (!rows) return fail(rows.error());
   std::int64_t came = 0;
   std::size_t bytes = 0;
+  bool looked_further = false;
+  bool said_end = false;
   while (true) {
     const auto next = rows->next(stop);
     if (!next) return fail(next.error());
-    if (!*next) break;
+    if (!*next) {
+      if (auto known = decoder.check_end(said_end); !known) return fail(known.error());
+      break;
+    }
     auto row = rows->row(batch.arena);
     if (!row) return fail(row.error());
+    if (row->is_end) {
+      said_end = true;
+      looked_further = row->record.outbox_id > done_;
+      done_ = std::max(done_, row->record.outbox_id);
+      continue;
+    }
     ++came;
     bytes += row->bytes;
     if (!take(*row, decoder.shape_of(*row), batch) || bytes >= limits.bytes) {
@@ -65,7 +76,7 @@ Result<bool> ReplayReader::read_page(postgres::Lease& lease, RowDecoder& decoder
     size_.filled();
   }
   lease = rows->take_lease();
-  return came > 0;
+  return came > 0 || looked_further;
 }
 
 /// False: the statement's further rows are left.

@@ -157,7 +157,18 @@ void take_payload(std::span<char> text, ColumnOrder& order, OutboxRow& row) {
   row.key_columns = payload->key_columns;
 }
 
+std::string adopted_rows_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {
+  return fmt::format(
+      "select o.id, o.pgt_id, o.created_at, 0::bigint, 0::bigint, {}, "
+      "case when o.headers is not null or o.payload is null then "
+      "row(null::uuid, false, o.payload is not null, o.headers) end, o.event_type, o.event_key "
+      "from {} o order by o.id, o.pgt_id",
+      limited("o.payload", max_record_bytes),
+      adopted_call(outbox, "relay_adopted_rows", "$1::bigint, $2::bigint, $3::bigint"));
+}
+
 std::string rows_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {
+  if (outbox.adopted) return adopted_rows_sql(outbox, max_record_bytes);
   return fmt::format(
       "select o.id, o.pgt_id, o.created_at, o.inserted_count::bigint, o.deleted_count::bigint, {}, "
       "case when o.refresh_id is not null or o.is_claim_check or o.headers is not null "
@@ -206,6 +217,10 @@ Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) {
   Record& record = row.record;
   record.id = record.outbox_id = fields.next_integer();
   record.pgt_id = record.mark = uuid_text(fields.next(), arena);
+  if (outbox_.adopted && record.pgt_id.empty()) {
+    row.is_end = true;
+    return decoded;
+  }
   record.created_at = timestamp(fields.next_integer());
   Delta& delta = std::get<Delta>(record.content);
   delta.inserted_count = fields.next_integer();
@@ -238,6 +253,15 @@ Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) {
   }
   if (!fields.ok()) return not_understood(fmt::format("outbox {}", outbox_.table));
   return decoded;
+}
+
+Result<void> RowDecoder::check_end(bool said_end) const {
+  if (!outbox_.adopted || said_end) return {};
+  return fail(ErrorClass::transient, "outbox_changed",
+              fmt::format("the table of outbox {} was truncated or written anew: the position is "
+                          "looked at again",
+                          outbox_.table),
+              "");
 }
 
 const std::shared_ptr<const TableShape>& RowDecoder::shape_with_key(std::string_view key_columns) {

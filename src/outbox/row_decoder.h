@@ -21,6 +21,9 @@ namespace relay::outbox {
 struct OutboxRow {
   Record record;
   bool claim_check = false;
+  /// It is none: there are no further rows up to its id. The last one of a step in an adopted
+  /// outbox.
+  bool is_end = false;
   std::string_view key_columns;  ///< as Payload's
   std::size_t bytes = 0;         ///< of its payload and headers
 };
@@ -33,7 +36,7 @@ class RowDecoder {
   RowDecoder(const OutboxInfo& outbox, std::int64_t max_record_bytes);
 
   /// Rows with $1 < id <= $2 in order of id, at most $3. A payload beyond max_record_bytes does not
-  /// leave the server.
+  /// leave the server. In an adopted outbox they may be fewer, with one behind them that says so.
   const std::string& rows_sql() const { return rows_sql_; }
   /// The claim check $1: rows beyond the number $2 in order, at most $3.
   const std::string& delta_sql() const { return delta_sql_; }
@@ -41,6 +44,9 @@ class RowDecoder {
   /// Copies what the record needs into `arena`. An error means that the server's answer is not
   /// understood; what is wrong with the row itself is `record.refused`.
   Result<OutboxRow> decode_row(const PGresult* result, Arena& arena);
+  /// The statement has given all its rows. Transient: it is one of an adopted outbox, and did not
+  /// say how far it looked, because it found the table changed.
+  Result<void> check_end(bool said_end) const;
   /// The row points into `result`; its columns are in the order of jsonb.
   Result<DeltaRow> decode_delta_row(const PGresult* result) const;
 

@@ -36,9 +36,9 @@ Result<Position> accept_loss(postgres::Connection& connection, const OutboxInfo&
   const auto accepted = consume_loss_acceptance(connection, options, deadline, stop);
   if (!accepted) return fail(accepted.error());
   if (!*accepted) return fail(loss);
-  log::warn("loss_accepted", options.pipeline, "{}; going on behind {}", loss.message,
-            facts.purged_below);
-  Position position{facts.purged_below, 0, {}};
+  const bool stays = outbox.adopted && loss.code != kRewound;
+  Position position{stays ? ownership.position.id : facts.purged_below, 0, {}};
+  log::warn("loss_accepted", options.pipeline, "{}; going on behind {}", loss.message, position.id);
   auto set =
       state::rewind_position(connection, outbox.incarnation, key_of(options), ownership.token,
                              position, loss.code != kRewound, deadline, std::move(stop));
@@ -62,7 +62,7 @@ Result<state::Ownership> take_position(postgres::Connection& connection, const O
   }
   const auto facts = look_at_position(connection, outbox, key, ownership->position, deadline, stop);
   if (!facts) return fail(facts.error());
-  const auto loss = judge_position(ownership->position, *facts, outbox.table, options.pipeline);
+  const auto loss = judge_position(ownership->position, *facts, outbox, options.pipeline);
   if (!loss) {
     // What the operator accepted, and was not needed, does not count for a later loss.
     const auto spent = consume_loss_acceptance(connection, options, deadline, std::move(stop));

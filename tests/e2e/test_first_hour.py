@@ -281,14 +281,21 @@ def test_the_sql_of_the_guides_runs_in_one_database(db):
     db.execute("""
         create table orders (id bigint primary key, region text, amount numeric, created_at timestamptz);
         create schema audit;
-        create table audit.entries (entry_id bigint not null unique, what text)""")
+        create table audit.entries (entry_id bigint not null unique, what text);
+        create schema app;
+        create table app.events (id bigint generated always as identity primary key, kind text,
+                                 customer_id int, body jsonb, meta jsonb, at timestamptz);
+        create schema tide;
+        create table tide.tide_outbox_messages (
+          id bigint generated always as identity primary key, outbox_name text, payload jsonb,
+          headers jsonb, created_at timestamptz)""")
     for guide in GUIDES:
         for language, block in BLOCK.findall((README.parent / "docs" / guide).read_text()):
             if language == "sql" and not block.startswith(tuple(GUIDES_NOT_RUN)):
                 psql(db.dsn, block)
     assert {row[0] for row in db.execute(
         "select stream_table_name from pgtrickle.pgt_outbox_config where source_dropped_at is null")} \
-        == {"entries", "orders", "billing", "revenue_by_region"}
+        == {"entries", "orders", "billing", "revenue_by_region", "events"}
     assert db.execute("select inbox_name from pgtrickle.pgt_inbox_config") == [("payment_events",)]
     assert {row[0] for row in db.execute("select pgt_name from pgtrickle.pgt_stream_tables")} \
         == {"payment_summary", "revenue_by_region"}

@@ -34,6 +34,8 @@ def session(db, role):
 # Arguments with which each function that users call does something. A function that is not here
 # makes the test fail: say how it is called.
 CALLS = {
+    "adopt_outbox": dict(table="public.letters", name="again", payload="body",
+                         filter='{"about": 1}'),
     "alter_stream_table": dict(name="public.totals", schedule="2s"),
     "create_inbox": dict(name="parcels"),
     "create_outbox": dict(name="jewels"),
@@ -62,6 +64,10 @@ CALLS = {
     "publish": dict(outbox="crown", payload="{}", idempotency_key="k"),
     "rebind_outbox": dict(name="public.treasure"),
     "refresh_stream_table": dict(name="public.totals"),
+    "relay_adopted_count": dict(incarnation="@adopted", after=0),
+    "relay_adopted_first": dict(incarnation="@adopted", after=0),
+    "relay_adopted_marks": dict(incarnation="@adopted", ids="{1}"),
+    "relay_adopted_rows": dict(incarnation="@adopted", after=0, until=9, most=9),
     "relay_blockers": dict(),
     "relay_close_leases": dict(token="@uuid"),
     "relay_open_leases": dict(relay_group="g", worker="w", lease_timeout="5 s"),
@@ -166,7 +172,8 @@ class Function:
                 type_ = "pgtrickle_internal.outbox_config"
             elif "." not in type_:
                 type_ = {"integer": "pg_catalog.int4", "bigint": "pg_catalog.int8",
-                         "text[]": "pg_catalog.text[]", "smallint": "pg_catalog.int2",
+                         "text[]": "pg_catalog.text[]", "bigint[]": "pg_catalog.int8[]",
+                         "smallint": "pg_catalog.int2",
                          "boolean": "pg_catalog.bool",
                          "timestamp with time zone": "pg_catalog.timestamptz"
                          }.get(type_, "pg_catalog." + type_)
@@ -197,12 +204,16 @@ def town(pg_server):
     db.execute("""
         insert into treasure values (1, 1);
         create table plain (id int primary key, note text);
+        create table letters (id bigint generated always as identity primary key, about int,
+                              body jsonb);
+        insert into letters (about, body) values (1, '{"a": 1}');
         create table findable (event_id text primary key, payload jsonb, processed_at timestamptz,
                                error text, retry_count int);
         create table post (like findable including all);
         insert into post (event_id) values ('a');
         grant usage on schema pgtrickle, pgtrickle_internal, pgtrickle_streams, pgtrickle_gate
           to app;
+        select pgtrickle.adopt_outbox('letters', payload => 'body');
         select pgtrickle.create_inbox('mail');
         select pgtrickle.enable_inbox_tracking('post', 'public.post');
         select pgtrickle.create_stream_table('totals', 'select id, n from treasure');
@@ -222,6 +233,8 @@ def functions(town):
     stand_ins = {
         "@incarnation": town.one("select incarnation::text from pgtrickle.pgt_outbox_config "
                                  "where stream_table_name = 'treasure'"),
+        "@adopted": town.one("select incarnation::text from pgtrickle.pgt_outbox_config "
+                             "where kind = 'adopted'"),
         "@uuid": "00000000-0000-0000-0000-000000000001",
         "@dead_letter": town.one("select id from pgtrickle.relay_dlq"),
         "@treasure": town.one("select 'public.treasure'::regclass::oid"),

@@ -14,8 +14,15 @@ PositionFacts facts(std::optional<std::string> mark = "mark") {
   return facts;
 }
 
+OutboxInfo outbox(bool adopted = false) {
+  OutboxInfo outbox;
+  outbox.table = "outbox_orders";
+  outbox.adopted = adopted;
+  return outbox;
+}
+
 std::string verdict(const PositionFacts& facts, const Position& position = kPosition) {
-  const auto error = judge_position(position, facts, "outbox_orders", "p");
+  const auto error = judge_position(position, facts, outbox(), "p");
   if (!error) return "";
   EXPECT_EQ(error->error_class, ErrorClass::misconfigured);
   EXPECT_FALSE(error->remedy.empty());
@@ -48,7 +55,7 @@ TEST(JudgePosition, RowsThatWereDeletedUnreadAreToldOfWithTheirNumber) {
   PositionFacts purged = facts();
   purged.lost_rows = 17;
   purged.purged_below = 110;
-  const auto error = judge_position(kPosition, purged, "outbox_orders", "p");
+  const auto error = judge_position(kPosition, purged, outbox(), "p");
   ASSERT_TRUE(error);
   EXPECT_EQ(error->code, "rows_purged");
   EXPECT_NE(error->message.find("17 rows"), std::string::npos);
@@ -65,6 +72,15 @@ TEST(JudgePosition, AnOutboxThatIsGoneIsSaidToBeGone) {
   PositionFacts gone;
   gone.outbox_exists = false;
   EXPECT_EQ(verdict(gone), "outbox_missing");
+}
+
+TEST(JudgePosition, ATruncatedTableThatWasAdoptedIsToldOf) {
+  PositionFacts truncated = facts(std::nullopt);
+  truncated.lost_rows = 17;
+  const auto error = judge_position(kPosition, truncated, outbox(true), "p");
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code, "rows_purged");
+  EXPECT_NE(error->message.find("truncated"), std::string::npos);
 }
 
 }  // namespace

@@ -54,6 +54,43 @@ TEST(ReadPolicy, FetchesFirstAndWaitsForNewsAtTheEnd) {
   EXPECT_TRUE(policy.expects_rows(10));
 }
 
+/// The same for a statement that looked for rows up to an id only.
+ReadPolicy::PageEnd read_until(ReadPolicy& policy, const Ids& rows, std::int64_t until,
+                               std::int64_t announced) {
+  policy.begin_statement(kLimits, 1);
+  policy.begin_page(100);
+  for (const std::int64_t id : rows) {
+    if (policy.take(id, kRowBytes, false) == Verdict::leave) break;
+  }
+  policy.reached(until);
+  return policy.conclude(kLimits, announced, at(0));
+}
+
+TEST(ReadPolicy, AStatementPassesNoIdThatItDidNotLookFor) {
+  ReadPolicy policy = policy_behind(0);
+  read_until(policy, {}, 500, 1000);
+  EXPECT_EQ(policy.frontier(), 0);  // nothing is decided yet
+  EXPECT_EQ(policy.next(), Step::wait_for_writers);
+  policy.probed({1000, 0}, at(1));
+  EXPECT_EQ(policy.looked({}), Look::fetch);
+  EXPECT_TRUE(read_until(policy, {}, 500, 1000).read_ahead);
+  EXPECT_EQ(policy.frontier(), 500);
+  EXPECT_EQ(policy.next(), Step::fetch);
+  read_until(policy, {700}, 800, 1000);
+  EXPECT_EQ(policy.frontier(), 800);
+  EXPECT_EQ(policy.next(), Step::fetch);
+  read_until(policy, {}, INT64_MAX, 1000);
+  EXPECT_EQ(policy.frontier(), 1000);
+  EXPECT_EQ(policy.next(), Step::wait_for_news);
+}
+
+TEST(ReadPolicy, AStatementThatLookedFurtherThanIsDecidedWaitsForWriters) {
+  ReadPolicy policy = policy_behind(0);
+  read_until(policy, {1, 2}, 500, 300);
+  EXPECT_EQ(policy.frontier(), 2);
+  EXPECT_EQ(policy.next(), Step::wait_for_writers);
+}
+
 TEST(ReadPolicy, ReadsAheadWhileAllRowsThatWereAskedForCome) {
   ReadPolicy policy = policy_behind(0);
   const auto end = read(policy, {1, 2}, 2);

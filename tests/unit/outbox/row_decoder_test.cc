@@ -189,5 +189,19 @@ TEST(RowDecoder, QuotesTheNamesOfTables) {
   EXPECT_NE(decoder.rows_sql().find(R"(pgtrickle."outbox_""orders" o)"), std::string::npos);
 }
 
+TEST(RowDecoder, AStepInAnAdoptedOutboxMustSayHowFarItLooked) {
+  OutboxInfo info = outbox(true);
+  info.incarnation = "0f14d0ab-9605-4a62-a9e4-5ed26688389b";
+  const RowDecoder ours(info, kMaxBytes);
+  EXPECT_TRUE(ours.check_end(false));
+  info.adopted = true;
+  const RowDecoder adopted(info, kMaxBytes);
+  EXPECT_TRUE(adopted.check_end(true));
+  const auto changed = adopted.check_end(false);
+  ASSERT_FALSE(changed);
+  EXPECT_EQ(changed.error().error_class, ErrorClass::transient);
+  EXPECT_NE(adopted.rows_sql().find("relay_adopted_rows('0f14d0ab-"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace relay::outbox

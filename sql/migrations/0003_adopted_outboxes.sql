@@ -1,0 +1,37 @@
+-- Tables of applications that are read as outboxes (adopt_outbox).
+
+alter table pgtrickle_internal.outbox_config
+  drop constraint if exists outbox_config_kind_check,
+  drop constraint if exists outbox_config_capture_check,
+  add constraint outbox_config_kind_check
+    check (kind in ('stream_table', 'table', 'events', 'adopted')),
+  add constraint outbox_config_capture_check
+    check (capture in ('statement', 'row', 'refresh', 'publish', 'adopted'));
+comment on column pgtrickle_internal.outbox_config.capture is
+  'statement: one outbox row a statement; row: one a changed row; refresh: by a stream table''s '
+  'refresh; publish: by publish(); adopted: by nothing of ours, it is an application''s table';
+
+create table if not exists pgtrickle_internal.outbox_adopted (
+  outbox_number int primary key references pgtrickle_internal.outbox_config on delete cascade,
+  relation      oid not null,
+  schema_name   text not null,
+  table_name    text not null,
+  sequence      oid not null,
+  filenode      oid,
+  trust_ids     boolean not null,
+  columns       text[] not null,
+  attnums       smallint[] not null,
+  types         oid[] not null,
+  definition    jsonb not null
+);
+comment on table pgtrickle_internal.outbox_adopted is
+  'Tables of applications that are read as outboxes: what adopt_outbox was told, and what it found';
+comment on column pgtrickle_internal.outbox_adopted.filenode is
+  'The file of the table when it was looked at last: another one after a TRUNCATE';
+comment on column pgtrickle_internal.outbox_adopted.columns is
+  'The columns that are read, the id first';
+comment on column pgtrickle_internal.outbox_adopted.definition is
+  'The columns by what they are read as, and the filter';
+
+-- relay_open_writers, which belongs to pgtrickle_observer, asks which tables are adopted.
+grant select (relation) on pgtrickle_internal.outbox_adopted to pgtrickle_observer;
