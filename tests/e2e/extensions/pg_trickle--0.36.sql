@@ -34,7 +34,7 @@ create table pgtrickle.pgt_refresh_history (
   error_message  text
 );
 
-create function pgtrickle_internal.named(name text) returns pgtrickle.pgt_stream_tables
+create function pgtrickle._named(name text) returns pgtrickle.pgt_stream_tables
 language plpgsql stable
 as $$
 declare
@@ -48,7 +48,7 @@ begin
 end $$;
 
 -- Writes the difference between the table and its query as a user would: triggers fire.
-create function pgtrickle_internal.refresh_differential(st pgtrickle.pgt_stream_tables, out inserted bigint,
+create function pgtrickle._refresh_differential(st pgtrickle.pgt_stream_tables, out inserted bigint,
                                                 out deleted bigint)
 language plpgsql
 as $$
@@ -78,7 +78,7 @@ end $$;
 
 -- Writes all rows anew, with the triggers that users made switched off meanwhile. Afterwards they
 -- fire on ORIGIN, whatever they were before.
-create function pgtrickle_internal.refresh_full(st pgtrickle.pgt_stream_tables, out inserted bigint,
+create function pgtrickle._refresh_full(st pgtrickle.pgt_stream_tables, out inserted bigint,
                                         out deleted bigint)
 language plpgsql
 as $$
@@ -97,7 +97,7 @@ create function pgtrickle.refresh_stream_table(name text) returns void
 language plpgsql
 as $$
 declare
-  st constant pgtrickle.pgt_stream_tables := pgtrickle_internal.named(name);
+  st constant pgtrickle.pgt_stream_tables := pgtrickle._named(name);
   how constant text := case when st.is_populated and st.refresh_mode <> 'FULL'
                             then 'DIFFERENTIAL' else 'FULL' end;
   started constant timestamptz := clock_timestamp();
@@ -107,9 +107,9 @@ begin
   insert into pgtrickle.pgt_refresh_history (pgt_id, data_timestamp, start_time, action, status)
   values (st.pgt_id, now(), started, how, 'RUNNING') returning refresh_id into refresh;
   if how = 'FULL' then
-    select * into done from pgtrickle_internal.refresh_full(st);
+    select * into done from pgtrickle._refresh_full(st);
   else
-    select * into done from pgtrickle_internal.refresh_differential(st);
+    select * into done from pgtrickle._refresh_differential(st);
   end if;
   update pgtrickle.pgt_refresh_history
   set status = 'COMPLETED', end_time = clock_timestamp(), rows_inserted = done.inserted,
@@ -144,7 +144,7 @@ returns void
 language plpgsql
 as $$
 declare
-  st constant pgtrickle.pgt_stream_tables := pgtrickle_internal.named(name);
+  st constant pgtrickle.pgt_stream_tables := pgtrickle._named(name);
 begin
   update pgtrickle.pgt_stream_tables s
   set schedule = coalesce(alter_stream_table.schedule, s.schedule),
@@ -157,7 +157,7 @@ create function pgtrickle.drop_stream_table(name text) returns void
 language plpgsql
 as $$
 declare
-  st constant pgtrickle.pgt_stream_tables := pgtrickle_internal.named(name);
+  st constant pgtrickle.pgt_stream_tables := pgtrickle._named(name);
 begin
   execute format('drop table %s', st.pgt_relid::regclass);
   delete from pgtrickle.pgt_stream_tables where pgt_id = st.pgt_id;
