@@ -318,23 +318,6 @@ begin
   perform pgtrickle_internal.stream_unlock(id, taken_at);
 end $$;
 
-create or replace function pgtrickle.create_stream_table(
-  name text, query text, schedule text default '1s', refresh_mode text default 'AUTO',
-  key_columns text[] default null) returns void
-language plpgsql
-as $$
-begin
-  perform pgtrickle_internal.stream_create(name, query, schedule, refresh_mode, key_columns,
-                                           pg_catalog.current_setting('search_path'::pg_catalog.text));
-end $$;
-
-comment on function pgtrickle.create_stream_table(text, text, text, text, text[]) is
-  'Creates a table that holds the result of a query, fills it, and has it refreshed on a schedule '
-  '(''500ms'', ''2s'', ''5m'', ''1h'', a cron expression, or ''manual''). refresh_mode is AUTO, '
-  'DIFFERENTIAL or FULL. key_columns name what tells the rows apart, so that a change becomes an '
-  'UPDATE; without them, what the query proves is taken (GROUP BY, DISTINCT, a primary or unique '
-  'key). The query runs with the privileges of the caller of this function.';
-
 -- ---------------------------------------------------------------------------------------------
 -- alter
 
@@ -428,27 +411,10 @@ begin
   perform pgtrickle_internal.stream_unlock(id);
 end $$;
 
-create or replace function pgtrickle.alter_stream_table(
-  name text, schedule text default null, refresh_mode text default null,
-  suspend boolean default null, resume boolean default null, rename_to text default null,
-  query text default null) returns void
-language plpgsql
-as $$
-begin
-  perform pgtrickle_internal.stream_alter(name, schedule, refresh_mode, suspend, resume, rename_to, query,
-                                          pg_catalog.current_setting('search_path'::pg_catalog.text));
-end $$;
-
-comment on function pgtrickle.alter_stream_table(text, text, text, boolean, boolean, text, text) is
-  'Changes a stream table; what is null stays. schedule => ''manual'' takes it off the schedule. '
-  'suspend => true stops refreshing it, resume => true goes on and forgets past failures. '
-  'rename_to and query need its owner; a new query must give the same columns.';
-
 -- ---------------------------------------------------------------------------------------------
 -- drop
 
-create or replace function pgtrickle.drop_stream_table(name text, if_exists boolean default false)
-returns void
+create or replace function pgtrickle_internal.stream_drop(name text, if_exists boolean) returns void
 language plpgsql
   set search_path = pg_catalog, pg_temp
   set quote_all_identifiers = off
@@ -480,6 +446,3 @@ begin
     perform pgtrickle_internal.stream_untrack(orphan);
   end loop;
 end $$;
-
-comment on function pgtrickle.drop_stream_table(text, boolean) is
-  'Drops a stream table with its outbox. Needs its owner.';

@@ -17,7 +17,7 @@ begin
         'source_triggers_missing', 'stream_rebind',
         'stream_make_function', 'stream_make_diff', 'stream_guard', 'stream_make_key',
         'stream_create',
-        'stream_alter_query', 'stream_alter', 'stream_discover', 'source_members',
+        'stream_alter_query', 'stream_alter', 'stream_drop', 'stream_discover', 'source_members',
         'source_changed', 'source_sequence', 'source_sequences_sweep', 'source_trigger',
         'source_trigger_on_ours', 'source_watch', 'stream_set_sources', 'stream_track',
         'stream_untrack', 'told_apart_by', 'stream_layout', 'stream_layout_rows',

@@ -43,9 +43,15 @@ end $$;
 revoke create on schema pgtrickle from pgtrickle_observer;
 
 -- Ownership, and nothing for PUBLIC. What an extension owns stays as it is, and functions that
--- belong to one of the roles above stay with it.
+-- belong to one of the roles above stay with it. Where an extension owns the schema, what was there
+-- before and belongs to another role is no object of ours either.
 do $$
 declare
+  before constant oid[] := current_setting('pgtrickle.objects_before', true)::oid[];
+  theirs constant boolean := exists (
+    select from pg_catalog.pg_depend d
+    where d.classid = 'pg_catalog.pg_namespace'::regclass and d.deptype = 'e'
+      and d.objid = 'pgtrickle'::regnamespace);
   r record;
 begin
   for r in
@@ -55,6 +61,8 @@ begin
       and not exists (select from pg_catalog.pg_depend d
                       where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid
                         and d.deptype = 'e')
+      and not (theirs and c.oid = any (before) and c.relnamespace = 'pgtrickle'::regnamespace
+               and pg_get_userbyid(c.relowner) not like E'pgtrickle\\_%')
     order by c.oid
   loop
     perform pgtrickle_internal.own_and_grant(r.name);
@@ -67,6 +75,8 @@ begin
       and not exists (select from pg_catalog.pg_depend d
                       where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid
                         and d.deptype = 'e')
+      and not (theirs and p.oid = any (before) and p.pronamespace = 'pgtrickle'::regnamespace
+               and pg_get_userbyid(p.proowner) not like E'pgtrickle\\_%')
     order by p.oid
   loop
     if r.proowner not in ('pgtrickle_owner'::regrole, 'pgtrickle_observer'::regrole,
@@ -136,7 +146,8 @@ begin
         'relay_close_leases',
         'relay_check', 'relay_instances_now', 'relay_pipelines_now', 'relay_payload_text',
         'relay_resolve_outbox', 'relay_open_writers', 'relay_blockers', 'outbox_status', 'outbox_rows',
-        'outbox_rows_consumed', 'relay_housekeeping', 'stream_tables_due', 'refresh_stream_table',
+        'outbox_rows_consumed', 'relay_housekeeping', 'relay_watch_capture', 'stream_tables_due',
+        'refresh_stream_table', 'relay_refresh_stream_table',
         'list_relay_configs', 'get_relay_config', 'enable_relay', 'disable_relay', 'pause_relay',
         'resume_relay', 'replay_relay', 'take_over_relay', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_retry_all',
         'relay_dlq_discard', 'relay_dlq_purge', 'relay_open_inbox']),
@@ -152,6 +163,9 @@ begin
       ('pgtrickle_owner', 'pgtrickle', array['relay_open_writers'])) as g (role, place, names)
     join pg_catalog.pg_proc p
       on p.pronamespace = g.place::regnamespace and p.proname = any (g.names)
+    where not exists (select from pg_catalog.pg_depend d
+                      where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid
+                        and d.deptype = 'e')
   loop
     execute format('grant execute on function %s to %I', r.name, r.role);
   end loop;
