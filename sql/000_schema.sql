@@ -34,16 +34,17 @@ declare
   owned record;
 begin
   select e.extname, e.extversion, count(*) as n,
-         (array_agg(o.name order by o.name))[1:5] as some
+         (array_agg(o.name order by o.name))[1:5] as some,
+         bool_or(o.owner = to_regrole('pgtrickle_owner')) as was_ours
   into owned
   from pg_depend d
   join pg_extension e on e.oid = d.refobjid and d.refclassid = 'pg_extension'::regclass
   cross join lateral (
-    select p.proname::text, p.pronamespace from pg_proc p
+    select p.proname::text, p.pronamespace, p.proowner from pg_proc p
     where d.classid = 'pg_proc'::regclass and p.oid = d.objid
     union all
-    select c.relname::text, c.relnamespace from pg_class c
-    where d.classid = 'pg_class'::regclass and c.oid = d.objid) o (name, schema)
+    select c.relname::text, c.relnamespace, c.relowner from pg_class c
+    where d.classid = 'pg_class'::regclass and c.oid = d.objid) o (name, schema, owner)
   join pg_namespace n on n.oid = o.schema and n.nspname = 'pgtrickle'
   where d.deptype = 'e'
     and (o.name like E'relay\\_%' or o.name = any (array[
@@ -63,9 +64,12 @@ begin
           then format(' and %s more', owned.n - 5) else '' end
       using errcode = 'object_not_in_prerequisite_state',
             detail = 'Nothing was changed.',
-            hint = 'pg_trickle leaves these names to the relay from 0.46 on: install 0.46 or newer, then '
-                   'ALTER EXTENSION pg_trickle UPDATE; and run init again. Or install the relay into '
-                   'another database. docs/pg-trickle.md describes both.';
+            hint = case when owned.was_ours
+              then 'The relay had installed them, and they were given to the extension: '
+                   'pgtrickle-relay check names the statements that give them back.'
+              else 'pg_trickle leaves these names to the relay from 0.46 on: install 0.46 or newer, '
+                   'then ALTER EXTENSION pg_trickle UPDATE; and run init again. Or install the '
+                   'relay into another database. docs/pg-trickle.md describes both.' end;
   end if;
 end $$;
 

@@ -526,6 +526,16 @@ end $$;
 create or replace function pgtrickle.outbox_capture_upkeep() returns int
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return pgtrickle_internal.outbox_upkeep(null);
+end $$;
+comment on function pgtrickle.outbox_capture_upkeep() is
+  'Sets right the triggers of outboxes, and records by a full refresh what went past them';
+
+-- The same for one outbox, or for all (null).
+create or replace function pgtrickle_internal.outbox_upkeep(only_number int) returns int
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
 declare
   until timestamptz;  -- from the first table on that may be locked, however long the look took
   f record;
@@ -539,7 +549,7 @@ begin
   end if;
   perform pgtrickle_internal.deferred_missed();
   for f in
-    select u.*, c.problem from pgtrickle_internal.upkeep_findings() u
+    select u.*, c.problem from pgtrickle_internal.upkeep_findings(only_number) u
     join pgtrickle_internal.outbox_config c on c.outbox_number = u.number
     where u.gone or u.partitions or u.triggers or u.keys or u.functions or u.to_row or u.missed
        or u.drifted or u.reasons <> '{}' or c.problem is distinct from u.standing
@@ -604,8 +614,6 @@ begin
   end loop;
   return changed;
 end $$;
-comment on function pgtrickle.outbox_capture_upkeep() is
-  'Sets right the triggers of outboxes, and records by a full refresh what went past them';
 
 -- Functions of earlier versions: they took whole rows of the catalog, which a caller could forge.
 drop function if exists pgtrickle_internal.upkeep_dropped(pgtrickle_internal.outbox_config);
@@ -651,16 +659,31 @@ end $$;
 
 -- Writes all trigger functions anew, as this version writes them. Tables are not touched: triggers
 -- that a new version wants otherwise are set right by upkeep. An outbox whose table was dropped keeps
--- no other from that.
+-- no other from that. After a restore, the table of the same name that has the outbox's triggers counts:
+-- its functions must be of this version before upkeep has bound it.
 create or replace function pgtrickle_internal.rebuild_capture() returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   number int;
 begin
+  update pgtrickle_internal.outbox_config c set stream_table_oid = r.oid
+  from pg_class r
+  join pg_namespace n on n.oid = r.relnamespace
+  where c.kind = 'table' and n.nspname = c.stream_table_schema and r.relname = c.stream_table_name
+    and r.oid <> c.stream_table_oid
+    and exists (select from pg_trigger t
+                join pg_proc f on f.oid = t.tgfoid  -- which only the owner of the table could attach
+                  and f.pronamespace = 'pgtrickle_internal'::regnamespace
+                  and f.proname = format('capture_%s_begin', c.outbox_number)
+                where t.tgrelid = r.oid and t.tgname = format('!pgtrickle_%s_begin', c.outbox_number)
+                  and not exists (select from pg_trigger o
+                                  where o.tgrelid = c.stream_table_oid and o.tgname = t.tgname))
+    and not exists (select from pgtrickle_internal.outbox_config o where o.stream_table_oid = r.oid);
   for number in
     select c.outbox_number from pgtrickle_internal.outbox_config c
     where c.kind = 'table' and to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null
+      and exists (select from pg_class r where r.oid = c.stream_table_oid)
     order by c.outbox_number
   loop
     perform pgtrickle_internal.capture_generate(number);
@@ -688,7 +711,7 @@ begin
       'attnums', 'outbox_rebind_to', 'types_within', 'capture_depends_on_path', 'primary_key',
       'merge_mixes_rows', 'qualified', 'outbox_named', 'outbox_namesake', 'lock_against_writers',
       'has_owners_rights', 'outbox_create', 'outbox_drop', 'outbox_undelivered',
-      'outbox_note', 'outbox_judge', 'outbox_hold', 'outbox_heal', 'outbox_former',
+      'outbox_note', 'outbox_judge', 'outbox_upkeep', 'outbox_hold', 'outbox_heal', 'outbox_former',
       'outbox_take_over', 'outbox_rebind', 'outbox_owner_says', 'outbox_mark', 'partitions_remember', 'partition_tree',
       'capture_generate', 'capture_places', 'capture_triggers', 'capture_triggers_of',
       'capture_attach', 'capture_detach', 'capture_drop_trigger', 'capture_relation', 'estimated_rows',

@@ -63,12 +63,13 @@ as $$
   from (select pgtrickle_internal.outbox_off_text(number)) t (off);
 $$;
 
--- The outboxes whose triggers are other versions than those that upkeep left, as one text to compare;
--- null where there is none. One index scan for each outbox, and no lock on tables of users.
-create or replace function pgtrickle_internal.triggers_moved() returns text
+-- The outboxes whose triggers are other versions than those that upkeep left. One index scan for each
+-- outbox, and no lock on tables of users.
+create or replace function pgtrickle_internal.triggers_moved()
+returns table (outbox_number int, version text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select md5(string_agg(concat(c.outbox_number, ' ', v.version), ',' order by c.outbox_number))
+  select c.outbox_number, v.version
   from pgtrickle_internal.outbox_config c
   join pgtrickle_internal.outbox_signatures s on s.outbox_number = c.outbox_number
   cross join lateral (
@@ -86,22 +87,33 @@ as $$
     and s.triggers ->> c.stream_table_oid::text <> v.version;
 $$;
 
--- Looks whether triggers were switched off or on since upkeep last looked, and if so lets upkeep look
--- now. `seen` is what the last call returned, null before the first: for what upkeep could not set
--- right then, it is not called again.
-create or replace function pgtrickle.relay_watch_capture(seen text) returns text
+-- Looks whether triggers were switched off or on since upkeep last looked, and lets upkeep look at
+-- those outboxes now. `seen` is what the last call returned, null before the first: what upkeep could
+-- not set right then. Upkeep tries that again in its own time.
+create or replace function pgtrickle.relay_watch_capture(seen jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms'
 as $$
 declare
-  moved constant text := pgtrickle_internal.triggers_moved();
+  news constant int[] := array(
+    select m.outbox_number from pgtrickle_internal.triggers_moved() m
+    where seen ->> m.outbox_number::text is distinct from m.version
+    order by m.outbox_number);
+  number int;
 begin
-  if moved is null or moved = seen then
-    return moved;
-  elsif not pgtrickle_internal.try_lock('housekeeping') then
-    return seen;  -- another relay is at it
+  if news <> '{}' then
+    if not pgtrickle_internal.try_lock('housekeeping') then
+      return seen;  -- another relay is at it
+    end if;
+    foreach number in array news loop
+      begin
+        perform pgtrickle_internal.outbox_upkeep(number);
+      exception when others then
+        raise notice 'outbox %: %', number, sqlerrm;
+      end;
+    end loop;
   end if;
-  perform pgtrickle_internal.upkeep('{"errors": []}');
-  return pgtrickle_internal.triggers_moved();
+  return (select jsonb_object_agg(m.outbox_number, m.version)
+          from pgtrickle_internal.triggers_moved() m);
 end $$;
-comment on function pgtrickle.relay_watch_capture(text) is
+comment on function pgtrickle.relay_watch_capture(jsonb) is
   'For the relay, every second: lets upkeep look at once where triggers of outboxes were switched';
