@@ -120,11 +120,14 @@ def test_a_role_without_rights_on_the_schema_is_told_what_to_grant(extension_db)
         Replay(db, "totals").check()
     finally:
         for role in ("owner", "observer", "capture", "sandbox", "relay", "publisher", "admin"):
-            db.execute(f"revoke pgtrickle_{role} from installer_beside")
+            db.execute(f"revoke pgtrickle_{role} from installer_beside cascade")
 
 
 def test_a_dump_carries_both_over(extension_db, extension_pg_server):
     db = extension_db
+    shown = subprocess.run([f"{extension_pg_server.bin}/pg_dump", "--version"],
+                           capture_output=True, text=True).stdout
+    need(f" {extension_pg_server.version}." in shown, "a pg_dump of this server's version")
     install_beside(db)
     make_table(db)
     insert_rows(db, "orders", 1, 3)
