@@ -25,10 +25,11 @@ begin
   end if;
 end $$;
 
--- Beside an extension. From 0.46 on, pg_trickle owns the schema pgtrickle with four functions and three
--- tables of names that are ours elsewhere, and leaves us the others: see 338_stream_functions.sql and
--- 340_public_views.sql. An extension that owns any other name of ours (pg_trickle 0.28 to 0.45 has outboxes, inboxes and
--- the relay's catalog of its own) leaves no room for this installation.
+-- Beside an extension. From 0.46 on, pg_trickle owns the schema pgtrickle with four functions and
+-- three tables of names that are ours elsewhere, and leaves us the others: see
+-- 338_stream_functions.sql and 340_public_views.sql. An extension that owns any other name of ours
+-- (pg_trickle 0.28 to 0.45 has outboxes, inboxes and the relay's catalog of its own) leaves no room
+-- for this installation.
 do $$
 declare
   owned record;
@@ -67,9 +68,9 @@ begin
             hint = case when owned.was_ours
               then 'The relay had installed them, and they were given to the extension: '
                    'pgtrickle-relay check names the statements that give them back.'
-              else 'pg_trickle leaves these names to the relay from 0.46 on: install 0.46 or newer, '
-                   'then ALTER EXTENSION pg_trickle UPDATE; and run init again. Or install the '
-                   'relay into another database. docs/pg-trickle.md describes both.' end;
+              else 'pg_trickle leaves these names to the relay from 0.46 on: install 0.46 or '
+                   'newer, then ALTER EXTENSION pg_trickle UPDATE; and run init again. Or install '
+                   'the relay into another database. docs/pg-trickle.md describes both.' end;
   end if;
 end $$;
 
@@ -261,8 +262,8 @@ begin
   end loop;
 end $$;
 
--- The owner of an extension's schema has to let the installing role create in it, and give others the
--- right to.
+-- The owner of an extension's schema has to let the installing role create in it, and give others
+-- the right to.
 do $$
 begin
   if exists (select from pg_depend d
@@ -270,12 +271,12 @@ begin
                and d.objid = 'pgtrickle'::regnamespace)
      and not (has_schema_privilege('pgtrickle', 'CREATE WITH GRANT OPTION')
               and has_schema_privilege('pgtrickle', 'USAGE WITH GRANT OPTION')) then
-    raise exception 'schema "pgtrickle" belongs to an extension, and role "%" may not create in it and '
-        'grant that right', current_user
+    raise exception 'schema "pgtrickle" belongs to an extension, and role "%" may not create in it '
+        'and grant that right', current_user
       using errcode = 'insufficient_privilege',
-            hint = format('Let %s run: GRANT USAGE, CREATE ON SCHEMA pgtrickle TO %I WITH GRANT OPTION;',
-                          (select n.nspowner::regrole from pg_namespace n
-                           where n.nspname = 'pgtrickle'), current_user);
+            hint = format('Let %s run: GRANT USAGE, CREATE ON SCHEMA pgtrickle TO %I WITH GRANT '
+                          'OPTION;', (select n.nspowner::regrole from pg_namespace n
+                                      where n.nspname = 'pgtrickle'), current_user);
   end if;
 end $$;
 

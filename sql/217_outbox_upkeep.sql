@@ -55,14 +55,17 @@ create or replace function pgtrickle_internal.upkeep_max_bytes() returns bigint
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select 268435456::bigint; $$;
 
--- Whether all rows of a table are few enough for that.
+-- Whether all rows of a table are few enough for that; not while another session keeps readers out,
+-- as TRUNCATE does: asking for the size of a table takes a lock on it.
 create or replace function pgtrickle_internal.upkeep_may_refresh(source regclass) returns boolean
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp set lock_timeout = '20ms'
 as $$
 begin
   return pgtrickle_internal.estimated_rows(source) <= pgtrickle_internal.upkeep_max_rows()
     and (select coalesce(sum(pg_table_size(p.rel)), 0) <= pgtrickle_internal.upkeep_max_bytes()
          from pgtrickle_internal.capture_places(source) p);
+exception when lock_not_available then
+  return false;
 end $$;
 
 create or replace function pgtrickle_internal.estimated_rows(source regclass) returns numeric
@@ -659,8 +662,8 @@ end $$;
 
 -- Writes all trigger functions anew, as this version writes them. Tables are not touched: triggers
 -- that a new version wants otherwise are set right by upkeep. An outbox whose table was dropped keeps
--- no other from that. After a restore, the table of the same name that has the outbox's triggers counts:
--- its functions must be of this version before upkeep has bound it.
+-- no other from that. After a restore, the table of the same name that has the outbox's triggers
+-- counts: its functions must be of this version before upkeep has bound it.
 create or replace function pgtrickle_internal.rebuild_capture() returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -673,13 +676,15 @@ begin
   where c.kind = 'table' and n.nspname = c.stream_table_schema and r.relname = c.stream_table_name
     and r.oid <> c.stream_table_oid
     and exists (select from pg_trigger t
-                join pg_proc f on f.oid = t.tgfoid  -- which only the owner of the table could attach
+                join pg_proc f on f.oid = t.tgfoid  -- only the table's owner could attach it
                   and f.pronamespace = 'pgtrickle_internal'::regnamespace
                   and f.proname = format('capture_%s_begin', c.outbox_number)
-                where t.tgrelid = r.oid and t.tgname = format('!pgtrickle_%s_begin', c.outbox_number)
+                where t.tgrelid = r.oid
+                  and t.tgname = format('!pgtrickle_%s_begin', c.outbox_number)
                   and not exists (select from pg_trigger o
                                   where o.tgrelid = c.stream_table_oid and o.tgname = t.tgname))
-    and not exists (select from pgtrickle_internal.outbox_config o where o.stream_table_oid = r.oid);
+    and not exists (select from pgtrickle_internal.outbox_config o
+                    where o.stream_table_oid = r.oid);
   for number in
     select c.outbox_number from pgtrickle_internal.outbox_config c
     where c.kind = 'table' and to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null

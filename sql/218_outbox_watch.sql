@@ -1,10 +1,10 @@
--- Triggers of outboxes that are switched off, and on again: what is not recorded meanwhile, and how a
--- relay sees it sooner than upkeep looks.
+-- Triggers of outboxes that are switched off, and on again: what is not recorded meanwhile, and how
+-- a relay sees it sooner than upkeep looks.
 --
 -- A full refresh of the pg_trickle extension is such a case: it switches all triggers of users off,
 -- writes the table anew, and switches them on, in one transaction. Nothing of the extension's own
--- tables is read: that transaction leaves other versions of the rows in pg_trigger, whatever it says
--- elsewhere.
+-- tables is read: that transaction leaves other versions of the rows in pg_trigger, whatever it
+-- says elsewhere.
 
 -- Outboxes whose triggers were off when upkeep looked, and could not be switched on.
 create table if not exists pgtrickle_internal.outbox_gaps (
@@ -35,8 +35,8 @@ as $$
   where pgtrickle_internal.outbox_is_off(number);
 $$;
 
--- Notes since when an outbox does not record every change, or that it does. Returns what is to be said
--- of its problem: `what`, behind that.
+-- Notes since when an outbox does not record every change, or that it does. Returns what is to be
+-- said of its problem: `what`, behind that.
 create or replace function pgtrickle_internal.outbox_note_gap(number int, what text) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -51,20 +51,21 @@ begin
 end $$;
 
 -- For outbox_status: whether every change is recorded, and what it adds to the problem.
-create or replace function pgtrickle_internal.outbox_recording(number int, problem text) returns jsonb
+create or replace function pgtrickle_internal.outbox_recording(number int, problem text)
+returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
     'recording', t.off is null,
     'not_recorded_since', case when t.off is not null then (
       select g.seen_at from pgtrickle_internal.outbox_gaps g where g.outbox_number = number) end,
-    'problem', coalesce(problem, t.off || '. A running relay switches them on; without one, let the '
-                        'owner of the table run SELECT pgtrickle.outbox_capture_upkeep()'))
+    'problem', coalesce(problem, t.off || '. A running relay switches them on; without one, let '
+                        'the owner of the table run SELECT pgtrickle.outbox_capture_upkeep()'))
   from (select pgtrickle_internal.outbox_off_text(number)) t (off);
 $$;
 
--- The outboxes whose triggers are other versions than those that upkeep left. One index scan for each
--- outbox, and no lock on tables of users.
+-- The outboxes whose triggers are other versions than those that upkeep left. One index scan for
+-- each outbox, and no lock on tables of users.
 create or replace function pgtrickle_internal.triggers_moved()
 returns table (outbox_number int, version text)
 language sql stable set search_path = pg_catalog, pg_temp
@@ -88,8 +89,8 @@ as $$
 $$;
 
 -- Looks whether triggers were switched off or on since upkeep last looked, and lets upkeep look at
--- those outboxes now. `seen` is what the last call returned, null before the first: what upkeep could
--- not set right then. Upkeep tries that again in its own time.
+-- those outboxes now. `seen` is what the last call returned, null before the first: what upkeep
+-- could not set right then. Upkeep tries that again in its own time.
 create or replace function pgtrickle.relay_watch_capture(seen jsonb) returns jsonb
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms'
 as $$

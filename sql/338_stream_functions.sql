@@ -16,8 +16,9 @@ create or replace function pgtrickle.create_stream_table(
 language plpgsql
 as $$
 begin
-  perform pgtrickle_internal.stream_create(name, query, schedule, refresh_mode, key_columns,
-                                           pg_catalog.current_setting('search_path'::pg_catalog.text));
+  perform pgtrickle_internal.stream_create(
+    name, query, schedule, refresh_mode, key_columns,
+    pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 
 comment on function pgtrickle.create_stream_table(text, text, text, text, text[]) is
@@ -36,8 +37,9 @@ create or replace function pgtrickle.alter_stream_table(
 language plpgsql
 as $$
 begin
-  perform pgtrickle_internal.stream_alter(name, schedule, refresh_mode, suspend, resume, rename_to, query,
-                                          pg_catalog.current_setting('search_path'::pg_catalog.text));
+  perform pgtrickle_internal.stream_alter(
+    name, schedule, refresh_mode, suspend, resume, rename_to, query,
+    pg_catalog.current_setting('search_path'::pg_catalog.text));
 end $$;
 
 comment on function pgtrickle.alter_stream_table(text, text, text, boolean, boolean, text, text) is

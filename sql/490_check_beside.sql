@@ -1,6 +1,6 @@
--- What another extension and this installation have of each other, for relay_check. An extension that
--- is made over this installation fails at the first name that both have, and changes nothing; but
--- objects can be given to it (ALTER EXTENSION ... ADD), and it goes with what it owns.
+-- What an extension and this installation have of each other, for relay_check. An extension that is
+-- made over this installation fails at the first name that both have, and changes nothing; but
+-- objects can be given to it (ALTER EXTENSION ... ADD), and DROP EXTENSION drops what it owns.
 create or replace function pgtrickle_internal.check_beside()
 returns table (pipeline text, severity text, message text, remedy text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -9,12 +9,11 @@ as $$
 begin
   return query
   select null::text, 'problem'::text,
-         format('%s belongs to extension %s: DROP EXTENSION would drop it, and init does not replace it',
-                o.what, e.extname),
+         format('%s belongs to extension %s: DROP EXTENSION would drop it, and init does not '
+                'replace it', o.what, e.extname),
          format('ALTER EXTENSION %I DROP %s; then pgtrickle-relay init', e.extname, o.what)
   from (
-    select d.refobjid as extension, format('%s %s', case p.prokind when 'p' then 'PROCEDURE'
-                                                    else 'FUNCTION' end, p.oid::regprocedure) as what
+    select d.refobjid as extension, format('FUNCTION %s', p.oid::regprocedure) as what
     from pgtrickle_internal.installed_functions i
     join pg_proc p on p.oid = to_regprocedure(i.name)
     join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e'

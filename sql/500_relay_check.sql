@@ -38,7 +38,8 @@ as $$
   where n.digest is distinct from i.digest
     and not exists (  -- check_beside() says it
       select from pg_depend d
-      where d.classid = 'pg_proc'::regclass and d.deptype = 'e' and d.objid = to_regprocedure(i.name))
+      where d.classid = 'pg_proc'::regclass and d.deptype = 'e'
+        and d.objid = to_regprocedure(i.name))
   order by i.name;
 $$;
 

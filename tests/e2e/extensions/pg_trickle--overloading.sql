@@ -1,4 +1,4 @@
--- Stand-in for a pg_trickle that finds its schema there, and makes functions of other arguments in it.
+-- Stand-in for a pg_trickle that finds its schema there, and makes functions of other arguments.
 
 create function pgtrickle.create_stream_table(
   name text, query text, schedule text default '1m', refresh_mode text default 'AUTO',
