@@ -573,6 +573,14 @@ begin
       raise notice 'outbox "%" is looked at again next time: %', outbox.stream_table_name, sqlerrm;
     end;
     begin
+      -- The table has another owner now, perhaps.
+      if f.functions and pgtrickle_internal.has_owners_rights(outbox.stream_table_oid) then
+        perform pgtrickle_internal.outbox_make_reader(outbox.outbox_number, outbox.stream_table_oid);
+      end if;
+    exception when others then
+      raise notice 'outbox "%": %', outbox.stream_table_name, sqlerrm;
+    end;
+    begin
       if f.gone and pgtrickle_internal.upkeep_dropped(outbox.outbox_number) then
         changes := changes + 1;
         select u.* into f from pgtrickle_internal.upkeep_findings(outbox.outbox_number) u;
@@ -600,7 +608,7 @@ begin
         changes := changes + pgtrickle_internal.outbox_judge(f.number)::int;
       end if;
     exception
-      when insufficient_privilege then
+      when insufficient_privilege or undefined_function then  -- the reader is a former owner's
         changes := changes + pgtrickle_internal.outbox_note(outbox.outbox_number, format(
           'upkeep needs the owner of %s: let it run SELECT pgtrickle.outbox_capture_upkeep(), or '
           'GRANT %s TO pgtrickle_owner (%s)', outbox.stream_table_oid::regclass,

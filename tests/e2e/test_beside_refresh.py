@@ -206,6 +206,42 @@ def test_the_table_of_another_owner_is_looked_after_as_its_owner(beside):
     Replay(db, "kept").check()
 
 
+def test_a_table_with_another_owner_says_who_has_to_act(beside):
+    db = beside
+    db.login("shop")
+    db.execute("alter table totals owner to shop")
+    sell(db, "a")
+    refresh(db, full=True)
+    assert upkeep(db) == 1
+    assert "upkeep needs the owner of public.totals" in status(db)["problem"]
+    assert db.one("select pgtrickle.outbox_capture_upkeep()") == 1  # as a superuser
+    assert status(db)["problem"] is None and modes(db) == RIGHT_MODES
+    Replay(db, "totals").check()
+
+
+def test_an_event_trigger_of_the_extension_sees_the_restoring_and_does_not_break_it(beside):
+    db = beside
+    db.execute("""
+        create table ddl_seen (tag text, by name);
+        grant insert on ddl_seen to public;
+        create function watch_ddl() returns event_trigger language plpgsql as $$
+        begin
+          insert into public.ddl_seen
+          select command_tag, current_user from pg_event_trigger_ddl_commands();
+        end $$;
+        create event trigger watch_ddl on ddl_command_end execute function watch_ddl()""")
+    db.login("shop")
+    db.execute("alter table totals owner to shop")
+    db.execute("select pgtrickle.outbox_capture_upkeep(); truncate ddl_seen")
+    sell(db, "a")
+    refresh(db, full=True)
+    assert upkeep(db) == 1
+    assert status(db)["problem"] is None
+    assert modes(db) == RIGHT_MODES
+    assert ("ALTER TABLE", "shop") in db.execute("select * from ddl_seen")
+    Replay(db, "totals").check()
+
+
 # Triggers that users switch off ------------------------------------------------------------------
 
 
