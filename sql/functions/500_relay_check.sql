@@ -30,6 +30,10 @@ as $$
   from pgtrickle_internal.installed_functions i
   left join pgtrickle_internal.functions_now() n on n.name = i.name
   where n.digest is distinct from i.digest
+    and not exists (  -- check_beside() says it
+      select from pg_depend d
+      where d.classid = 'pg_proc'::regclass and d.deptype = 'e'
+        and d.objid = to_regprocedure(i.name))
   order by i.name;
 $$;
 
@@ -246,6 +250,7 @@ language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
   select * from pgtrickle_internal.check_server()
   union all select * from pgtrickle_internal.check_functions()
+  union all select * from pgtrickle_internal.check_beside()
   union all select * from pgtrickle_internal.check_outboxes(relay_role)
   union all select * from pgtrickle_internal.check_capture()
   union all select * from pgtrickle_internal.check_work();

@@ -11,6 +11,7 @@ from .nats_server import NatsServer
 from .pipelines import make_table
 from .postgres import PostgresServer, postgres_bin_directory
 from .relay import Relay, relay_binary
+from .stand_in_extensions import bin_with_extensions
 
 
 def need(present, what):
@@ -79,6 +80,27 @@ def own_pg_server():
 @pytest.fixture
 def own_db(own_pg_server):
     return own_pg_server.create_database()
+
+
+@pytest.fixture(scope="session")
+def extension_pg_server():
+    """A PostgreSQL where stand-ins for pg_trickle and pg_tide can be created as extensions."""
+    need(postgres_bin_directory(), "a PostgreSQL server (postgresql)")
+    server = PostgresServer("extensions-pg", bin_directory=bin_with_extensions()).start()
+    try:
+        server.make_template(install)
+        yield server
+    finally:
+        server.stop_immediate()
+
+
+@pytest.fixture
+def extension_db(extension_pg_server):
+    """A fresh database on that server, without the relay's schema and without extensions."""
+    database = extension_pg_server.create_database(template="template0")
+    yield database
+    relay_process.end_all_quietly()
+    database.drop()
 
 
 @pytest.fixture

@@ -33,8 +33,8 @@ def postgres_bin_directory():
 class PostgresServer:
     """PostgreSQL on loopback in its own directory, run as user `postgres` when we are root."""
 
-    def __init__(self, label="pg", settings=None):
-        self.bin = postgres_bin_directory()
+    def __init__(self, label="pg", settings=None, bin_directory=None):
+        self.bin = bin_directory or postgres_bin_directory()
         assert self.bin, "no PostgreSQL server is installed"
         self._user = SUPERUSER if os.geteuid() == 0 else None
         self.directory = temporary_directory(label, self._user)
