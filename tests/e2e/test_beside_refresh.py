@@ -132,7 +132,7 @@ def test_writers_during_full_refreshes(beside, nats, copy, start_relay):
 
 def test_writers_to_a_table_whose_triggers_are_switched_all_the_time(beside, nats, copy,
                                                                      start_relay):
-    """Their changes are recorded between the switchings, and the copy equals the table at the end."""
+    """Changes between the switchings are recorded; at the end the copy equals the table."""
     db = beside
     db.execute("create table t (customer int primary key, total int);"
                "select pgtrickle.enable_outbox('t')")
