@@ -103,7 +103,7 @@ def test_a_full_refresh_that_fails_leaves_nothing_to_do(beside):
 
 
 def test_writers_during_full_refreshes(beside, nats, copy, start_relay):
-    """Users' own writes to the stream table, between and behind full refreshes."""
+    """Writers to what the stream table reads."""
     db = beside
     set_outbox(db, "p", to_nats("totals", nats))
     stop = threading.Event()
@@ -128,6 +128,49 @@ def test_writers_during_full_refreshes(beside, nats, copy, start_relay):
         refresh(db)
         assert len(copy.wait_equal(db)) > 1
         eventually(lambda: modes(db) == RIGHT_MODES)
+
+
+def test_writers_to_a_table_whose_triggers_are_switched_all_the_time(beside, nats, copy,
+                                                                     start_relay):
+    """Changes between the switchings are recorded; at the end the copy equals the table."""
+    db = beside
+    db.execute("create table t (customer int primary key, total int);"
+               "select pgtrickle.enable_outbox('t')")
+    set_outbox(db, "p", to_nats("t", nats))
+    stop = threading.Event()
+
+    def write(seed):
+        with db.connect() as session:
+            number = seed
+            while not stop.is_set():
+                number += 1
+                session.execute("insert into t values (%s, 1)"
+                                " on conflict (customer) do update set total = t.total + 1",
+                                (number % 97,))
+                session.execute("delete from t where customer = %s", (number * 7 % 97,))
+
+    writers = [threading.Thread(target=write, args=(seed,)) for seed in range(3)]
+    with start_relay(db.relay_dsn) as relay:
+        relay.wait_healthy(pipelines=1)
+        for writer in writers:
+            writer.start()
+        try:
+            for turn in range(12):
+                db.execute(f"""
+                    begin;
+                    alter table t disable trigger user;
+                    truncate t;
+                    insert into t select n, {turn} from generate_series(0, 96, 2) n;
+                    alter table t enable trigger user;
+                    commit""")
+                eventually(lambda: modes(db, "t") == RIGHT_MODES, 20 * SLOW_FACTOR)
+        finally:
+            stop.set()
+            for writer in writers:
+                writer.join()
+        assert copy.wait_equal(db, "t")
+        assert copy.full_refreshes >= 12
+    Replay(db, "t").check(strict=False)
 
 
 # Locks ---------------------------------------------------------------------------------------
