@@ -186,6 +186,18 @@ def test_init_that_is_killed_at_any_moment_begins_again(case):
     assert case.equals_a_fresh_one()
 
 
+@pytest.mark.parametrize("case", [(2, "postgres")], indirect=True, ids=["from-2"])
+def test_upgrades_at_the_same_time_all_end_well(case):
+    running = [subprocess.Popen([relay_binary(), "init", "--postgres-url", case.dsn], text=True,
+                                env=clean_environment(), stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT) for _ in range(3)]
+    said = [(process.communicate(timeout=60)[0], process.returncode) for process in running]
+    assert [code for _, code in said] == [0, 0, 0], said
+    assert sum("installed (" in text for text, _ in said) == 1
+    assert earlier.counts(case.dsn) == case.before
+    assert case.equals_a_fresh_one()
+
+
 def test_what_belongs_to_others_works_on_where_init_may_not_act_for_them(server, relay_bin):
     """A table and a stream table of another role, upgraded by the user of a rented server."""
     with server.connect() as connection:
