@@ -43,9 +43,15 @@ end $$;
 revoke create on schema pgtrickle from pgtrickle_observer;
 
 -- Ownership, and nothing for PUBLIC. What an extension owns stays as it is, and functions that
--- belong to one of the roles above stay with it.
+-- belong to one of the roles above stay with it. Where an extension owns the schema, what was there
+-- before and belongs to another role is no object of ours either.
 do $$
 declare
+  before constant oid[] := current_setting('pgtrickle.objects_before', true)::oid[];
+  theirs constant boolean := exists (
+    select from pg_catalog.pg_depend d
+    where d.classid = 'pg_catalog.pg_namespace'::regclass and d.deptype = 'e'
+      and d.objid = 'pgtrickle'::regnamespace);
   r record;
 begin
   for r in
@@ -56,6 +62,8 @@ begin
       and not exists (select from pg_catalog.pg_depend d
                       where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = c.oid
                         and d.deptype = 'e')
+      and not (theirs and c.oid = any (before) and c.relnamespace = 'pgtrickle'::regnamespace
+               and pg_get_userbyid(c.relowner) not like E'pgtrickle\\_%')
     order by c.oid
   loop
     perform pgtrickle_internal.own_and_grant(r.name);
@@ -68,6 +76,8 @@ begin
       and not exists (select from pg_catalog.pg_depend d
                       where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid
                         and d.deptype = 'e')
+      and not (theirs and p.oid = any (before) and p.pronamespace = 'pgtrickle'::regnamespace
+               and pg_get_userbyid(p.proowner) not like E'pgtrickle\\_%')
     order by p.oid
   loop
     if r.proowner not in ('pgtrickle_owner'::regrole, 'pgtrickle_observer'::regrole,

@@ -24,6 +24,55 @@ begin
   end if;
 end $$;
 
+-- Beside an extension. From 0.46 on, pg_trickle owns the schema pgtrickle with four functions and
+-- three tables of names that are ours elsewhere, and leaves us the others: see
+-- 338_stream_functions.sql and 340_public_views.sql. An extension that owns any other name of ours
+-- (pg_trickle 0.28 to 0.45 has outboxes, inboxes and the relay's catalog of its own) leaves no room
+-- for this installation.
+do $$
+declare
+  owned record;
+begin
+  select e.extname, e.extversion, count(*) as n,
+         (array_agg(o.name order by o.name))[1:5] as some,
+         bool_or(o.owner = to_regrole('pgtrickle_owner')) as was_ours
+  into owned
+  from pg_depend d
+  join pg_extension e on e.oid = d.refobjid and d.refclassid = 'pg_extension'::regclass
+  cross join lateral (
+    select p.proname::text, p.pronamespace, p.proowner from pg_proc p
+    where d.classid = 'pg_proc'::regclass and p.oid = d.objid
+    union all
+    select c.relname::text, c.relnamespace, c.relowner from pg_class c
+    where d.classid = 'pg_class'::regclass and c.oid = d.objid) o (name, schema, owner)
+  join pg_namespace n on n.oid = o.schema and n.nspname = 'pgtrickle'
+  where d.deptype = 'e'
+    and (o.name like E'relay\\_%' or o.name = any (array[
+      'create_inbox', 'create_outbox', 'delete_relay', 'disable_outbox', 'disable_relay',
+      'drop_inbox', 'enable_inbox_tracking', 'enable_outbox', 'enable_relay', 'get_relay_config',
+      'inbox_health', 'inbox_mark_failed', 'inbox_mark_processed', 'inbox_payload_column',
+      'inbox_status', 'list_relay_configs', 'outbox_capture_upkeep', 'outbox_full_refresh',
+      'outbox_rows', 'outbox_rows_consumed', 'outbox_status', 'pause_relay', 'pgt_inbox_config',
+      'pgt_stream_sources', 'publish', 'rebind_outbox', 'replay_inbox_messages', 'replay_relay',
+      'resume_relay', 'set_relay', 'set_relay_inbox', 'set_relay_outbox', 'stream_tables_due',
+      'take_over_relay']))
+  group by 1, 2 order by 1 limit 1;
+  if found then
+    raise exception 'extension % % owns names that pgtrickle-relay needs in schema pgtrickle: %',
+        owned.extname, owned.extversion,
+        array_to_string(owned.some, ', ') || case when owned.n > 5
+          then format(' and %s more', owned.n - 5) else '' end
+      using errcode = 'object_not_in_prerequisite_state',
+            detail = 'Nothing was changed.',
+            hint = case when owned.was_ours
+              then 'The relay had installed them, and they were given to the extension: '
+                   'pgtrickle-relay check names the statements that give them back.'
+              else 'pg_trickle leaves these names to the relay from 0.46 on: install 0.46 or '
+                   'newer, then ALTER EXTENSION pg_trickle UPDATE; and run init again. Or install '
+                   'the relay into another database. docs/pg-trickle.md describes both.' end;
+  end if;
+end $$;
+
 -- ---------------------------------------------------------------------------------------------
 -- Roles
 
@@ -212,6 +261,24 @@ begin
   end loop;
 end $$;
 
+-- The owner of an extension's schema has to let the installing role create in it, and give others
+-- the right to.
+do $$
+begin
+  if exists (select from pg_depend d
+             where d.classid = 'pg_namespace'::regclass and d.deptype = 'e'
+               and d.objid = 'pgtrickle'::regnamespace)
+     and not (has_schema_privilege('pgtrickle', 'CREATE WITH GRANT OPTION')
+              and has_schema_privilege('pgtrickle', 'USAGE WITH GRANT OPTION')) then
+    raise exception 'schema "pgtrickle" belongs to an extension, and role "%" may not create in it '
+        'and grant that right', current_user
+      using errcode = 'insufficient_privilege',
+            hint = format('Let %s run: GRANT USAGE, CREATE ON SCHEMA pgtrickle TO %I WITH GRANT '
+                          'OPTION;', (select n.nspowner::regrole from pg_namespace n
+                                      where n.nspname = 'pgtrickle'), current_user);
+  end if;
+end $$;
+
 -- Remembers which objects exist already. The installing role's default privileges may give other
 -- roles rights on new objects; after/900_ownership.sql revokes those.
 do $$
@@ -287,8 +354,14 @@ grant usage on schema pgtrickle_internal to pgtrickle_relay, pgtrickle_admin, pg
 -- pgtrickle_owner writes the functions of pgtrickle_capture.
 grant pgtrickle_capture to pgtrickle_owner;
 
-comment on schema pgtrickle is
-  'Outboxes, stream tables and relay pipelines (pgtrickle-relay)';
+do $$
+begin
+  if not exists (select from pg_depend d
+                 where d.classid = 'pg_namespace'::regclass and d.deptype = 'e'
+                   and d.objid = 'pgtrickle'::regnamespace) then
+    comment on schema pgtrickle is 'Outboxes, stream tables and relay pipelines (pgtrickle-relay)';
+  end if;
+end $$;
 comment on schema pgtrickle_internal is
   'What pgtrickle-relay uses itself; nothing here is for users';
 

@@ -198,7 +198,7 @@ begin
   if outbox.outbox_number is null then
     raise exception 'there is no outbox "%"', coalesce(name, '(null)')
       using errcode = 'undefined_object',
-            hint = 'SELECT stream_table_name FROM pgtrickle.pgt_outbox_config shows all; '
+            hint = 'SELECT stream_table_name FROM pgtrickle.relay_outboxes shows all; '
                    'enable_outbox() makes one for a table, create_outbox() one for events, '
                    'adopt_outbox() reads a table that is one.';
   end if;

@@ -4,9 +4,11 @@
 create or replace function pgtrickle_internal.outbox_note(number int, what text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
+declare
+  said constant text := pgtrickle_internal.outbox_note_gap(number, what);
 begin
-  update pgtrickle_internal.outbox_config c set problem = what
-  where c.outbox_number = number and c.problem is distinct from what;
+  update pgtrickle_internal.outbox_config c set problem = said
+  where c.outbox_number = number and c.problem is distinct from said;
   return found;
 end $$;
 

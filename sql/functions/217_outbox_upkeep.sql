@@ -47,14 +47,17 @@ create or replace function pgtrickle_internal.upkeep_max_bytes() returns bigint
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select 268435456::bigint; $$;
 
--- Whether all rows of a table are few enough for that.
+-- Whether all rows of a table are few enough for that; not while another session keeps readers out,
+-- as TRUNCATE does: asking for the size of a table takes a lock on it.
 create or replace function pgtrickle_internal.upkeep_may_refresh(source regclass) returns boolean
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp set lock_timeout = '20ms'
 as $$
 begin
   return pgtrickle_internal.estimated_rows(source) <= pgtrickle_internal.upkeep_max_rows()
     and (select coalesce(sum(pg_table_size(p.rel)), 0) <= pgtrickle_internal.upkeep_max_bytes()
          from pgtrickle_internal.capture_places(source) p);
+exception when lock_not_available then
+  return false;
 end $$;
 
 create or replace function pgtrickle_internal.estimated_rows(source regclass) returns numeric
@@ -526,6 +529,16 @@ end $$;
 create or replace function pgtrickle.outbox_capture_upkeep() returns int
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
+begin
+  return pgtrickle_internal.outbox_upkeep(null);
+end $$;
+comment on function pgtrickle.outbox_capture_upkeep() is
+  'Sets right the triggers of outboxes, and records by a full refresh what went past them';
+
+-- The same for one outbox, or for all (null).
+create or replace function pgtrickle_internal.outbox_upkeep(only_number int) returns int
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
 declare
   until timestamptz;  -- from the first table on that may be locked, however long the look took
   f record;
@@ -539,7 +552,7 @@ begin
   end if;
   perform pgtrickle_internal.deferred_missed();
   for f in
-    select u.*, c.problem from pgtrickle_internal.upkeep_findings() u
+    select u.*, c.problem from pgtrickle_internal.upkeep_findings(only_number) u
     join pgtrickle_internal.outbox_config c on c.outbox_number = u.number
     where u.gone or u.partitions or u.triggers or u.keys or u.functions or u.to_row or u.missed
        or u.drifted or u.reasons <> '{}' or c.problem is distinct from u.standing
@@ -558,6 +571,14 @@ begin
       end if;
     exception when others then
       raise notice 'outbox "%" is looked at again next time: %', outbox.stream_table_name, sqlerrm;
+    end;
+    begin
+      -- The table has another owner now, perhaps.
+      if f.functions and pgtrickle_internal.has_owners_rights(outbox.stream_table_oid) then
+        perform pgtrickle_internal.outbox_make_reader(outbox.outbox_number, outbox.stream_table_oid);
+      end if;
+    exception when others then
+      raise notice 'outbox "%": %', outbox.stream_table_name, sqlerrm;
     end;
     begin
       if f.gone and pgtrickle_internal.upkeep_dropped(outbox.outbox_number) then
@@ -587,7 +608,7 @@ begin
         changes := changes + pgtrickle_internal.outbox_judge(f.number)::int;
       end if;
     exception
-      when insufficient_privilege then
+      when insufficient_privilege or undefined_function then  -- the reader is a former owner's
         changes := changes + pgtrickle_internal.outbox_note(outbox.outbox_number, format(
           'upkeep needs the owner of %s: let it run SELECT pgtrickle.outbox_capture_upkeep(), or '
           'GRANT %s TO pgtrickle_owner (%s)', outbox.stream_table_oid::regclass,
@@ -604,8 +625,6 @@ begin
   end loop;
   return changed;
 end $$;
-comment on function pgtrickle.outbox_capture_upkeep() is
-  'Sets right the triggers of outboxes, and records by a full refresh what went past them';
 
 -- ---------------------------------------------------------------------------------------------
 -- Upgrade
@@ -623,6 +642,24 @@ declare
     where c.kind = 'table' and c.outbox_number > after
       and to_regclass(format('pgtrickle.%I', c.outbox_table_name)) is not null);
 begin
+  -- After a restore, the table of the same name that has the outbox's triggers counts: its functions
+  -- must be of this version before upkeep has bound it.
+  update pgtrickle_internal.outbox_config c set stream_table_oid = r.oid
+  from pg_class r
+  join pg_namespace n on n.oid = r.relnamespace
+  where c.outbox_number = number and c.kind = 'table'
+    and n.nspname = c.stream_table_schema and r.relname = c.stream_table_name
+    and r.oid <> c.stream_table_oid
+    and exists (select from pg_trigger t
+                join pg_proc f on f.oid = t.tgfoid  -- only the table's owner could attach it
+                  and f.pronamespace = 'pgtrickle_internal'::regnamespace
+                  and f.proname = format('capture_%s_begin', c.outbox_number)
+                where t.tgrelid = r.oid
+                  and t.tgname = format('!pgtrickle_%s_begin', c.outbox_number)
+                  and not exists (select from pg_trigger o
+                                  where o.tgrelid = c.stream_table_oid and o.tgname = t.tgname))
+    and not exists (select from pgtrickle_internal.outbox_config o
+                    where o.stream_table_oid = r.oid);
   if number is not null then
     perform pgtrickle_internal.capture_generate(number);
   end if;
@@ -649,5 +686,5 @@ grant execute on function
   pgtrickle_internal.partition_began_empty(integer, oid),
   pgtrickle_internal.upkeep_partitions(pgtrickle_internal.outbox_config),
   pgtrickle_internal.upkeep_keys(integer), pgtrickle_internal.upkeep_to_row(integer),
-  pgtrickle_internal.outbox_heal(integer, boolean)
+  pgtrickle_internal.outbox_heal(integer, boolean), pgtrickle_internal.outbox_upkeep(integer)
   to pgtrickle_admin;

@@ -156,7 +156,10 @@ begin
     'retention_hours', case when outbox.kind <> 'adopted' then outbox.retention_hours end,
     'purged_below', outbox.purged_below,
     'last_drained_at', outbox.last_drained_at, 'last_drained_count', outbox.last_drained_count,
-    'positions', readers, 'held_by', holders, 'open_writers', writers);
+    'positions', readers, 'held_by', holders, 'open_writers', writers)
+    || case when outbox.kind = 'table' and outbox.source_dropped_at is null
+            then pgtrickle_internal.outbox_recording(outbox.outbox_number, outbox.problem)
+            else '{}' end;
 end $$;
 comment on function pgtrickle.outbox_status(text) is
   'One outbox: rows, age, size, positions and lag, who holds rows back, who writes now';

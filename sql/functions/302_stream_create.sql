@@ -321,23 +321,6 @@ begin
   perform pgtrickle_internal.stream_unlock(id, taken_at);
 end $$;
 
-create or replace function pgtrickle.create_stream_table(
-  name text, query text, schedule text default '1s', refresh_mode text default 'AUTO',
-  key_columns text[] default null) returns void
-language plpgsql
-as $$
-begin
-  perform pgtrickle_internal.stream_create(name, query, schedule, refresh_mode, key_columns,
-                                           pg_catalog.current_setting('search_path'::pg_catalog.text));
-end $$;
-
-comment on function pgtrickle.create_stream_table(text, text, text, text, text[]) is
-  'Creates a table that holds the result of a query, fills it, and has it refreshed on a schedule '
-  '(''500ms'', ''2s'', ''5m'', ''1h'', a cron expression, or ''manual''). refresh_mode is AUTO, '
-  'DIFFERENTIAL or FULL. key_columns name what tells the rows apart, so that a change becomes an '
-  'UPDATE; without them, what the query proves is taken (GROUP BY, DISTINCT, a primary or unique '
-  'key). The query runs with the privileges of the caller of this function.';
-
 -- ---------------------------------------------------------------------------------------------
 -- alter
 
@@ -431,27 +414,10 @@ begin
   perform pgtrickle_internal.stream_unlock(id);
 end $$;
 
-create or replace function pgtrickle.alter_stream_table(
-  name text, schedule text default null, refresh_mode text default null,
-  suspend boolean default null, resume boolean default null, rename_to text default null,
-  query text default null) returns void
-language plpgsql
-as $$
-begin
-  perform pgtrickle_internal.stream_alter(name, schedule, refresh_mode, suspend, resume, rename_to, query,
-                                          pg_catalog.current_setting('search_path'::pg_catalog.text));
-end $$;
-
-comment on function pgtrickle.alter_stream_table(text, text, text, boolean, boolean, text, text) is
-  'Changes a stream table; what is null stays. schedule => ''manual'' takes it off the schedule. '
-  'suspend => true stops refreshing it, resume => true goes on and forgets past failures. '
-  'rename_to and query need its owner; a new query must give the same columns.';
-
 -- ---------------------------------------------------------------------------------------------
 -- drop
 
-create or replace function pgtrickle.drop_stream_table(name text, if_exists boolean default false)
-returns void
+create or replace function pgtrickle_internal.stream_drop(name text, if_exists boolean) returns void
 language plpgsql
   set search_path = pg_catalog, pg_temp
   set quote_all_identifiers = off
@@ -484,9 +450,6 @@ begin
   end loop;
 end $$;
 
-comment on function pgtrickle.drop_stream_table(text, boolean) is
-  'Drops a stream table with its outbox. Needs its owner.';
-
 -- What administrators reach with their own rights, by what they call.
 grant execute on function
   pgtrickle_internal.stream_check_mode(text), pgtrickle_internal.stream_probe(text, text, text),
@@ -497,5 +460,6 @@ grant execute on function
   pgtrickle_internal.stream_make_key(regclass, text[]), pgtrickle_internal.schema_under(text),
   pgtrickle_internal.stream_create(text, text, text, text, text[], text),
   pgtrickle_internal.stream_alter_query(bigint, text, text),
-  pgtrickle_internal.stream_alter(text, text, text, boolean, boolean, text, text, text)
+  pgtrickle_internal.stream_alter(text, text, text, boolean, boolean, text, text, text),
+  pgtrickle_internal.stream_drop(text, boolean)
   to pgtrickle_admin;

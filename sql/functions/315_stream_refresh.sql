@@ -323,7 +323,7 @@ begin
                             'suspended', suspend);
 end $$;
 
-create or replace function pgtrickle.refresh_stream_table(name text) returns jsonb
+create or replace function pgtrickle.relay_refresh_stream_table(name text) returns jsonb
 language plpgsql security definer
   set search_path = pg_catalog, pg_temp
   set quote_all_identifiers = off
@@ -390,10 +390,8 @@ begin
   return pgtrickle_internal.stream_succeeded(st, refresh, started, clock_timestamp(), done);
 end $$;
 
-comment on function pgtrickle.refresh_stream_table(text) is
-  'Refreshes a stream table now, in this transaction. A refresh that fails undoes what it did, is '
-  'recorded, warned of and returned as {"action": "FAILED", "error": ...}; three in a row suspend '
-  'the stream table.';
+comment on function pgtrickle.relay_refresh_stream_table(text) is
+  'For the relay: refreshes a stream table, as refresh_stream_table does';
 
 -- What the daemon calls.
-grant execute on function pgtrickle.refresh_stream_table(text) to pgtrickle_relay;
+grant execute on function pgtrickle.relay_refresh_stream_table(text) to pgtrickle_relay;

@@ -8,6 +8,8 @@ begin
   for v in select * from (values
     ('pgt_outbox_config', 'outbox_config',
      'All outboxes: what each one records, how, and under which names'),
+    ('relay_outboxes', 'outbox_config',
+     'All outboxes, under a name that no extension has'),
     ('pgt_stream_tables', 'stream_tables', 'Stream tables: definition, schedule and state'),
     ('pgt_refresh_history', 'refresh_history',
      'Refreshes of the last three days: DIFFERENTIAL, FULL, NO_DATA (nothing had changed) or FAILED')

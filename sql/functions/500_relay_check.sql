@@ -227,6 +227,7 @@ returns table (pipeline text, severity text, message text, remedy text)
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
   select * from pgtrickle_internal.check_server()
+  union all select * from pgtrickle_internal.check_beside()
   union all select * from pgtrickle_internal.check_outboxes(relay_role)
   union all select * from pgtrickle_internal.check_capture()
   union all select * from pgtrickle_internal.check_work();

@@ -16,6 +16,9 @@ namespace {
 constexpr int kRefreshers = 2;
 constexpr milliseconds kRefreshEvery{100};
 constexpr milliseconds kUpkeepEvery{10000};
+/// How often it looks whether triggers of outboxes were switched, as a full refresh of the
+/// pg_trickle extension does it.
+constexpr milliseconds kWatchEvery{1000};
 constexpr milliseconds kAfterTrouble{2000};
 constexpr milliseconds kBorrowTimeout{5000};
 constexpr milliseconds kStatementTimeout{60000};
@@ -88,9 +91,9 @@ Result<void> Housekeeper::refresh_due(std::stop_token stop) {
 /// failures; the other tables are refreshed. The coordinator reports it.
 Result<void> Housekeeper::refresh(postgres::Connection& connection, const std::string& name,
                                   std::stop_token stop) {
-  const auto refreshed =
-      connection.query("select j ->> 'action' = 'FAILED' from pgtrickle.refresh_stream_table($1) j",
-                       {name}, Deadline::after(kRefreshTimeout), stop);
+  const auto refreshed = connection.query(
+      "select j ->> 'action' = 'FAILED' from pgtrickle.relay_refresh_stream_table($1) j", {name},
+      Deadline::after(kRefreshTimeout), stop);
   if (!refreshed && !connection.ok()) return fail(refreshed.error());
   if (!refreshed) {
     log::failure("refresh_failed", name, refreshed.error());
@@ -103,26 +106,53 @@ Result<void> Housekeeper::refresh(postgres::Connection& connection, const std::s
 
 void Housekeeper::run_upkeep(std::stop_token stop) {
   milliseconds wait{0};
+  auto due = SteadyClock::now();
+  std::optional<std::string> seen;
   while (pause(Deadline::after(wait), stop)) {
-    wait = milliseconds(500);
     if (!on_duty_) {
+      wait = milliseconds(500);
+      due = SteadyClock::now();
       keep_session_ready(stop);
       continue;
     }
-    Result<bool> done;
+    wait = kWatchEvery;
+    const bool whole = SteadyClock::now() >= due;
+    Result<bool> more = false;
     try {
-      done = upkeep(stop);
+      const auto watched = watch_capture(seen, stop);
+      if (whole) {
+        more = upkeep(stop);
+      } else if (!watched) {
+        more = fail(watched.error());
+      }
     } catch (const std::exception& exception) {
-      done = fail(shortage::error_of(exception, "housekeeping"));
+      more = fail(shortage::error_of(exception, "housekeeping"));
     }
-    if (done) {
+    if (more) {
       log::recovered("housekeeping", "");
-      if (!*done) wait = kUpkeepEvery;
-    } else if (done.error().error_class != ErrorClass::cancelled) {
-      log::failure("housekeeping", "", shortage::explained(done.error()));
+      if (whole) due = SteadyClock::now() + kUpkeepEvery;
+      if (*more) {
+        wait = milliseconds(500);
+        due = SteadyClock::now();
+      }
+    } else if (more.error().error_class != ErrorClass::cancelled) {
+      log::failure("housekeeping", "", shortage::explained(more.error()));
       wait = kUpkeepEvery;
     }
   }
+}
+
+/// Lets upkeep look at once where triggers of outboxes were switched. `seen` is what it could not
+/// set right then.
+Result<void> Housekeeper::watch_capture(std::optional<std::string>& seen, std::stop_token stop) {
+  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
+  if (!lease) return fail(lease.error());
+  const auto moved = (*lease)->query("select pgtrickle.relay_watch_capture($1)", {seen},
+                                     Deadline::after(kStatementTimeout), stop);
+  if (!moved) return fail(moved.error());
+  seen.reset();
+  if (!moved->is_null(0, 0)) seen = std::string(moved->text(0, 0));
+  return {};
 }
 
 /// A standby keeps a session open that has planned the first query of a takeover: opening a session

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -12,7 +13,8 @@ namespace relay::coordinator {
 
 /// Keeps the database side in order while this instance is on duty. Refreshes stream tables that
 /// are due, each in its own transaction and two at a time, so that a slow one does not delay the
-/// others for long; runs retention and upkeep in small batches. Has its own threads.
+/// others for long; runs retention and upkeep in small batches; looks every second whether outboxes
+/// are switched off. Has its own threads.
 class Housekeeper {
  public:
   explicit Housekeeper(postgres::Pool& pool);
@@ -28,6 +30,7 @@ class Housekeeper {
   Result<void> refresh(postgres::Connection& connection, const std::string& name,
                        std::stop_token stop);
   Result<bool> upkeep(std::stop_token stop);
+  Result<void> watch_capture(std::optional<std::string>& seen, std::stop_token stop);
   void keep_session_ready(std::stop_token stop);
   bool claim(const std::string& table);
   void let_go(const std::string& table);

@@ -59,10 +59,8 @@ Result<std::vector<StreamFailure>> read_stream_failures(LeaseSession& session,
       "null "
       "order by 1",
       {}, stop);
-  std::vector<StreamFailure> failures;
-  // Beside the pg_trickle extension the table is that one's, and so are its failures.
-  if (!rows && rows.error().code.starts_with("42")) return failures;
   if (!rows) return fail(rows.error());
+  std::vector<StreamFailure> failures;
   for (int row = 0; row < rows->size(); ++row) {
     failures.push_back(
         {std::string(rows->text(row, 0)), rows->boolean(row, 1), std::string(rows->text(row, 2))});

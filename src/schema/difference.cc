@@ -99,11 +99,27 @@ class Comparison {
         if (there == found_.end()) return;  // the container is what is missing
         if (!needed.whole().empty() && there->second.has("extension")) return;
       }
+      if (is_name_of_extension(needed)) return;
       problem(is_basic(needed) ? Rank::basic : Rank::missing,
               fmt::format("{} is missing", needed.title()), remedy_for_missing(needed));
     } else if (!found->second.has("extension")) {
       compare(needed, found->second);
     }
+  }
+
+  /// An extension has something else of that name, which `init` leaves as it is.
+  bool is_name_of_extension(const Object& needed) const {
+    const auto plain = [](const Object& object) {
+      return std::string_view(object.name).substr(0, object.name.find('('));
+    };
+    const bool is_function = needed.kind == "function";
+    const bool is_relation = needed.kind == "table" || needed.kind == "view";
+    return std::ranges::any_of(found_, [&](const auto& found) {
+      const Object& there = found.second;
+      if (!there.has("extension") || plain(there) != plain(needed)) return false;
+      return (is_function && there.kind == "function") ||
+             (is_relation && (there.kind == "table" || there.kind == "view"));
+    });
   }
 
   void compare(const Object& needed, const Object& found) {

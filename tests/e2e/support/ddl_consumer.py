@@ -8,7 +8,7 @@ class Consumer:
         self.db, self.outbox, self.key = db, outbox, key
 
     def config(self, column):
-        return self.db.one(f"select {column} from pgtrickle.pgt_outbox_config "
+        return self.db.one(f"select {column} from pgtrickle.relay_outboxes "
                            "where outbox_table_name = %s", (self.outbox,))
 
     @property

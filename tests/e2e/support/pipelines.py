@@ -69,7 +69,7 @@ def position(db, pipeline, group="default"):
 
 def newest_outbox_id(db, table):
     """The highest id that a committed row of the table's outbox has (0: none)."""
-    outbox = db.one("select outbox_table_name from pgtrickle.pgt_outbox_config"
+    outbox = db.one("select outbox_table_name from pgtrickle.relay_outboxes"
                     " where stream_table_name = %s", (table,))
     return db.one(f'select coalesce(max(id), 0) from pgtrickle."{outbox}"')
 

@@ -16,7 +16,7 @@ class Replay:
 
     def config(self, column):
         return self.db.one(
-            f"select {column} from pgtrickle.pgt_outbox_config "
+            f"select {column} from pgtrickle.relay_outboxes "
             "where stream_table_oid = %s::regclass", (self.table,))
 
     def entries(self):

@@ -85,6 +85,8 @@ CALLS = {
     "relay_dlq_retry_all": dict(pipeline="forward"),
     "relay_first_position": dict(incarnation="@incarnation", start="earliest"),
     "relay_housekeeping": dict(),
+    "relay_refresh_stream_table": dict(name="public.totals"),
+    "relay_watch_capture": dict(seen=None),
     "relay_outbox_name_holds": dict(incarnation="@incarnation", named_schema="public",
                                     named_table="treasure"),
     "relay_pipeline_outbox": dict(name="public.treasure", relay_group="g", pipeline="forward"),
