@@ -139,14 +139,19 @@ function(relay_embed library)
   target_include_directories(${library} PUBLIC ${PROJECT_SOURCE_DIR}/src)
 endfunction()
 
-# relay_schema_version(result folder): the number of the last migration in the folder.
+# relay_schema_version(result folder): the number of the last migration in the folder, where they are
+# numbered 0001, 0002 and so on.
 function(relay_schema_version result folder)
   file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.sql)
   list(SORT files)
-  list(GET files -1 last)
-  get_filename_component(name ${last} NAME)
-  string(REGEX MATCH "^[0-9]+" number ${name})
-  math(EXPR number "${number}")
+  set(number 0)
+  foreach(file IN LISTS files)
+    get_filename_component(name ${file} NAME)
+    math(EXPR number "${number} + 1")
+    if(NOT name MATCHES "^0*${number}_")
+      message(FATAL_ERROR "migration ${name} should have number ${number}")
+    endif()
+  endforeach()
   set(${result} ${number} PARENT_SCOPE)
 endfunction()
 
