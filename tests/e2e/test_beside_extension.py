@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from support.beside import NatsCopy, install_beside, make_totals, members, refresh, sell
+from support.bridges import set_bridge, wait_lines
 from support.database_side import install
 from support.fixtures import need
 from support.pipelines import (Lines, insert_rows, make_table, set_outbox, to_file, to_nats,
@@ -192,6 +193,33 @@ def test_an_extension_with_outboxes_of_its_own_is_refused_before_any_change(bare
     sell(db, "a")
     refresh(db)
     Replay(db, "totals").check()
+
+
+def test_outbox_tables_of_an_old_extension_are_read_from_another_database(
+        db, extension_db, start_relay, tmp_path):
+    """As plain tables; the shape is that of pg_trickle 0.28 to 0.45."""
+    there = extension_db
+    there.execute("create extension pg_trickle version '0.36'")
+    there.execute("""
+        create table pgtrickle.outbox_totals (
+          id bigint generated always as identity primary key, pgt_id uuid not null,
+          created_at timestamptz not null default now(), inserted_count bigint not null,
+          deleted_count bigint not null, is_claim_check boolean not null default false,
+          payload jsonb);
+        grant select on pgtrickle.outbox_totals, pgtrickle.outbox_totals_id_seq to relay_daemon""")
+    lines = Lines(tmp_path / "out")
+    set_bridge(db, "p", {"type": "pg-outbox", "url": there.relay_dsn, "payload_column": "payload",
+                         "table": "pgtrickle.outbox_totals"}, lines.path)
+    with start_relay(db.relay_dsn):
+        for number in range(3):
+            there.execute(
+                "insert into pgtrickle.outbox_totals"
+                " (pgt_id, inserted_count, deleted_count, payload)"
+                " values (gen_random_uuid(), 1, 0, jsonb_build_object('v', 1, 'inserted',"
+                " jsonb_build_array(jsonb_build_object('n', %s::int)), 'deleted', '[]'::jsonb))",
+                (number,))
+        found = wait_lines(lines, 3)
+    assert [message["payload"]["inserted"][0]["n"] for message in found] == [0, 1, 2]
 
 
 def test_every_name_of_ours_but_the_shared_ones_is_refused(extension_db):
