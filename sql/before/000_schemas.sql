@@ -48,7 +48,8 @@ begin
   join pg_namespace n on n.oid = o.schema and n.nspname = 'pgtrickle'
   where d.deptype = 'e'
     and (o.name like E'relay\\_%' or o.name = any (array[
-      'create_inbox', 'create_outbox', 'delete_relay', 'disable_outbox', 'disable_relay',
+      'adopt_outbox', 'create_inbox', 'create_outbox', 'delete_relay', 'disable_outbox',
+      'disable_relay',
       'drop_inbox', 'enable_inbox_tracking', 'enable_outbox', 'enable_relay', 'get_relay_config',
       'inbox_health', 'inbox_mark_failed', 'inbox_mark_processed', 'inbox_payload_column',
       'inbox_status', 'list_relay_configs', 'outbox_capture_upkeep', 'outbox_full_refresh',
