@@ -108,16 +108,6 @@ def test_what_users_add_without_harm_is_none(db):
     assert check(db.relay_dsn) == (0, {})
 
 
-def test_what_an_extension_owns_is_not_compared(db):
-    """Such as a table of pg_trickle's under a name of ours."""
-    db.execute(f"alter extension plpgsql add {RETRY}; alter extension plpgsql add table {DLQ};"
-               f"alter table {DLQ} add column theirs text not null;"
-               f"alter {RETRY} security invoker;"
-               "create function pgtrickle.theirs() returns int language sql as 'select 1';"
-               "alter extension plpgsql add function pgtrickle.theirs()")
-    assert check(db.relay_dsn) == (0, {})
-
-
 # Differences --------------------------------------------------------------------------------------
 
 # What is damaged; what is said of it. The remedies that are named mend each of them.
