@@ -81,9 +81,10 @@ begin
   elsif rel.relforcerowsecurity then
     message := format('row security of %s hides rows from its owner, as whom it is read', named);
     remedy := format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY;', named);
-  elsif pgtrickle_internal.gate_owner(reader) <> rel.relowner then
-    message := format('%s belongs to %s now, and is read as %s', named, rel.relowner::regrole,
-                      pgtrickle_internal.gate_owner(reader)::regrole);
+  elsif adopted.owner <> rel.relowner or pgtrickle_internal.gate_owner(reader) <> rel.relowner then
+    -- (REASSIGN OWNED gives the function to the new owner together with the table.)
+    message := format('%s belongs to %s now, and was adopted by %s', named, rel.relowner::regrole,
+                      adopted.owner::regrole);
     remedy := 'let the new owner call adopt_outbox() again, with the same name for the outbox';
   elsif not has_schema_privilege(rel.relowner, rel.relnamespace, 'USAGE')
      or not has_table_privilege(rel.relowner, rel.oid, 'SELECT') then
@@ -407,6 +408,7 @@ begin
     adopted.types := adopted.types || col.atttypid;
   end loop;
   adopted.relation := rel;
+  adopted.owner := source.relowner;
   adopted.schema_name := source.nspname;
   adopted.table_name := source.relname;
   adopted.filenode := pg_relation_filenode(rel);
@@ -443,6 +445,12 @@ begin
     raise exception 'must be owner of table %', adopted.relation::regclass
       using errcode = 'insufficient_privilege';
   end if;
+  -- What the caller says is looked up again: it may be another owner's.
+  select c.relowner, c.relname, n.nspname, pg_relation_filenode(c.oid),
+         pgtrickle_internal.outbox_adopted_sequence(c.oid, adopted.attnums[1])
+  into strict adopted.owner, adopted.table_name, adopted.schema_name, adopted.filenode,
+              adopted.sequence
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = adopted.relation;
   perform pgtrickle_internal.lock('outboxes');
   if made is null and exists (select from pgtrickle.relay_resolve_outbox(name)) then
     raise exception 'there is already an outbox "%"', name
@@ -518,8 +526,7 @@ begin
   end if;
   owner := (select c.relowner from pg_class c where c.oid = "table");
   former := outbox.reader;
-  reader := case when pgtrickle_internal.gate_owner(former) = owner then former
-                 else pgtrickle_internal.gate_name('adopted') end;
+  reader := pgtrickle_internal.gate_name('adopted');
   perform pgtrickle_internal.outbox_adopted_refuse(adopted);
 
   perform pgtrickle_internal.gate_function(reader, owner,
@@ -658,14 +665,16 @@ end $$;
 -- it tells a row from another one that has its id after a failover, and is a part of message ids.
 -- The last one, with the highest id and without pgt_id, is no row: it says up to which id there are
 -- no others. Without it the table has just been found truncated, or written anew, and positions say
--- what was lost.
+-- what was lost. `passed` and
+-- `mark` are the row that the caller has read last: an error where another row has its id now.
 create or replace function pgtrickle.relay_adopted_rows(
-  incarnation uuid, after bigint, until bigint, most bigint, bytes bigint default 8388608)
+  incarnation uuid, after bigint, until bigint, most bigint, bytes bigint default 8388608,
+  passed bigint default null, mark uuid default null)
 returns table (id bigint, pgt_id uuid, created_at timestamptz, payload jsonb, headers jsonb,
                event_type text, event_key text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
   -- The relay's sessions plan each statement again, which would take longer than everything else.
-  set plan_cache_mode = force_generic_plan
+  set plan_cache_mode = force_generic_plan set lock_timeout = '1s'
 as $$
 #variable_conflict use_variable
 declare
@@ -690,15 +699,28 @@ begin
       a.adopted, a.outbox, 'rows', jsonb_build_object(
         'after', after, 'until', until, 'most', most, 'bytes', bytes)) g
     where g.ord > after and g.ord <= until;
+  -- Looked at behind the rows: what is there now was there, or was not yet another one, when they were
+  -- read.
+  if exists (select from pgtrickle_internal.outbox_adopted_step(
+               a.adopted, a.outbox, 'marks', jsonb_build_object('ids', jsonb_build_array(passed))) g
+             where mark is not null and g.ord = passed
+               and md5(concat(g.ord, ' ', g.row_data::text))::uuid <> mark) then
+    raise exception 'outbox "%" was rewound: row % is not the one that was passed',
+        (a.outbox).stream_table_name, passed
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = 'Resume the pipeline with --accept-loss: it delivers everything that the table '
+                   'holds.';
+  end if;
 end $$;
-comment on function pgtrickle.relay_adopted_rows(uuid, bigint, bigint, bigint, bigint) is
+comment on function pgtrickle.relay_adopted_rows(uuid, bigint, bigint, bigint, bigint, bigint,
+                                                 uuid) is
   'For the relay: rows of an adopted outbox, read as the owner of its table';
 
 -- The first row of an adopted outbox that a reading step behind an id finds; 0: none.
 create or replace function pgtrickle.relay_adopted_first(incarnation uuid, after bigint)
 returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-  set plan_cache_mode = force_generic_plan
+  set plan_cache_mode = force_generic_plan set lock_timeout = '1s'
 as $$
 declare
   a record;
@@ -715,7 +737,7 @@ comment on function pgtrickle.relay_adopted_first(uuid, bigint) is
 create or replace function pgtrickle.relay_adopted_marks(incarnation uuid, ids bigint[])
 returns table (id bigint, pgt_id uuid)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-  set plan_cache_mode = force_generic_plan
+  set plan_cache_mode = force_generic_plan set lock_timeout = '1s'
 as $$
 #variable_conflict use_variable
 declare
@@ -736,7 +758,7 @@ comment on function pgtrickle.relay_adopted_marks(uuid, bigint[]) is
 create or replace function pgtrickle.relay_adopted_count(
   incarnation uuid, after bigint, out rows bigint, out exact boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-  set plan_cache_mode = force_generic_plan
+  set plan_cache_mode = force_generic_plan set lock_timeout = '1s'
 as $$
 declare
   a record;
@@ -783,9 +805,6 @@ begin
     return true;  -- another reader has just noted it: look at the position
   end if;
   newest := pgtrickle_internal.last_drawn(adopted.sequence);
-  if exists (select from pgtrickle.relay_open_writers(adopted.relation)) then
-    return true;
-  end if;
   for reader in
     select o.relay_group_id, o.pipeline_id, o.last_change_id
     from pgtrickle.relay_consumer_offsets o where o.incarnation = outbox.incarnation
@@ -797,6 +816,10 @@ begin
     continue when (edge ->> 'before')::boolean;
     missing := coalesce((edge ->> 'first')::bigint, newest + 1) - reader.last_change_id - 1;
     continue when coalesce(missing, 0) <= 0;
+    -- What open transactions have written is not to be seen yet.
+    if exists (select from pgtrickle.relay_open_writers(adopted.relation)) then
+      return true;
+    end if;
     loses := true;
     update pgtrickle.relay_consumer_offsets o set lost_rows = o.lost_rows + missing
     where o.incarnation = outbox.incarnation and o.relay_group_id = reader.relay_group_id
@@ -857,7 +880,7 @@ grant execute on function
 
 -- What the daemon calls.
 grant execute on function
-  pgtrickle.relay_adopted_rows(uuid, bigint, bigint, bigint, bigint),
+  pgtrickle.relay_adopted_rows(uuid, bigint, bigint, bigint, bigint, bigint, uuid),
   pgtrickle.relay_adopted_first(uuid, bigint), pgtrickle.relay_adopted_marks(uuid, bigint[]),
   pgtrickle.relay_adopted_count(uuid, bigint)
   to pgtrickle_relay;

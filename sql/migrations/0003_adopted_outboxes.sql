@@ -14,6 +14,7 @@ comment on column pgtrickle_internal.outbox_config.capture is
 create table if not exists pgtrickle_internal.outbox_adopted (
   outbox_number int primary key references pgtrickle_internal.outbox_config on delete cascade,
   relation      oid not null,
+  owner         oid not null,
   schema_name   text not null,
   table_name    text not null,
   sequence      oid not null,
@@ -26,6 +27,8 @@ create table if not exists pgtrickle_internal.outbox_adopted (
 );
 comment on table pgtrickle_internal.outbox_adopted is
   'Tables of applications that are read as outboxes: what adopt_outbox was told, and what it found';
+comment on column pgtrickle_internal.outbox_adopted.owner is
+  'Who adopted it: it is read as this role, and not at all when the table has another owner';
 comment on column pgtrickle_internal.outbox_adopted.filenode is
   'The file of the table when it was looked at last: another one after a TRUNCATE';
 comment on column pgtrickle_internal.outbox_adopted.columns is

@@ -211,7 +211,7 @@ Result<ReadPolicy::Look> OutboxReader::look(Connection& connection, std::stop_to
 /// Sends a statement, for several batches where no other pipeline waits for a connection.
 Result<RowStream> OutboxReader::send(Lease lease, const ReadLimits& limits) {
   const auto query = policy_.begin_statement(limits, pool_.contended() ? 1 : kBatchesAStatement);
-  return RowStream::send(std::move(lease), decoder_, query.beyond, kNoEnd, query.rows);
+  return RowStream::send(std::move(lease), decoder_, query.beyond, kNoEnd, query.rows, last_);
 }
 
 /// The statement that is under way, or a new one.

@@ -164,7 +164,8 @@ std::string adopted_rows_sql(const OutboxInfo& outbox, std::int64_t max_record_b
       "row(null::uuid, false, o.payload is not null, o.headers) end, o.event_type, o.event_key "
       "from {} o order by o.id, o.pgt_id",
       limited("o.payload", max_record_bytes),
-      adopted_call(outbox, "relay_adopted_rows", "$1::bigint, $2::bigint, $3::bigint"));
+      adopted_call(outbox, "relay_adopted_rows",
+                   "$1::bigint, $2::bigint, $3::bigint, passed => $4::bigint, mark => $5::uuid"));
 }
 
 std::string rows_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {

@@ -38,6 +38,9 @@ class RowDecoder {
   /// Rows with $1 < id <= $2 in order of id, at most $3. A payload beyond max_record_bytes does not
   /// leave the server. In an adopted outbox they may be fewer, with one behind them that says so.
   const std::string& rows_sql() const { return rows_sql_; }
+  /// rows_sql() has $4 and $5 too, id and mark of the row that was read last: an error if that is
+  /// another one now. Otherwise the position tells it before it is moved on.
+  bool compares_last_row() const { return outbox_.adopted; }
   /// The claim check $1: rows beyond the number $2 in order, at most $3.
   const std::string& delta_sql() const { return delta_sql_; }
 

@@ -1,8 +1,8 @@
 #include "outbox/row_stream.h"
 
-#include <array>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace relay::outbox {
 
@@ -14,9 +14,13 @@ constexpr std::chrono::seconds kAbandonTimeout{5};
 }  // namespace
 
 Result<RowStream> RowStream::send(postgres::Lease lease, RowDecoder& decoder, std::int64_t beyond,
-                                  std::int64_t to, std::int64_t rows) {
-  const std::array<postgres::Param, 3> params = {std::to_string(beyond), std::to_string(to),
-                                                 std::to_string(rows)};
+                                  std::int64_t to, std::int64_t rows, const Position& last) {
+  std::vector<postgres::Param> params = {std::to_string(beyond), std::to_string(to),
+                                         std::to_string(rows)};
+  if (decoder.compares_last_row()) {
+    params.emplace_back(std::to_string(last.id));
+    params.push_back(last.mark.empty() ? postgres::Param() : postgres::Param(last.mark));
+  }
   auto sent = lease->start(decoder.rows_sql(), params, postgres::Connection::Format::binary);
   if (!sent) return fail(sent.error());
   return RowStream(std::move(lease), decoder, rows);

@@ -20,10 +20,10 @@ namespace relay::outbox {
 /// them are worked on. One thread at a time.
 class RowStream {
  public:
-  /// Sends a statement for the rows with `beyond` < id <= `to`, at most `rows`. The decoder must
-  /// live as long as the stream is read.
+  /// Sends a statement for the rows with `beyond` < id <= `to`, at most `rows`; `last` is the row
+  /// that was read before them. The decoder must live as long as the stream is read.
   static Result<RowStream> send(postgres::Lease lease, RowDecoder& decoder, std::int64_t beyond,
-                                std::int64_t to, std::int64_t rows);
+                                std::int64_t to, std::int64_t rows, const Position& last);
 
   /// Waits for the next row. False: there is none.
   Result<bool> next(std::stop_token stop);

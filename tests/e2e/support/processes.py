@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 
+from .waiting import eventually
+
 _GUARD_PROGRAM = r"""
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -55,18 +57,22 @@ def _remove_directories():
 atexit.register(_remove_directories)
 
 
-def _parent(pid):
-    """The process that started it; None where it has ended."""
+def _stat(pid):
+    """(state, parent) of a process, as the kernel says; None where it has ended."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             state, parent = stat.read().rpartition(")")[2].split()[:2]
     except OSError:
         return None
-    return None if state in "ZX" else int(parent)
+    return None if state in "ZX" else (state, int(parent))
+
+
+def _parent(pid):
+    return (_stat(pid) or (None, None))[1]
 
 
 def has_ended(pid):
-    return _parent(pid) is None
+    return _stat(pid) is None
 
 
 def signal_all(pids, number):
@@ -122,7 +128,9 @@ class Process:
                 if name.isdigit() and _parent(name) == self.pid]
 
     def freeze(self):
+        """Returns when it has stopped: until then it goes on, and may start processes."""
         self.signal(signal.SIGSTOP)
+        eventually(lambda: (_stat(self.pid) or "T")[0] == "T", interval=0.001)
 
     def thaw(self):
         self.signal(signal.SIGCONT)

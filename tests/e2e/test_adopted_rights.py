@@ -1,0 +1,173 @@
+"""adopt_outbox gives no right to anyone: what is read is read as the owner of the table."""
+
+import psycopg
+import pytest
+from support import attacks
+from support.trapped_database import land, run_as  # noqa: F401
+
+
+# Rights -------------------------------------------------------------------------------------
+
+def evil_table(land, name, plant=""):
+    """A table of mallory's whose values, domain and policies are code of hers."""
+    land.execute("grant create on schema public to mallory")
+    run_as(land, "mallory",
+           f"create domain {name}_d as text check (attack.ran('check of a domain'))",
+           f"create type {name}_e as enum ('a', 'b')",
+           f"create function {name}_json({name}_e) returns json language plpgsql as"
+           " $$ begin perform attack.ran('cast'); return '1'; end $$",
+           f"create cast ({name}_e as json) with function {name}_json({name}_e)",
+           f"create table {name} (id bigint generated always as identity primary key,"
+           f" kind {name}_d, body {name}_e default 'a', about int)",
+           f"create function {name}_eq(int, int) returns boolean language plpgsql as"
+           " $$ begin perform attack.ran('operator'); return true; end $$",
+           f"alter table {name} enable row level security",
+           f"create policy p on {name} using (attack.ran('policy'))")
+
+
+def drain(land, outbox):
+    """Reads an outbox as the relay's role does, in every way."""
+    incarnation = land.one("select incarnation from pgtrickle.pgt_outbox_config"
+                           " where stream_table_name = %s", (outbox,))
+    rows = run_as(land, "relay_daemon",
+                  f"select pgtrickle.relay_adopted_first('{incarnation}', 0)",
+                  f"select pgtrickle.relay_adopted_marks('{incarnation}', array[1])",
+                  f"select pgtrickle.relay_adopted_count('{incarnation}', 0)",
+                  f"select * from pgtrickle.relay_first_position('{incarnation}', 'latest')",
+                  f"select pgtrickle.outbox_status('{outbox}')",
+                  "select * from pgtrickle.relay_check()",
+                  f"select id, payload from pgtrickle.relay_adopted_rows('{incarnation}', 0,"
+                  " 1000000, 100) where pgt_id is not null")
+    return rows
+
+
+def test_code_of_the_owner_gains_nothing(land):  # noqa: F811
+    evil_table(land, "lure")
+    run_as(land, "mallory",
+           "select pgtrickle.adopt_outbox('lure', payload => 'body', key => 'kind',"
+           " filter => '{\"about\": 1}')",
+           "insert into lure (kind, about) values ('x', 1), ('y', 2)")
+    with attacks.watching(land, attacks.SANDBOX):
+        assert drain(land, "lure") == [(1, "a")]
+
+
+def test_an_owner_who_rewrites_the_function_that_reads_gains_nothing(land):  # noqa: F811
+    evil_table(land, "rewritten")
+    run_as(land, "mallory",
+           "select pgtrickle.adopt_outbox('rewritten', payload => 'body', key => 'kind')")
+    reader = land.one("select reader from pgtrickle.pgt_outbox_config"
+                      " where stream_table_name = 'rewritten'")
+    for definer in ("security definer", "security invoker"):
+        run_as(land, "mallory", f"""
+            create or replace function pgtrickle_streams.{reader}(action text, arg jsonb)
+            returns table (op text, ord bigint, row_data jsonb) language plpgsql {definer}
+            set search_path = pg_catalog, pg_temp as $f$
+            begin
+              perform attack.ran('reader');
+              return query select null::text, 1::bigint, case action
+                when 'ids' then '"{{[1,2)}}"' else '{{"payload": 1}}' end::jsonb;
+            end $f$""")
+        with attacks.watching(land, attacks.SANDBOX):
+            if definer == "security definer":
+                assert drain(land, "rewritten") == [(1, 1)]
+            else:
+                with pytest.raises(psycopg.Error, match="SECURITY DEFINER"):
+                    drain(land, "rewritten")
+
+
+def test_only_its_owner_may_adopt_a_table_and_end_that(land):  # noqa: F811
+    land.execute("create table ledger (id bigint generated always as identity primary key,"
+                 " payload jsonb)")
+    land.execute("grant all on ledger to mallory")
+    with pytest.raises(psycopg.Error, match="must be owner of table public.ledger"):
+        run_as(land, "mallory", "select pgtrickle.adopt_outbox('ledger')")
+    with pytest.raises(psycopg.Error, match="permission denied"):
+        run_as(land, "eve", "select pgtrickle.adopt_outbox('ledger')")
+    land.execute("select pgtrickle.adopt_outbox('ledger')")
+    number = land.one("select outbox_number from pgtrickle.pgt_outbox_config"
+                      " where stream_table_name = 'ledger'")
+    for call in ("select pgtrickle.disable_outbox('ledger')",
+                 f"select pgtrickle_internal.outbox_adopted_drop({number})",
+                 f"select pgtrickle_internal.outbox_drop({number})"):
+        with pytest.raises(psycopg.Error, match="owner|application"):
+            run_as(land, "mallory", call)
+    assert land.one("select count(*) from pgtrickle.pgt_outbox_config"
+                    " where stream_table_name = 'ledger'") == 1
+
+
+def test_an_administrator_cannot_store_an_outbox_that_its_owner_did_not_adopt(land):  # noqa: F811
+    land.execute("create table vault (id bigint generated always as identity primary key,"
+                 " payload jsonb); select pgtrickle.adopt_outbox('vault')")
+    with pytest.raises(psycopg.Error, match="must be owner of table"):
+        run_as(land, "mallory", """
+            select pgtrickle_internal.outbox_adopted_store(null, 'stolen', k, c.reader)
+            from pgtrickle_internal.outbox_adopted k
+            join pgtrickle.pgt_outbox_config c using (outbox_number)
+            where c.stream_table_name = 'vault'""")
+
+
+def test_the_relay_and_administrators_get_no_right_on_the_table(land):  # noqa: F811
+    land.execute("create schema closed; create table closed.box (id bigint generated always as"
+                 " identity primary key, payload jsonb);"
+                 "select pgtrickle.adopt_outbox('closed.box'); insert into closed.box (payload)"
+                 " values ('1')")
+    for role in ("pgtrickle_relay", "pgtrickle_owner", "pgtrickle_sandbox", "pgtrickle_admin"):
+        assert land.one("select count(*) from unnest(array['select', 'insert', 'update', 'delete',"
+                        " 'truncate', 'references', 'trigger']) p"
+                        " where has_table_privilege(%s, 'closed.box', p)", (role,)) == 0, role
+    assert drain(land, "box") == [(1, 1)]
+
+
+def test_an_open_writer_of_any_other_table_is_not_shown(land):  # noqa: F811
+    land.execute("create table private (id bigint generated always as identity primary key)")
+    with land.connect(autocommit=False) as writer:
+        writer.execute("insert into private default values")
+        assert run_as(land, "relay_daemon",
+                      "select * from pgtrickle.relay_open_writers('private')") == []
+
+
+def test_a_table_that_is_given_to_another_role_is_not_read_by_code_of_the_former_owner(land):  # noqa: F811
+    """REASSIGN OWNED gives the function that reads to the new owner, together with the table."""
+    land.login("leaver", "pgtrickle_admin")
+    land.execute("create table given (id bigint generated always as identity primary key,"
+                 " payload jsonb); alter table given owner to leaver")
+    run_as(land, "leaver", "select pgtrickle.adopt_outbox('given')")
+    reader = land.one("select reader from pgtrickle.pgt_outbox_config"
+                      " where stream_table_name = 'given'")
+    run_as(land, "leaver", f"""
+        create or replace function pgtrickle_streams.{reader}(action text, arg jsonb)
+        returns table (op text, ord bigint, row_data jsonb) language plpgsql security definer
+        set search_path = pg_catalog, pg_temp as $f$
+        begin
+          perform attack.ran('reader');
+          return;
+        end $f$""")
+    land.execute("reassign owned by leaver to postgres")
+    with attacks.watching(land, attacks.SANDBOX):
+        with pytest.raises(psycopg.Error, match="belongs to postgres now, and was adopted by leaver"):
+            drain(land, "given")
+    land.execute("select pgtrickle.adopt_outbox('given'); insert into given (payload) values ('1')")
+    with attacks.watching(land, attacks.SANDBOX):
+        assert drain(land, "given") == [(1, 1)]
+
+
+def test_an_administrator_cannot_store_an_outbox_with_the_sequence_of_another_owner(land):  # noqa: F811
+    land.execute("create table till (id bigint generated always as identity primary key,"
+                 " payload jsonb); select pgtrickle.adopt_outbox('till')")
+    run_as(land, "mallory",
+           "create table own (id bigint generated always as identity primary key, payload jsonb)",
+           "select pgtrickle.adopt_outbox('own')")
+    reader = land.one("select reader from pgtrickle.pgt_outbox_config"
+                      " where stream_table_name = 'own'")
+    run_as(land, "mallory", f"""
+        do $f$
+        begin
+          execute format('comment on function pgtrickle_streams.{reader}(text, jsonb) is %L',
+                         pgtrickle_internal.outbox_mark());
+          perform pgtrickle_internal.outbox_adopted_store(null, 'peek', jsonb_populate_record(
+            null::pgtrickle_internal.outbox_adopted,
+            to_jsonb(k) || jsonb_build_object('sequence', 'till_id_seq'::regclass::oid)), '{reader}')
+          from pgtrickle_internal.outbox_adopted k where k.relation = 'own'::regclass;
+        end $f$""")
+    assert land.execute("select outbox_sequence::oid::regclass::text from pgtrickle.pgt_outbox_config"
+                        " where stream_table_name in ('own', 'peek')") == [("own_id_seq",)] * 2
