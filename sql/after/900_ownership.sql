@@ -126,7 +126,8 @@ begin
       select case c.relkind when 'S' then 'sequence' else 'table' end as kind,
              c.oid::regclass::text as name, c.oid, c.relacl as acl, c.relowner as owner
       from pg_catalog.pg_class c
-      where c.relnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace)
+      where c.relnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace,
+                               'pgtrickle_gate'::regnamespace)
         and c.relkind in ('r', 'p', 'v', 'm', 'S')
       union all
       select 'routine', p.oid::regprocedure::text, p.oid, p.proacl, p.proowner

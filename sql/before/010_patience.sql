@@ -5,5 +5,5 @@
 do $$
 begin
   perform set_config('lock_timeout', concat(least(200, (
-    select s.setting::int / 2 from pg_settings s where s.name = 'deadlock_timeout')), 'ms'), true);
+    select greatest(s.setting::int / 2, 1) from pg_settings s where s.name = 'deadlock_timeout')), 'ms'), true);
 end $$;

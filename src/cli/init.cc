@@ -38,9 +38,11 @@ constexpr std::string_view kDropSuperseded =
     "from pgtrickle_internal.drop_superseded()";
 
 int print_sql(const Registry& registry) {
+  fmt::print("-- In one transaction: in between, applications would meet half of it.\nbegin;\n");
   for (const DatabaseFile& file : database_files(registry)) {
     fmt::print("-- {}\n{}\n", file.name, file.text);
   }
+  fmt::print("commit;\n");
   fmt::print(
       "-- In transactions of their own, the last one until it returns no more.\n"
       "do $$\ndeclare\n  last int := 0;\nbegin\n"
@@ -130,7 +132,13 @@ Result<std::string> settle(Connection& connection, Deadline deadline) {
   }
   for (const Deadline patience = Deadline::after(kSettlePatience);;) {
     const auto dropped = connection.query(kDropSuperseded, {}, deadline, {});
-    if (!dropped && !again(dropped.error())) return fail(dropped.error());
+    if (!dropped && !again(dropped.error())) {
+      return fmt::format(
+          "objects of an earlier version stay, for they could not be dropped: {}; what is "
+          "installed "
+          "works without them, and the next init tries again",
+          dropped.error().message);
+    }
     if (dropped && !dropped->boolean(0, 2)) {
       return dropped->integer(0, 0) == 0
                  ? std::string()

@@ -135,6 +135,10 @@ std::string remedy_for_changed(const Object& needed, const Object& found,
     return fmt::format("ALTER TABLE {} ENABLE{} TRIGGER {};", needed.attribute("table"),
                        needed.attribute("fires") == "always" ? " ALWAYS" : "", needed.part());
   }
+  if (attribute == "persistence") {
+    return fmt::format("ALTER TABLE {} SET {};", needed.name,
+                       needed.attribute(attribute).empty() ? "LOGGED" : "UNLOGGED");
+  }
   if (attribute == "invalid") return fmt::format("REINDEX INDEX {};", needed.name);
   if (needed.kind == "column" && needed.has("table")) {
     const std::string statement = alter_column(needed, attribute);
@@ -146,7 +150,8 @@ std::string remedy_for_changed(const Object& needed, const Object& found,
   if (!again.empty()) return init_or(fmt::format("{}; {}", drop(found), again));
   const bool replaces = needed.kind == "function" && attribute != "result" &&
                         attribute != "arguments" && attribute != "kind";
-  if (replaces || attribute == "definition") return std::string(kInit);
+  // A table is never dropped: its rows would be lost.
+  if (replaces || attribute == "definition" || needed.kind == "table") return std::string(kInit);
   return fmt::format("{}; if that fails: {}; and init again", kInit, drop(found));
 }
 

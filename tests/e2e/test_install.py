@@ -238,7 +238,7 @@ def test_default_privileges_of_the_installing_role_give_nothing_away(first_insta
     try:
         installed(database.dsn)
         assert database.execute("""
-            select c.relname from pg_class c where c.relnamespace = 'pgtrickle'::regnamespace
+            select c.relname from pg_class c where c.relnamespace::regnamespace::text ~ '^pgtrickle'
               and exists (select from aclexplode(c.relacl) a where a.grantee = 'reporting'::regrole)
             union all
             select p.proname from pg_proc p where p.pronamespace::regnamespace::text ~ '^pgtrickle'

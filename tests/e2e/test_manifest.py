@@ -124,6 +124,8 @@ PROBLEMS = [
     (f"drop table {DLQ} cascade", f"table {DLQ} is missing"),
     (f"alter table {DLQ} enable row level security",
      f"table {DLQ}: row security is enabled, not none"),
+    ("alter table pgtrickle.relay_replays set unlogged",
+     "table pgtrickle.relay_replays: persistence is u, not none"),
     (f"drop {RETRY}", f"{RETRY} is missing"),
     ("create or replace function pgtrickle.pause_relay(name text) returns void language sql"
      " security definer set search_path = pg_catalog, pg_temp as 'select 1'",

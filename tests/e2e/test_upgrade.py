@@ -118,6 +118,9 @@ def printed_files(dsn):
     """[(name, text)] of what init runs in one transaction, and what it runs afterwards."""
     text = run_command("init", "--dry-run", "--postgres-url", dsn).stdout
     first, after = text.split("-- In transactions of their own")
+    head, first = first.split("begin;\n", 1)
+    first, rest = first.rsplit("commit;\n", 1)
+    assert head.startswith("--") and not rest.strip()
     parts = re.split(r"^-- ((?:before|migrations|functions|after)/\S+\.sql)\n", first, flags=re.M)
     return list(zip(parts[1::2], parts[2::2])), after
 
