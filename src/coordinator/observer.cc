@@ -29,6 +29,16 @@ Result<void> Observer::look_for_blockers(LeaseSession& session, std::stop_token 
   auto blockers =
       read_blockers(session.connection(), Deadline::after(LeaseSession::kTimeout), std::move(stop));
   if (!blockers) return fail(blockers.error());
+  // Where the age of a transaction is not to be seen, it may be one of an instant: it counts when
+  // two looks have found it.
+  std::set<int> ageless;
+  for (const Blocker& blocker : *blockers) {
+    if (blocker.seconds < 0) ageless.insert(blocker.pid);
+  }
+  std::erase_if(*blockers, [&](const Blocker& blocker) {
+    return blocker.seconds < 0 && !ageless_.contains(blocker.pid);
+  });
+  ageless_ = std::move(ageless);
   if (blockers->empty()) {
     log::recovered("blocked", "");
   } else {

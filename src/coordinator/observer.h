@@ -54,6 +54,7 @@ class Observer {
   std::vector<StreamFailure> stream_failures_;
   std::vector<OutboxProblem> unread_problems_;  ///< of outboxes that no pipeline reads
   std::set<std::string> outboxes_told_;         ///< outboxes that have the problem metric
+  std::set<int> ageless_;  ///< sessions that the last look found holding locks, since when unknown
 };
 
 }  // namespace relay::coordinator
