@@ -795,6 +795,7 @@ declare
   reader record;
   edge jsonb;
   missing bigint;
+  written_to boolean;
   loses boolean := false;
 begin
   select * into strict outbox from pgtrickle_internal.outbox_config c
@@ -805,6 +806,8 @@ begin
     return true;  -- another reader has just noted it: look at the position
   end if;
   newest := pgtrickle_internal.last_drawn(adopted.sequence);
+  -- What open transactions have written is not to be seen yet. They are looked for before the rows.
+  written_to := exists (select from pgtrickle.relay_open_writers(adopted.relation));
   for reader in
     select o.relay_group_id, o.pipeline_id, o.last_change_id
     from pgtrickle.relay_consumer_offsets o where o.incarnation = outbox.incarnation
@@ -816,8 +819,7 @@ begin
     continue when (edge ->> 'before')::boolean;
     missing := coalesce((edge ->> 'first')::bigint, newest + 1) - reader.last_change_id - 1;
     continue when coalesce(missing, 0) <= 0;
-    -- What open transactions have written is not to be seen yet.
-    if exists (select from pgtrickle.relay_open_writers(adopted.relation)) then
+    if written_to then
       return true;
     end if;
     loses := true;
