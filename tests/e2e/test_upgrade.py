@@ -55,6 +55,9 @@ class Case:
         return True
 
 
+ROLES = ("owner", "capture", "sandbox", "observer", "relay", "publisher", "admin")
+
+
 @pytest.fixture(params=[(version, user) for version in earlier.VERSIONS
                         for user in ("managed", "postgres")],
                 ids=lambda p: f"from-{p[0]}-as-{p[1]}")
@@ -62,7 +65,7 @@ def case(request, server, relay_bin, tmp_path):
     """An earlier version with data in every table."""
     version, user = request.param
     with server.connect() as connection:  # the other role's installations
-        for role in ("owner", "capture", "sandbox", "observer"):
+        for role in ROLES:
             if connection.execute("select from pg_roles where rolname = %s",
                                   (f"pgtrickle_{role}",)).rowcount:
                 connection.execute(f"revoke pgtrickle_{role} from managed cascade"
@@ -204,7 +207,7 @@ def test_upgrades_at_the_same_time_all_end_well(case):
 def test_what_belongs_to_others_works_on_where_init_may_not_act_for_them(server, relay_bin):
     """A table and a stream table of another role, upgraded by the user of a rented server."""
     with server.connect() as connection:
-        for role in ("owner", "capture", "sandbox", "observer"):
+        for role in ROLES:
             if connection.execute("select from pg_roles where rolname = %s",
                                   (f"pgtrickle_{role}",)).rowcount:
                 connection.execute(f"grant pgtrickle_{role} to managed with admin option")
@@ -237,7 +240,7 @@ def test_what_belongs_to_others_works_on_where_init_may_not_act_for_them(server,
             ("INSERT", 1), (None, 2)]
         # A superuser changes the rest.
         with server.connect(case.name) as connection:
-            for role in ("owner", "capture", "sandbox", "observer"):
+            for role in ROLES:
                 connection.execute(f"revoke pgtrickle_{role} from managed cascade")
         case.dsn = server.dsn(case.name)
         assert earlier.installed(case.dsn).stderr == ""
