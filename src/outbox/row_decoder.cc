@@ -9,13 +9,13 @@
 #include <utility>
 
 #include "outbox/payload_decoder.h"
+#include "postgres/clock.h"
 
 namespace relay::outbox {
 
 namespace {
 
-// https://www.postgresql.org/docs/current/datatype-datetime.html: timestamps count from 2000.
-constexpr std::int64_t kMicrosecondsTo2000 = 946684800000000;
+constexpr std::int64_t kMicrosecondsTo2000 = postgres::kEpoch.time_since_epoch().count();
 constexpr std::size_t kUuidBytes = 16;
 constexpr char kJsonbVersion = 1;
 

@@ -11,7 +11,6 @@ namespace relay::postgres::pgoutput {
 
 namespace {
 
-constexpr std::chrono::sys_days kEpoch = std::chrono::year{2000} / 1 / 1;
 constexpr std::uint8_t kTransactional = 1;
 constexpr std::uint8_t kKeyColumn = 1;
 constexpr std::uint8_t kCascade = 1;
@@ -77,8 +76,7 @@ class Decoder::Parser {
   Lsn lsn() { return Lsn{in_.int64()}; }
   /// Any bits: a time that the clock cannot hold wraps around.
   Time time() {
-    const auto since = static_cast<std::uint64_t>(
-        std::chrono::duration_cast<std::chrono::microseconds>(kEpoch.time_since_epoch()).count());
+    const auto since = static_cast<std::uint64_t>(kEpoch.time_since_epoch().count());
     return Time{std::chrono::microseconds{static_cast<std::int64_t>(since + in_.int64())}};
   }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -10,15 +9,13 @@
 #include <vector>
 
 #include "core/error.h"
+#include "postgres/clock.h"
 #include "postgres/lsn.h"
 
 /// What the output plugin pgoutput sends, version 1 of its protocol, without streaming of
 /// transactions that are under way and without two-phase commit: transactions come whole, in the
 /// order of their commits (PostgreSQL's manual: "Logical Replication Message Formats").
 namespace relay::postgres::pgoutput {
-
-/// PostgreSQL's clock, in microseconds.
-using Time = std::chrono::sys_time<std::chrono::microseconds>;
 
 struct Begin {
   Lsn final_lsn;  ///< where the transaction's commit record is

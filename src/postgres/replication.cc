@@ -5,12 +5,11 @@
 #include <utility>
 
 #include "postgres/byte_reader.h"
+#include "postgres/clock.h"
 
 namespace relay::postgres {
 
 namespace {
-
-constexpr std::chrono::sys_days kEpoch = std::chrono::year{2000} / 1 / 1;
 
 std::uint64_t now_on_postgres_clock() {
   const auto since = std::chrono::system_clock::now() - kEpoch;

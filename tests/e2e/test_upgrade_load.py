@@ -1,4 +1,4 @@
-"""Upgrades while applications write: no statement fails, no change is lost, nobody waits for long."""
+"""Upgrades while applications write: no statement fails or waits for long, no change is lost."""
 
 import random
 import subprocess

@@ -1,5 +1,6 @@
 """Installing the database side: by `init`, or from the files of sql/ as they are."""
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -8,7 +9,7 @@ import subprocess
 
 import psycopg
 
-from .postgres import REPOSITORY
+from .postgres import REPOSITORY, PostgresServer
 from .relay import clean_environment, relay_binary, run_command
 
 FOLDERS = ("before", "migrations", "functions", "after")  # in the order in which init runs them
@@ -49,6 +50,20 @@ def install_from_files(dsn):
                 where = getattr(error.diag, "statement_position", None)
                 raise AssertionError(f"{name} does not install: {error} (position {where}; context: "
                                      f"{error.diag.context})") from error
+
+
+@contextlib.contextmanager
+def installed_from_files():
+    """A connection to a new database of a server of its own, with what the files of sql/ install."""
+    server = PostgresServer("fresh").start()
+    try:
+        with server.connect() as connection:
+            connection.execute("create database fresh")
+        install_from_files(server.dsn("fresh"))
+        with server.connect("fresh") as connection:
+            yield connection
+    finally:
+        server.stop_immediate()
 
 
 def is_new(connection, migration, text):

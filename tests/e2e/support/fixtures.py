@@ -32,22 +32,24 @@ def pg_server():
         server.stop_immediate()
 
 
-@pytest.fixture
-def db(pg_server):
-    """A fresh database with the relay's schema."""
-    database = pg_server.create_database()
+def fresh_database(server, **options):
+    """A database, until the test and its relays have ended."""
+    database = server.create_database(**options)
     yield database
     relay_process.end_all_quietly()
     database.drop()
+
+
+@pytest.fixture
+def db(pg_server):
+    """A fresh database with the relay's schema."""
+    yield from fresh_database(pg_server)
 
 
 @pytest.fixture
 def empty_db(pg_server):
     """A fresh database without the relay's schema."""
-    database = pg_server.create_database(template="template0")
-    yield database
-    relay_process.end_all_quietly()
-    database.drop()
+    yield from fresh_database(pg_server, template="template0")
 
 
 @pytest.fixture
@@ -97,10 +99,7 @@ def extension_pg_server():
 @pytest.fixture
 def extension_db(extension_pg_server):
     """A fresh database on that server, without the relay's schema and without extensions."""
-    database = extension_pg_server.create_database(template="template0")
-    yield database
-    relay_process.end_all_quietly()
-    database.drop()
+    yield from fresh_database(extension_pg_server, template="template0")
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@
 
 import os
 
-from .database_side import install_from_files
-from .postgres import REPOSITORY, PostgresServer
+from .database_side import installed_from_files
+from .postgres import REPOSITORY
 
 DOCUMENT = os.path.join(REPOSITORY, "docs", "security.md")
 BEGIN = "<!-- functions: written by scripts/function-table -->"
@@ -56,15 +56,8 @@ def write(lines):
 
 
 def main():
-    server = PostgresServer("functions").start()
-    try:
-        with server.connect() as connection:
-            connection.execute("create database fresh")
-        install_from_files(server.dsn("fresh"))
-        with server.connect("fresh") as connection:
-            write(function_table(connection))
-    finally:
-        server.stop_immediate()
+    with installed_from_files() as connection:
+        write(function_table(connection))
 
 
 if __name__ == "__main__":

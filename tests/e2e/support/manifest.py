@@ -5,8 +5,8 @@
 
 import os
 
-from .database_side import install_from_files
-from .postgres import REPOSITORY, PostgresServer
+from .database_side import installed_from_files
+from .postgres import REPOSITORY
 
 MANIFEST = os.path.join(REPOSITORY, "sql", "manifest.txt")
 STATEMENT = os.path.join(REPOSITORY, "src", "schema", "installed.sql")
@@ -39,15 +39,8 @@ def recorded_objects():
 
 
 def main():
-    server = PostgresServer("manifest").start()
-    try:
-        with server.connect() as connection:
-            connection.execute("create database fresh")
-        install_from_files(server.dsn("fresh"))
-        with server.connect("fresh") as connection:
-            lines = installed_lines(connection)
-    finally:
-        server.stop_immediate()
+    with installed_from_files() as connection:
+        lines = installed_lines(connection)
     with open(MANIFEST, "w") as manifest:
         manifest.write("\n".join(HEAD + lines) + "\n")
 
