@@ -18,7 +18,6 @@ constexpr std::size_t kManyRejected = 5;
 constexpr std::chrono::minutes kRejectionForgotten{10};
 /// A loss that the operator has not acknowledged is shown for this long.
 constexpr std::chrono::hours kLossShown{24};
-constexpr std::chrono::seconds kPoolWait{1};
 
 std::string time_of(TimePoint at) {
   return format_timestamp(std::chrono::time_point_cast<std::chrono::seconds>(at));
@@ -180,7 +179,7 @@ std::optional<Sighting> cause_of(const postgres::Shortage& shortage) {
                      "role or database), or lower pool_size",
                      {}}};
   }
-  if (shortage.longest_wait < kPoolWait) return std::nullopt;
+  if (!shortage.long_wait) return std::nullopt;
   return Sighting{"",
                   "",
                   {ErrorClass::transient,

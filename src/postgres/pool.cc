@@ -13,6 +13,9 @@ namespace {
 constexpr std::string_view kNoSessions = "53300";  // too_many_connections
 /// The longest time that a pipeline waits before it tries again.
 constexpr std::chrono::seconds kRefusalCounts{15};
+constexpr std::chrono::seconds kLongWait{1};
+/// Operations that wait in turns leave moments in which none has waited for long.
+constexpr std::chrono::seconds kLongWaitCounts{4};
 
 Error not_granted(std::size_t size, bool stopped) {
   if (stopped) {
@@ -80,6 +83,7 @@ bool Pool::wait_for_turn(Deadline deadline, const std::stop_token& stop) {
       mutex_, stop, deadline.at(),
       [&]() RELAY_REQUIRES(mutex_) { return waiting_.front() == &self && available(); });
   std::erase(waiting_, &self);
+  if (const auto now = SteadyClock::now(); now - self.since > kLongWait) long_wait_ended_ = now;
   return granted;
 }
 
@@ -185,10 +189,8 @@ Shortage Pool::shortage() const {
   const auto now = SteadyClock::now();
   Shortage shortage;
   shortage.size = size_;
-  if (!waiting_.empty()) {
-    shortage.longest_wait =
-        std::chrono::duration_cast<std::chrono::milliseconds>(now - waiting_.front()->since);
-  }
+  shortage.long_wait = now - long_wait_ended_ < kLongWaitCounts ||
+                       (!waiting_.empty() && now - waiting_.front()->since > kLongWait);
   if (now - refused_at_ < kRefusalCounts) shortage.refused = refused_;
   return shortage;
 }

@@ -51,7 +51,8 @@ class Keeper {
 /// Whether a pool has too few sessions.
 struct Shortage {
   std::size_t size = 0;                       ///< of the pool
-  std::chrono::milliseconds longest_wait{0};  ///< of an operation that waits now
+  /// An operation waits for longer than a second, or did until a moment ago.
+  bool long_wait = false;
   std::optional<Error> refused;               ///< the server refused another session a moment ago
 };
 
@@ -106,6 +107,7 @@ class Pool {
   std::deque<Waiter*> waiting_ RELAY_GUARDED_BY(mutex_);  // each on the stack of its thread
   std::optional<Error> refused_ RELAY_GUARDED_BY(mutex_);
   SteadyClock::time_point refused_at_ RELAY_GUARDED_BY(mutex_){};
+  SteadyClock::time_point long_wait_ended_ RELAY_GUARDED_BY(mutex_){};
   std::size_t open_ RELAY_GUARDED_BY(mutex_) = 0;
   std::uint64_t lost_ RELAY_GUARDED_BY(mutex_) = 0;
   Mutex keepers_mutex_;
