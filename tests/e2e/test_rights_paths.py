@@ -235,11 +235,12 @@ SETTINGS = ["default_transaction_isolation = serializable", "default_transaction
             "standard_conforming_strings = off", "quote_all_identifiers = on", "array_nulls = off",
             "lock_timeout = 1", "statement_timeout = 1", "idle_session_timeout = 300",
             "idle_in_transaction_session_timeout = 1", "extra_float_digits = -10"]
-PLAIN = "; ".join(f"set {setting}" for setting in (
-    "search_path = public", "default_transaction_isolation = 'read committed'",
-    "default_transaction_read_only = off", "standard_conforming_strings = on",
-    "quote_all_identifiers = off", "lock_timeout = 0", "statement_timeout = 0",
-    "idle_session_timeout = 0", "idle_in_transaction_session_timeout = 0"))
+# At the start of a session: a statement that sets them could itself end by a timeout of 1 ms.
+PLAIN = " ".join(f"-c {setting}" for setting in (
+    "search_path=public", "default_transaction_isolation=read\\ committed",
+    "default_transaction_read_only=off", "standard_conforming_strings=on",
+    "quote_all_identifiers=off", "lock_timeout=0", "statement_timeout=0",
+    "idle_session_timeout=0", "idle_in_transaction_session_timeout=0"))
 
 
 def pipelines(there, out):
@@ -275,9 +276,7 @@ def test_the_relays_sessions_do_not_depend_on_what_is_set_for_a_database(
             database.execute(f"alter database {database.name} set {setting}")
         database.close()
     out = tmp_path / "out.jsonl"
-    with hostile.connect() as here, there.connect() as remote:
-        for connection in (here, remote):
-            connection.execute(PLAIN)
+    with hostile.connect(options=PLAIN) as here, there.connect(options=PLAIN) as remote:
         for name, config in pipelines(there, out).items():
             here.execute("select pgtrickle.set_relay(%s, %s, true)", (name, Jsonb(config)))
         here.execute("insert into public.orders select k, k from generate_series(1, 50) k")
