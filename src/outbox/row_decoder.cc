@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "core/uuid.h"
 #include "outbox/payload_decoder.h"
 #include "postgres/clock.h"
 
@@ -16,7 +17,6 @@ namespace relay::outbox {
 namespace {
 
 constexpr std::int64_t kMicrosecondsTo2000 = postgres::kEpoch.time_since_epoch().count();
-constexpr std::size_t kUuidBytes = 16;
 constexpr char kJsonbVersion = 1;
 
 /// A jsonb value, or NULL where its text may be longer than the limit. No compression of a column
@@ -103,20 +103,8 @@ class Fields {
   bool ok_ = true;
 };
 
-/// "f81d4fae-7dec-11d0-a765-00a0c91e6bf6" of 16 bytes.
-std::string_view uuid_text(std::optional<std::string_view> bytes, Arena& arena) {
-  if (!bytes || bytes->size() != kUuidBytes) return {};
-  constexpr std::size_t kLength = 36;
-  constexpr char kHex[] = "0123456789abcdef";
-  char* const text = arena.allocate(kLength);
-  char* next = text;
-  for (std::size_t i = 0; i < kUuidBytes; ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) *next++ = '-';
-    const auto byte = static_cast<unsigned char>((*bytes)[i]);
-    *next++ = kHex[byte >> 4];
-    *next++ = kHex[byte & 15];
-  }
-  return {text, kLength};
+std::string_view uuid_of(std::optional<std::string_view> bytes, Arena& arena) {
+  return bytes && bytes->size() == kUuidBytes ? uuid_text(*bytes, arena) : std::string_view();
 }
 
 Timestamp timestamp(std::int64_t microseconds) {
@@ -217,7 +205,7 @@ Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) {
   OutboxRow& row = *decoded;
   Record& record = row.record;
   record.id = record.outbox_id = fields.next_integer();
-  record.pgt_id = record.mark = uuid_text(fields.next(), arena);
+  record.pgt_id = record.mark = uuid_of(fields.next(), arena);
   if (outbox_.adopted && record.pgt_id.empty()) {
     row.is_end = true;
     return decoded;
@@ -230,7 +218,7 @@ Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) {
   bool has_payload = true;
   if (const auto rest = fields.next()) {
     Fields seldom(*rest);
-    record.refresh_id = uuid_text(seldom.next(), arena);
+    record.refresh_id = uuid_of(seldom.next(), arena);
     row.claim_check = seldom.next_boolean() && !outbox_.events;
     has_payload = seldom.next_boolean();
     const auto headers = seldom.next_jsonb();

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "core/deadline.h"
+#include "stream/assembler.h"
+#include "stream/event_queue.h"
+#include "stream/transaction_ledger.h"
+
+namespace relay::stream {
+
+/// When events no longer wait in memory for their sink.
+struct SpoolLimits {
+  std::chrono::milliseconds after{5000};  ///< one has been unsettled for so long
+  std::uint64_t wal = 64u << 20;          ///< so much of the log is kept for them, in bytes
+  std::size_t events = 10000;             ///< the queue is full
+  std::size_t bytes = 8u << 20;           ///< the same
+};
+
+/// Which way events take from the log to the pipeline. Live: through a queue in memory; the server
+/// keeps the log for those that are not settled. Spooling: the receiver notes only which
+/// transactions passed, in the backlog, so that the server may forget them; the pipeline reads
+/// their events from the table, in the order of commits. Decides when to go from one to the other.
+/// Pure: no clock, I/O or thread.
+class Flow {
+ public:
+  using Time = SteadyClock::time_point;
+
+  /// `last_n`: of the backlog, whose last transaction that is; it holds `backlog_events`, none of
+  /// them handed out.
+  Flow(SpoolLimits limits, std::int64_t last_n, std::int64_t backlog_events);
+
+  // For the receiver.
+  /// False: nothing more may be received until events were taken, or spooling begins.
+  bool has_room() const;
+  void take(const Assembler::Event& event);
+  void end(const Assembler::End& end, Time now);
+  void passed(postgres::Lsn end);
+  /// Goes from one way to the other where that is due. `within`: between the first event of a
+  /// transaction and its end.
+  void switch_over(Time now, bool within);
+  bool spooling() const { return spooling_; }
+  /// While it spools: what is to be recorded in the backlog.
+  std::vector<Transaction> unrecorded() const;
+  /// All up to the `n`th are recorded.
+  void recorded(std::int64_t n);
+
+  // For the reader.
+  enum class From { nothing, queue, backlog };
+  From next() const;
+  const Cursor& cursor() const { return cursor_; }
+  /// Moves events from the queue into the batch. `next` said `queue`.
+  void take(const ReadLimits& limits, RecordBatch& batch);
+  /// `events` were read from the backlog behind `cursor`. `last`: the place of the last one.
+  void paged(const Cursor& last, std::int64_t events);
+  /// The backlog holds nothing behind `cursor` that is not handed out.
+  void backlog_read();
+
+  // For the sender.
+  /// All up to the `n`th are settled.
+  void settle(std::int64_t n);
+
+  /// The backlog need not keep the transactions up to the one that this returns. Nothing: none that
+  /// it was not told of (`deleted`).
+  std::optional<std::int64_t> to_delete() const;
+  void deleted(std::int64_t n) { deleted_n_ = n; }
+
+  const TransactionLedger& ledger() const { return ledger_; }
+  TransactionLedger& ledger() { return ledger_; }
+  /// Events that wait in the queue or in the backlog.
+  std::int64_t waiting() const;
+  std::int64_t backlog_events() const { return backlog_events_; }
+
+ private:
+  const SpoolLimits limits_;
+  TransactionLedger ledger_;
+  EventQueue queue_;
+  bool spooling_ = false;
+  bool live_wanted_ = false;
+  std::int64_t last_n_;      ///< the last transaction that was received whole
+  std::int64_t recorded_n_;  ///< the last one in the backlog
+  std::int64_t settled_n_ = 0;
+  std::int64_t deleted_n_ = 0;  ///< the last one that was deleted from the backlog
+  std::int64_t live_from_;      ///< the first one that goes through the queue
+  std::int64_t backlog_events_;
+  Cursor cursor_;
+  std::optional<Time> full_since_;
+
+  bool must_spool(Time now);
+  std::int64_t backlog_end() const;
+};
+
+}  // namespace relay::stream
