@@ -8,7 +8,7 @@
 
 #include "connector/source.h"
 #include "core/record.h"
-#include "stream/event_reader.h"
+#include "stream/event_row.h"
 
 namespace relay::stream {
 

@@ -1,0 +1,171 @@
+#include "stream/backlog_reader.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <charconv>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "postgres/byte_reader.h"
+
+namespace relay::stream {
+
+namespace {
+
+constexpr std::size_t kMostEntries = 1000;
+/// So many events one statement brings: few enough that its snapshot is not held for long.
+constexpr std::int64_t kMostEvents = 50000;
+constexpr std::chrono::seconds kRowTimeout{60};
+
+std::string of_many(std::string_view table) {
+  return fmt::format(
+      "select b.n, e.id, e.payload, e.metadata, e.created_at, e.xid, e.seq "
+      "from pgstream.backlog b join pgstream.{} e on e.xid = b.xid and e.stream_id = b.stream_id "
+      "where b.stream_id = $1::bigint and b.n between $2::bigint and $3::bigint",
+      table);
+}
+
+std::string of_one(std::string_view table) {
+  return fmt::format(
+      "select $2::bigint as n, e.id, e.payload, e.metadata, e.created_at, e.xid, e.seq "
+      "from pgstream.{} e where e.xid = $3::xid8 and e.stream_id = $1::bigint "
+      "and e.seq > $4::bigint",
+      table);
+}
+
+Error missing(const Transaction& entry) {
+  return misconfigured(
+      "events_missing",
+      fmt::format("transaction {} of the backlog (xid {}) has fewer events in pgstream.events than "
+                  "were recorded",
+                  entry.n, entry.xid),
+      "restore them; or DELETE the transaction FROM pgstream.backlog, and they are given up");
+}
+
+}  // namespace
+
+Result<void> BacklogReader::fetch_entries(Deadline deadline, std::stop_token stop) {
+  const auto rows = connection_.query(
+      "select n, xid, events from pgstream.backlog where stream_id = $1::bigint and n >= "
+      "$2::bigint "
+      "order by n limit $3",
+      {std::to_string(stream_), std::to_string(cursor_.whole() ? cursor_.n + 1 : cursor_.n),
+       std::to_string(kMostEntries)},
+      deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  entries_.clear();
+  for (int row = 0; row < rows->size(); ++row) {
+    const std::string_view text = rows->text(row, 1);
+    Xid xid = 0;
+    std::from_chars(text.data(), text.data() + text.size(), xid);
+    entries_.push_back({rows->integer(row, 0), xid, {}, rows->integer(row, 2), {}});
+  }
+  return {};
+}
+
+/// Sends a statement for the next transactions, or for a part of a large one.
+Result<void> BacklogReader::start() {
+  const Transaction& first = entries_.front();
+  const bool within = cursor_.n == first.n && !cursor_.whole();
+  Statement statement{first.n, kMostEvents};
+  std::vector<postgres::Param> params = {std::to_string(stream_), std::to_string(first.n)};
+  std::string sql;
+  if (within || first.events > kMostEvents) {
+    params.emplace_back(std::to_string(first.xid));
+    params.emplace_back(std::to_string(within ? cursor_.seq : 0));
+    sql = fmt::format("{} union all {} order by seq limit {}", of_one("events"),
+                      of_one("events_overflow"), kMostEvents);
+  } else {
+    std::int64_t events = 0;
+    for (const Transaction& entry : entries_) {
+      events += entry.events;
+      if (events > kMostEvents) break;
+      statement.through = entry.n;
+    }
+    params.emplace_back(std::to_string(statement.through));
+    sql = fmt::format("{} union all {} order by n, seq", of_many("events"),
+                      of_many("events_overflow"));
+  }
+  auto sent = connection_.start(sql, params, postgres::Connection::Format::binary);
+  if (!sent) return fail(sent.error());
+  statement_ = statement;
+  return {};
+}
+
+Result<void> BacklogReader::take(const PGresult* result, RecordBatch& batch) {
+  const auto value = [&](int column) -> std::optional<std::string_view> {
+    if (PQgetisnull(result, 0, column) != 0) return std::nullopt;
+    return std::string_view(PQgetvalue(result, 0, column),
+                            static_cast<std::size_t>(PQgetlength(result, 0, column)));
+  };
+  EventValues values;
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = value(static_cast<int>(i) + 1);
+  const auto row = event_of(values);
+  const auto n = value(0);
+  if (!row || !n) {
+    return fail(misconfigured("stream_events", "pgstream.events has columns of other types",
+                              "see which program made the table"));
+  }
+  if (entries_.empty() ||
+      postgres::ByteReader(*n).int64() != static_cast<std::uint64_t>(entries_.front().n)) {
+    return fail(entries_.empty() ? missing({}) : missing(entries_.front()));
+  }
+  const Transaction& entry = entries_.front();
+  const std::int64_t read = cursor_.n == entry.n ? cursor_.ordinal + 1 : 1;
+  cursor_ = {entry.n, read == entry.events ? 0 : read, row->seq};
+  append(batch, *row, cursor_);
+  ++statement_->rows;
+  if (cursor_.whole()) entries_.pop_front();
+  return {};
+}
+
+void BacklogReader::begin_at(const Cursor& cursor, Deadline deadline) {
+  if (statement_) connection_.abandon(deadline);
+  statement_.reset();
+  entries_.clear();
+  cursor_ = cursor;
+}
+
+Result<BacklogReader::Page> BacklogReader::read(const Cursor& cursor, const ReadLimits& limits,
+                                                RecordBatch& batch, Deadline deadline,
+                                                std::stop_token stop) {
+  if (cursor != cursor_) begin_at(cursor, deadline);
+  Page page{cursor_};
+  auto done = read_on(limits, batch, page, deadline, std::move(stop));
+  if (!done) {
+    begin_at(cursor, deadline);
+    return fail(done.error());
+  }
+  page.last = cursor_;
+  return page;
+}
+
+Result<void> BacklogReader::read_on(const ReadLimits& limits, RecordBatch& batch, Page& page,
+                                    Deadline deadline, std::stop_token stop) {
+  while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
+    if (!statement_) {
+      if (entries_.empty()) {
+        if (auto fetched = fetch_entries(deadline, stop); !fetched) return fetched;
+      }
+      page.at_end = entries_.empty();
+      // What was read is handed out first: the next statement may take a while.
+      if (page.at_end || page.events > 0) return {};
+      if (auto started = start(); !started) return started;
+    }
+    const auto row = connection_.next_row(kRowTimeout, stop);
+    if (!row) return fail(row.error());
+    if (*row) {
+      if (auto taken = take(row->get(), batch); !taken) return taken;
+      ++page.events;
+      continue;
+    }
+    const Statement ended = *std::exchange(statement_, std::nullopt);
+    const bool complete = entries_.empty() || entries_.front().n > ended.through;
+    if (!complete && ended.rows < ended.most) return fail(missing(entries_.front()));
+  }
+  return {};
+}
+
+}  // namespace relay::stream

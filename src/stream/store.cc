@@ -1,0 +1,119 @@
+#include "stream/store.h"
+
+#include <fmt/core.h>
+
+#include <charconv>
+#include <functional>
+#include <utility>
+
+namespace relay::stream {
+
+using postgres::Lsn;
+
+namespace {
+
+template <class Items, class Member>
+std::string array_of(const Items& items, Member member) {
+  std::string out = "{";
+  for (const auto& item : items) {
+    if (out.size() > 1) out += ',';
+    out += std::to_string(std::invoke(member, item));
+  }
+  return out + '}';
+}
+
+std::optional<std::vector<Xid>> parse_xids(std::string_view array) {
+  std::vector<Xid> xids;
+  for (std::size_t i = 1; i + 1 < array.size();) {
+    const std::size_t end = array.find_first_of(",}", i);
+    if (end == std::string_view::npos) return std::nullopt;
+    Xid xid = 0;
+    const auto [next, error] = std::from_chars(array.data() + i, array.data() + end, xid);
+    if (error != std::errc{} || next != array.data() + end) return std::nullopt;
+    xids.push_back(xid);
+    i = end + 1;
+  }
+  return xids;
+}
+
+}  // namespace
+
+Result<Store::Stored> Store::load(Deadline deadline, std::stop_token stop) {
+  const auto rows = connection_.query(
+      "select coalesce(s.recorded_lsn, '0/0'), s.settled_snapshot, s.settled_also, "
+      "coalesce(max(b.n), s.last_n, 0), coalesce(sum(b.events), 0) "
+      "from pgstream.streams s left join pgstream.backlog b on b.stream_id = s.id "
+      "where s.id = $1::bigint group by s.id",
+      {std::to_string(key_.stream)}, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  if (rows->size() == 0) {
+    return fail(misconfigured("no_stream", fmt::format("there is no stream {}", key_.stream),
+                              "start the daemon with the id of its stream"));
+  }
+  const auto recorded = postgres::parse_lsn(rows->text(0, 0));
+  auto snapshot = Snapshot::parse(rows->text(0, 1));
+  const auto also = parse_xids(rows->text(0, 2));
+  if (!recorded || !snapshot || !also) {
+    return fail(misconfigured("stream_state", "pgstream.streams holds values of another form",
+                              "see which program wrote them"));
+  }
+  return Stored{AccountedBefore(*recorded, std::move(*snapshot), *also), rows->integer(0, 3),
+                rows->integer(0, 4)};
+}
+
+/// `sql` gives a row if this daemon owns the stream, whose id and token are its first parameters.
+Result<void> Store::write(std::string_view sql, std::initializer_list<postgres::Param> params,
+                          Deadline deadline, std::stop_token stop) {
+  std::vector<postgres::Param> all{std::to_string(key_.stream), key_.token};
+  all.insert(all.end(), params.begin(), params.end());
+  const auto rows = connection_.query(sql, all, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  if (rows->size() == 0) {
+    return fail(ErrorClass::fenced, "fenced",
+                fmt::format("another daemon owns stream {} now", key_.stream));
+  }
+  return {};
+}
+
+Result<void> Store::record(std::span<const Transaction> transactions, Deadline deadline,
+                           std::stop_token stop) {
+  return write(
+      "with owned as (update pgstream.streams s set recorded_lsn = $3::pg_lsn, last_n = $4::bigint "
+      "where s.id = $1::bigint and s.owner = $2::uuid returning s.id), "
+      "added as (insert into pgstream.backlog (stream_id, n, xid, events) "
+      "select o.id, t.n, t.xid, t.events from owned o cross join "
+      "unnest($5::bigint[], $6::xid8[], $7::bigint[]) t (n, xid, events)) "
+      "select from owned",
+      {to_string(transactions.back().end), std::to_string(transactions.back().n),
+       array_of(transactions, &Transaction::n), array_of(transactions, &Transaction::xid),
+       array_of(transactions, &Transaction::events)},
+      deadline, std::move(stop));
+}
+
+Result<void> Store::remove(std::int64_t n, Deadline deadline, std::stop_token stop) {
+  return write(
+      "with owned as (select s.id from pgstream.streams s "
+      "where s.id = $1::bigint and s.owner = $2::uuid for share), "
+      "gone as (delete from pgstream.backlog b using owned o "
+      "where b.stream_id = o.id and b.n <= $3::bigint) select from owned",
+      {std::to_string(n)}, deadline, std::move(stop));
+}
+
+Result<Store::Moment> Store::look(Deadline deadline, std::stop_token stop) {
+  // The snapshot is older than what the function gives: a transaction that it sees has written its
+  // commit record before.
+  const auto rows = connection_.query("select pg_current_snapshot(), pg_current_wal_insert_lsn()",
+                                      {}, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  return Moment{std::string(rows->text(0, 0)), *postgres::parse_lsn(rows->text(0, 1))};
+}
+
+Result<void> Store::keep(const std::string& snapshot, std::span<const Xid> also, Deadline deadline,
+                         std::stop_token stop) {
+  return write(
+      "update pgstream.streams s set settled_snapshot = $3::pg_snapshot, settled_also = $4::xid8[] "
+      "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
+      {snapshot, array_of(also, [](Xid xid) { return xid; })}, deadline, std::move(stop));
+}
+
+}  // namespace relay::stream
