@@ -4,14 +4,17 @@
 
 namespace relay::stream {
 
-Flow::Flow(SpoolLimits limits, std::int64_t last_n, std::int64_t backlog_events)
-    : limits_(limits),
-      spooling_(backlog_events > 0),
-      last_n_(last_n),
-      recorded_n_(last_n),
-      live_from_(last_n + 1),
-      backlog_events_(backlog_events) {
-  if (!spooling_) cursor_.n = last_n;
+void Flow::begin(std::int64_t last_n, std::int64_t backlog_events) {
+  ledger_ = {};
+  queue_.clear();
+  full_since_.reset();
+  live_wanted_ = false;
+  stuck_n_ = 0;
+  spooling_ = backlog_events > 0;
+  last_n_ = recorded_n_ = last_n;
+  live_from_ = last_n + 1;
+  backlog_events_ = backlog_events;
+  if (!spooling_ && cursor_.n < last_n) cursor_ = {last_n};
 }
 
 bool Flow::has_room() const {
@@ -49,9 +52,11 @@ void Flow::switch_over(Time now, bool within) {
     if (!must_spool(now)) return;
     spooling_ = true;
     live_wanted_ = false;
+    stuck_n_ = handed_out_n_;
     full_since_.reset();
     queue_.clear();
-  } else if (live_wanted_ && !within && ledger_.open().empty()) {
+  } else if (!within && ledger_.open().empty() && settled_n_ >= stuck_n_ &&
+             (live_wanted_ || backlog_events_ == 0)) {
     spooling_ = false;
     live_from_ = last_n_ + 1;
   }
@@ -72,12 +77,8 @@ void Flow::recorded(std::int64_t n) {
     }
   }
   recorded_n_ = n;
+  live_wanted_ = live_wanted_ && fits_queue();
   ledger_.account(n);
-}
-
-/// The last transaction whose events the reader takes from the backlog.
-std::int64_t Flow::backlog_end() const {
-  return spooling_ ? recorded_n_ : live_from_ - 1;
 }
 
 Flow::From Flow::next() const {
@@ -87,16 +88,25 @@ Flow::From Flow::next() const {
 }
 
 void Flow::take(const ReadLimits& limits, RecordBatch& batch) {
-  cursor_ = queue_.take(limits, batch);
+  handed_out(queue_.take(limits, batch));
+}
+
+void Flow::handed_out(const Cursor& last) {
+  cursor_ = last;
+  handed_out_n_ = last.whole() ? last.n : last.n - 1;
 }
 
 void Flow::paged(const Cursor& last, std::int64_t events) {
-  cursor_ = last;
+  if (events == 0) return;
+  handed_out(last);
   backlog_events_ -= events;
+  // What is left is read while the queue fills.
+  live_wanted_ = fits_queue();
 }
 
-void Flow::backlog_read() {
-  if (spooling_) live_wanted_ = true;
+void Flow::backlog_read(std::int64_t end) {
+  // Numbers are left out where transactions were settled before they were recorded.
+  if (cursor_.n < end) cursor_ = {end};
 }
 
 void Flow::settle(std::int64_t n) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -29,9 +30,12 @@ class Flow {
  public:
   using Time = SteadyClock::time_point;
 
-  /// `last_n`: of the backlog, whose last transaction that is; it holds `backlog_events`, none of
-  /// them handed out.
-  Flow(SpoolLimits limits, std::int64_t last_n, std::int64_t backlog_events);
+  explicit Flow(SpoolLimits limits) : limits_(limits) {}
+
+  /// Before the first transaction, and when the stream begins anew from what is stored:
+  /// transactions are numbered behind `last_n`, and the backlog holds `backlog_events` behind
+  /// `cursor`. What was received and is not in the backlog comes again.
+  void begin(std::int64_t last_n, std::int64_t backlog_events);
 
   // For the receiver.
   /// False: nothing more may be received until events were taken, or spooling begins.
@@ -43,8 +47,10 @@ class Flow {
   /// transaction and its end.
   void switch_over(Time now, bool within);
   bool spooling() const { return spooling_; }
+  std::int64_t last_n() const { return last_n_; }
   /// While it spools: what is to be recorded in the backlog.
   std::vector<Transaction> unrecorded() const;
+  std::size_t unrecorded_count() const { return spooling_ ? ledger_.open().size() : 0; }
   /// All up to the `n`th are recorded.
   void recorded(std::int64_t n);
 
@@ -54,10 +60,13 @@ class Flow {
   const Cursor& cursor() const { return cursor_; }
   /// Moves events from the queue into the batch. `next` said `queue`.
   void take(const ReadLimits& limits, RecordBatch& batch);
+  /// The last transaction that comes from the backlog.
+  std::int64_t backlog_end() const { return spooling_ ? recorded_n_ : live_from_ - 1; }
   /// `events` were read from the backlog behind `cursor`. `last`: the place of the last one.
   void paged(const Cursor& last, std::int64_t events);
-  /// The backlog holds nothing behind `cursor` that is not handed out.
-  void backlog_read();
+  /// The backlog holds nothing behind `cursor` up to `end`, which is what `backlog_end` was before
+  /// it was looked at.
+  void backlog_read(std::int64_t end);
 
   // For the sender.
   /// All up to the `n`th are settled.
@@ -79,18 +88,21 @@ class Flow {
   TransactionLedger ledger_;
   EventQueue queue_;
   bool spooling_ = false;
-  bool live_wanted_ = false;
-  std::int64_t last_n_;      ///< the last transaction that was received whole
-  std::int64_t recorded_n_;  ///< the last one in the backlog
+  bool live_wanted_ = false;       ///< the reader comes to the end of the backlog
+  std::int64_t handed_out_n_ = 0;  ///< the last transaction of which all events were
+  std::int64_t stuck_n_ = 0;       ///< until this one is settled the sink takes nothing
+  std::int64_t last_n_;            ///< the last transaction that was received whole
+  std::int64_t recorded_n_;        ///< the last one in the backlog
   std::int64_t settled_n_ = 0;
   std::int64_t deleted_n_ = 0;  ///< the last one that was deleted from the backlog
-  std::int64_t live_from_;      ///< the first one that goes through the queue
-  std::int64_t backlog_events_;
+  std::int64_t live_from_ = 1;  ///< the first one that goes through the queue
+  std::int64_t backlog_events_ = 0;
   Cursor cursor_;
   std::optional<Time> full_since_;
 
   bool must_spool(Time now);
-  std::int64_t backlog_end() const;
+  void handed_out(const Cursor& last);
+  bool fits_queue() const { return backlog_events_ <= static_cast<std::int64_t>(limits_.events); }
 };
 
 }  // namespace relay::stream

@@ -38,13 +38,22 @@ std::optional<std::vector<Xid>> parse_xids(std::string_view array) {
 
 }  // namespace
 
-Result<Store::Stored> Store::load(Deadline deadline, std::stop_token stop) {
+Result<void> Store::claim(Deadline deadline, std::stop_token stop) {
   const auto rows = connection_.query(
-      "select coalesce(s.recorded_lsn, '0/0'), s.settled_snapshot, s.settled_also, "
-      "coalesce(max(b.n), s.last_n, 0), coalesce(sum(b.events), 0) "
+      "insert into pgstream.streams (id, owner) values ($1::bigint, $2::uuid) "
+      "on conflict (id) do update set owner = excluded.owner",
+      {std::to_string(key_.stream), key_.token}, deadline, std::move(stop));
+  return rows ? Result<void>() : fail(rows.error());
+}
+
+Result<Store::Stored> Store::load(std::int64_t behind_n, Deadline deadline, std::stop_token stop) {
+  const auto rows = connection_.query(
+      "select coalesce(s.recorded_lsn, '0/0'), coalesce(s.settled_snapshot, '1:1:'), "
+      "s.settled_also, "
+      "greatest(max(b.n), s.last_n), coalesce(sum(b.events) filter (where b.n > $2::bigint), 0) "
       "from pgstream.streams s left join pgstream.backlog b on b.stream_id = s.id "
       "where s.id = $1::bigint group by s.id",
-      {std::to_string(key_.stream)}, deadline, std::move(stop));
+      {std::to_string(key_.stream), std::to_string(behind_n)}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
   if (rows->size() == 0) {
     return fail(misconfigured("no_stream", fmt::format("there is no stream {}", key_.stream),
@@ -61,7 +70,6 @@ Result<Store::Stored> Store::load(Deadline deadline, std::stop_token stop) {
                 rows->integer(0, 4)};
 }
 
-/// `sql` gives a row if this daemon owns the stream, whose id and token are its first parameters.
 Result<void> Store::write(std::string_view sql, std::initializer_list<postgres::Param> params,
                           Deadline deadline, std::stop_token stop) {
   std::vector<postgres::Param> all{std::to_string(key_.stream), key_.token};
@@ -114,6 +122,32 @@ Result<void> Store::keep(const std::string& snapshot, std::span<const Xid> also,
       "update pgstream.streams s set settled_snapshot = $3::pg_snapshot, settled_also = $4::xid8[] "
       "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
       {snapshot, array_of(also, [](Xid xid) { return xid; })}, deadline, std::move(stop));
+}
+
+/// The order of the last events is right for each row: a transaction changes a row only when the
+/// one that changed it before has ended, and so has written its events.
+Result<void> Store::continue_from(const std::string& snapshot, std::int64_t last_n,
+                                  Deadline deadline, std::stop_token stop) {
+  return write(
+      "with before as (select coalesce(s.settled_snapshot, '1:1:') as seen, s.settled_also as also "
+      "from pgstream.streams s where s.id = $1::bigint), "
+      "owned as (update pgstream.streams s set settled_snapshot = $3::pg_snapshot, "
+      "settled_also = '{}', recorded_lsn = null, last_n = greatest(s.last_n, $4::bigint) "
+      "where s.id = $1::bigint and s.owner = $2::uuid returning s.id, s.last_n), "
+      "behind as (select e.xid, count(*) as events, max(e.seq) as last "
+      "from (select e.xid, e.seq, e.stream_id from pgstream.events e "
+      "union all select e.xid, e.seq, e.stream_id from pgstream.events_overflow e) e, before b "
+      "where e.stream_id = $1::bigint and (e.xid >= pg_snapshot_xmax(b.seen) "
+      "or e.xid in (select pg_snapshot_xip(b.seen))) and e.xid <> all (b.also) "
+      "and pg_visible_in_snapshot(e.xid, $3::pg_snapshot) "
+      "and not exists (select from pgstream.backlog l "
+      "where l.stream_id = $1::bigint and l.xid = e.xid) group by e.xid), "
+      "numbered as (select o.id, o.last_n + row_number() over (order by h.last) as n, h.xid, "
+      "h.events from owned o cross join behind h), "
+      "added as (insert into pgstream.backlog (stream_id, n, xid, events) "
+      "select id, n, xid, events from numbered) "
+      "select from owned",
+      {snapshot, std::to_string(last_n)}, deadline, std::move(stop));
 }
 
 }  // namespace relay::stream

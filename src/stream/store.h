@@ -30,12 +30,15 @@ class Store {
   Store(postgres::Connection& connection, Key key)
       : connection_(connection), key_(std::move(key)) {}
 
+  /// Makes this daemon the owner: the one before can write nothing any more.
+  Result<void> claim(Deadline, std::stop_token);
+
   struct Stored {
     AccountedBefore accounted;
-    std::int64_t last_n = 0;          ///< of the backlog
-    std::int64_t backlog_events = 0;  ///< those of its transactions
+    std::int64_t last_n = 0;          ///< the highest number of a transaction that was ever stored
+    std::int64_t backlog_events = 0;  ///< of the transactions behind the one that was asked for
   };
-  Result<Stored> load(Deadline, std::stop_token);
+  Result<Stored> load(std::int64_t behind_n, Deadline, std::stop_token);
 
   /// Adds the transactions, which are in order, to the backlog; all before the last one's end are
   /// accounted for with that.
@@ -53,12 +56,19 @@ class Store {
   Result<void> keep(const std::string& snapshot, std::span<const Xid> also, Deadline,
                     std::stop_token);
 
+  /// All that `snapshot` sees is accounted for: the events that are not are added to the backlog,
+  /// numbered behind `last_n`, in an order that is right for each row.
+  Result<void> continue_from(const std::string& snapshot, std::int64_t last_n, Deadline,
+                             std::stop_token);
+
+  /// For what else is written of the stream in the same way: `sql` gives a row if this daemon owns
+  /// the stream, whose id and token are its first parameters.
+  Result<void> write(std::string_view sql, std::initializer_list<postgres::Param> params, Deadline,
+                     std::stop_token);
+
  private:
   postgres::Connection& connection_;
   Key key_;
-
-  Result<void> write(std::string_view sql, std::initializer_list<postgres::Param> params, Deadline,
-                     std::stop_token);
 };
 
 }  // namespace relay::stream

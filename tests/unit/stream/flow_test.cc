@@ -44,6 +44,7 @@ class Database {
   std::string snapshot = "3:3:";
   std::vector<Xid> also;
   std::map<std::int64_t, Recorded> backlog;
+  std::int64_t last_n = 0;
 
   void begin() { open.insert(next_xid++); }
   void commit(Xid xid, int events) {
@@ -87,8 +88,9 @@ class Daemon {
  public:
   explicit Daemon(Database& database)
       : database_(database),
-        assembler_(before(database), last_n(database)),
-        flow_({milliseconds(5), 200, 6, 100000}, last_n(database), recorded_events(database)) {
+        assembler_(before(database), database.last_n),
+        flow_({milliseconds(5), 200, 6, 100000}) {
+    flow_.begin(database.last_n, recorded_events(database));
     open_session();
   }
 
@@ -138,6 +140,7 @@ class Daemon {
       database_.backlog[one.n] = {one.xid, one.events};
     }
     database_.recorded = recording_.back().end;
+    database_.last_n = recording_.back().n;
     flow_.recorded(recording_.back().n);
     recording_.clear();
     ++spooled;
@@ -152,7 +155,7 @@ class Daemon {
     const auto next = flow_.next();
     if (next == Flow::From::queue) {
       flow_.take({most, 1u << 20}, batch);
-    } else if (next == Flow::From::backlog || flow_.spooling()) {
+    } else if (next == Flow::From::backlog) {
       Cursor last = flow_.cursor();
       const Cursor begin = last;
       for (const auto& [n, recorded] : database_.backlog) {
@@ -171,9 +174,8 @@ class Daemon {
         }
         if (batch.records.size() == most) break;
       }
-      const bool short_page = batch.records.size() < most;
       flow_.paged(last, static_cast<std::int64_t>(batch.records.size()));
-      if (short_page) flow_.backlog_read();
+      if (batch.records.size() < most) flow_.backlog_read(flow_.backlog_end());
     }
     for (const Record& record : batch.records) {
       handed_out_.push_back(
@@ -234,9 +236,6 @@ class Daemon {
 
   static AccountedBefore before(const Database& database) {
     return {database.recorded, *Snapshot::parse(database.snapshot), database.also};
-  }
-  static std::int64_t last_n(const Database& database) {
-    return database.backlog.empty() ? 0 : database.backlog.rbegin()->first;
   }
   static std::int64_t recorded_events(const Database& database) {
     std::int64_t events = 0;

@@ -1,0 +1,145 @@
+#include "stream/slot_keeper.h"
+
+#include <fmt/core.h>
+
+#include <utility>
+
+#include "core/log.h"
+
+namespace relay::stream {
+
+namespace {
+
+constexpr std::chrono::seconds kTimeout{30};
+/// A slot waits for each transaction that has an xid, in any database.
+constexpr std::chrono::seconds kWaitForSlot{10};
+
+}  // namespace
+
+/// The stream's row, and what there is.
+struct SlotKeeper::Found {
+  std::string slot;
+  std::string publication;
+  std::string publication_now;  ///< its oid; empty: there is none
+  bool same_publication = false;
+  bool known_system = false;
+  std::string system;
+  std::int64_t timeline = 0;
+  bool has_slot = false;
+  bool slot_lost = false;
+};
+
+Result<SlotKeeper::Found> SlotKeeper::look(Deadline deadline, std::stop_token stop) {
+  const auto rows = session_.query(
+      "select coalesce(s.slot_name, 'pgstream_' || s.id), 'pgstream_' || s.id, p.oid, "
+      "p.oid = s.publication_oid, s.system_identifier, coalesce(s.timeline, 0), "
+      "r.slot_name is not null, "
+      "coalesce(r.wal_status = 'lost' or r.restart_lsn is null or r.database <> "
+      "current_database(), "
+      "false) "
+      "from pgstream.streams s left join pg_publication p on p.pubname = 'pgstream_' || s.id "
+      "left join pg_replication_slots r on r.slot_name = coalesce(s.slot_name, 'pgstream_' || "
+      "s.id) "
+      "where s.id = $1::bigint",
+      {std::to_string(stream_)}, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  if (rows->size() == 0) {
+    return fail(misconfigured("no_stream", fmt::format("there is no stream {}", stream_),
+                              "start the daemon with the id of its stream"));
+  }
+  Found found;
+  found.slot = rows->text(0, 0);
+  found.publication = rows->text(0, 1);
+  if (!rows->is_null(0, 2)) found.publication_now = rows->text(0, 2);
+  found.same_publication = !rows->is_null(0, 3) && rows->boolean(0, 3);
+  found.known_system = !rows->is_null(0, 4);
+  if (found.known_system) found.system = rows->text(0, 4);
+  found.timeline = rows->integer(0, 5);
+  found.has_slot = rows->boolean(0, 6);
+  found.slot_lost = rows->boolean(0, 7);
+  return found;
+}
+
+Result<SlotKeeper::Slot> SlotKeeper::ready(std::int64_t last_n, std::stop_token stop) {
+  const auto system = log_.identify(Deadline::after(kTimeout), stop);
+  if (!system) return fail(system.error());
+  auto found = look(Deadline::after(kTimeout), stop);
+  if (!found) return fail(found.error());
+  if (found->known_system && found->system != system->identifier) {
+    return fail(misconfigured(
+        "another_system",
+        fmt::format(
+            "stream {} was read from the server with the system identifier {}, and this one "
+            "has {}: it is a copy, or was upgraded",
+            stream_, found->system, system->identifier),
+        "start the daemon once with --resend, which delivers what is not known to be settled, or "
+        "with --skip, which begins with what comes from now on"));
+  }
+  Slot slot{found->slot, found->publication};
+  if (found->has_slot && !found->slot_lost && found->same_publication &&
+      found->timeline == system->timeline) {
+    return slot;
+  }
+  if (found->known_system) {
+    log::warn("slot_lost", std::to_string(stream_),
+              "the replication slot {} does not continue the stream: {}; what was missed is read "
+              "from pgstream.events",
+              found->slot,
+              !found->has_slot           ? "it is gone"
+              : found->slot_lost         ? "it was invalidated"
+              : !found->same_publication ? "the publication was made anew"
+                                         : "the server was promoted");
+  }
+  found->system = system->identifier;
+  found->timeline = system->timeline;
+  if (auto made = make(*found, last_n, stop); !made) return fail(made.error());
+  slot.made_anew = true;
+  return slot;
+}
+
+/// What the snapshot of a new slot sees, as pg_snapshot is written.
+Result<std::string> SlotKeeper::read_snapshot(const std::string& exported, Deadline deadline,
+                                              std::stop_token stop) {
+  auto begun = session_.script(
+      fmt::format("begin isolation level repeatable read read only; set transaction snapshot {}",
+                  session_.quote_literal(exported)),
+      deadline, stop);
+  if (!begun) return fail(begun.error());
+  const auto rows = session_.query("select pg_current_snapshot()", {}, deadline, stop);
+  auto ended = session_.script("rollback", deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  if (!ended) return fail(ended.error());
+  return std::string(rows->text(0, 0));
+}
+
+/// Publication first, slot second: a slot that meets a change from before its publication existed
+/// cannot go on (15), or skips it (18).
+Result<void> SlotKeeper::make(const Found& found, std::int64_t last_n, std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  // Until all is done the slot does not continue the stream, though it may exist by then.
+  auto unknown = store_.write(
+      "update pgstream.streams s set publication_oid = null "
+      "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
+      {}, deadline, stop);
+  if (!unknown) return unknown;
+  const auto published = session_.query("select pgstream.daemon_publish($1::bigint)",
+                                        {std::to_string(stream_)}, deadline, stop);
+  if (!published) return fail(published.error());
+  if (found.has_slot) {
+    if (auto dropped = log_.drop_slot(found.slot, deadline, stop); !dropped) return dropped;
+  }
+  const auto made = log_.create_slot(found.slot, {}, Deadline::after(kWaitForSlot), stop);
+  if (!made) return fail(made.error());
+  const auto snapshot = read_snapshot(made->snapshot, deadline, stop);
+  if (!snapshot) return fail(snapshot.error());
+  auto continued = store_.continue_from(*snapshot, last_n, deadline, stop);
+  if (!continued) return continued;
+  return store_.write(
+      "update pgstream.streams s set slot_name = $3, publication_oid = (select p.oid from "
+      "pg_publication p where p.pubname = $4), system_identifier = $5::bigint, timeline = $6::int "
+      "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
+      {found.slot, found.publication, found.system, std::to_string(found.timeline)}, deadline,
+      std::move(stop));
+}
+
+}  // namespace relay::stream

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "core/deadline.h"
+#include "core/error.h"
+#include "postgres/connection.h"
+#include "postgres/replication.h"
+#include "stream/store.h"
+
+namespace relay::stream {
+
+/// The publication and the replication slot of a stream: makes them, and makes them anew when they
+/// are lost, without losing an event. One thread at a time.
+class SlotKeeper {
+ public:
+  SlotKeeper(postgres::Connection& session, postgres::ReplicationConnection& log, Store& store,
+             std::int64_t stream)
+      : session_(session), log_(log), store_(store), stream_(stream) {}
+
+  /// What the stream reads from.
+  struct Slot {
+    std::string name;
+    std::string publication;
+    bool made_anew = false;  ///< what is stored of the stream has changed
+  };
+  /// Sees to it that there is a slot that continues the stream; what was missed is added to the
+  /// backlog, numbered behind `last_n`. An error: another server than the one whose events were
+  /// accounted for, or what the server refuses.
+  Result<Slot> ready(std::int64_t last_n, std::stop_token stop);
+
+ private:
+  struct Found;
+  postgres::Connection& session_;
+  postgres::ReplicationConnection& log_;
+  Store& store_;
+  const std::int64_t stream_;
+
+  Result<Found> look(Deadline, std::stop_token);
+  Result<void> make(const Found& found, std::int64_t last_n, std::stop_token);
+  Result<std::string> read_snapshot(const std::string& exported, Deadline, std::stop_token);
+};
+
+}  // namespace relay::stream

@@ -1,0 +1,115 @@
+#include "stream/stream_source.h"
+
+#include <utility>
+
+namespace relay::stream {
+
+namespace {
+
+constexpr std::chrono::seconds kTimeout{30};
+
+}  // namespace
+
+StreamSource::StreamSource(StreamOptions options)
+    : options_(std::move(options)),
+      shape_(std::make_shared<TableShape>(TableShape{"stream_" + std::to_string(options_.id), {}})),
+      state_(options_.spool),
+      receiver_(options_, state_) {}
+
+StreamSource::~StreamSource() {
+  close();
+}
+
+Result<void> StreamSource::open(std::stop_token stop) {
+  if (!receiving_.joinable()) {
+    receiving_ = std::jthread([this](std::stop_token ended) { receiver_.run(std::move(ended)); });
+  }
+  const MutexLock lock(state_.mutex);
+  state_.news.wait_until(
+      state_.mutex, stop, Deadline::after(kTimeout).at(),
+      [&]() RELAY_REQUIRES(state_.mutex) { return state_.loaded || state_.trouble; });
+  if (state_.loaded) return {};
+  if (state_.trouble) return fail(state_.trouble->in_context("opening the stream"));
+  return fail(ErrorClass::transient, "stream", "the stream could not be opened in time");
+}
+
+Result<RecordBatch> StreamSource::read(const ReadLimits& limits, Deadline deadline,
+                                       std::stop_token stop) {
+  if (!receiving_.joinable()) {
+    if (auto opened = open(stop); !opened) return fail(opened.error());
+  }
+  RecordBatch batch;
+  batch.shape = shape_;
+  Cursor cursor;
+  std::int64_t end = 0;
+  {
+    const MutexLock lock(state_.mutex);
+    state_.news.wait_until(state_.mutex, stop, deadline.at(), [&]() RELAY_REQUIRES(state_.mutex) {
+      return state_.trouble || state_.flow.next() != Flow::From::nothing;
+    });
+    switch (state_.flow.next()) {
+      case Flow::From::nothing:
+        if (state_.trouble) return fail(state_.trouble->in_context("reading the stream"));
+        return batch;
+      case Flow::From::queue:
+        state_.flow.take(limits, batch);
+        underway_.push_back(
+            {batch.records.back().position(), static_cast<std::int64_t>(batch.records.size())});
+        break;
+      case Flow::From::backlog:
+        cursor = state_.flow.cursor();
+        end = state_.flow.backlog_end();
+        break;
+    }
+  }
+  if (!batch.empty()) {
+    state_.room.notify_one();
+    return batch;
+  }
+  auto read = read_backlog(cursor, end, limits, batch, Deadline::after(kTimeout), std::move(stop));
+  if (!read) return fail(read.error().in_context("reading the backlog"));
+  return batch;
+}
+
+Result<void> StreamSource::read_backlog(const Cursor& cursor, std::int64_t end,
+                                        const ReadLimits& limits, RecordBatch& batch,
+                                        Deadline deadline, std::stop_token stop) {
+  if (!session_ || !session_->ok()) {
+    backlog_.reset();
+    auto session = postgres::Connection::open(options_.database, stop);
+    if (!session) return fail(session.error());
+    session_ = std::move(*session);
+    backlog_.emplace(*session_, options_.id);
+  }
+  const auto page = backlog_->read(cursor, limits, batch, deadline, std::move(stop));
+  if (!page) return fail(page.error());
+  const MutexLock lock(state_.mutex);
+  state_.flow.paged(page->last, page->events);
+  if (page->at_end) state_.flow.backlog_read(end);
+  if (!batch.empty()) underway_.push_back({batch.records.back().position(), page->events});
+  return {};
+}
+
+Result<void> StreamSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
+  const MutexLock lock(state_.mutex);
+  state_.flow.settle(settled.id);
+  while (!underway_.empty() && !(settled < underway_.front().last)) underway_.pop_front();
+  return {};
+}
+
+std::optional<std::int64_t> StreamSource::lag() {
+  const MutexLock lock(state_.mutex);
+  std::int64_t events = state_.flow.waiting();
+  for (const Underway& batch : underway_) events += batch.events;
+  return events;
+}
+
+void StreamSource::close() {
+  receiving_.request_stop();
+  if (receiving_.joinable()) receiving_.join();
+  receiving_ = {};
+  backlog_.reset();
+  session_.reset();
+}
+
+}  // namespace relay::stream

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stop_token>
+#include <thread>
+
+#include "connector/source.h"
+#include "core/mutex.h"
+#include "postgres/connection.h"
+#include "stream/backlog_reader.h"
+#include "stream/options.h"
+#include "stream/receiver.h"
+#include "stream/stream_state.h"
+
+namespace relay::stream {
+
+/// The events of a stream of postgres-stream: those that triggers of its subscriptions wrote, in
+/// the order of commits.
+class StreamSource final : public Source {
+ public:
+  explicit StreamSource(StreamOptions options);
+  ~StreamSource() override;
+
+  Result<void> open(std::stop_token) override;
+  Result<RecordBatch> read(const ReadLimits&, Deadline, std::stop_token) override;
+  Result<void> acknowledge(const Position& settled,
+                           std::span<const DeadLetter> dead_letters) override;
+  std::optional<std::int64_t> lag() override;
+  void close() override;
+
+ private:
+  /// A batch that was handed out.
+  struct Underway {
+    Position last;
+    std::int64_t events;
+  };
+  const StreamOptions options_;
+  const std::shared_ptr<const TableShape> shape_;
+  StreamState state_;
+  Receiver receiver_;
+  std::jthread receiving_;
+  std::unique_ptr<postgres::Connection> session_;
+  std::optional<BacklogReader> backlog_;
+  std::deque<Underway> underway_ RELAY_GUARDED_BY(state_.mutex);
+
+  Result<void> read_backlog(const Cursor& cursor, std::int64_t end, const ReadLimits&, RecordBatch&,
+                            Deadline, std::stop_token);
+};
+
+}  // namespace relay::stream
