@@ -61,10 +61,11 @@ class PipelineMetrics {
   prometheus::Histogram& batch_size_;
 };
 
-/// All metrics of the process. docs/operations.md lists their names. Any thread.
+/// All metrics of the process. docs/operations.md lists the relay's. Any thread.
 class Metrics {
  public:
-  Metrics();
+  /// `prefix` begins the name of each: "pgtrickle_relay_".
+  explicit Metrics(std::string prefix);
   ~Metrics();
 
   /// The numbers of a pipeline: the same object each time. They are 0 from the first call.
@@ -82,6 +83,7 @@ class Metrics {
  private:
   friend class PipelineMetrics;
   using Labels = std::map<std::string, std::string>;
+  const std::string prefix_;
   prometheus::Registry registry_;
   struct Families;
   std::unique_ptr<Families> families_;

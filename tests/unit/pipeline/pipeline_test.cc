@@ -200,7 +200,7 @@ class PipelineTest : public testing::Test {
 
   std::shared_ptr<Feed> feed_ = std::make_shared<Feed>();
   std::shared_ptr<Broker> broker_ = std::make_shared<Broker>();
-  Metrics metrics_;
+  Metrics metrics_{"relay_"};
   PipelineHooks hooks_;
 };
 
