@@ -113,6 +113,8 @@ PipelineMetrics::PipelineMetrics(Metrics& metrics, const std::string& pipeline)
       source_connected(metrics.families_->source_connected.Add({{"pipeline", pipeline}})),
       sink_connected(metrics.families_->sink_connected.Add({{"pipeline", pipeline}})),
       gone(metrics.families_->gone.Add({{"pipeline", pipeline}})),
+      metrics_(metrics),
+      pipeline_(pipeline),
       duration_(metrics.families_->duration.Add({{"pipeline", pipeline}}, kSeconds)),
       end_to_end_(metrics.families_->end_to_end.Add({{"pipeline", pipeline}}, kSeconds)),
       batch_size_(metrics.families_->batch_size.Add({{"pipeline", pipeline}}, kSizes)) {}
@@ -154,6 +156,24 @@ void PipelineMetrics::observe_batch(std::size_t records) {
   batch_size_.Observe(static_cast<double>(records));
 }
 
+void PipelineMetrics::show_source(const std::optional<SourceReport>& report) {
+  const MutexLock lock(mutex_);
+  auto before = std::exchange(of_source_, {});
+  const FamilyMaker make{metrics_.registry_, metrics_.prefix_};
+  for (const auto& number : report ? report->numbers : std::vector<SourceReport::Number>()) {
+    auto& [family, gauge] = of_source_[number.name];
+    if (const auto known = before.extract(number.name)) {
+      family = known.mapped().family;
+      gauge = known.mapped().gauge;
+    } else {
+      family = &make.gauge(number.name, number.help.c_str());
+      gauge = &family->Add({{"pipeline", pipeline_}});
+    }
+    gauge->Set(number.value);
+  }
+  for (const auto& [name, ended] : before) ended.family->Remove(ended.gauge);
+}
+
 PipelineMetrics::Quantiles PipelineMetrics::end_to_end_quantiles() const {
   const auto histogram = end_to_end_.Collect().histogram;
   const auto within = [&](double share) -> std::string {
@@ -191,6 +211,7 @@ void Metrics::drop(const std::string& name) {
   const auto found = pipelines_.find(name);
   if (found == pipelines_.end()) return;
   PipelineMetrics& metrics = *found->second;
+  metrics.show_source(std::nullopt);
   families_->delivered.Remove(&metrics.delivered);
   families_->received.Remove(&metrics.received);
   families_->bytes.Remove(&metrics.bytes);
