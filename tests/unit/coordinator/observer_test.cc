@@ -52,7 +52,8 @@ TEST(Observer, TellsWhatASourceReports) {
     entry.config.name = "orders";
     entry.assembled.pipeline = std::make_unique<Pipeline>(
         spec, std::make_unique<SpoolingSource>(), nullptr, std::make_unique<NoSink>(),
-        std::make_unique<state::DeadLetterTable>(pool, "group", "orders"),
+        std::make_unique<state::DeadLetterTable>(pool, state::relay_dead_letters(), "group",
+                                                 "orders"),
         metrics.pipeline("orders"), PipelineHooks{});
   }
   SchemaWatch schema({});
