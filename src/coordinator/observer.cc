@@ -10,6 +10,8 @@
 
 namespace relay::coordinator {
 
+using ownership::LeaseSession;
+
 namespace {
 
 constexpr std::chrono::milliseconds kNumbersEvery{5000};
