@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/secrets.h"
 #include "core/text.h"
@@ -43,6 +44,17 @@ std::string blockers_json(const std::vector<coordinator::Blocker>& blockers) {
         json_string(blocker.holds), json_string(error.message), json_string(error.remedy));
   }
   return fmt::format(R"(,"blocked_by":[{}])", list);
+}
+
+std::string source_json(const SourceReport& source) {
+  std::string numbers;
+  for (const SourceReport::Number& number : source.numbers) {
+    if (!numbers.empty()) numbers += ',';
+    numbers += fmt::format("{}:{}", json_string(number.name),
+                           std::isfinite(number.value) ? fmt::format("{}", number.value) : "null");
+  }
+  return fmt::format(R"(,"source_report":{{"state":{},"numbers":{{{}}}}})",
+                     json_string(source.state), numbers);
 }
 
 std::string causes_json(const std::vector<coordinator::Cause>& causes) {
@@ -112,6 +124,7 @@ std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
   if (const auto [pid, seconds] = status.oldest_open_writer; seconds > 0) {
     out += fmt::format(R"(,"held_back_by":{{"pid":{},"seconds":{:.1f}}})", pid, seconds);
   }
+  if (report.source) out += source_json(*report.source);
   if (report.asleep) out += R"(,"asleep":true)";
   if (!status.causes.empty()) out += causes_json(status.causes);
   if (status.outbox_problem) {

@@ -30,6 +30,19 @@ struct OpenWriter {
   double seconds = 0;  ///< 0: none holds the source back
 };
 
+/// What a source tells of its own work beside its lag, for health and metrics.
+struct SourceReport {
+  struct Number {
+    std::string
+        name;  ///< of the metric, behind the prefix, and of no other: "backlog_transactions"
+    std::string help;  ///< of the metric
+    double value = 0;
+  };
+  std::string state;             ///< a word: "live"
+  std::optional<Error> problem;  ///< why the pipeline is degraded; its code names the cause
+  std::vector<Number> numbers;
+};
+
 /// Where records come from. `open`, `read`, `read_range`, `tend` and `lag` are called by the reader
 /// thread; `acknowledge` by the sender thread, while one of them may be under way; `close` when
 /// both are done.
@@ -92,6 +105,10 @@ class Source {
 
   /// Any thread.
   virtual OpenWriter oldest_open_writer() const { return {}; }
+
+  /// Nothing where the source has nothing to tell. Asked about once a second, also before `open`
+  /// and behind `close`. Any thread; does not wait.
+  virtual std::optional<SourceReport> report() const { return std::nullopt; }
 
   /// Writes what `acknowledge` has left due, within a moment, and lets go of what it holds.
   virtual void close() = 0;

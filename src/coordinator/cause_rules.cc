@@ -35,6 +35,8 @@ class Sightings {
                      {error_class, std::string(code), std::move(message), std::move(remedy), {}},
                      certain});
   }
+  /// What the source itself found out, and takes back when it is over.
+  void add(const Error& error) { list_.push_back({pipeline_, "", error, true}); }
   std::vector<Sighting> take() { return std::move(list_); }
 
  private:
@@ -56,6 +58,11 @@ void see_loss(const PipelineFacts& facts, TimePoint now, Sightings& seen) {
                   "synchronous standby (synchronous_standby_names) prevents it",
                   facts.name),
       true);
+}
+
+void see_source(const PipelineFacts& facts, Sightings& seen) {
+  const auto& source = facts.report.source;
+  if (source && source->problem) seen.add(*source->problem);
 }
 
 void see_outbox(const PipelineFacts& facts, Sightings& seen) {
@@ -136,6 +143,7 @@ std::vector<Sighting> causes_of(const PipelineFacts& facts, TimePoint now) {
   Sightings seen(facts.name);
   see_loss(facts, now, seen);
   if (facts.owned) {
+    see_source(facts, seen);
     see_outbox(facts, seen);
     see_claim_rows(facts, seen);
     see_rejections(facts, now, seen);

@@ -11,8 +11,8 @@
 #include "connector/registry.h"
 #include "coordinator/catalog_client.h"
 #include "coordinator/finished_replays.h"
+#include "coordinator/group_role.h"
 #include "coordinator/housekeeper.h"
-#include "coordinator/membership.h"
 #include "coordinator/observer.h"
 #include "coordinator/pipeline_runner.h"
 #include "coordinator/pipeline_table.h"
@@ -22,6 +22,7 @@
 #include "coordinator/sweep.h"
 #include "core/deadline.h"
 #include "core/error.h"
+#include "ownership/membership.h"
 #include "postgres/pool.h"
 
 namespace relay::coordinator {
@@ -67,7 +68,8 @@ class Coordinator {
   const config::Settings settings_;
   postgres::Pool pool_;
   const Workshop workshop_;
-  Membership membership_;
+  ownership::Membership membership_;
+  GroupRole role_;
   CatalogClient catalog_;
   FinishedReplays replays_;
   std::atomic<bool> poked_{false};  ///< the next round is to begin at once

@@ -7,12 +7,12 @@
 
 #include "connector/registry.h"
 #include "coordinator/cause_rules.h"
-#include "coordinator/lease_session.h"
 #include "coordinator/pipeline_table.h"
 #include "coordinator/schema_watch.h"
 #include "coordinator/status.h"
 #include "core/deadline.h"
 #include "core/error.h"
+#include "ownership/lease_session.h"
 #include "pipeline/metrics.h"
 #include "postgres/pool.h"
 
@@ -29,19 +29,21 @@ class Observer {
   /// A new session was opened: everything is measured at the next `measure`.
   void start_over() { next_numbers_ = {}; }
   /// Looks for sessions that keep this instance waiting. Needs no lease.
-  Result<void> look_for_blockers(LeaseSession& session, std::stop_token stop);
+  Result<void> look_for_blockers(ownership::LeaseSession& session, std::stop_token stop);
   /// Measures what the database knows, where that is due. `now`: when the round began.
-  Result<void> measure(LeaseSession& session, SteadyClock::time_point now, std::stop_token stop);
-  /// Finds out why pipelines, or this instance, are degraded, and logs what is new of that.
+  Result<void> measure(ownership::LeaseSession& session, SteadyClock::time_point now,
+                       std::stop_token stop);
+  /// Finds out why pipelines, or this instance, are degraded, and logs what is new of that. Shows
+  /// what sources tell of themselves in the metrics.
   /// `on_duty`: this instance speaks for the whole database. `schema` is given the errors of
   /// pipelines, and asked for its cause. True: a secret was refused, and what
   /// the configuration refers to is to be resolved again.
   bool look_for_causes(bool on_duty, SchemaWatch& schema);
   /// Writes how owned pipelines do, where it changed.
-  Result<void> write_statuses(LeaseSession& session, std::stop_token stop);
+  Result<void> write_statuses(ownership::LeaseSession& session, std::stop_token stop);
 
  private:
-  Result<void> look_at_outboxes(LeaseSession& session, std::stop_token stop);
+  Result<void> look_at_outboxes(ownership::LeaseSession& session, std::stop_token stop);
   void look_for_gone_rows(std::stop_token stop);
 
   PipelineTable& table_;

@@ -11,6 +11,8 @@
 
 namespace relay::coordinator {
 
+using ownership::LeaseSession;
+
 using postgres::Param;
 
 Result<std::vector<Blocker>> read_blockers(postgres::Connection& connection, Deadline deadline,

@@ -100,6 +100,12 @@ void Pipeline::join(Deadline drain) {
   if (sender.joinable()) sender.join();
 }
 
+PipelineReport Pipeline::report() const {
+  PipelineReport report = shared_.report();
+  report.source = source_->report();
+  return report;
+}
+
 void Pipeline::replay(ReplayRequest request) {
   shared_.add_replay(request);
   attend();

@@ -60,7 +60,7 @@ class Pipeline {
   /// What it waits for may have changed: a waiting retry is made now.
   void nudge() { shared_.nudge(); }
 
-  PipelineReport report() const { return shared_.report(); }
+  PipelineReport report() const;
   /// The threads have ended because there was nothing to do.
   bool asleep() const { return shared_.asleep(); }
   const std::string& name() const { return spec_.name; }

@@ -187,6 +187,19 @@ TEST(HealthJson, NamesTheWriterThatHoldsReadingBack) {
   EXPECT_NEAR(entry["held_back_by"]["seconds"].get_double().value(), 12.2, 0.06);
 }
 
+TEST(HealthJson, ShowsWhatTheSourceTells) {
+  PipelineStatus spooling = pipeline(PipelineState::retrying);
+  simdjson::dom::parser parser;
+  EXPECT_EQ(parse(parser, pipeline_json(spooling, kNow))["source_report"].error(),
+            simdjson::NO_SUCH_FIELD);
+  spooling.report.source = SourceReport{
+      "spooling", std::nullopt, {{"backlog_transactions", "", 12345678}, {"age", "", 0.5}}};
+  const auto report = parse(parser, pipeline_json(spooling, kNow))["source_report"];
+  EXPECT_EQ(report["state"].get_string().value(), "spooling");
+  EXPECT_EQ(report["numbers"]["backlog_transactions"].get_double().value(), 12345678);
+  EXPECT_EQ(report["numbers"]["age"].get_double().value(), 0.5);
+}
+
 TEST(HealthJson, SaysWhatIsWrongWithTheDatabase) {
   Snapshot away = snapshot();
   away.database_error = broken();
