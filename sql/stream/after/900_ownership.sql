@@ -22,7 +22,7 @@ begin
              or p.proname in ('_has_stream', '_image') as for_all
     from pg_proc p
     where p.pronamespace in ('pgstream'::regnamespace, 'pgstream_json'::regnamespace)
-      and p.proname !~ '^_publish_after_(insert|update|delete)_on_'
+      and p.proname !~ '^_(publish_after|condition_of)_(insert|update|delete)_on_'
   loop
     if pg_get_userbyid(r.proowner) <> owner then
       execute format('alter routine %s owner to %I', r.name, owner);
@@ -50,7 +50,7 @@ begin
       select 'routine', p.oid::regprocedure::text, p.proacl, p.proowner
       from pg_proc p
       where p.pronamespace in ('pgstream'::regnamespace, 'pgstream_json'::regnamespace)
-        and p.proname !~ '^_(publish|write|keep)_') o
+        and p.proname !~ '^_(publish|condition|write|keep)_') o
     cross join lateral aclexplode(o.acl) a
     where a.grantee <> o.owner and a.grantee <> 0
       and pg_get_userbyid(a.grantee) not like E'pgstream\\_%'
@@ -70,17 +70,20 @@ begin
   grant select, insert, update, delete on pgstream.subscriptions to pgstream_subscriber;
   grant select on pgstream._tables to pgstream_subscriber;
   grant select, insert, delete on pgstream._subscriptions to pgstream_subscriber;
+  grant select, update, delete on pgstream.failed_events to pgstream_subscriber;
   -- These run as the subscriber.
   grant execute on function
     pgstream._relation(text, text), pgstream._as_in_trigger(text, text),
-    pgstream._check_privileges(oid, oid, text, boolean),
-    pgstream._compile(oid, text, text, text, text, text),
+    pgstream._check_privileges(oid, oid, name),
+    pgstream._compile(oid, text, text, text, text), pgstream._cannot_fail(text),
     pgstream._check_columns(oid, smallint[], text), pgstream._object_sql(jsonb),
     pgstream._columns_of(oid, text[], text), pgstream._column_numbers(oid, text[], text),
     pgstream._extensions(jsonb, text), pgstream._other_types_sql(oid, text, smallint[]),
     pgstream._compile_subscription(oid, pgstream.subscriptions, text),
-    pgstream._function_name(text, text), pgstream._body(text, text, text, text),
-    pgstream._pinned_settings(oid), pgstream._define_function(oid, text, text, text),
+    pgstream._function_name(text, text), pgstream._condition_name(text, text),
+    pgstream._condition_body(text, text, text),
+    pgstream._define_for_owner(oid, text, text, text, text), pgstream._body(text, text, text, text),
+    pgstream._pinned_settings(oid), pgstream._define_functions(oid, text, text, text),
     pgstream._triggers(text), pgstream._trigger_sql(oid, pgstream._subscriptions, text[]),
     pgstream._run_locking(text[], interval),
     pgstream._create_triggers(pgstream._subscriptions[]), pgstream._drop_triggers(text),
@@ -88,6 +91,8 @@ begin
     pgstream._apply(pgstream.subscriptions[], pgstream.subscriptions[], text),
     pgstream._may_write(text, text, name), pgstream._may_delete(text, text, name),
     pgstream._differ(pgstream.subscriptions, pgstream.subscriptions),
+    pgstream._failed_payload(pgstream.failed_events, pgstream._subscriptions),
+    pgstream.retry_failed(),
     pgstream.set_subscriptions(bigint, pgstream.subscriptions[])
     to pgstream_subscriber;
 end $$;

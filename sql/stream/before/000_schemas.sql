@@ -116,7 +116,7 @@ begin
       from pg_class c where c.relnamespace = s.oid and c.relkind not in ('i', 'I', 't')
       union all
       select 'pg_proc'::regclass, p.oid, p.proowner from pg_proc p
-      where p.pronamespace = s.oid and p.proname !~ '^_publish_after_(insert|update|delete)_on_'
+      where p.pronamespace = s.oid and p.proname !~ '^_(publish_after|condition_of)_(insert|update|delete)_on_'
       union all
       select 'pg_type'::regclass, t.oid, t.typowner from pg_type t
       where t.typnamespace = s.oid and t.typrelid = 0 and t.typelem = 0

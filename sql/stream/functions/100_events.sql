@@ -76,6 +76,13 @@ as $$
   select format('_publish_after_%s_on_%s', lower(operation), part);
 $$;
 
+-- The name of the function that evaluates conditions of a table's subscriptions.
+create or replace function pgstream._condition_name(part text, operation text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select format('_condition_of_%s_on_%s', lower(operation), part);
+$$;
+
 -- Creates a function of ours that the owners of a table may execute, and no other role.
 create or replace function pgstream._define(signature text, definition text, owners oid[])
 returns void
@@ -126,19 +133,19 @@ begin
   end if;
 end $body$, streams)), owners);
   perform pgstream._define(
-    format('pgstream.%I(bigint, text, text, text, text, jsonb, jsonb)', '_keep_' || part),
+    format('pgstream.%I(bigint, text, text, boolean, text, text, jsonb, jsonb)', '_keep_' || part),
     format($definition$returns void language plpgsql security definer as %L$definition$, format($body$
 begin
   if $1 operator(pg_catalog.=) any (%L::pg_catalog._int8) then
-    perform pgstream._keep($1, $2, %L, %L, $3, $4, $5, $6, $7);
+    perform pgstream._keep($1, $2, %L, %L, $3, $4, $5, $6, $7, $8);
   end if;
 end $body$, streams, in_schema, named)), owners);
 end $$;
 
 -- What happens to a change whose event could not be made: streams.on_error decides.
 create or replace function pgstream._keep(
-  stream bigint, subscription text, in_schema text, named text, operation text, code text,
-  message text, new_image jsonb, old_image jsonb) returns void
+  stream bigint, subscription text, in_schema text, named text, operation text,
+  in_condition boolean, code text, message text, new_image jsonb, old_image jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -153,9 +160,10 @@ begin
     raise warning using errcode = code, message = told;
   else
     insert into pgstream.failed_events
-      (stream_id, key, schema_name, table_name, operation, new_row, old_row, error_code,
-       error_message)
-    values (stream, subscription, in_schema, named, operation, new_image, old_image, code, message);
+      (stream_id, key, schema_name, table_name, operation, new_row, old_row, in_condition,
+       error_code, error_message)
+    values (stream, subscription, in_schema, named, operation, new_image, old_image, in_condition,
+            code, message);
   end if;
 end $$;
 

@@ -27,12 +27,12 @@ $$;
 
 -- Refuses what a role may not use: the functions, operators, types and tables that `compiled_in`
 -- depends on, and their schemas.
-create or replace function pgstream._check_privileges(compiled_in oid, rel oid, for_role text,
-                                                      schemas_too boolean) returns void
+create or replace function pgstream._check_privileges(compiled_in oid, rel oid, for_role name)
+returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  grantee constant text := case for_role when 'public' then 'PUBLIC' else quote_ident(for_role) end;
+  grantee constant text := quote_ident(for_role);
   denied record;
 begin
   select d.what, d.remedy into denied
@@ -62,7 +62,7 @@ begin
       select c.relnamespace from pg_class c
       where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.oid <> rel) o (namespace)
     join pg_namespace n on n.oid = o.namespace
-    where schemas_too and d.classid = 'pg_proc'::regclass and d.objid = compiled_in
+    where d.classid = 'pg_proc'::regclass and d.objid = compiled_in
       and not has_schema_privilege(for_role, n.oid, 'USAGE')
     union all
     select 2, format('table %s', d.refobjid::regclass),
@@ -78,15 +78,35 @@ begin
   end if;
 end $$;
 
+-- Whether an expression never raises an error, as far as its parse tree tells: it has only nodes and
+-- functions that do not. (Leakproof functions raise none that depend on their arguments.)
+create or replace function pgstream._cannot_fail(tree text) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select not exists (
+      select from regexp_matches(tree, '\{([A-Z]+)', 'g') m
+      where m[1] <> all ('{QUERY,FROMEXPR,TARGETENTRY,VAR,PARAM,CONST,FIELDSELECT,FUNCEXPR,OPEXPR,'
+                         'DISTINCTEXPR,NULLIFEXPR,SCALARARRAYOPEXPR,BOOLEXPR,NULLTEST,BOOLEANTEST,'
+                         'CASE,CASEEXPR,WHEN,CASEWHEN,CASETESTEXPR,COALESCE,COALESCEEXPR,RELABELTYPE,'
+                         'ARRAY,ARRAYEXPR,SQLVALUEFUNCTION}'))
+    and not exists (
+      select from regexp_matches(tree, ':(?:funcid|opfuncid) (\d+)', 'g') m
+      join pg_proc p on p.oid = m[1]::oid
+      where not p.proleakproof
+        and not (p.pronamespace = 'pg_catalog'::regnamespace
+                 and p.proname ~ '^(numeric_(eq|ne|lt|le|gt|ge)|enum_(eq|ne))$'));
+$$;
+
 -- Compiles an expression over the rows `new` and `old` of a relation, with names looked up by `path`.
---   code     the expression as it stands in a trigger function
---   type     of its value
---   columns  of the relation that it reads
+--   code      the expression as it stands in a trigger function
+--   type      of its value
+--   columns   of the relation that it reads
+--   may_fail whether evaluating it could raise an error
 -- An error of PostgreSQL's is passed on as it is: its position points into the expression, and `label`
--- is in the statement that it shows. `evaluated_by` is the role that will evaluate it.
+-- is in the statement that it shows.
 create or replace function pgstream._compile(
-  rel oid, operation text, expression text, path text, label text, evaluated_by text,
-  out code text, out type oid, out columns smallint[])
+  rel oid, operation text, expression text, path text, label text,
+  out code text, out type oid, out columns smallint[], out may_fail boolean)
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -138,7 +158,9 @@ begin
   where d.classid = 'pg_proc'::regclass and d.objid = compiled_in
     and d.refclassid = 'pg_class'::regclass and d.refobjid = rel and d.refobjsubid > 0;
   perform pgstream._check_columns(rel, columns, label);
-  perform pgstream._check_privileges(compiled_in, rel, evaluated_by, evaluated_by <> 'public');
+  perform pgstream._check_privileges(compiled_in, rel, (
+    select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel));
+  may_fail := not pgstream._cannot_fail(tree);
 
   execute format('create view pgstream.%s as %s select (%s) as value from %s', name, comment, code,
                  from_rows);

@@ -132,7 +132,6 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   of_it constant text := format('of subscription "%s"', subscription.key);
-  table_owner constant name := (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel);
   compiled pgstream._subscriptions;
   columns smallint[] := pgstream._column_numbers(rel, subscription.column_names,
                                                  concat('column_names ', of_it));
@@ -146,16 +145,18 @@ begin
   compiled.schema_name := subscription.schema_name;
   compiled.table_name := subscription.table_name;
   compiled.operation := subscription.operation;
-  compiled.owner_name := table_owner;
+  compiled.owner_name := (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel);
+  compiled.condition_may_fail := false;
   if trim(subscription.when_clause) <> '' then
     made := pgstream._compile(rel, subscription.operation, subscription.when_clause, path,
-                              concat('when_clause ', of_it), 'public');
+                              concat('when_clause ', of_it));
     if made.type <> 'boolean'::regtype then
       raise exception 'when_clause % must be of type boolean, not type %', of_it,
           format_type(made.type, null)
         using errcode = 'datatype_mismatch';
     end if;
     compiled.condition_sql := made.code;
+    compiled.condition_may_fail := made.may_fail;
   end if;
 
   items := jsonb_build_array(
@@ -176,13 +177,14 @@ begin
                                        concat('payload_extensions ', of_it))
   loop
     label := format('expression of json_path "%s" %s', array_to_string(extension.path, '.'), of_it);
-    made := pgstream._compile(rel, subscription.operation, extension.expression, path, label,
-                              table_owner);
+    made := pgstream._compile(rel, subscription.operation, extension.expression, path, label);
     columns := columns || made.columns;
     items := items || jsonb_build_object('path', extension.path, 'sql',
                                          pgstream_json.value_sql(made.type, format('(%s)', made.code)));
   end loop;
   compiled.payload_sql := pgstream._object_sql(items);
+  compiled.columns := array(select distinct a.attname from pg_attribute a
+                            where a.attrelid = rel and a.attnum = any (columns));
   compiled.other_types_sql := pgstream._other_types_sql(rel, subscription.operation, columns);
   compiled.revision := left(md5(concat_ws(E'\n', subscription.stream_id, subscription.key,
     subscription.schema_name, subscription.table_name, subscription.operation,

@@ -15,15 +15,22 @@ declare
   branches text;
 begin
   select string_agg(format($branch$
-      %s tg_argv[2] = %L then
-        event_stream := %s;
-        event_metadata := %L;
-        if %s then
-          raise datatype_mismatch using message = 'columns have other types than the subscription was '
-            'made for';
-        end if;
-        event_payload := %s;$branch$, case when s.n = 1 then 'if' else 'elsif' end, s.revision, s.stream_id,
-                           s.metadata, s.other_types_sql, s.payload_sql), '' order by s.n)
+    %s tg_argv[2] = %L then
+      event_stream := %s;
+      event_metadata := %L;%s
+      if %s then
+        raise datatype_mismatch using message = 'columns have other types than the subscription was '
+          'made for';
+      end if;
+      event_payload := %s;$branch$, case when s.n = 1 then 'if' else 'elsif' end, s.revision,
+                           s.stream_id, s.metadata,
+                           case when s.condition_may_fail then format($failed$
+      error_message := substring(current_setting('pgstream.failed_conditions', true)
+                                 from '%s ([^\n]*)');
+      if error_message is not null then
+        in_condition := true;
+        raise exception using message = error_message;
+      end if;$failed$, s.revision) end, s.other_types_sql, s.payload_sql), '' order by s.n)
   into branches
   from (select c.*, u.metadata, row_number() over (order by c.stream_id, c.key) as n
         from pgstream._subscriptions c
@@ -37,16 +44,17 @@ declare
   event_stream bigint;
   event_metadata jsonb;
   event_payload jsonb;
+  in_condition boolean := false;
   error_code text;
   error_message text;
 begin
   begin%1$s
-      end if;
+    end if;
   exception when others then
     get stacked diagnostics error_code = returned_sqlstate, error_message = message_text;
   end;
   if error_code is not null then
-    perform pgstream.%3$I(event_stream, tg_argv[0], tg_op, error_code, error_message,
+    perform pgstream.%3$I(event_stream, tg_argv[0], tg_op, in_condition, error_code, error_message,
                           %4$s, %5$s);
   elsif event_payload is not null then
     perform pgstream.%2$I(event_stream, event_payload, event_metadata);
@@ -57,6 +65,34 @@ end $body$, branches, '_write_' || part, '_keep_' || part,
     case operation when 'INSERT' then 'null' else 'pgstream._image(tg_relid, old)' end);
 end $$;
 
+-- A condition that may fail is evaluated by a function of the table's owner, as the role that writes: an
+-- error there must not make the statement fail. It is noted for the rest of the transaction, and the
+-- trigger function keeps the changes for this revision. (A role can forge the note: its own changes are
+-- kept then.)
+create or replace function pgstream._condition_body(in_schema text, named text, operation text)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select format($body$
+begin
+  %s
+  end if;
+  return false;
+exception when others then
+  perform set_config('pgstream.failed_conditions', concat(
+    current_setting('pgstream.failed_conditions', true), revision, ' ',
+    replace(sqlerrm, chr(10), ' '), chr(10)), true);
+  return true;
+end $body$, string_agg(format('%s revision = %L then return %s;',
+                              case when s.n = 1 then 'if' else 'elsif' end, s.revision,
+                              s.condition_sql), E'\n  ' order by s.n))
+  from (select c.*, row_number() over (order by c.stream_id, c.key) as n
+        from pgstream._subscriptions c
+        where c.schema_name = in_schema and c.table_name = named
+          and c.operation = _condition_body.operation and c.condition_may_fail) s
+  having count(*) > 0;
+$$;
+
 -- The settings under which a table's values are written.
 create or replace function pgstream._pinned_settings(rel oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -66,50 +102,76 @@ as $$
   where k.name = 'TimeZone' or k.name = any (pgstream_json.settings(rel));
 $$;
 
--- Creates or replaces the trigger function of a table for one operation, where it would change. It
--- runs as the table's owner. This takes no lock on the table.
-create or replace function pgstream._define_function(rel oid, in_schema text, named text,
-                                                     operation text) returns void
+-- Creates or replaces a function in the name of the owner of a table, where it would change.
+create or replace function pgstream._define_for_owner(rel oid, name text, arguments text, header text,
+                                                      body text) returns regprocedure
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  table_owner constant oid := (select c.relowner from pg_class c where c.oid = rel);
+  known record;
+  defined regprocedure;
+begin
+  select p.oid, p.proowner, p.prosrc into known from pg_proc p
+  where p.pronamespace = 'pgstream'::regnamespace and p.proname = name;
+  if known.proowner <> table_owner then
+    raise exception 'function % does not belong to the owner of table "%"', known.oid::regprocedure,
+        rel::regclass
+      using errcode = 'object_not_in_prerequisite_state';
+  elsif known.prosrc = body then
+    return known.oid;
+  end if;
+  execute format('create or replace function pgstream.%I(%s) %s as %L', name, arguments, header, body);
+  select p.oid into defined from pg_proc p
+  where p.pronamespace = 'pgstream'::regnamespace and p.proname = name;
+  if known.oid is null then
+    execute format('revoke all on function %s from public', defined);
+    if table_owner <> current_user::regrole then
+      execute format('alter function %s owner to %I', defined, pg_get_userbyid(table_owner));
+    end if;
+  end if;
+  return defined;
+end $$;
+
+-- The functions of a table for one operation. They run with the rights of its owner. Neither takes a
+-- lock on the table.
+create or replace function pgstream._define_functions(rel oid, in_schema text, named text,
+                                                      operation text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   part constant text := (select t.part from pgstream._tables t
                          where t.schema_name = in_schema and t.table_name = named);
   name constant text := pgstream._function_name(part, operation);
-  body constant text := pgstream._body(part, in_schema, named, operation);
-  known constant oid := to_regprocedure(format('pgstream.%I()', name));
-  table_owner constant oid := (select c.relowner from pg_class c where c.oid = rel);
-  remedy constant text := format(
-    'BEGIN; DROP FUNCTION pgstream.%I() CASCADE; UPDATE pgstream.subscriptions SET key = key WHERE '
-    'schema_name = %L AND table_name = %L AND operation = %L; COMMIT;', name, in_schema, named,
-    operation);
+  arguments constant text := case operation when 'INSERT' then 'new record'
+    when 'DELETE' then 'old record' else 'new record, old record' end;
+  condition_body constant text := pgstream._condition_body(in_schema, named, operation);
   stale record;
 begin
   select s.key, s.owner_name into stale from pgstream._subscriptions s
   where s.schema_name = in_schema and s.table_name = named
-    and s.operation = _define_function.operation
-    and s.owner_name <> pg_get_userbyid(table_owner) limit 1;
+    and s.operation = _define_functions.operation
+    and s.owner_name <> (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel) limit 1;
   if found then
-    raise exception 'subscription "%" was made for "%", and table "%" belongs to "%" now', stale.key,
-        stale.owner_name, rel::regclass, pg_get_userbyid(table_owner)
+    raise exception 'subscription "%" was made for "%", and table "%" has another owner now',
+        stale.key, stale.owner_name, rel::regclass
       using errcode = 'object_not_in_prerequisite_state',
             detail = 'Its expressions run with the rights of the owner of the table.',
-            hint = 'See its expressions, then let a superuser run: ' || remedy;
-  elsif known is not null
-        and (select p.proowner from pg_proc p where p.oid = known) <> table_owner then
-    raise exception 'function pgstream.%() does not belong to the owner of table "%"', quote_ident(name),
-        rel::regclass
-      using errcode = 'object_not_in_prerequisite_state', hint = 'Let a superuser run: ' || remedy;
-  elsif (select p.prosrc = body and p.prosecdef from pg_proc p where p.oid = known) then
-    return;
+            hint = format(
+              'See its expressions. Then let a superuser run: BEGIN; DROP FUNCTION pgstream.%I() '
+              'CASCADE; UPDATE pgstream.subscriptions SET key = key WHERE schema_name = %L AND '
+              'table_name = %L AND operation = %L; COMMIT;', name, in_schema, named, operation);
   end if;
-  execute format('create or replace function pgstream.%I() returns trigger language plpgsql '
-                 'security definer set search_path = pg_catalog, pg_temp%s as %L', name,
-                 pgstream._pinned_settings(rel), body);
-  execute format('revoke all on function pgstream.%I() from public', name);
-  if known is null and table_owner <> current_user::regrole then
-    execute format('alter function pgstream.%I() owner to %I', name, pg_get_userbyid(table_owner));
+  if condition_body is not null then
+    execute format('grant execute on function %s to public', pgstream._define_for_owner(
+      rel, pgstream._condition_name(part, operation), concat('revision text, ', arguments),
+      'returns boolean language plpgsql set search_path = pg_catalog, pg_temp', condition_body));
   end if;
+  perform pgstream._define_for_owner(
+    rel, name, '',
+    format('returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp%s',
+           pgstream._pinned_settings(rel)),
+    pgstream._body(part, in_schema, named, operation));
 end $$;
 
 -- The triggers of ours on a table for one operation, with the revisions in their arguments.
@@ -130,10 +192,10 @@ create or replace function pgstream._trigger_sql(rel oid, compiled pgstream._sub
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  function_name constant text := pgstream._function_name(
-    (select t.part from pgstream._tables t
-     where t.schema_name = compiled.schema_name and t.table_name = compiled.table_name),
-    compiled.operation);
+  part constant text := (select t.part from pgstream._tables t
+                         where t.schema_name = compiled.schema_name
+                           and t.table_name = compiled.table_name);
+  function_name constant text := pgstream._function_name(part, compiled.operation);
   name text := concat('pgstream_', lower(compiled.operation));
 begin
   if exists (select from pgstream._triggers(function_name) t
@@ -149,7 +211,11 @@ begin
   return format('create constraint trigger %I after %s on %s deferrable initially deferred '
                 'for each row %s execute function pgstream.%I(%L, %L, %L)', name,
                 compiled.operation, rel::regclass,
-                'when (' || compiled.condition_sql || ')', function_name, compiled.key,
+                'when (' || case when compiled.condition_may_fail then format(
+                  'pgstream.%I(%L, %s)', pgstream._condition_name(part, compiled.operation),
+                  compiled.revision, case compiled.operation when 'INSERT' then 'new.*'
+                    when 'DELETE' then 'old.*' else 'new.*, old.*' end)
+                  else compiled.condition_sql end || ')', function_name, compiled.key,
                 compiled.stream_id, compiled.revision);
 end $$;
 

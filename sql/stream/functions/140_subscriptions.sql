@@ -174,7 +174,7 @@ begin
     where pgstream._relation(c.schema_name, c.table_name) is not null
     order by 1, 2, 3
   loop
-    perform pgstream._define_function(t.rel, t.schema_name, t.table_name, t.operation);
+    perform pgstream._define_functions(t.rel, t.schema_name, t.table_name, t.operation);
   end loop;
   perform pgstream._create_triggers(made);
   for t in

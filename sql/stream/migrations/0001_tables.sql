@@ -76,6 +76,8 @@ create table if not exists pgstream._subscriptions (
   owner_name name not null,
   revision text not null,
   condition_sql text,
+  condition_may_fail boolean not null,
+  columns text[] not null,
   payload_sql text not null,
   other_types_sql text not null,
   primary key (stream_id, key, schema_name, table_name, operation)
@@ -131,6 +133,7 @@ create table if not exists pgstream.failed_events (
   happened_at timestamptz not null default now(),
   failed_at timestamptz not null default clock_timestamp(),
   attempts int not null default 1,
+  in_condition boolean not null,
   error_code text not null,
   error_message text not null
 );
