@@ -11,10 +11,7 @@ constexpr std::chrono::seconds kTimeout{30};
 }  // namespace
 
 StreamSource::StreamSource(StreamOptions options)
-    : options_(std::move(options)),
-      shape_(std::make_shared<TableShape>(TableShape{"stream_" + std::to_string(options_.id), {}})),
-      state_(options_.spool),
-      receiver_(options_, state_) {}
+    : options_(std::move(options)), state_(options_.spool), receiver_(options_, state_) {}
 
 StreamSource::~StreamSource() {
   close();
@@ -39,7 +36,6 @@ Result<RecordBatch> StreamSource::read(const ReadLimits& limits, Deadline deadli
     if (auto opened = open(stop); !opened) return fail(opened.error());
   }
   RecordBatch batch;
-  batch.shape = shape_;
   Cursor cursor;
   std::int64_t end = 0;
   {

@@ -39,7 +39,6 @@ class StreamSource final : public Source {
     std::int64_t events;
   };
   const StreamOptions options_;
-  const std::shared_ptr<const TableShape> shape_;
   StreamState state_;
   Receiver receiver_;
   std::jthread receiving_;
