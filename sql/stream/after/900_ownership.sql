@@ -10,8 +10,8 @@ begin
     from pg_class c
     where c.relnamespace = 'pgstream'::regnamespace and c.relkind in ('r', 'p', 'S', 'v')
       and pg_get_userbyid(c.relowner) <> owner
-      and not exists (select from pg_depend d
-                      where d.classid = 'pg_class'::regclass and d.objid = c.oid
+      and not exists (select from pg_depend d  -- the sequence of an identity column
+                      where c.relkind = 'S' and d.classid = 'pg_class'::regclass and d.objid = c.oid
                         and d.deptype = 'i')
   loop
     execute format('alter %s %s owner to %I', r.kind, r.name, owner);
