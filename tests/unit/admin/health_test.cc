@@ -6,8 +6,8 @@
 namespace relay::admin {
 namespace {
 
-using coordinator::PipelineStatus;
-using coordinator::Snapshot;
+using status::PipelineStatus;
+using status::Snapshot;
 using std::chrono::seconds;
 
 const auto kNow = std::chrono::sys_days(std::chrono::year(2026) / 4 / 27) + std::chrono::hours(10);

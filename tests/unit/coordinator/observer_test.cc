@@ -59,9 +59,9 @@ TEST(Observer, TellsWhatASourceReports) {
   SchemaWatch schema({});
   Observer(table, registry, pool, metrics).look_for_causes(false, schema);
 
-  const Snapshot snapshot = Snapshots(table, "worker", "group").take();
+  const status::Snapshot snapshot = Snapshots(table, "worker", "group").take();
   ASSERT_EQ(snapshot.pipelines.size(), 1u);
-  const PipelineStatus& status = snapshot.pipelines[0];
+  const status::PipelineStatus& status = snapshot.pipelines[0];
   ASSERT_TRUE(status.report.source);
   EXPECT_EQ(status.report.source->state, "spooling");
   ASSERT_EQ(status.causes.size(), 1u);
