@@ -46,15 +46,20 @@ std::string blockers_json(const std::vector<status::Blocker>& blockers) {
   return fmt::format(R"(,"blocked_by":[{}])", list);
 }
 
-std::string source_json(const SourceReport& source) {
+std::string report_json(std::string_view name, const EndReport& report) {
   std::string numbers;
-  for (const SourceReport::Number& number : source.numbers) {
+  for (const EndReport::Number& number : report.numbers) {
     if (!numbers.empty()) numbers += ',';
     numbers += fmt::format("{}:{}", json_string(number.name),
                            std::isfinite(number.value) ? fmt::format("{}", number.value) : "null");
   }
-  return fmt::format(R"(,"source_report":{{"state":{},"numbers":{{{}}}}})",
-                     json_string(source.state), numbers);
+  std::string latest;
+  for (const std::string& id : report.latest) {
+    if (!latest.empty()) latest += ',';
+    latest += json_string(id);
+  }
+  return fmt::format(R"(,"{}":{{"state":{},"numbers":{{{}}}{}}})", name, json_string(report.state),
+                     numbers, latest.empty() ? "" : fmt::format(R"(,"latest":[{}])", latest));
 }
 
 std::string causes_json(const std::vector<status::Cause>& causes) {
@@ -124,7 +129,8 @@ std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
   if (const auto [pid, seconds] = status.oldest_open_writer; seconds > 0) {
     out += fmt::format(R"(,"held_back_by":{{"pid":{},"seconds":{:.1f}}})", pid, seconds);
   }
-  if (report.source) out += source_json(*report.source);
+  if (report.source) out += report_json("source_report", *report.source);
+  if (report.sink) out += report_json("sink_report", *report.sink);
   if (report.asleep) out += R"(,"asleep":true)";
   if (!status.causes.empty()) out += causes_json(status.causes);
   if (status.outbox_problem) {

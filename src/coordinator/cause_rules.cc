@@ -35,7 +35,7 @@ class Sightings {
                      {error_class, std::string(code), std::move(message), std::move(remedy), {}},
                      certain});
   }
-  /// What the source itself found out, and takes back when it is over.
+  /// What source or sink found out, and take back when it is over.
   void add(const Error& error) { list_.push_back({pipeline_, "", error, true}); }
   std::vector<status::Sighting> take() { return std::move(list_); }
 
@@ -60,9 +60,10 @@ void see_loss(const PipelineFacts& facts, TimePoint now, Sightings& seen) {
       true);
 }
 
-void see_source(const PipelineFacts& facts, Sightings& seen) {
-  const auto& source = facts.report.source;
-  if (source && source->problem) seen.add(*source->problem);
+void see_ends(const PipelineFacts& facts, Sightings& seen) {
+  for (const auto* end : {&facts.report.source, &facts.report.sink}) {
+    if (*end && (*end)->problem) seen.add(*(*end)->problem);
+  }
 }
 
 void see_outbox(const PipelineFacts& facts, Sightings& seen) {
@@ -143,7 +144,7 @@ std::vector<status::Sighting> causes_of(const PipelineFacts& facts, TimePoint no
   Sightings seen(facts.name);
   see_loss(facts, now, seen);
   if (facts.owned) {
-    see_source(facts, seen);
+    see_ends(facts, seen);
     see_outbox(facts, seen);
     see_claim_rows(facts, seen);
     see_rejections(facts, now, seen);

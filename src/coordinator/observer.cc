@@ -118,7 +118,7 @@ bool Observer::look_for_causes(bool on_duty, SchemaWatch& schema) {
     const bool refused =
         facts.report.error && facts.report.error->error_class == ErrorClass::misconfigured;
     if (refused && !entry.config.references.empty()) secret_refused = true;
-    metrics_.pipeline(name)->show_source(facts.report.source);
+    metrics_.pipeline(name)->show_ends(facts.report);
     const std::int64_t gone = facts.loss ? facts.loss->rows : 0;
     if (gone > entry.counted_gone) {
       metrics_.pipeline(name)->gone.Increment(static_cast<double>(gone - entry.counted_gone));

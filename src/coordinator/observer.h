@@ -34,7 +34,7 @@ class Observer {
   Result<void> measure(ownership::LeaseSession& session, SteadyClock::time_point now,
                        std::stop_token stop);
   /// Finds out why pipelines, or this instance, are degraded, and logs what is new of that. Shows
-  /// what sources tell of themselves in the metrics.
+  /// what sources and sinks report in the metrics.
   /// `on_duty`: this instance speaks for the whole database. `schema` is given the errors of
   /// pipelines, and asked for its cause. True: a secret was refused, and what
   /// the configuration refers to is to be resolved again.

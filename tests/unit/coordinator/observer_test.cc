@@ -21,9 +21,9 @@ class SpoolingSource final : public Source {
   Result<void> acknowledge(const Position&, std::span<const DeadLetter>) override { return {}; }
   std::optional<std::int64_t> lag() override { return std::nullopt; }
   void close() override {}
-  std::optional<SourceReport> report() const override {
+  std::optional<EndReport> report() const override {
     const Error slot_lost{ErrorClass::transient, "slot_lost", "the slot is gone", "wait", {}};
-    return SourceReport{"spooling", slot_lost, {{"backlog_transactions", "Waiting", 7}}};
+    return EndReport{"spooling", slot_lost, {{"backlog_transactions", "Waiting", 7}}};
   }
 };
 
