@@ -10,8 +10,8 @@ begin
     from pg_class c
     where c.relnamespace = 'pgstream'::regnamespace and c.relkind in ('r', 'p', 'S', 'v')
       and pg_get_userbyid(c.relowner) <> owner
-      and not exists (select from pg_depend d
-                      where d.classid = 'pg_class'::regclass and d.objid = c.oid
+      and not exists (select from pg_depend d  -- the sequence of an identity column
+                      where c.relkind = 'S' and d.classid = 'pg_class'::regclass and d.objid = c.oid
                         and d.deptype = 'i')
   loop
     execute format('alter %s %s owner to %I', r.kind, r.name, owner);
@@ -95,4 +95,31 @@ begin
     pgstream.retry_failed(),
     pgstream.set_subscriptions(bigint, pgstream.subscriptions[])
     to pgstream_subscriber;
+
+  grant select on pgstream.events, pgstream.events_overflow, pgstream.subscriptions,
+    pgstream.failed_events, pgstream.backlog to pgstream_daemon;
+  grant select, update on pgstream.streams to pgstream_daemon;
+  grant select, insert, update, delete on pgstream.dead_letters to pgstream_daemon;
+  grant execute on function
+    pgstream.add_stream(bigint), pgstream.take_stream(bigint, uuid, interval),
+    pgstream.release_stream(bigint, uuid), pgstream.make_partitions(int),
+    pgstream.partition_work(interval), pgstream.clean_overflow(interval),
+    pgstream.add_to_backlog(bigint, uuid, xid8[], bigint[], pg_lsn),
+    pgstream.read_backlog(bigint, bigint, int), pgstream.settle_backlog(bigint, uuid, bigint),
+    pgstream.subscription_problems(bigint), pgstream.stream_status(bigint)
+    to pgstream_daemon;
+end $$;
+
+-- Making a publication takes CREATE on the database.
+do $$
+begin
+  if not has_database_privilege(current_setting('pgstream.owner'), current_database(), 'CREATE') then
+    execute format('grant create on database %I to %I', current_database(),
+                   current_setting('pgstream.owner'));
+  end if;
+  if not has_database_privilege(current_setting('pgstream.owner'), current_database(), 'CREATE') then
+    raise notice 'publications of streams cannot be made yet'
+      using hint = format('Let the owner of the database run: GRANT CREATE ON DATABASE %I TO %I;',
+                          current_database(), current_setting('pgstream.owner'));
+  end if;
 end $$;

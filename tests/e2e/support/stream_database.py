@@ -5,6 +5,7 @@ import os
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from .database_side import FOLDERS
 from .fixtures import fresh_database, need
@@ -59,3 +60,34 @@ def stream_server():
 def stream_db(stream_server):
     """A fresh database with streams 1 and 2."""
     yield from fresh_database(stream_server, template=TEMPLATE)
+
+
+def subscribe(session, key="k", table="t", operation="INSERT", columns=("id",), stream=1,
+              schema="public", when=None, extensions=(), metadata=None):
+    """Inserts a subscription. `extensions` are pairs of json_path and expression."""
+    session.execute(
+        "insert into pgstream.subscriptions (key, stream_id, operation, schema_name, table_name,"
+        " when_clause, column_names, metadata, payload_extensions)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (key, stream, operation, schema, table, when, list(columns),
+         Jsonb(metadata) if metadata is not None else None,
+         Jsonb([{"json_path": path, "expression": expression} for path, expression in extensions])))
+
+
+def events(db, stream=1):
+    """The payloads of all events of a stream, in their order."""
+    return [payload for payload, in db.execute(
+        "select payload from (select * from pgstream.events union all"
+        " select * from pgstream.events_overflow) e where stream_id = %s order by seq", (stream,))]
+
+
+def failed(db):
+    """(key, error_message) of what is in failed_events, in its order."""
+    return db.execute("select key, error_message from pgstream.failed_events order by id")
+
+
+def triggers(db, table="t"):
+    """The names of the triggers of postgres-stream on a table, sorted."""
+    return [name for name, in db.execute(
+        "select tgname from pg_trigger where tgrelid = %s::regclass and tgname like 'pgstream%%'"
+        " order by 1", (table,))]
