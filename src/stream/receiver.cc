@@ -26,6 +26,7 @@ constexpr milliseconds kRemoveEvery{500};
 constexpr milliseconds kConfirmEvery{100};
 /// A session from which nothing is heard ends after wal_sender_timeout, a minute unless set.
 constexpr milliseconds kReportEvery{1000};
+constexpr std::chrono::seconds kReportTimeout{5};
 
 }  // namespace
 
@@ -41,11 +42,22 @@ void Receiver::run(std::stop_token stop) {
     } catch (const std::exception& exception) {
       done = fail(shortage::error_of(exception, "receiving"));
     }
-    if (stop.stop_requested()) break;
+    if (stop.stop_requested()) {
+      finish();
+      return;
+    }
     if (!done) tell(done.error());
     if (assembler_) assembler_->session_ended();
     log_.reset();
   } while (pause(Deadline::after(kReconnectPause), stop));
+}
+
+/// What was settled until now does not come again. (After a failure it does.)
+void Receiver::finish() {
+  const auto now = SteadyClock::now();
+  removed_at_ = {};
+  if (store_ && session_->ok() && !remove(now, {})) return;
+  if (log_ && log_->ok()) (void)report(now, true, {});
 }
 
 void Receiver::tell(std::optional<Error> trouble) {
@@ -252,7 +264,7 @@ Result<void> Receiver::report(SteadyClock::time_point now, bool must, std::stop_
   if (!must && accounted == reported_ && now - reported_at_ < kReportEvery) return {};
   reported_at_ = now;
   reported_ = accounted;
-  return log_->report(accounted, accounted, Deadline::after(kTimeout), std::move(stop));
+  return log_->report(accounted, accounted, Deadline::after(kReportTimeout), std::move(stop));
 }
 
 }  // namespace relay::stream

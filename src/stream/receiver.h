@@ -52,6 +52,7 @@ class Receiver {
   Result<void> remove(SteadyClock::time_point now, std::stop_token stop);
   Result<void> move_snapshot(SteadyClock::time_point now, std::stop_token stop);
   Result<void> report(SteadyClock::time_point now, bool must, std::stop_token stop);
+  void finish();
   void tell(std::optional<Error> trouble);
 };
 

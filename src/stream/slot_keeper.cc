@@ -122,7 +122,7 @@ Result<void> SlotKeeper::make(const Found& found, std::int64_t last_n, std::stop
       "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
       {}, deadline, stop);
   if (!unknown) return unknown;
-  const auto published = session_.query("select pgstream.daemon_publish($1::bigint)",
+  const auto published = session_.query("select pgstream.add_stream($1::bigint)",
                                         {std::to_string(stream_)}, deadline, stop);
   if (!published) return fail(published.error());
   if (found.has_slot) {

@@ -7,31 +7,26 @@ as $$
   select exists (select from pgstream.streams s where s.id = stream);
 $$;
 
--- Makes a stream known, with its publication, whose oid it returns. To add one that exists is no error;
--- a publication that was dropped is made again, with another oid: its slot is lost then.
-create or replace function pgstream.add_stream(stream bigint) returns oid
+-- Makes a stream known, with its publication. To add one that exists is no error. A publication that was
+-- dropped is made again, with another oid, by which the daemon knows that changes may have been missed:
+-- streams.publication_oid is the daemon's.
+create or replace function pgstream.add_stream(stream bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
   set lock_timeout = '200ms'
 as $$
 declare
-  name constant text := concat('pgstream_', stream);
-  made oid;
+  publication constant text := concat('pgstream_', stream);
+  columns constant text := '(id, payload, metadata, stream_id, created_at, xid, seq)';
 begin
   insert into pgstream.streams (id) values (stream) on conflict do nothing;
   perform from pgstream.streams s where s.id = stream for update;
-  select p.oid into made from pg_publication p where p.pubname = name;
-  if not found then
+  if not exists (select from pg_publication p where p.pubname = publication) then
     execute format(
-      'create publication %1$I for '
-      'table pgstream.events (id, payload, metadata, created_at, seq) where (stream_id = %2$s), '
-      'table pgstream.events_overflow (id, payload, metadata, created_at, seq) '
-      'where (stream_id = %2$s) '
-      'with (publish = ''insert'', publish_via_partition_root = true)', name, stream);
-    select p.oid into made from pg_publication p where p.pubname = name;
+      'create publication %1$I for table pgstream.events %2$s where (stream_id = %3$s), '
+      'table pgstream.events_overflow %2$s where (stream_id = %3$s) '
+      'with (publish = ''insert'', publish_via_partition_root = true)',
+      publication, columns, stream);
   end if;
-  update pgstream.streams s set publication_oid = made
-  where s.id = stream and s.publication_oid is distinct from made;
-  return made;
 end $$;
 comment on function pgstream.add_stream(bigint) is 'Makes a stream known, with its publication';
 

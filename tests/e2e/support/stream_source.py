@@ -1,0 +1,154 @@
+"""A stream that the relay delivers to a web server, and what was committed and delivered."""
+
+import random
+import threading
+
+import psycopg
+import pytest
+
+from .fixtures import need
+from .http_server import HttpServer
+from .postgres import PostgresServer, postgres_bin_directory
+from .relay import Relay
+from .stream_database import install_stream
+from .waiting import eventually
+
+WITNESS = "witness"
+
+
+class StreamScene:
+    """A PostgreSQL of its own, with a stream of the inserts into `orders`, and a sink."""
+
+    def __init__(self, relay_dsn, directory, **settings):
+        self.server = PostgresServer("stream-source", settings=settings).start()
+        self.database = self.server.create_database(template="template0")
+        install_stream(self.database.dsn)
+        # PostgreSQL's own test decoder says what was committed, and in which order.
+        self.database.execute("select pg_create_logical_replication_slot(%s, 'test_decoding')",
+                              (WITNESS,))
+        self.database.execute("""
+            select pgstream.add_stream(1);
+            create table public.orders (id int generated always as identity primary key, note text);
+            insert into pgstream.subscriptions
+              (key, stream_id, operation, schema_name, table_name, column_names)
+            values ('orders', 1, 'INSERT', 'public', 'orders', array['id', 'note'])""")
+        self.sink = HttpServer()
+        self.sink.start()
+        self._relay_dsn = relay_dsn
+        self._directory = directory
+
+    def relay(self, **options):
+        """The relay that runs the stream; `options` are of its source."""
+        options = {"failover_after": "1s"} | options
+        written = "".join(f", {name} = \"{value}\"" for name, value in options.items())
+        path = self._directory / "stream.toml"
+        path.write_text(f"""
+[[pipeline]]
+name = "stream"
+source = {{ type = "stream", stream = 1, url = "{self.database.dsn}"{written} }}
+sink = {{ type = "webhook", url = "{self.sink.url("/hook")}", allow_private = true }}
+""")
+        return Relay(self._relay_dsn, config=path)
+
+    def insert(self, count=1):
+        self.database.execute("insert into public.orders (note) select 'x' "
+                              "from generate_series(1, %s)", (count,))
+
+    def committed(self):
+        ids = []
+        for (change,) in self.database.execute(
+                "select data from pg_logical_slot_peek_changes(%s, null, null)", (WITNESS,)):
+            if change.startswith("table public.orders: INSERT: id[integer]:"):
+                ids.append(int(change.split("id[integer]:")[1].split()[0]))
+        return ids
+
+    def deliveries(self):
+        """What the sink took, in the order in which it did."""
+        return [request.json["new"]["id"] for request in self.sink.requests("/hook")
+                if request.status == 200]
+
+    def first_deliveries(self):
+        return list(dict.fromkeys(self.deliveries()))
+
+    def wait_delivered(self, count, relay, deadline=30):
+        """Waits until so many different events were delivered."""
+        eventually(lambda: len(set(self.deliveries())) >= count, deadline,
+                   message=lambda: f"{len(set(self.deliveries()))} of {count}\n{relay.log(40)}")
+
+    def stored(self, columns):
+        return self.database.execute(f"select {columns} from pgstream.streams where id = 1")[0]
+
+    def slot(self, columns="slot_name"):
+        """Of the stream's slot; None where there is none."""
+        rows = self.database.execute(f"select {columns} from pg_replication_slots "
+                                     "where slot_name = 'pgstream_1'")
+        return rows[0] if rows else None
+
+    def end(self):
+        self.sink.stop()
+        self.server.stop_immediate()
+
+
+@pytest.fixture
+def scene(db, tmp_path):
+    need(postgres_bin_directory(), "a PostgreSQL server (postgresql)")
+    scene = StreamScene(db.relay_dsn, tmp_path)
+    yield scene
+    scene.end()
+
+
+class CrossingWriters:
+    """Transactions that cross: with rollbacks, savepoints, two-phase commit, and events that are
+    written before the commit."""
+
+    def __init__(self, database, seed, count=8):
+        self._database, self._seed = database, seed
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(k,)) for k in range(count)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, k):
+        chance = random.Random(f"{self._seed}-{k}")
+        while not self._stop.is_set():
+            try:
+                with self._database.connect() as connection:
+                    while not self._stop.is_set():
+                        self._transaction(connection, chance, f"{self._seed}-{k}")
+            except psycopg.OperationalError:
+                self._stop.wait(0.05)  # the server is being started again
+
+    def _transaction(self, connection, chance, name):
+        def insert():
+            connection.execute("insert into public.orders (note) select 'x' "
+                               "from generate_series(1, %s)", (chance.choice([1, 1, 2, 50]),))
+        connection.execute("begin")
+        if chance.random() < 0.1:
+            connection.execute("set constraints all immediate")
+        insert()
+        if chance.random() < 0.2:
+            self._stop.wait(chance.random() * 0.2)
+            insert()
+        if chance.random() < 0.2:
+            connection.execute("savepoint s")
+            insert()
+            connection.execute(chance.choice(["rollback to s", "release s"]))
+        if chance.random() < 0.1:
+            connection.execute("rollback")
+        elif chance.random() < 0.1 and self.two_phase:
+            connection.execute(f"prepare transaction '{name}'")
+            self._stop.wait(chance.random() * 0.1)
+            connection.execute(f"commit prepared '{name}'")
+        else:
+            connection.execute("commit")
+        self._stop.wait(chance.random() * 0.02)
+
+    two_phase = False
