@@ -21,6 +21,12 @@ begin
   perform from pgstream.streams s where s.id = stream for update;
   select p.oid into made from pg_publication p where p.pubname = name;
   if not found then
+    if not has_database_privilege(current_database(), 'CREATE') then
+      raise exception 'role "%" may not make a publication in database "%"', current_user,
+          current_database()
+        using errcode = 'insufficient_privilege',
+              hint = format('GRANT CREATE ON DATABASE %I TO %I;', current_database(), current_user);
+    end if;
     execute format(
       'create publication %1$I for '
       'table pgstream.events (id, payload, metadata, created_at, seq) where (stream_id = %2$s), '
