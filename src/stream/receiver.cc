@@ -88,9 +88,16 @@ Result<void> Receiver::connect(std::stop_token stop) {
     const MutexLock lock(state_.mutex);
     last_n = std::max(state_.flow.last_n(), assembler_ ? assembler_->last_n() : 0);
   }
-  SlotKeeper keeper(*session_, *log_, *store_, options_.id);
+  SlotKeeper keeper(*session_, *log_, *store_, options_.id, [&](const Error& waits) {
+    tell(waits);
+    return load(stop);
+  });
   const auto slot = keeper.ready(last_n, stop);
   if (!slot) return fail(slot.error());
+  if (slot->made_anew) {
+    const MutexLock lock(state_.mutex);
+    ++state_.recoveries;
+  }
   if (!assembler_ || slot->made_anew) {
     if (auto loaded = load(stop); !loaded) return loaded;
   }

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <future>
+#include <thread>
 #include <utility>
 
 #include "core/log.h"
@@ -12,7 +14,8 @@ namespace {
 
 constexpr std::chrono::seconds kTimeout{30};
 /// A slot waits for each transaction that has an xid, in any database.
-constexpr std::chrono::seconds kWaitForSlot{10};
+constexpr std::chrono::hours kWaitForSlot{24};
+constexpr std::chrono::seconds kRoundEvery{1};
 
 }  // namespace
 
@@ -97,6 +100,59 @@ Result<SlotKeeper::Slot> SlotKeeper::ready(std::int64_t last_n, std::stop_token 
   return slot;
 }
 
+Result<postgres::ReplicationConnection::NewSlot> SlotKeeper::create(const std::string& name,
+                                                                    std::int64_t last_n,
+                                                                    std::stop_token stop) {
+  std::promise<Result<postgres::ReplicationConnection::NewSlot>> promise;
+  auto made = promise.get_future();
+  std::stop_source ended;
+  const std::stop_callback stopped(stop, [&] { ended.request_stop(); });
+  const std::jthread waiting([&] {
+    promise.set_value(log_.create_slot(name, {}, Deadline::after(kWaitForSlot), ended.get_token()));
+  });
+  while (made.wait_for(kRoundEvery) != std::future_status::ready) {
+    if (auto round = wait_for_writers(last_n, stop); !round) {
+      ended.request_stop();
+      return fail(round.error());
+    }
+  }
+  return made.get();
+}
+
+/// Adds to the backlog what was committed meanwhile, and tells which transaction is waited for.
+Result<void> SlotKeeper::wait_for_writers(std::int64_t last_n, std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  const auto moment = store_.look(deadline, stop);
+  if (!moment) return fail(moment.error());
+  if (auto done = store_.continue_from(moment->snapshot, last_n, deadline, stop); !done) {
+    return done;
+  }
+  // Locks, because the xid of another role's session is not shown.
+  const auto rows = session_.query(
+      "select coalesce(l.pid, 0), coalesce(p.gid, ''), coalesce(d.datname, p.database, '') "
+      "from pg_locks l left join pg_stat_activity a on a.pid = l.pid "
+      "left join pg_database d on d.oid = a.datid "
+      "left join pg_prepared_xacts p on p.transaction = l.transactionid "
+      "where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and l.granted "
+      "and l.pid is distinct from pg_backend_pid() order by age(l.transactionid) desc limit 1",
+      {}, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  if (rows->size() == 0) return {};
+  const bool prepared = rows->integer(0, 0) == 0;
+  return waits_(Error{
+      ErrorClass::transient,
+      "slot_waits",
+      prepared ? fmt::format("a new replication slot waits for the prepared transaction {} in "
+                             "database {}; events come meanwhile, once a second",
+                             rows->text(0, 1), rows->text(0, 2))
+               : fmt::format("a new replication slot waits for the transaction of session {} in "
+                             "database {}; events come meanwhile, once a second",
+                             rows->integer(0, 0), rows->text(0, 2)),
+      prepared ? "COMMIT PREPARED or ROLLBACK PREPARED it"
+               : fmt::format("end it, or SELECT pg_terminate_backend({})", rows->integer(0, 0)),
+      {}});
+}
+
 /// What the snapshot of a new slot sees, as pg_snapshot is written.
 Result<std::string> SlotKeeper::read_snapshot(const std::string& exported, Deadline deadline,
                                               std::stop_token stop) {
@@ -128,7 +184,7 @@ Result<void> SlotKeeper::make(const Found& found, std::int64_t last_n, std::stop
   if (found.has_slot) {
     if (auto dropped = log_.drop_slot(found.slot, deadline, stop); !dropped) return dropped;
   }
-  const auto made = log_.create_slot(found.slot, {}, Deadline::after(kWaitForSlot), stop);
+  const auto made = create(found.slot, last_n, stop);
   if (!made) return fail(made.error());
   const auto snapshot = read_snapshot(made->snapshot, deadline, stop);
   if (!snapshot) return fail(snapshot.error());

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -17,9 +18,12 @@ namespace relay::stream {
 /// are lost, without losing an event. One thread at a time.
 class SlotKeeper {
  public:
+  /// `waits` is called about once a second while a new slot waits for open transactions, with what
+  /// it waits for; meanwhile the events of those that ended come into the backlog.
+  using Waits = std::function<Result<void>(const Error&)>;
   SlotKeeper(postgres::Connection& session, postgres::ReplicationConnection& log, Store& store,
-             std::int64_t stream)
-      : session_(session), log_(log), store_(store), stream_(stream) {}
+             std::int64_t stream, Waits waits)
+      : session_(session), log_(log), store_(store), stream_(stream), waits_(std::move(waits)) {}
 
   /// What the stream reads from.
   struct Slot {
@@ -38,9 +42,13 @@ class SlotKeeper {
   postgres::ReplicationConnection& log_;
   Store& store_;
   const std::int64_t stream_;
+  const Waits waits_;
 
   Result<Found> look(Deadline, std::stop_token);
   Result<void> make(const Found& found, std::int64_t last_n, std::stop_token);
+  Result<postgres::ReplicationConnection::NewSlot> create(const std::string& name,
+                                                          std::int64_t last_n, std::stop_token);
+  Result<void> wait_for_writers(std::int64_t last_n, std::stop_token);
   Result<std::string> read_snapshot(const std::string& exported, Deadline, std::stop_token);
 };
 

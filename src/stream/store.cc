@@ -39,10 +39,9 @@ std::optional<std::vector<Xid>> parse_xids(std::string_view array) {
 }  // namespace
 
 Result<void> Store::claim(Deadline deadline, std::stop_token stop) {
-  const auto rows = connection_.query(
-      "insert into pgstream.streams (id, owner) values ($1::bigint, $2::uuid) "
-      "on conflict (id) do update set owner = excluded.owner",
-      {std::to_string(key_.stream), key_.token}, deadline, std::move(stop));
+  const auto rows =
+      connection_.query("update pgstream.streams set owner = $2::uuid where id = $1::bigint",
+                        {std::to_string(key_.stream), key_.token}, deadline, std::move(stop));
   return rows ? Result<void>() : fail(rows.error());
 }
 

@@ -20,7 +20,10 @@ void give_keys(RecordBatch& batch, std::string_view stream) {
 }  // namespace
 
 StreamSource::StreamSource(StreamOptions options)
-    : options_(std::move(options)), state_(options_.spool), receiver_(options_, state_) {}
+    : options_(std::move(options)),
+      state_(options_.spool),
+      receiver_(options_, state_),
+      maintenance_(options_.database) {}
 
 StreamSource::~StreamSource() {
   close();
@@ -29,6 +32,8 @@ StreamSource::~StreamSource() {
 Result<void> StreamSource::open(std::stop_token stop) {
   if (!receiving_.joinable()) {
     receiving_ = std::jthread([this](std::stop_token ended) { receiver_.run(std::move(ended)); });
+    maintaining_ =
+        std::jthread([this](std::stop_token ended) { maintenance_.run(std::move(ended)); });
   }
   const MutexLock lock(state_.mutex);
   state_.news.wait_until(
@@ -111,10 +116,28 @@ std::optional<std::int64_t> StreamSource::lag() {
   return events;
 }
 
+std::optional<SourceReport> StreamSource::report() const {
+  const MutexLock lock(state_.mutex);
+  SourceReport report;
+  const bool spooling = state_.flow.spooling();
+  report.state = spooling ? "spooling" : "live";
+  report.numbers = {
+      {"failover_active", "1 while events wait in the table, and not in the log",
+       spooling ? 1. : 0.},
+      {"backlog_events", "Events of the backlog that were not read yet",
+       static_cast<double>(state_.flow.backlog_events())},
+      {"log_held_bytes", "How much of the log the server keeps for events that are not settled",
+       static_cast<double>(state_.flow.ledger().held())},
+      {"slot_recoveries_total", "How often the replication slot was made anew",
+       static_cast<double>(state_.recoveries)}};
+  return report;
+}
+
 void StreamSource::close() {
   receiving_.request_stop();
-  if (receiving_.joinable()) receiving_.join();
+  maintaining_.request_stop();
   receiving_ = {};
+  maintaining_ = {};
   backlog_.reset();
   session_.reset();
 }

@@ -12,6 +12,7 @@
 #include "core/mutex.h"
 #include "postgres/connection.h"
 #include "stream/backlog_reader.h"
+#include "stream/maintenance.h"
 #include "stream/options.h"
 #include "stream/receiver.h"
 #include "stream/stream_state.h"
@@ -30,6 +31,7 @@ class StreamSource final : public Source {
   Result<void> acknowledge(const Position& settled,
                            std::span<const DeadLetter> dead_letters) override;
   std::optional<std::int64_t> lag() override;
+  std::optional<SourceReport> report() const override;
   void close() override;
 
  private:
@@ -39,9 +41,11 @@ class StreamSource final : public Source {
     std::int64_t events;
   };
   const StreamOptions options_;
-  StreamState state_;
+  mutable StreamState state_;
   Receiver receiver_;
+  Maintenance maintenance_;
   std::jthread receiving_;
+  std::jthread maintaining_;
   std::unique_ptr<postgres::Connection> session_;
   std::optional<BacklogReader> backlog_;
   std::deque<Underway> underway_ RELAY_GUARDED_BY(state_.mutex);

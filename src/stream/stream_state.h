@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 
 #include "core/error.h"
@@ -19,6 +20,7 @@ struct StreamState {
   bool loaded RELAY_GUARDED_BY(mutex) = false;  ///< what was stored is known
   /// Why nothing is received at present.
   std::optional<Error> trouble RELAY_GUARDED_BY(mutex);
+  std::int64_t recoveries RELAY_GUARDED_BY(mutex) = 0;  ///< slots that were made anew
 };
 
 }  // namespace relay::stream

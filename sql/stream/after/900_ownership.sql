@@ -97,15 +97,14 @@ begin
     to pgstream_subscriber;
 
   grant select on pgstream.events, pgstream.events_overflow, pgstream.subscriptions,
-    pgstream.failed_events, pgstream.backlog to pgstream_daemon;
+    pgstream.failed_events to pgstream_daemon;
+  grant select, insert, delete on pgstream.backlog to pgstream_daemon;
   grant select, update on pgstream.streams to pgstream_daemon;
   grant select, insert, update, delete on pgstream.dead_letters to pgstream_daemon;
   grant execute on function
     pgstream.add_stream(bigint), pgstream.take_stream(bigint, uuid, interval),
     pgstream.release_stream(bigint, uuid), pgstream.make_partitions(int),
     pgstream.partition_work(interval), pgstream.clean_overflow(interval),
-    pgstream.add_to_backlog(bigint, uuid, xid8[], bigint[], pg_lsn),
-    pgstream.read_backlog(bigint, bigint, int), pgstream.settle_backlog(bigint, uuid, bigint),
     pgstream.subscription_problems(bigint), pgstream.stream_status(bigint)
     to pgstream_daemon;
 end $$;

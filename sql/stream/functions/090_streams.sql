@@ -21,6 +21,12 @@ begin
   insert into pgstream.streams (id) values (stream) on conflict do nothing;
   perform from pgstream.streams s where s.id = stream for update;
   if not exists (select from pg_publication p where p.pubname = publication) then
+    if not has_database_privilege(current_database(), 'CREATE') then
+      raise exception 'role "%" may not make a publication in database "%"', current_user,
+          current_database()
+        using errcode = 'insufficient_privilege',
+              hint = format('GRANT CREATE ON DATABASE %I TO %I;', current_database(), current_user);
+    end if;
     execute format(
       'create publication %1$I for table pgstream.events %2$s where (stream_id = %3$s), '
       'table pgstream.events_overflow %2$s where (stream_id = %3$s) '

@@ -101,12 +101,12 @@ $$;
 --   code      the expression as it stands in a trigger function
 --   type      of its value
 --   columns   of the relation that it reads
---   may_fail whether evaluating it could raise an error
+--   tree      the parse tree
 -- An error of PostgreSQL's is passed on as it is: its position points into the expression, and `label`
 -- is in the statement that it shows.
 create or replace function pgstream._compile(
   rel oid, operation text, expression text, path text, label text,
-  out code text, out type oid, out columns smallint[], out may_fail boolean)
+  out code text, out type oid, out columns smallint[], out tree text)
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -122,14 +122,13 @@ declare
   signature constant text := format('pgstream.%s(%s)', name, array_to_string(
     array_fill(relation, array[cardinality(rows)]), ', '));
   -- EXPLAIN, because opening a cursor for it neither plans nor evaluates, and takes one statement only.
-  check_one constant text := format(E'%s explain select (\n%s\n) from %s', comment, expression,
-                                    from_rows);
+  check_one constant text := format(
+    E'%s explain select from %s, lateral (select (\n%s\n)) x', comment, from_rows, expression);
   compile constant text := format(
     E'%s create function pgstream.%s(%s) returns pg_catalog.record return (\n%s\n)', comment, name,
     arguments, expression);
   parsed refcursor;
   compiled_in oid;
-  tree text;
 begin
   -- Up to the end of the next block, nothing but these texts is looked up by the user's path.
   perform set_config('search_path', path, true);
@@ -160,7 +159,6 @@ begin
   perform pgstream._check_columns(rel, columns, label);
   perform pgstream._check_privileges(compiled_in, rel, (
     select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel));
-  may_fail := not pgstream._cannot_fail(tree);
 
   execute format('create view pgstream.%s as %s select (%s) as value from %s', name, comment, code,
                  from_rows);

@@ -154,9 +154,13 @@ begin
       raise exception 'when_clause % must be of type boolean, not type %', of_it,
           format_type(made.type, null)
         using errcode = 'datatype_mismatch';
+    elsif made.tree ~ '\{SUBLINK' then
+      raise exception 'when_clause % must not contain a subquery', of_it
+        using errcode = 'feature_not_supported',
+              detail = 'It is evaluated with the rights of the role that writes to the table.';
     end if;
     compiled.condition_sql := made.code;
-    compiled.condition_may_fail := made.may_fail;
+    compiled.condition_may_fail := not pgstream._cannot_fail(made.tree);
   end if;
 
   items := jsonb_build_array(

@@ -117,13 +117,13 @@ begin
   select c.relkind into kind from pg_class c where c.oid = rel;
   if kind not in ('r', 'p')
      or exists (select from pg_class c where c.oid = rel and c.relpersistence = 't')
-     or subscription.schema_name in ('pgstream', 'pgstream_json') then
+     or subscription.schema_name in ('pg_catalog', 'pgstream') then
     raise exception 'subscription "%": "%" is not a table that can be subscribed to',
         subscription.key, rel::regclass
       using errcode = 'wrong_object_type', detail = case
         when kind in ('v', 'm') then 'It is a view.'
         when kind = 'f' then 'It is a foreign table.'
-        when kind in ('r', 'p') then 'It is a temporary table, or a table of postgres-stream.' end,
+        when kind in ('r', 'p') then 'It is a temporary table, or one of PostgreSQL or of postgres-stream.' end,
         hint = 'Subscribe to an ordinary or a partitioned table.';
   end if;
   return rel;

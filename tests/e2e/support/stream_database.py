@@ -59,7 +59,10 @@ def stream_server():
 @pytest.fixture
 def stream_db(stream_server):
     """A fresh database with streams 1 and 2."""
-    yield from fresh_database(stream_server, template=TEMPLATE)
+    for database in fresh_database(stream_server, template=TEMPLATE):
+        # Privileges on a database do not come with its template.
+        database.execute(f"grant create on database {database.name} to pgstream_owner")
+        yield database
 
 
 def subscribe(session, key="k", table="t", operation="INSERT", columns=("id",), stream=1,

@@ -1,0 +1,67 @@
+#include "stream/maintenance.h"
+
+#include <exception>
+#include <string>
+
+#include "core/log.h"
+#include "core/pause.h"
+#include "core/shortage.h"
+
+namespace relay::stream {
+
+namespace {
+
+constexpr std::chrono::minutes kEvery{10};
+constexpr std::chrono::seconds kAfterFailure{30};
+constexpr std::chrono::minutes kTimeout{5};
+
+}  // namespace
+
+void Maintenance::run(std::stop_token stop) {
+  std::chrono::seconds wait{0};
+  while (pause(Deadline::after(wait), stop)) {
+    Result<void> done;
+    try {
+      done = work(stop);
+    } catch (const std::exception& exception) {
+      done = fail(shortage::error_of(exception, "maintaining partitions"));
+    }
+    if (stop.stop_requested()) return;
+    if (done) {
+      log::recovered("partitions", "");
+    } else {
+      log::failure("partitions", "", done.error());
+    }
+    wait = done ? std::chrono::seconds(kEvery) : kAfterFailure;
+  }
+}
+
+Result<void> Maintenance::work(std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  auto session = postgres::Connection::open(database_, stop);
+  if (!session) return fail(session.error());
+  // Another session may hold a lock for a moment: what is left is done later.
+  auto patient = (*session)->script("set lock_timeout to '200ms'", deadline, stop);
+  if (!patient) return patient;
+  const auto made = (*session)->query("select pgstream.make_partitions()", {}, deadline, stop);
+  if (!made) return fail(made.error());
+  if (auto removed = remove_old(**session, deadline, stop); !removed) return removed;
+  const auto cleaned = (*session)->query("select pgstream.clean_overflow()", {}, deadline, stop);
+  return cleaned ? Result<void>() : fail(cleaned.error());
+}
+
+/// The database names the next statement of each partition; each is a transaction of its own.
+Result<void> Maintenance::remove_old(postgres::Connection& session, Deadline deadline,
+                                     std::stop_token stop) {
+  while (true) {
+    const auto statements = session.query("select pgstream.partition_work()", {}, deadline, stop);
+    if (!statements) return fail(statements.error());
+    if (statements->size() == 0) return {};
+    for (int row = 0; row < statements->size(); ++row) {
+      auto done = session.script(statements->text(row, 0), deadline, stop);
+      if (!done) return done;
+    }
+  }
+}
+
+}  // namespace relay::stream
