@@ -92,28 +92,6 @@ Result<Installed> installed(Connection& connection, Deadline deadline, std::stop
   return found;
 }
 
-Result<void> check_server(Connection& connection, Deadline deadline, std::stop_token stop) {
-  const auto server = connection.query(
-      "select current_setting('server_version_num')::int, current_setting('server_version'), "
-      "pg_is_in_recovery()",
-      {}, deadline, std::move(stop));
-  if (!server) return fail(server.error());
-  if (server->integer(0, 0) < kOldestServer) {
-    return fail(misconfigured("server_version",
-                              fmt::format("{}: postgres-stream needs PostgreSQL 15 or newer, and "
-                                          "this server is {}",
-                                          connection.endpoint(), server->text(0, 1)),
-                              "upgrade the server, or name another one in pg_connection"));
-  }
-  if (server->boolean(0, 2)) {
-    return fail(misconfigured("standby",
-                              fmt::format("{} is a standby: nothing can be written there",
-                                          connection.endpoint()),
-                              "name the primary in pg_connection.host"));
-  }
-  return {};
-}
-
 Result<void> run_files(Connection& connection, const std::vector<File>& all,
                        const std::string& sum, Deadline deadline, std::stop_token stop) {
   for (const File& file : all) {
@@ -148,9 +126,31 @@ Error advised(Connection& connection, Error error, Deadline deadline) {
 
 }  // namespace
 
+Result<void> check_server(Connection& connection, std::stop_token stop) {
+  const auto server = connection.query(
+      "select current_setting('server_version_num')::int, current_setting('server_version'), "
+      "pg_is_in_recovery()",
+      {}, Deadline::after(kTimeout), std::move(stop));
+  if (!server) return fail(server.error());
+  if (server->integer(0, 0) < kOldestServer) {
+    return fail(misconfigured("server_version",
+                              fmt::format("{}: postgres-stream needs PostgreSQL 15 or newer, and "
+                                          "this server is {}",
+                                          connection.endpoint(), server->text(0, 1)),
+                              "upgrade the server, or name another one in pg_connection"));
+  }
+  if (server->boolean(0, 2)) {
+    return fail(misconfigured("standby",
+                              fmt::format("{} is a standby: nothing can be written there",
+                                          connection.endpoint()),
+                              "name the primary in pg_connection.host"));
+  }
+  return {};
+}
+
 Result<bool> install(Connection& connection, std::stop_token stop) {
   const Deadline deadline = Deadline::after(kTimeout);
-  if (auto good = check_server(connection, deadline, stop); !good) return fail(good.error());
+  if (auto good = check_server(connection, stop); !good) return fail(good.error());
   const std::vector<File> all = files();
   const std::string sum = checksum(all);
   const auto is_ours = [&]() -> Result<bool> {

@@ -12,4 +12,7 @@ namespace relay::stream_program {
 /// program has installed it. After an error nothing has changed.
 Result<bool> install(postgres::Connection& connection, std::stop_token stop);
 
+/// Misconfigured: a server that is too old, or a standby. Changes nothing.
+Result<void> check_server(postgres::Connection& connection, std::stop_token stop);
+
 }  // namespace relay::stream_program
