@@ -40,16 +40,18 @@ class StreamScene:
         self._relay_dsn = relay_dsn
         self._directory = directory
 
-    def relay(self, **options):
-        """The relay that runs the stream; `options` are of its source."""
+    def relay(self, sink=None, **options):
+        """The relay that runs the stream; `options` are of its source, `sink` is as TOML has it."""
         options = {"failover_after": "1s"} | options
         written = "".join(f", {name} = \"{value}\"" for name, value in options.items())
+        sink = sink or ('{ type = "webhook", url = "%s", allow_private = true }'
+                        % self.sink.url("/hook"))
         path = self._directory / "stream.toml"
         path.write_text(f"""
 [[pipeline]]
 name = "stream"
 source = {{ type = "stream", stream = 1, url = "{self.daemon_dsn}"{written} }}
-sink = {{ type = "webhook", url = "{self.sink.url("/hook")}", allow_private = true }}
+sink = {sink}
 """)
         return Relay(self._relay_dsn, config=path)
 
