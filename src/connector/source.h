@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "connector/end_report.h"
 #include "connector/inspection.h"
 #include "core/dead_letter.h"
 #include "core/deadline.h"
@@ -28,19 +29,6 @@ struct ReadLimits {
 struct OpenWriter {
   int pid = 0;         ///< 0: none, or a prepared transaction
   double seconds = 0;  ///< 0: none holds the source back
-};
-
-/// What a source tells of its own work beside its lag, for health and metrics.
-struct SourceReport {
-  struct Number {
-    std::string
-        name;  ///< of the metric, behind the prefix, and of no other: "backlog_transactions"
-    std::string help;  ///< of the metric
-    double value = 0;
-  };
-  std::string state;             ///< a word: "live"
-  std::optional<Error> problem;  ///< why the pipeline is degraded; its code names the cause
-  std::vector<Number> numbers;
 };
 
 /// Where records come from. `open`, `read`, `read_range`, `tend` and `lag` are called by the reader
@@ -108,7 +96,7 @@ class Source {
 
   /// Nothing where the source has nothing to tell. Asked about once a second, also before `open`
   /// and behind `close`. Any thread; does not wait.
-  virtual std::optional<SourceReport> report() const { return std::nullopt; }
+  virtual std::optional<EndReport> report() const { return std::nullopt; }
 
   /// Writes what `acknowledge` has left due, within a moment, and lets go of what it holds.
   virtual void close() = 0;

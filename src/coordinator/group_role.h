@@ -10,7 +10,7 @@
 
 namespace relay::coordinator {
 
-/// What the leases of pipelines are for, among those of this program.
+/// The kind of the leases of pipelines.
 inline constexpr std::string_view kPipelineLease = "pipeline";
 
 /// What this instance does in its group beside its pipelines: the leases of leadership, which is

@@ -9,12 +9,12 @@
 #include "coordinator/cause_rules.h"
 #include "coordinator/pipeline_table.h"
 #include "coordinator/schema_watch.h"
-#include "coordinator/status.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "ownership/lease_session.h"
 #include "pipeline/metrics.h"
 #include "postgres/pool.h"
+#include "status/status.h"
 
 namespace relay::coordinator {
 
@@ -34,7 +34,7 @@ class Observer {
   Result<void> measure(ownership::LeaseSession& session, SteadyClock::time_point now,
                        std::stop_token stop);
   /// Finds out why pipelines, or this instance, are degraded, and logs what is new of that. Shows
-  /// what sources tell of themselves in the metrics.
+  /// what sources and sinks report in the metrics.
   /// `on_duty`: this instance speaks for the whole database. `schema` is given the errors of
   /// pipelines, and asked for its cause. True: a secret was refused, and what
   /// the configuration refers to is to be resolved again.
@@ -54,8 +54,8 @@ class Observer {
   SteadyClock::time_point next_status_{};
   SteadyClock::time_point next_causes_{};
   std::vector<StreamFailure> stream_failures_;
-  std::vector<OutboxProblem> unread_problems_;  ///< of outboxes that no pipeline reads
-  std::set<std::string> outboxes_told_;         ///< outboxes that have the problem metric
+  std::vector<status::OutboxProblem> unread_problems_;  ///< of outboxes that no pipeline reads
+  std::set<std::string> outboxes_told_;                 ///< outboxes that have the problem metric
   std::set<int> ageless_;  ///< sessions that the last look found holding locks, since when unknown
 };
 

@@ -220,7 +220,7 @@ Reconciler::Leaving PipelineRunner::settle_ended() {
     metrics->owned.Set(0);
     metrics->lag.Set(0);
     metrics->state.Set(static_cast<double>(PipelineState::standby));
-    metrics->show_source(std::nullopt);
+    metrics->show_ends({});
   }
   for (const std::string& name : leaving.forget) {
     log::info("pipeline_removed", name, "it is disabled or deleted");
@@ -253,7 +253,7 @@ void PipelineRunner::lose_all(const Error& error) {
       entry.written_status.clear();
       const auto metrics = workshop_.metrics.pipeline(name);
       metrics->owned.Set(0);
-      metrics->show_source(std::nullopt);
+      metrics->show_ends({});
     }
     table_.reconciler.lost();
   }

@@ -156,20 +156,23 @@ void PipelineMetrics::observe_batch(std::size_t records) {
   batch_size_.Observe(static_cast<double>(records));
 }
 
-void PipelineMetrics::show_source(const std::optional<SourceReport>& report) {
+void PipelineMetrics::show_ends(const PipelineReport& report) {
   const MutexLock lock(mutex_);
-  auto before = std::exchange(of_source_, {});
+  auto before = std::exchange(of_ends_, {});
   const FamilyMaker make{metrics_.registry_, metrics_.prefix_};
-  for (const auto& number : report ? report->numbers : std::vector<SourceReport::Number>()) {
-    auto& [family, gauge] = of_source_[number.name];
-    if (const auto known = before.extract(number.name)) {
-      family = known.mapped().family;
-      gauge = known.mapped().gauge;
-    } else {
-      family = &make.gauge(number.name, number.help.c_str());
-      gauge = &family->Add({{"pipeline", pipeline_}});
+  for (const auto* end : {&report.source, &report.sink}) {
+    if (!*end) continue;
+    for (const EndReport::Number& number : (*end)->numbers) {
+      auto& [family, gauge] = of_ends_[number.name];
+      if (const auto known = before.extract(number.name)) {
+        family = known.mapped().family;
+        gauge = known.mapped().gauge;
+      } else {
+        family = &make.gauge(number.name, number.help.c_str());
+        gauge = &family->Add({{"pipeline", pipeline_}});
+      }
+      gauge->Set(number.value);
     }
-    gauge->Set(number.value);
   }
   for (const auto& [name, ended] : before) ended.family->Remove(ended.gauge);
 }
@@ -211,7 +214,7 @@ void Metrics::drop(const std::string& name) {
   const auto found = pipelines_.find(name);
   if (found == pipelines_.end()) return;
   PipelineMetrics& metrics = *found->second;
-  metrics.show_source(std::nullopt);
+  metrics.show_ends({});
   families_->delivered.Remove(&metrics.delivered);
   families_->received.Remove(&metrics.received);
   families_->bytes.Remove(&metrics.bytes);

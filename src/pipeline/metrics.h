@@ -10,15 +10,14 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "connector/source.h"
 #include "core/message.h"
 #include "core/mutex.h"
+#include "pipeline/report.h"
 
 namespace relay {
 
@@ -47,9 +46,8 @@ class PipelineMetrics {
   void observe_delivery(std::span<const Message> messages, std::span<const Outcome> outcomes,
                         std::chrono::nanoseconds took, Timestamp now);
   void observe_batch(std::size_t records);
-  /// Shows what the source tells. What it no longer tells is no longer shown; nothing: it runs
-  /// nowhere here.
-  void show_source(const std::optional<SourceReport>& report);
+  /// Shows the numbers that source and sink report. What they no longer report is no longer shown.
+  void show_ends(const PipelineReport& report);
 
   /// Bounds of the time from the change being written to its acknowledgement, as text ("2 ms").
   struct Quantiles {
@@ -61,7 +59,7 @@ class PipelineMetrics {
  private:
   friend class Metrics;
   PipelineMetrics(class Metrics& metrics, const std::string& pipeline);
-  struct OfSource {
+  struct OfEnd {
     prometheus::Family<prometheus::Gauge>* family = nullptr;
     prometheus::Gauge* gauge = nullptr;
   };
@@ -69,7 +67,7 @@ class PipelineMetrics {
   class Metrics& metrics_;
   const std::string pipeline_;
   Mutex mutex_;
-  std::map<std::string, OfSource> of_source_ RELAY_GUARDED_BY(mutex_);  // by name
+  std::map<std::string, OfEnd> of_ends_ RELAY_GUARDED_BY(mutex_);  // by name
   prometheus::Histogram& duration_;
   prometheus::Histogram& end_to_end_;
   prometheus::Histogram& batch_size_;

@@ -71,6 +71,7 @@ class Pipeline {
 
   const PipelineSpec spec_;
   const std::unique_ptr<Source> source_;
+  const Sink& sink_;  // the sender has it
   const std::shared_ptr<PipelineMetrics> metrics_;
   SharedState shared_;
   Reader reader_;

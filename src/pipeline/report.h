@@ -5,7 +5,7 @@
 #include <optional>
 #include <string_view>
 
-#include "connector/source.h"
+#include "connector/end_report.h"
 #include "core/error.h"
 #include "core/record.h"
 #include "pipeline/rejection_run.h"
@@ -52,8 +52,9 @@ struct PipelineReport {
   bool has_work = false;  ///< records are read and not settled, or known to wait
   bool asleep = false;    ///< no threads; `wake` starts them
   std::optional<PipelineEnd> end;
-  RejectionRun::Report rejections;     ///< none delivered since they began
-  std::optional<SourceReport> source;  ///< nothing: it has none
+  RejectionRun::Report rejections;  ///< none delivered since they began
+  std::optional<EndReport> source;  ///< nothing: it has none
+  std::optional<EndReport> sink;    ///< the same
 };
 
 }  // namespace relay

@@ -21,9 +21,9 @@ class SpoolingSource final : public Source {
   Result<void> acknowledge(const Position&, std::span<const DeadLetter>) override { return {}; }
   std::optional<std::int64_t> lag() override { return std::nullopt; }
   void close() override {}
-  std::optional<SourceReport> report() const override {
+  std::optional<EndReport> report() const override {
     const Error slot_lost{ErrorClass::transient, "slot_lost", "the slot is gone", "wait", {}};
-    return SourceReport{"spooling", slot_lost, {{"backlog_transactions", "Waiting", 7}}};
+    return EndReport{"spooling", slot_lost, {{"backlog_transactions", "Waiting", 7}}};
   }
 };
 
@@ -59,9 +59,9 @@ TEST(Observer, TellsWhatASourceReports) {
   SchemaWatch schema({});
   Observer(table, registry, pool, metrics).look_for_causes(false, schema);
 
-  const Snapshot snapshot = Snapshots(table, "worker", "group").take();
+  const status::Snapshot snapshot = Snapshots(table, "worker", "group").take();
   ASSERT_EQ(snapshot.pipelines.size(), 1u);
-  const PipelineStatus& status = snapshot.pipelines[0];
+  const status::PipelineStatus& status = snapshot.pipelines[0];
   ASSERT_TRUE(status.report.source);
   EXPECT_EQ(status.report.source->state, "spooling");
   ASSERT_EQ(status.causes.size(), 1u);

@@ -26,29 +26,30 @@ TEST(Metrics, HaveNamesThatBeginWithThePrefix) {
       std::string::npos);
 }
 
-TEST(Metrics, ShowTheNumbersOfASourceForAsLongAsItTellsThem) {
+TEST(Metrics, ShowTheNumbersOfSourceAndSinkForAsLongAsTheyReportThem) {
   Metrics metrics("postgres_stream_");
   const auto orders = metrics.pipeline("orders");
   const auto shows = [&](const std::string& line) {
     return metrics.text().find("\n" + line + "\n") != std::string::npos;
   };
-  SourceReport report;
-  report.numbers = {{"backlog_transactions", "Transactions in the backlog", 7},
-                    {"overflow_rows", "Rows in the overflow table", 1}};
-  orders->show_source(report);
-  metrics.pipeline("invoices")->show_source(report);
+  PipelineReport report;
+  report.source.emplace().numbers = {{"backlog_transactions", "Transactions in the backlog", 7}};
+  report.sink.emplace().numbers = {{"memory_messages", "Messages counted", 1}};
+  orders->show_ends(report);
+  metrics.pipeline("invoices")->show_ends(report);
   EXPECT_TRUE(shows("postgres_stream_backlog_transactions{pipeline=\"orders\"} 7"));
-  EXPECT_TRUE(shows("postgres_stream_overflow_rows{pipeline=\"orders\"} 1"));
+  EXPECT_TRUE(shows("postgres_stream_memory_messages{pipeline=\"orders\"} 1"));
 
-  report.numbers = {{"backlog_transactions", "Transactions in the backlog", 6}};
-  orders->show_source(report);
+  report.source->numbers[0].value = 6;
+  report.sink.reset();
+  orders->show_ends(report);
   EXPECT_TRUE(shows("postgres_stream_backlog_transactions{pipeline=\"orders\"} 6"));
-  EXPECT_FALSE(shows("postgres_stream_overflow_rows{pipeline=\"orders\"} 1"));
+  EXPECT_FALSE(shows("postgres_stream_memory_messages{pipeline=\"orders\"} 1"));
 
   metrics.drop("orders");
   EXPECT_FALSE(shows("postgres_stream_backlog_transactions{pipeline=\"orders\"} 6"));
   EXPECT_TRUE(shows("postgres_stream_backlog_transactions{pipeline=\"invoices\"} 7"));
-  metrics.pipeline("invoices")->show_source(std::nullopt);
+  metrics.pipeline("invoices")->show_ends({});
   EXPECT_EQ(metrics.text().find("backlog_transactions{"), std::string::npos);
 }
 
