@@ -3,7 +3,7 @@ sink, of the replication slot and of the publication."""
 
 import psycopg
 import pytest
-from support.stream_source import CrossingWriters, scene  # noqa: F401
+from support.stream_source import scene  # noqa: F401
 from support.waiting import eventually
 
 
@@ -188,3 +188,19 @@ def test_another_server_is_not_read_from(scene):  # noqa: F811
                    message=relay.log)
         assert "--resend" in relay.pipeline("stream")["remedy"]
     assert scene.deliveries() == list(range(1, 6))
+
+
+def lines_of(path):
+    with open(path, "rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def test_a_transaction_of_many_events_needs_little_memory(scene, tmp_path):  # noqa: F811
+    out = tmp_path / "out.jsonl"
+    with scene.relay(sink=f'{{ type = "file", path = "{out}" }}') as relay:
+        scene.insert()
+        eventually(lambda: out.exists() and lines_of(out) == 1, 20)
+        scene.insert(300000)
+        scene.insert()
+        eventually(lambda: lines_of(out) == 300002, 60, interval=0.5)
+        assert relay.peak_kib() < 64 << 10

@@ -4,6 +4,7 @@ import subprocess
 
 import psycopg
 import pytest
+from support.fixtures import need
 from support.stream_database import (events, failed, stream_db, stream_server,  # noqa: F401
                                      subscribe, triggers)
 
@@ -112,6 +113,9 @@ def test_a_dropped_table(stream_db):
 
 
 def test_restored_from_a_dump(stream_server, stream_db):
+    shown = subprocess.run([f"{stream_server.bin}/pg_dump", "--version"], check=True,
+                           capture_output=True, text=True).stdout
+    need(f" {stream_server.version}." in shown, "a pg_dump of this server's version")
     stream_db.execute("create type mood as enum ('sad', 'glad');"
                       "create table t (id int primary key, mood mood, at timestamptz)")
     subscribe(stream_db, columns=["id", "mood", "at"], when="new.id / 1 > 0",

@@ -2,6 +2,7 @@
 
 import psycopg
 import pytest
+from support.fixtures import need
 from support.postgres import refusal
 from support.stream_database import (events, stream_db, stream_server, subscribe,  # noqa: F401
                                      triggers)
@@ -137,8 +138,7 @@ def test_payload_extensions(stream_db, extensions, said):
 
 
 def test_virtual_generated_columns(stream_db):
-    if stream_db.server.version < 18:
-        pytest.skip("PostgreSQL has virtual generated columns from 18 on")
+    need(stream_db.server.version >= 18, "a server with virtual generated columns")
     stream_db.execute(TABLE + "alter table t add twice int generated always as (id * 2) virtual")
     for fields in ({"columns": ["twice"]}, {"extensions": [("x", "new.twice")]},
                    {"when": "new.twice = 2"}):

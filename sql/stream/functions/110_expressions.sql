@@ -142,8 +142,6 @@ begin
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
   compiled_in := to_regprocedure(signature);
-  code := pgstream._as_in_trigger(
-    regexp_replace(pg_get_function_sqlbody(compiled_in), '^RETURN ', ''), name);
   select p.prosqlbody::text into tree from pg_proc p where p.oid = compiled_in;
   if 'true' in ((regexp_match(tree, ':hasAggs (\w+)'))[1],
                 (regexp_match(tree, ':hasWindowFuncs (\w+)'))[1],
@@ -152,6 +150,8 @@ begin
         label
       using errcode = 'grouping_error', hint = 'Put them into a subquery: (SELECT ...).';
   end if;
+  code := pgstream._as_in_trigger(
+    regexp_replace(pg_get_function_sqlbody(compiled_in), '^RETURN ', ''), name);
   select coalesce(array_agg(distinct d.refobjsubid::smallint), '{}') into columns
   from pg_depend d
   where d.classid = 'pg_proc'::regclass and d.objid = compiled_in

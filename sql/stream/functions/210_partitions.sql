@@ -88,6 +88,8 @@ begin
     left join pg_inherits i on i.inhrelid = c.oid and i.inhparent = 'pgstream.events'::regclass
     where c.relnamespace = 'pgstream'::regnamespace and c.relkind = 'r'
       and c.relname ~ '^events_\d{8}$'
+      and c.relowner = (select e.relowner from pg_class e
+                        where e.oid = 'pgstream.events'::regclass)
     order by c.relname
   loop
     if p.pending then

@@ -1,5 +1,6 @@
 """A database with the database side of postgres-stream, installed from the files of sql/stream."""
 
+import datetime
 import glob
 import os
 
@@ -29,8 +30,10 @@ def files():
 
 
 def install_stream(dsn):
-    """Runs all files in one transaction. Each may run again."""
+    """Runs all files in one transaction. Each may run again. Returns the notices."""
+    told = []
     with psycopg.connect(dsn) as connection:
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
         for name, text in files().items():
             try:
                 connection.execute(text)
@@ -38,6 +41,7 @@ def install_stream(dsn):
                 raise AssertionError(f"{name} does not install: {error} (position "
                                      f"{error.diag.statement_position}; context: "
                                      f"{error.diag.context})") from error
+    return told
 
 
 @pytest.fixture(scope="session")
@@ -94,3 +98,32 @@ def triggers(db, table="t"):
     return [name for name, in db.execute(
         "select tgname from pg_trigger where tgrelid = %s::regclass and tgname like 'pgstream%%'"
         " order by 1", (table,))]
+
+
+def add_partition(db, day):
+    """Makes the partition of a day (ISO), as make_partitions() did on that day."""
+    until = datetime.date.fromisoformat(day) + datetime.timedelta(1)
+    name = f"pgstream.events_{day.replace('-', '')}"
+    db.execute(f"""
+        set role pgstream_owner;
+        create table {name} (like pgstream.events including defaults including constraints);
+        alter table pgstream.events attach partition {name}
+          for values from ('{day} 00:00+00') to ('{until} 00:00+00');
+        reset role""")
+    return name
+
+
+def partition_work(db, retention="7 days"):
+    """Runs what pgstream.partition_work() names, as the daemon does, until nothing is left or a
+    statement does not get its lock. Returns the statements that were run."""
+    done = []
+    with db.connect() as connection:
+        connection.execute("set lock_timeout = '200ms'")
+        while work := connection.execute("select pgstream.partition_work(%s)",
+                                         (retention,)).fetchall():
+            try:
+                connection.execute(work[0][0])
+            except psycopg.errors.LockNotAvailable:
+                break
+            done.append(work[0][0])
+    return done

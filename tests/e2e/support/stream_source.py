@@ -1,5 +1,6 @@
 """A stream that the relay delivers to a web server, and what was committed and delivered."""
 
+import itertools
 import random
 import threading
 
@@ -32,21 +33,25 @@ class StreamScene:
             insert into pgstream.subscriptions
               (key, stream_id, operation, schema_name, table_name, column_names)
             values ('orders', 1, 'INSERT', 'public', 'orders', array['id', 'note'])""")
+        self.daemon_dsn = self.database.login("stream_daemon", "pgstream_daemon")
+        self.database.execute("alter role stream_daemon replication")
         self.sink = HttpServer()
         self.sink.start()
         self._relay_dsn = relay_dsn
         self._directory = directory
 
-    def relay(self, **options):
-        """The relay that runs the stream; `options` are of its source."""
+    def relay(self, sink=None, **options):
+        """The relay that runs the stream; `options` are of its source, `sink` is as TOML has it."""
         options = {"failover_after": "1s"} | options
         written = "".join(f", {name} = \"{value}\"" for name, value in options.items())
+        sink = sink or ('{ type = "webhook", url = "%s", allow_private = true }'
+                        % self.sink.url("/hook"))
         path = self._directory / "stream.toml"
         path.write_text(f"""
 [[pipeline]]
 name = "stream"
-source = {{ type = "stream", stream = 1, url = "{self.database.dsn}"{written} }}
-sink = {{ type = "webhook", url = "{self.sink.url("/hook")}", allow_private = true }}
+source = {{ type = "stream", stream = 1, url = "{self.daemon_dsn}"{written} }}
+sink = {sink}
 """)
         return Relay(self._relay_dsn, config=path)
 
@@ -103,6 +108,7 @@ class CrossingWriters:
 
     def __init__(self, database, seed, count=8):
         self._database, self._seed = database, seed
+        self._numbers = itertools.count()
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(k,)) for k in range(count)]
 
@@ -143,7 +149,8 @@ class CrossingWriters:
             connection.execute(chance.choice(["rollback to s", "release s"]))
         if chance.random() < 0.1:
             connection.execute("rollback")
-        elif chance.random() < 0.1 and self.two_phase:
+        elif chance.random() < 0.1:
+            name = f"{name}-{next(self._numbers)}"
             connection.execute(f"prepare transaction '{name}'")
             self._stop.wait(chance.random() * 0.1)
             connection.execute(f"commit prepared '{name}'")
@@ -151,4 +158,8 @@ class CrossingWriters:
             connection.execute("commit")
         self._stop.wait(chance.random() * 0.02)
 
-    two_phase = False
+    def commit_prepared(self):
+        """Those that a crash has left."""
+        for (name,) in self._database.execute("select gid from pg_prepared_xacts "
+                                              "where database = current_database()"):
+            self._database.execute(f"commit prepared '{name}'")

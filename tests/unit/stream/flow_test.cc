@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "stream/assembler.h"
+#include "stream/changes.h"
 
 namespace relay::stream {
 namespace {
@@ -63,26 +64,6 @@ class Database {
   }
 };
 
-const pgoutput::Relation& events_table() {
-  static const pgoutput::Relation relation = [] {
-    pgoutput::Relation made;
-    made.oid = 17000;
-    made.schema = "pgstream";
-    made.name = "events";
-    for (const char* name : {"id", "payload", "metadata", "created_at", "xid", "seq"}) {
-      made.columns.push_back({name});
-    }
-    return made;
-  }();
-  return relation;
-}
-
-std::string big_endian(std::uint64_t value) {
-  std::string bytes;
-  for (int shift = 56; shift >= 0; shift -= 8) bytes += static_cast<char>(value >> shift);
-  return bytes;
-}
-
 /// The daemon, whose threads take their steps in any order. Stops at random.
 class Daemon {
  public:
@@ -100,7 +81,7 @@ class Daemon {
     at_ = 0;
     while (at_ < database_.log.size() && database_.log[at_].end <= database_.confirmed) ++at_;
     step_ = 0;
-    send(&events_table());
+    send(&changes::events());
   }
 
   /// Takes one message of the log.
@@ -168,7 +149,7 @@ class Daemon {
           last = {n, i + 1 == events.size() ? 0 : ordinal, events[i]};
           const std::string payload = std::to_string(events[i]);
           EventRow row;
-          row.id = kId;
+          row.id = changes::kId;
           row.payload = payload;
           append(batch, row, last);
         }
@@ -221,8 +202,6 @@ class Daemon {
   }
 
  private:
-  static constexpr std::string_view kId = "0123456789abcdef";
-
   Database& database_;
   Assembler assembler_;
   Flow flow_;
@@ -251,15 +230,7 @@ class Daemon {
     if (const auto* passed = std::get_if<Assembler::Passed>(&*step)) flow_.passed(passed->end);
   }
 
-  void insert(Xid xid, std::int64_t seq) {
-    const std::string number = big_endian(static_cast<std::uint64_t>(seq));
-    const std::string payload = '\1' + std::to_string(seq);
-    const std::string xid8 = big_endian(xid);
-    const auto binary = pgoutput::Value::Kind::binary;
-    const std::vector<pgoutput::Value> row = {
-        {binary, kId}, {binary, payload}, {}, {binary, number}, {binary, xid8}, {binary, number}};
-    send(pgoutput::Insert{&events_table(), row});
-  }
+  void insert(Xid xid, std::int64_t seq) { send(changes::Inserted(xid, seq).message()); }
 };
 
 struct Outcome {
