@@ -116,9 +116,9 @@ std::optional<std::int64_t> StreamSource::lag() {
   return events;
 }
 
-std::optional<SourceReport> StreamSource::report() const {
+std::optional<EndReport> StreamSource::report() const {
   const MutexLock lock(state_.mutex);
-  SourceReport report;
+  EndReport report;
   const bool spooling = state_.flow.spooling();
   report.state = spooling ? "spooling" : "live";
   report.numbers = {
