@@ -44,9 +44,9 @@ void check_slots(Connection& session, const StreamConfig& stream, Findings& find
   if (const std::string_view level = rows->text(0, 0); level == "logical") {
     findings.good(name, "wal_level is logical");
   } else {
-    findings.bad(name, misconfigured(
-                           "wal_level", fmt::format("wal_level is {}, and must be logical", level),
-                           "ALTER SYSTEM SET wal_level = logical; and restart the server"));
+    findings.bad(
+        name, misconfigured("wal_level", fmt::format("wal_level is {}, and must be logical", level),
+                            "ALTER SYSTEM SET wal_level = logical; and restart the server"));
   }
   if (!rows->boolean(0, 3) && rows->integer(0, 2) >= rows->integer(0, 1)) {
     findings.bad(name, misconfigured("no_free_slot",

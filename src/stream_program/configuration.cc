@@ -177,8 +177,8 @@ void flatten(const Node& node, const std::string& prefix, Flattened& out,
     } else if (value.object()) {
       flatten(value, path + '.', out, problems);
     } else if (!value.is_null()) {
-      problems.push_back(problem(value.place(), "wrong_type",
-                                 fmt::format("{} must hold keys and values", path)));
+      problems.push_back(
+          problem(value.place(), "wrong_type", fmt::format("{} must hold keys and values", path)));
     }
   }
 }
@@ -194,9 +194,8 @@ std::string quoted(std::string_view value) {
 }
 
 Result<void> add_database(const StreamValues& values, StreamConfig& stream) {
-  stream.database =
-      fmt::format("host={} port={} dbname={} user={}", quoted(values.host), values.port,
-                  quoted(values.name), quoted(values.username));
+  stream.database = fmt::format("host={} port={} dbname={} user={}", quoted(values.host),
+                                values.port, quoted(values.name), quoted(values.username));
   if (!values.password.empty()) {
     stream.database += fmt::format(" password={}", quoted(values.password));
   }
@@ -221,8 +220,7 @@ Result<void> add_database(const StreamValues& values, StreamConfig& stream) {
 Node sink_of(const Node& written, const config::Catalogue& catalogue,
              std::vector<Error>& problems) {
   const Node* type = written.find("type");
-  const config::EndType* known =
-      type && type->text() ? catalogue.sink(*type->text()) : nullptr;
+  const config::EndType* known = type && type->text() ? catalogue.sink(*type->text()) : nullptr;
   if (known == nullptr || known->name != "webhook") return written;
   Node::Object options;
   for (const auto& [key, value] : *written.object()) {

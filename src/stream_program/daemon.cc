@@ -41,19 +41,19 @@ void Daemon::follow(std::vector<StreamConfig> streams) {
   Runners leaving;
   {
     const MutexLock lock(mutex_);
-    const auto stays = std::stable_partition(runners_.begin(), runners_.end(), [&](const auto& runner) {
-      return std::ranges::any_of(streams, [&](const StreamConfig& stream) {
-        return runner->runs(stream);
-      });
-    });
+    const auto stays =
+        std::stable_partition(runners_.begin(), runners_.end(), [&](const auto& runner) {
+          return std::ranges::any_of(
+              streams, [&](const StreamConfig& stream) { return runner->runs(stream); });
+        });
     std::move(stays, runners_.end(), std::back_inserter(leaving));
     runners_.erase(stays, runners_.end());
   }
   end(std::move(leaving));
   for (StreamConfig& stream : streams) {
     const MutexLock lock(mutex_);
-    const bool runs = std::ranges::any_of(
-        runners_, [&](const auto& runner) { return runner->runs(stream); });
+    const bool runs =
+        std::ranges::any_of(runners_, [&](const auto& runner) { return runner->runs(stream); });
     if (runs) continue;
     log::info("stream", stream.pipeline.name, "sink {}", stream.pipeline.sink_type);
     runners_.push_back(std::make_unique<StreamRunner>(std::move(stream), settings_, registry_,
@@ -80,8 +80,7 @@ status::Snapshot Daemon::snapshot() const {
   status::Snapshot snapshot;
   snapshot.worker_id = worker_id_;
   snapshot.group = "postgres-stream";
-  snapshot.uptime =
-      std::chrono::duration_cast<std::chrono::seconds>(SteadyClock::now() - started_);
+  snapshot.uptime = std::chrono::duration_cast<std::chrono::seconds>(SteadyClock::now() - started_);
   snapshot.database_connected = true;
   snapshot.catalog_read = true;
   const MutexLock lock(mutex_);

@@ -92,8 +92,8 @@ Result<Installed> installed(Connection& connection, Deadline deadline, std::stop
   return found;
 }
 
-Result<void> run_files(Connection& connection, const std::vector<File>& all,
-                       const std::string& sum, Deadline deadline, std::stop_token stop) {
+Result<void> run_files(Connection& connection, const std::vector<File>& all, const std::string& sum,
+                       Deadline deadline, std::stop_token stop) {
   for (const File& file : all) {
     if (auto done = connection.script(file.text, deadline, stop); !done) {
       return fail(done.error().in_context(file.name));
@@ -140,10 +140,10 @@ Result<void> check_server(Connection& connection, std::stop_token stop) {
                               "upgrade the server, or name another one in pg_connection"));
   }
   if (server->boolean(0, 2)) {
-    return fail(misconfigured("standby",
-                              fmt::format("{} is a standby: nothing can be written there",
-                                          connection.endpoint()),
-                              "name the primary in pg_connection.host"));
+    return fail(misconfigured(
+        "standby",
+        fmt::format("{} is a standby: nothing can be written there", connection.endpoint()),
+        "name the primary in pg_connection.host"));
   }
   return {};
 }

@@ -47,8 +47,7 @@ Configuration load(const Registry& registry, const std::string& path) {
     configuration.problems.push_back(text.error());
     return configuration;
   }
-  configuration =
-      read_configuration(registry.catalogue(), *text, path, overrides_of(::environ));
+  configuration = read_configuration(registry.catalogue(), *text, path, overrides_of(::environ));
   for (const StreamConfig& stream : configuration.streams) {
     if (stream.pipeline.sink_type.empty()) continue;
     for (Error& problem : coordinator::problems_of(stream.pipeline, registry)) {

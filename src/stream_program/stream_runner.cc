@@ -69,8 +69,7 @@ StreamRunner::StreamRunner(StreamConfig config, const Settings& settings, const 
                    .worker_id = worker_id,
                    .lease_timeout = settings.lease_timeout}),
       last_round_(SteadyClock::now().time_since_epoch().count()) {
-  metrics.pipeline(config_.pipeline.name)
-      ->state.Set(static_cast<double>(PipelineState::standby));
+  metrics.pipeline(config_.pipeline.name)->state.Set(static_cast<double>(PipelineState::standby));
 }
 
 StreamRunner::~StreamRunner() {
@@ -291,8 +290,8 @@ void StreamRunner::look_for_causes() {
       if (*end && (*end)->problem) seen.push_back({name, "", *(*end)->problem});
     }
   }
-  const auto changes = causes_.look(std::move(seen), SteadyClock::now(),
-                                    std::chrono::system_clock::now());
+  const auto changes =
+      causes_.look(std::move(seen), SteadyClock::now(), std::chrono::system_clock::now());
   for (const auto& [sighting, began] : changes) {
     if (began) {
       log::failure(sighting.error.code, name, sighting.error);
@@ -318,11 +317,13 @@ StreamRunner::Report StreamRunner::report() const {
   status.owned = owned_;
   if (assembled_.pipeline) {
     status.report = assembled_.pipeline->report();
-  } else if (problem_) {
-    status.report.state = PipelineState::misconfigured;
-    status.report.error = problem_;
+  } else if (const auto& problem = error_ ? error_ : problem_) {
+    const bool mistake = problem->error_class == ErrorClass::misconfigured;
+    status.report.state = mistake ? PipelineState::misconfigured : PipelineState::retrying;
+    status.report.error = problem;
   } else {
-    status.report.state = owned_ ? PipelineState::starting : PipelineState::standby;
+    const bool waits = connected_ && !owned_;
+    status.report.state = waits ? PipelineState::standby : PipelineState::starting;
   }
   status.causes = causes_.of(status.name);
   if (!status.report.error && !status.causes.empty()) {

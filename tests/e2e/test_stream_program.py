@@ -250,9 +250,9 @@ CONNECTION = "{host: h, name: d, username: u}"
     (f"stream: {{id: 1, pg_connection: {CONNECTION}}}\nsink: {{type: memry}}",
      ["memry", "memory"]),
     (f"stream: {{id: 1, pg_connection: {CONNECTION}}}\nsink: {{type: http, ulr: 'http://x'}}",
-     ["config.yaml:2:24", "ulr", '"url"']),
+     ["config.yaml:2:25", "ulr", '"url"']),
     (f"stream: {{id: 1, id: 2, pg_connection: {CONNECTION}}}\nsink: {{type: memory}}",
-     ["config.yaml:1:16", "twice"]),
+     ["config.yaml:1:17", "twice"]),
     (f"streams:\n- {{id: 1, pg_connection: {CONNECTION}}}\n- {{id: 1, pg_connection: {CONNECTION}}}"
      "\nsink: {type: memory}", ["two streams with id 1"]),
     ("stream:\n  id: 1\n  pg_connection: {host: h, name: d, username: u,\n"
@@ -327,12 +327,12 @@ def test_a_private_address_needs_a_word(stream_home, tmp_path, sink):
 
 def test_a_wrong_password_is_told(stream_home, tmp_path):
     configure(tmp_path, stream_home, MEMORY,
-              {"pg_connection": connection(stream_home, password="other-password")})
+              {"pg_connection": connection(stream_home, password="quite-another-one")})
     with StreamProgram(tmp_path) as program:
         program.wait_up()
         wait_trouble(program, "password authentication failed", "check user and password")
         assert program.health()[0] == 503
-        assert "other-password" not in program.log() + program.get("/health")[1]
+        assert "quite-another-one" not in program.log() + program.get("/health")[1]
 
 
 def test_a_role_that_may_not_install_is_told(stream_home, tmp_path):
