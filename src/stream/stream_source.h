@@ -31,7 +31,7 @@ class StreamSource final : public Source {
   Result<void> acknowledge(const Position& settled,
                            std::span<const DeadLetter> dead_letters) override;
   std::optional<std::int64_t> lag() override;
-  std::optional<SourceReport> report() const override;
+  std::optional<EndReport> report() const override;
   void close() override;
 
  private:

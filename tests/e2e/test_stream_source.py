@@ -204,3 +204,34 @@ def test_a_transaction_of_many_events_needs_little_memory(scene, tmp_path):  # n
         scene.insert()
         eventually(lambda: lines_of(out) == 300002, 60, interval=0.5)
         assert relay.peak_kib() < 64 << 10
+
+
+def test_a_stream_is_read_without_replication(scene):  # noqa: F811
+    scene.database.execute("alter role stream_daemon noreplication")
+    scene.insert()
+    with scene.relay(reader="table") as relay:
+        scene.wait_delivered(1, relay)
+        with scene.database.connect() as late:
+            late.execute("begin; insert into public.orders (note) values ('late')")
+            scene.insert(3)
+            scene.wait_delivered(4, relay)
+            late.execute("commit")
+            scene.wait_delivered(5, relay)
+    scene.insert(3)
+    with scene.relay(reader="table") as relay:
+        scene.wait_delivered(8, relay)
+    assert scene.slot() is None
+    assert sorted(scene.deliveries()) == list(range(1, 9))
+
+
+def test_another_reader_takes_over_with_nothing_missing(scene):  # noqa: F811
+    for count, reader in enumerate(("table", "wal", "table", "wal"), 1):
+        scene.insert(5)
+        with scene.relay(reader=reader) as relay:
+            scene.wait_delivered(10 * count - 5, relay)
+            scene.sink.rules({"status": 503})
+            scene.insert(5)
+        scene.sink.rules()
+        with scene.relay(reader=reader) as relay:
+            scene.wait_delivered(10 * count, relay)
+    assert scene.first_deliveries() == list(range(1, 41))
