@@ -113,10 +113,14 @@ Result<void> Store::remove(std::int64_t n, Deadline deadline, std::stop_token st
 Result<Store::Moment> Store::look(Deadline deadline, std::stop_token stop) {
   // The snapshot is older than what the function gives: a transaction that it sees has written its
   // commit record before.
-  const auto rows = connection_.query("select pg_current_snapshot(), pg_current_wal_insert_lsn()",
-                                      {}, deadline, std::move(stop));
+  const auto rows = connection_.query(
+      "select pg_current_snapshot(), pg_current_wal_insert_lsn(), exists (select "
+      "from pgstream.streams s join pg_publication p on p.oid = s.publication_oid "
+      "where s.id = $1::bigint)",
+      {std::to_string(key_.stream)}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
-  return Moment{std::string(rows->text(0, 0)), *postgres::parse_lsn(rows->text(0, 1))};
+  return Moment{std::string(rows->text(0, 0)), *postgres::parse_lsn(rows->text(0, 1)),
+                rows->boolean(0, 2)};
 }
 
 Result<void> Store::keep(const std::string& snapshot, std::span<const Xid> also, Deadline deadline,

@@ -51,6 +51,8 @@ class Store {
   struct Moment {
     std::string snapshot;
     postgres::Lsn place;
+    /// The publication is the one that the slot was made for, and has been until now.
+    bool published = false;
   };
   Result<Moment> look(Deadline, std::stop_token);
   /// All that `snapshot` sees is accounted for, and `also`.
