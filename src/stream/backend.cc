@@ -7,6 +7,7 @@
 #include "core/uuid.h"
 #include "postgres/pool.h"
 #include "stream/stream_source.h"
+#include "stream/table_source.h"
 
 namespace relay::stream {
 
@@ -17,6 +18,8 @@ namespace {
 using config::FieldType;
 using config::fills;
 using config::Option;
+
+constexpr config::Choice<Reader> kReaders[] = {{"wal", Reader::wal}, {"table", Reader::table}};
 
 constexpr Option<StreamOptions> kOptions[] = {
     {{.name = "stream",
@@ -29,6 +32,20 @@ constexpr Option<StreamOptions> kOptions[] = {
       .meaning = "the stream's database, as a role with REPLICATION; default: the relay's own",
       .secret = true},
      fills<&StreamOptions::database, &postgres::Connection::Options::url>},
+    {{.name = "reader",
+      .type = FieldType::choice,
+      .default_text = "wal",
+      .meaning = "wal: logical replication, in the order of commits; table: queries, for a server "
+                 "or role that may not replicate, in the order in which each row was changed",
+      .choices = "wal,table"},
+     config::fills_choice<kReaders, &StreamOptions::reader>},
+    {{.name = "poll_interval",
+      .type = FieldType::duration,
+      .default_text = "100ms",
+      .meaning = "of reader table: how often it asks for news while there are none",
+      .min = 0.001,
+      .max = 3600},
+     fills<&StreamOptions::poll_interval>},
     {{.name = "failover_after",
       .type = FieldType::duration,
       .default_text = "5s",
@@ -57,6 +74,7 @@ Result<std::unique_ptr<Source>> make(const config::Values& values, const Backend
   options->database.application_name = "postgres-stream " + context.pipeline;
   options->database.keepalive = true;
   options->owner = new_uuid();
+  if (options->reader == Reader::table) return std::make_unique<TableSource>(std::move(*options));
   return std::make_unique<StreamSource>(std::move(*options));
 }
 

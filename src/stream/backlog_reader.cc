@@ -21,18 +21,18 @@ constexpr std::chrono::seconds kRowTimeout{60};
 
 std::string of_many(std::string_view table) {
   return fmt::format(
-      "select b.n, e.id, e.payload, e.metadata, e.created_at, e.xid, e.seq "
+      "select b.n, {} "
       "from pgstream.backlog b join pgstream.{} e on e.xid = b.xid and e.stream_id = b.stream_id "
       "where b.stream_id = $1::bigint and b.n between $2::bigint and $3::bigint",
-      table);
+      kEventSql, table);
 }
 
 std::string of_one(std::string_view table) {
   return fmt::format(
-      "select $2::bigint as n, e.id, e.payload, e.metadata, e.created_at, e.xid, e.seq "
-      "from pgstream.{} e where e.xid = $3::xid8 and e.stream_id = $1::bigint "
+      "select $2::bigint as n, {} from pgstream.{} e where e.xid = $3::xid8 and e.stream_id = "
+      "$1::bigint "
       "and e.seq > $4::bigint",
-      table);
+      kEventSql, table);
 }
 
 Error missing(const Transaction& entry) {
@@ -95,26 +95,15 @@ Result<void> BacklogReader::start() {
 }
 
 Result<void> BacklogReader::take(const PGresult* result, RecordBatch& batch) {
-  const auto value = [&](int column) -> std::optional<std::string_view> {
-    if (PQgetisnull(result, 0, column) != 0) return std::nullopt;
-    return std::string_view(PQgetvalue(result, 0, column),
-                            static_cast<std::size_t>(PQgetlength(result, 0, column)));
-  };
-  EventValues values;
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = value(static_cast<int>(i) + 1);
-  const auto row = event_of(values);
-  const auto n = value(0);
-  if (!row || !n) {
-    return fail(misconfigured("stream_events", "pgstream.events has columns of other types",
-                              "see which program made the table"));
-  }
-  if (entries_.empty() ||
-      postgres::ByteReader(*n).int64() != static_cast<std::uint64_t>(entries_.front().n)) {
-    return fail(entries_.empty() ? missing({}) : missing(entries_.front()));
-  }
-  const Transaction& entry = entries_.front();
-  const std::int64_t read = cursor_.n == entry.n ? cursor_.ordinal + 1 : 1;
-  cursor_ = {entry.n, read == entry.events ? 0 : read, row->seq};
+  const auto row = event_of(result, 1);
+  if (!row) return fail(row.error());
+  const std::string_view number(PQgetvalue(result, 0, 0),
+                                static_cast<std::size_t>(PQgetlength(result, 0, 0)));
+  const auto n = static_cast<std::int64_t>(postgres::ByteReader(number).int64());
+  const auto first = entries_.empty() ? Transaction() : entries_.front();
+  if (n != first.n) return fail(missing(first));
+  const std::int64_t read = cursor_.n == n ? cursor_.ordinal + 1 : 1;
+  cursor_ = {n, read == first.events ? 0 : read, row->seq};
   append(batch, *row, cursor_);
   ++statement_->rows;
   if (cursor_.whole()) entries_.pop_front();

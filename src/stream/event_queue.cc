@@ -53,6 +53,15 @@ void append(RecordBatch& batch, const EventRow& row, const Cursor& cursor) {
   batch.records.push_back(std::move(record));
 }
 
+void give_keys(RecordBatch& batch, std::int64_t stream) {
+  if (batch.empty()) return;
+  const std::string_view key = batch.arena.copy(std::to_string(stream));
+  for (Record& record : batch.records) {
+    auto& event = std::get<Event>(record.content);
+    if (event.key.empty()) event.key = key;
+  }
+}
+
 void EventQueue::push(std::int64_t n, std::int64_t ordinal, const EventRow& row) {
   const std::size_t size = row.id.size() + row.payload.size() + row.metadata.size();
   if (chunks_.empty() || chunks_.back().text.size() + size > kChunkBytes) {

@@ -26,6 +26,10 @@ struct Cursor {
 /// if that is a text or a number.
 void append(RecordBatch& batch, const EventRow& row, const Cursor& cursor);
 
+/// Gives the events that belong to no group the key of their stream: they are delivered in its
+/// order.
+void give_keys(RecordBatch& batch, std::int64_t stream);
+
 /// Events in memory, in order. The newest one of a transaction that has not ended is not given,
 /// since it may be the last one. One thread at a time.
 class EventQueue {

@@ -46,4 +46,18 @@ std::optional<EventRow> event_of(const EventValues& values) {
   return row;
 }
 
+Result<EventRow> event_of(const PGresult* result, int first) {
+  EventValues values;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const int column = first + static_cast<int>(i);
+    if (PQgetisnull(result, 0, column) != 0) continue;
+    values[i] = std::string_view(PQgetvalue(result, 0, column),
+                                 static_cast<std::size_t>(PQgetlength(result, 0, column)));
+  }
+  const auto row = event_of(values);
+  if (row) return *row;
+  return fail(misconfigured("stream_events", "pgstream.events has columns of other types",
+                            "see which program made the table"));
+}
+
 }  // namespace relay::stream

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <libpq-fe.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
 
+#include "core/error.h"
 #include "core/record.h"
 #include "stream/snapshot.h"
 
@@ -30,5 +33,12 @@ using EventValues = std::array<std::optional<std::string_view>, kEventColumns.si
 /// Nothing: the values are of other types, or one is NULL that must not be. Views are those of
 /// `values`.
 std::optional<EventRow> event_of(const EventValues& values);
+
+/// The columns of a table `e`, for a statement whose rows come in binary form.
+inline constexpr std::string_view kEventSql =
+    "e.id, e.payload, e.metadata, e.created_at, e.xid, e.seq";
+/// The event of such a row, whose columns begin with the `first` one. An error: they are of other
+/// types. Views are those of `result`.
+Result<EventRow> event_of(const PGresult* result, int first);
 
 }  // namespace relay::stream

@@ -9,11 +9,18 @@
 
 namespace relay::stream {
 
+enum class Reader {
+  wal,    ///< by logical replication, in the order of commits
+  table,  ///< by queries, in the order in which each row was changed
+};
+
 struct StreamOptions {
   std::int64_t id = 1;
   postgres::Connection::Options database;  ///< as the daemon's role, which has REPLICATION
   std::string owner;                       ///< the token of this daemon: a uuid
+  Reader reader = Reader::wal;
   SpoolLimits spool;
+  std::chrono::milliseconds poll_interval{100};  ///< of `Reader::table`
 };
 
 }  // namespace relay::stream

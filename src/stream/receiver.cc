@@ -241,6 +241,11 @@ Result<void> Receiver::move_snapshot(SteadyClock::time_point now, std::stop_toke
   if (snapshot_.due(now)) {
     auto moment = store_->look(Deadline::after(kTimeout), stop);
     if (!moment) return fail(moment.error());
+    // From 18 on a stream whose publication is gone goes on without its changes.
+    if (!moment->published) {
+      return fail(ErrorClass::transient, "no_publication", "the stream's publication was dropped",
+                  "none is needed: it is made again, and what was missed is read from the table");
+    }
     snapshot_.taken({std::move(moment->snapshot), moment->place}, now);
   }
   const SettledSnapshot::Candidate* candidate = nullptr;

@@ -12,6 +12,11 @@ using postgres::Lsn;
 
 namespace {
 
+Error no_stream(std::int64_t stream) {
+  return misconfigured("no_stream", fmt::format("there is no stream {}", stream),
+                       fmt::format("SELECT pgstream.add_stream({})", stream));
+}
+
 template <class Items, class Member>
 std::string array_of(const Items& items, Member member) {
   std::string out = "{";
@@ -55,8 +60,7 @@ Result<Store::Stored> Store::load(std::int64_t behind_n, Deadline deadline, std:
       {std::to_string(key_.stream), std::to_string(behind_n)}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
   if (rows->size() == 0) {
-    return fail(misconfigured("no_stream", fmt::format("there is no stream {}", key_.stream),
-                              "start the daemon with the id of its stream"));
+    return fail(no_stream(key_.stream));
   }
   const auto recorded = postgres::parse_lsn(rows->text(0, 0));
   auto snapshot = Snapshot::parse(rows->text(0, 1));
@@ -109,10 +113,14 @@ Result<void> Store::remove(std::int64_t n, Deadline deadline, std::stop_token st
 Result<Store::Moment> Store::look(Deadline deadline, std::stop_token stop) {
   // The snapshot is older than what the function gives: a transaction that it sees has written its
   // commit record before.
-  const auto rows = connection_.query("select pg_current_snapshot(), pg_current_wal_insert_lsn()",
-                                      {}, deadline, std::move(stop));
+  const auto rows = connection_.query(
+      "select pg_current_snapshot(), pg_current_wal_insert_lsn(), exists (select "
+      "from pgstream.streams s join pg_publication p on p.oid = s.publication_oid "
+      "where s.id = $1::bigint)",
+      {std::to_string(key_.stream)}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
-  return Moment{std::string(rows->text(0, 0)), *postgres::parse_lsn(rows->text(0, 1))};
+  return Moment{std::string(rows->text(0, 0)), *postgres::parse_lsn(rows->text(0, 1)),
+                rows->boolean(0, 2)};
 }
 
 Result<void> Store::keep(const std::string& snapshot, std::span<const Xid> also, Deadline deadline,
@@ -121,6 +129,29 @@ Result<void> Store::keep(const std::string& snapshot, std::span<const Xid> also,
       "update pgstream.streams s set settled_snapshot = $3::pg_snapshot, settled_also = $4::xid8[] "
       "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
       {snapshot, array_of(also, [](Xid xid) { return xid; })}, deadline, std::move(stop));
+}
+
+Result<Rounds::Place> Store::load_rounds(Deadline deadline, std::stop_token stop) {
+  const auto rows = connection_.query(
+      "select coalesce(s.settled_snapshot, '1:1:'), coalesce(s.round_snapshot::text, ''), "
+      "s.round_seq from pgstream.streams s where s.id = $1::bigint",
+      {std::to_string(key_.stream)}, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  if (rows->size() == 0) return fail(no_stream(key_.stream));
+  return Rounds::Place{std::string(rows->text(0, 0)), std::string(rows->text(0, 1)),
+                       rows->integer(0, 2)};
+}
+
+Result<void> Store::keep(const Rounds::Place& settled, Deadline deadline, std::stop_token stop) {
+  return write(
+      "with gone as (delete from pgstream.backlog b using pgstream.streams s "
+      "where s.id = $1::bigint and s.owner = $2::uuid and b.stream_id = s.id "
+      "and s.settled_snapshot::text <> $3) "
+      "update pgstream.streams s set settled_snapshot = $3::pg_snapshot, "
+      "settled_also = case when s.settled_snapshot::text = $3 then s.settled_also else '{}' end, "
+      "round_snapshot = nullif($4, '')::pg_snapshot, round_seq = $5::bigint "
+      "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
+      {settled.seen, settled.next, std::to_string(settled.seq)}, deadline, std::move(stop));
 }
 
 /// The order of the last events is right for each row: a transaction changes a row only when the

@@ -13,6 +13,7 @@
 #include "postgres/connection.h"
 #include "postgres/lsn.h"
 #include "stream/accounted_before.h"
+#include "stream/rounds.h"
 #include "stream/snapshot.h"
 #include "stream/transaction_ledger.h"
 
@@ -50,11 +51,17 @@ class Store {
   struct Moment {
     std::string snapshot;
     postgres::Lsn place;
+    /// The publication is the one that the slot was made for, and has been until now.
+    bool published = false;
   };
   Result<Moment> look(Deadline, std::stop_token);
   /// All that `snapshot` sees is accounted for, and `also`.
   Result<void> keep(const std::string& snapshot, std::span<const Xid> also, Deadline,
                     std::stop_token);
+
+  /// From where a stream that is read from the table goes on.
+  Result<Rounds::Place> load_rounds(Deadline, std::stop_token);
+  Result<void> keep(const Rounds::Place& settled, Deadline, std::stop_token);
 
   /// All that `snapshot` sees is accounted for: the events that are not are added to the backlog,
   /// numbered behind `last_n`, in an order that is right for each row.

@@ -8,15 +8,6 @@ namespace {
 
 constexpr std::chrono::seconds kTimeout{30};
 
-/// Events that belong to no group are delivered in the order of the stream.
-void give_keys(RecordBatch& batch, std::string_view stream) {
-  const std::string_view key = batch.arena.copy(stream);
-  for (Record& record : batch.records) {
-    auto& event = std::get<Event>(record.content);
-    if (event.key.empty()) event.key = key;
-  }
-}
-
 }  // namespace
 
 StreamSource::StreamSource(StreamOptions options)
@@ -79,7 +70,7 @@ Result<RecordBatch> StreamSource::read(const ReadLimits& limits, Deadline deadli
         read_backlog(cursor, end, limits, batch, Deadline::after(kTimeout), std::move(stop));
     if (!read) return fail(read.error().in_context("reading the backlog"));
   }
-  give_keys(batch, std::to_string(options_.id));
+  give_keys(batch, options_.id);
   return batch;
 }
 

@@ -1,8 +1,12 @@
 """The source `stream`: every committed event, in the order of the commits, whatever becomes of the
 sink, of the replication slot and of the publication."""
 
+import os
+import shutil
+
 import psycopg
 import pytest
+from support.standby import Standby
 from support.stream_source import scene  # noqa: F401
 from support.waiting import eventually
 
@@ -204,3 +208,79 @@ def test_a_transaction_of_many_events_needs_little_memory(scene, tmp_path):  # n
         scene.insert()
         eventually(lambda: lines_of(out) == 300002, 60, interval=0.5)
         assert relay.peak_kib() < 64 << 10
+
+
+def test_a_stream_is_read_without_replication(scene):  # noqa: F811
+    scene.database.execute("alter role stream_daemon noreplication")
+    scene.insert()
+    with scene.relay(reader="table") as relay:
+        scene.wait_delivered(1, relay)
+        with scene.database.connect() as late:
+            late.execute("begin; insert into public.orders (note) values ('late')")
+            scene.insert(3)
+            scene.wait_delivered(4, relay)
+            late.execute("commit")
+            scene.wait_delivered(5, relay)
+    scene.insert(3)
+    with scene.relay(reader="table") as relay:
+        scene.wait_delivered(8, relay)
+    assert scene.slot() is None
+    assert sorted(scene.deliveries()) == list(range(1, 9))
+
+
+def test_another_reader_takes_over_with_nothing_missing(scene):  # noqa: F811
+    for count, reader in enumerate(("table", "wal", "table", "wal"), 1):
+        scene.insert(5)
+        with scene.relay(reader=reader) as relay:
+            scene.wait_delivered(10 * count - 5, relay)
+            scene.sink.rules({"status": 503})
+            scene.insert(5)
+        scene.sink.rules()
+        with scene.relay(reader=reader) as relay:
+            scene.wait_delivered(10 * count, relay)
+    assert scene.first_deliveries() == list(range(1, 41))
+
+
+@pytest.fixture
+def standby(scene):  # noqa: F811
+    standby = Standby(scene.server)
+    # A base backup has no replication slots.
+    for name in os.listdir(os.path.join(standby.data, "pg_replslot")):
+        shutil.rmtree(os.path.join(standby.data, "pg_replslot", name))
+    standby.start()
+    yield standby
+    standby.end()
+
+
+def wait_for_standby(scene, standby):  # noqa: F811
+    place = scene.database.one("select pg_current_wal_lsn()")
+    with standby.connect(scene.database.name) as connection:
+        eventually(lambda: connection.execute("select pg_last_wal_replay_lsn() >= %s",
+                                              (place,)).fetchone()[0], 20)
+
+
+@pytest.mark.parametrize("sink", ["up", "down"])
+def test_after_a_promotion_nothing_that_the_standby_has_is_missing(scene, standby, sink):  # noqa: F811
+    host = f"127.0.0.1:{scene.server.port}"
+    url = scene.daemon_dsn.replace(host, f"{host},127.0.0.1:{standby.port}")
+    url += "?target_session_attrs=read-write"
+    with scene.relay(url=url) as relay:
+        scene.insert(5)
+        scene.wait_delivered(5, relay)
+        if sink == "down":
+            scene.sink.rules({"status": 503})
+            scene.insert(20)
+            eventually(lambda: scene.database.one("select count(*) from pgstream.backlog") == 1)
+        scene.insert(5)
+        wait_for_standby(scene, standby)
+        scene.server.kill9()
+        standby.promote()
+        scene.sink.rules()
+        with standby.connect(scene.database.name) as new:
+            new.execute("insert into public.orders (note) select 'new' from generate_series(1, 5)")
+            ids = [row[0] for row in new.execute("select id from public.orders order by id")]
+        scene.wait_delivered(len(ids), relay, 60)
+        with standby.connect(scene.database.name) as new:
+            new.execute("insert into public.orders (note) values ('new')")
+        scene.wait_delivered(len(ids) + 1, relay)
+    assert set(ids) <= set(scene.deliveries())

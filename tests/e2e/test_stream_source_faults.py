@@ -12,10 +12,10 @@ SEEDS = [int(seed) for seed in os.environ.get("STREAM_SEEDS", "1,2").split(",")]
 FAULTS = int(os.environ.get("STREAM_FAULTS", "12"))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_is_missing_and_first_deliveries_are_in_commit_order(scene, seed):  # noqa: F811
+def run(scene, seed, **options):  # noqa: F811
+    """Delivers through faults; returns what was committed, in order."""
     chance = random.Random(seed)
-    relay = scene.relay().start()
+    relay = scene.relay(**options).start()
     # What is committed before there is a slot is read by rounds, in the order of each row only.
     scene.insert()
     scene.wait_delivered(1, relay)
@@ -40,4 +40,16 @@ def test_nothing_is_missing_and_first_deliveries_are_in_commit_order(scene, seed
     committed = scene.committed()
     scene.wait_delivered(len(committed), relay, 120)
     relay.stop()
+    return committed
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_missing_and_first_deliveries_are_in_commit_order(scene, seed):  # noqa: F811
+    committed = run(scene, seed)
     assert scene.first_deliveries() == committed
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_missing_without_replication(scene, seed):  # noqa: F811
+    committed = run(scene, seed, reader="table")
+    assert sorted(scene.first_deliveries()) == sorted(committed)

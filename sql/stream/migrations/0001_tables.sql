@@ -33,6 +33,8 @@ create table if not exists pgstream.streams (
   recorded_lsn pg_lsn,
   settled_snapshot pg_snapshot,
   settled_also xid8[] not null default '{}',
+  round_snapshot pg_snapshot,
+  round_seq bigint not null default -1,
   last_n bigint not null default 0,
   slot_name name,
   publication_oid oid,

@@ -40,8 +40,9 @@ class StreamScene:
         self._relay_dsn = relay_dsn
         self._directory = directory
 
-    def relay(self, sink=None, **options):
-        """The relay that runs the stream; `options` are of its source, `sink` is as TOML has it."""
+    def relay(self, sink=None, url=None, **options):
+        """The relay that runs the stream; `options` are of its source, `sink` is as TOML has it, and
+        `url` is another way to the database."""
         options = {"failover_after": "1s"} | options
         written = "".join(f", {name} = \"{value}\"" for name, value in options.items())
         sink = sink or ('{ type = "webhook", url = "%s", allow_private = true }'
@@ -50,7 +51,7 @@ class StreamScene:
         path.write_text(f"""
 [[pipeline]]
 name = "stream"
-source = {{ type = "stream", stream = 1, url = "{self.daemon_dsn}"{written} }}
+source = {{ type = "stream", stream = 1, url = "{url or self.daemon_dsn}"{written} }}
 sink = {sink}
 """)
         return Relay(self._relay_dsn, config=path)

@@ -1,0 +1,183 @@
+#include "stream/table_source.h"
+
+#include <fmt/core.h>
+
+#include <utility>
+#include <vector>
+
+#include "core/pause.h"
+#include "stream/event_queue.h"
+
+namespace relay::stream {
+
+using std::chrono::milliseconds;
+
+namespace {
+
+constexpr std::chrono::seconds kTimeout{30};
+constexpr std::chrono::seconds kRowTimeout{60};
+/// A statement that waits for its rows to be taken holds its snapshot.
+constexpr std::chrono::seconds kUnusedFor{10};
+constexpr milliseconds kKeepEvery{500};
+
+std::string of_table(std::string_view table) {
+  return fmt::format(
+      "select {} from pgstream.{} e where e.stream_id = $1::bigint "
+      "and (e.xid >= pg_snapshot_xmax($2::pg_snapshot) "
+      "or e.xid = any (array(select pg_snapshot_xip($2::pg_snapshot))) "
+      "or e.xid = any (array(select b.xid from pgstream.backlog b where b.stream_id = "
+      "$1::bigint))) "
+      "and pg_visible_in_snapshot(e.xid, $3::pg_snapshot) and e.seq > $4::bigint "
+      "and e.xid <> all ((select s.settled_also from pgstream.streams s "
+      "where s.id = $1::bigint)::xid8[])",
+      kEventSql, table);
+}
+
+}  // namespace
+
+TableSource::TableSource(StreamOptions options)
+    : options_(std::move(options)), maintenance_(options_.database) {}
+
+TableSource::~TableSource() {
+  close();
+}
+
+Result<void> TableSource::open(std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  store_.reset();
+  under_way_ = false;
+  auto session = postgres::Connection::open(options_.database, stop);
+  if (!session) return fail(session.error());
+  session_ = std::move(*session);
+  store_.emplace(*session_, Store::Key{options_.id, options_.owner});
+  if (!maintaining_.joinable()) {
+    if (auto claimed = store_->claim(deadline, stop); !claimed) return claimed;
+    auto place = store_->load_rounds(deadline, std::move(stop));
+    if (!place) return fail(place.error());
+    kept_ = *place;
+    {
+      const MutexLock lock(mutex_);
+      rounds_.emplace(std::move(*place));
+    }
+    maintaining_ =
+        std::jthread([this](std::stop_token ended) { maintenance_.run(std::move(ended)); });
+  }
+  return {};
+}
+
+Result<RecordBatch> TableSource::read(const ReadLimits& limits, Deadline deadline,
+                                      std::stop_token stop) {
+  RecordBatch batch;
+  do {
+    if (!session_ || !session_->ok()) {
+      if (auto opened = open(stop); !opened) return fail(opened.error());
+    }
+    auto more = under_way_ ? Result<void>() : begin(stop);
+    if (more) more = read_rows(limits, batch, stop);
+    if (more && batch.empty()) more = keep(kKeepEvery, stop);
+    if (!more) return fail(more.error().in_context("reading pgstream.events"));
+  } while (batch.empty() && !deadline.passed() &&
+           pause(deadline.earlier(Deadline::after(options_.poll_interval)), stop));
+  give_keys(batch, options_.id);
+  return batch;
+}
+
+/// Sends the statement for the rest of the round, or for the next one.
+Result<void> TableSource::begin(std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  bool reading = false;
+  {
+    const MutexLock lock(mutex_);
+    reading = rounds_->reading();
+  }
+  if (!reading) {
+    auto moment = store_->look(deadline, std::move(stop));
+    if (!moment) return fail(moment.error());
+    const MutexLock lock(mutex_);
+    rounds_->begin(std::move(moment->snapshot));
+  }
+  std::vector<postgres::Param> params{std::to_string(options_.id)};
+  {
+    const MutexLock lock(mutex_);
+    params.insert(params.end(),
+                  {rounds_->behind(), rounds_->next(), std::to_string(rounds_->seq())});
+  }
+  static const std::string sql =
+      of_table("events") + " union all " + of_table("events_overflow") + " order by seq";
+  auto sent = session_->start(sql, params, postgres::Connection::Format::binary);
+  if (sent) under_way_ = true;
+  return sent;
+}
+
+Result<void> TableSource::read_rows(const ReadLimits& limits, RecordBatch& batch,
+                                    std::stop_token stop) {
+  used_at_ = SteadyClock::now();
+  while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
+    const auto row = session_->next_row(kRowTimeout, stop);
+    if (!row) {
+      under_way_ = false;
+      return fail(row.error());
+    }
+    const MutexLock lock(mutex_);
+    if (!*row) {
+      under_way_ = false;
+      rounds_->end();
+      return {};
+    }
+    const auto event = event_of(row->get(), 0);
+    if (!event) return fail(event.error());
+    append(batch, *event, {rounds_->hand_out(event->seq)});
+  }
+  return {};
+}
+
+milliseconds TableSource::tend(std::stop_token stop) {
+  if (!session_ || !session_->ok()) return kKeepEvery;
+  if (under_way_ && SteadyClock::now() - used_at_ > kUnusedFor) {
+    session_->abandon(Deadline::after(kTimeout));
+    under_way_ = false;
+  }
+  (void)keep(kKeepEvery, std::move(stop));
+  return kKeepEvery;
+}
+
+/// Stores what is settled, unless a statement is under way.
+Result<void> TableSource::keep(milliseconds every, std::stop_token stop) {
+  if (under_way_ || SteadyClock::now() - kept_at_ < every) return {};
+  Rounds::Place settled;
+  {
+    const MutexLock lock(mutex_);
+    settled = rounds_->settled();
+  }
+  if (settled == kept_) return {};
+  auto kept = store_->keep(settled, Deadline::after(kTimeout), std::move(stop));
+  if (!kept) return kept;
+  kept_ = std::move(settled);
+  kept_at_ = SteadyClock::now();
+  return {};
+}
+
+Result<void> TableSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {
+  const MutexLock lock(mutex_);
+  rounds_->settle(settled.id);
+  return {};
+}
+
+std::optional<std::int64_t> TableSource::lag() {
+  const MutexLock lock(mutex_);
+  return rounds_ ? std::optional(rounds_->underway()) : std::nullopt;
+}
+
+void TableSource::close() {
+  maintaining_.request_stop();
+  if (session_ && session_->ok()) {
+    if (under_way_) session_->abandon(Deadline::after(kTimeout));
+    under_way_ = false;
+    if (store_ && kept_.seen.size() > 0) (void)keep(milliseconds(0), {});
+  }
+  maintaining_ = {};
+  store_.reset();
+  session_.reset();
+}
+
+}  // namespace relay::stream
