@@ -68,6 +68,7 @@ void check_database(const StreamConfig& stream, Findings& findings) {
   }
   findings.good(name, fmt::format("{} answers", (*session)->endpoint()));
   if (const auto good = check_server(**session, {}); !good) findings.bad(name, good.error());
+  if (!stream.replicates) return;
   check_slots(**session, stream, findings);
   if (const auto log = postgres::ReplicationConnection::open(options_of(stream), {}); !log) {
     findings.bad(name, log.error());

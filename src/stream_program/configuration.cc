@@ -77,8 +77,6 @@ struct StreamValues {
   std::string reader;
 };
 
-constexpr std::string_view kReader = "reader";
-
 constexpr Option<StreamValues> kStream[] = {
     {{.name = "id",
       .type = FieldType::integer,
@@ -138,10 +136,11 @@ constexpr Option<StreamValues> kStream[] = {
       .meaning = "the same, once so much of the log is held back",
       .min = 1048576},
      fills<&StreamValues::failover_wal>},
-    {{.name = kReader,
+    {{.name = "reader",
       .type = FieldType::choice,
       .default_text = "wal",
-      .meaning = "how events are read: from the log",
+      .meaning = "wal: logical replication; table: queries, for a server or a role that may not "
+                 "replicate",
       .choices = "wal,table"},
      fills<&StreamValues::reader>},
     {{.name = "sink", .meaning = "where its events go, instead of the sink of all"}, fills_nothing},
@@ -301,13 +300,9 @@ class ConfigurationReader {
       problems.push_back(values.error());
       return;
     }
-    if (values->reader == "table") {
-      report(checked.values.place(kReader), "not_allowed",
-             "reader: table is not there yet: events are read from the log",
-             "Leave it out, or write reader: wal.");
-    }
     StreamConfig stream;
     stream.id = values->id;
+    stream.replicates = values->reader == "wal";
     if (auto done = add_database(*values, stream); !done) problems.push_back(done.error());
     read_pipeline(node, *values, std::move(keys.pipeline), stream.pipeline);
     refuse_second(node, stream.id);
@@ -341,6 +336,7 @@ class ConfigurationReader {
     };
     add("type", Node(std::string("stream"), node.place()));
     add("stream", Node(values.id, node.place()));
+    add("reader", Node(values.reader, node.place()));
     add("failover_after", Node(values.failover_after, place_of(node, "failover_after")));
     add("failover_wal", Node(values.failover_wal, place_of(node, "failover_wal")));
     options.emplace_back("batch_size", Node(values.max_size, node.place()));

@@ -28,7 +28,8 @@ struct Settings {
 /// A stream of the configuration.
 struct StreamConfig {
   std::int64_t id = 0;
-  std::string database;  ///< as libpq takes it; holds the password
+  bool replicates = true;  ///< false: its events are read by queries
+  std::string database;    ///< as libpq takes it; holds the password
   /// What `database` names as its certificates; null: it names a file, or none.
   std::shared_ptr<const Certificates> certificates;
   config::PipelineConfig pipeline;
