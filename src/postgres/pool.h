@@ -50,10 +50,10 @@ class Keeper {
 
 /// Whether a pool has too few sessions.
 struct Shortage {
-  std::size_t size = 0;                       ///< of the pool
+  std::size_t size = 0;  ///< of the pool
   /// An operation waits for longer than a second, or did until a moment ago.
   bool long_wait = false;
-  std::optional<Error> refused;               ///< the server refused another session a moment ago
+  std::optional<Error> refused;  ///< the server refused another session a moment ago
 };
 
 /// At most `size` sessions, opened when first needed, lent first come first served, closed after a
