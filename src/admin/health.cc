@@ -3,14 +3,15 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/secrets.h"
 #include "core/text.h"
 
 namespace relay::admin {
 
-using coordinator::PipelineStatus;
-using coordinator::Snapshot;
+using status::PipelineStatus;
+using status::Snapshot;
 using TimePoint = std::chrono::system_clock::time_point;
 
 namespace {
@@ -32,10 +33,10 @@ std::string error_json(const std::optional<Error>& error) {
                      json_string(secrets::masked(error->remedy)));
 }
 
-std::string blockers_json(const std::vector<coordinator::Blocker>& blockers) {
+std::string blockers_json(const std::vector<status::Blocker>& blockers) {
   std::string list;
-  for (const coordinator::Blocker& blocker : blockers) {
-    const Error error = coordinator::describe(blocker);
+  for (const status::Blocker& blocker : blockers) {
+    const Error error = status::describe(blocker);
     if (!list.empty()) list += ',';
     list += fmt::format(
         R"({{"pid":{},"role":{},"application":{},"holds":{},"message":{},"remedy":{}}})",
@@ -45,7 +46,23 @@ std::string blockers_json(const std::vector<coordinator::Blocker>& blockers) {
   return fmt::format(R"(,"blocked_by":[{}])", list);
 }
 
-std::string causes_json(const std::vector<coordinator::Cause>& causes) {
+std::string report_json(std::string_view name, const EndReport& report) {
+  std::string numbers;
+  for (const EndReport::Number& number : report.numbers) {
+    if (!numbers.empty()) numbers += ',';
+    numbers += fmt::format("{}:{}", json_string(number.name),
+                           std::isfinite(number.value) ? fmt::format("{}", number.value) : "null");
+  }
+  std::string latest;
+  for (const std::string& id : report.latest) {
+    if (!latest.empty()) latest += ',';
+    latest += json_string(id);
+  }
+  return fmt::format(R"(,"{}":{{"state":{},"numbers":{{{}}}{}}})", name, json_string(report.state),
+                     numbers, latest.empty() ? "" : fmt::format(R"(,"latest":[{}])", latest));
+}
+
+std::string causes_json(const std::vector<status::Cause>& causes) {
   std::string list;
   for (const auto& [error, since] : causes) {
     if (!list.empty()) list += ',';
@@ -94,7 +111,7 @@ Health health_of(const Snapshot& snapshot, TimePoint now) {
   }
   const bool degraded =
       std::any_of(snapshot.pipelines.begin(), snapshot.pipelines.end(),
-                  [&](const auto& pipeline) { return coordinator::is_degraded(pipeline, now); });
+                  [&](const auto& pipeline) { return status::is_degraded(pipeline, now); });
   return degraded || !snapshot.blockers.empty() || !snapshot.causes.empty() ? Health::degraded
                                                                             : Health::healthy;
 }
@@ -105,13 +122,15 @@ std::string pipeline_json(const PipelineStatus& status, TimePoint now) {
       R"({{"name":{},"state":{},"owner":{},"healthy":{},"source":{},"sink":{},"position":{},"lag":{},)"
       R"("since":{},"last_progress_at":{},{})",
       json_string(status.name), json_string(to_string(report.state)), status.owned,
-      !coordinator::is_degraded(status, now), json_string(status.source_type),
+      !status::is_degraded(status, now), json_string(status.source_type),
       json_string(status.sink_type), report.position.id,
       report.lag ? std::to_string(*report.lag) : "null", time_json(report.since),
       time_json(report.last_progress), error_json(report.error));
   if (const auto [pid, seconds] = status.oldest_open_writer; seconds > 0) {
     out += fmt::format(R"(,"held_back_by":{{"pid":{},"seconds":{:.1f}}})", pid, seconds);
   }
+  if (report.source) out += report_json("source_report", *report.source);
+  if (report.sink) out += report_json("sink_report", *report.sink);
   if (report.asleep) out += R"(,"asleep":true)";
   if (!status.causes.empty()) out += causes_json(status.causes);
   if (status.outbox_problem) {

@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "coordinator/status.h"
+#include "status/status.h"
 
 namespace relay::admin {
 
@@ -12,22 +12,22 @@ enum class Health { healthy, degraded, unhealthy };
 std::string_view to_string(Health health);
 
 /// What stops the whole instance: the database, or a control thread that hangs. Pure.
-std::optional<Error> instance_error(const coordinator::Snapshot& snapshot);
+std::optional<Error> instance_error(const status::Snapshot& snapshot);
 
 /// The database was reached, the catalog was read, and the control thread does not hang. Pure.
-bool is_ready(const coordinator::Snapshot& snapshot);
+bool is_ready(const status::Snapshot& snapshot);
 
 /// Unhealthy without the database or its schema, or while the control thread hangs; degraded while
 /// a pipeline is degraded, the instance has a cause to be, or another session's locks keep this one
 /// waiting; healthy otherwise (a standby is healthy). Pure.
-Health health_of(const coordinator::Snapshot& snapshot, std::chrono::system_clock::time_point now);
+Health health_of(const status::Snapshot& snapshot, std::chrono::system_clock::time_point now);
 
 /// The body of GET /health.
-std::string health_json(const coordinator::Snapshot& snapshot,
+std::string health_json(const status::Snapshot& snapshot,
                         std::chrono::system_clock::time_point now);
 
 /// One pipeline, as in /health and GET /api/pipelines.
-std::string pipeline_json(const coordinator::PipelineStatus& status,
+std::string pipeline_json(const status::PipelineStatus& status,
                           std::chrono::system_clock::time_point now);
 
 }  // namespace relay::admin

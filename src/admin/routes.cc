@@ -12,8 +12,8 @@
 
 namespace relay::admin {
 
-using coordinator::Coordinator;
-using coordinator::Snapshot;
+using status::Instance;
+using status::Snapshot;
 
 namespace {
 
@@ -83,9 +83,9 @@ std::optional<std::size_t> lane_of(const HttpRequest& request, std::string_view 
   return std::nullopt;
 }
 
-/// Answers a GET. /metrics and /health/live do not depend on the coordinator.
-HttpResponse read(const HttpRequest& request, const Coordinator& coordinator,
-                  const Metrics& metrics, Api& api) {
+/// Answers a GET. /metrics and /health/live do not depend on the instance.
+HttpResponse read(const HttpRequest& request, const Instance& instance, const Metrics& metrics,
+                  Api& api) {
   const std::string& path = request.path;
   if (path == "/metrics") {
     HttpResponse response;
@@ -94,22 +94,22 @@ HttpResponse read(const HttpRequest& request, const Coordinator& coordinator,
     return response;
   }
   if (path == "/health/live") return json_response(200, R"({"live":true})");
-  if (path == "/health") return health(coordinator.snapshot());
-  if (path == "/health/ready") return ready(coordinator.snapshot());
-  if (path == "/health/drained") return drained(coordinator.snapshot());
+  if (path == "/health") return health(instance.snapshot());
+  if (path == "/health/ready") return ready(instance.snapshot());
+  if (path == "/health/drained") return drained(instance.snapshot());
   if (path == "/api/dlq") return api.dead_letters(request);
-  if (path == kPipelines) return pipelines(coordinator.snapshot(), {});
+  if (path == kPipelines) return pipelines(instance.snapshot(), {});
   if (path.starts_with(std::string(kPipelines) + "/")) {
-    return pipelines(coordinator.snapshot(), std::string_view(path).substr(kPipelines.size() + 1));
+    return pipelines(instance.snapshot(), std::string_view(path).substr(kPipelines.size() + 1));
   }
   return problem_response(404, "there is nothing here",
                           "known are /metrics, /health, /health/live, /health/ready, "
                           "/health/drained, /api/pipelines and /api/dlq");
 }
 
-HttpResponse answer(const HttpRequest& request, const Coordinator& coordinator,
-                    const Metrics& metrics, Api& api) {
-  if (is_read(request)) return read(request, coordinator, metrics, api);
+HttpResponse answer(const HttpRequest& request, const Instance& instance, const Metrics& metrics,
+                    Api& api) {
+  if (is_read(request)) return read(request, instance, metrics, api);
   if (request.method == "POST" && request.path.starts_with("/api/")) return api.change(request);
   HttpResponse response = problem_response(405, "only GET and HEAD are answered here");
   response.headers.emplace_back("Allow", "GET, HEAD");
@@ -118,12 +118,12 @@ HttpResponse answer(const HttpRequest& request, const Coordinator& coordinator,
 
 }  // namespace
 
-Result<std::unique_ptr<HttpServer>> serve(const std::string& address, Coordinator& coordinator,
+Result<std::unique_ptr<HttpServer>> serve(const std::string& address, Instance& instance,
                                           const Metrics& metrics, std::string admin_token) {
-  auto api = std::make_shared<Api>(coordinator.pool(), admin_token);
+  auto api = std::make_shared<Api>(instance.pool(), admin_token);
   HttpService service;
-  service.handler = [&coordinator, &metrics, api](const HttpRequest& request) {
-    return answer(request, coordinator, metrics, *api);
+  service.handler = [&instance, &metrics, api](const HttpRequest& request) {
+    return answer(request, instance, metrics, *api);
   };
   service.lanes = kLanes;
   service.lane_of = [token = std::move(admin_token)](const HttpRequest& request) {

@@ -4,15 +4,15 @@
 #include <string>
 
 #include "admin/http_server.h"
-#include "coordinator/coordinator.h"
+#include "pipeline/metrics.h"
+#include "status/instance.h"
 
 namespace relay::admin {
 
 /// Serves /metrics, /health, /health/*, /api/pipelines and /api/dlq on `address`. Changes need
 /// `admin_token`; if it is empty, every change is refused. The server must be stopped before the
-/// coordinator is destroyed.
-Result<std::unique_ptr<HttpServer>> serve(const std::string& address,
-                                          coordinator::Coordinator& coordinator,
+/// instance is destroyed.
+Result<std::unique_ptr<HttpServer>> serve(const std::string& address, status::Instance& instance,
                                           const Metrics& metrics, std::string admin_token);
 
 }  // namespace relay::admin

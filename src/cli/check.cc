@@ -153,7 +153,7 @@ void check_blockers(Connection& connection, Findings& findings) {
     findings.bad("", blockers.error());
     return;
   }
-  for (const auto& blocker : *blockers) findings.bad("", coordinator::describe(blocker));
+  for (const auto& blocker : *blockers) findings.bad("", status::describe(blocker));
 }
 
 // Inboxes of other owners whose tables run code of theirs when a row is inserted: triggers, rules,

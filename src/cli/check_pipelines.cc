@@ -266,7 +266,7 @@ class PipelineCheck {
   const Context& context_;
   Connection& connection_;
   Findings& findings_;
-  Metrics metrics_;
+  Metrics metrics_{kMetricsPrefix};
   postgres::Pool pool_;
   coordinator::Workshop workshop_;
 };

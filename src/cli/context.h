@@ -13,6 +13,9 @@
 
 namespace relay::cli {
 
+/// Begins the names of all metrics.
+inline constexpr char kMetricsPrefix[] = "pgtrickle_relay_";
+
 enum ExitCode { kOk = 0, kFailed = 1, kUsage = 2, kInvalidConfiguration = 3 };
 
 /// The input of every command: the merged settings, and what the command line adds.

@@ -166,7 +166,7 @@ int quickstart(Context& context, const QuickstartArguments& arguments) {
   if (const auto prepared = prepare(**server); !prepared) return failed(prepared.error());
   if (interrupted(signals)) return kOk;
 
-  Metrics metrics;
+  Metrics metrics(kMetricsPrefix);
   coordinator::Coordinator coordinator(context.settings, context.registry, metrics, nullptr);
   auto admin = admin::serve(context.settings.metrics_addr, coordinator, metrics,
                             context.settings.admin_token);

@@ -77,7 +77,7 @@ int run_relay(Context& context) {
   const sigset_t signals = steering_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  Metrics metrics;
+  Metrics metrics(kMetricsPrefix);
   coordinator::Coordinator coordinator(context.settings, context.registry, metrics,
                                        file_loader(context));
   auto server = admin::serve(context.settings.metrics_addr, coordinator, metrics,

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "connector/end_report.h"
 #include "connector/inspection.h"
 #include "core/deadline.h"
 #include "core/error.h"
@@ -36,6 +37,9 @@ class Sink {
   virtual std::vector<Outcome> deliver(std::span<const Message>, Deadline, std::stop_token) = 0;
 
   virtual void close() = 0;
+
+  /// As Source::report. Any thread; does not wait.
+  virtual std::optional<EndReport> report() const { return std::nullopt; }
 
   /// For `check`, in place of all of the above: whether it could write now. Nothing is made or
   /// sent. `subject`: that of all messages, where it is known before there is one.

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "connector/end_report.h"
 #include "connector/inspection.h"
 #include "core/dead_letter.h"
 #include "core/deadline.h"
@@ -92,6 +93,10 @@ class Source {
 
   /// Any thread.
   virtual OpenWriter oldest_open_writer() const { return {}; }
+
+  /// Nothing where the source has nothing to tell. Asked about once a second, also before `open`
+  /// and behind `close`. Any thread; does not wait.
+  virtual std::optional<EndReport> report() const { return std::nullopt; }
 
   /// Writes what `acknowledge` has left due, within a moment, and lets go of what it holds.
   virtual void close() = 0;

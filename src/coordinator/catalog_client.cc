@@ -10,6 +10,8 @@
 
 namespace relay::coordinator {
 
+using ownership::LeaseSession;
+
 using config::PipelineConfig;
 
 namespace {

@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "config/pipeline_config.h"
-#include "coordinator/lease_session.h"
 #include "core/deadline.h"
 #include "core/error.h"
+#include "ownership/lease_session.h"
 #include "pipeline/pipeline.h"
 #include "postgres/connection.h"
 
@@ -79,10 +79,10 @@ class CatalogClient {
 
   /// The pipelines that should run; nothing: they are as they were. A file that cannot be parsed is
   /// logged and changes nothing.
-  Result<std::optional<std::vector<config::PipelineConfig>>> configuration(LeaseSession& session,
-                                                                           std::stop_token stop);
+  Result<std::optional<std::vector<config::PipelineConfig>>> configuration(
+      ownership::LeaseSession& session, std::stop_token stop);
   /// The control requests; nothing: none came since they were last read.
-  Result<std::optional<Requests>> requests(LeaseSession& session, std::stop_token stop);
+  Result<std::optional<Requests>> requests(ownership::LeaseSession& session, std::stop_token stop);
 
  private:
   const config::Catalogue& catalogue_;

@@ -35,11 +35,13 @@ class Sightings {
                      {error_class, std::string(code), std::move(message), std::move(remedy), {}},
                      certain});
   }
-  std::vector<Sighting> take() { return std::move(list_); }
+  /// What source or sink found out, and take back when it is over.
+  void add(const Error& error) { list_.push_back({pipeline_, "", error, true}); }
+  std::vector<status::Sighting> take() { return std::move(list_); }
 
  private:
   const std::string pipeline_;
-  std::vector<Sighting> list_;
+  std::vector<status::Sighting> list_;
 };
 
 void see_loss(const PipelineFacts& facts, TimePoint now, Sightings& seen) {
@@ -56,6 +58,12 @@ void see_loss(const PipelineFacts& facts, TimePoint now, Sightings& seen) {
                   "synchronous standby (synchronous_standby_names) prevents it",
                   facts.name),
       true);
+}
+
+void see_ends(const PipelineFacts& facts, Sightings& seen) {
+  for (const auto* end : {&facts.report.source, &facts.report.sink}) {
+    if (*end && (*end)->problem) seen.add(*(*end)->problem);
+  }
 }
 
 void see_outbox(const PipelineFacts& facts, Sightings& seen) {
@@ -111,7 +119,7 @@ void see_standstill(const PipelineFacts& facts, TimePoint now, Sightings& seen) 
     seen.add("paused_with_work",
              fmt::format("it is paused since {}, and records wait", time_of(report.since)),
              fmt::format("`pgtrickle-relay pipelines resume {}`", facts.name));
-  } else if (!stalled(report, now)) {
+  } else if (!status::stalled(report, now)) {
     return;
   } else if (const auto [pid, seconds] = facts.oldest_open_writer; seconds > 0) {
     seen.add("held_back",
@@ -132,10 +140,11 @@ void see_standstill(const PipelineFacts& facts, TimePoint now, Sightings& seen) 
 
 }  // namespace
 
-std::vector<Sighting> causes_of(const PipelineFacts& facts, TimePoint now) {
+std::vector<status::Sighting> causes_of(const PipelineFacts& facts, TimePoint now) {
   Sightings seen(facts.name);
   see_loss(facts, now, seen);
   if (facts.owned) {
+    see_ends(facts, seen);
     see_outbox(facts, seen);
     see_claim_rows(facts, seen);
     see_rejections(facts, now, seen);
@@ -144,7 +153,7 @@ std::vector<Sighting> causes_of(const PipelineFacts& facts, TimePoint now) {
   return seen.take();
 }
 
-Sighting cause_of(const StreamFailure& failure) {
+status::Sighting cause_of(const StreamFailure& failure) {
   const std::string shows =
       fmt::format("SELECT pgtrickle.refresh_stream_table('{}') shows the error", failure.table);
   return {"",
@@ -162,34 +171,36 @@ Sighting cause_of(const StreamFailure& failure) {
           true};
 }
 
-Sighting cause_of(const OutboxProblem& outbox) {
+status::Sighting cause_of(const status::OutboxProblem& outbox) {
   return {"", outbox.outbox, outbox.problem.empty() ? describe_dropped(outbox) : describe(outbox),
           true};
 }
 
-std::optional<Sighting> cause_of(const postgres::Shortage& shortage) {
+std::optional<status::Sighting> cause_of(const postgres::Shortage& shortage) {
   if (shortage.refused) {
-    return Sighting{"",
-                    "",
-                    {ErrorClass::transient,
-                     "no_free_session",
-                     fmt::format("the database gives the relay no further session: {}",
-                                 shortage.refused->message),
-                     "end sessions of other clients, raise max_connections (or the limit of the "
-                     "role or database), or lower pool_size",
-                     {}}};
+    return status::Sighting{
+        "",
+        "",
+        {ErrorClass::transient,
+         "no_free_session",
+         fmt::format("the database gives the relay no further session: {}",
+                     shortage.refused->message),
+         "end sessions of other clients, raise max_connections (or the limit of the "
+         "role or database), or lower pool_size",
+         {}}};
   }
   if (!shortage.long_wait) return std::nullopt;
-  return Sighting{"",
-                  "",
-                  {ErrorClass::transient,
-                   "no_free_session",
-                   fmt::format("none of the {} sessions of the pool is free, and operations of "
-                               "pipelines wait for one",
-                               shortage.size),
-                   "raise pool_size, or end what keeps the sessions busy: select pid, state, query "
-                   "from pg_stat_activity where application_name = 'pgtrickle-relay'",
-                   {}}};
+  return status::Sighting{
+      "",
+      "",
+      {ErrorClass::transient,
+       "no_free_session",
+       fmt::format("none of the {} sessions of the pool is free, and operations of "
+                   "pipelines wait for one",
+                   shortage.size),
+       "raise pool_size, or end what keeps the sessions busy: select pid, state, query "
+       "from pg_stat_activity where application_name = 'pgtrickle-relay'",
+       {}}};
 }
 
 }  // namespace relay::coordinator

@@ -9,12 +9,18 @@
 
 #include "connector/settled_rows.h"
 #include "connector/source.h"
-#include "coordinator/causes.h"
-#include "coordinator/status.h"
 #include "pipeline/pipeline.h"
 #include "postgres/pool.h"
+#include "status/causes.h"
+#include "status/status.h"
 
 namespace relay::coordinator {
+
+/// Unresolved dead letters of a pipeline.
+struct DeadLetterCount {
+  std::int64_t unresolved = 0;
+  std::int64_t without_claim_rows = 0;  ///< claim checks whose rows were gone
+};
 
 /// What is known of a pipeline: the report of its threads, and what the coordinator measured.
 struct PipelineFacts {
@@ -23,14 +29,14 @@ struct PipelineFacts {
   bool skips = false;  ///< `on_reject = skip`: what is rejected is not in the dead letters
   PipelineReport report;
   DeadLetterCount dead_letters;
-  std::optional<OutboxProblem> outbox;  ///< of the outbox that it reads
+  std::optional<status::OutboxProblem> outbox;  ///< of the outbox that it reads
   OpenWriter oldest_open_writer;
   std::optional<SettledRows::Loss> loss;
 };
 
 /// Why the pipeline is degraded, if it is. Pure.
-std::vector<Sighting> causes_of(const PipelineFacts& facts,
-                                std::chrono::system_clock::time_point now);
+std::vector<status::Sighting> causes_of(const PipelineFacts& facts,
+                                        std::chrono::system_clock::time_point now);
 
 /// A stream table whose refresh fails.
 struct StreamFailure {
@@ -39,10 +45,10 @@ struct StreamFailure {
   std::string error;
 };
 
-Sighting cause_of(const StreamFailure& failure);
+status::Sighting cause_of(const StreamFailure& failure);
 /// An outbox that no pipeline reads.
-Sighting cause_of(const OutboxProblem& outbox);
+status::Sighting cause_of(const status::OutboxProblem& outbox);
 /// Operations wait because the pool has no session for them; empty: they do not.
-std::optional<Sighting> cause_of(const postgres::Shortage& shortage);
+std::optional<status::Sighting> cause_of(const postgres::Shortage& shortage);
 
 }  // namespace relay::coordinator

@@ -20,6 +20,7 @@
 
 namespace relay::coordinator {
 
+using ownership::LeaseSession;
 using postgres::Connection;
 using std::chrono::milliseconds;
 
@@ -48,8 +49,12 @@ Coordinator::Coordinator(config::Settings settings, const Registry& registry, Me
       pool_(connection_options(settings_, "pgtrickle-relay", false),
             static_cast<std::size_t>(settings_.pool_size)),
       workshop_{registry, pool_, metrics, settings_.relay_group_id, make_worker_id()},
-      membership_(settings_, connection_options(settings_, LeaseSession::kApplicationName, true),
-                  workshop_.worker_id),
+      membership_({.connection = connection_options(settings_, "pgtrickle-relay leases", true),
+                   .names = {.prefix = "pgtrickle.relay_", .channel = "pgtrickle_relay_config"},
+                   .group = settings_.relay_group_id,
+                   .worker_id = workshop_.worker_id,
+                   .lease_timeout = settings_.lease_timeout}),
+      role_(membership_, settings_.ha_mode == "leader"),
       catalog_(registry.catalogue(), settings_.access, std::move(load_file)),
       snapshots_(table_, workshop_.worker_id, settings_.relay_group_id),
       observer_(table_, registry, pool_, metrics) {}
@@ -183,9 +188,9 @@ Result<void> Coordinator::round(std::stop_token stop) {
   const auto now = SteadyClock::now();
   const bool beats = now >= membership_.next_beat();
   if (beats) {
-    const auto regrouped = membership_.beat(stop);
-    if (!regrouped) return fail(regrouped.error());
-    if (*regrouped) next_look_ = {};
+    const auto renewal = membership_.beat(stop);
+    if (!renewal) return fail(renewal.error());
+    if (role_.regroup(*renewal)) next_look_ = {};
   }
   if (const auto done = release(runner_->settle_ended(), stop); !done) return done;
   if (now >= next_look_ || catalog_.reload_is_due()) {
@@ -200,14 +205,14 @@ Result<void> Coordinator::round(std::stop_token stop) {
   }
   if (const auto done = replays_.write(session, stop); !done) return done;
   if (const auto done = observer_.measure(session, now, stop); !done) return done;
-  if (observer_.look_for_causes(membership_.is_on_duty(), *schema_)) catalog_.resolve_again();
+  if (observer_.look_for_causes(role_.is_on_duty(), *schema_)) catalog_.resolve_again();
   return observer_.write_statuses(session, stop);
 }
 
 /// Does the housekeeping where no other instance does.
 Result<void> Coordinator::take_duty(std::stop_token stop) {
-  if (membership_.is_on_duty()) return {};
-  const auto taken = membership_.take_duty(std::move(stop));
+  if (role_.is_on_duty()) return {};
+  const auto taken = role_.take_duty(std::move(stop));
   if (!taken) return fail(taken.error());
   housekeeper_->set_on_duty(*taken);
   return {};
@@ -216,7 +221,7 @@ Result<void> Coordinator::take_duty(std::stop_token stop) {
 /// Gives up the leases of pipelines that have ended.
 Result<void> Coordinator::release(const Reconciler::Leaving& leaving, std::stop_token stop) {
   LeaseSession& session = membership_.session();
-  const auto released = session.release(LeaseKind::pipeline, leaving.release, stop);
+  const auto released = session.release(kPipelineLease, leaving.release, stop);
   if (!released) return released;
   return end_status(session, leaving.removed, stop);
 }
@@ -235,11 +240,11 @@ Result<void> Coordinator::follow_changes(std::stop_token stop) {
 
 /// Takes leases up to this instance's share, and hands over what is beyond it.
 Result<void> Coordinator::balance(std::stop_token stop) {
-  const auto group = membership_.group(stop);
+  const auto group = role_.group(stop);
   if (!group) return fail(group.error());
   const auto exchange = runner_->balance(*group);
   const auto taken =
-      membership_.session().take(LeaseKind::pipeline, exchange.free_to_take, exchange.limit, stop);
+      membership_.session().take(kPipelineLease, exchange.free_to_take, exchange.limit, stop);
   if (!taken) return fail(taken.error());
   runner_->took(*taken);
   if (!taken->empty()) catalog_.expect_requests();
@@ -273,6 +278,7 @@ void Coordinator::hear(const std::vector<std::string>& payloads) {
 /// The lease session is gone, and every lease with it.
 void Coordinator::lose_everything(const Error& error) {
   housekeeper_->set_on_duty(false);
+  role_.lost();
   membership_.lost();
   runner_->lose_all(error);
 }

@@ -11,18 +11,19 @@
 #include "connector/registry.h"
 #include "coordinator/catalog_client.h"
 #include "coordinator/finished_replays.h"
+#include "coordinator/group_role.h"
 #include "coordinator/housekeeper.h"
-#include "coordinator/membership.h"
 #include "coordinator/observer.h"
 #include "coordinator/pipeline_runner.h"
 #include "coordinator/pipeline_table.h"
 #include "coordinator/schema_watch.h"
 #include "coordinator/snapshots.h"
-#include "coordinator/status.h"
 #include "coordinator/sweep.h"
 #include "core/deadline.h"
 #include "core/error.h"
+#include "ownership/membership.h"
 #include "postgres/pool.h"
+#include "status/instance.h"
 
 namespace relay::coordinator {
 
@@ -31,11 +32,11 @@ namespace relay::coordinator {
 /// reconciler decide, and does what that says; between two rounds it waits for news. When the
 /// lease session is lost, it ends every pipeline and begins anew. The public functions may be
 /// called from any other thread.
-class Coordinator {
+class Coordinator final : public status::Instance {
  public:
   Coordinator(config::Settings settings, const Registry& registry, Metrics& metrics,
               FileLoader load_file);
-  ~Coordinator();
+  ~Coordinator() override;
 
   void start();
   /// Ends all pipelines within the drain timeout (less, when `abort` is called), commits, releases.
@@ -45,9 +46,9 @@ class Coordinator {
   /// Reads the configuration file again (SIGHUP).
   void reload();
 
-  /// How things stand. Does not wait for the control thread.
-  Snapshot snapshot() const { return snapshots_.take(); }
-  postgres::Pool& pool() { return pool_; }
+  /// Does not wait for the control thread.
+  status::Snapshot snapshot() const override { return snapshots_.take(); }
+  postgres::Pool& pool() override { return pool_; }
 
  private:
   void run(std::stop_token stop);
@@ -67,7 +68,8 @@ class Coordinator {
   const config::Settings settings_;
   postgres::Pool pool_;
   const Workshop workshop_;
-  Membership membership_;
+  ownership::Membership membership_;
+  GroupRole role_;
   CatalogClient catalog_;
   FinishedReplays replays_;
   std::atomic<bool> poked_{false};  ///< the next round is to begin at once

@@ -6,6 +6,8 @@
 
 namespace relay::coordinator {
 
+using ownership::LeaseSession;
+
 namespace {
 
 /// False: another transaction has locked its row, and it is to be tried again.

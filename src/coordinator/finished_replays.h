@@ -6,9 +6,9 @@
 #include <stop_token>
 #include <string>
 
-#include "coordinator/lease_session.h"
 #include "core/error.h"
 #include "core/mutex.h"
+#include "ownership/lease_session.h"
 #include "pipeline/pipeline.h"
 
 namespace relay::coordinator {
@@ -21,7 +21,7 @@ class FinishedReplays {
   void add(const ReplayRequest& request, const std::optional<Error>& error);
   /// Writes what was added, in its order. One whose row another transaction has locked, and those
   /// behind it, wait for the next call. One thread.
-  Result<void> write(LeaseSession& session, std::stop_token stop);
+  Result<void> write(ownership::LeaseSession& session, std::stop_token stop);
 
  private:
   struct Finished {

@@ -10,6 +10,8 @@
 
 namespace relay::coordinator {
 
+using ownership::LeaseSession;
+
 namespace {
 
 constexpr std::chrono::milliseconds kNumbersEvery{5000};
@@ -17,7 +19,7 @@ constexpr std::chrono::seconds kCausesEvery{1};
 constexpr std::chrono::milliseconds kStatusEvery{500};
 
 /// What the database is told of a pipeline; the times in it change with the rest.
-std::string told_of(const PipelineStatus& status) {
+std::string told_of(const status::PipelineStatus& status) {
   const PipelineReport& report = status.report;
   return fmt::format("{} {} {} {}", to_string(report.state), report.position.id,
                      report.lag.value_or(-1), report.error ? report.error->message : "");
@@ -32,10 +34,10 @@ Result<void> Observer::look_for_blockers(LeaseSession& session, std::stop_token 
   // Where the age of a transaction is not to be seen, it may be one of an instant: it counts when
   // two looks have found it.
   std::set<int> ageless;
-  for (const Blocker& blocker : *blockers) {
+  for (const status::Blocker& blocker : *blockers) {
     if (blocker.seconds < 0) ageless.insert(blocker.pid);
   }
-  std::erase_if(*blockers, [&](const Blocker& blocker) {
+  std::erase_if(*blockers, [&](const status::Blocker& blocker) {
     return blocker.seconds < 0 && !ageless_.contains(blocker.pid);
   });
   ageless_ = std::move(ageless);
@@ -99,7 +101,7 @@ bool Observer::look_for_causes(bool on_duty, SchemaWatch& schema) {
   if (now < next_causes_) return false;
   next_causes_ = now + kCausesEvery;
   const auto wall = std::chrono::system_clock::now();
-  std::vector<Sighting> seen;
+  std::vector<status::Sighting> seen;
   if (auto shortage = cause_of(pool_.shortage())) seen.push_back(std::move(*shortage));
   if (auto differs = schema.cause()) seen.push_back(std::move(*differs));
   if (on_duty) {
@@ -116,12 +118,13 @@ bool Observer::look_for_causes(bool on_duty, SchemaWatch& schema) {
     const bool refused =
         facts.report.error && facts.report.error->error_class == ErrorClass::misconfigured;
     if (refused && !entry.config.references.empty()) secret_refused = true;
+    metrics_.pipeline(name)->show_ends(facts.report);
     const std::int64_t gone = facts.loss ? facts.loss->rows : 0;
     if (gone > entry.counted_gone) {
       metrics_.pipeline(name)->gone.Increment(static_cast<double>(gone - entry.counted_gone));
     }
     entry.counted_gone = gone;
-    for (Sighting& sighting : causes_of(facts, wall)) seen.push_back(std::move(sighting));
+    for (status::Sighting& sighting : causes_of(facts, wall)) seen.push_back(std::move(sighting));
   }
   for (const auto& [sighting, began] : table_.instance.causes.look(std::move(seen), now, wall)) {
     if (began) {
@@ -166,20 +169,20 @@ Result<void> Observer::measure(LeaseSession& session, SteadyClock::time_point no
 Result<void> Observer::write_statuses(LeaseSession& session, std::stop_token stop) {
   if (SteadyClock::now() < next_status_) return {};
   next_status_ = SteadyClock::now() + kStatusEvery;
-  std::vector<PipelineStatus> changed;
+  std::vector<status::PipelineStatus> changed;
   {
     const MutexLock lock(table_.mutex);
     for (const auto& [name, entry] : table_.entries) {
       const auto& placement = table_.reconciler.at(name);
       if (!placement.owned || !placement.wanted) continue;
-      PipelineStatus status = table_.status_of(entry);
+      status::PipelineStatus status = table_.status_of(entry);
       if (told_of(status) != entry.written_status) changed.push_back(std::move(status));
     }
   }
   const auto written = write_status(session, changed, std::move(stop));
   if (!written) return fail(written.error());
   const MutexLock lock(table_.mutex);
-  for (const PipelineStatus& status : changed) {
+  for (const status::PipelineStatus& status : changed) {
     if (!written->contains(status.name)) continue;
     table_.entries.at(status.name).written_status = told_of(status);
   }

@@ -7,14 +7,14 @@
 
 #include "connector/registry.h"
 #include "coordinator/cause_rules.h"
-#include "coordinator/lease_session.h"
 #include "coordinator/pipeline_table.h"
 #include "coordinator/schema_watch.h"
-#include "coordinator/status.h"
 #include "core/deadline.h"
 #include "core/error.h"
+#include "ownership/lease_session.h"
 #include "pipeline/metrics.h"
 #include "postgres/pool.h"
+#include "status/status.h"
 
 namespace relay::coordinator {
 
@@ -29,19 +29,21 @@ class Observer {
   /// A new session was opened: everything is measured at the next `measure`.
   void start_over() { next_numbers_ = {}; }
   /// Looks for sessions that keep this instance waiting. Needs no lease.
-  Result<void> look_for_blockers(LeaseSession& session, std::stop_token stop);
+  Result<void> look_for_blockers(ownership::LeaseSession& session, std::stop_token stop);
   /// Measures what the database knows, where that is due. `now`: when the round began.
-  Result<void> measure(LeaseSession& session, SteadyClock::time_point now, std::stop_token stop);
-  /// Finds out why pipelines, or this instance, are degraded, and logs what is new of that.
+  Result<void> measure(ownership::LeaseSession& session, SteadyClock::time_point now,
+                       std::stop_token stop);
+  /// Finds out why pipelines, or this instance, are degraded, and logs what is new of that. Shows
+  /// what sources and sinks report in the metrics.
   /// `on_duty`: this instance speaks for the whole database. `schema` is given the errors of
   /// pipelines, and asked for its cause. True: a secret was refused, and what
   /// the configuration refers to is to be resolved again.
   bool look_for_causes(bool on_duty, SchemaWatch& schema);
   /// Writes how owned pipelines do, where it changed.
-  Result<void> write_statuses(LeaseSession& session, std::stop_token stop);
+  Result<void> write_statuses(ownership::LeaseSession& session, std::stop_token stop);
 
  private:
-  Result<void> look_at_outboxes(LeaseSession& session, std::stop_token stop);
+  Result<void> look_at_outboxes(ownership::LeaseSession& session, std::stop_token stop);
   void look_for_gone_rows(std::stop_token stop);
 
   PipelineTable& table_;
@@ -52,8 +54,8 @@ class Observer {
   SteadyClock::time_point next_status_{};
   SteadyClock::time_point next_causes_{};
   std::vector<StreamFailure> stream_failures_;
-  std::vector<OutboxProblem> unread_problems_;  ///< of outboxes that no pipeline reads
-  std::set<std::string> outboxes_told_;         ///< outboxes that have the problem metric
+  std::vector<status::OutboxProblem> unread_problems_;  ///< of outboxes that no pipeline reads
+  std::set<std::string> outboxes_told_;                 ///< outboxes that have the problem metric
   std::set<int> ageless_;  ///< sessions that the last look found holding locks, since when unknown
 };
 

@@ -220,6 +220,7 @@ Reconciler::Leaving PipelineRunner::settle_ended() {
     metrics->owned.Set(0);
     metrics->lag.Set(0);
     metrics->state.Set(static_cast<double>(PipelineState::standby));
+    metrics->show_ends({});
   }
   for (const std::string& name : leaving.forget) {
     log::info("pipeline_removed", name, "it is disabled or deleted");
@@ -250,7 +251,9 @@ void PipelineRunner::lose_all(const Error& error) {
         ending.push_back(std::exchange(entry.assembled, {}));
       }
       entry.written_status.clear();
-      workshop_.metrics.pipeline(name)->owned.Set(0);
+      const auto metrics = workshop_.metrics.pipeline(name);
+      metrics->owned.Set(0);
+      metrics->show_ends({});
     }
     table_.reconciler.lost();
   }

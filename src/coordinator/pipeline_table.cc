@@ -17,8 +17,8 @@ PipelineFacts PipelineTable::facts_of(const PipelineEntry& entry) const {
   return facts;
 }
 
-PipelineStatus PipelineTable::status_of(const PipelineEntry& entry) const {
-  PipelineStatus status;
+status::PipelineStatus PipelineTable::status_of(const PipelineEntry& entry) const {
+  status::PipelineStatus status;
   status.name = entry.config.name;
   status.direction = entry.config.direction;
   status.source_type = entry.config.source_type;

@@ -13,11 +13,11 @@
 #include "coordinator/assembly.h"
 #include "coordinator/catalog_client.h"
 #include "coordinator/cause_rules.h"
-#include "coordinator/causes.h"
 #include "coordinator/reconciler.h"
-#include "coordinator/status.h"
 #include "core/deadline.h"
 #include "core/mutex.h"
+#include "status/causes.h"
+#include "status/status.h"
 
 namespace relay::coordinator {
 
@@ -38,7 +38,7 @@ struct PipelineEntry {
   /// Of all pipelines of this name that ran here.
   std::shared_ptr<SettledRows> settled = std::make_shared<SettledRows>();
   std::int64_t counted_gone = 0;  ///< of `settled`, what the metric has counted
-  std::optional<OutboxProblem> outbox_problem;
+  std::optional<status::OutboxProblem> outbox_problem;
   DeadLetterCount dead_letters;
   std::string written_status;  ///< what was last written to the database
 };
@@ -49,8 +49,8 @@ struct InstanceState {
   bool catalog_read = false;  ///< once, since the start
   bool stopping = false;
   std::optional<Error> database_error;
-  std::vector<Blocker> blockers;
-  Causes causes;
+  std::vector<status::Blocker> blockers;
+  status::Causes causes;
 };
 
 /// The pipelines and the state of this instance: what the control thread shares with the threads
@@ -62,7 +62,7 @@ struct PipelineTable {
   std::map<std::string, PipelineEntry> entries RELAY_GUARDED_BY(mutex);
   InstanceState instance RELAY_GUARDED_BY(mutex);
 
-  PipelineStatus status_of(const PipelineEntry& entry) const RELAY_REQUIRES(mutex);
+  status::PipelineStatus status_of(const PipelineEntry& entry) const RELAY_REQUIRES(mutex);
   PipelineFacts facts_of(const PipelineEntry& entry) const RELAY_REQUIRES(mutex);
 };
 

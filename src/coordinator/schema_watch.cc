@@ -30,7 +30,7 @@ constexpr std::size_t kLoggedMost = 20;
 constexpr std::size_t kNamedInCause = 3;
 
 /// One cause for all problems: `check` names each.
-std::optional<Sighting> cause_of(const std::vector<schema::Difference>& differences) {
+std::optional<status::Sighting> cause_of(const std::vector<schema::Difference>& differences) {
   std::vector<std::string> named;
   std::size_t problems = 0;
   for (const schema::Difference& difference : differences) {
@@ -39,7 +39,7 @@ std::optional<Sighting> cause_of(const std::vector<schema::Difference>& differen
   }
   if (problems == 0) return std::nullopt;
   if (problems > kNamedInCause) named.push_back(fmt::format("{} more", problems - kNamedInCause));
-  return Sighting{
+  return status::Sighting{
       "",
       "",
       {ErrorClass::misconfigured,
@@ -90,7 +90,7 @@ std::optional<Error> SchemaWatch::newer() const {
   return newer_;
 }
 
-std::optional<Sighting> SchemaWatch::cause() const {
+std::optional<status::Sighting> SchemaWatch::cause() const {
   const MutexLock lock(mutex_);
   return cause_;
 }

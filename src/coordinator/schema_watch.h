@@ -7,12 +7,12 @@
 #include <thread>
 #include <vector>
 
-#include "coordinator/causes.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/mutex.h"
 #include "postgres/connection.h"
 #include "schema/difference.h"
+#include "status/causes.h"
 
 namespace relay::coordinator {
 
@@ -37,7 +37,7 @@ class SchemaWatch {
   /// Why this program must end its work here: the database side became too new for it.
   std::optional<Error> newer() const;
   /// The problems among the differences; none, and no cause. Warnings are only logged.
-  std::optional<Sighting> cause() const;
+  std::optional<status::Sighting> cause() const;
 
  private:
   void run(std::stop_token stop);
@@ -49,7 +49,7 @@ class SchemaWatch {
   mutable Mutex mutex_;
   bool asked_ RELAY_GUARDED_BY(mutex_) = false;
   std::optional<Error> newer_ RELAY_GUARDED_BY(mutex_);
-  std::optional<Sighting> cause_ RELAY_GUARDED_BY(mutex_);
+  std::optional<status::Sighting> cause_ RELAY_GUARDED_BY(mutex_);
   std::set<std::string> noticed_ RELAY_GUARDED_BY(mutex_);   ///< errors since `forget_`
   SteadyClock::time_point last_ RELAY_GUARDED_BY(mutex_){};  ///< look
   SteadyClock::time_point forget_ RELAY_GUARDED_BY(mutex_){};

@@ -32,12 +32,12 @@ Snapshots::Snapshots(const PipelineTable& table, std::string worker_id, std::str
   last_ = read();
 }
 
-Snapshot Snapshots::take() const {
+status::Snapshot Snapshots::take() const {
   constexpr std::chrono::milliseconds kPatience{20};
   const SteadyClock::time_point last_round{SteadyClock::duration(last_round_.load())};
   const auto silence =
       std::chrono::duration_cast<std::chrono::seconds>(SteadyClock::now() - last_round);
-  std::optional<Snapshot> now;
+  std::optional<status::Snapshot> now;
   if (lock_until(table_.mutex, Deadline::after(kPatience))) {
     const MutexLock held(table_.mutex, std::adopt_lock);
     now = read();
@@ -49,8 +49,8 @@ Snapshot Snapshots::take() const {
   return last_;
 }
 
-Snapshot Snapshots::read() const {
-  Snapshot snapshot;
+status::Snapshot Snapshots::read() const {
+  status::Snapshot snapshot;
   for (const auto& [name, entry] : table_.entries) {
     if (table_.reconciler.at(name).wanted) snapshot.pipelines.push_back(table_.status_of(entry));
   }

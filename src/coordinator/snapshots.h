@@ -4,9 +4,9 @@
 #include <string>
 
 #include "coordinator/pipeline_table.h"
-#include "coordinator/status.h"
 #include "core/deadline.h"
 #include "core/mutex.h"
+#include "status/status.h"
 
 namespace relay::coordinator {
 
@@ -16,12 +16,12 @@ class Snapshots {
  public:
   Snapshots(const PipelineTable& table, std::string worker_id, std::string group);
 
-  Snapshot take() const;
+  status::Snapshot take() const;
   /// The control thread is at work.
   void note_round() { last_round_ = SteadyClock::now().time_since_epoch().count(); }
 
  private:
-  Snapshot read() const RELAY_REQUIRES(table_.mutex);
+  status::Snapshot read() const RELAY_REQUIRES(table_.mutex);
 
   const PipelineTable& table_;
   const std::string worker_id_;
@@ -29,7 +29,7 @@ class Snapshots {
   const SteadyClock::time_point started_;
   std::atomic<SteadyClock::rep> last_round_;  ///< when the control thread last did something
   mutable Mutex mutex_;
-  mutable Snapshot last_ RELAY_GUARDED_BY(mutex_);
+  mutable status::Snapshot last_ RELAY_GUARDED_BY(mutex_);
 };
 
 }  // namespace relay::coordinator

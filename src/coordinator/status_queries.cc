@@ -11,18 +11,20 @@
 
 namespace relay::coordinator {
 
+using ownership::LeaseSession;
+
 using postgres::Param;
 
-Result<std::vector<Blocker>> read_blockers(postgres::Connection& connection, Deadline deadline,
-                                           std::stop_token stop) {
+Result<std::vector<status::Blocker>> read_blockers(postgres::Connection& connection,
+                                                   Deadline deadline, std::stop_token stop) {
   const auto rows = connection.query(
       "select coalesce(pid, 0), coalesce(prepared, ''), coalesce(role, ''), "
       "coalesce(application, ''), holds, coalesce(seconds, -1) from pgtrickle.relay_blockers()",
       {}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
-  std::vector<Blocker> blockers;
+  std::vector<status::Blocker> blockers;
   for (int row = 0; row < rows->size(); ++row) {
-    Blocker& blocker = blockers.emplace_back();
+    status::Blocker& blocker = blockers.emplace_back();
     blocker.pid = static_cast<int>(rows->integer(row, 0));
     blocker.prepared = rows->text(row, 1);
     blocker.role = rows->text(row, 2);
@@ -68,8 +70,8 @@ Result<std::vector<StreamFailure>> read_stream_failures(LeaseSession& session,
   return failures;
 }
 
-Result<std::map<std::string, OutboxProblem>> read_outbox_problems(LeaseSession& session,
-                                                                  std::stop_token stop) {
+Result<std::map<std::string, status::OutboxProblem>> read_outbox_problems(LeaseSession& session,
+                                                                          std::stop_token stop) {
   const auto rows = session.query(
       "select outbox_sequence, outbox_table_name, coalesce(problem, ''), "
       "coalesce(to_char(source_dropped_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS UTC'), ''), "
@@ -78,11 +80,12 @@ Result<std::map<std::string, OutboxProblem>> read_outbox_problems(LeaseSession& 
       "where problem is not null or source_dropped_at is not null",
       {}, stop);
   if (!rows) return fail(rows.error());
-  std::map<std::string, OutboxProblem> problems;
+  std::map<std::string, status::OutboxProblem> problems;
   for (int row = 0; row < rows->size(); ++row) {
-    problems.emplace(rows->text(row, 0),
-                     OutboxProblem{std::string(rows->text(row, 1)), std::string(rows->text(row, 2)),
-                                   std::string(rows->text(row, 3)), rows->boolean(row, 4)});
+    problems.emplace(
+        rows->text(row, 0),
+        status::OutboxProblem{std::string(rows->text(row, 1)), std::string(rows->text(row, 2)),
+                              std::string(rows->text(row, 3)), rows->boolean(row, 4)});
   }
   return problems;
 }
@@ -108,12 +111,12 @@ Result<void> end_status(LeaseSession& session, std::span<const std::string> pipe
 }
 
 Result<std::set<std::string>> write_status(LeaseSession& session,
-                                           std::span<const PipelineStatus> statuses,
+                                           std::span<const status::PipelineStatus> statuses,
                                            std::stop_token stop) {
   std::set<std::string> names;
   if (statuses.empty()) return names;
   std::array<std::vector<Param>, 8> columns;
-  for (const PipelineStatus& status : statuses) {
+  for (const status::PipelineStatus& status : statuses) {
     const PipelineReport& report = status.report;
     const auto since = std::chrono::duration<double>(report.since.time_since_epoch()).count();
     const Error* error = report.error ? &*report.error : nullptr;

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "coordinator/cause_rules.h"
-#include "coordinator/lease_session.h"
-#include "coordinator/status.h"
+#include "ownership/lease_session.h"
 #include "postgres/connection.h"
+#include "status/status.h"
 
 namespace relay::coordinator {
 
@@ -19,25 +19,25 @@ namespace relay::coordinator {
 
 /// The sessions that keep relays waiting, as far as the database shows them. Takes no lock on a
 /// table of the relay.
-Result<std::vector<Blocker>> read_blockers(postgres::Connection& connection, Deadline deadline,
-                                           std::stop_token stop);
+Result<std::vector<status::Blocker>> read_blockers(postgres::Connection& connection,
+                                                   Deadline deadline, std::stop_token stop);
 /// Unresolved dead letters of the session's group, by pipeline.
-Result<std::map<std::string, DeadLetterCount>> count_dead_letters(LeaseSession& session,
+Result<std::map<std::string, DeadLetterCount>> count_dead_letters(ownership::LeaseSession& session,
                                                                   std::stop_token stop);
 /// Stream tables of the relay whose last refresh failed.
-Result<std::vector<StreamFailure>> read_stream_failures(LeaseSession& session,
+Result<std::vector<StreamFailure>> read_stream_failures(ownership::LeaseSession& session,
                                                         std::stop_token stop);
 /// By the sequence of the outbox.
-Result<std::map<std::string, OutboxProblem>> read_outbox_problems(LeaseSession& session,
-                                                                  std::stop_token stop);
+Result<std::map<std::string, status::OutboxProblem>> read_outbox_problems(
+    ownership::LeaseSession& session, std::stop_token stop);
 /// Marks these pipelines as stopped, and deletes the status of those that the catalog does not
 /// have (any more). Leaves out rows that another transaction has locked.
-Result<void> end_status(LeaseSession& session, std::span<const std::string> pipelines,
+Result<void> end_status(ownership::LeaseSession& session, std::span<const std::string> pipelines,
                         std::stop_token stop);
 /// Leaves out rows that another transaction has locked; the names of the pipelines that were
 /// written.
-Result<std::set<std::string>> write_status(LeaseSession& session,
-                                           std::span<const PipelineStatus> statuses,
+Result<std::set<std::string>> write_status(ownership::LeaseSession& session,
+                                           std::span<const status::PipelineStatus> statuses,
                                            std::stop_token stop);
 
 }  // namespace relay::coordinator

@@ -11,6 +11,8 @@ void MessageBatch::append(MessageBatch next) {
   records.records.insert(records.records.end(),
                          std::make_move_iterator(next.records.records.begin()),
                          std::make_move_iterator(next.records.records.end()));
+  records.shapes.insert(records.shapes.end(), std::make_move_iterator(next.records.shapes.begin()),
+                        std::make_move_iterator(next.records.shapes.end()));
   messages.reserve(messages.size() + next.messages.size());
   for (Message& message : next.messages) {
     message.record += offset;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -32,7 +33,7 @@ struct Position {
   }
 };
 
-/// What a batch's records have in common: where they come from.
+/// What records of one table have in common.
 struct TableShape {
   std::string name;                      ///< `stream_table` in envelopes and templates
   std::vector<std::string> key_columns;  ///< empty: rows have no known key
@@ -76,14 +77,15 @@ struct Event {
 
 /// What a source read. Views point into the batch's arena.
 struct Record {
-  std::int64_t id = 0;          ///< Position::id once this record is settled
-  std::int64_t row = 0;         ///< Position::row once this record is settled
-  std::string_view mark;        ///< Position::mark
-  std::int64_t outbox_id = 0;   ///< the row's own id; 0: it does not come from an outbox
-  std::string_view pgt_id;      ///< the row's uuid; empty: none
-  Timestamp created_at{};       ///< when the change was written
-  std::string_view refresh_id;  ///< empty: none
-  std::string_view headers;     ///< a JSON object of text, or empty
+  std::int64_t id = 0;                ///< Position::id once this record is settled
+  std::int64_t row = 0;               ///< Position::row once this record is settled
+  std::string_view mark;              ///< Position::mark
+  std::int64_t outbox_id = 0;         ///< the row's own id; 0: it does not come from an outbox
+  std::string_view pgt_id;            ///< the row's uuid; empty: none
+  Timestamp created_at{};             ///< when the change was written
+  std::string_view refresh_id;        ///< empty: none
+  std::string_view headers;           ///< a JSON object of text, or empty
+  const TableShape* shape = nullptr;  ///< the batch keeps it; null: it comes from no table
   std::variant<Delta, RowChange, Event> content;
   /// Set where the record cannot be sent at all (larger than `max_record_bytes`, of a payload
   /// version that is not known): it becomes one refused message.
@@ -97,9 +99,18 @@ struct Record {
 struct RecordBatch {
   Arena arena;
   std::vector<Record> records;
-  std::shared_ptr<const TableShape> shape;
+  /// Those of the records, which may come from several tables: once for each run of one table.
+  std::vector<std::shared_ptr<const TableShape>> shapes;
   /// Set for a deliberate replay: appended to each message id (":r1"), and the position stays.
   std::string id_suffix;
+
+  /// Adds a record of that shape.
+  Record& add(Record&& record, const std::shared_ptr<const TableShape>& shape) {
+    if (shapes.empty() || shapes.back() != shape) shapes.push_back(shape);
+    Record& added = records.emplace_back(std::move(record));
+    added.shape = shape.get();
+    return added;
+  }
 
   bool empty() const { return records.empty(); }
   bool is_replay() const { return !id_suffix.empty(); }

@@ -31,19 +31,23 @@ std::string_view array_or_empty(std::string_view json) {
 MessageBatch BatchEncoder::encode(RecordBatch records) {
   Output output(std::move(records));
   output_ = &output;
-  refusals_.start(output.shape().name);
-  renderer_.start(output);
-  writer_.start(output);
-  for (std::size_t i = 0; i < output.records().records.size(); ++i) encode_record(i);
+  for (std::size_t i = 0; i < output.records().records.size(); ++i) {
+    if (output.begin(i)) {
+      refusals_.start(output.shape().name);
+      renderer_.start(output);
+      writer_.start(output);
+    }
+    encode_record();
+  }
   output_ = nullptr;
   // The buffer of one huge delta is not kept.
   if (body_.capacity() > kKeptBuffer) body_ = std::string();
   return output.finish();
 }
 
-void BatchEncoder::encode_record(std::size_t index) {
-  const Record& record = output_->records().records[index];
-  writer_.begin(index);
+void BatchEncoder::encode_record() {
+  const Record& record = output_->record();
+  writer_.begin();
   // A record that does not come from an outbox may share its position with others.
   place_ = Place{record.outbox_id != 0 ? 0 : record.row, 0, true};
   const bool headers_readable = renderer_.begin(record);
@@ -303,7 +307,7 @@ void BatchEncoder::wrap_event(Message& message, const Event& event) {
 }
 
 void BatchEncoder::refuse_record(const SharedError& why) {
-  const Record& record = writer_.record();
+  const Record& record = output_->record();
   if (const auto* delta = std::get_if<Delta>(&record.content); delta != nullptr) {
     writer_.facts().full_refresh = delta->full_refresh;
     place_.first_ordinal = delta->first_ordinal;

@@ -44,7 +44,7 @@ class BatchEncoder {
     bool final = true;
   };
 
-  void encode_record(std::size_t index);
+  void encode_record();
   void encode_delta(const Delta& delta);
   void encode_whole(const Delta& delta, std::string_view op, const SharedError& refused);
   void encode_row_change(const RowChange& change);

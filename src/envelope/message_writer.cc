@@ -10,14 +10,13 @@ void MessageWriter::start(Output& output) {
   append_json_string(table_json_, output.shape().name);
 }
 
-void MessageWriter::begin(std::size_t index) {
-  record_ = index;
+void MessageWriter::begin() {
   facts_ = {};
   facts_.stream_table = table_json_;
   facts_.shape = &output_->shape();
   facts_.pipeline = plan_.options.pipeline;
   facts_.event_source = plan_.event_source;
-  const Record& begun = record();
+  const Record& begun = output_->record();
   facts_.sequence = begun.outbox_id != 0 ? begun.outbox_id : begun.id;
   facts_.at = begun.created_at;
 }
@@ -28,7 +27,7 @@ MessageFacts MessageWriter::facts_of(const Message& message) const {
 
 std::string_view MessageWriter::id(char mode, std::string_view subject, OrdinalRange rows) {
   id_.clear();
-  append_message_id(id_, plan_.options.id_prefix, record(), mode, subject, rows);
+  append_message_id(id_, plan_.options.id_prefix, output_->record(), mode, subject, rows);
   id_.append(output_->records().id_suffix);
   return output_->keep(id_);
 }
@@ -39,7 +38,7 @@ std::string_view MessageWriter::id_of_event(std::string_view event_id) {
 }
 
 Message& MessageWriter::add(const Route& route, std::string_view id, std::string_view op) {
-  Message& message = output_->add(record_);
+  Message& message = output_->add();
   message.id = id;
   message.subject = route.subject;
   message.key = route.key;

@@ -21,11 +21,10 @@ class MessageWriter {
  public:
   explicit MessageWriter(const Plan& plan) : plan_(plan), format_headers_(plan) {}
 
-  /// Begins a batch, then a record of it.
+  /// Begins records of one table, then one of them: the one that `output` has begun.
   void start(Output& output);
-  void begin(std::size_t record);
+  void begin();
 
-  const Record& record() const { return output_->records().records[record_]; }
   /// What envelopes say about the record; the caller completes it.
   RecordFacts& facts() { return facts_; }
   MessageFacts facts_of(const Message& message) const;
@@ -43,7 +42,6 @@ class MessageWriter {
   const Plan& plan_;
   FormatHeaders format_headers_;
   Output* output_ = nullptr;
-  std::size_t record_ = 0;
   RecordFacts facts_;
   std::string table_json_;
   std::string id_;

@@ -7,13 +7,23 @@
 #include <utility>
 
 namespace relay::envelope {
+namespace {
+
+const TableShape kNoTable;
+
+}  // namespace
 
 Output::Output(RecordBatch records) {
-  // A source without a table (a broker's) may leave the shape out.
-  if (!records.shape) records.shape = std::make_shared<const TableShape>();
   batch_.records = std::move(records);
-  shape_ = batch_.records.shape.get();
   batch_.messages.reserve(batch_.records.records.size());
+}
+
+bool Output::begin(std::size_t record) {
+  record_ = record;
+  const TableShape* const last = shape_;
+  const TableShape* const shape = this->record().shape;
+  shape_ = shape != nullptr ? shape : &kNoTable;
+  return shape_ != last;
 }
 
 std::span<const Header> Output::keep(std::span<const Header> headers) {
@@ -27,13 +37,13 @@ std::span<const Header> Output::keep(std::span<const Header> headers) {
   return {kept, headers.size()};
 }
 
-Message& Output::add(std::size_t record) {
-  const Record& source = batch_.records.records[record];
+Message& Output::add() {
+  const Record& source = record();
   Message& message = batch_.messages.emplace_back();
   message.stream_table = shape_->name;
   message.outbox_id = source.outbox_id;
   message.created_at = source.created_at;
-  message.record = record;
+  message.record = record_;
   return message;
 }
 

@@ -14,14 +14,12 @@ constexpr std::size_t kMostKnown = 1000;
 }  // namespace
 
 SharedError Refusals::get(std::string_view code, std::string_view what, std::string_view remedy) {
-  if (const auto known = known_.find(what); known != known_.end()) return known->second;
+  std::string message = fmt::format("{}: {}", table_, what);
+  if (const auto known = known_.find(message); known != known_.end()) return known->second;
   if (known_.size() >= kMostKnown) known_.clear();
-  auto error = share(Error{ErrorClass::rejected,
-                           std::string(code),
-                           fmt::format("{}: {}", table_, what),
-                           std::string(remedy),
-                           {}});
-  return known_.emplace(std::string(what), std::move(error)).first->second;
+  auto error =
+      share(Error{ErrorClass::rejected, std::string(code), message, std::string(remedy), {}});
+  return known_.emplace(std::move(message), std::move(error)).first->second;
 }
 
 }  // namespace relay::envelope

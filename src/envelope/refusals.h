@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -19,7 +18,7 @@ class Refusals {
 
  private:
   std::string_view table_;
-  std::map<std::string, SharedError, std::less<>> known_;  // by `what`
+  std::map<std::string, SharedError> known_;  // by message
 };
 
 }  // namespace relay::envelope

@@ -47,7 +47,7 @@ class RouteRenderer {
   RouteRenderer(const Plan& plan, JsonReader& reader, Refusals& refusals)
       : plan_(plan), reader_(reader), refusals_(refusals) {}
 
-  /// Begins a batch, then a record of it. False: the record's headers cannot be read.
+  /// Begins records of one table, then one of them. False: its headers cannot be read.
   void start(Output& output);
   bool begin(const Record& record);
 
@@ -76,7 +76,7 @@ class RouteRenderer {
   std::string outbox_id_;
   std::string key_;
   std::string key_object_;
-  std::string_view constant_subject_;  // if all messages of a batch have the same one
+  std::string_view constant_subject_;  // if all messages of a table have the same one
   RenderedRoute whole_;                // of a message that is about no single row
 };
 

@@ -72,8 +72,7 @@ Record& ClaimCheck::append(RecordBatch& batch, bool final) {
   delta.full_refresh = full_refresh_;
   delta.final = final;
   record.content = delta;
-  batch.records.push_back(std::move(record));
-  return batch.records.back();
+  return batch.add(std::move(record), shape_);
 }
 
 void ClaimCheck::finish_part(RecordBatch& batch, bool final) {

@@ -34,7 +34,6 @@ class ClaimCheck {
                     RecordBatch& batch, std::stop_token stop);
 
   std::int64_t outbox_id() const { return outbox_id_; }
-  const std::shared_ptr<const TableShape>& shape() const { return shape_; }
 
  private:
   struct Part {

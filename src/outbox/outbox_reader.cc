@@ -96,7 +96,7 @@ Result<RecordBatch> OutboxReader::read(const ReadLimits& limits, Deadline deadli
   resume_row_ = last_.row;
   kept_.drop();
   if (batch.error().error_class == ErrorClass::cancelled && stop.stop_requested()) {
-    return new_batch();
+    return RecordBatch();
   }
   return batch;
 }
@@ -118,7 +118,7 @@ Result<RecordBatch> OutboxReader::read_some(const ReadLimits& limits, Deadline d
     }
     if (deadline.passed() && !claim_) break;
   }
-  return new_batch();
+  return RecordBatch();
 }
 
 /// True: there is reason to fetch. False: not before the deadline, or a stop was asked for.
@@ -226,7 +226,7 @@ Result<RecordBatch> OutboxReader::read_page(const ReadLimits& limits, std::stop_
   auto rows = stream(limits, stop);
   if (!rows) return fail(rows.error());
   policy_.begin_page(rows->left());
-  RecordBatch batch = new_batch();
+  RecordBatch batch;
   if (auto taken = take_rows(*rows, limits, batch, stop); !taken) return fail(taken.error());
   const auto now = SteadyClock::now();
   const auto end = policy_.conclude(limits, wake_->last_value(), now);
@@ -273,11 +273,6 @@ Result<void> OutboxReader::take_rows(RowStream& rows, const ReadLimits& limits, 
 
 /// False: the statement's further rows are left.
 bool OutboxReader::take_row(OutboxRow& row, RecordBatch& batch) {
-  const auto& shape = decoder_.shape_of(row);
-  if (shape != batch.shape && !batch.empty()) {
-    policy_.leave_row();  // the next batch begins with it
-    return false;
-  }
   switch (policy_.take(row.record.outbox_id, row.bytes, row.claim_check)) {
     case ReadPolicy::Verdict::leave:
       return false;
@@ -287,14 +282,14 @@ bool OutboxReader::take_row(OutboxRow& row, RecordBatch& batch) {
       const std::int64_t settled_id =
           std::max(batch.empty() ? last_.id : batch.records.back().id, policy_.skipped_to());
       const bool resumed = resume_row_ > 0 && row.record.pgt_id == last_.mark;
-      claim_.emplace(row, settled_id, resumed ? resume_row_ : 0, shape, claim_limits_);
+      claim_.emplace(row, settled_id, resumed ? resume_row_ : 0, decoder_.shape_of(row),
+                     claim_limits_);
       resume_row_ = 0;
       return false;
     }
     case ReadPolicy::Verdict::hand_out:
       resume_row_ = 0;
-      batch.shape = shape;
-      batch.records.push_back(std::move(row.record));
+      batch.add(std::move(row.record), decoder_.shape_of(row));
       return true;
   }
   return false;
@@ -321,16 +316,9 @@ Result<RecordBatch> OutboxReader::read_claim(const ReadLimits& limits, std::stop
   auto lease = borrow(stop);
   if (!lease) return fail(lease.error());
   RecordBatch batch;
-  batch.shape = claim_->shape();
   const auto finished = claim_->read(**lease, decoder_, limits, batch, std::move(stop));
   if (!finished) return fail(finished.error());
   if (*finished) claim_.reset();
-  return batch;
-}
-
-RecordBatch OutboxReader::new_batch() const {
-  RecordBatch batch;
-  batch.shape = outbox_.shape;
   return batch;
 }
 

@@ -72,7 +72,6 @@ class OutboxReader {
   Result<void> look_for_lost_rows(postgres::Connection& connection, std::int64_t began_at,
                                   std::stop_token stop);
   Result<RecordBatch> read_claim(const ReadLimits& limits, std::stop_token stop);
-  RecordBatch new_batch() const;
   void note_handed_out(const RecordBatch& batch);
 
   postgres::Pool& pool_;

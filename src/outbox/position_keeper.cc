@@ -20,7 +20,8 @@ Result<void> write_together(postgres::Connection& connection, const OutboxInfo& 
                             Deadline deadline) {
   auto done = connection.script("begin; set local synchronous_commit to on", deadline, {});
   if (!done) return done;
-  done = state::store_dead_letters(connection, key.group, key.pipeline, letters, deadline, {});
+  done = state::store_dead_letters(connection, state::relay_dead_letters(), key.group, key.pipeline,
+                                   letters, deadline, {});
   if (!done) return done;
   done = commit_position(connection, outbox, key, token, position, deadline, {});
   if (!done) return done;

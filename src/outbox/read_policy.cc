@@ -63,16 +63,11 @@ ReadPolicy::Verdict ReadPolicy::take(std::int64_t id, std::size_t bytes, bool is
     return Verdict::skip;
   }
   if (is_claim_check) {
-    page_.cut = page_.claim_check = true;
+    page_.claim_check = true;
     return Verdict::claim_check;
   }
   page_.bytes += bytes;
   return Verdict::hand_out;
-}
-
-void ReadPolicy::leave_row() {
-  ++page_.rows;
-  page_.cut = true;
 }
 
 bool ReadPolicy::page_is_full(std::size_t records, const ReadLimits& limits) {
@@ -91,7 +86,7 @@ std::size_t ReadPolicy::worth_taking(std::int64_t announced) const {
 ReadPolicy::PageEnd ReadPolicy::conclude(const ReadLimits& limits, std::int64_t announced,
                                          Time now) {
   const bool all_came = page_.rows == page_.asked;
-  const bool stopped = page_.cut || page_.stopped_at != 0;
+  const bool stopped = page_.claim_check || page_.stopped_at != 0;
   const bool all_given = !page_.full && !stopped && !all_came;
   const std::int64_t last_row = frontier();
   if (all_given) horizon_.end_read(page_.until);

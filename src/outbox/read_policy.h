@@ -68,8 +68,6 @@ class ReadPolicy {
   };
   /// The next row of the statement.
   Verdict take(std::int64_t id, std::size_t bytes, bool is_claim_check);
-  /// The next row of the statement belongs into another batch: it and those behind it are left.
-  void leave_row();
   /// After `take`, with so many records in the batch: the rows behind it are for the next batch.
   bool page_is_full(std::size_t records, const ReadLimits& limits);
   /// The statement's further rows are left: how many of them to take until it is cancelled.
@@ -120,7 +118,6 @@ class ReadPolicy {
     std::int64_t until = INT64_MAX;  // the statement looks no further
     bool gap_passed = false;
     bool full = false;         // the statement has rows for the next batch
-    bool cut = false;          // it was left before its end, not for a gap
     bool claim_check = false;  // that is why
   };
 

@@ -10,7 +10,6 @@ Result<RecordBatch> ReplayReader::read(postgres::Lease lease, RowDecoder& decode
                                        std::stop_token stop) {
   const std::int64_t done = claim_ ? claim_->outbox_id() - 1 : done_;
   RecordBatch batch;
-  batch.shape = decoder.shape();
   while (batch.empty()) {
     const auto more = claim_
                           ? read_claim(*lease, decoder, limits, batch, stop)
@@ -29,7 +28,6 @@ Result<RecordBatch> ReplayReader::read(postgres::Lease lease, RowDecoder& decode
 Result<bool> ReplayReader::read_claim(postgres::Connection& connection, RowDecoder& decoder,
                                       const ReadLimits& limits, RecordBatch& batch,
                                       std::stop_token stop) {
-  batch.shape = claim_->shape();
   const auto finished = claim_->read(connection, decoder, limits, batch, std::move(stop));
   if (!finished) return fail(finished.error());
   if (*finished) claim_.reset();
@@ -64,7 +62,7 @@ Result<bool> ReplayReader::read_page(postgres::Lease& lease, RowDecoder& decoder
     }
     ++came;
     bytes += row->bytes;
-    if (!take(*row, decoder.shape_of(*row), batch) || bytes >= limits.bytes) {
+    if (!take(*row, decoder, batch) || bytes >= limits.bytes) {
       rows->leave(size_.worth_taking(rows->left(), came, bytes));
       break;
     }
@@ -80,16 +78,13 @@ Result<bool> ReplayReader::read_page(postgres::Lease& lease, RowDecoder& decoder
 }
 
 /// False: the statement's further rows are left.
-bool ReplayReader::take(OutboxRow& row, const std::shared_ptr<const TableShape>& shape,
-                        RecordBatch& batch) {
-  if (shape != batch.shape && !batch.empty()) return false;
+bool ReplayReader::take(OutboxRow& row, RowDecoder& decoder, RecordBatch& batch) {
   done_ = row.record.outbox_id;
   if (row.claim_check) {
-    claim_.emplace(row, done_ - 1, 0, shape, claim_limits_);
+    claim_.emplace(row, done_ - 1, 0, decoder.shape_of(row), claim_limits_);
     return false;
   }
-  batch.shape = shape;
-  batch.records.push_back(std::move(row.record));
+  batch.add(std::move(row.record), decoder.shape_of(row));
   return true;
 }
 

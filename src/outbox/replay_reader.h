@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <stop_token>
 
@@ -34,7 +33,7 @@ class ReplayReader {
                           const ReadLimits& limits, RecordBatch& batch, std::stop_token stop);
   Result<bool> read_page(postgres::Lease& lease, RowDecoder& decoder, std::int64_t to,
                          const ReadLimits& limits, RecordBatch& batch, std::stop_token stop);
-  bool take(OutboxRow& row, const std::shared_ptr<const TableShape>& shape, RecordBatch& batch);
+  bool take(OutboxRow& row, RowDecoder& decoder, RecordBatch& batch);
 
   const std::int64_t to_;
   const ClaimCheck::Limits claim_limits_;

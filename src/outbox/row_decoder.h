@@ -53,10 +53,8 @@ class RowDecoder {
   /// The row points into `result`; its columns are in the order of jsonb.
   Result<DeltaRow> decode_delta_row(const PGresult* result) const;
 
-  /// That of the outbox.
-  const std::shared_ptr<const TableShape>& shape() const { return outbox_.shape; }
-  /// That of a row: the key columns may have had other names when it was recorded than when the
-  /// outbox was made.
+  /// The key columns may have had other names when the row was recorded than when the outbox was
+  /// made.
   const std::shared_ptr<const TableShape>& shape_of(const OutboxRow& row) {
     return row.key_columns.empty() ? outbox_.shape : shape_with_key(row.key_columns);
   }

@@ -50,8 +50,7 @@ class BatchQueue {
     bytes_ += batch.bytes;
     batches_.push_back(std::move(batch));
   }
-  /// The next batch, and what waits behind it as one with it. A replay stays alone, and so does
-  /// what another shape belongs to: messages point into theirs.
+  /// The next batch, and what waits behind it as one with it. A replay stays alone.
   std::optional<MessageBatch> pop() {
     if (batches_.empty()) return std::nullopt;
     MessageBatch batch = take();
@@ -63,7 +62,6 @@ class BatchQueue {
   bool append_to(MessageBatch& batch) {
     const bool together =
         !batch.records.is_replay() && !batches_.empty() && !batches_.front().records.is_replay() &&
-        batches_.front().records.shape == batch.records.shape &&
         batch.messages.size() + batches_.front().messages.size() <= kMessagesTogether &&
         batch.bytes + batches_.front().bytes <= max_bytes_;
     if (together) batch.append(take());

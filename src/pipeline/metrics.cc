@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <sstream>
+#include <utility>
 
 namespace relay {
 
@@ -28,62 +29,62 @@ double seconds(auto duration) {
   return std::chrono::duration<double>(duration).count();
 }
 
+/// Makes the families of a registry, whose names begin with one prefix.
+struct FamilyMaker {
+  prometheus::Registry& registry;
+  const std::string& prefix;
+
+  Family<prometheus::Counter>& counter(std::string_view suffix, const char* help) const {
+    return BuildCounter().Name(name(suffix)).Help(help).Register(registry);
+  }
+  Family<prometheus::Gauge>& gauge(std::string_view suffix, const char* help) const {
+    return BuildGauge().Name(name(suffix)).Help(help).Register(registry);
+  }
+  Family<prometheus::Histogram>& histogram(std::string_view suffix, const char* help) const {
+    return BuildHistogram().Name(name(suffix)).Help(help).Register(registry);
+  }
+  std::string name(std::string_view suffix) const { return prefix + std::string(suffix); }
+};
+
 }  // namespace
 
 struct Metrics::Families {
-  explicit Families(prometheus::Registry& registry)
-      : delivered(
-            counter(registry, "messages_delivered_total", "Messages acknowledged by the sink")),
-        received(counter(registry, "messages_received_total", "Records read from the source")),
-        bytes(counter(registry, "bytes_total", "Bytes of message bodies delivered")),
-        errors(counter(registry, "delivery_errors_total",
-                       "Deliveries that failed, retried or not, one for each message")),
-        duplicates(counter(registry, "duplicates_total", "Messages that the broker had already")),
-        id_conflicts(counter(registry, "id_conflicts_total",
-                             "Messages whose id another message in the inbox had")),
-        rejected(counter(registry, "rejected_total", "Messages that no retry can deliver")),
-        retries(counter(registry, "retries_total", "Times that a delivery was tried again")),
-        lag(gauge(registry, "consumer_lag", "Records that wait to be delivered")),
-        dead_letters(gauge(registry, "dlq_messages", "Unresolved dead letters")),
-        state(gauge(registry, "pipeline_state",
-                    "0 starting, 1 idle, 2 running, 3 retrying, 4 paused, 5 misconfigured, "
-                    "6 stopped, 7 standby")),
-        owned(gauge(registry, "owned", "1 where this instance owns the pipeline")),
-        position(gauge(registry, "position", "Last settled id of the source")),
-        oldest_open_writer(
-            gauge(registry, "oldest_open_writer_seconds",
-                  "Age of the oldest open transaction that holds back the reading, 0 for none")),
-        source_connected(gauge(registry, "source_connected",
-                               "1 where the last attempt to reach the source succeeded")),
-        sink_connected(gauge(registry, "sink_connected",
-                             "1 where the last attempt to reach the sink succeeded")),
-        gone(counter(registry, "delivered_rows_gone_total",
-                     "Rows that had been delivered and that the database lost in a failover")),
-        duration(histogram(registry, "delivery_duration_seconds",
-                           "Time from handing a message to the sink to its acknowledgement")),
-        end_to_end(histogram(registry, "end_to_end_seconds",
-                             "Time from the change being written to its acknowledgement")),
-        batch_size(histogram(registry, "batch_size", "Records in a batch")),
-        pool_connections(gauge(registry, "pool_connections", "Open sessions of the pool")),
-        outbox_problem(gauge(registry, "outbox_problem",
-                             "1 while an outbox does not record its table as it should")),
-        build_info(gauge(registry, "build_info", "1, with the version as a label")) {}
-
-  static std::string name(std::string_view suffix) {
-    return "pgtrickle_relay_" + std::string(suffix);
-  }
-  static Family<prometheus::Counter>& counter(prometheus::Registry& registry,
-                                              std::string_view suffix, const char* help) {
-    return BuildCounter().Name(name(suffix)).Help(help).Register(registry);
-  }
-  static Family<prometheus::Gauge>& gauge(prometheus::Registry& registry, std::string_view suffix,
-                                          const char* help) {
-    return BuildGauge().Name(name(suffix)).Help(help).Register(registry);
-  }
-  static Family<prometheus::Histogram>& histogram(prometheus::Registry& registry,
-                                                  std::string_view suffix, const char* help) {
-    return BuildHistogram().Name(name(suffix)).Help(help).Register(registry);
-  }
+  explicit Families(const FamilyMaker& make)
+      : delivered(make.counter("messages_delivered_total", "Messages acknowledged by the sink")),
+        received(make.counter("messages_received_total", "Records read from the source")),
+        bytes(make.counter("bytes_total", "Bytes of message bodies delivered")),
+        errors(make.counter("delivery_errors_total",
+                            "Deliveries that failed, retried or not, one for each message")),
+        duplicates(make.counter("duplicates_total", "Messages that the broker had already")),
+        id_conflicts(make.counter("id_conflicts_total",
+                                  "Messages whose id another message in the inbox had")),
+        rejected(make.counter("rejected_total", "Messages that no retry can deliver")),
+        retries(make.counter("retries_total", "Times that a delivery was tried again")),
+        lag(make.gauge("consumer_lag", "Records that wait to be delivered")),
+        dead_letters(make.gauge("dlq_messages", "Unresolved dead letters")),
+        state(make.gauge("pipeline_state",
+                         "0 starting, 1 idle, 2 running, 3 retrying, 4 paused, 5 misconfigured, "
+                         "6 stopped, 7 standby")),
+        owned(make.gauge("owned", "1 where this instance owns the pipeline")),
+        position(make.gauge("position", "Last settled id of the source")),
+        oldest_open_writer(make.gauge(
+            "oldest_open_writer_seconds",
+            "Age of the oldest open transaction that holds back the reading, 0 for none")),
+        source_connected(make.gauge("source_connected",
+                                    "1 where the last attempt to reach the source succeeded")),
+        sink_connected(
+            make.gauge("sink_connected", "1 where the last attempt to reach the sink succeeded")),
+        gone(make.counter("delivered_rows_gone_total",
+                          "Rows that had been delivered and that the database lost in a failover")),
+        duration(make.histogram("delivery_duration_seconds",
+                                "Time from handing a message to the sink to its acknowledgement")),
+        end_to_end(make.histogram("end_to_end_seconds",
+                                  "Time from the change being written to its acknowledgement")),
+        batch_size(make.histogram("batch_size", "Records in a batch")),
+        pool_connections(make.gauge("pool_connections", "Open sessions of the pool")),
+        outbox_problem(make.gauge("outbox_problem",
+                                  "1 while an outbox does not record its table as it should")),
+        build_info(make.gauge("build_info", "1, with the version as a label")) {}
 
   Family<prometheus::Counter>&delivered, &received, &bytes, &errors, &duplicates, &id_conflicts,
       &rejected, &retries;
@@ -112,6 +113,8 @@ PipelineMetrics::PipelineMetrics(Metrics& metrics, const std::string& pipeline)
       source_connected(metrics.families_->source_connected.Add({{"pipeline", pipeline}})),
       sink_connected(metrics.families_->sink_connected.Add({{"pipeline", pipeline}})),
       gone(metrics.families_->gone.Add({{"pipeline", pipeline}})),
+      metrics_(metrics),
+      pipeline_(pipeline),
       duration_(metrics.families_->duration.Add({{"pipeline", pipeline}}, kSeconds)),
       end_to_end_(metrics.families_->end_to_end.Add({{"pipeline", pipeline}}, kSeconds)),
       batch_size_(metrics.families_->batch_size.Add({{"pipeline", pipeline}}, kSizes)) {}
@@ -153,6 +156,27 @@ void PipelineMetrics::observe_batch(std::size_t records) {
   batch_size_.Observe(static_cast<double>(records));
 }
 
+void PipelineMetrics::show_ends(const PipelineReport& report) {
+  const MutexLock lock(mutex_);
+  auto before = std::exchange(of_ends_, {});
+  const FamilyMaker make{metrics_.registry_, metrics_.prefix_};
+  for (const auto* end : {&report.source, &report.sink}) {
+    if (!*end) continue;
+    for (const EndReport::Number& number : (*end)->numbers) {
+      auto& [family, gauge] = of_ends_[number.name];
+      if (const auto known = before.extract(number.name)) {
+        family = known.mapped().family;
+        gauge = known.mapped().gauge;
+      } else {
+        family = &make.gauge(number.name, number.help.c_str());
+        gauge = &family->Add({{"pipeline", pipeline_}});
+      }
+      gauge->Set(number.value);
+    }
+  }
+  for (const auto& [name, ended] : before) ended.family->Remove(ended.gauge);
+}
+
 PipelineMetrics::Quantiles PipelineMetrics::end_to_end_quantiles() const {
   const auto histogram = end_to_end_.Collect().histogram;
   const auto within = [&](double share) -> std::string {
@@ -172,7 +196,9 @@ PipelineMetrics::Quantiles PipelineMetrics::end_to_end_quantiles() const {
 
 Metrics::~Metrics() = default;
 
-Metrics::Metrics() : families_(std::make_unique<Families>(registry_)) {
+Metrics::Metrics(std::string prefix)
+    : prefix_(std::move(prefix)),
+      families_(std::make_unique<Families>(FamilyMaker{registry_, prefix_})) {
   families_->build_info.Add({{"version", RELAY_VERSION}}).Set(1);
 }
 
@@ -188,6 +214,7 @@ void Metrics::drop(const std::string& name) {
   const auto found = pipelines_.find(name);
   if (found == pipelines_.end()) return;
   PipelineMetrics& metrics = *found->second;
+  metrics.show_ends({});
   families_->delivered.Remove(&metrics.delivered);
   families_->received.Remove(&metrics.received);
   families_->bytes.Remove(&metrics.bytes);

@@ -17,6 +17,7 @@
 
 #include "core/message.h"
 #include "core/mutex.h"
+#include "pipeline/report.h"
 
 namespace relay {
 
@@ -45,6 +46,8 @@ class PipelineMetrics {
   void observe_delivery(std::span<const Message> messages, std::span<const Outcome> outcomes,
                         std::chrono::nanoseconds took, Timestamp now);
   void observe_batch(std::size_t records);
+  /// Shows the numbers that source and sink report. What they no longer report is no longer shown.
+  void show_ends(const PipelineReport& report);
 
   /// Bounds of the time from the change being written to its acknowledgement, as text ("2 ms").
   struct Quantiles {
@@ -56,15 +59,25 @@ class PipelineMetrics {
  private:
   friend class Metrics;
   PipelineMetrics(class Metrics& metrics, const std::string& pipeline);
+  struct OfEnd {
+    prometheus::Family<prometheus::Gauge>* family = nullptr;
+    prometheus::Gauge* gauge = nullptr;
+  };
+
+  class Metrics& metrics_;
+  const std::string pipeline_;
+  Mutex mutex_;
+  std::map<std::string, OfEnd> of_ends_ RELAY_GUARDED_BY(mutex_);  // by name
   prometheus::Histogram& duration_;
   prometheus::Histogram& end_to_end_;
   prometheus::Histogram& batch_size_;
 };
 
-/// All metrics of the process. docs/operations.md lists their names. Any thread.
+/// All metrics of the process. docs/operations.md lists the relay's. Any thread.
 class Metrics {
  public:
-  Metrics();
+  /// `prefix` begins the name of each: "pgtrickle_relay_".
+  explicit Metrics(std::string prefix);
   ~Metrics();
 
   /// The numbers of a pipeline: the same object each time. They are 0 from the first call.
@@ -82,6 +95,7 @@ class Metrics {
  private:
   friend class PipelineMetrics;
   using Labels = std::map<std::string, std::string>;
+  const std::string prefix_;
   prometheus::Registry registry_;
   struct Families;
   std::unique_ptr<Families> families_;

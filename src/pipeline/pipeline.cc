@@ -26,6 +26,7 @@ Pipeline::Pipeline(PipelineSpec spec, std::unique_ptr<Source> source,
                    std::shared_ptr<PipelineMetrics> metrics, PipelineHooks hooks)
     : spec_(std::move(spec)),
       source_(std::move(source)),
+      sink_(*sink),
       metrics_(std::move(metrics)),
       shared_(spec_.batch_bytes, metrics_->state),
       reader_(spec_, hooks, *source_, std::move(encoder), *metrics_, shared_),
@@ -98,6 +99,13 @@ void Pipeline::join(Deadline drain) {
   // Not with the mutex held: another thread that calls `attend` does not wait for a delivery.
   if (reader.joinable()) reader.join();
   if (sender.joinable()) sender.join();
+}
+
+PipelineReport Pipeline::report() const {
+  PipelineReport report = shared_.report();
+  report.source = source_->report();
+  report.sink = sink_.report();
+  return report;
 }
 
 void Pipeline::replay(ReplayRequest request) {

@@ -60,7 +60,7 @@ class Pipeline {
   /// What it waits for may have changed: a waiting retry is made now.
   void nudge() { shared_.nudge(); }
 
-  PipelineReport report() const { return shared_.report(); }
+  PipelineReport report() const;
   /// The threads have ended because there was nothing to do.
   bool asleep() const { return shared_.asleep(); }
   const std::string& name() const { return spec_.name; }
@@ -71,6 +71,7 @@ class Pipeline {
 
   const PipelineSpec spec_;
   const std::unique_ptr<Source> source_;
+  const Sink& sink_;  // the sender has it
   const std::shared_ptr<PipelineMetrics> metrics_;
   SharedState shared_;
   Reader reader_;

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string_view>
 
+#include "connector/end_report.h"
 #include "core/error.h"
 #include "core/record.h"
 #include "pipeline/rejection_run.h"
@@ -52,6 +53,8 @@ struct PipelineReport {
   bool asleep = false;    ///< no threads; `wake` starts them
   std::optional<PipelineEnd> end;
   RejectionRun::Report rejections;  ///< none delivered since they began
+  std::optional<EndReport> source;  ///< nothing: it has none
+  std::optional<EndReport> sink;    ///< the same
 };
 
 }  // namespace relay

@@ -23,37 +23,6 @@ constexpr std::string_view kTombstone = "pgtrickle-tombstone";
 // Says that ${...} in subject and headers stand for secrets, and $$ for $.
 constexpr std::string_view kSealed = "pgtrickle-sealed";
 
-constexpr std::string_view kStore =
-    "insert into pgtrickle.relay_dlq as d (relay_group_id, pipeline, message_id, subject, key, op, "
-    "payload, content_type, headers, outbox_id, error_class, error_code, error_message, attempts) "
-    "values ($1, $2, $3, $4, nullif($5, ''), $6, $7::bytea, $8, $9::jsonb, nullif($10::bigint, 0), "
-    "$11, $12, $13, $14::int) "
-    "on conflict (relay_group_id, pipeline, md5(message_id), coalesce(md5(payload), ''), "
-    "coalesce(md5(key), ''), coalesce(md5(op), '')) where resolved_at is null do update set "
-    "attempts = d.attempts + 1, error_class = excluded.error_class, "
-    "error_code = excluded.error_code, error_message = excluded.error_message, "
-    "last_failed_at = clock_timestamp(), retry_requested_at = null";
-
-// Not more than fits in memory at once, but one always.
-constexpr std::string_view kTake =
-    "select id, message_id, coalesce(subject, ''), coalesce(key, ''), coalesce(op, ''), "
-    "encode(payload, 'hex'), coalesce(content_type, ''), coalesce(outbox_id, 0), attempts, "
-    "coalesce(error_class, ''), coalesce(error_code, ''), coalesce(error_message, ''), "
-    "(select coalesce(max(case when e.retry_requested_at is null then 2 else 1 end), 0) "
-    "from pgtrickle.relay_dlq e where e.relay_group_id = d.relay_group_id "
-    "and e.pipeline = d.pipeline and e.resolved_at is null and md5(e.key) = md5(d.key) "
-    "and e.key = d.key and e.id < d.id) "
-    "from pgtrickle.relay_dlq d where id in (select id from "
-    "(select id, row_number() over w as number, sum(octet_length(payload)) over w as bytes from "
-    "(select id, payload from pgtrickle.relay_dlq where relay_group_id = $1 and pipeline = $2 "
-    "and resolved_at is null and retry_requested_at is not null order by id limit $3) asked "
-    "window w as (order by id)) summed where number = 1 or bytes <= 8388608) order by id";
-
-constexpr std::string_view kTakeHeaders =
-    "select d.id, h.key, coalesce(h.value, '') from pgtrickle.relay_dlq d, "
-    "lateral jsonb_each_text(case when jsonb_typeof(d.headers) = 'object' then d.headers else '{}' "
-    "end) with ordinality h(key, value, n) where d.id = any ($1::bigint[]) order by d.id, h.n";
-
 int hex_value(char digit) {
   return digit <= '9' ? digit - '0' : digit - 'a' + 10;
 }
@@ -163,12 +132,13 @@ void add_header(DeadLetter& letter, std::string_view name, std::string_view valu
 
 }  // namespace
 
-Result<void> store_dead_letters(postgres::Connection& connection, const std::string& group,
-                                const std::string& pipeline, std::span<const DeadLetter> letters,
-                                Deadline deadline, std::stop_token stop) {
+Result<void> store_dead_letters(postgres::Connection& connection, const DeadLetterStatements& sql,
+                                const std::string& group, const std::string& pipeline,
+                                std::span<const DeadLetter> letters, Deadline deadline,
+                                std::stop_token stop) {
   for (const DeadLetter& letter : letters) {
     const auto stored = connection.query(
-        kStore,
+        sql.store,
         {group, pipeline, legal(letter.message_id), legal(letter.subject), legal(letter.key),
          legal(letter.op), "\\x" + hex(letter.body), legal(letter.content_type),
          headers_json(letter), std::to_string(letter.outbox_id),
@@ -180,8 +150,9 @@ Result<void> store_dead_letters(postgres::Connection& connection, const std::str
   return {};
 }
 
-DeadLetterTable::DeadLetterTable(postgres::Pool& pool, std::string group, std::string pipeline)
-    : pool_(pool), group_(std::move(group)), pipeline_(std::move(pipeline)) {}
+DeadLetterTable::DeadLetterTable(postgres::Pool& pool, const DeadLetterStatements& sql,
+                                 std::string group, std::string pipeline)
+    : pool_(pool), sql_(sql), group_(std::move(group)), pipeline_(std::move(pipeline)) {}
 
 Result<postgres::Rows> DeadLetterTable::run(std::string_view sql,
                                             std::initializer_list<Param> params) {
@@ -199,13 +170,13 @@ Result<void> DeadLetterTable::store(std::span<const DeadLetter> letters) {
   auto begun = connection.script("begin; set local synchronous_commit to on", deadline, {});
   if (!begun) return begun;
   // A failure leaves the transaction open, and the pool closes the session.
-  auto stored = store_dead_letters(connection, group_, pipeline_, letters, deadline, {});
+  auto stored = store_dead_letters(connection, sql_, group_, pipeline_, letters, deadline, {});
   if (!stored) return stored;
   return connection.script("commit", deadline, {});
 }
 
 Result<std::vector<DeadLetter>> DeadLetterTable::take_retries(std::size_t limit) {
-  const auto rows = run(kTake, {group_, pipeline_, std::to_string(limit)});
+  const auto rows = run(sql_.take, {group_, pipeline_, std::to_string(limit)});
   if (!rows) return fail(rows.error());
   std::vector<DeadLetter> letters;
   std::string ids = "{";
@@ -215,7 +186,7 @@ Result<std::vector<DeadLetter>> DeadLetterTable::take_retries(std::size_t limit)
     ids += rows->text(row, 0);
   }
   if (letters.empty()) return letters;
-  const auto headers = run(kTakeHeaders, {ids + "}"});
+  const auto headers = run(sql_.take_headers, {ids + "}"});
   if (!headers) return fail(headers.error());
   auto letter = letters.begin();
   for (int row = 0; row < headers->size(); ++row) {
@@ -226,30 +197,21 @@ Result<std::vector<DeadLetter>> DeadLetterTable::take_retries(std::size_t limit)
 }
 
 Result<void> DeadLetterTable::resolve(std::int64_t dlq_id) {
-  const auto done =
-      run("update pgtrickle.relay_dlq set resolved_at = clock_timestamp(), resolution = 'retried', "
-          "retry_requested_at = null where id = $1 and resolved_at is null",
-          {std::to_string(dlq_id)});
+  const auto done = run(sql_.resolve, {std::to_string(dlq_id)});
   if (!done) return fail(done.error());
   return {};
 }
 
 Result<void> DeadLetterTable::failed_again(std::int64_t dlq_id, const Error& error) {
-  const auto done = run(
-      "update pgtrickle.relay_dlq set attempts = attempts + 1, retry_requested_at = null, "
-      "last_failed_at = clock_timestamp(), error_class = $2, error_code = $3, error_message = $4 "
-      "where id = $1 and resolved_at is null",
-      {std::to_string(dlq_id), std::string(to_string(error.error_class)), legal(error.code),
-       legal(secrets::masked(error.message))});
+  const auto done =
+      run(sql_.fail_again, {std::to_string(dlq_id), std::string(to_string(error.error_class)),
+                            legal(error.code), legal(secrets::masked(error.message))});
   if (!done) return fail(done.error());
   return {};
 }
 
 Result<std::set<std::string>> DeadLetterTable::parked_keys() {
-  const auto rows =
-      run("select distinct key from pgtrickle.relay_dlq "
-          "where relay_group_id = $1 and pipeline = $2 and resolved_at is null and key is not null",
-          {group_, pipeline_});
+  const auto rows = run(sql_.parked_keys, {group_, pipeline_});
   if (!rows) return fail(rows.error());
   std::set<std::string> keys;
   for (int row = 0; row < rows->size(); ++row) keys.emplace(rows->text(row, 0));

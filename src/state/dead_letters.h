@@ -12,19 +12,23 @@
 #include "core/deadline.h"
 #include "core/error.h"
 #include "postgres/pool.h"
+#include "state/dead_letter_statements.h"
 
 namespace relay::state {
 
 /// Stores dead letters over a given connection, in its transaction where one is open. A message
 /// that lies there unresolved is not stored twice: its attempts are counted.
-Result<void> store_dead_letters(postgres::Connection& connection, const std::string& group,
-                                const std::string& pipeline, std::span<const DeadLetter> letters,
-                                Deadline deadline, std::stop_token stop);
+Result<void> store_dead_letters(postgres::Connection& connection, const DeadLetterStatements& sql,
+                                const std::string& group, const std::string& pipeline,
+                                std::span<const DeadLetter> letters, Deadline deadline,
+                                std::stop_token stop);
 
-/// The dead letters of one pipeline in pgtrickle.relay_dlq. One thread at a time.
+/// The dead letters of one pipeline in one table. One thread at a time.
 class DeadLetterTable final : public DeadLetterQueue {
  public:
-  DeadLetterTable(postgres::Pool& pool, std::string group, std::string pipeline);
+  /// `sql` says which table; pool and statements outlive this.
+  DeadLetterTable(postgres::Pool& pool, const DeadLetterStatements& sql, std::string group,
+                  std::string pipeline);
 
   Result<void> store(std::span<const DeadLetter> letters) override;
   /// May be fewer than `limit` although there are more: those of 8 MiB together, one at least. None
@@ -38,6 +42,7 @@ class DeadLetterTable final : public DeadLetterQueue {
   Result<postgres::Rows> run(std::string_view sql, std::initializer_list<postgres::Param> params);
 
   postgres::Pool& pool_;
+  const DeadLetterStatements& sql_;
   const std::string group_;
   const std::string pipeline_;
 };

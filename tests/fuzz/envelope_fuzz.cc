@@ -19,7 +19,6 @@ constexpr std::array<std::string_view, 3> kFormats = {"native", "debezium", "clo
 
 RecordBatch batch_of(std::uint8_t form, std::string_view text) {
   RecordBatch batch;
-  batch.shape = std::make_shared<const TableShape>(TableShape{"orders", {"id"}});
   Record record;
   record.outbox_id = record.id = 7;
   record.pgt_id = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0";
@@ -44,7 +43,7 @@ RecordBatch batch_of(std::uint8_t form, std::string_view text) {
     event.type = second;
     record.content = event;
   }
-  batch.records.push_back(record);
+  batch.add(std::move(record), std::make_shared<const TableShape>(TableShape{"orders", {"id"}}));
   return batch;
 }
 

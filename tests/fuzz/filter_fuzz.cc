@@ -35,13 +35,12 @@ void encode(std::string_view filter, std::string_view json) {
   options.subject_template = "{op}.{{ a }}";
   const auto encoder = Encoder::make(std::move(options));
   RecordBatch batch;
-  batch.shape = std::make_shared<const TableShape>(TableShape{"t", {"a"}});
   Delta delta;
   delta.inserted = batch.arena.copy(json);
   delta.deleted = delta.inserted;
   Record record;
   record.content = delta;
-  batch.records.push_back(record);
+  batch.add(std::move(record), std::make_shared<const TableShape>(TableShape{"t", {"a"}}));
   (*encoder)->encode(std::move(batch));
 }
 

@@ -91,7 +91,6 @@ Result<RecordBatch> LineqSource::read(const ReadLimits& limits, Deadline deadlin
   }
   const StopEvent stopped(stop);
   RecordBatch batch;
-  batch.shape = shape_;
   while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
     send_acknowledgements();
     const Deadline slice = Deadline::after(batch.empty() ? kSlice : milliseconds(0));
@@ -132,7 +131,7 @@ Result<void> LineqSource::add(RecordBatch& batch, const std::vector<std::string>
     const MutexLock lock(mutex_);
     record.id = unsettled_.add(message->number);
   }
-  batch.records.push_back(std::move(record));
+  batch.add(std::move(record), shape_);
   return {};
 }
 

@@ -132,7 +132,6 @@ Result<bool> FileSource::read_more() {
 Result<RecordBatch> FileSource::read(const ReadLimits& limits, Deadline deadline,
                                      std::stop_token stop) {
   RecordBatch batch;
-  batch.shape = shape_;
   while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
     if (!current_ || (current_->ended && options_.follow)) {
       const auto entered = enter_next();
@@ -167,7 +166,7 @@ void FileSource::add(RecordBatch& batch, const Line& line) {
     const MutexLock lock(mutex_);
     record.id = unsettled_.add(end);
   }
-  batch.records.push_back(std::move(record));
+  batch.add(std::move(record), shape_);
 }
 
 Result<void> FileSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {

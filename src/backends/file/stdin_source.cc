@@ -55,7 +55,6 @@ Result<void> StdinSource::open(std::stop_token) {
 Result<RecordBatch> StdinSource::read(const ReadLimits& limits, Deadline deadline,
                                       std::stop_token stop) {
   RecordBatch batch;
-  batch.shape = shape_;
   const StopEvent stopped(stop);
   while (!take_lines(batch, limits) && !stop.stop_requested() && !deadline.passed()) {
     if (ended_) {
@@ -95,7 +94,7 @@ void StdinSource::add(RecordBatch& batch, const Kept& kept) {
   };
   Record record = to_record(line, made_up_id, rules_, mapping_, batch.arena);
   record.id = kept.number;
-  batch.records.push_back(std::move(record));
+  batch.add(std::move(record), shape_);
 }
 
 Result<void> StdinSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {

@@ -28,7 +28,6 @@ Result<void> KafkaSource::open(std::stop_token stop) {
 }
 
 void KafkaSource::replace(std::unique_ptr<Consumer> consumer) {
-  held_.reset();
   {
     const MutexLock lock(consumer_mutex_);
     std::swap(consumer_, consumer);
@@ -36,7 +35,6 @@ void KafkaSource::replace(std::unique_ptr<Consumer> consumer) {
   // The old one ends here, without holding back an acknowledgement.
 }
 
-/// A batch holds records of one topic, which is the name of its shape.
 Result<RecordBatch> KafkaSource::read(const ReadLimits& limits, Deadline deadline,
                                       std::stop_token stop) {
   if (!consumer_ || consumer_->broken()) {
@@ -46,7 +44,6 @@ Result<RecordBatch> KafkaSource::read(const ReadLimits& limits, Deadline deadlin
   const auto full = [&] {
     return batch.records.size() >= limits.records || batch.arena.size() >= limits.bytes;
   };
-  if (held_) add(batch, *std::exchange(held_, std::nullopt));
   while (!full()) {
     const milliseconds wait = batch.empty() ? std::min(kSlice, deadline.left()) : milliseconds(0);
     auto next = consumer_->next(wait, stop);
@@ -55,10 +52,6 @@ Result<RecordBatch> KafkaSource::read(const ReadLimits& limits, Deadline deadlin
       break;
     }
     if (*next) {
-      if (!batch.empty() && (*next)->topic != batch.shape->name) {
-        held_ = *next;
-        break;
-      }
       add(batch, **next);
     } else if (!batch.empty() || deadline.passed() || stop.stop_requested()) {
       break;
@@ -80,13 +73,17 @@ milliseconds KafkaSource::tend(std::stop_token) {
 }
 
 void KafkaSource::add(RecordBatch& batch, const Consumed& consumed) {
-  if (!shape_ || shape_->name != consumed.topic) {
-    shape_ = std::make_shared<const TableShape>(TableShape{std::string(consumed.topic), {}});
-  }
-  batch.shape = shape_;
   Record record = to_record(consumed, rules_, mapping_, batch.arena);
   record.id = offsets_.add(consumed.topic, consumed.partition, consumed.offset);
-  batch.records.push_back(std::move(record));
+  batch.add(std::move(record), shape_of(consumed.topic));
+}
+
+const std::shared_ptr<const TableShape>& KafkaSource::shape_of(std::string_view topic) {
+  const auto known = shapes_.find(topic);
+  if (known != shapes_.end()) return known->second;
+  const std::string name(topic);
+  return shapes_.emplace(name, std::make_shared<const TableShape>(TableShape{name, {}}))
+      .first->second;
 }
 
 Result<void> KafkaSource::acknowledge(const Position& settled, std::span<const DeadLetter>) {

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -39,6 +41,7 @@ class KafkaSource : public Source {
  private:
   void add(RecordBatch& batch, const Consumed& consumed);
   void replace(std::unique_ptr<Consumer> consumer);
+  const std::shared_ptr<const TableShape>& shape_of(std::string_view topic);
 
   const SourceOptions options_;
   EventRules rules_;
@@ -48,11 +51,10 @@ class KafkaSource : public Source {
   Mutex consumer_mutex_;
   /// The reader replaces it with the mutex held; `acknowledge` holds the mutex.
   std::unique_ptr<Consumer> consumer_;
-  std::optional<Consumed> held_;  // read, and not in a batch yet
   SteadyClock::time_point read_at_ = SteadyClock::now();
   std::optional<std::int64_t> lag_;
   SteadyClock::time_point lag_due_{};
-  std::shared_ptr<const TableShape> shape_;
+  std::map<std::string, std::shared_ptr<const TableShape>, std::less<>> shapes_;  // by topic
 };
 
 }  // namespace relay::kafka

@@ -75,7 +75,6 @@ Result<RecordBatch> NatsSource::read(const ReadLimits& limits, Deadline deadline
     if (auto connected = connect(stop); !connected) return fail(connected.error());
   }
   RecordBatch batch;
-  batch.shape = shape_;
   while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
     const milliseconds wait = batch.empty() ? std::min(kSlice, deadline.left()) : milliseconds(0);
     auto taken = next(wait, limits.bytes);
@@ -153,7 +152,7 @@ void NatsSource::add(RecordBatch& batch, const Taken& taken) {
   Record record = to_record(taken.message.get(), taken.place, taken.stream_created_ns, rules_,
                             mapping_, batch.arena);
   record.id = taken.number;
-  batch.records.push_back(std::move(record));
+  batch.add(std::move(record), shape_);
 }
 
 void NatsSource::answer(const std::string& reply, const char* what) {

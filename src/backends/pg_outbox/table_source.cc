@@ -140,7 +140,6 @@ Result<RecordBatch> TableSource::read(const ReadLimits& limits, Deadline deadlin
 Result<RecordBatch> TableSource::read_page(postgres::Connection& connection,
                                            const ReadLimits& limits, std::stop_token stop) {
   RecordBatch batch;
-  batch.shape = table_->shape;
   jump();
   horizon_.begin_read();
   first_beyond_ = 0;
@@ -195,7 +194,7 @@ bool TableSource::take_row(const postgres::Rows& row, RecordBatch& batch) {
     if (table_->by_xid) read_to_ = {transaction, number, {}};
     return true;
   }
-  const Record& record = batch.records.emplace_back(record_of(row, batch));
+  const Record& record = batch.add(record_of(row, batch), table_->shape);
   read_to_ = {record.id, record.row, {}};
   handed_out_ = record.id;
   return true;

@@ -237,7 +237,6 @@ void RabbitSource::add(RecordBatch& batch, const Delivered& message) {
     shape_ =
         std::make_shared<const TableShape>(TableShape{.name = options_.queue, .key_columns = {}});
   }
-  batch.shape = shape_;
   Record record = to_record(message, rules_, mapping_, batch.arena);
   auto& event = std::get<Event>(record.content);
   if (event.id.empty() && message.stream_offset >= 0) {
@@ -255,7 +254,7 @@ void RabbitSource::add(RecordBatch& batch, const Delivered& message) {
     }
   }
   record.id = tags_.add(message.tag);
-  batch.records.push_back(std::move(record));
+  batch.add(std::move(record), shape_);
 }
 
 /// A connection that is gone takes its unacknowledged messages along: these come again, so the

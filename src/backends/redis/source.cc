@@ -340,10 +340,9 @@ void RedisSource::add(RecordBatch& batch, const Reply& reply) {
     shape_ = std::make_shared<const TableShape>(
         TableShape{.name = options_.stream_key, .key_columns = {}});
   }
-  batch.shape = shape_;
   Record record = to_record(entry, rules_, mapping_, batch.arena);
   record.id = number;
-  batch.records.push_back(std::move(record));
+  batch.add(std::move(record), shape_);
 }
 
 /// Entries that the group was not given yet, and those that it was given and has not acknowledged.

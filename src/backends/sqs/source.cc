@@ -136,7 +136,6 @@ Result<RecordBatch> SqsSource::read(const ReadLimits& limits, Deadline deadline,
     if (!receive(Deadline::after(milliseconds(0)), stop) || received_.size() == before) break;
   }
   RecordBatch batch;
-  batch.shape = shape_;
   std::size_t bytes = 0;
   while (!received_.empty() && batch.records.size() < limits.records && bytes < limits.bytes) {
     const Numbered& next = received_.front();
@@ -144,7 +143,7 @@ Result<RecordBatch> SqsSource::read(const ReadLimits& limits, Deadline deadline,
     Record record =
         to_record(next.message, options_.queue.queue, options_.events, mapping_, batch.arena);
     record.id = next.number;
-    batch.records.push_back(std::move(record));
+    batch.add(std::move(record), shape_);
     received_.pop_front();
   }
   return batch;

@@ -48,12 +48,11 @@ Result<void> ReceiverSource::open(std::stop_token) {
 Result<RecordBatch> ReceiverSource::read(const ReadLimits& limits, Deadline deadline,
                                          std::stop_token stop) {
   RecordBatch batch;
-  batch.shape = shape_;
   for (const RequestQueue::Taken& taken : queue_.take(limits, deadline, stop)) {
     const std::string own_id = client_id(taken.request, rules_).empty() ? new_uuid() : "";
     Record record = to_record(taken.request, rules_, mapping_, own_id, batch.arena);
     record.id = taken.number;
-    batch.records.push_back(std::move(record));
+    batch.add(std::move(record), shape_);
   }
   return batch;
 }

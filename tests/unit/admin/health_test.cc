@@ -6,8 +6,8 @@
 namespace relay::admin {
 namespace {
 
-using coordinator::PipelineStatus;
-using coordinator::Snapshot;
+using status::PipelineStatus;
+using status::Snapshot;
 using std::chrono::seconds;
 
 const auto kNow = std::chrono::sys_days(std::chrono::year(2026) / 4 / 27) + std::chrono::hours(10);
@@ -185,6 +185,25 @@ TEST(HealthJson, NamesTheWriterThatHoldsReadingBack) {
   const auto entry = parse(parser, pipeline_json(held, kNow));
   EXPECT_EQ(entry["held_back_by"]["pid"].get_int64().value(), 4711);
   EXPECT_NEAR(entry["held_back_by"]["seconds"].get_double().value(), 12.2, 0.06);
+}
+
+TEST(HealthJson, ShowsWhatSourceAndSinkReport) {
+  PipelineStatus spooling = pipeline(PipelineState::retrying);
+  simdjson::dom::parser parser;
+  EXPECT_EQ(parse(parser, pipeline_json(spooling, kNow))["source_report"].error(),
+            simdjson::NO_SUCH_FIELD);
+  spooling.report.source = EndReport{
+      "spooling", std::nullopt, {{"backlog_transactions", "", 12345678}, {"age", "", 0.5}}};
+  const auto report = parse(parser, pipeline_json(spooling, kNow))["source_report"];
+  EXPECT_EQ(report["state"].get_string().value(), "spooling");
+  EXPECT_EQ(report["numbers"]["backlog_transactions"].get_double().value(), 12345678);
+  EXPECT_EQ(report["numbers"]["age"].get_double().value(), 0.5);
+  EXPECT_EQ(report["latest"].error(), simdjson::NO_SUCH_FIELD);
+
+  spooling.report.sink = EndReport{"counting", std::nullopt, {}, {"p:1", "p:2"}};
+  const auto latest = parse(parser, pipeline_json(spooling, kNow))["sink_report"]["latest"];
+  EXPECT_EQ(latest.get_array().value().size(), 2u);
+  EXPECT_EQ(latest.at(1).get_string().value(), "p:2");
 }
 
 TEST(HealthJson, SaysWhatIsWrongWithTheDatabase) {

@@ -25,7 +25,7 @@ TEST(Assemble, NamesTheProblemsOfBothEnds) {
   config.sink_type = "out";
 
   postgres::Pool pool({}, 1);
-  Metrics metrics;
+  Metrics metrics{"relay_"};
   const Workshop workshop{registry, pool, metrics, "group", "worker"};
   const auto made = assemble(config, workshop, {}, nullptr);
   ASSERT_FALSE(made);

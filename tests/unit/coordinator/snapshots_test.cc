@@ -9,7 +9,7 @@ namespace {
 
 class SnapshotsTest : public testing::Test {
  protected:
-  Snapshot taken_by_another_thread() {
+  status::Snapshot taken_by_another_thread() {
     return std::async(std::launch::async, [this] { return snapshots_.take(); }).get();
   }
   PipelineTable table_;
@@ -24,7 +24,7 @@ TEST_F(SnapshotsTest, ShowWhatTheTableSays) {
     table_.reconciler.follow(wanted);
     table_.entries["a"].config.name = "a";
   }
-  const Snapshot snapshot = snapshots_.take();
+  const status::Snapshot snapshot = snapshots_.take();
   EXPECT_TRUE(snapshot.catalog_read);
   EXPECT_EQ(snapshot.worker_id, "worker");
   EXPECT_EQ(snapshot.group, "group");

@@ -18,7 +18,12 @@ namespace relay::envelope {
 class Batch {
  public:
   explicit Batch(std::string table = "orders", std::vector<std::string> key_columns = {"id"}) {
-    batch_.shape = std::make_shared<const TableShape>(
+    use(std::move(table), std::move(key_columns));
+  }
+
+  /// Records that are added from now on come from this table.
+  void use(std::string table, std::vector<std::string> key_columns) {
+    shape_ = std::make_shared<const TableShape>(
         TableShape{std::move(table), std::move(key_columns), "shop", "public"});
   }
 
@@ -68,11 +73,11 @@ class Batch {
     record.pgt_id = copy("0a1b2c3d-0000-4000-8000-000000000000");
     record.created_at = sys_days(2026y / 4 / 27) + 10h + 15min + 3s + 412ms;
     record.content = content;
-    batch_.records.push_back(record);
-    return batch_.records.back();
+    return batch_.add(std::move(record), shape_);
   }
 
   RecordBatch batch_;
+  std::shared_ptr<const TableShape> shape_;
 };
 
 inline Delta& delta_of(Record& record) {

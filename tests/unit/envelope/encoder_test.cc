@@ -410,6 +410,73 @@ TEST(Options, ThatCannotBeAreRefusedWithTheirName) {
   EXPECT_EQ(error_of(header), "headers, x, character 1: a brace is opened and not closed");
 }
 
+/// All that a sink gets of a message.
+std::string described(const Message& message) {
+  std::string text = fmt::format("{} {} {} {} {} {}", message.id, message.subject, message.key,
+                                 message.op, message.stream_table, message.body);
+  for (const Header& header : message.headers) {
+    text += fmt::format(" {}={}", header.name, header.value);
+  }
+  return message.refused ? text + " refused: " + message.refused->message : text;
+}
+
+/// An update, a truncation, and an insert that lacks the column `region`.
+void add_changes(Batch& batch, int id) {
+  batch.delta(id, {row(1, "eu", 2)}, {row(1, "eu", 1)});
+  batch.truncate(id + 1);
+  batch.row(id + 2, RowChange::Op::insert, R"({"id": 3, "code": "a"})", "");
+}
+
+TEST(Tables, OfOneBatchGiveTheMessagesThatEachGivesAlone) {
+  const std::vector<std::pair<std::string, Strings>> tables = {
+      {"orders", {"id"}}, {"customers", {"id", "code"}}, {"orders", {}}, {"orders", {"id"}}};
+  for (const std::string format : {"native", "debezium", "cloudevents"}) {
+    for (const bool row_mode : {true, false}) {
+      if (format == "debezium" && !row_mode) continue;
+      EncoderOptions options = to_subject("{schema}.{stream_table}.{{ region }}");
+      options.wire_format = format;
+      options.row_mode = row_mode;
+      options.headers = {{"table", "{stream_table}"}};
+      const auto encoded = encoder(options);
+      Strings alone;
+      Batch all;
+      int id = 1;
+      for (const auto& [table, key] : tables) {
+        Batch one(table, key);
+        add_changes(one, id);
+        all.use(table, key);
+        add_changes(all, id);
+        id += 3;
+        const MessageBatch messages = encoded->encode(one.take());
+        for (const Message& message : messages.messages) alone.push_back(described(message));
+      }
+      Strings together;
+      const MessageBatch messages = encoded->encode(all.take());
+      for (const Message& message : messages.messages) together.push_back(described(message));
+      EXPECT_EQ(together, alone) << format;
+    }
+  }
+}
+
+TEST(Tables, AreNamedByTheRefusalsOfTheirOwnRows) {
+  Batch batch("orders");
+  batch.delta(1, {R"({"id": 1})"}, {});
+  batch.use("customers", {"id"});
+  batch.delta(2, {R"({"id": 1})"}, {});
+  const MessageBatch messages = encode(to_subject("t.{{ region }}"), std::move(batch));
+  ASSERT_EQ(messages.messages.size(), 2u);
+  EXPECT_TRUE(messages.messages[0].refused->message.starts_with("orders: "));
+  EXPECT_TRUE(messages.messages[1].refused->message.starts_with("customers: "));
+}
+
+TEST(Tables, MayBeMissing) {
+  RecordBatch batch;
+  batch.records.emplace_back().content.emplace<Event>().payload = "{}";
+  const MessageBatch messages = encoder({})->encode(std::move(batch));
+  ASSERT_EQ(messages.messages.size(), 1u);
+  EXPECT_EQ(messages.messages[0].stream_table, "");
+}
+
 TEST(Memory, OfABatchOutlivesTheEncoder) {
   MessageBatch messages;
   {

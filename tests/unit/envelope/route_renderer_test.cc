@@ -20,9 +20,10 @@ struct Fixture {
     Record& record = batch.delta(7, {}, {});
     record.headers = batch.copy(headers);
     output.emplace(batch.take());
+    output->begin(0);
     refusals.start("orders");
     renderer.start(*output);
-    headers_readable = renderer.begin(output->records().records[0]);
+    headers_readable = renderer.begin(output->record());
   }
   RenderedRoute row(std::string_view json, std::string_view op = "insert") {
     const TestRows rows{json};

@@ -26,9 +26,10 @@ Lines routed(EncoderOptions options, TestRows rows, std::size_t deleted) {
   Batch batch;
   batch.delta(1, {}, {});
   Output output(batch.take());
+  output.begin(0);
   refusals.start("orders");
   renderer.start(output);
-  renderer.begin(output.records().records[0]);
+  renderer.begin(output.record());
   changes.set(*rows, pairing.of_delta(*rows, deleted, false, output.shape().key_columns));
   Lines lines;
   for (const Change& change : changes.changes()) {

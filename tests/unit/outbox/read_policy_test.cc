@@ -250,17 +250,6 @@ TEST(ReadPolicy, BehindAClaimCheckFewRowsAreAskedForAndMoreAndMoreLater) {
   EXPECT_EQ(policy.begin_statement(kLimits, 8).rows, 32);
 }
 
-TEST(ReadPolicy, ARowOfAnotherShapeIsLeftForTheNextBatch) {
-  ReadPolicy policy = policy_behind(0);
-  policy.begin_statement(kLimits, 1);
-  policy.begin_page(100);
-  policy.take(1, kRowBytes, false);
-  policy.leave_row();
-  EXPECT_FALSE(policy.conclude(kLimits, 100, at(0)).read_ahead);
-  EXPECT_EQ(policy.frontier(), 1);
-  EXPECT_EQ(policy.next(), Step::fetch);
-}
-
 TEST(ReadPolicy, FewRowsThatAreLeftAreTakenAndManyCancelled) {
   ReadPolicy policy = policy_behind(0);
   policy.begin_statement(kLimits, 1);
@@ -344,10 +333,6 @@ class Reader {
   }
 
   bool take(std::int64_t id, Ids& batch) {
-    if (id % 13 == 0 && !batch.empty()) {
-      policy_.leave_row();
-      return false;
-    }
     const auto verdict = policy_.take(id, kRowBytes, id % 11 == 0);
     const bool handed_out = verdict == Verdict::hand_out || verdict == Verdict::claim_check;
     if (handed_out) batch.push_back(id);

@@ -68,14 +68,19 @@ TEST(BatchQueue, KeepsAReplayAlone) {
   EXPECT_FALSE(queue.pop());
 }
 
-TEST(BatchQueue, KeepsApartWhatPointsIntoDifferentShapes) {
+TEST(BatchQueue, KeepsTheShapesOfAllRecordsOfABatch) {
   BatchQueue queue(1 << 20);
-  MessageBatch other = batch_of(2, 1);
-  other.records.shape = std::make_shared<const TableShape>(TableShape{"orders", {"id"}});
-  queue.push(batch_of(1, 1));
-  queue.push(std::move(other));
-  EXPECT_EQ(queue.pop()->messages.size(), 1U);
-  EXPECT_EQ(queue.pop()->messages.size(), 1U);
+  for (const std::string table : {"orders", "customers"}) {
+    MessageBatch batch;
+    batch.records.add({}, std::make_shared<const TableShape>(TableShape{table, {"id"}}));
+    batch.messages.emplace_back().stream_table = batch.records.records[0].shape->name;
+    queue.push(std::move(batch));
+  }
+  const auto batch = queue.pop();
+  ASSERT_EQ(batch->messages.size(), 2U);
+  EXPECT_EQ(batch->messages[0].stream_table, "orders");
+  EXPECT_EQ(batch->messages[1].stream_table, "customers");
+  EXPECT_EQ(batch->records.records[1].shape->name, "customers");
 }
 
 TEST(BatchQueue, HoldsAtMostHalfTheBytesAndGivesAtMostAllOfThemAtOnce) {

@@ -77,7 +77,7 @@ class FeedSource final : public Source {
                               [this] { return feed_->published >= next_; });
     if (feed_->away) return fail(ErrorClass::transient, "away", "the source is away");
     RecordBatch batch;
-    batch.shape = std::make_shared<TableShape>(TableShape{"feed", {}});
+    const auto shape = std::make_shared<const TableShape>(TableShape{"feed", {}});
     while (next_ <= feed_->published && batch.records.size() < limits.records) {
       Record record;
       record.id = record.outbox_id = next_++;
@@ -87,7 +87,7 @@ class FeedSource final : public Source {
       event.payload = record.mark;
       event.key = record.id % 2 == 0 ? "even" : "odd";
       record.content = event;
-      batch.records.push_back(record);
+      batch.add(std::move(record), shape);
     }
     if (batch.empty()) ++feed_->empty_reads;
     feed_->largest_batch = std::max(feed_->largest_batch.load(), batch.records.size());
@@ -200,7 +200,7 @@ class PipelineTest : public testing::Test {
 
   std::shared_ptr<Feed> feed_ = std::make_shared<Feed>();
   std::shared_ptr<Broker> broker_ = std::make_shared<Broker>();
-  Metrics metrics_;
+  Metrics metrics_{"relay_"};
   PipelineHooks hooks_;
 };
 
@@ -364,7 +364,7 @@ TEST_F(PipelineTest, UpdatesTheLagWhileItsSinkTakesNothing) {
   spec.limits.records = 1;
   auto pipeline = make(spec);
   pipeline->start();
-  feed_->publish(100);  // more than wait inside
+  feed_->publish(200);  // more than wait inside
   ASSERT_TRUE(eventually([&] { return pipeline->report().lag.value_or(0) > 0; }));
   feed_->publish(900);
   ASSERT_TRUE(eventually([&] { return pipeline->report().lag.value_or(0) > 900; }));

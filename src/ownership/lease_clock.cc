@@ -1,8 +1,8 @@
-#include "coordinator/lease_clock.h"
+#include "ownership/lease_clock.h"
 
 #include <algorithm>
 
-namespace relay::coordinator {
+namespace relay::ownership {
 
 namespace {
 
@@ -18,4 +18,4 @@ LeaseClock::LeaseClock(std::chrono::milliseconds lease_timeout) {
   interval_ = shortest / 10;
 }
 
-}  // namespace relay::coordinator
+}  // namespace relay::ownership

@@ -4,7 +4,7 @@
 
 #include "core/lease.h"
 
-namespace relay::coordinator {
+namespace relay::ownership {
 
 /// Says how long this instance may hand messages to a sink after a renewal, by its own clock, which
 /// counts while the machine is suspended. This always ends before another instance may take over.
@@ -33,4 +33,4 @@ class LeaseClock {
   Lease lease_;
 };
 
-}  // namespace relay::coordinator
+}  // namespace relay::ownership

@@ -8,7 +8,7 @@
 #include "core/deadline.h"
 #include "core/error.h"
 
-namespace relay::coordinator {
+namespace relay::status {
 
 /// Why a pipeline, or the instance, is degraded although its threads run, and what to do.
 struct Cause {
@@ -57,4 +57,4 @@ class Causes {
   std::vector<Known> known_;
 };
 
-}  // namespace relay::coordinator
+}  // namespace relay::status

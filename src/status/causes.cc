@@ -1,9 +1,9 @@
-#include "coordinator/causes.h"
+#include "status/causes.h"
 
 #include <algorithm>
 #include <utility>
 
-namespace relay::coordinator {
+namespace relay::status {
 
 namespace {
 
@@ -57,4 +57,4 @@ std::vector<Cause> Causes::of(std::string_view pipeline) const {
   return causes;
 }
 
-}  // namespace relay::coordinator
+}  // namespace relay::status

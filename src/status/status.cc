@@ -1,8 +1,8 @@
-#include "coordinator/status.h"
+#include "status/status.h"
 
 #include <fmt/core.h>
 
-namespace relay::coordinator {
+namespace relay::status {
 
 namespace {
 
@@ -59,4 +59,4 @@ Error describe_dropped(const OutboxProblem& outbox) {
           {}};
 }
 
-}  // namespace relay::coordinator
+}  // namespace relay::status

@@ -1,9 +1,9 @@
-#include "coordinator/lease_clock.h"
+#include "ownership/lease_clock.h"
 
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
-namespace relay::coordinator {
+namespace relay::ownership {
 namespace {
 
 using std::chrono::milliseconds;
@@ -42,4 +42,4 @@ RC_GTEST_PROP(LeaseClock, OutlivesSevenRenewalsThatFail, ()) {
 }
 
 }  // namespace
-}  // namespace relay::coordinator
+}  // namespace relay::ownership

@@ -7,11 +7,11 @@
 #include <vector>
 
 #include "connector/source.h"
-#include "coordinator/causes.h"
 #include "core/error.h"
-#include "pipeline/pipeline.h"
+#include "pipeline/report.h"
+#include "status/causes.h"
 
-namespace relay::coordinator {
+namespace relay::status {
 
 /// A fault in how an outbox records its table: consumers may miss changes.
 struct OutboxProblem {
@@ -19,12 +19,6 @@ struct OutboxProblem {
   std::string problem;            ///< with its remedy; empty: only the source was dropped
   std::string source_dropped_at;  ///< when its table was dropped; empty: it was not
   bool has_reader = false;        ///< a pipeline reads it
-};
-
-/// Unresolved dead letters of a pipeline.
-struct DeadLetterCount {
-  std::int64_t unresolved = 0;
-  std::int64_t without_claim_rows = 0;  ///< claim checks whose rows were gone
 };
 
 /// The state of one pipeline, as health and the catalog's status table show it.
@@ -79,4 +73,4 @@ bool stalled(const PipelineReport& report, std::chrono::system_clock::time_point
 /// It has a cause to be degraded or, if this instance owns it, an error or no progress.
 bool is_degraded(const PipelineStatus& status, std::chrono::system_clock::time_point now);
 
-}  // namespace relay::coordinator
+}  // namespace relay::status

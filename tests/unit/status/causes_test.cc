@@ -1,8 +1,8 @@
-#include "coordinator/causes.h"
+#include "status/causes.h"
 
 #include <gtest/gtest.h>
 
-namespace relay::coordinator {
+namespace relay::status {
 namespace {
 
 using std::chrono::seconds;
@@ -79,4 +79,4 @@ TEST_F(CausesTest, CausesOfSeveralPipelinesAndObjectsAreKeptApart) {
 }
 
 }  // namespace
-}  // namespace relay::coordinator
+}  // namespace relay::status
