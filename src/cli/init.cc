@@ -34,8 +34,7 @@ constexpr std::chrono::milliseconds kSettlePause{50};
 constexpr std::string_view kRebuild =
     "select coalesce(pgtrickle_internal.rebuild_capture($1::int), 0)";
 constexpr std::string_view kDropSuperseded =
-    "select left_behind, array_to_string(waits_for, ', '), more "
-    "from pgtrickle_internal.drop_superseded()";
+    "select left_behind, more from pgtrickle_internal.drop_superseded()";
 
 int print_sql(const Registry& registry) {
   fmt::print("-- In one transaction: in between, applications would meet half of it.\nbegin;\n");
@@ -139,19 +138,18 @@ Result<std::string> settle(Connection& connection, Deadline deadline) {
           "works without them, and the next init tries again",
           dropped.error().message);
     }
-    if (dropped && !dropped->boolean(0, 2)) {
+    if (dropped && !dropped->boolean(0, 1)) {
       return dropped->integer(0, 0) == 0
                  ? std::string()
                  : fmt::format(
-                       "{} objects of an earlier version stay, for others use them: SELECT "
-                       "object FROM pgtrickle_internal.superseded",
+                       "{} objects of an earlier version stay, for others use them: "
+                       "`pgtrickle-relay check` names what uses them",
                        dropped->text(0, 0));
     }
     if (patience.passed()) {
-      return fmt::format(
-          "objects of an earlier version stay until transactions have ended that were open during "
-          "the upgrade{}: a relay's housekeeping drops them, or the next init",
-          dropped ? fmt::format(" ({})", dropped->text(0, 1)) : std::string());
+      return "objects of an earlier version stay until transactions have ended that were open "
+             "during the upgrade: a relay's housekeeping drops them, or the next init; "
+             "`pgtrickle-relay check` names the sessions";
     }
     std::this_thread::sleep_for(kSettlePause);
   }

@@ -8,6 +8,7 @@
 
 #include "postgres/array.h"
 #include "schema/embedded.h"
+#include "schema/superseded.h"
 
 namespace relay::schema {
 
@@ -63,9 +64,13 @@ Result<Manifest> read_installed(postgres::Connection& connection, Deadline deadl
 
 Result<std::vector<Difference>> differences_now(postgres::Connection& connection, Deadline deadline,
                                                 std::stop_token stop) {
-  const auto found = read_installed(connection, deadline, std::move(stop));
+  auto found = read_installed(connection, deadline, stop);
   if (!found) return fail(found.error());
-  return differences(needed_manifest(), *found);
+  const auto superseded = take_superseded(*found, connection, deadline, std::move(stop));
+  if (!superseded) return fail(superseded.error());
+  auto all = differences(needed_manifest(), *found);
+  all.insert(all.end(), superseded->begin(), superseded->end());
+  return all;
 }
 
 Result<void> refuse_newer(postgres::Connection& connection, Deadline deadline,

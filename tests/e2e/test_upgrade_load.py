@@ -1,5 +1,6 @@
 """Upgrades while applications write: no statement fails or waits for long, no change is lost."""
 
+import json
 import random
 import subprocess
 import threading
@@ -10,7 +11,7 @@ import pytest
 from support import earlier_versions as earlier
 from support.background import Background
 from support.pipelines import Lines, set_outbox, to_file, wait_settled
-from support.relay import clean_environment, relay_binary
+from support.relay import clean_environment, relay_binary, run_command
 from support.replay import Replay
 from support.waiting import eventually
 
@@ -240,6 +241,43 @@ def test_what_a_long_transaction_may_use_is_dropped_by_housekeeping_later(old):
         assert old.one("select count(*) from pgtrickle_internal.superseded") > 300
     housekeeping(old)
     assert old.execute("select object from pgtrickle_internal.superseded") == []
+
+
+def superseded_findings(dsn):
+    """What check says of objects of an earlier version: [(message, remedy)]."""
+    done = run_command("check", "--json", env={"PGTRICKLE_RELAY_POSTGRES_URL": dsn})
+    return [(each["message"], each["remedy"]) for each in json.loads(done.stdout)["findings"]
+            if "earlier version" in each["message"] or "differences" in each["message"]]
+
+
+def test_check_says_in_one_line_what_waits_for_which_session(old):
+    login = old.login("upgrade_check", "pgtrickle_relay")
+    with old.connect(autocommit=False, application_name="nightly") as long:
+        pid = long.execute("select pg_backend_pid()").fetchone()[0]
+        Init(old.dsn).end()
+        count = old.one("select count(*) from pgtrickle_internal.superseded")
+        for dsn in (old.dsn, login):
+            (message, remedy), = superseded_findings(dsn)
+            assert message == (f"{count} objects of an earlier version stay until transactions have "
+                               "ended that began before the upgrade: "
+                               f"session {pid} of role postgres (nightly)")
+            assert remedy.endswith(f"to end them: SELECT pg_terminate_backend({pid});")
+    (message, remedy), = superseded_findings(old.dsn)
+    assert message.endswith("(none is open any more)") and "housekeeping then drops them" in remedy
+    housekeeping(old)
+    assert superseded_findings(old.dsn) == []
+
+
+def test_check_names_what_uses_an_object_of_an_earlier_version(old):
+    old.execute("create view uses as select pgtrickle._nearest('a', '{}')")
+    assert "1 objects of an earlier version stay" in Init(old.dsn).end()
+    assert superseded_findings(old.dsn) == [
+        ("1 objects of an earlier version stay, for others use them: rule _RETURN on view "
+         "public.uses", "SELECT object FROM pgtrickle_internal.superseded; alter or drop what uses "
+         "them, and a relay's housekeeping drops them, or pgtrickle-relay init")]
+    old.execute("drop view uses")
+    housekeeping(old)
+    assert superseded_findings(old.dsn) == []
 
 
 def test_a_relay_of_this_version_waits_for_init_and_goes_on(old, start_relay, tmp_path):
