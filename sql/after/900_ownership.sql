@@ -149,8 +149,6 @@ grant select, insert, update, delete
 grant select, insert, update on pgtrickle.relay_dlq to pgtrickle_relay;
 grant update on pgtrickle.relay_pipeline_control, pgtrickle.relay_replays to pgtrickle_relay;
 
-grant pgtrickle_relay, pgtrickle_publisher to pgtrickle_admin;
-
 -- The installing role made itself a member of roles to hand objects to them. It stays a member of
 -- pgtrickle_owner, whose objects the next installation replaces.
 do $$
