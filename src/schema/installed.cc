@@ -16,6 +16,9 @@ namespace {
 
 using postgres::Param;
 
+/// The oldest version of the database side that a relay of this program works with. A migration
+/// that the relay cannot do without raises it.
+constexpr int kOldestUsable = 4;
 constexpr std::string_view kUndefinedTable = "42P01";
 constexpr std::string_view kUndefinedSchema = "3F000";
 constexpr std::string_view kUndefinedColumn = "42703";
@@ -73,8 +76,8 @@ Result<std::vector<Difference>> differences_now(postgres::Connection& connection
   return all;
 }
 
-Result<void> refuse_newer(postgres::Connection& connection, Deadline deadline,
-                          std::stop_token stop) {
+Result<void> refuse_other_version(postgres::Connection& connection, Deadline deadline,
+                                  std::stop_token stop) {
   // A session that locks this table must not keep the relay from starting.
   if (auto set = connection.script("set lock_timeout to '500ms'", deadline, stop); !set) return set;
   const auto newest = connection.query(
@@ -88,11 +91,18 @@ Result<void> refuse_newer(postgres::Connection& connection, Deadline deadline,
   }
   if (!reset) return reset;
   const std::int64_t found = newest->integer(0, 0);
-  if (found <= version()) return {};
-  return fail(ErrorClass::misconfigured, "newer_schema",
-              fmt::format("the database side has version {}, and this program knows {} at most",
+  if (found >= kOldestUsable && found <= version()) return {};
+  if (found > version()) {
+    return fail(ErrorClass::misconfigured, std::string(kNewerSchema),
+                fmt::format("the database side has version {}, and this program knows {} at most",
+                            found, version()),
+                "use the program of the version that installed it, or a later one");
+  }
+  return fail(ErrorClass::misconfigured, std::string(kOlderSchema),
+              fmt::format("the database side has version {}, and this program needs {} or later",
                           found, version()),
-              "use the program of the version that installed it, or a later one");
+              "run `pgtrickle-relay init` of this program's version against this database: relays "
+              "of the earlier version go on meanwhile and afterwards");
 }
 
 }  // namespace relay::schema

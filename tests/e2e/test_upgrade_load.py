@@ -281,15 +281,28 @@ def test_check_names_what_uses_an_object_of_an_earlier_version(old):
 
 
 def test_a_relay_of_this_version_waits_for_init_and_goes_on(old, start_relay, tmp_path):
-    """On the schema before it stops its pipelines and names the remedy; no position moves."""
+    """On the schema before it takes part in nothing, says what to do, and leaves the pipelines to the
+    relays of the version before."""
     set_outbox(old, "waits", to_file("orders", tmp_path / "out.jsonl", start="earliest"))
-    positions = old.execute("select * from pgtrickle.relay_consumer_offsets")
-    relay = start_relay(old.login("upgrade_early", "pgtrickle_relay"))
-    entry = eventually(lambda: relay.pipeline("waits")["last_error"] and relay.pipeline("waits"), 20,
-                       message=lambda: relay.log(40))
-    assert 'relation "pgtrickle_internal.outbox_config" does not exist' in entry["last_error"]
-    assert entry["remedy"] == "run `pgtrickle-relay init` against this database"
-    assert old.execute("select * from pgtrickle.relay_consumer_offsets") == positions
+    written = {table: old.execute(f"select * from pgtrickle.{table}") for table in (
+        "relay_instances", "relay_lease_sessions", "relay_leases", "relay_pipeline_status",
+        "relay_consumer_offsets", "relay_dlq")}
+    login = old.login("upgrade_early", "pgtrickle_relay")
+    relay = start_relay(login)
+    eventually(lambda: relay.health()[1].get("error_code") == "older_schema", 20,
+               message=lambda: relay.log(40))
+    status, health = relay.health()
+    assert status == 503 and health["status"] == "unhealthy" and health["pipelines"] == []
+    assert "the database side has version" in health["last_error"]
+    assert health["remedy"].startswith("run `pgtrickle-relay init` of this program's version")
+    assert health["last_error"] in run_command("status", "--postgres-url", login).stdout
+    # It has tried again, and written nothing meanwhile.
+    attempts = old.one("select pg_stat_get_db_sessions(oid) from pg_database "
+                       "where datname = current_database()")
+    eventually(lambda: old.one("select pg_stat_get_db_sessions(oid) from pg_database "
+                               "where datname = current_database()") >= attempts + 2, 20)
+    for table, rows in written.items():
+        assert old.execute(f"select * from pgtrickle.{table}") == rows, table
     earlier.installed(old.dsn)
     eventually(lambda: (tmp_path / "out.jsonl").exists(), 60, message=lambda: relay.log(40))
     wait_settled(old, "waits", "orders")
