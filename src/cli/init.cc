@@ -114,6 +114,24 @@ Error blocked(Connection& connection, Error error, Deadline deadline) {
   return error;
 }
 
+/// Names the event triggers of users, one of which may have raised the error.
+Error perhaps_of_event_trigger(Connection& connection, Error error, Deadline deadline) {
+  if (!error.remedy.empty()) return error;
+  const auto triggers = connection.query(
+      "select string_agg(quote_ident(t.evtname), ', ' order by t.evtname), "
+      "string_agg(format('ALTER EVENT TRIGGER %I DISABLE;', t.evtname), ' ' order by t.evtname) "
+      "from pg_event_trigger t where t.evtenabled <> 'D' and not exists (select from pg_depend d "
+      "where d.classid = 'pg_event_trigger'::regclass and d.objid = t.oid and d.deptype = 'e')",
+      {}, deadline, {});
+  if (triggers && !triggers->is_null(0, 0)) {
+    error.remedy = fmt::format(
+        "nothing was changed; if an event trigger of this database raised "
+        "this error ({}), disable it while init runs: {}",
+        triggers->text(0, 0), triggers->text(0, 1));
+  }
+  return error;
+}
+
 /// Writes the capture functions anew and drops what is superseded. Returns a warning where
 /// something stays for now, else nothing. An interruption costs nothing: the next installation, or
 /// housekeeping, goes on.
@@ -164,11 +182,12 @@ Result<int> install(Connection& connection, const std::vector<DatabaseFile>& fil
     const bool waits = found_a_lock(installed.error());
     const bool again =
         waits ? !lock_patience.passed() : met_another(installed.error()) && attempt++ < kAttempts;
-    if (!again && !waits) return installed;
+    if (!connection.ok()) return installed;
     if (auto undone = connection.script("rollback", deadline, {}); !undone) {
       return fail(undone.error());
     }
-    if (!again) return fail(blocked(connection, installed.error(), deadline));
+    if (!again && waits) return fail(blocked(connection, installed.error(), deadline));
+    if (!again) return fail(perhaps_of_event_trigger(connection, installed.error(), deadline));
     if (waits) std::this_thread::sleep_for(kLockPause);
   }
 }

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from support import earlier_versions as earlier
 from support.fixtures import need
+from support.manifest import installed_lines, recorded_lines
 from support.processes import temporary_directory
 
 CONFIGS = ("relay_outbox_config", "relay_inbox_config", "relay_bridge_config")
@@ -283,3 +284,92 @@ def test_comments_on_columns_are_kept(first):
     earlier.installed(first.dsn)
     assert first.one("select col_description('pgtrickle.relay_inbox_config'::regclass, 3)"
                      ) == "see the wiki"
+
+
+# Event triggers -----------------------------------------------------------------------------------
+
+AUDIT = """
+create schema audit;
+create table audit.seen (tag text, object text, who name default current_user);
+grant usage on schema audit to public;
+grant insert on audit.seen to public;
+create function audit.made() returns event_trigger language plpgsql {rights} as $$
+begin
+  insert into audit.seen (tag, object)
+  select c.command_tag, c.object_identity from pg_event_trigger_ddl_commands() c;
+end $$;
+create function audit.gone() returns event_trigger language plpgsql {rights} as $$
+begin
+  insert into audit.seen (tag, object)
+  select 'DROP', o.object_identity from pg_event_trigger_dropped_objects() o;
+end $$;
+create event trigger audit_made on ddl_command_end execute function audit.made();
+create event trigger audit_gone on sql_drop execute function audit.gone();
+"""
+
+
+def lacks(db):
+    """What an installation makes, and this database has not, or not with that owner and definition."""
+    with db.connect() as connection:
+        return set(recorded_lines()) - set(installed_lines(connection))
+
+
+@pytest.mark.parametrize("rights", ["security invoker", "security definer"])
+@pytest.mark.parametrize("version", [*earlier.VERSIONS, None], ids=["from-1", "from-2", "fresh"])
+def test_event_triggers_that_record_see_all_of_init_and_change_nothing(empty_db, relay_bin, tmp_path,
+                                                                      version, rights):
+    before = None
+    if version:
+        earlier.install_version(empty_db.dsn, version)
+        earlier.fill(empty_db.dsn, tmp_path / "unused.jsonl")
+        before = earlier.counts(empty_db.dsn)
+    empty_db.execute(AUDIT.format(rights=rights))
+    if rights == "security definer":  # of a role that may do nothing else
+        empty_db.login("auditor")
+        empty_db.execute("alter function audit.made() owner to auditor;"
+                         "alter function audit.gone() owner to auditor")
+    assert earlier.installed(empty_db.dsn).stderr == ""
+    assert empty_db.one("select count(distinct object) from audit.seen") > 500
+    assert lacks(empty_db) == set()
+    if version:
+        assert earlier.counts(empty_db.dsn) == before
+        assert empty_db.one("select count(*) from pgtrickle_internal.superseded") == 0
+
+
+REFUSING = """
+create function refuse() returns event_trigger language plpgsql as $$
+begin raise exception 'no changes on Fridays'; end $$;
+create event trigger refusing on ddl_command_end execute function refuse();
+"""
+
+
+def test_an_event_trigger_that_refuses_changes_is_named_and_nothing_changes(first, pg_server):
+    first.execute(REFUSING)
+    before = earlier.dump(pg_server, first.dsn)
+    done = earlier.init(first.dsn)
+    assert done.returncode != 0 and "no changes on Fridays" in done.stderr
+    assert "nothing was changed" in done.stderr
+    assert earlier.dump(pg_server, first.dsn) == before
+    first.execute(re.search("ALTER EVENT TRIGGER refusing DISABLE;", done.stderr)[0])
+    earlier.installed(first.dsn)
+
+
+def test_an_event_trigger_that_keeps_superseded_functions_keeps_nothing_else(first):
+    first.execute("""
+        create function keep() returns event_trigger language plpgsql as $$
+        begin
+          if exists (select from pg_event_trigger_dropped_objects() o
+                     where o.object_type = 'function' and o.object_identity like 'pgtrickle.\\_%') then
+            raise exception 'functions are not dropped on Fridays';
+          end if;
+        end $$;
+        create event trigger keeping on sql_drop execute function keep()""")
+    done = earlier.installed(first.dsn)
+    assert "could not be dropped" in done.stderr and "functions are not dropped" in done.stderr
+    first.execute("insert into orders values (100, 'x', 1)")
+    assert first.one("select max(inserted_count) from pgtrickle.outbox_orders") is not None
+    report = first.one("select pgtrickle.relay_housekeeping()")
+    assert "functions are not dropped on Fridays" in str(report)
+    first.execute("alter event trigger keeping disable")
+    assert earlier.installed(first.dsn).stderr == ""
+    assert lacks(first) == set()
