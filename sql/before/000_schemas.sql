@@ -163,10 +163,10 @@ begin
   end loop;
 end $$;
 
--- Handing objects to a role takes membership in it; a superuser has it anyway. after/900_ownership.sql
--- takes back what is not needed afterwards. pgtrickle_owner writes the functions of pgtrickle_capture,
--- and administrators may do what the relay and publishers may. From PostgreSQL 16 on, CREATEROLE lets
--- a role grant only roles that it has created.
+-- Handing objects to a role takes membership in it; a superuser has it anyway.
+-- after/900_ownership.sql takes back what is not needed afterwards. pgtrickle_owner writes the
+-- functions of pgtrickle_capture, and administrators may do what the relay and publishers may. From
+-- PostgreSQL 16 on, CREATEROLE lets a role grant only roles that it has created.
 do $$
 declare
   wanted record;

@@ -97,8 +97,8 @@ begin
     order by 1);
 end $$;
 
--- Settings that any role may change and that change no result: how statements are planned, what they
--- may use, and what the session is called and reports.
+-- Settings that any role may change and that change no result: how statements are planned, what
+-- they may use, and what the session is called and reports.
 create or replace function pgtrickle_internal.gate_other_settings() returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$

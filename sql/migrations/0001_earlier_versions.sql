@@ -23,9 +23,9 @@ comment on column pgtrickle_internal.superseded.object is
 comment on column pgtrickle_internal.superseded.waits_for is
   'The virtual transactions that may still use it; null: drop_superseded() has not looked yet';
 
--- What users made on objects that this version replaces cannot follow them: a foreign key, a trigger
--- or a publication needs a table, and a view or a function would have to be created again. Nothing
--- of it is dropped here: the error names each object, and the statements that save it.
+-- What users made on objects that this version replaces cannot follow them: a foreign key, a
+-- trigger or a publication needs a table, and a view or a function would have to be created again.
+-- Nothing of it is dropped here: the error names each object, and the statements that save it.
 do $$
 declare
   gone constant oid[] := array(

@@ -19,6 +19,7 @@ using postgres::Param;
 /// The oldest version of the database side that a relay of this program works with. A migration
 /// that the relay cannot do without raises it.
 constexpr int kOldestUsable = 4;
+
 constexpr std::string_view kUndefinedTable = "42P01";
 constexpr std::string_view kUndefinedSchema = "3F000";
 constexpr std::string_view kUndefinedColumn = "42703";
@@ -82,7 +83,7 @@ Result<void> refuse_other_version(postgres::Connection& connection, Deadline dea
   if (auto set = connection.script("set lock_timeout to '500ms'", deadline, stop); !set) return set;
   const auto newest = connection.query(
       "select coalesce(max(version), 0) from pgtrickle.relay_schema_history", {}, deadline, stop);
-  const auto reset = connection.script("set lock_timeout to 0", deadline, std::move(stop));
+  const auto reset = connection.script("set lock_timeout to 0", deadline, stop);
   if (!newest) {
     const bool cannot_tell = may_explain(newest.error()) || newest.error().code == kLocked;
     // A transaction cannot go on after an error.
@@ -90,7 +91,17 @@ Result<void> refuse_other_version(postgres::Connection& connection, Deadline dea
     return reset;
   }
   if (!reset) return reset;
-  const std::int64_t found = newest->integer(0, 0);
+  std::int64_t found = newest->integer(0, 0);
+  if (found < kOldestUsable) {
+    // What was installed with `init --dry-run` is not in that history.
+    const auto migrated = connection.query(
+        "select coalesce(max(number), 0) from pgtrickle_internal.migrations", {}, deadline, stop);
+    if (!migrated && migrated.error().code == kNoPrivilege) return {};
+    if (!migrated && (!may_explain(migrated.error()) || connection.in_transaction())) {
+      return fail(migrated.error());
+    }
+    if (migrated) found = std::max(found, migrated->integer(0, 0));
+  }
   if (found >= kOldestUsable && found <= version()) return {};
   if (found > version()) {
     return fail(ErrorClass::misconfigured, std::string(kNewerSchema),
@@ -100,7 +111,7 @@ Result<void> refuse_other_version(postgres::Connection& connection, Deadline dea
   }
   return fail(ErrorClass::misconfigured, std::string(kOlderSchema),
               fmt::format("the database side has version {}, and this program needs {} or later",
-                          found, version()),
+                          found, kOldestUsable),
               "run `pgtrickle-relay init` of this program's version against this database: relays "
               "of the earlier version go on meanwhile and afterwards");
 }

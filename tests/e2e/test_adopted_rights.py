@@ -112,7 +112,8 @@ def test_no_setting_of_the_owner_stays_in_the_session_that_reads(land, setting):
 
 
 def test_the_gate_compares_every_setting_that_any_role_may_change(land):  # noqa: F811
-    """On every version of PostgreSQL; the path and the transaction's isolation in ways of their own."""
+    """On every version of PostgreSQL. The path and the transaction's isolation are looked at in other
+    ways."""
     assert land.execute("""
         select name from pg_settings
         where context = 'user' and name not in ('search_path', 'transaction_isolation')

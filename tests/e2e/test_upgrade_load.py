@@ -258,8 +258,8 @@ def test_check_says_in_one_line_what_waits_for_which_session(old):
         count = old.one("select count(*) from pgtrickle_internal.superseded")
         for dsn in (old.dsn, login):
             (message, remedy), = superseded_findings(dsn)
-            assert message == (f"{count} objects of an earlier version stay until transactions have "
-                               "ended that began before the upgrade: "
+            assert message == (f"{count} objects of an earlier version stay until transactions "
+                               "have ended that began before the upgrade: "
                                f"session {pid} of role postgres (nightly)")
             assert remedy.endswith(f"to end them: SELECT pg_terminate_backend({pid});")
     (message, remedy), = superseded_findings(old.dsn)
@@ -281,8 +281,8 @@ def test_check_names_what_uses_an_object_of_an_earlier_version(old):
 
 
 def test_a_relay_of_this_version_waits_for_init_and_goes_on(old, start_relay, tmp_path):
-    """On the schema before it takes part in nothing, says what to do, and leaves the pipelines to the
-    relays of the version before."""
+    """On the schema before it takes part in nothing, says what to do, and leaves the pipelines to
+    the relays of the version before."""
     set_outbox(old, "waits", to_file("orders", tmp_path / "out.jsonl", start="earliest"))
     written = {table: old.execute(f"select * from pgtrickle.{table}") for table in (
         "relay_instances", "relay_lease_sessions", "relay_leases", "relay_pipeline_status",

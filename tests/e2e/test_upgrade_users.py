@@ -1,5 +1,5 @@
-"""Upgrades keep what users and administrators made on the objects of the earlier version: privileges,
-views, functions, constraints. What cannot be kept is named before anything changes."""
+"""Upgrades keep what users and administrators made on the objects of the earlier version:
+privileges, views, functions, constraints. What cannot be kept is named before anything changes."""
 
 import os
 import re
@@ -35,11 +35,13 @@ MADE = (
     ("create materialized view counted as select count(*) from pgtrickle.relay_inbox_config",
      "materialized view public.counted"),
     ("create view inside as select name from pgtrickle._relay_catalog", "view public.inside"),
-    ("create function counting() returns bigint begin atomic select count(*) from public.shown; end",
+    ("create function counting() returns bigint "
+     "begin atomic select count(*) from public.shown; end",
      "function public.counting()"),
     ("create function taking(pgtrickle.relay_inbox_config) returns int language sql as 'select 1'",
      "function public.taking(pgtrickle.relay_inbox_config)"),
-    ("create table notes (pipeline text references pgtrickle.relay_outbox_config on delete cascade)",
+    ("create table notes (pipeline text references pgtrickle.relay_outbox_config "
+     "on delete cascade)",
      "constraint notes_pipeline_fkey on table public.notes"),
     ("create rule also as on insert to public.notes do also select 1 from "
      "pgtrickle.relay_bridge_config", "rule also on table public.notes"),
@@ -49,7 +51,8 @@ MADE = (
      "publication of table pgtrickle.relay_inbox_config in publication told"),
     ("alter table pgtrickle.relay_bridge_config add column team text",
      "column team of table pgtrickle.relay_bridge_config"),
-    ("create index by_state on pgtrickle.relay_outbox_config (enabled)", "index pgtrickle.by_state"),
+    ("create index by_state on pgtrickle.relay_outbox_config (enabled)",
+     "index pgtrickle.by_state"),
     ("alter table pgtrickle.relay_inbox_config enable row level security",
      "row security of table pgtrickle.relay_inbox_config"),
     ("create policy all_of_it on pgtrickle.relay_inbox_config using (true)",
@@ -68,13 +71,14 @@ def test_what_cannot_follow_is_named_before_anything_changes(first, pg_server):
     first.execute(AUDITED)
     for statement, _ in MADE:
         first.execute(statement)
-    before = earlier.dump(pg_server, first.dsn)
+    before = sorted(earlier.dump(pg_server, first.dsn))
     done = earlier.init(first.dsn)
     assert done.returncode != 0
     for _, name in MADE:
         assert re.search(f"[:,] {re.escape(name)}[, ]", done.stderr), (name, done.stderr)
-    assert "(Nothing was changed.)" in done.stderr and not re.search("(?i)drop .*cascade", done.stderr)
-    assert earlier.dump(pg_server, first.dsn) == before
+    assert "(Nothing was changed.)" in done.stderr
+    assert not re.search("(?i)drop .*cascade", done.stderr)
+    assert sorted(earlier.dump(pg_server, first.dsn)) == before
 
 
 @pytest.mark.parametrize("statement, name", MADE, ids=[name for _, name in MADE])
@@ -101,11 +105,13 @@ alter view public.shown owner to keeper;
 create view public."Shown too" as select * from public.shown;
 create materialized view public.counted as select count(*) from pgtrickle.relay_inbox_config;
 create unique index on public.counted (count);
-create function public.counting() returns bigint begin atomic select count(*) from public.shown; end;
+create function public.counting() returns bigint
+  begin atomic select count(*) from public.shown; end;
 alter function public.counting() owner to keeper;
 revoke all on function public.counting() from public;
 grant execute on function public.counting() to reader;
-create table public.notes (pipeline text references pgtrickle.relay_outbox_config on delete cascade);
+create table public.notes (
+  pipeline text references pgtrickle.relay_outbox_config on delete cascade);
 grant insert, delete on public.notes to public; insert into public.notes values ('rows');
 create function public.audited() returns trigger language plpgsql as
   'begin insert into public.notes values (new.name); return null; end';
@@ -178,7 +184,8 @@ def test_a_dump_carries_over_what_the_refusal_names(first, pg_server):
 
 def test_views_on_what_stays_are_kept(first):
     first.execute("create view mine as select name, enabled from pgtrickle.relay_pipelines;"
-                  "create view outboxes as select outbox_table_name from pgtrickle.pgt_outbox_config;"
+                  "create view outboxes as "
+                  "select outbox_table_name from pgtrickle.pgt_outbox_config;"
                   "create table of_outbox (n int references pgtrickle.pgt_outbox_config)")
     earlier.installed(first.dsn)
     assert first.one("select count(*) from mine") == 3
@@ -309,15 +316,16 @@ create event trigger audit_gone on sql_drop execute function audit.gone();
 
 
 def lacks(db):
-    """What an installation makes, and this database has not, or not with that owner and definition."""
+    """What an installation makes, and this database lacks, or has with another owner or
+    definition."""
     with db.connect() as connection:
         return set(recorded_lines()) - set(installed_lines(connection))
 
 
 @pytest.mark.parametrize("rights", ["security invoker", "security definer"])
 @pytest.mark.parametrize("version", [*earlier.VERSIONS, None], ids=["from-1", "from-2", "fresh"])
-def test_event_triggers_that_record_see_all_of_init_and_change_nothing(empty_db, relay_bin, tmp_path,
-                                                                      version, rights):
+def test_event_triggers_that_record_see_all_of_init_and_change_nothing(
+        empty_db, relay_bin, tmp_path, version, rights):
     before = None
     if version:
         earlier.install_version(empty_db.dsn, version)
@@ -345,11 +353,11 @@ create event trigger refusing on ddl_command_end execute function refuse();
 
 def test_an_event_trigger_that_refuses_changes_is_named_and_nothing_changes(first, pg_server):
     first.execute(REFUSING)
-    before = earlier.dump(pg_server, first.dsn)
+    before = sorted(earlier.dump(pg_server, first.dsn))
     done = earlier.init(first.dsn)
     assert done.returncode != 0 and "no changes on Fridays" in done.stderr
     assert "nothing was changed" in done.stderr
-    assert earlier.dump(pg_server, first.dsn) == before
+    assert sorted(earlier.dump(pg_server, first.dsn)) == before
     first.execute(re.search("ALTER EVENT TRIGGER refusing DISABLE;", done.stderr)[0])
     earlier.installed(first.dsn)
 
@@ -359,7 +367,8 @@ def test_an_event_trigger_that_keeps_superseded_functions_keeps_nothing_else(fir
         create function keep() returns event_trigger language plpgsql as $$
         begin
           if exists (select from pg_event_trigger_dropped_objects() o
-                     where o.object_type = 'function' and o.object_identity like 'pgtrickle.\\_%') then
+                     where o.object_type = 'function'
+                       and o.object_identity like 'pgtrickle.\\_%') then
             raise exception 'functions are not dropped on Fridays';
           end if;
         end $$;
