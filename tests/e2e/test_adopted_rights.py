@@ -3,7 +3,10 @@
 import psycopg
 import pytest
 from support import attacks
+from support.pipelines import set_outbox, to_file
+from support.relay import Relay
 from support.trapped_database import land, run_as  # noqa: F401
+from support.waiting import eventually
 
 
 # Rights -------------------------------------------------------------------------------------
@@ -119,6 +122,32 @@ def test_the_gate_compares_every_setting_that_any_role_may_change(land):  # noqa
         where context = 'user' and name not in ('search_path', 'transaction_isolation')
           and not (pgtrickle_internal.gate_state() -> 'setting') ? name
           and name <> all (pgtrickle_internal.gate_other_settings())""") == []
+
+
+def test_notifications_that_the_owner_listens_to_are_not_kept(land, tmp_path):  # noqa: F811
+    """SQL cannot see that code has called LISTEN; each notification would stay in memory."""
+    evil_table(land, "loud")
+    run_as(land, "mallory",
+           "select pgtrickle.adopt_outbox('loud', payload => 'body', key => 'kind')")
+    reader, incarnation = land.execute("select reader, incarnation from pgtrickle.pgt_outbox_config"
+                                       " where stream_table_name = 'loud'")[0]
+    source = land.one("select pg_get_functiondef(oid) from pg_proc where proname = %s", (reader,))
+    begin = source.index("begin\n")
+    run_as(land, "mallory", f"{source[:begin]}begin\nexecute 'listen flood';{source[begin + 5:]}")
+    set_outbox(land, "noise", to_file("loud", tmp_path / "out.jsonl"))
+    position = ("select last_change_id from pgtrickle.relay_consumer_offsets"
+                " where incarnation = %s")
+    with Relay(land.relay_dsn) as relay:
+        relay.wait_healthy(pipelines=1)
+        for wave in range(20):
+            if wave == 4:
+                settled = relay.resident_kib()
+            land.execute("select pg_notify('flood', repeat('x', 7900) || n)"
+                         " from generate_series(1, 500) n")
+            last = run_as(land, "mallory", "insert into loud (kind) values ('x') returning id")[0][0]
+            eventually(lambda: land.one(position, (incarnation,)) == last, 20,
+                       message=lambda: relay.log(20))
+        assert relay.resident_kib() - settled < 16 * 1024  # 60 MB were sent since then
 
 
 def test_only_its_owner_may_adopt_a_table_and_end_that(land):  # noqa: F811
