@@ -76,7 +76,8 @@ void report_unread_history(Connection& connection, Error error, Findings& findin
 /// Checks that the database side is installed, and is what this program needs. False: it is of no
 /// use to look further.
 bool check_schema(Connection& connection, const Context& context, Findings& findings) {
-  if (const auto known = schema::refuse_newer(connection, Deadline::after(kTimeout), {}); !known) {
+  if (const auto known = schema::refuse_other_version(connection, Deadline::after(kTimeout), {});
+      !known) {
     findings.bad("", known.error());
     return false;
   }

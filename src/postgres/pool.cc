@@ -135,6 +135,7 @@ std::unique_ptr<Connection> Pool::take_idle() {
 void Pool::give_back(std::unique_ptr<Connection> connection) {
   const bool lost = !connection->ok();
   if (lost || connection->in_transaction()) connection.reset();
+  if (connection) connection->drop_notifications();
   const MutexLock lock(mutex_);
   if (lost) ++lost_;
   if (connection) {

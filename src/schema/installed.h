@@ -31,9 +31,14 @@ Result<Manifest> read_installed(postgres::Connection& connection, Deadline deadl
 Result<std::vector<Difference>> differences_now(postgres::Connection& connection, Deadline deadline,
                                                 std::stop_token stop);
 
-/// An error where the database side is of a later version than this program knows. None where that
-/// cannot be told: there is no database side, the role may not read it, or it is locked.
-Result<void> refuse_newer(postgres::Connection& connection, Deadline deadline,
-                          std::stop_token stop);
+/// Codes of errors: the database side is of a later version, or of an earlier one.
+constexpr std::string_view kNewerSchema = "newer_schema";
+constexpr std::string_view kOlderSchema = "older_schema";
+
+/// An error where the database side is of a version that this program does not work with: a later
+/// one, or one that is too old. None where that cannot be told: there is no database side, the role
+/// may not read it, or it is locked.
+Result<void> refuse_other_version(postgres::Connection& connection, Deadline deadline,
+                                  std::stop_token stop);
 
 }  // namespace relay::schema
