@@ -63,9 +63,20 @@ Result<Manifest> read_installed(postgres::Connection& connection, Deadline deadl
 
 Result<std::vector<Difference>> differences_now(postgres::Connection& connection, Deadline deadline,
                                                 std::stop_token stop) {
-  const auto found = read_installed(connection, deadline, std::move(stop));
+  const auto found = read_installed(connection, deadline, stop);
   if (!found) return fail(found.error());
-  return differences(needed_manifest(), *found);
+  std::vector<Difference> all = differences(needed_manifest(), *found);
+  const auto rows = connection.query(
+      "select is_problem, message, remedy from pgtrickle.relay_differences()", {}, deadline, stop);
+  // What keeps the database side from answering is among the differences, or a role lacks rights.
+  if (!rows && may_explain(rows.error()) && !connection.in_transaction()) return all;
+  if (!rows) return fail(rows.error());
+  for (int row = 0; row < rows->size(); ++row) {
+    all.push_back(
+        {rows->boolean(row, 0), std::string(rows->text(row, 1)), std::string(rows->text(row, 2))});
+  }
+  std::ranges::stable_partition(all, &Difference::is_problem);
+  return all;
 }
 
 Result<void> refuse_newer(postgres::Connection& connection, Deadline deadline,

@@ -155,7 +155,8 @@ std::string remedy_for_changed(const Object& needed, const Object& found,
     return init_or(fmt::format("ALTER {} OWNER TO {}", in_sql(needed), needed.attribute("owner")));
   }
   if (attribute == "row security") {
-    return fmt::format("ALTER TABLE {} DISABLE ROW LEVEL SECURITY;", needed.name);
+    return fmt::format("ALTER TABLE {} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;",
+                       needed.name);
   }
   if (attribute == "fires") {
     return fmt::format("ALTER TABLE {} ENABLE{} TRIGGER {};", needed.attribute("table"),
