@@ -46,6 +46,13 @@ PROBLEMS = [
      "table pgtrickle_internal.housekeeping_round lacks its row"),
     ("delete from pgtrickle.relay_types", "table pgtrickle.relay_types lacks its rows"),
     ("delete from pgtrickle.relay_options", "table pgtrickle.relay_options lacks its rows"),
+    ("update pgtrickle.relay_options set maximum = maximum + 1 where (side, type, name) ="
+     " (select side, type, name from pgtrickle.relay_options limit 1)",
+     "table pgtrickle.relay_options: rows that are not this program's: 1"),
+    ("delete from pgtrickle.relay_options where side = 'sink' and type = 'kafka'",
+     "table pgtrickle.relay_options: rows that are not this program's: "),
+    ("insert into pgtrickle.relay_types values ('sink', 'mine', 99, '{}', '{}', false)",
+     "table pgtrickle.relay_types: rows that are not this program's: 1"),
     # Sequences.
     (f"select setval('{PARTS}_id_seq', 1, false)",
      f"sequence {PARTS}_id_seq: the next number is 1, and column {PARTS}.id holds 1"),
