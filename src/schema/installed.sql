@@ -61,13 +61,14 @@ with
     where not n.users_objects and (t.typtype in ('e', 'd', 'r') or c.relkind = 'c')),
   -- What no role but ours needs on tables, views and sequences.
   harmful_on_relations (schema, harmful) as (values
-    ('pgtrickle', '{TRIGGER,REFERENCES}'::text[]),
+    ('pgtrickle', '{INSERT,UPDATE,DELETE,TRUNCATE,TRIGGER,REFERENCES}'::text[]),
     ('pgtrickle_internal', '{INSERT,UPDATE,DELETE,TRUNCATE,TRIGGER,REFERENCES}'),
     ('pgtrickle_json', '{}'),
     ('pgtrickle_gate', '{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,TRIGGER,REFERENCES,USAGE}')),
   -- Who may do what: PUBLIC and our roles. What is granted to other roles is the administrator's
-  -- own, apart from what could run code with our rights, make our statements fail, or open the
-  -- gate (`harmful`). MAINTAIN, which PostgreSQL 14 does not know, is left out.
+  -- own, apart from what could run code with our rights, make our statements fail, change what
+  -- only our functions write, or open the gate (`harmful`). MAINTAIN, which PostgreSQL 14 does not
+  -- know, is left out.
   access_list (class, id, part, owner, acl, usual, harmful) as (
     select 'pg_catalog.pg_namespace'::regclass, n.oid, 0, n.owner, n.acl,
            pg_catalog.acldefault('n', n.owner),

@@ -194,6 +194,8 @@ ADDITIONS = [
           ("create", "schema pgtrickle_json", None), ("usage", "schema pgtrickle_gate", None),
           ("select", "table pgtrickle_gate.secret", None), ("trigger", f"table {DLQ}", None),
           ("references", f"table {DLQ}", None),
+          ("update", "table pgtrickle.relay_consumer_offsets", None),
+          ("delete", "table pgtrickle.relay_leases", None),
           ("update", "table pgtrickle_internal.outbox_config", None),
           ("execute", "function pgtrickle_internal.gate_key(text)", None))],
     ("grant select (value) on pgtrickle_gate.secret to bystander",
