@@ -8,6 +8,7 @@ import time
 
 import psycopg
 import pytest
+from support import earlier_versions
 from support.pipelines import insert_rows, make_table
 from support.relay import Relay, run_command
 from support.waiting import eventually, holds_for
@@ -181,6 +182,16 @@ def test_what_administrators_do_to_outboxes_is_no_difference(outboxes):
         f"alter table {PARTS} replica identity full; create statistics mine on id, tg_op from {PARTS};"
         f"grant select on {PARTS} to bystander; create view mine as select * from {PARTS}")
     assert check(outboxes.relay_dsn) == (0, {})
+
+
+@pytest.mark.parametrize("version", earlier_versions.VERSIONS)
+def test_an_upgrade_leaves_no_difference(empty_db, version, tmp_path):
+    earlier_versions.install_version(empty_db.dsn, version)
+    earlier_versions.fill(empty_db.dsn, str(tmp_path / "out"))
+    init(empty_db.dsn)
+    assert empty_db.execute("select message from pgtrickle.relay_differences()") == []
+    status = run_command("status", "--json", "--postgres-url", empty_db.dsn)
+    assert json.loads(status.stdout)["database_side"] == []
 
 
 def test_a_locked_table_keeps_it_waiting_for_a_moment_only(outboxes):
