@@ -7,19 +7,40 @@ create or replace function pgtrickle_internal.check_rows()
 returns table (is_problem boolean, message text, remedy text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
-  select true, format('table %s lacks its row%s', t.name, t.row), 'pgtrickle-relay init' || t.beyond
+  select true, format('table %s lacks its row%s', t.name, t.row), 'pgtrickle-relay init'
   from (values
-    ('pgtrickle_gate.secret', '', exists (select from pgtrickle_gate.secret),
-     ', which makes another secret; then each table''s owner makes the functions again that refuse '
-     'to be called: outbox_full_refresh(), enable_inbox_tracking(), create_stream_table()'),
+    ('pgtrickle_gate.secret', '', exists (select from pgtrickle_gate.secret)),
     ('pgtrickle_internal.housekeeping_round', '',
-     exists (select from pgtrickle_internal.housekeeping_round), ''),
+     exists (select from pgtrickle_internal.housekeeping_round)),
     ('pgtrickle_internal.locks', ' "housekeeping"',
-     exists (select from pgtrickle_internal.locks l where l.name = 'housekeeping'), ''),
-    ('pgtrickle.relay_types', 's', exists (select from pgtrickle.relay_types), ''),
-    ('pgtrickle.relay_options', 's', exists (select from pgtrickle.relay_options), '')
-  ) t (name, row, is_there, beyond)
+     exists (select from pgtrickle_internal.locks l where l.name = 'housekeeping')),
+    ('pgtrickle.relay_types', 's', exists (select from pgtrickle.relay_types)),
+    ('pgtrickle.relay_options', 's', exists (select from pgtrickle.relay_options))
+  ) t (name, row, is_there)
   where not t.is_there;
+$$;
+
+-- Functions of the gate that were made with another secret than the one that is there.
+create or replace function pgtrickle_internal.check_gate()
+returns table (is_problem boolean, message text, remedy text)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select true, format('function %s of %s was made with another secret, and refuses to be called',
+                      p.oid::regprocedure, g.what), g.remedy
+  from (
+    select c.reader, format('outbox %s', c.outbox_table_name), case when c.kind = 'adopted'
+             then 'its owner calls adopt_outbox() again, with the same arguments'
+             else format('pgtrickle-relay init, as a superuser; or SELECT '
+                         'pgtrickle.outbox_full_refresh(%L); by the owner of its table',
+                         c.outbox_table_name) end
+    from pgtrickle_internal.outbox_config c where c.kind in ('table', 'adopted')
+    union all
+    select c.gate_function, format('inbox %s', c.inbox_name),
+           'pgtrickle-relay init, as a superuser; or: ' || pgtrickle_internal.inbox_enabling(c)
+    from pgtrickle.pgt_inbox_config c) g (name, what, remedy)
+  join pg_proc p on p.proname = g.name and p.pronamespace = 'pgtrickle_streams'::regnamespace
+  where exists (select from pgtrickle_gate.secret)
+    and strpos(p.prosrc, pgtrickle_internal.gate_seal(g.name)) = 0;
 $$;
 
 -- Identity columns of our tables whose sequence would hand out a number that is there already: the
@@ -353,6 +374,7 @@ returns table (is_problem boolean, message text, remedy text)
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
   select * from pgtrickle_internal.check_rows()
+  union all select * from pgtrickle_internal.check_gate()
   union all select * from pgtrickle_internal.check_capture_functions()
   union all select * from pgtrickle_internal.check_outbox_tables()
   union all select * from pgtrickle_internal.check_sequences();

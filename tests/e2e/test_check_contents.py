@@ -184,6 +184,24 @@ def test_what_administrators_do_to_outboxes_is_no_difference(outboxes):
     assert check(outboxes.relay_dsn) == (0, {})
 
 
+def test_functions_that_have_another_secret_are_named_and_made_again(outboxes):
+    outboxes.execute("create table letters (event_id text primary key, payload jsonb, processed_at"
+                     " timestamptz, error text, retry_count int default 0);"
+                     "select pgtrickle.enable_inbox_tracking('letters', 'letters');"
+                     "insert into letters (event_id, payload) values ('a', '{}');"
+                     "update pgtrickle_gate.secret set value = 'another'")
+    with pytest.raises(psycopg.Error, match="is called by pgtrickle only"):
+        outboxes.execute("select pgtrickle.inbox_mark_processed('letters', 'a')")
+    code, found = check(outboxes.relay_dsn)
+    assert code == 3 and all("was made with another secret" in each for each in found)
+    assert [each for each in found if " of outbox outbox_parts " in each]
+    assert [each for each in found if " of inbox letters " in each]
+    init(outboxes.dsn)
+    assert check(outboxes.relay_dsn) == (0, {})
+    outboxes.execute("select pgtrickle.inbox_mark_processed('letters', 'a');"
+                     "select pgtrickle.outbox_full_refresh('parts')")
+
+
 @pytest.mark.parametrize("version", earlier_versions.VERSIONS)
 def test_an_upgrade_leaves_no_difference(empty_db, version, tmp_path):
     earlier_versions.install_version(empty_db.dsn, version)
