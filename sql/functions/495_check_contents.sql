@@ -349,7 +349,9 @@ as $$
          then 'its body is another one' end,
     case when k.prosecdef <> k.definer
          then 'it is SECURITY ' || case when k.prosecdef then 'DEFINER' else 'INVOKER' end end,
-    case when k.proconfig <> '{"search_path=pg_catalog, pg_temp"}'
+    -- quote_all_identifiers may have been on as it was written.
+    case when replace(array_to_string(k.proconfig, ';'), '"', '')
+                <> 'search_path=pg_catalog, pg_temp'
            or (k.proconfig is null and k.proname ~ '_truncate$')
          then 'its SET clause is another one' end,
     case when k.lanname <> 'plpgsql' or k.provolatile <> 'v' or k.proisstrict or k.proleakproof
@@ -372,6 +374,7 @@ $$;
 create or replace function pgtrickle.relay_differences()
 returns table (is_problem boolean, message text, remedy text)
 language sql volatile security definer set search_path = pg_catalog, pg_temp
+  set quote_all_identifiers = off
 as $$
   select * from pgtrickle_internal.check_rows()
   union all select * from pgtrickle_internal.check_gate()

@@ -212,6 +212,14 @@ def test_an_upgrade_leaves_no_difference(empty_db, version, tmp_path):
     assert json.loads(status.stdout)["database_side"] == []
 
 
+def test_quoted_identifiers_are_no_difference(outboxes):
+    with outboxes.connect() as session:
+        session.execute("set quote_all_identifiers = on; create table quoted (id int primary key);"
+                        "select pgtrickle.enable_outbox('quoted')")
+        assert session.execute("select message from pgtrickle.relay_differences()").fetchall() == []
+    assert check(outboxes.relay_dsn) == (0, {})
+
+
 def test_a_locked_table_keeps_it_waiting_for_a_moment_only(outboxes):
     """A table that is locked is looked at the next time."""
     outboxes.execute(f"select setval('{PARTS}_id_seq', 1, false)")
