@@ -185,6 +185,10 @@ std::string remedy_for_changed(const Object& needed, const Object& found,
                     fmt::format("ALTER FUNCTION {} NO DEPENDS ON EXTENSION ", needed.name));
   }
   if (needed.kind == "constraint") {
+    if (attribute == "invalid") {  // its index has its name, in the schema of its table
+      const std::string_view table = needed.attribute("table");
+      return fmt::format("REINDEX INDEX {}.{};", table.substr(0, table.find('.')), needed.part());
+    }
     if (attribute == "definition" && is_not_valid(found)) {
       return fmt::format("ALTER TABLE {} VALIDATE CONSTRAINT {};", needed.attribute("table"),
                          needed.part());

@@ -137,6 +137,9 @@ PROBLEMS = [
      f"index {DLQ}_resolved: its index is invalid"),
     (f"update pg_index set indisvalid = false where indexrelid = '{DLQ}_pkey'::regclass",
      f"constraint {DLQ}.relay_dlq_pkey: its index is invalid"),
+    ("update pg_index set indisvalid = false where indexrelid ="
+     " 'pgtrickle_internal.outbox_config_pkey'::regclass",  # others refer to it
+     "constraint pgtrickle_internal.outbox_config.outbox_config_pkey: its index is invalid"),
     (f"create table public.theirs () inherits ({DLQ})",
      f"table {DLQ}: rows of public.theirs show in it, which inherits from it"),
     (f"drop {RETRY}", f"{RETRY} is missing"),
@@ -250,6 +253,19 @@ def test_check_names_it_and_its_remedy_mends_it(db, is_problem, damage, message)
         assert (code, found) == (0, {}), (remedy, found)
     finally:  # roles are the whole server's
         db.execute("grant pgtrickle_relay to pgtrickle_admin")
+
+
+def test_a_not_null_that_is_gone_or_not_validated_is_named(db, pg_server):
+    """From PostgreSQL 18 on it can be NOT VALID."""
+    damage, message = "", f"column {DLQ}.attempts: not null is none, not yes"
+    if pg_server.version >= 18:
+        damage = ", add constraint relay_dlq_attempts_not_null not null attempts not valid"
+        message = f"column {DLQ}.attempts: its NOT NULL is not validated"
+    db.execute(f"alter table {DLQ} alter column attempts drop not null{damage}")
+    code, found = check(db.relay_dsn)
+    assert code == 3 and set(found) == {message}
+    mend(db, found[message][1])
+    assert check(db.relay_dsn) == (0, {})
 
 
 def test_what_is_damaged_cannot_hide_itself(db):
