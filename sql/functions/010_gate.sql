@@ -48,6 +48,12 @@ grant execute on function pgtrickle_gate.call_as_owner(text, text, jsonb) to pgt
 -- ---------------------------------------------------------------------------------------------
 -- Keys: a function of the gate runs only when pgtrickle_owner opened the gate for it
 
+-- A secret that is there stays: functions of the gate were made with it.
+insert into pgtrickle_gate.secret (value)
+values (pg_catalog.sha256(pg_catalog.convert_to(
+  pg_catalog.concat(gen_random_uuid(), gen_random_uuid(), gen_random_uuid()), 'UTF8')))
+on conflict do nothing;
+
 -- The key that opens a function of the gate. For pgtrickle_owner only.
 create or replace function pgtrickle_internal.gate_key(function_name text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp

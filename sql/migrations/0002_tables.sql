@@ -9,7 +9,6 @@
 create table if not exists pgtrickle_internal.locks (name text primary key);
 comment on table pgtrickle_internal.locks is
   'One row for each thing that one transaction at a time may do; locked by lock and try_lock';
-insert into pgtrickle_internal.locks values ('housekeeping') on conflict do nothing;
 
 -- ---------------------------------------------------------------------------------------------
 -- The gate
@@ -20,10 +19,6 @@ create table if not exists pgtrickle_gate.secret (
 );
 comment on table pgtrickle_gate.secret is
   'What the keys of the gate''s functions are made from; readable by pgtrickle_owner alone';
-insert into pgtrickle_gate.secret (value)
-values (pg_catalog.sha256(pg_catalog.convert_to(
-  pg_catalog.concat(gen_random_uuid(), gen_random_uuid(), gen_random_uuid()), 'UTF8')))
-on conflict do nothing;
 
 revoke all on pgtrickle_gate.secret from public;
 do $$
@@ -459,7 +454,6 @@ create table if not exists pgtrickle_internal.housekeeping_round (
   after_table text not null default '',
   again       boolean not null default false
 );
-insert into pgtrickle_internal.housekeeping_round default values on conflict do nothing;
 
 -- ---------------------------------------------------------------------------------------------
 -- Stream tables

@@ -20,7 +20,7 @@ namespace {
 
 constexpr milliseconds kPoll{200};
 constexpr seconds kTimeout{30};
-/// Between two looks while something differs, and before the same error causes another one.
+/// Between two looks, and before the same error causes another one.
 constexpr seconds kAgain{60};
 constexpr seconds kAfterTrouble{5};
 /// Sessions that begin and end all the time cause no more looks than this.
@@ -138,7 +138,7 @@ Result<void> SchemaWatch::look(std::stop_token stop) {
   tell(*differences);
   const MutexLock lock(mutex_);
   cause_ = cause_of(*differences);
-  if (!differences->empty()) next_ = SteadyClock::now() + kAgain;
+  next_ = SteadyClock::now() + kAgain;
   return {};
 }
 

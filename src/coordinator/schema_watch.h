@@ -17,10 +17,9 @@
 namespace relay::coordinator {
 
 /// Compares the database side with what this program needs: when a session began, when `init` has
-/// run, when an error may come from a difference, and from time to time while there are any. Logs
-/// each difference once. Has its own thread, and a session of its own for each look, so that no
-/// lease and no pipeline waits for it. The public functions are called by any thread and do not
-/// block.
+/// run, when an error may come from a difference, and each minute. Logs each difference once. Has
+/// its own thread, and a session of its own for each look, so that no lease and no pipeline waits
+/// for it. The public functions are called by any thread and do not block.
 class SchemaWatch {
  public:
   explicit SchemaWatch(postgres::Connection::Options options);

@@ -70,10 +70,20 @@ Result<std::vector<Difference>> differences_now(postgres::Connection& connection
                                                 std::stop_token stop) {
   auto found = read_installed(connection, deadline, stop);
   if (!found) return fail(found.error());
-  const auto superseded = take_superseded(*found, connection, deadline, std::move(stop));
+  const auto superseded = take_superseded(*found, connection, deadline, stop);
   if (!superseded) return fail(superseded.error());
   auto all = differences(needed_manifest(), *found);
   all.insert(all.end(), superseded->begin(), superseded->end());
+  const auto rows = connection.query(
+      "select is_problem, message, remedy from pgtrickle.relay_differences()", {}, deadline, stop);
+  // What keeps the database side from answering is among the differences, or a role lacks rights.
+  if (!rows && may_explain(rows.error()) && !connection.in_transaction()) return all;
+  if (!rows) return fail(rows.error());
+  for (int row = 0; row < rows->size(); ++row) {
+    all.push_back(
+        {rows->boolean(row, 0), std::string(rows->text(row, 1)), std::string(rows->text(row, 2))});
+  }
+  std::ranges::stable_partition(all, &Difference::is_problem);
   return all;
 }
 

@@ -27,7 +27,8 @@ bool may_explain(const Error& error);
 Result<Manifest> read_installed(postgres::Connection& connection, Deadline deadline,
                                 std::stop_token stop);
 
-/// In which points that is not what this program needs.
+/// In which points that is not what this program needs, and what the database side finds wrong with
+/// its rows and with what single outboxes have (pgtrickle.relay_differences), as far as it can say.
 Result<std::vector<Difference>> differences_now(postgres::Connection& connection, Deadline deadline,
                                                 std::stop_token stop);
 

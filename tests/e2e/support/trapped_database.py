@@ -93,6 +93,7 @@ CALLS = {
     "relay_open_inbox": dict(inbox_name="later", inbox_table=None, max_retries=3, schedule=None,
                              with_dead_letter=True, retention_hours=5),
     "relay_check": dict(),
+    "relay_differences": dict(),
     "relay_instances_now": dict(),
     "relay_payload_text": dict(payload="abc"),
     "relay_pipelines_now": dict(),
