@@ -31,7 +31,7 @@ constexpr std::chrono::milliseconds kFruitlessPause{20};
 }  // namespace
 
 OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox,
-                           const OutboxOptions& options, state::Ownership start,
+                           const OutboxOptions& options, StartingPosition start,
                            OutboxStatus& status)
     : pool_(pool),
       wake_(std::move(wake)),
@@ -40,12 +40,13 @@ OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, Out
       claim_limits_{options.delta_max_rows, options.max_record_bytes},
       status_(status),
       decoder_(outbox_, options.max_record_bytes),
-      policy_(start.position.id, std::move(start.skipped)),
+      policy_(start.read.frontier, std::move(start.ownership.skipped)),
       kept_(pool),
-      last_(std::move(start.position)),
-      resume_row_(last_.row),
+      read_(std::move(start.read)),
+      resume_row_(read_.last.row),
       pokes_(wake_->pokes()),
-      verified_losses_(pool.lost_sessions()) {}
+      verified_losses_(pool.lost_sessions()),
+      losses_(*verified_losses_) {}
 
 // ---- connections, and whether they lead to where they led before
 
@@ -63,21 +64,27 @@ Result<Lease> OutboxReader::borrow(std::stop_token stop) {
 /// After sessions were lost the server may be another one: the last row that was handed out must
 /// still be there as it was. What was seen of writers is forgotten; nothing else is.
 Result<void> OutboxReader::verify(Connection& connection, std::stop_token stop) {
-  const auto facts = look_at_position(connection, outbox_, key_, last_,
+  // A server that was restored, or has crashed, may draw ids again that have no row.
+  if (pool_.lost_sessions() != losses_) read_.frontier = read_.last.id;
+  losses_ = pool_.lost_sessions();
+  const auto facts = look_at_position(connection, outbox_, key_, read_,
                                       Deadline::after(kStatementTimeout), std::move(stop));
   if (!facts) return fail(facts.error());
-  if (auto error = judge_position(last_, *facts, outbox_, key_.pipeline)) {
+  if (auto error = judge_position(read_.last, *facts, outbox_, key_.pipeline)) {
     // What is under way was read from a history that is no more: nothing of it may be settled.
     if (error->code == kRewound) error->error_class = ErrorClass::fenced;
     return fail(std::move(*error));
   }
   // Of an adopted table the application may have deleted it.
-  if (!outbox_.adopted && !last_.mark.empty() && !facts->mark && facts->purged_below < last_.id) {
+  if (!outbox_.adopted && !read_.last.mark.empty() && !facts->mark &&
+      facts->purged_below < read_.last.id) {
     return fail(ErrorClass::fenced, std::string(kRewound),
-                fmt::format("row {} of outbox {}, which was read, is no longer there", last_.id,
-                            outbox_.table));
+                fmt::format("row {} of outbox {}, which was read, is no longer there",
+                            read_.last.id, outbox_.table));
   }
-  policy_.restart(claim_ ? claim_->outbox_id() : last_.id);
+  read_.frontier = std::max(facts->passed, read_.last.id);
+  read_.history = facts->history;
+  policy_.restart(claim_ ? claim_->outbox_id() : read_.frontier);
   return {};
 }
 
@@ -88,12 +95,13 @@ Result<RecordBatch> OutboxReader::read(const ReadLimits& limits, Deadline deadli
   auto batch = read_some(limits, deadline, stop);
   if (batch) {
     note_handed_out(*batch);
+    read_.frontier = verified_losses_ ? policy_.frontier() : read_.last.id;
     return batch;
   }
   // What was not handed out is read again.
   verified_losses_.reset();
   claim_.reset();
-  resume_row_ = last_.row;
+  resume_row_ = read_.last.row;
   kept_.drop();
   if (batch.error().error_class == ErrorClass::cancelled && stop.stop_requested()) {
     return new_batch();
@@ -180,7 +188,7 @@ Result<bool> OutboxReader::probe(Connection& connection, std::stop_token stop) {
       read_tip(connection, outbox_, policy_.frontier(), Deadline::after(kStatementTimeout), stop);
   if (!tip) return fail(tip.error());
   const bool news = policy_.probed(*tip, SteadyClock::now());
-  if (tip->sequence >= last_.id) return news;
+  if (tip->sequence >= read_.frontier) return news;
   // The sequence was set back.
   if (auto same = verify(connection, std::move(stop)); !same) return fail(same.error());
   return true;
@@ -211,7 +219,8 @@ Result<ReadPolicy::Look> OutboxReader::look(Connection& connection, std::stop_to
 /// Sends a statement, for several batches where no other pipeline waits for a connection.
 Result<RowStream> OutboxReader::send(Lease lease, const ReadLimits& limits) {
   const auto query = policy_.begin_statement(limits, pool_.contended() ? 1 : kBatchesAStatement);
-  return RowStream::send(std::move(lease), decoder_, query.beyond, kNoEnd, query.rows, last_);
+  return RowStream::send(std::move(lease), decoder_, query.beyond, kNoEnd, query.rows, read_.last,
+                         read_.history);
 }
 
 /// The statement that is under way, or a new one.
@@ -260,6 +269,7 @@ Result<void> OutboxReader::take_rows(RowStream& rows, const ReadLimits& limits, 
     if (!row) return fail(row.error());
     if (row->is_end) {
       policy_.reached(row->record.outbox_id);
+      read_.history = row->history;
       reached = true;
       continue;
     }
@@ -285,8 +295,8 @@ bool OutboxReader::take_row(OutboxRow& row, RecordBatch& batch) {
       return true;
     case ReadPolicy::Verdict::claim_check: {
       const std::int64_t settled_id =
-          std::max(batch.empty() ? last_.id : batch.records.back().id, policy_.skipped_to());
-      const bool resumed = resume_row_ > 0 && row.record.pgt_id == last_.mark;
+          std::max(batch.empty() ? read_.last.id : batch.records.back().id, policy_.skipped_to());
+      const bool resumed = resume_row_ > 0 && row.record.pgt_id == read_.last.mark;
       claim_.emplace(row, settled_id, resumed ? resume_row_ : 0, shape, claim_limits_);
       resume_row_ = 0;
       return false;
@@ -303,16 +313,13 @@ bool OutboxReader::take_row(OutboxRow& row, RecordBatch& batch) {
 /// What is not there may be what retention deleted: that is never passed in silence.
 Result<void> OutboxReader::look_for_lost_rows(Connection& connection, std::int64_t began_at,
                                               std::stop_token stop) {
-  const Deadline deadline = Deadline::after(kStatementTimeout);
-  if (outbox_.adopted) {
-    const auto lost = has_lost_rows(connection, outbox_, key_, deadline, stop);
-    if (!lost) return fail(lost.error());
-    if (!*lost) return {};
-  }
-  const auto facts = look_at_position(connection, outbox_, key_, last_, deadline, std::move(stop));
+  // Of an adopted one, the statement itself looks whether the table was truncated.
+  if (outbox_.adopted) return {};
+  const auto facts = look_at_position(connection, outbox_, key_, read_,
+                                      Deadline::after(kStatementTimeout), std::move(stop));
   if (!facts) return fail(facts.error());
-  if (facts->lost_rows > 0 && (outbox_.adopted || facts->purged_below > began_at)) {
-    return fail(*judge_position(last_, *facts, outbox_, key_.pipeline));
+  if (facts->lost_rows > 0 && facts->purged_below > began_at) {
+    return fail(*judge_position(read_.last, *facts, outbox_, key_.pipeline));
   }
   return {};
 }
@@ -336,8 +343,8 @@ RecordBatch OutboxReader::new_batch() const {
 
 void OutboxReader::note_handed_out(const RecordBatch& batch) {
   if (batch.empty()) return;
-  last_ = batch.records.back().position();
-  policy_.handed_out(last_.id);
+  read_.last = batch.records.back().position();
+  policy_.handed_out(read_.last.id);
 }
 
 // ---- beside the normal reading

@@ -14,6 +14,8 @@ constexpr std::chrono::seconds kBorrowTimeout{30};
 constexpr std::chrono::seconds kStatementTimeout{30};
 /// Ids without rows over which a position is moved, so that they are not read again.
 constexpr std::int64_t kLongGap = 100000;
+/// Over shorter ones it is moved this often.
+constexpr std::chrono::seconds kPassEvery{1};
 
 }  // namespace
 
@@ -61,15 +63,16 @@ Result<void> OutboxSource::try_open(std::stop_token stop) {
           : position_to_watch_from(connection, *found, options_, deadline, std::move(stop));
   if (!start) return fail(start.error());
   log::debug("outbox_opened", options_.pipeline, "reading {} behind {} (row {})", found->table,
-             start->position.id, start->position.row);
-  keeper_.begin(*found, *start);
+             start->read.frontier, start->read.last.row);
+  keeper_.begin(*found, start->ownership, start->read.history);
   underway_.clear();
   replays_.clear();
   backlog_.make_due();
   status_.set_sequence(found->sequence);
   status_.set_writer({});
   adopted_ = found->adopted;
-  written_to_ = start->position.id;
+  written_to_ = start->read.frontier;
+  written_at_ = {};
   reader_ = std::make_unique<OutboxReader>(*pool_, wake_, std::move(*found), options_,
                                            std::move(*start), status_);
   return {};
@@ -81,7 +84,9 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
     // The cause of the error may have been removed meanwhile.
     if (auto opened = open(stop); !opened) return fail(opened.error());
   }
+  const std::int64_t began_at = reader_->frontier();
   auto batch = reader_->read(limits, deadline, stop);
+  keeper_.note_history(began_at, reader_->history());
   if (!batch) {
     const Error error = explained(batch.error(), std::move(stop));
     open_again_ = error.error_class == ErrorClass::misconfigured;
@@ -93,18 +98,23 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
     if (options_.settled) options_.settled->read(batch->records);
     return batch;
   }
-  if (auto passed = pass_over_gap(); !passed) return fail(passed.error());
+  if (auto passed = pass_over_gap(false); !passed) return fail(passed.error());
   return batch;
 }
 
-/// Where the filter of an adopted outbox wants few rows, no acknowledgement moves the position on.
-Result<void> OutboxSource::pass_over_gap() {
+/// Where the filter of an adopted outbox wants few rows, or ids are rolled back, no acknowledgement
+/// moves the position on. Ids that were passed are not read again, and are not missed when the
+/// table is written anew.
+Result<void> OutboxSource::pass_over_gap(bool now) {
   if (!adopted_ || !options_.owns || underway_.rows() > 0) return {};
   const std::int64_t frontier = reader_->frontier();
-  if (frontier - written_to_ < kLongGap) return {};
+  if (frontier <= written_to_ || frontier <= reader_->last_row()) return {};
+  const auto time = SteadyClock::now();
+  if (!now && frontier - written_to_ < kLongGap && time - written_at_ < kPassEvery) return {};
   auto passed = keeper_.pass(frontier);
   if (!passed) return fail(passed.error().in_context("writing the position"));
   written_to_ = frontier;
+  written_at_ = time;
   return {};
 }
 
@@ -143,7 +153,8 @@ bool OutboxSource::more_to_come() const {
 }
 
 void OutboxSource::close() {
-  const auto flushed = keeper_.flush();
+  auto flushed = keeper_.flush();
+  if (flushed && reader_) flushed = pass_over_gap(true);
   if (!flushed) log::failure("position_not_written", options_.pipeline, flushed.error());
   underway_.clear();
   status_.set_writer({});

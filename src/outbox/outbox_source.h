@@ -46,7 +46,7 @@ class OutboxSource final : public Source {
  private:
   Result<void> try_open(std::stop_token stop);
   void count_backlog();
-  Result<void> pass_over_gap();
+  Result<void> pass_over_gap(bool now);
   Error explained(Error error, std::stop_token stop);
 
   const OutboxOptions options_;
@@ -62,7 +62,8 @@ class OutboxSource final : public Source {
   std::map<std::string, ReplayReader> replays_;  // by the suffix of their ids
   Backlog backlog_;
   bool adopted_ = false;
-  std::int64_t written_to_ = 0;  // the position is here, or further
+  std::int64_t written_to_ = 0;           // the position is here, or further
+  SteadyClock::time_point written_at_{};  // when ids without rows were passed last
   std::stop_token stop_;
 };
 

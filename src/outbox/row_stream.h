@@ -21,9 +21,11 @@ namespace relay::outbox {
 class RowStream {
  public:
   /// Sends a statement for the rows with `beyond` < id <= `to`, at most `rows`; `last` is the row
-  /// that was read before them. The decoder must live as long as the stream is read.
+  /// that was read before them, and `history` what it was read from (PositionFacts; empty: any).
+  /// The decoder must live as long as the stream is read.
   static Result<RowStream> send(postgres::Lease lease, RowDecoder& decoder, std::int64_t beyond,
-                                std::int64_t to, std::int64_t rows, const Position& last);
+                                std::int64_t to, std::int64_t rows, const Position& last,
+                                const std::string& history);
 
   /// Waits for the next row. False: there is none.
   Result<bool> next(std::stop_token stop);
