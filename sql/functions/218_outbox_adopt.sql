@@ -925,10 +925,10 @@ end $$;
 comment on function pgtrickle.relay_adopted_look(text, text, uuid, bigint, uuid, bigint, text) is
   'For the relay: whether a position in an adopted outbox still means what it meant';
 
--- Moves a position in an adopted outbox forward, and stores by what its history is known again. With
--- the mark of the row `change_id`; without it the ids up to `change_id` are passed, and the last row
--- up to there is looked up. Null: the row is another one now, or the sequence was set back. False:
--- the caller is no longer the owner. A position that is not ahead changes nothing and is true.
+-- Moves a position in an adopted outbox forward, and stores by what its history is known again: with
+-- the mark of the row `change_id`, which is not read again; without a mark the last row up to there is
+-- looked up. Null: the sequence was set back. False: the caller is no longer the owner. A position
+-- that is not ahead changes nothing and is true.
 create or replace function pgtrickle.relay_adopted_commit(
   relay_group text, pipeline text, incarnation uuid, owner_token uuid, change_id bigint, mark uuid,
   history text) returns boolean
@@ -942,13 +942,14 @@ declare
   found_mark uuid;
 begin
   select * into a from pgtrickle_internal.outbox_adopted_open(incarnation);
-  select g.ord, pgtrickle_internal.outbox_adopted_mark(g.ord, g.row_data) into found_id, found_mark
-  from pgtrickle_internal.outbox_adopted_step(
-    a.adopted, a.outbox, case when mark is null then 'last' else 'marks' end,
-    jsonb_build_object('after', change_id, 'ids', jsonb_build_array(change_id))) g
-  where g.ord <= change_id limit 1;
-  if pgtrickle_internal.last_drawn((a.adopted).sequence) < change_id
-     or (mark is not null and found_mark <> mark) then
+  if mark is null then
+    select g.ord, pgtrickle_internal.outbox_adopted_mark(g.ord, g.row_data)
+    into found_id, found_mark
+    from pgtrickle_internal.outbox_adopted_step(
+      a.adopted, a.outbox, 'last', jsonb_build_object('after', change_id)) g
+    where g.ord <= change_id limit 1;
+  end if;
+  if pgtrickle_internal.last_drawn((a.adopted).sequence) < change_id then
     return null;
   end if;
   update pgtrickle.relay_consumer_offsets o

@@ -93,6 +93,10 @@ class Source {
   /// Any thread.
   virtual OpenWriter oldest_open_writer() const { return {}; }
 
+  /// Where reading runs code of others and takes long: how long a step took of late, or takes
+  /// already. 0: not long. Any thread.
+  virtual std::chrono::milliseconds slow_read() const { return {}; }
+
   /// Writes what `acknowledge` has left due, within a moment, and lets go of what it holds.
   virtual void close() = 0;
 

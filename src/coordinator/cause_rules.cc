@@ -104,6 +104,17 @@ void see_claim_rows(const PipelineFacts& facts, Sightings& seen) {
       true);
 }
 
+void see_slow_read(const PipelineFacts& facts, Sightings& seen) {
+  if (facts.slow_read.count() == 0) return;
+  seen.add("slow_read",
+           fmt::format("a step of reading the adopted table takes {:.1f} s; steps of other adopted "
+                       "tables may have to wait for it",
+                       std::chrono::duration<double>(facts.slow_read).count()),
+           "the table is read by code of its owner: see what this waits for, a lock or an output "
+           "function: select pid, wait_event_type, wait_event, query from pg_stat_activity where "
+           "application_name = 'pgtrickle-relay'");
+}
+
 void see_standstill(const PipelineFacts& facts, TimePoint now, Sightings& seen) {
   const PipelineReport& report = facts.report;
   if (!report.has_work || report.error) return;
@@ -139,6 +150,7 @@ std::vector<Sighting> causes_of(const PipelineFacts& facts, TimePoint now) {
     see_outbox(facts, seen);
     see_claim_rows(facts, seen);
     see_rejections(facts, now, seen);
+    see_slow_read(facts, seen);
     see_standstill(facts, now, seen);
   }
   return seen.take();
@@ -177,6 +189,17 @@ std::optional<Sighting> cause_of(const postgres::Shortage& shortage) {
                                  shortage.refused->message),
                      "end sessions of other clients, raise max_connections (or the limit of the "
                      "role or database), or lower pool_size",
+                     {}}};
+  }
+  if (!shortage.long_wait && shortage.users_wait_long) {
+    return Sighting{"",
+                    "",
+                    {ErrorClass::transient,
+                     "adopted_reads_wait",
+                     fmt::format("all sessions of the pool that may read adopted tables are in use "
+                                 "({} of {}), and other adopted tables wait to be read",
+                                 shortage.for_users, shortage.size),
+                     "mend the tables that take long to read (slow_read), or raise pool_size",
                      {}}};
   }
   if (!shortage.long_wait) return std::nullopt;

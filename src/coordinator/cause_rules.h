@@ -25,6 +25,7 @@ struct PipelineFacts {
   DeadLetterCount dead_letters;
   std::optional<OutboxProblem> outbox;  ///< of the outbox that it reads
   OpenWriter oldest_open_writer;
+  std::chrono::milliseconds slow_read{};
   std::optional<SettledRows::Loss> loss;
 };
 

@@ -10,6 +10,7 @@ PipelineFacts PipelineTable::facts_of(const PipelineEntry& entry) const {
   if (Pipeline* const pipeline = entry.assembled.pipeline.get()) {
     facts.report = pipeline->report();
     facts.oldest_open_writer = pipeline->source().oldest_open_writer();
+    facts.slow_read = pipeline->source().slow_read();
   }
   facts.dead_letters = entry.dead_letters;
   facts.outbox = entry.outbox_problem;

@@ -34,9 +34,10 @@ std::string marked_row(const OutboxInfo& outbox, std::string_view id, std::strin
       qualified(outbox.table), id, row);
 }
 
-/// The call that moves a position, with $1 to $7; null where the row that is passed is not the one
-/// that was read. What was read must be what is there: after a failover that lost it, other rows
-/// may have the same ids, and may not be passed.
+/// The call that moves a position, with $1 to $7; null where the outbox does not hold what is
+/// passed. What was read must be what is there: after a failover that lost it, other rows may have
+/// the same ids, and may not be passed. Of an adopted outbox the next look at the position tells
+/// that: code of the table's owner, which may be slow, is no part of a commit.
 std::string commit_call(const OutboxInfo& outbox) {
   if (outbox.adopted) {
     // There are no claim checks: nothing but a whole row is passed.

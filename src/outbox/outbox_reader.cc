@@ -41,7 +41,7 @@ OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, Out
       status_(status),
       decoder_(outbox_, options.max_record_bytes),
       policy_(start.read.frontier, std::move(start.ownership.skipped)),
-      kept_(pool),
+      kept_(pool, outbox_.code()),
       read_(std::move(start.read)),
       resume_row_(read_.last.row),
       pokes_(wake_->pokes()),
@@ -51,7 +51,7 @@ OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, Out
 // ---- connections, and whether they lead to where they led before
 
 Result<Lease> OutboxReader::borrow(std::stop_token stop) {
-  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
+  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop, outbox_.code());
   if (!lease) return lease;
   const std::uint64_t losses = pool_.lost_sessions();
   if (verified_losses_ != losses) {
@@ -67,6 +67,7 @@ Result<void> OutboxReader::verify(Connection& connection, std::stop_token stop) 
   // A server that was restored, or has crashed, may draw ids again that have no row.
   if (pool_.lost_sessions() != losses_) read_.frontier = read_.last.id;
   losses_ = pool_.lost_sessions();
+  const ReadingStep step(status_, outbox_.adopted);
   const auto facts = look_at_position(connection, outbox_, key_, read_,
                                       Deadline::after(kStatementTimeout), std::move(stop));
   if (!facts) return fail(facts.error());
@@ -184,8 +185,10 @@ Result<bool> OutboxReader::wait_for_writers(Deadline deadline, std::stop_token s
 
 /// Asks the outbox itself for news. True: there is reason to fetch.
 Result<bool> OutboxReader::probe(Connection& connection, std::stop_token stop) {
+  std::optional<ReadingStep> step(std::in_place, status_, outbox_.adopted);
   const auto tip =
       read_tip(connection, outbox_, policy_.frontier(), Deadline::after(kStatementTimeout), stop);
+  step.reset();
   if (!tip) return fail(tip.error());
   const bool news = policy_.probed(*tip, SteadyClock::now());
   if (tip->sequence >= read_.frontier) return news;
@@ -218,7 +221,8 @@ Result<ReadPolicy::Look> OutboxReader::look(Connection& connection, std::stop_to
 
 /// Sends a statement, for several batches where no other pipeline waits for a connection.
 Result<RowStream> OutboxReader::send(Lease lease, const ReadLimits& limits) {
-  const auto query = policy_.begin_statement(limits, pool_.contended() ? 1 : kBatchesAStatement);
+  const auto query =
+      policy_.begin_statement(limits, pool_.contended(outbox_.code()) ? 1 : kBatchesAStatement);
   return RowStream::send(std::move(lease), decoder_, query.beyond, kNoEnd, query.rows, read_.last,
                          read_.history);
 }
@@ -249,7 +253,7 @@ Result<RecordBatch> OutboxReader::read_page(const ReadLimits& limits, std::stop_
   }
   if (end.goes_on) {
     kept_.keep(std::move(*rows));
-  } else if (end.read_ahead && !pool_.contended()) {
+  } else if (end.read_ahead && !pool_.contended(outbox_.code())) {
     auto next = send(rows->take_lease(), limits);
     if (!next) return fail(next.error());
     kept_.keep(std::move(*next));
@@ -257,12 +261,17 @@ Result<RecordBatch> OutboxReader::read_page(const ReadLimits& limits, std::stop_
   return batch;
 }
 
+Result<bool> OutboxReader::next_row(RowStream& rows, std::stop_token stop) {
+  const ReadingStep step(status_, outbox_.adopted);
+  return rows.next(std::move(stop));
+}
+
 Result<void> OutboxReader::take_rows(RowStream& rows, const ReadLimits& limits, RecordBatch& batch,
                                      std::stop_token stop) {
   batch.records.reserve(std::min(limits.records, static_cast<std::size_t>(rows.left())));
   bool reached = false;
   while (true) {
-    const auto next = rows.next(stop);
+    const auto next = next_row(rows, stop);
     if (!next) return fail(next.error());
     if (!*next) return decoder_.check_end(reached);
     auto row = rows.row(batch.arena);
@@ -357,7 +366,7 @@ Result<RecordBatch> OutboxReader::read(ReplayReader& replay, const ReadLimits& l
 }
 
 Result<std::int64_t> OutboxReader::rows_beyond(std::stop_token stop) {
-  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
+  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop, outbox_.code());
   if (!lease) return fail(lease.error());
   const std::string sql =
       outbox_.adopted ? fmt::format("select c.rows from {} c where $2::bigint > 0",

@@ -71,6 +71,7 @@ class OutboxReader {
   Result<RowStream> send(postgres::Lease lease, const ReadLimits& limits);
   Result<RowStream> stream(const ReadLimits& limits, std::stop_token stop);
   Result<RecordBatch> read_page(const ReadLimits& limits, std::stop_token stop);
+  Result<bool> next_row(RowStream& rows, std::stop_token stop);
   Result<void> take_rows(RowStream& rows, const ReadLimits& limits, RecordBatch& batch,
                          std::stop_token stop);
   bool take_row(OutboxRow& row, RecordBatch& batch);

@@ -51,11 +51,16 @@ Result<void> OutboxSource::try_open(std::stop_token stop) {
   stop_ = stop;
   auto lease = pool_->borrow(Deadline::after(kBorrowTimeout), stop);
   if (!lease) return fail(lease.error());
+  auto found = resolve_outbox(**lease, options_.outbox, options_.group, options_.pipeline,
+                              Deadline::after(kStatementTimeout), stop);
+  if (!found) return fail(found.error());
+  if (found->adopted) {
+    lease->release();
+    lease = pool_->borrow(Deadline::after(kBorrowTimeout), stop, found->code());
+    if (!lease) return fail(lease.error());
+  }
   postgres::Connection& connection = **lease;
   const Deadline deadline = Deadline::after(kStatementTimeout);
-  auto found = resolve_outbox(connection, options_.outbox, options_.group, options_.pipeline,
-                              deadline, stop);
-  if (!found) return fail(found.error());
   if (auto checked = check_outbox(connection, *found, deadline, stop); !checked) return checked;
   auto start =
       options_.owns

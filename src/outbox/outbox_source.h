@@ -42,6 +42,7 @@ class OutboxSource final : public Source {
 
   std::string watched_sequence() const override { return status_.sequence(); }
   OpenWriter oldest_open_writer() const override { return status_.writer(); }
+  std::chrono::milliseconds slow_read() const override { return status_.slow_read(); }
 
  private:
   Result<void> try_open(std::stop_token stop);

@@ -89,7 +89,9 @@ Result<void> PositionKeeper::write(const Position& position, std::span<const Dea
     token = token_;
     history = history_at(position.id);
   }
-  auto lease = pool_->borrow(deadline, {});
+  // Without a mark, code of an adopted table's owner runs.
+  const auto code = position.mark.empty() ? outbox.code() : postgres::Code::ours;
+  auto lease = pool_->borrow(deadline, {}, code);
   if (!lease) return fail(lease.error());
   auto written =
       letters.empty()

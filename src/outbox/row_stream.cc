@@ -46,7 +46,7 @@ void RowStream::leave(std::size_t worth_taking) {
   cancel(Deadline::after(kAbandonTimeout));
 }
 
-StreamKeeper::StreamKeeper(postgres::Pool& pool) : pool_(pool) {
+StreamKeeper::StreamKeeper(postgres::Pool& pool, postgres::Code code) : pool_(pool), code_(code) {
   pool_.add_keeper(this);
 }
 
@@ -61,7 +61,7 @@ void StreamKeeper::keep(RowStream stream) {
     kept_.emplace(std::move(stream));
   }
   // Another pipeline may have begun to wait before there was a stream that it could ask for.
-  if (pool_.contended()) drop();
+  if (pool_.contended(code_)) drop();
 }
 
 std::optional<RowStream> StreamKeeper::take() {

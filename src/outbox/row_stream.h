@@ -64,7 +64,7 @@ class RowStream {
 /// time; the pool asks for the connection from any.
 class StreamKeeper final : private postgres::Keeper {
  public:
-  explicit StreamKeeper(postgres::Pool& pool);
+  StreamKeeper(postgres::Pool& pool, postgres::Code code);
   ~StreamKeeper() override;
   StreamKeeper(const StreamKeeper&) = delete;
   StreamKeeper& operator=(const StreamKeeper&) = delete;
@@ -76,10 +76,12 @@ class StreamKeeper final : private postgres::Keeper {
   void drop();
 
  private:
+  postgres::Code code() const override { return code_; }
   void give_back(std::chrono::milliseconds unused, Deadline deadline) override
       RELAY_EXCLUDES(mutex_);
 
   postgres::Pool& pool_;
+  const postgres::Code code_;
   Mutex mutex_;
   std::optional<RowStream> kept_ RELAY_GUARDED_BY(mutex_);
 };
