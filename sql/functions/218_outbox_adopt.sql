@@ -665,10 +665,10 @@ begin
   perform pgtrickle_internal.outbox_adopted_require(adopted, outbox);
 end $$;
 
--- The mark of a row: a digest of what is sent. It tells a row from another one that has its id after
--- a failover, and is a part of message ids.
-create or replace function pgtrickle_internal.outbox_adopted_mark(id bigint, row_data jsonb) returns uuid
-language sql immutable set search_path = pg_catalog, pg_temp
+-- The mark of a row: a digest of what is sent. It tells a row from another one that has its id
+-- after a failover, and is a part of message ids.
+create or replace function pgtrickle_internal.outbox_adopted_mark(id bigint, row_data jsonb)
+returns uuid language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select md5(concat(id, ' ', row_data::text))::uuid $$;
 
 -- The rows of an adopted outbox with after < id <= until, as those of an outbox of events: at most
@@ -788,24 +788,27 @@ comment on function pgtrickle.relay_adopted_count(uuid, bigint) is
 -- ---------------------------------------------------------------------------------------------
 -- Whether a position still means what it meant
 --
--- A position says that every row up to an id, `passed`, was delivered, or is not wanted, or will never
--- be there. That holds while the table keeps its history: while its sequence is not set back. Rows
--- may be deleted at any time. The position has two things by which a history is known again:
---   marked, mark  the row that was the last one up to `passed`, and its digest. (0 and null: there was
---                 none.) Since no row up to `passed` can come any more, one between `marked` and
+-- A position says that every row up to an id, `passed`, was delivered, or is not wanted, or will
+-- never be there. That holds while the table keeps its history: while its sequence is not set back.
+-- Rows may be deleted at any time. By two things a history is known again:
+--   marked, mark  the row that was the last one up to `passed`, and its digest (0 and null: there
+--                 was none). No row up to `passed` can come any more. So a row between `marked` and
 --                 `passed` is one of another history, and so is another row with the id `marked`.
---   history       the files of the table and of its sequence. TRUNCATE, VACUUM FULL, CLUSTER and ALTER
---                 TABLE give the table a new one; TRUNCATE RESTART IDENTITY and most forms of ALTER
---                 SEQUENCE give the sequence a new one. setval does not, nor does a failover.
--- Files only tell when to look closer. With a new file:
+--   history       the files of the table and of its sequence. TRUNCATE, VACUUM FULL, CLUSTER and
+--                 forms of ALTER TABLE give the table a new one. TRUNCATE RESTART IDENTITY and most
+--                 forms of ALTER SEQUENCE give the sequence a new one. setval does not, nor does a
+--                 failover.
+-- A sequence that stands before `passed` was set back. Beyond that, a new file says only that the
+-- table must be looked at:
 --   - The row `marked` is there, and the same: the history is the same, and nothing was truncated.
---   - Of the table alone, and rows up to `passed` are there: it was not truncated.
---   - Of the table alone, and none are there: it was written anew, or truncated. If no id between
---     `passed` and the first row behind it was drawn, nothing is lost in either case. Otherwise
---     nobody can know: that many rows may be lost.
---   - Of the sequence alone: if it was restarted and has counted beyond `passed` again, the rows that
---     would be skipped are those up to `passed`. If there are none, none is skipped.
---   - Of both: a TRUNCATE ... RESTART IDENTITY, as far as anyone can know.
+--   - The table is new, and rows up to `passed` are there: it was not truncated.
+--   - The table is new, and no such rows are there: it was written anew, or truncated. The ids
+--     between `passed` and the first row behind it are those of rows that may have been truncated.
+--     If there are no such ids, nothing is lost in either case.
+--   - The sequence is new: if it was restarted and has counted beyond `passed` again, the rows up
+--     to `passed` would be skipped. If there are none, nothing is skipped.
+--   - Both are new: this is taken for a TRUNCATE ... RESTART IDENTITY.
+-- In doubt the pipeline stops.
 
 create or replace function pgtrickle_internal.outbox_adopted_history(
   adopted pgtrickle_internal.outbox_adopted) returns text
@@ -814,10 +817,10 @@ as $$
   select concat(pg_relation_filenode(adopted.relation), '/', pg_relation_filenode(adopted.sequence))
 $$;
 
--- rewound: why ids up to `passed` may be those of other rows now. lost: how many rows behind `passed`
--- may have been truncated. undecided: to be asked again when open transactions have ended. history:
--- the one that was looked at. `last`: `marked` was the last row up to `passed`, wanted or not. For
--- pgtrickle_owner only.
+-- rewound: why ids up to `passed` may be those of other rows now. lost: how many rows behind
+-- `passed` may have been truncated. undecided: to be asked again when open transactions have ended.
+-- history: the one that was looked at. `last`: `marked` was the last row up to `passed`, wanted or
+-- not. For pgtrickle_owner only.
 create or replace function pgtrickle_internal.outbox_adopted_judge(
   adopted pgtrickle_internal.outbox_adopted, outbox pgtrickle_internal.outbox_config,
   passed bigint, marked bigint, mark uuid, last boolean, known text,
@@ -871,9 +874,9 @@ begin
 end $$;
 
 -- What the relay must know of a position when it begins to read, or has lost a session: as
--- outbox_adopted_judge. `passed` and `passed_mark` are the row that it has read last, `frontier` the
--- id up to which it has passed, and `known` the history: they count where they are ahead of what is
--- stored. `marked` and `mark` are then of the row by which it goes on.
+-- outbox_adopted_judge. `passed` and `passed_mark` are the row that it has read last, `frontier`
+-- the id up to which it has passed, and `known` the history: they count where they are ahead of
+-- what is stored. `marked` and `mark` are then of the row by which it goes on.
 create or replace function pgtrickle.relay_adopted_look(
   relay_group text, pipeline text, incarnation uuid, passed bigint, passed_mark uuid,
   frontier bigint, known text, out up_to bigint, out marked bigint, out mark uuid,
@@ -925,10 +928,10 @@ end $$;
 comment on function pgtrickle.relay_adopted_look(text, text, uuid, bigint, uuid, bigint, text) is
   'For the relay: whether a position in an adopted outbox still means what it meant';
 
--- Moves a position in an adopted outbox forward, and stores by what its history is known again: with
--- the mark of the row `change_id`, which is not read again; without a mark the last row up to there is
--- looked up. Null: the sequence was set back. False: the caller is no longer the owner. A position
--- that is not ahead changes nothing and is true.
+-- Moves a position in an adopted outbox forward, and stores by what its history is known again:
+-- with the mark of the row `change_id`, which is not read again; without a mark the last row up to
+-- there is looked up. Null: the sequence was set back. False: the caller is no longer the owner. A
+-- position that is not ahead changes nothing and is true.
 create or replace function pgtrickle.relay_adopted_commit(
   relay_group text, pipeline text, incarnation uuid, owner_token uuid, change_id bigint, mark uuid,
   history text) returns boolean

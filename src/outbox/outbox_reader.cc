@@ -153,6 +153,8 @@ Result<bool> OutboxReader::wait_for_news(Deadline deadline, std::stop_token stop
   if (stop.stop_requested()) return false;
   if (pokes != pokes_ || policy_.expects_rows(wake_->last_value())) return true;
   if (!probe_due.passed()) return false;
+  // A statement also sees that an adopted table was written anew.
+  if (outbox_.adopted) return true;
   auto lease = borrow(stop);
   if (!lease) return fail(lease.error());
   if (policy_.next() == ReadPolicy::Step::fetch) return true;

@@ -77,6 +77,7 @@ Result<void> OutboxSource::try_open(std::stop_token stop) {
   status_.set_writer({});
   adopted_ = found->adopted;
   written_to_ = start->read.frontier;
+  written_history_ = start->read.history;
   written_at_ = {};
   reader_ = std::make_unique<OutboxReader>(*pool_, wake_, std::move(*found), options_,
                                            std::move(*start), status_);
@@ -109,16 +110,20 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
 
 /// Where the filter of an adopted outbox wants few rows, or ids are rolled back, no acknowledgement
 /// moves the position on. Ids that were passed are not read again, and are not missed when the
-/// table is written anew.
+/// table is written anew. When that has happened, it is stored that nothing was missed.
 Result<void> OutboxSource::pass_over_gap(bool now) {
   if (!adopted_ || !options_.owns || underway_.rows() > 0) return {};
   const std::int64_t frontier = reader_->frontier();
-  if (frontier <= written_to_ || frontier <= reader_->last_row()) return {};
+  const bool is_moved = frontier > written_to_ && frontier > reader_->last_row();
+  const bool is_renewed = reader_->history() != written_history_;
+  if (!is_moved && !is_renewed) return {};
   const auto time = SteadyClock::now();
-  if (!now && frontier - written_to_ < kLongGap && time - written_at_ < kPassEvery) return {};
+  const bool is_long = frontier - written_to_ >= kLongGap;
+  if (!now && !is_renewed && !is_long && time - written_at_ < kPassEvery) return {};
   auto passed = keeper_.pass(frontier);
   if (!passed) return fail(passed.error().in_context("writing the position"));
   written_to_ = frontier;
+  written_history_ = reader_->history();
   written_at_ = time;
   return {};
 }

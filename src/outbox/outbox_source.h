@@ -64,6 +64,7 @@ class OutboxSource final : public Source {
   Backlog backlog_;
   bool adopted_ = false;
   std::int64_t written_to_ = 0;           // the position is here, or further
+  std::string written_history_;           // of the table when that was written
   SteadyClock::time_point written_at_{};  // when ids without rows were passed last
   std::stop_token stop_;
 };

@@ -87,6 +87,18 @@ def test_ids_that_the_filter_leaves_out_are_not_missed_when_the_table_is_written
         lines.wait_ids([1, 2] + write(db))
 
 
+def test_an_idle_pipeline_stores_that_its_table_was_written_anew(db, stopped):
+    with Relay(db.relay_dsn):
+        reached(db, 3)
+        db.execute("vacuum full app.events")
+        eventually(lambda: db.one(
+            "select split_part(history, '/', 1)::oid = pg_relation_filenode('app.events')"
+            " from pgtrickle.relay_consumer_offsets"))
+    db.execute("delete from app.events")
+    roll_back(db)
+    goes_on(db, stopped, [1, 2, 3])
+
+
 def test_ids_that_were_passed_just_before_a_relay_stops_are_stored(db, stopped):
     with Relay(db.relay_dsn) as relay:
         with db.connect(autocommit=False) as writer:
