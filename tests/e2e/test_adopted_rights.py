@@ -34,7 +34,9 @@ def drain(land, outbox):
                            " where stream_table_name = %s", (outbox,))
     rows = run_as(land, "relay_daemon",
                   f"select pgtrickle.relay_adopted_first('{incarnation}', 0)",
-                  f"select pgtrickle.relay_adopted_marks('{incarnation}', array[1])",
+                  f"select pgtrickle.relay_adopted_look('g', 'p', '{incarnation}', 0, null, 1, '')",
+                  f"select pgtrickle.relay_adopted_commit('g', 'p', '{incarnation}',"
+                  " gen_random_uuid(), 1, null, '')",
                   f"select pgtrickle.relay_adopted_count('{incarnation}', 0)",
                   f"select * from pgtrickle.relay_first_position('{incarnation}', 'latest')",
                   f"select pgtrickle.outbox_status('{outbox}')",
