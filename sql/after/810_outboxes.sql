@@ -25,8 +25,8 @@ begin
 end $$;
 
 -- Functions that read tables as their owners, where they look for capture functions under a former
--- name. Where the installing role may not act for the owner, the outbox records on, and its `problem`
--- says what the owner can do.
+-- name, or were made with another secret of the gate. Where the installing role may not act for the
+-- owner, the outbox records on, and its `problem` says what the owner can do.
 do $$
 declare
   outbox record;
@@ -37,7 +37,9 @@ begin
     join pg_catalog.pg_class r on r.oid = c.stream_table_oid
     join pg_catalog.pg_proc p on p.proname = c.reader
       and p.pronamespace = 'pgtrickle_streams'::regnamespace
-    where c.kind = 'table' and p.prosrc ~ '_capture_[0-9]'
+    where c.kind = 'table'
+      and (p.prosrc ~ '_capture_[0-9]'
+           or strpos(p.prosrc, pgtrickle_internal.gate_seal(c.reader)) = 0)
   loop
     begin
       perform pgtrickle_internal.outbox_make_reader(outbox.number, outbox.source);

@@ -55,7 +55,7 @@ declare
   r record;
 begin
   for r in
-    select c.oid::regclass as name, c.relkind, c.relowner
+    select c.oid::regclass as name, c.oid <> all (before) as is_new
     from pg_catalog.pg_class c
     where c.relnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace)
       and c.relkind in ('r', 'p', 'v', 'm')
@@ -66,7 +66,7 @@ begin
                and pg_get_userbyid(c.relowner) not like E'pgtrickle\\_%')
     order by c.oid
   loop
-    perform pgtrickle_internal.own_and_grant(r.name);
+    perform pgtrickle_internal.own_and_grant(r.name, r.is_new);
   end loop;
 
   for r in
@@ -148,8 +148,6 @@ grant select, insert, update, delete
   on pgtrickle.relay_instances, pgtrickle.relay_pipeline_status to pgtrickle_relay;
 grant select, insert, update on pgtrickle.relay_dlq to pgtrickle_relay;
 grant update on pgtrickle.relay_pipeline_control, pgtrickle.relay_replays to pgtrickle_relay;
-
-grant pgtrickle_relay, pgtrickle_publisher to pgtrickle_admin;
 
 -- The installing role made itself a member of roles to hand objects to them. It stays a member of
 -- pgtrickle_owner, whose objects the next installation replaces.

@@ -81,16 +81,26 @@ end $$;
 -- database may be creating them at this moment.
 do $$
 declare
+  ours constant text[] := array['pgtrickle_owner', 'pgtrickle_relay', 'pgtrickle_publisher',
+                                'pgtrickle_admin', 'pgtrickle_observer', 'pgtrickle_capture',
+                                'pgtrickle_sandbox'];
   wanted text;
 begin
-  foreach wanted in array array['pgtrickle_owner', 'pgtrickle_relay', 'pgtrickle_publisher',
-                                'pgtrickle_admin', 'pgtrickle_observer', 'pgtrickle_capture',
-                                'pgtrickle_sandbox'] loop
+  foreach wanted in array ours loop
     if not exists (select from pg_roles where rolname = wanted) then
       begin
         execute format('create role %I nologin', wanted);
-      exception when duplicate_object or unique_violation then
-        null;
+      exception
+        when duplicate_object or unique_violation then
+          null;
+        when insufficient_privilege then
+          raise exception 'role "%" may not create roles', current_user
+            using errcode = 'insufficient_privilege',
+                  hint = format('Let a superuser run: %s GRANT %s TO %I WITH ADMIN OPTION;', (
+                    select string_agg(format('CREATE ROLE %I NOLOGIN;', o), ' ')
+                    from unnest(ours) o
+                    where not exists (select from pg_roles where rolname = o)),
+                    array_to_string(ours, ', '), current_user);
       end;
     end if;
   end loop;
@@ -153,25 +163,43 @@ begin
   end loop;
 end $$;
 
--- Handing objects to a role takes membership in it; a superuser has it anyway. after/900_ownership.sql
--- takes back what is not needed afterwards.
+-- Handing objects to a role takes membership in it; a superuser has it anyway.
+-- after/900_ownership.sql takes back what is not needed afterwards. pgtrickle_owner writes the
+-- functions of pgtrickle_capture, and administrators may do what the relay and publishers may. From
+-- PostgreSQL 16 on, CREATEROLE lets a role grant only roles that it has created.
 do $$
 declare
-  wanted text;
+  wanted record;
+  lacking text[] := '{}';
 begin
-  foreach wanted in array array['pgtrickle_owner', 'pgtrickle_observer', 'pgtrickle_capture',
-                                'pgtrickle_sandbox'] loop
-    if not pg_has_role(current_user, wanted, 'USAGE') then
-      begin
-        execute format('grant %I to %I', wanted, current_user);
-      exception when insufficient_privilege then
-        raise exception 'role "%" may not become a member of "%"', current_user, wanted
-          using errcode = 'insufficient_privilege',
-                hint = format('Let an administrator run: GRANT %I TO %I WITH ADMIN OPTION;',
-                              wanted, current_user);
-      end;
-    end if;
+  for wanted in
+    select v.role, v.member
+    from (values ('pgtrickle_owner', current_user), ('pgtrickle_observer', current_user),
+                 ('pgtrickle_capture', current_user), ('pgtrickle_sandbox', current_user),
+                 ('pgtrickle_capture', 'pgtrickle_owner'), ('pgtrickle_relay', 'pgtrickle_admin'),
+                 ('pgtrickle_publisher', 'pgtrickle_admin')) as v (role, member)
+    where case
+      when v.member <> current_user then not exists (
+        select from pg_auth_members m
+        where m.roleid = to_regrole(v.role) and m.member = to_regrole(v.member))
+      when current_setting('server_version_num')::int < 160000
+        then not pg_has_role(v.role, 'USAGE')
+      else not (pg_has_role(v.role, 'USAGE') and pg_has_role(v.role, 'SET')) end
+  loop
+    begin
+      execute format('grant %I to %I', wanted.role, wanted.member);
+    exception when insufficient_privilege then
+      lacking := lacking || wanted.role::text;
+    end;
   end loop;
+  if lacking <> '{}' then
+    raise exception 'role "%" may not grant %', current_user, array_to_string(lacking, ', ')
+      using errcode = 'insufficient_privilege',
+            detail = 'Another role created them. This installation has to become a member of some '
+                     'and to grant some to others.',
+            hint = format('Let a superuser run: GRANT %s TO %I WITH ADMIN OPTION;', (
+              select string_agg(distinct l, ', ') from unnest(lacking) l), current_user);
+  end if;
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
@@ -352,8 +380,6 @@ grant usage on schema pgtrickle to pgtrickle_relay, pgtrickle_publisher, pgtrick
   pgtrickle_capture;
 grant usage on schema pgtrickle_internal to pgtrickle_relay, pgtrickle_admin, pgtrickle_capture,
   pgtrickle_observer;
--- pgtrickle_owner writes the functions of pgtrickle_capture.
-grant pgtrickle_capture to pgtrickle_owner;
 
 do $$
 begin

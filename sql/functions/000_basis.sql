@@ -37,14 +37,19 @@ end $$;
 -- Gives a relation of ours to pgtrickle_owner and lets the daemon and administrators read it, and
 -- the sequences of its columns (pg_sequence_last_value asks for that). For tables and views that
 -- are made at run time: outboxes, their claim-check rows, stream tables' side tables. The caller
--- owns the relation, or is a superuser. Doing it twice changes nothing.
-create or replace function pgtrickle_internal.own_and_grant(rel regclass) returns void
+-- owns the relation, or is a superuser. Doing it twice changes nothing. PUBLIC loses what default
+-- privileges gave it on a new relation, and keeps what an administrator gave it later.
+create or replace function pgtrickle_internal.own_and_grant(rel regclass,
+                                                            is_new boolean default true)
+returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
   seq regclass;
 begin
-  execute format('revoke all on %s from public', rel);
+  if is_new then
+    execute format('revoke all on %s from public', rel);
+  end if;
   execute format('grant select on %s to pgtrickle_relay, pgtrickle_admin', rel);
   for seq in
     select d.objid::regclass
@@ -53,7 +58,9 @@ begin
     where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
       and d.refobjid = rel and d.deptype in ('a', 'i')
   loop
-    execute format('revoke all on sequence %s from public', seq);
+    if is_new then
+      execute format('revoke all on sequence %s from public', seq);
+    end if;
     execute format('grant select on sequence %s to pgtrickle_relay, pgtrickle_admin', seq);
   end loop;
   if (select relowner from pg_class where oid = rel) <> 'pgtrickle_owner'::regrole then

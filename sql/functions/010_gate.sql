@@ -48,6 +48,12 @@ grant execute on function pgtrickle_gate.call_as_owner(text, text, jsonb) to pgt
 -- ---------------------------------------------------------------------------------------------
 -- Keys: a function of the gate runs only when pgtrickle_owner opened the gate for it
 
+-- A secret that is there stays: functions of the gate were made with it.
+insert into pgtrickle_gate.secret (value)
+values (pg_catalog.sha256(pg_catalog.convert_to(
+  pg_catalog.concat(gen_random_uuid(), gen_random_uuid(), gen_random_uuid()), 'UTF8')))
+on conflict do nothing;
+
 -- The key that opens a function of the gate. For pgtrickle_owner only.
 create or replace function pgtrickle_internal.gate_key(function_name text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -97,10 +103,53 @@ begin
     order by 1);
 end $$;
 
+-- Settings that any role may change and that change no result: how statements are planned, what
+-- they may use, and what the session is called and reports.
+create or replace function pgtrickle_internal.gate_other_settings() returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select array[
+    'application_name', 'backend_flush_after', 'client_connection_check_interval',
+    'client_min_messages', 'commit_siblings', 'constraint_exclusion', 'cpu_index_tuple_cost',
+    'cpu_operator_cost', 'cpu_tuple_cost', 'cursor_tuple_fraction',
+    'debug_logical_replication_streaming', 'debug_parallel_query', 'debug_pretty_print',
+    'debug_print_parse', 'debug_print_plan', 'debug_print_rewritten',
+    'default_statistics_target', 'effective_cache_size', 'effective_io_concurrency',
+    'enable_async_append', 'enable_bitmapscan', 'enable_distinct_reordering',
+    'enable_gathermerge', 'enable_group_by_reordering', 'enable_hashagg', 'enable_hashjoin',
+    'enable_incremental_sort', 'enable_indexonlyscan', 'enable_indexscan', 'enable_material',
+    'enable_memoize', 'enable_mergejoin', 'enable_nestloop', 'enable_parallel_append',
+    'enable_parallel_hash', 'enable_partition_pruning', 'enable_partitionwise_aggregate',
+    'enable_partitionwise_join', 'enable_presorted_aggregate', 'enable_self_join_elimination',
+    'enable_seqscan', 'enable_sort', 'enable_tidscan', 'escape_string_warning',
+    'file_copy_method', 'force_parallel_mode', 'from_collapse_limit', 'geqo', 'geqo_effort',
+    'geqo_generations', 'geqo_pool_size', 'geqo_seed', 'geqo_selection_bias', 'geqo_threshold',
+    'gin_fuzzy_search_limit', 'gin_pending_list_limit', 'hash_mem_multiplier',
+    'icu_validation_level', 'io_combine_limit', 'jit', 'jit_above_cost', 'jit_expressions',
+    'jit_inline_above_cost', 'jit_optimize_above_cost', 'jit_tuple_deforming',
+    'join_collapse_limit', 'log_parameter_max_length_on_error', 'logical_decoding_work_mem',
+    'maintenance_io_concurrency', 'maintenance_work_mem', 'max_parallel_maintenance_workers',
+    'max_parallel_workers', 'max_parallel_workers_per_gather', 'md5_password_warnings',
+    'min_parallel_index_scan_size', 'min_parallel_table_scan_size',
+    'parallel_leader_participation', 'parallel_setup_cost', 'parallel_tuple_cost',
+    'plan_cache_mode', 'plpgsql.print_strict_params', 'random_page_cost',
+    'recursive_worktable_factor', 'scram_iterations', 'seq_page_cost',
+    'stats_fetch_consistency', 'synchronize_seqscans', 'tcp_keepalives_count',
+    'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_user_timeout', 'temp_buffers',
+    'trace_notify', 'trace_sort', 'vacuum_buffer_usage_limit', 'vacuum_cost_delay',
+    'vacuum_cost_limit', 'vacuum_cost_page_dirty', 'vacuum_cost_page_hit',
+    'vacuum_cost_page_miss', 'vacuum_failsafe_age', 'vacuum_freeze_min_age',
+    'vacuum_freeze_table_age', 'vacuum_max_eager_freeze_failure_rate',
+    'vacuum_multixact_failsafe_age', 'vacuum_multixact_freeze_min_age',
+    'vacuum_multixact_freeze_table_age', 'vacuum_truncate', 'wal_sender_timeout',
+    'wal_skip_threshold', 'work_mem'];
+$$;
+
 -- The state of a session that outlives a function and affects what runs later, grouped by kind.
--- Settings are those that any role may change and that decide how SQL is read, whether it is
--- durable, how long it may take, and how values are written. SQL cannot see what LISTEN and SET
--- CONSTRAINTS have done, nor list the settings that applications define.
+-- `setting` are those that any role may change and that decide how SQL is read, whether it is
+-- durable, how long it may take, and how values are written; `other setting` are the values of all
+-- others. SQL cannot see what LISTEN and SET CONSTRAINTS have done, nor list the settings that
+-- applications define.
 create or replace function pgtrickle_internal.gate_state() returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -122,7 +171,10 @@ begin
         'idle_in_transaction_session_timeout', 'idle_session_timeout', 'password_encryption',
         'createrole_self_grant', 'restrict_nonsystem_relation_kind', 'default_tablespace',
         'temp_tablespaces', 'default_table_access_method', 'default_toast_compression',
-        'local_preload_libraries']) name),
+        'local_preload_libraries', 'pg_trickle.user_triggers']) name),
+    'other setting', array(
+      select current_setting(name, true)
+      from unnest(pgtrickle_internal.gate_other_settings()) name),
     'cursor', (select jsonb_agg(to_jsonb(c) order by c.name) from pg_cursors c),
     'prepared statement', (
       select jsonb_object_agg(p.name, p.prepare_time) from pg_prepared_statements p),
@@ -187,6 +239,11 @@ begin
     left_behind := (
       select 'another ' || min(a.key)
       from jsonb_each(after -> 'setting') a where a.value <> before -> 'setting' -> a.key);
+  elsif before -> 'other setting' <> after -> 'other setting' and not own then
+    left_behind := (
+      select 'another ' || min(s.name)
+      from unnest(pgtrickle_internal.gate_other_settings()) with ordinality s (name, n)
+      where before -> 'other setting' -> s.n::int - 1 <> after -> 'other setting' -> s.n::int - 1);
   elsif before is distinct from after and not own then
     left_behind := (
       select 'a ' || case when k.kind = 'cursor' and after -> 'cursor' @> '[{"is_holdable": true}]'
@@ -208,7 +265,9 @@ begin
     end loop;
     raise exception 'the code behind % leaves % behind', what, left_behind
       using errcode = 'insufficient_privilege',
-            detail = 'It would take effect with the privileges of the session that ran it.';
+            detail = 'It would take effect with the privileges of the session that ran it.',
+            hint = case when left_behind like 'another %'
+              then 'ALTER FUNCTION ... SET gives a setting to one function only.' else '' end;
   end if;
   -- The sandbox may drop what it owns and give up what it was granted.
   if to_regprocedure('pgtrickle_gate.call_as_owner(text, text, jsonb)') is null

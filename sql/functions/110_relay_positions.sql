@@ -80,10 +80,14 @@ begin
     return query
       insert into pgtrickle.relay_consumer_offsets as o
         (relay_group_id, pipeline_id, incarnation, last_change_id, last_pgt_id, lost_rows, skipped,
-         skipped_mark, outbox_name, owner_token, worker_id)
+         skipped_mark, outbox_name, owner_token, worker_id, history)
       select relay_group, pipeline, relay_claim_position.incarnation, f.change_id, f.mark,
              f.lost_rows, coalesce(f.skipped, skipping), coalesce(f.skipped_mark, skipping_mark),
-             relay_claim_position.outbox_name, token, worker
+             relay_claim_position.outbox_name, token, worker,
+             (select pgtrickle_internal.outbox_adopted_history(k)
+              from pgtrickle_internal.outbox_adopted k
+              join pgtrickle_internal.outbox_config c on c.outbox_number = k.outbox_number
+              where c.incarnation = relay_claim_position.incarnation)
       from pgtrickle.relay_first_position(relay_claim_position.incarnation, start) f
       on conflict do nothing
       returning token, o.last_change_id, o.last_row, o.last_pgt_id, true, o.skipped,
@@ -139,6 +143,7 @@ as $$
 begin
   update pgtrickle.relay_consumer_offsets o
   set last_change_id = change_id, last_row = row_num, last_pgt_id = pgt_id, lost_rows = 0,
+      marked_id = null, history = null,
       skipped = case when keep_skipped and upper(o.skipped) > change_id + 1 then o.skipped end,
       updated_at = clock_timestamp()
   where o.relay_group_id = relay_group and o.pipeline_id = pipeline

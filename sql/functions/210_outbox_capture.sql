@@ -588,6 +588,12 @@ end $$;
 -- ---------------------------------------------------------------------------------------------
 -- Writing them
 
+-- The text of a trigger function, with a digest of it at the end by which check_capture_functions
+-- finds that another text was put in its place.
+create or replace function pgtrickle_internal.capture_signed(name text, body text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$ select format(E'%s\n-- %s', body, md5(name || body)); $$;
+
 -- One trigger function. It belongs to pgtrickle_capture, where it runs as its owner (`definer`), and
 -- to pgtrickle_owner where it runs as the role that writes. The owner of the table may attach it,
 -- which making and attaching partitions needs too; every other role may not, or it could write into
@@ -603,7 +609,9 @@ declare
   grantee regrole;
 begin
   execute format('create or replace function %s returns trigger language plpgsql %s %s as %L', name,
-                 case when definer then 'security definer' else '' end, options, body);
+                 case when definer then 'security definer' else '' end, options,
+                 pgtrickle_internal.capture_signed(
+                   'capture_' || outbox.outbox_number || '_' || what, body));
   if definer and (select p.proowner from pg_proc p where p.oid = name::regprocedure)
                  <> 'pgtrickle_capture'::regrole then
     grant create on schema pgtrickle_internal to pgtrickle_capture;

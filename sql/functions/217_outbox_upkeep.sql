@@ -69,8 +69,20 @@ as $$
   join pg_class c on c.oid = p.rel and c.relkind = 'r';
 $$;
 
+-- pg_trigger.tgtype of a trigger as capture_triggers defines it.
+create or replace function pgtrickle_internal.trigger_type(definition text) returns smallint
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select ((strpos(definition, ' for each row') > 0)::int
+          + 2 * starts_with(e.events, 'before')::int + 4 * (strpos(e.events, 'insert') > 0)::int
+          + 8 * (strpos(e.events, 'delete') > 0)::int + 16 * (strpos(e.events, 'update') > 0)::int
+          + 32 * (strpos(e.events, 'truncate') > 0)::int)::smallint
+  from (select split_part(definition, ' on ', 1)) e (events);
+$$;
+
 -- What the triggers of tables lack, as far as partitions are known: of one outbox, or of all. `state`
--- is pg_trigger.tgenabled, null where the trigger is missing.
+-- is pg_trigger.tgenabled, null where the trigger is missing or is defined otherwise: for other
+-- events or columns, or with a condition.
 create or replace function pgtrickle_internal.trigger_faults(only_number int default null)
 returns table (outbox_number int, rel oid, what text, fires "char", state "char")
 language sql stable set search_path = pg_catalog, pg_temp
@@ -96,6 +108,12 @@ as $$
     on t.tgrelid = r.rel and t.tgname = w.trigger_name
     and f.proname = format('capture_%s_%s', (r.outbox).outbox_number, case
           when w.what like 'truncat%' then 'truncate' else w.what end)::name
+    and t.tgtype = pgtrickle_internal.trigger_type(w.definition)
+    and t.tgqual is null and t.tgattr = '' and not t.tgdeferrable
+    and (t.tgoldtable is not null) = (strpos(w.definition, ' old table ') > 0)
+    and (t.tgnewtable is not null) = (strpos(w.definition, ' new table ') > 0)
+    and t.tgargs = convert_to(coalesce(substring(w.definition from '[(]''(.*)''[)]$'), ''), 'UTF8')
+                   || case when t.tgnargs > 0 then decode('00', 'hex') else '' end
   where t.tgenabled is distinct from w.fires;
 $$;
 
@@ -677,7 +695,8 @@ end $$;
 grant execute on function
   pgtrickle_internal.partitions_remember(integer), pgtrickle_internal.upkeep_max_rows(),
   pgtrickle_internal.upkeep_max_bytes(), pgtrickle_internal.upkeep_may_refresh(regclass),
-  pgtrickle_internal.estimated_rows(regclass), pgtrickle_internal.trigger_faults(integer),
+  pgtrickle_internal.estimated_rows(regclass), pgtrickle_internal.trigger_type(text),
+  pgtrickle_internal.trigger_faults(integer),
   pgtrickle_internal.upkeep_findings(integer), pgtrickle_internal.outbox_judge(integer),
   pgtrickle_internal.upkeep_want(integer, text[]),
   pgtrickle_internal.partition_has_rows(integer, regclass),

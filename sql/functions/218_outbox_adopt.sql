@@ -16,7 +16,9 @@
 --   count   {after}: how many rows a step finds, with the id up to which it looked in row_data
 --   ids     {after}: all ids beyond, as a multirange
 --   marks   {ids}: rows by their ids, whether the filter wants them or not
---   edge    {after}: in row_data whether there is a row up to an id, and the first beyond it
+--   edge    {after, marked}: in row_data whether there is a row up to an id, the first one beyond
+--           it, whether one is between `marked` and the id, and the row `marked`
+--   last    {after}: the last row up to an id, whether the filter wants it or not
 
 -- ---------------------------------------------------------------------------------------------
 -- What must hold
@@ -253,6 +255,7 @@ declare
   until bigint := coalesce((arg ->> 'until')::bigint, 9223372036854775807);
   most constant bigint := (arg ->> 'most')::bigint;
   room constant bigint := (arg ->> 'bytes')::bigint;
+  marked constant bigint := (arg ->> 'marked')::bigint;
   wanted bigint[];
   first bigint;
   taken bigint := 0;
@@ -311,8 +314,14 @@ begin
       row_data := jsonb_build_object(
         'before', exists (select from only %2$s t where t.%1$s <= step.after),
         'first', (select t.%1$s from only %2$s t where t.%1$s > step.after
-                  order by t.%1$s limit 1));
+                  order by t.%1$s limit 1),
+        'between', exists (select from only %2$s t
+                           where t.%1$s > step.marked and t.%1$s <= step.after),
+        'row', (select %3$s from only %2$s t where t.%1$s = step.marked));
       return next;
+    when 'last' then
+      return query select null::text, t.%1$s::bigint, %3$s from only %2$s t
+                   where t.%1$s <= step.after order by t.%1$s desc limit 1;
   end case;
   perform set_config('row_security', row_security_was, true);
 end
@@ -411,7 +420,6 @@ begin
   adopted.owner := source.relowner;
   adopted.schema_name := source.nspname;
   adopted.table_name := source.relname;
-  adopted.filenode := pg_relation_filenode(rel);
   adopted.trust_ids := trust_ids;
   adopted.definition := reads;
   adopted.sequence := pgtrickle_internal.outbox_adopted_sequence(rel, adopted.attnums[1]);
@@ -446,10 +454,9 @@ begin
       using errcode = 'insufficient_privilege';
   end if;
   -- What the caller says is looked up again: it may be another owner's.
-  select c.relowner, c.relname, n.nspname, pg_relation_filenode(c.oid),
+  select c.relowner, c.relname, n.nspname,
          pgtrickle_internal.outbox_adopted_sequence(c.oid, adopted.attnums[1])
-  into strict adopted.owner, adopted.table_name, adopted.schema_name, adopted.filenode,
-              adopted.sequence
+  into strict adopted.owner, adopted.table_name, adopted.schema_name, adopted.sequence
   from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = adopted.relation;
   perform pgtrickle_internal.lock('outboxes');
   if made is null and exists (select from pgtrickle.relay_resolve_outbox(name)) then
@@ -478,8 +485,6 @@ begin
               hint = format('SELECT pgtrickle.disable_outbox(%L); ends it. Pipelines begin the new '
                             'one anew.', name);
     end if;
-    adopted.filenode := (select k.filenode from pgtrickle_internal.outbox_adopted k
-                         where k.outbox_number = made);
     update pgtrickle_internal.outbox_config c set reader = outbox_adopted_store.reader
     where c.outbox_number = made;
     delete from pgtrickle_internal.outbox_adopted k where k.outbox_number = made;
@@ -660,16 +665,22 @@ begin
   perform pgtrickle_internal.outbox_adopted_require(adopted, outbox);
 end $$;
 
+-- The mark of a row: a digest of what is sent. It tells a row from another one that has its id
+-- after a failover, and is a part of message ids.
+create or replace function pgtrickle_internal.outbox_adopted_mark(id bigint, row_data jsonb)
+returns uuid language sql immutable set search_path = pg_catalog, pg_temp
+as $$ select md5(concat(id, ' ', row_data::text))::uuid $$;
+
 -- The rows of an adopted outbox with after < id <= until, as those of an outbox of events: at most
--- `most`, and not many more bytes than `bytes`. Their pgt_id, the mark, is a digest of what is sent:
--- it tells a row from another one that has its id after a failover, and is a part of message ids.
+-- `most`, and not many more bytes than `bytes`. Their pgt_id is the mark.
 -- The last one, with the highest id and without pgt_id, is no row: it says up to which id there are
--- no others. Without it the table has just been found truncated, or written anew, and positions say
--- what was lost. `passed` and
--- `mark` are the row that the caller has read last: an error where another row has its id now.
+-- no others, and in event_key of which history that is true (see outbox_adopted_judge). Without it
+-- the history has just changed, and the position must be looked at (relay_adopted_look).
+-- `passed` and `mark` are the row that the caller has read last: an error where another row has its
+-- id now. `known` is the history that the caller has read until now; null: any.
 create or replace function pgtrickle.relay_adopted_rows(
   incarnation uuid, after bigint, until bigint, most bigint, bytes bigint default 8388608,
-  passed bigint default null, mark uuid default null)
+  passed bigint default null, mark uuid default null, known text default null)
 returns table (id bigint, pgt_id uuid, created_at timestamptz, payload jsonb, headers jsonb,
                event_type text, event_key text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -679,22 +690,30 @@ as $$
 #variable_conflict use_variable
 declare
   a record;
+  judged record;
+  history text;
 begin
   select * into a from pgtrickle_internal.outbox_adopted_open(incarnation);
-  if (a.adopted).filenode is distinct from pg_relation_filenode((a.adopted).relation)
-     and pgtrickle_internal.outbox_adopted_rewritten((a.outbox).outbox_number) then
-    return;
+  history := pgtrickle_internal.outbox_adopted_history(a.adopted);
+  if known <> history then
+    select * into judged from pgtrickle_internal.outbox_adopted_judge(
+      a.adopted, a.outbox, after, passed, mark, false, known);
+    if judged.rewound is not null or judged.lost > 0 or judged.undecided then
+      return;
+    end if;
+    history := judged.history;
   end if;
   return query
     select g.ord,
            case when g.row_data is not null
-                then md5(concat(g.ord, ' ', g.row_data::text))::uuid end,
+                then pgtrickle_internal.outbox_adopted_mark(g.ord, g.row_data) end,
            case when g.row_data is not null then coalesce(g.op::timestamptz, 'infinity') end,
            case when g.row_data -> '__pgtrickle_omitted' @> '["payload"]'
                 then '{"__pgtrickle_omitted": ["*"]}' else g.row_data -> 'payload' end,
            case jsonb_typeof(g.row_data -> 'headers') when 'object' then g.row_data -> 'headers'
                 end,
-           g.row_data ->> 'type', g.row_data ->> 'key'
+           g.row_data ->> 'type',
+           case when g.row_data is null then history else g.row_data ->> 'key' end
     from pgtrickle_internal.outbox_adopted_step(
       a.adopted, a.outbox, 'rows', jsonb_build_object(
         'after', after, 'until', until, 'most', most, 'bytes', bytes)) g
@@ -704,16 +723,22 @@ begin
   if exists (select from pgtrickle_internal.outbox_adopted_step(
                a.adopted, a.outbox, 'marks', jsonb_build_object('ids', jsonb_build_array(passed))) g
              where mark is not null and g.ord = passed
-               and md5(concat(g.ord, ' ', g.row_data::text))::uuid <> mark) then
+               and pgtrickle_internal.outbox_adopted_mark(g.ord, g.row_data) <> mark) then
     raise exception 'outbox "%" was rewound: row % is not the one that was passed',
         (a.outbox).stream_table_name, passed
       using errcode = 'object_not_in_prerequisite_state',
             hint = 'Resume the pipeline with --accept-loss: it delivers everything that the table '
                    'holds.';
+  elsif known is not null
+    and (pgtrickle_internal.last_drawn((a.adopted).sequence) < after
+         or pgtrickle_internal.outbox_adopted_history(a.adopted) <> history) then
+    raise exception 'the table of outbox "%" was changed while it was read',
+        (a.outbox).stream_table_name
+      using errcode = 'serialization_failure';
   end if;
 end $$;
 comment on function pgtrickle.relay_adopted_rows(uuid, bigint, bigint, bigint, bigint, bigint,
-                                                 uuid) is
+                                                 uuid, text) is
   'For the relay: rows of an adopted outbox, read as the owner of its table';
 
 -- The first row of an adopted outbox that a reading step behind an id finds; 0: none.
@@ -733,26 +758,6 @@ end $$;
 comment on function pgtrickle.relay_adopted_first(uuid, bigint) is
   'For the relay: the first row of an adopted outbox behind an id';
 
--- The marks of rows of an adopted outbox, whether its filter wants them or not.
-create or replace function pgtrickle.relay_adopted_marks(incarnation uuid, ids bigint[])
-returns table (id bigint, pgt_id uuid)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-  set plan_cache_mode = force_generic_plan set lock_timeout = '1s'
-as $$
-#variable_conflict use_variable
-declare
-  a record;
-begin
-  select * into a from pgtrickle_internal.outbox_adopted_open(incarnation);
-  return query
-    select g.ord, md5(concat(g.ord, ' ', g.row_data::text))::uuid
-    from pgtrickle_internal.outbox_adopted_step(a.adopted, a.outbox, 'marks',
-                                 jsonb_build_object('ids', to_jsonb(ids))) g
-    where g.ord = any (ids);
-end $$;
-comment on function pgtrickle.relay_adopted_marks(uuid, bigint[]) is
-  'For the relay: which rows of an adopted outbox are there, and whether they are the same';
-
 -- How many rows of an adopted outbox come behind an id: counted as far as a step reads, beyond that
 -- every id is taken for a row. Nothing is known of a table that cannot be read.
 create or replace function pgtrickle.relay_adopted_count(
@@ -766,10 +771,11 @@ declare
   counted record;
 begin
   select * into a from pgtrickle_internal.outbox_adopted_open(incarnation);
-  newest := pgtrickle_internal.last_drawn((a.adopted).sequence);
+  -- Locks the table before the sequence, as TRUNCATE does.
   select g.ord, (g.row_data #>> '{}')::bigint as until into counted
   from pgtrickle_internal.outbox_adopted_step(a.adopted, a.outbox, 'count',
                                jsonb_build_object('after', after)) g limit 1;
+  newest := pgtrickle_internal.last_drawn((a.adopted).sequence);
   rows := counted.ord + greatest(newest - counted.until, 0);
   exact := newest <= counted.until;
 exception when others then
@@ -779,57 +785,194 @@ end $$;
 comment on function pgtrickle.relay_adopted_count(uuid, bigint) is
   'For the relay: how many rows of an adopted outbox come behind an id';
 
--- Called where the file of an adopted table is another one than it was: after a TRUNCATE, or where
--- it was only written anew (VACUUM FULL, CLUSTER, ALTER TABLE). Notes at each position how many
--- rows may be lost: the ids behind it up to the first one that is left. Rows up to the position
--- that are still there, or a row right behind it, show that nothing was truncated. True where
--- something is lost.
-create or replace function pgtrickle_internal.outbox_adopted_rewritten(number int) returns boolean
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+-- ---------------------------------------------------------------------------------------------
+-- Whether a position still means what it meant
+--
+-- A position says that every row up to an id, `passed`, was delivered, or is not wanted, or will
+-- never be there. That holds while the table keeps its history: while its sequence is not set back.
+-- Rows may be deleted at any time. By two things a history is known again:
+--   marked, mark  the row that was the last one up to `passed`, and its digest (0 and null: there
+--                 was none). No row up to `passed` can come any more. So a row between `marked` and
+--                 `passed` is one of another history, and so is another row with the id `marked`.
+--   history       the files of the table and of its sequence. TRUNCATE, VACUUM FULL, CLUSTER and
+--                 forms of ALTER TABLE give the table a new one. TRUNCATE RESTART IDENTITY and most
+--                 forms of ALTER SEQUENCE give the sequence a new one. setval does not, nor does a
+--                 failover.
+-- A sequence that stands before `passed` was set back. Beyond that, a new file says only that the
+-- table must be looked at:
+--   - The row `marked` is there, and the same: the history is the same, and nothing was truncated.
+--   - The table is new, and rows up to `passed` are there: it was not truncated.
+--   - The table is new, and no such rows are there: it was written anew, or truncated. The ids
+--     between `passed` and the first row behind it are those of rows that may have been truncated.
+--     If there are no such ids, nothing is lost in either case.
+--   - The sequence is new: if it was restarted and has counted beyond `passed` again, the rows up
+--     to `passed` would be skipped. If there are none, nothing is skipped.
+--   - Both are new: this is taken for a TRUNCATE ... RESTART IDENTITY.
+-- In doubt the pipeline stops.
+
+create or replace function pgtrickle_internal.outbox_adopted_history(
+  adopted pgtrickle_internal.outbox_adopted) returns text
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  select concat(pg_relation_filenode(adopted.relation), '/', pg_relation_filenode(adopted.sequence))
+$$;
+
+-- rewound: why ids up to `passed` may be those of other rows now. lost: how many rows behind
+-- `passed` may have been truncated. undecided: to be asked again when open transactions have ended.
+-- history: the one that was looked at. `last`: `marked` was the last row up to `passed`, wanted or
+-- not. For pgtrickle_owner only.
+create or replace function pgtrickle_internal.outbox_adopted_judge(
+  adopted pgtrickle_internal.outbox_adopted, outbox pgtrickle_internal.outbox_config,
+  passed bigint, marked bigint, mark uuid, last boolean, known text,
+  out rewound text, out lost bigint, out undecided boolean, out history text)
+language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
-  outbox pgtrickle_internal.outbox_config;
-  adopted pgtrickle_internal.outbox_adopted;
-  file_now oid;
-  newest bigint;
-  reader record;
+  asked constant jsonb := jsonb_build_object('after', passed, 'marked', marked);
   edge jsonb;
-  missing bigint;
-  written_to boolean;
-  loses boolean := false;
+  newest bigint;
+  mark_now uuid;
+  table_is_new boolean;
+  sequence_is_new boolean;
+  is_written_to boolean;
 begin
-  select * into strict outbox from pgtrickle_internal.outbox_config c
-  where c.outbox_number = number for update;
-  select * into strict adopted from pgtrickle_internal.outbox_adopted k where k.outbox_number = number;
-  file_now := pg_relation_filenode(adopted.relation);
-  if file_now is not distinct from adopted.filenode then
-    return true;  -- another reader has just noted it: look at the position
-  end if;
+  lost := 0;
+  undecided := false;
+  -- Locks the table before the sequence, as TRUNCATE does; then both keep their files.
+  edge := (select g.row_data
+           from pgtrickle_internal.outbox_adopted_step(adopted, outbox, 'edge', asked) g limit 1);
   newest := pgtrickle_internal.last_drawn(adopted.sequence);
+  history := pgtrickle_internal.outbox_adopted_history(adopted);
+  if jsonb_typeof(edge -> 'row') = 'object' then
+    mark_now := pgtrickle_internal.outbox_adopted_mark(marked, edge -> 'row');
+  end if;
+  if newest < passed then
+    rewound := format('its newest id is %s, and %s was passed', newest, passed);
+  elsif mark_now <> mark then
+    rewound := format('row %s is not the one that was passed', marked);
+  elsif last and (edge ->> 'between')::boolean then
+    rewound := format('a row between %s and %s is there that was not there when they were passed',
+                      marked, passed);
+  end if;
+  if rewound is not null or known is null or known = history or mark_now = mark then
+    return;
+  end if;
+  table_is_new := split_part(known, '/', 1) <> split_part(history, '/', 1);
+  sequence_is_new := split_part(known, '/', 2) <> split_part(history, '/', 2);
   -- What open transactions have written is not to be seen yet. They are looked for before the rows.
-  written_to := exists (select from pgtrickle.relay_open_writers(adopted.relation));
-  for reader in
-    select o.relay_group_id, o.pipeline_id, o.last_change_id
-    from pgtrickle.relay_consumer_offsets o where o.incarnation = outbox.incarnation
-  loop
-    continue when reader.last_change_id >= newest;
-    edge := (select g.row_data from pgtrickle_internal.outbox_adopted_step(
-               adopted, outbox, 'edge', jsonb_build_object('after', reader.last_change_id)) g
-             limit 1);
-    continue when (edge ->> 'before')::boolean;
-    missing := coalesce((edge ->> 'first')::bigint, newest + 1) - reader.last_change_id - 1;
-    continue when coalesce(missing, 0) <= 0;
-    if written_to then
-      return true;
-    end if;
-    loses := true;
-    update pgtrickle.relay_consumer_offsets o set lost_rows = o.lost_rows + missing
-    where o.incarnation = outbox.incarnation and o.relay_group_id = reader.relay_group_id
-      and o.pipeline_id = reader.pipeline_id;
-  end loop;
-  update pgtrickle_internal.outbox_adopted k set filenode = file_now where k.outbox_number = number;
-  return loses;
+  is_written_to := exists (select from pgtrickle.relay_open_writers(adopted.relation));
+  edge := (select g.row_data
+           from pgtrickle_internal.outbox_adopted_step(adopted, outbox, 'edge', asked) g limit 1);
+  if sequence_is_new and (table_is_new or (edge ->> 'before')::boolean) then
+    rewound := 'its sequence was restarted or altered, and the last row that was passed is gone';
+  elsif sequence_is_new then
+    undecided := is_written_to;
+  elsif not (edge ->> 'before')::boolean then
+    lost := greatest(coalesce((edge ->> 'first')::bigint, newest + 1) - passed - 1, 0);
+    undecided := is_written_to and lost > 0;
+  end if;
 end $$;
+
+-- What the relay must know of a position when it begins to read, or has lost a session: as
+-- outbox_adopted_judge. `passed` and `passed_mark` are the row that it has read last, `frontier`
+-- the id up to which it has passed, and `known` the history: they count where they are ahead of
+-- what is stored. `marked` and `mark` are then of the row by which it goes on.
+create or replace function pgtrickle.relay_adopted_look(
+  relay_group text, pipeline text, incarnation uuid, passed bigint, passed_mark uuid,
+  frontier bigint, known text, out up_to bigint, out marked bigint, out mark uuid,
+  out stored_history text, out history text, out newest bigint, out rewound text, out lost bigint,
+  out undecided boolean, out skipped_are_there boolean)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_generic_plan set lock_timeout = '1s'
+as $$
+#variable_conflict use_variable
+declare
+  a record;
+  stored pgtrickle.relay_consumer_offsets;
+  judged record;
+  is_stored boolean;
+begin
+  select * into a from pgtrickle_internal.outbox_adopted_open(incarnation);
+  select * into stored from pgtrickle.relay_consumer_offsets o
+  where o.relay_group_id = relay_group and o.pipeline_id = pipeline
+    and o.incarnation = relay_adopted_look.incarnation;
+  is_stored := coalesce(greatest(passed, frontier) <= stored.last_change_id, false);
+  if is_stored then
+    up_to := stored.last_change_id;
+    marked := coalesce(stored.marked_id, stored.last_change_id);
+    mark := stored.last_pgt_id;
+    known := stored.history;
+  else
+    up_to := greatest(passed, frontier);
+    marked := passed;
+    mark := passed_mark;
+  end if;
+  stored_history := stored.history;
+  select * into judged from pgtrickle_internal.outbox_adopted_judge(
+    a.adopted, a.outbox, up_to, marked, mark, is_stored and stored.marked_id is not null, known);
+  history := judged.history;
+  rewound := judged.rewound;
+  lost := judged.lost;
+  undecided := judged.undecided;
+  newest := pgtrickle_internal.last_drawn((a.adopted).sequence);
+  -- The application may have deleted them.
+  skipped_are_there := stored.skipped is null or stored.skipped_mark is null
+    or (newest >= upper(stored.skipped) - 1
+        and not exists (
+          select from pgtrickle_internal.outbox_adopted_step(
+            a.adopted, a.outbox, 'marks',
+            jsonb_build_object('ids', jsonb_build_array(upper(stored.skipped) - 1))) g
+          where g.ord = upper(stored.skipped) - 1
+            and pgtrickle_internal.outbox_adopted_mark(g.ord, g.row_data) <> stored.skipped_mark));
+end $$;
+comment on function pgtrickle.relay_adopted_look(text, text, uuid, bigint, uuid, bigint, text) is
+  'For the relay: whether a position in an adopted outbox still means what it meant';
+
+-- Moves a position in an adopted outbox forward, and stores by what its history is known again:
+-- with the mark of the row `change_id`, which is not read again; without a mark the last row up to
+-- there is looked up. Null: the sequence was set back. False: the caller is no longer the owner. A
+-- position that is not ahead changes nothing and is true.
+create or replace function pgtrickle.relay_adopted_commit(
+  relay_group text, pipeline text, incarnation uuid, owner_token uuid, change_id bigint, mark uuid,
+  history text) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_generic_plan set lock_timeout = '1s'
+as $$
+#variable_conflict use_variable
+declare
+  a record;
+  found_id bigint;
+  found_mark uuid;
+begin
+  select * into a from pgtrickle_internal.outbox_adopted_open(incarnation);
+  if mark is null then
+    select g.ord, pgtrickle_internal.outbox_adopted_mark(g.ord, g.row_data)
+    into found_id, found_mark
+    from pgtrickle_internal.outbox_adopted_step(
+      a.adopted, a.outbox, 'last', jsonb_build_object('after', change_id)) g
+    where g.ord <= change_id limit 1;
+  end if;
+  if pgtrickle_internal.last_drawn((a.adopted).sequence) < change_id then
+    return null;
+  end if;
+  update pgtrickle.relay_consumer_offsets o
+  set last_change_id = change_id, last_row = 0, history = relay_adopted_commit.history,
+      last_pgt_id = coalesce(mark, found_mark),
+      marked_id = case when mark is null then coalesce(found_id, 0) else change_id end,
+      skipped = case when upper(o.skipped) > change_id + 1 then o.skipped end,
+      updated_at = clock_timestamp()
+  where o.relay_group_id = relay_group and o.pipeline_id = pipeline
+    and o.incarnation = relay_adopted_commit.incarnation
+    and o.owner_token = relay_adopted_commit.owner_token and o.last_change_id <= change_id;
+  return found or exists (
+    select from pgtrickle.relay_consumer_offsets o
+    where o.relay_group_id = relay_group and o.pipeline_id = pipeline
+      and o.incarnation = relay_adopted_commit.incarnation
+      and o.owner_token = relay_adopted_commit.owner_token);
+end $$;
+comment on function
+  pgtrickle.relay_adopted_commit(text, text, uuid, uuid, bigint, uuid, text) is
+  'For the relay: moves a pipeline''s position in an adopted outbox forward';
 
 -- Where reading an adopted outbox at 'latest' begins: see latest_position.
 create or replace function pgtrickle_internal.outbox_adopted_latest(
@@ -846,10 +989,13 @@ begin
               from pgtrickle_internal.outbox_adopted_step(
                 a.adopted, a.outbox, 'ids', jsonb_build_object('after', settled)) g limit 1);
   -- Rows that are there give marks, by which a failover that lost them is seen.
-  select max(m.pgt_id::text) filter (where m.id = settled),
-         max(m.pgt_id::text) filter (where m.id > settled)
+  select max(m.mark::text) filter (where m.ord = settled),
+         max(m.mark::text) filter (where m.ord > settled)
   into mark, skipped_mark
-  from pgtrickle.relay_adopted_marks(incarnation, array[settled, upper(skipped) - 1]) m;
+  from (select g.ord, pgtrickle_internal.outbox_adopted_mark(g.ord, g.row_data) as mark
+        from pgtrickle_internal.outbox_adopted_step(
+          a.adopted, a.outbox, 'marks',
+          jsonb_build_object('ids', jsonb_build_array(settled, upper(skipped) - 1))) g) m;
 end $$;
 
 -- The adopted outboxes that cannot be read, and what to do, for `check` and outbox_status.
@@ -882,7 +1028,8 @@ grant execute on function
 
 -- What the daemon calls.
 grant execute on function
-  pgtrickle.relay_adopted_rows(uuid, bigint, bigint, bigint, bigint, bigint, uuid),
-  pgtrickle.relay_adopted_first(uuid, bigint), pgtrickle.relay_adopted_marks(uuid, bigint[]),
-  pgtrickle.relay_adopted_count(uuid, bigint)
+  pgtrickle.relay_adopted_rows(uuid, bigint, bigint, bigint, bigint, bigint, uuid, text),
+  pgtrickle.relay_adopted_look(text, text, uuid, bigint, uuid, bigint, text),
+  pgtrickle.relay_adopted_commit(text, text, uuid, uuid, bigint, uuid, text),
+  pgtrickle.relay_adopted_first(uuid, bigint), pgtrickle.relay_adopted_count(uuid, bigint)
   to pgtrickle_relay;

@@ -1,5 +1,8 @@
 -- Housekeeping: periodic work that a relay calls for, in short transactions.
 
+insert into pgtrickle_internal.locks values ('housekeeping') on conflict do nothing;
+insert into pgtrickle_internal.housekeeping_round default values on conflict do nothing;
+
 -- One bounded step of housekeeping; {"more": true} when the next one should follow soon. A step
 -- deletes from one outbox at most and looks at no more than 100, so that it holds few locks, and
 -- not for long; upkeep is done as a round begins. What fails for one outbox is reported in "errors"

@@ -9,7 +9,6 @@
 create table if not exists pgtrickle_internal.locks (name text primary key);
 comment on table pgtrickle_internal.locks is
   'One row for each thing that one transaction at a time may do; locked by lock and try_lock';
-insert into pgtrickle_internal.locks values ('housekeeping') on conflict do nothing;
 
 -- ---------------------------------------------------------------------------------------------
 -- The gate
@@ -20,10 +19,6 @@ create table if not exists pgtrickle_gate.secret (
 );
 comment on table pgtrickle_gate.secret is
   'What the keys of the gate''s functions are made from; readable by pgtrickle_owner alone';
-insert into pgtrickle_gate.secret (value)
-values (pg_catalog.sha256(pg_catalog.convert_to(
-  pg_catalog.concat(gen_random_uuid(), gen_random_uuid(), gen_random_uuid()), 'UTF8')))
-on conflict do nothing;
 
 revoke all on pgtrickle_gate.secret from public;
 do $$
@@ -54,22 +49,38 @@ comment on column pgtrickle.relay_config.outbox_name is
   'The outbox that the pipeline reads, as its configuration names it';
 
 -- The first version had a table for each direction, under the names that are views now, and a view of
--- all three below relay_pipelines.
+-- all three below relay_pipelines. What roles could do to the tables they can do to the views
+-- (functions/100_relay_catalog.sql defines these in full).
 do $$
 declare
   t record;
+  noted record;
 begin
   for t in
-    select v.* from (values ('relay_outbox_config', 'forward'), ('relay_inbox_config', 'reverse'),
-                            ('relay_bridge_config', 'bridge')) as v (name, direction)
+    select v.*, format('pgtrickle.%I', v.name) as place
+    from (values ('relay_outbox_config', 'forward'), ('relay_inbox_config', 'reverse'),
+                 ('relay_bridge_config', 'bridge')) as v (name, direction)
     join pg_catalog.pg_class c on c.relname = v.name and c.relkind = 'r'
                               and c.relnamespace = 'pgtrickle'::regnamespace
   loop
-    execute format('lock table pgtrickle.%I in access exclusive mode', t.name);
+    execute format('lock table %s in access exclusive mode', t.place);
     execute format('insert into pgtrickle.relay_config (name, direction, enabled, config, '
                    'outbox_name, created_at, updated_at, enabled_changed_at) '
                    'select name, %L, enabled, config, outbox_name, created_at, updated_at, '
-                   'enabled_changed_at from pgtrickle.%I', t.direction, t.name);
+                   'enabled_changed_at from %s', t.direction, t.place);
+    execute format('alter table %s rename to %I', t.place, 'former_' || t.name);
+    execute format('create view %s as select name, enabled, config, outbox_name, created_at, '
+                   'updated_at, enabled_changed_at from pgtrickle.relay_config '
+                   'where direction = %L', t.place, t.direction);
+    perform pgtrickle_internal.replace_by_view(
+      format('pgtrickle.%I', 'former_' || t.name)::regclass, t.place::regclass);
+    for noted in
+      select a.attname as name, pg_catalog.col_description(a.attrelid, a.attnum) as says
+      from pg_catalog.pg_attribute a
+      where a.attrelid = format('pgtrickle.%I', 'former_' || t.name)::regclass and a.attnum > 0
+    loop
+      execute format('comment on column %s.%I is %L', t.place, noted.name, noted.says);
+    end loop;
   end loop;
   if to_regclass('pgtrickle._relay_catalog') is not null then
     create or replace view pgtrickle.relay_pipelines as
@@ -79,10 +90,11 @@ begin
              updated_at, xmin as row_version
       from pgtrickle.relay_config;
     drop view pgtrickle._relay_catalog;
-    drop table pgtrickle.relay_outbox_config, pgtrickle.relay_inbox_config,
-      pgtrickle.relay_bridge_config;
+    drop table pgtrickle.former_relay_outbox_config, pgtrickle.former_relay_inbox_config,
+      pgtrickle.former_relay_bridge_config;
   end if;
 end $$;
+drop function if exists pgtrickle_internal.replace_by_view(regclass, regclass);
 
 -- ---------------------------------------------------------------------------------------------
 -- Types and options
@@ -442,7 +454,6 @@ create table if not exists pgtrickle_internal.housekeeping_round (
   after_table text not null default '',
   again       boolean not null default false
 );
-insert into pgtrickle_internal.housekeeping_round default values on conflict do nothing;
 
 -- ---------------------------------------------------------------------------------------------
 -- Stream tables

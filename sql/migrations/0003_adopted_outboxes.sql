@@ -18,7 +18,6 @@ create table if not exists pgtrickle_internal.outbox_adopted (
   schema_name   text not null,
   table_name    text not null,
   sequence      oid not null,
-  filenode      oid,
   trust_ids     boolean not null,
   columns       text[] not null,
   attnums       smallint[] not null,
@@ -29,8 +28,6 @@ comment on table pgtrickle_internal.outbox_adopted is
   'Tables of applications that are read as outboxes: what adopt_outbox was told, and what it found';
 comment on column pgtrickle_internal.outbox_adopted.owner is
   'Who adopted it: it is read as this role, and not at all when the table has another owner';
-comment on column pgtrickle_internal.outbox_adopted.filenode is
-  'The file of the table when it was looked at last: another one after a TRUNCATE';
 comment on column pgtrickle_internal.outbox_adopted.columns is
   'The columns that are read, the id first';
 comment on column pgtrickle_internal.outbox_adopted.definition is
@@ -38,3 +35,13 @@ comment on column pgtrickle_internal.outbox_adopted.definition is
 
 -- relay_open_writers, which belongs to pgtrickle_observer, asks which tables are adopted.
 grant select (relation) on pgtrickle_internal.outbox_adopted to pgtrickle_observer;
+
+-- By what a position in an adopted outbox knows its table again: see outbox_adopted_judge.
+alter table pgtrickle.relay_consumer_offsets
+  add column if not exists marked_id bigint,
+  add column if not exists history text;
+comment on column pgtrickle.relay_consumer_offsets.marked_id is
+  'Of an adopted outbox: the row that last_pgt_id is of, the last one up to last_change_id; null: '
+  'last_change_id';
+comment on column pgtrickle.relay_consumer_offsets.history is
+  'Of an adopted outbox: the files that the table and its sequence had when it was read';

@@ -60,6 +60,29 @@ int check_differences(Connection& connection, Findings& findings) {
   return problems;
 }
 
+/// Names the tables of the catalogue of options whose rows are not this program's; how many.
+int check_catalogue(Connection& connection, const Context& context, Findings& findings) {
+  int problems = 0;
+  for (const CatalogueTable& table : catalogue_tables(context.registry)) {
+    const auto rows = connection.query(table.query, {}, Deadline::after(kTimeout), {});
+    if (rows && rows->integer(0, 0) == 0) continue;
+    // What is missing or may not be read is among the differences.
+    if (!rows && schema::may_explain(rows.error())) continue;
+    ++problems;
+    if (!rows) {
+      findings.bad("", rows.error());
+    } else {
+      findings.bad("", {ErrorClass::misconfigured,
+                        "schema_differs",
+                        fmt::format("table {}: rows that are not this program's: {}", table.name,
+                                    rows->integer(0, 0)),
+                        "pgtrickle-relay init",
+                        {}});
+    }
+  }
+  return problems;
+}
+
 /// What keeps the program from reading which files were installed.
 void report_unread_history(Connection& connection, Error error, Findings& findings) {
   if (error.code == kNoPrivilege) {
@@ -76,7 +99,8 @@ void report_unread_history(Connection& connection, Error error, Findings& findin
 /// Checks that the database side is installed, and is what this program needs. False: it is of no
 /// use to look further.
 bool check_schema(Connection& connection, const Context& context, Findings& findings) {
-  if (const auto known = schema::refuse_newer(connection, Deadline::after(kTimeout), {}); !known) {
+  if (const auto known = schema::refuse_other_version(connection, Deadline::after(kTimeout), {});
+      !known) {
     findings.bad("", known.error());
     return false;
   }
@@ -96,7 +120,8 @@ bool check_schema(Connection& connection, const Context& context, Findings& find
              "where this program is the newer one: pgtrickle-relay init; else upgrade the program",
              {}});
   }
-  const int problems = check_differences(connection, findings);
+  int problems = check_differences(connection, findings);
+  if (differing->empty()) problems += check_catalogue(connection, context, findings);
   if (differing->empty() && problems == 0) {
     findings.good("", "the database side is what this program needs");
   }

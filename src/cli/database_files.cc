@@ -78,12 +78,19 @@ void add_types(Rows& rows, std::string_view side, const std::vector<config::EndT
   }
 }
 
-/// The statements that write the catalogue of options.
-std::string option_rows(const Registry& registry) {
-  const config::Catalogue& catalogue = registry.catalogue();
+constexpr std::string_view kTypeColumns = "side, name, position, aliases, related, reads_outbox";
+constexpr std::string_view kOptionColumns =
+    "side, type, name, position, aliases, kind, minimum, maximum, choices, required, secret, "
+    "nested, one_of, also_in, plain, no_reference, default_value, meaning";
+
+Rows type_rows(const config::Catalogue& catalogue) {
   Rows types;
   add_types(types, "source", catalogue.sources);
   add_types(types, "sink", catalogue.sinks);
+  return types;
+}
+
+Rows option_rows(const config::Catalogue& catalogue) {
   Rows options;
   add_options(options, "pipeline", "", config::pipeline_fields());
   add_options(options, "retention", "", config::retention_fields());
@@ -93,16 +100,29 @@ std::string option_rows(const Registry& registry) {
   for (const config::EndType& type : catalogue.sinks) {
     add_options(options, "sink", type.name, type.options);
   }
+  return options;
+}
+
+/// The statements that write the catalogue of options.
+std::string write_catalogue(const config::Catalogue& catalogue) {
   return fmt::format(
       "-- The types and options that this program knows.\n"
       "delete from pgtrickle.relay_types;\n"
       "delete from pgtrickle.relay_options;\n"
-      "insert into pgtrickle.relay_types (side, name, position, aliases, related, reads_outbox) "
-      "values\n  {};\n"
-      "insert into pgtrickle.relay_options (side, type, name, position, aliases, kind, minimum, "
-      "maximum, choices, required, secret, nested, one_of, also_in, plain, no_reference, "
-      "default_value, meaning) values\n  {};\n",
-      fmt::join(types, ",\n  "), fmt::join(options, ",\n  "));
+      "insert into pgtrickle.relay_types ({}) values\n  {};\n"
+      "insert into pgtrickle.relay_options ({}) values\n  {};\n",
+      kTypeColumns, fmt::join(type_rows(catalogue), ",\n  "), kOptionColumns,
+      fmt::join(option_rows(catalogue), ",\n  "));
+}
+
+/// A query for the number of rows that are not those that this program writes. `key` says which two
+/// rows are the same one.
+std::string differing_rows(std::string_view table, std::string_view columns, const Rows& rows,
+                           std::string_view key) {
+  return fmt::format(
+      "select count(*) from (select jsonb_populate_record(null::{0}, to_jsonb(v)) as r "
+      "from (values {2}) v ({1})) w full join {0} o on {3} where w.r is distinct from o",
+      table, columns, fmt::join(rows, ", "), key);
 }
 
 /// Its place among the folders.
@@ -216,11 +236,22 @@ std::vector<DatabaseFile> database_files(const Registry& registry) {
   }
   files.push_back({std::string(kVersionCheck), version_check()});
   files.push_back({std::string(kMissingTables), missing_tables()});
-  files.push_back({std::string(kOptionRows), option_rows(registry)});
+  files.push_back({std::string(kOptionRows), write_catalogue(registry.catalogue())});
   std::ranges::sort(files, {}, [](const DatabaseFile& file) {
     return std::pair(folder_of(file.name), std::string_view(file.name));
   });
   return files;
+}
+
+std::vector<CatalogueTable> catalogue_tables(const Registry& registry) {
+  constexpr std::string_view kTypes = "pgtrickle.relay_types";
+  constexpr std::string_view kOptions = "pgtrickle.relay_options";
+  const config::Catalogue& catalogue = registry.catalogue();
+  return {{std::string(kTypes), differing_rows(kTypes, kTypeColumns, type_rows(catalogue),
+                                               "(w.r).side = o.side and (w.r).name = o.name")},
+          {std::string(kOptions),
+           differing_rows(kOptions, kOptionColumns, option_rows(catalogue),
+                          "(w.r).side = o.side and (w.r).type = o.type and (w.r).name = o.name")}};
 }
 
 }  // namespace relay::cli

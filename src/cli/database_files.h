@@ -20,4 +20,13 @@ struct DatabaseFile {
 /// options.
 std::vector<DatabaseFile> database_files(const Registry& registry);
 
+/// A table of the catalogue of options, and a query for how many of its rows are not those that
+/// `init` writes.
+struct CatalogueTable {
+  std::string name;
+  std::string query;
+};
+
+std::vector<CatalogueTable> catalogue_tables(const Registry& registry);
+
 }  // namespace relay::cli

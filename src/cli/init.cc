@@ -34,8 +34,7 @@ constexpr std::chrono::milliseconds kSettlePause{50};
 constexpr std::string_view kRebuild =
     "select coalesce(pgtrickle_internal.rebuild_capture($1::int), 0)";
 constexpr std::string_view kDropSuperseded =
-    "select left_behind, array_to_string(waits_for, ', '), more "
-    "from pgtrickle_internal.drop_superseded()";
+    "select left_behind, more from pgtrickle_internal.drop_superseded()";
 
 int print_sql(const Registry& registry) {
   fmt::print("-- In one transaction: in between, applications would meet half of it.\nbegin;\n");
@@ -115,6 +114,24 @@ Error blocked(Connection& connection, Error error, Deadline deadline) {
   return error;
 }
 
+/// Names the event triggers of users, one of which may have raised the error.
+Error perhaps_of_event_trigger(Connection& connection, Error error, Deadline deadline) {
+  if (!error.remedy.empty()) return error;
+  const auto triggers = connection.query(
+      "select string_agg(quote_ident(t.evtname), ', ' order by t.evtname), "
+      "string_agg(format('ALTER EVENT TRIGGER %I DISABLE;', t.evtname), ' ' order by t.evtname) "
+      "from pg_event_trigger t where t.evtenabled <> 'D' and not exists (select from pg_depend d "
+      "where d.classid = 'pg_event_trigger'::regclass and d.objid = t.oid and d.deptype = 'e')",
+      {}, deadline, {});
+  if (triggers && !triggers->is_null(0, 0)) {
+    error.remedy = fmt::format(
+        "nothing was changed; if an event trigger of this database raised "
+        "this error ({}), disable it while init runs: {}",
+        triggers->text(0, 0), triggers->text(0, 1));
+  }
+  return error;
+}
+
 /// Writes the capture functions anew and drops what is superseded. Returns a warning where
 /// something stays for now, else nothing. An interruption costs nothing: the next installation, or
 /// housekeeping, goes on.
@@ -139,19 +156,18 @@ Result<std::string> settle(Connection& connection, Deadline deadline) {
           "works without them, and the next init tries again",
           dropped.error().message);
     }
-    if (dropped && !dropped->boolean(0, 2)) {
+    if (dropped && !dropped->boolean(0, 1)) {
       return dropped->integer(0, 0) == 0
                  ? std::string()
                  : fmt::format(
-                       "{} objects of an earlier version stay, for others use them: SELECT "
-                       "object FROM pgtrickle_internal.superseded",
+                       "{} objects of an earlier version stay, for others use them: "
+                       "`pgtrickle-relay check` names what uses them",
                        dropped->text(0, 0));
     }
     if (patience.passed()) {
-      return fmt::format(
-          "objects of an earlier version stay until transactions have ended that were open during "
-          "the upgrade{}: a relay's housekeeping drops them, or the next init",
-          dropped ? fmt::format(" ({})", dropped->text(0, 1)) : std::string());
+      return "objects of an earlier version stay until transactions have ended that were open "
+             "during the upgrade: a relay's housekeeping drops them, or the next init; "
+             "`pgtrickle-relay check` names the sessions";
     }
     std::this_thread::sleep_for(kSettlePause);
   }
@@ -166,11 +182,12 @@ Result<int> install(Connection& connection, const std::vector<DatabaseFile>& fil
     const bool waits = found_a_lock(installed.error());
     const bool again =
         waits ? !lock_patience.passed() : met_another(installed.error()) && attempt++ < kAttempts;
-    if (!again && !waits) return installed;
+    if (!connection.ok()) return installed;
     if (auto undone = connection.script("rollback", deadline, {}); !undone) {
       return fail(undone.error());
     }
-    if (!again) return fail(blocked(connection, installed.error(), deadline));
+    if (!again && waits) return fail(blocked(connection, installed.error(), deadline));
+    if (!again) return fail(perhaps_of_event_trigger(connection, installed.error(), deadline));
     if (waits) std::this_thread::sleep_for(kLockPause);
   }
 }

@@ -99,7 +99,7 @@ Result<bool> relay_runs(postgres::Connection& connection) {
 std::vector<Error> database_problems(postgres::Connection& connection) {
   std::vector<Error> problems;
   const Deadline deadline = Deadline::after(kTimeout);
-  if (const auto known = schema::refuse_newer(connection, deadline, {}); !known) {
+  if (const auto known = schema::refuse_other_version(connection, deadline, {}); !known) {
     return {known.error()};
   }
   const auto differences = schema::differences_now(connection, deadline, {});

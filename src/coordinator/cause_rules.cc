@@ -189,6 +189,18 @@ std::optional<status::Sighting> cause_of(const postgres::Shortage& shortage) {
          "role or database), or lower pool_size",
          {}}};
   }
+  if (!shortage.long_wait && shortage.users_wait_long) {
+    return status::Sighting{
+        "",
+        "",
+        {ErrorClass::transient,
+         "adopted_reads_wait",
+         fmt::format("all sessions of the pool that may read adopted tables are in use "
+                     "({} of {}), and other adopted tables wait to be read",
+                     shortage.for_users, shortage.size),
+         "mend the tables that take long to read (slow_read), or raise pool_size",
+         {}}};
+  }
   if (!shortage.long_wait) return std::nullopt;
   return status::Sighting{
       "",

@@ -140,8 +140,8 @@ void Coordinator::run(std::stop_token stop) {
 /// The life of one lease session: until it is lost, or a stop is asked for.
 Result<void> Coordinator::session(std::stop_token stop) {
   if (const auto connected = membership_.connect(stop); !connected) return connected;
-  if (const auto known = schema::refuse_newer(membership_.session().connection(),
-                                              Deadline::after(LeaseSession::kTimeout), stop);
+  if (const auto known = schema::refuse_other_version(
+          membership_.session().connection(), Deadline::after(LeaseSession::kTimeout), stop);
       !known) {
     return known;
   }
@@ -160,7 +160,7 @@ Result<void> Coordinator::session(std::stop_token stop) {
     const auto done = round({});
     if (!done && !membership_.session().ok()) return done;
     note_database(done);
-    if (const auto newer = schema_->newer()) return fail(*newer);
+    if (const auto other = schema_->other_version()) return fail(*other);
     if (const auto waited = wait_for_change(stop); !waited) return waited;
   }
   return {};

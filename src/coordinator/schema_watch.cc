@@ -20,7 +20,7 @@ namespace {
 
 constexpr milliseconds kPoll{200};
 constexpr seconds kTimeout{30};
-/// Between two looks while something differs, and before the same error causes another one.
+/// Between two looks, and before the same error causes another one.
 constexpr seconds kAgain{60};
 constexpr seconds kAfterTrouble{5};
 /// Sessions that begin and end all the time cause no more looks than this.
@@ -64,7 +64,7 @@ SchemaWatch::~SchemaWatch() {
 
 void SchemaWatch::session_began() {
   const MutexLock lock(mutex_);
-  newer_.reset();
+  other_version_.reset();
   asked_ = true;
 }
 
@@ -85,9 +85,9 @@ void SchemaWatch::notice(const Error& error) {
   if (noticed_.size() < kNoticedMost && noticed_.insert(error.message).second) asked_ = true;
 }
 
-std::optional<Error> SchemaWatch::newer() const {
+std::optional<Error> SchemaWatch::other_version() const {
   const MutexLock lock(mutex_);
-  return newer_;
+  return other_version_;
 }
 
 std::optional<status::Sighting> SchemaWatch::cause() const {
@@ -124,10 +124,11 @@ Result<void> SchemaWatch::look(std::stop_token stop) {
   const auto session = postgres::Connection::open(options_, stop);
   if (!session) return fail(session.error());
   const Deadline deadline = Deadline::after(kTimeout);
-  if (const auto known = schema::refuse_newer(**session, deadline, stop); !known) {
-    if (known.error().code == "newer_schema") {
+  if (const auto known = schema::refuse_other_version(**session, deadline, stop); !known) {
+    const std::string& code = known.error().code;
+    if (code == schema::kNewerSchema || code == schema::kOlderSchema) {
       const MutexLock lock(mutex_);
-      newer_ = known.error();
+      other_version_ = known.error();
       return {};
     }
     return known;
@@ -137,7 +138,7 @@ Result<void> SchemaWatch::look(std::stop_token stop) {
   tell(*differences);
   const MutexLock lock(mutex_);
   cause_ = cause_of(*differences);
-  if (!differences->empty()) next_ = SteadyClock::now() + kAgain;
+  next_ = SteadyClock::now() + kAgain;
   return {};
 }
 

@@ -17,16 +17,15 @@
 namespace relay::coordinator {
 
 /// Compares the database side with what this program needs: when a session began, when `init` has
-/// run, when an error may come from a difference, and from time to time while there are any. Logs
-/// each difference once. Has its own thread, and a session of its own for each look, so that no
-/// lease and no pipeline waits for it. The public functions are called by any thread and do not
-/// block.
+/// run, when an error may come from a difference, and each minute. Logs each difference once. Has
+/// its own thread, and a session of its own for each look, so that no lease and no pipeline waits
+/// for it. The public functions are called by any thread and do not block.
 class SchemaWatch {
  public:
   explicit SchemaWatch(postgres::Connection::Options options);
   ~SchemaWatch();
 
-  /// A session whose database side is not too new has begun.
+  /// A session with a database side of this program's version has begun.
   void session_began();
   /// `init` has run.
   void installed();
@@ -34,8 +33,8 @@ class SchemaWatch {
   /// while.
   void notice(const Error& error);
 
-  /// Why this program must end its work here: the database side became too new for it.
-  std::optional<Error> newer() const;
+  /// Why this program must end its work here: the database side became one of another version.
+  std::optional<Error> other_version() const;
   /// The problems among the differences; none, and no cause. Warnings are only logged.
   std::optional<status::Sighting> cause() const;
 
@@ -48,7 +47,7 @@ class SchemaWatch {
   const postgres::Connection::Options options_;
   mutable Mutex mutex_;
   bool asked_ RELAY_GUARDED_BY(mutex_) = false;
-  std::optional<Error> newer_ RELAY_GUARDED_BY(mutex_);
+  std::optional<Error> other_version_ RELAY_GUARDED_BY(mutex_);
   std::optional<status::Sighting> cause_ RELAY_GUARDED_BY(mutex_);
   std::set<std::string> noticed_ RELAY_GUARDED_BY(mutex_);   ///< errors since `forget_`
   SteadyClock::time_point last_ RELAY_GUARDED_BY(mutex_){};  ///< look

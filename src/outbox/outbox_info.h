@@ -12,6 +12,7 @@
 #include "core/record.h"
 #include "outbox/column_order.h"
 #include "postgres/connection.h"
+#include "postgres/pool.h"
 
 namespace relay::outbox {
 
@@ -28,6 +29,8 @@ struct OutboxInfo {
   bool adopted = false;
   std::shared_ptr<const TableShape> shape;
   std::vector<Column> columns;  ///< of its table now, in the order of jsonb; empty: not known
+  /// Whose code runs where its rows are read.
+  postgres::Code code() const { return adopted ? postgres::Code::users : postgres::Code::ours; }
   /// A condition in SQL that each statement which reads rows must ask: an error where the name that
   /// the outbox was found by means another relation now. Empty: it was named itself.
   std::string name_holds;

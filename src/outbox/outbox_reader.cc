@@ -31,7 +31,7 @@ constexpr std::chrono::milliseconds kFruitlessPause{20};
 }  // namespace
 
 OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox,
-                           const OutboxOptions& options, state::Ownership start,
+                           const OutboxOptions& options, StartingPosition start,
                            OutboxStatus& status)
     : pool_(pool),
       wake_(std::move(wake)),
@@ -40,17 +40,18 @@ OutboxReader::OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, Out
       claim_limits_{options.delta_max_rows, options.max_record_bytes},
       status_(status),
       decoder_(outbox_, options.max_record_bytes),
-      policy_(start.position.id, std::move(start.skipped)),
-      kept_(pool),
-      last_(std::move(start.position)),
-      resume_row_(last_.row),
+      policy_(start.read.frontier, std::move(start.ownership.skipped)),
+      kept_(pool, outbox_.code()),
+      read_(std::move(start.read)),
+      resume_row_(read_.last.row),
       pokes_(wake_->pokes()),
-      verified_losses_(pool.lost_sessions()) {}
+      verified_losses_(pool.lost_sessions()),
+      losses_(*verified_losses_) {}
 
 // ---- connections, and whether they lead to where they led before
 
 Result<Lease> OutboxReader::borrow(std::stop_token stop) {
-  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
+  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop, outbox_.code());
   if (!lease) return lease;
   const std::uint64_t losses = pool_.lost_sessions();
   if (verified_losses_ != losses) {
@@ -63,21 +64,28 @@ Result<Lease> OutboxReader::borrow(std::stop_token stop) {
 /// After sessions were lost the server may be another one: the last row that was handed out must
 /// still be there as it was. What was seen of writers is forgotten; nothing else is.
 Result<void> OutboxReader::verify(Connection& connection, std::stop_token stop) {
-  const auto facts = look_at_position(connection, outbox_, key_, last_,
+  // A server that was restored, or has crashed, may draw ids again that have no row.
+  if (pool_.lost_sessions() != losses_) read_.frontier = read_.last.id;
+  losses_ = pool_.lost_sessions();
+  const ReadingStep step(status_, outbox_.adopted);
+  const auto facts = look_at_position(connection, outbox_, key_, read_,
                                       Deadline::after(kStatementTimeout), std::move(stop));
   if (!facts) return fail(facts.error());
-  if (auto error = judge_position(last_, *facts, outbox_, key_.pipeline)) {
+  if (auto error = judge_position(read_.last, *facts, outbox_, key_.pipeline)) {
     // What is under way was read from a history that is no more: nothing of it may be settled.
     if (error->code == kRewound) error->error_class = ErrorClass::fenced;
     return fail(std::move(*error));
   }
   // Of an adopted table the application may have deleted it.
-  if (!outbox_.adopted && !last_.mark.empty() && !facts->mark && facts->purged_below < last_.id) {
+  if (!outbox_.adopted && !read_.last.mark.empty() && !facts->mark &&
+      facts->purged_below < read_.last.id) {
     return fail(ErrorClass::fenced, std::string(kRewound),
-                fmt::format("row {} of outbox {}, which was read, is no longer there", last_.id,
-                            outbox_.table));
+                fmt::format("row {} of outbox {}, which was read, is no longer there",
+                            read_.last.id, outbox_.table));
   }
-  policy_.restart(claim_ ? claim_->outbox_id() : last_.id);
+  read_.frontier = std::max(facts->passed, read_.last.id);
+  read_.history = facts->history;
+  policy_.restart(claim_ ? claim_->outbox_id() : read_.frontier);
   return {};
 }
 
@@ -88,12 +96,13 @@ Result<RecordBatch> OutboxReader::read(const ReadLimits& limits, Deadline deadli
   auto batch = read_some(limits, deadline, stop);
   if (batch) {
     note_handed_out(*batch);
+    read_.frontier = verified_losses_ ? policy_.frontier() : read_.last.id;
     return batch;
   }
   // What was not handed out is read again.
   verified_losses_.reset();
   claim_.reset();
-  resume_row_ = last_.row;
+  resume_row_ = read_.last.row;
   kept_.drop();
   if (batch.error().error_class == ErrorClass::cancelled && stop.stop_requested()) {
     return RecordBatch();
@@ -144,6 +153,8 @@ Result<bool> OutboxReader::wait_for_news(Deadline deadline, std::stop_token stop
   if (stop.stop_requested()) return false;
   if (pokes != pokes_ || policy_.expects_rows(wake_->last_value())) return true;
   if (!probe_due.passed()) return false;
+  // A statement also sees that an adopted table was written anew.
+  if (outbox_.adopted) return true;
   auto lease = borrow(stop);
   if (!lease) return fail(lease.error());
   if (policy_.next() == ReadPolicy::Step::fetch) return true;
@@ -176,11 +187,13 @@ Result<bool> OutboxReader::wait_for_writers(Deadline deadline, std::stop_token s
 
 /// Asks the outbox itself for news. True: there is reason to fetch.
 Result<bool> OutboxReader::probe(Connection& connection, std::stop_token stop) {
+  std::optional<ReadingStep> step(std::in_place, status_, outbox_.adopted);
   const auto tip =
       read_tip(connection, outbox_, policy_.frontier(), Deadline::after(kStatementTimeout), stop);
+  step.reset();
   if (!tip) return fail(tip.error());
   const bool news = policy_.probed(*tip, SteadyClock::now());
-  if (tip->sequence >= last_.id) return news;
+  if (tip->sequence >= read_.frontier) return news;
   // The sequence was set back.
   if (auto same = verify(connection, std::move(stop)); !same) return fail(same.error());
   return true;
@@ -210,8 +223,10 @@ Result<ReadPolicy::Look> OutboxReader::look(Connection& connection, std::stop_to
 
 /// Sends a statement, for several batches where no other pipeline waits for a connection.
 Result<RowStream> OutboxReader::send(Lease lease, const ReadLimits& limits) {
-  const auto query = policy_.begin_statement(limits, pool_.contended() ? 1 : kBatchesAStatement);
-  return RowStream::send(std::move(lease), decoder_, query.beyond, kNoEnd, query.rows, last_);
+  const auto query =
+      policy_.begin_statement(limits, pool_.contended(outbox_.code()) ? 1 : kBatchesAStatement);
+  return RowStream::send(std::move(lease), decoder_, query.beyond, kNoEnd, query.rows, read_.last,
+                         read_.history);
 }
 
 /// The statement that is under way, or a new one.
@@ -240,7 +255,7 @@ Result<RecordBatch> OutboxReader::read_page(const ReadLimits& limits, std::stop_
   }
   if (end.goes_on) {
     kept_.keep(std::move(*rows));
-  } else if (end.read_ahead && !pool_.contended()) {
+  } else if (end.read_ahead && !pool_.contended(outbox_.code())) {
     auto next = send(rows->take_lease(), limits);
     if (!next) return fail(next.error());
     kept_.keep(std::move(*next));
@@ -248,18 +263,24 @@ Result<RecordBatch> OutboxReader::read_page(const ReadLimits& limits, std::stop_
   return batch;
 }
 
+Result<bool> OutboxReader::next_row(RowStream& rows, std::stop_token stop) {
+  const ReadingStep step(status_, outbox_.adopted);
+  return rows.next(std::move(stop));
+}
+
 Result<void> OutboxReader::take_rows(RowStream& rows, const ReadLimits& limits, RecordBatch& batch,
                                      std::stop_token stop) {
   batch.records.reserve(std::min(limits.records, static_cast<std::size_t>(rows.left())));
   bool reached = false;
   while (true) {
-    const auto next = rows.next(stop);
+    const auto next = next_row(rows, stop);
     if (!next) return fail(next.error());
     if (!*next) return decoder_.check_end(reached);
     auto row = rows.row(batch.arena);
     if (!row) return fail(row.error());
     if (row->is_end) {
       policy_.reached(row->record.outbox_id);
+      read_.history = row->history;
       reached = true;
       continue;
     }
@@ -280,8 +301,8 @@ bool OutboxReader::take_row(OutboxRow& row, RecordBatch& batch) {
       return true;
     case ReadPolicy::Verdict::claim_check: {
       const std::int64_t settled_id =
-          std::max(batch.empty() ? last_.id : batch.records.back().id, policy_.skipped_to());
-      const bool resumed = resume_row_ > 0 && row.record.pgt_id == last_.mark;
+          std::max(batch.empty() ? read_.last.id : batch.records.back().id, policy_.skipped_to());
+      const bool resumed = resume_row_ > 0 && row.record.pgt_id == read_.last.mark;
       claim_.emplace(row, settled_id, resumed ? resume_row_ : 0, decoder_.shape_of(row),
                      claim_limits_);
       resume_row_ = 0;
@@ -298,16 +319,13 @@ bool OutboxReader::take_row(OutboxRow& row, RecordBatch& batch) {
 /// What is not there may be what retention deleted: that is never passed in silence.
 Result<void> OutboxReader::look_for_lost_rows(Connection& connection, std::int64_t began_at,
                                               std::stop_token stop) {
-  const Deadline deadline = Deadline::after(kStatementTimeout);
-  if (outbox_.adopted) {
-    const auto lost = has_lost_rows(connection, outbox_, key_, deadline, stop);
-    if (!lost) return fail(lost.error());
-    if (!*lost) return {};
-  }
-  const auto facts = look_at_position(connection, outbox_, key_, last_, deadline, std::move(stop));
+  // Of an adopted one, the statement itself looks whether the table was truncated.
+  if (outbox_.adopted) return {};
+  const auto facts = look_at_position(connection, outbox_, key_, read_,
+                                      Deadline::after(kStatementTimeout), std::move(stop));
   if (!facts) return fail(facts.error());
-  if (facts->lost_rows > 0 && (outbox_.adopted || facts->purged_below > began_at)) {
-    return fail(*judge_position(last_, *facts, outbox_, key_.pipeline));
+  if (facts->lost_rows > 0 && facts->purged_below > began_at) {
+    return fail(*judge_position(read_.last, *facts, outbox_, key_.pipeline));
   }
   return {};
 }
@@ -324,8 +342,8 @@ Result<RecordBatch> OutboxReader::read_claim(const ReadLimits& limits, std::stop
 
 void OutboxReader::note_handed_out(const RecordBatch& batch) {
   if (batch.empty()) return;
-  last_ = batch.records.back().position();
-  policy_.handed_out(last_.id);
+  read_.last = batch.records.back().position();
+  policy_.handed_out(read_.last.id);
 }
 
 // ---- beside the normal reading
@@ -338,7 +356,7 @@ Result<RecordBatch> OutboxReader::read(ReplayReader& replay, const ReadLimits& l
 }
 
 Result<std::int64_t> OutboxReader::rows_beyond(std::stop_token stop) {
-  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
+  auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop, outbox_.code());
   if (!lease) return fail(lease.error());
   const std::string sql =
       outbox_.adopted ? fmt::format("select c.rows from {} c where $2::bigint > 0",

@@ -18,6 +18,7 @@
 #include "outbox/replay_reader.h"
 #include "outbox/row_decoder.h"
 #include "outbox/row_stream.h"
+#include "outbox/starting_position.h"
 #include "postgres/pool.h"
 #include "state/positions.h"
 
@@ -30,7 +31,7 @@ class OutboxReader {
  public:
   /// Begins behind the position of `start`. The writer that it waits for is shown in `status`.
   OutboxReader(postgres::Pool& pool, std::shared_ptr<Wake> wake, OutboxInfo outbox,
-               const OutboxOptions& options, state::Ownership start, OutboxStatus& status);
+               const OutboxOptions& options, StartingPosition start, OutboxStatus& status);
 
   /// As Source::read. Misconfigured: rows are gone, or the outbox is. Fenced: rows that were handed
   /// out no longer exist, so the records under way must not be settled.
@@ -47,7 +48,11 @@ class OutboxReader {
   /// Rows are known to wait, or may be on their way, that were not handed out.
   bool more_to_come() const { return claim_ || policy_.expects_rows(wake_->last_value()); }
   /// Every row up to here was handed out, or is not to be.
-  std::int64_t frontier() const { return verified_losses_ ? policy_.frontier() : last_.id; }
+  std::int64_t frontier() const { return read_.frontier; }
+  /// The last row that was handed out.
+  std::int64_t last_row() const { return read_.last.id; }
+  /// What the rows were read from that were handed out last (PositionFacts).
+  const std::string& history() const { return read_.history; }
   /// The last row that was begun has parts that were not handed out.
   bool within_row() const { return claim_.has_value(); }
 
@@ -66,6 +71,7 @@ class OutboxReader {
   Result<RowStream> send(postgres::Lease lease, const ReadLimits& limits);
   Result<RowStream> stream(const ReadLimits& limits, std::stop_token stop);
   Result<RecordBatch> read_page(const ReadLimits& limits, std::stop_token stop);
+  Result<bool> next_row(RowStream& rows, std::stop_token stop);
   Result<void> take_rows(RowStream& rows, const ReadLimits& limits, RecordBatch& batch,
                          std::stop_token stop);
   bool take_row(OutboxRow& row, RecordBatch& batch);
@@ -83,13 +89,14 @@ class OutboxReader {
   RowDecoder decoder_;
   ReadPolicy policy_;
   StreamKeeper kept_;
-  Position last_;  // of the last record that was handed out
+  ReadSoFar read_;  // and handed out
   std::optional<ClaimCheck> claim_;
   std::int64_t resume_row_;  // where the first claim check is to be resumed
   std::uint64_t pokes_;
   int fruitless_pages_ = 0;  // in a row brought nothing, the last one at this time
   SteadyClock::time_point fruitless_at_{};
-  std::optional<std::uint64_t> verified_losses_;  // empty: `last_` is to be verified
+  std::optional<std::uint64_t> verified_losses_;  // empty: `read_` is to be verified
+  std::uint64_t losses_;                          // when it was verified last
 };
 
 }  // namespace relay::outbox

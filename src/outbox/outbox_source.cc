@@ -14,6 +14,8 @@ constexpr std::chrono::seconds kBorrowTimeout{30};
 constexpr std::chrono::seconds kStatementTimeout{30};
 /// Ids without rows over which a position is moved, so that they are not read again.
 constexpr std::int64_t kLongGap = 100000;
+/// Over shorter ones it is moved this often.
+constexpr std::chrono::seconds kPassEvery{1};
 
 }  // namespace
 
@@ -49,11 +51,16 @@ Result<void> OutboxSource::try_open(std::stop_token stop) {
   stop_ = stop;
   auto lease = pool_->borrow(Deadline::after(kBorrowTimeout), stop);
   if (!lease) return fail(lease.error());
+  auto found = resolve_outbox(**lease, options_.outbox, options_.group, options_.pipeline,
+                              Deadline::after(kStatementTimeout), stop);
+  if (!found) return fail(found.error());
+  if (found->adopted) {
+    lease->release();
+    lease = pool_->borrow(Deadline::after(kBorrowTimeout), stop, found->code());
+    if (!lease) return fail(lease.error());
+  }
   postgres::Connection& connection = **lease;
   const Deadline deadline = Deadline::after(kStatementTimeout);
-  auto found = resolve_outbox(connection, options_.outbox, options_.group, options_.pipeline,
-                              deadline, stop);
-  if (!found) return fail(found.error());
   if (auto checked = check_outbox(connection, *found, deadline, stop); !checked) return checked;
   auto start =
       options_.owns
@@ -61,15 +68,17 @@ Result<void> OutboxSource::try_open(std::stop_token stop) {
           : position_to_watch_from(connection, *found, options_, deadline, std::move(stop));
   if (!start) return fail(start.error());
   log::debug("outbox_opened", options_.pipeline, "reading {} behind {} (row {})", found->table,
-             start->position.id, start->position.row);
-  keeper_.begin(*found, *start);
+             start->read.frontier, start->read.last.row);
+  keeper_.begin(*found, start->ownership, start->read.history);
   underway_.clear();
   replays_.clear();
   backlog_.make_due();
   status_.set_sequence(found->sequence);
   status_.set_writer({});
   adopted_ = found->adopted;
-  written_to_ = start->position.id;
+  written_to_ = start->read.frontier;
+  written_history_ = start->read.history;
+  written_at_ = {};
   reader_ = std::make_unique<OutboxReader>(*pool_, wake_, std::move(*found), options_,
                                            std::move(*start), status_);
   return {};
@@ -81,7 +90,9 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
     // The cause of the error may have been removed meanwhile.
     if (auto opened = open(stop); !opened) return fail(opened.error());
   }
+  const std::int64_t began_at = reader_->frontier();
   auto batch = reader_->read(limits, deadline, stop);
+  keeper_.note_history(began_at, reader_->history());
   if (!batch) {
     const Error error = explained(batch.error(), std::move(stop));
     open_again_ = error.error_class == ErrorClass::misconfigured;
@@ -93,18 +104,27 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
     if (options_.settled) options_.settled->read(batch->records);
     return batch;
   }
-  if (auto passed = pass_over_gap(); !passed) return fail(passed.error());
+  if (auto passed = pass_over_gap(false); !passed) return fail(passed.error());
   return batch;
 }
 
-/// Where the filter of an adopted outbox wants few rows, no acknowledgement moves the position on.
-Result<void> OutboxSource::pass_over_gap() {
+/// Where the filter of an adopted outbox wants few rows, or ids are rolled back, no acknowledgement
+/// moves the position on. Ids that were passed are not read again, and are not missed when the
+/// table is written anew. When that has happened, it is stored that nothing was missed.
+Result<void> OutboxSource::pass_over_gap(bool now) {
   if (!adopted_ || !options_.owns || underway_.rows() > 0) return {};
   const std::int64_t frontier = reader_->frontier();
-  if (frontier - written_to_ < kLongGap) return {};
+  const bool is_moved = frontier > written_to_ && frontier > reader_->last_row();
+  const bool is_renewed = reader_->history() != written_history_;
+  if (!is_moved && !is_renewed) return {};
+  const auto time = SteadyClock::now();
+  const bool is_long = frontier - written_to_ >= kLongGap;
+  if (!now && !is_renewed && !is_long && time - written_at_ < kPassEvery) return {};
   auto passed = keeper_.pass(frontier);
   if (!passed) return fail(passed.error().in_context("writing the position"));
   written_to_ = frontier;
+  written_history_ = reader_->history();
+  written_at_ = time;
   return {};
 }
 
@@ -142,8 +162,24 @@ bool OutboxSource::more_to_come() const {
   return reader_ && reader_->more_to_come();
 }
 
+std::optional<EndReport> OutboxSource::report() const {
+  if (!status_.reads_slowly()) return std::nullopt;
+  return EndReport{
+      "slow",
+      Error{ErrorClass::transient,
+            "slow_read",
+            "steps of reading the adopted table take longer than a second; those of other adopted "
+            "tables may have to wait for them",
+            "the table is read by code of its owner: see what this waits for, a lock or an output "
+            "function: select pid, wait_event_type, wait_event, query from pg_stat_activity where "
+            "application_name = 'pgtrickle-relay'",
+            {}},
+      {}};
+}
+
 void OutboxSource::close() {
-  const auto flushed = keeper_.flush();
+  auto flushed = keeper_.flush();
+  if (flushed && reader_) flushed = pass_over_gap(true);
   if (!flushed) log::failure("position_not_written", options_.pipeline, flushed.error());
   underway_.clear();
   status_.set_writer({});

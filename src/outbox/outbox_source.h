@@ -42,11 +42,12 @@ class OutboxSource final : public Source {
 
   std::string watched_sequence() const override { return status_.sequence(); }
   OpenWriter oldest_open_writer() const override { return status_.writer(); }
+  std::optional<EndReport> report() const override;
 
  private:
   Result<void> try_open(std::stop_token stop);
   void count_backlog();
-  Result<void> pass_over_gap();
+  Result<void> pass_over_gap(bool now);
   Error explained(Error error, std::stop_token stop);
 
   const OutboxOptions options_;
@@ -62,7 +63,9 @@ class OutboxSource final : public Source {
   std::map<std::string, ReplayReader> replays_;  // by the suffix of their ids
   Backlog backlog_;
   bool adopted_ = false;
-  std::int64_t written_to_ = 0;  // the position is here, or further
+  std::int64_t written_to_ = 0;           // the position is here, or further
+  std::string written_history_;           // of the table when that was written
+  SteadyClock::time_point written_at_{};  // when ids without rows were passed last
   std::stop_token stop_;
 };
 

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
+#include <utility>
 
 #include "core/dead_letter.h"
 #include "core/deadline.h"
@@ -24,8 +27,11 @@ class PositionKeeper {
   PositionKeeper(postgres::Pool* pool, state::PositionKey key)
       : pool_(pool), key_(std::move(key)) {}
 
-  /// From now on positions in this outbox are written, under this ownership.
-  void begin(OutboxInfo outbox, state::Ownership ownership);
+  /// From now on positions in this outbox are written, under this ownership; of an adopted one
+  /// with `history` (PositionFacts).
+  void begin(OutboxInfo outbox, state::Ownership ownership, std::string history);
+  /// Positions from this id on are written with this history.
+  void note_history(std::int64_t from, const std::string& history);
 
   /// The same position again, without dead letters, writes what is due. Fenced: another instance
   /// owns the pipeline, or the outbox is another one; that stays so until `begin`.
@@ -37,6 +43,7 @@ class PositionKeeper {
   Result<void> flush();
 
  private:
+  std::string history_at(std::int64_t id) RELAY_REQUIRES(mutex_);
   Result<void> write(const Position& position, std::span<const DeadLetter> letters,
                      Deadline deadline);
 
@@ -45,6 +52,7 @@ class PositionKeeper {
   Mutex mutex_;
   OutboxInfo outbox_ RELAY_GUARDED_BY(mutex_);
   std::string token_ RELAY_GUARDED_BY(mutex_);
+  std::deque<std::pair<std::int64_t, std::string>> histories_ RELAY_GUARDED_BY(mutex_);
   Position settled_ RELAY_GUARDED_BY(mutex_);
   bool due_ RELAY_GUARDED_BY(mutex_) = false;
   std::optional<Error> fenced_ RELAY_GUARDED_BY(mutex_);

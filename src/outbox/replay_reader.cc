@@ -39,7 +39,7 @@ Result<bool> ReplayReader::read_page(postgres::Lease& lease, RowDecoder& decoder
                                      const ReadLimits& limits, RecordBatch& batch,
                                      std::stop_token stop) {
   if (done_ >= to) return false;
-  auto rows = RowStream::send(std::move(lease), decoder, done_, to, size_.rows(limits), {});
+  auto rows = RowStream::send(std::move(lease), decoder, done_, to, size_.rows(limits), {}, {});
   if (!rows) return fail(rows.error());
   std::int64_t came = 0;
   std::size_t bytes = 0;

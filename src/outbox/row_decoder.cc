@@ -153,7 +153,8 @@ std::string adopted_rows_sql(const OutboxInfo& outbox, std::int64_t max_record_b
       "from {} o order by o.id, o.pgt_id",
       limited("o.payload", max_record_bytes),
       adopted_call(outbox, "relay_adopted_rows",
-                   "$1::bigint, $2::bigint, $3::bigint, passed => $4::bigint, mark => $5::uuid"));
+                   "$1::bigint, $2::bigint, $3::bigint, passed => $4::bigint, mark => $5::uuid, "
+                   "known => $6::text"));
 }
 
 std::string rows_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {
@@ -208,6 +209,9 @@ Result<OutboxRow> RowDecoder::decode_row(const PGresult* result, Arena& arena) {
   record.pgt_id = record.mark = uuid_of(fields.next(), arena);
   if (outbox_.adopted && record.pgt_id.empty()) {
     row.is_end = true;
+    constexpr int kColumnsBetween = 6;
+    for (int column = 0; column < kColumnsBetween; ++column) fields.next();
+    if (const auto history = fields.next()) row.history = *history;
     return decoded;
   }
   record.created_at = timestamp(fields.next_integer());

@@ -24,6 +24,7 @@ struct OutboxRow {
   /// It is none: there are no further rows up to its id. The last one of a step in an adopted
   /// outbox.
   bool is_end = false;
+  std::string history;           ///< of such a step: see PositionFacts
   std::string_view key_columns;  ///< as Payload's
   std::size_t bytes = 0;         ///< of its payload and headers
 };
@@ -38,9 +39,10 @@ class RowDecoder {
   /// Rows with $1 < id <= $2 in order of id, at most $3. A payload beyond max_record_bytes does not
   /// leave the server. In an adopted outbox they may be fewer, with one behind them that says so.
   const std::string& rows_sql() const { return rows_sql_; }
-  /// rows_sql() has $4 and $5 too, id and mark of the row that was read last: an error if that is
-  /// another one now. Otherwise the position tells it before it is moved on.
-  bool compares_last_row() const { return outbox_.adopted; }
+  /// rows_sql() has $4, $5 and $6 too: id and mark of the row that was read last, and the history
+  /// that it was read from. It gives no rows, or an error, where they are others now. Of other
+  /// outboxes the position tells it before it is moved on.
+  bool compares_history() const { return outbox_.adopted; }
   /// The claim check $1: rows beyond the number $2 in order, at most $3.
   const std::string& delta_sql() const { return delta_sql_; }
 

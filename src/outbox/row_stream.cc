@@ -14,12 +14,14 @@ constexpr std::chrono::seconds kAbandonTimeout{5};
 }  // namespace
 
 Result<RowStream> RowStream::send(postgres::Lease lease, RowDecoder& decoder, std::int64_t beyond,
-                                  std::int64_t to, std::int64_t rows, const Position& last) {
+                                  std::int64_t to, std::int64_t rows, const Position& last,
+                                  const std::string& history) {
   std::vector<postgres::Param> params = {std::to_string(beyond), std::to_string(to),
                                          std::to_string(rows)};
-  if (decoder.compares_last_row()) {
+  if (decoder.compares_history()) {
     params.emplace_back(std::to_string(last.id));
     params.push_back(last.mark.empty() ? postgres::Param() : postgres::Param(last.mark));
+    params.push_back(history.empty() ? postgres::Param() : postgres::Param(history));
   }
   auto sent = lease->start(decoder.rows_sql(), params, postgres::Connection::Format::binary);
   if (!sent) return fail(sent.error());
@@ -44,7 +46,7 @@ void RowStream::leave(std::size_t worth_taking) {
   cancel(Deadline::after(kAbandonTimeout));
 }
 
-StreamKeeper::StreamKeeper(postgres::Pool& pool) : pool_(pool) {
+StreamKeeper::StreamKeeper(postgres::Pool& pool, postgres::Code code) : pool_(pool), code_(code) {
   pool_.add_keeper(this);
 }
 
@@ -59,7 +61,7 @@ void StreamKeeper::keep(RowStream stream) {
     kept_.emplace(std::move(stream));
   }
   // Another pipeline may have begun to wait before there was a stream that it could ask for.
-  if (pool_.contended()) drop();
+  if (pool_.contended(code_)) drop();
 }
 
 std::optional<RowStream> StreamKeeper::take() {

@@ -21,9 +21,11 @@ namespace relay::outbox {
 class RowStream {
  public:
   /// Sends a statement for the rows with `beyond` < id <= `to`, at most `rows`; `last` is the row
-  /// that was read before them. The decoder must live as long as the stream is read.
+  /// that was read before them, and `history` what it was read from (PositionFacts; empty: any).
+  /// The decoder must live as long as the stream is read.
   static Result<RowStream> send(postgres::Lease lease, RowDecoder& decoder, std::int64_t beyond,
-                                std::int64_t to, std::int64_t rows, const Position& last);
+                                std::int64_t to, std::int64_t rows, const Position& last,
+                                const std::string& history);
 
   /// Waits for the next row. False: there is none.
   Result<bool> next(std::stop_token stop);
@@ -62,7 +64,7 @@ class RowStream {
 /// time; the pool asks for the connection from any.
 class StreamKeeper final : private postgres::Keeper {
  public:
-  explicit StreamKeeper(postgres::Pool& pool);
+  StreamKeeper(postgres::Pool& pool, postgres::Code code);
   ~StreamKeeper() override;
   StreamKeeper(const StreamKeeper&) = delete;
   StreamKeeper& operator=(const StreamKeeper&) = delete;
@@ -74,10 +76,12 @@ class StreamKeeper final : private postgres::Keeper {
   void drop();
 
  private:
+  postgres::Code code() const override { return code_; }
   void give_back(std::chrono::milliseconds unused, Deadline deadline) override
       RELAY_EXCLUDES(mutex_);
 
   postgres::Pool& pool_;
+  const postgres::Code code_;
   Mutex mutex_;
   std::optional<RowStream> kept_ RELAY_GUARDED_BY(mutex_);
 };

@@ -46,41 +46,59 @@ Result<Position> accept_loss(postgres::Connection& connection, const OutboxInfo&
   return position;
 }
 
+/// Stores with the position of an adopted outbox by what it is known again.
+Result<void> note_history(postgres::Connection& connection, const OutboxInfo& outbox,
+                          const state::PositionKey& key, const StartingPosition& start,
+                          Deadline deadline, std::stop_token stop) {
+  if (!outbox.adopted) return {};
+  return commit_position(connection, outbox, key, start.ownership.token,
+                         {start.read.frontier, 0, {}}, start.read.history, deadline,
+                         std::move(stop));
+}
+
 }  // namespace
 
-Result<state::Ownership> take_position(postgres::Connection& connection, const OutboxInfo& outbox,
+Result<StartingPosition> take_position(postgres::Connection& connection, const OutboxInfo& outbox,
                                        const OutboxOptions& options, Deadline deadline,
                                        std::stop_token stop) {
   const state::PositionKey key = key_of(options);
   auto ownership = state::claim_position(connection, outbox.incarnation, key, options.worker_id,
                                          {options.start}, options.outbox, deadline, stop);
-  if (!ownership) return ownership;
+  if (!ownership) return fail(ownership.error());
   if (options.settled) {
     options.settled->begin(outbox.incarnation);
     const auto looked = look_for_gone_rows(connection, *options.settled, deadline, stop);
     if (!looked) return fail(looked.error());
   }
-  const auto facts = look_at_position(connection, outbox, key, ownership->position, deadline, stop);
+  const ReadSoFar stored{ownership->position, ownership->position.id};
+  const auto facts = look_at_position(connection, outbox, key, stored, deadline, stop);
   if (!facts) return fail(facts.error());
   const auto loss = judge_position(ownership->position, *facts, outbox, options.pipeline);
-  if (!loss) {
+  if (loss && loss->error_class == ErrorClass::transient) return fail(*loss);
+  StartingPosition start{std::move(*ownership), {facts->last, facts->passed, facts->history}};
+  if (loss) {
+    auto position =
+        accept_loss(connection, outbox, options, start.ownership, *facts, *loss, deadline, stop);
+    if (!position) return fail(position.error());
+    start.ownership.position = start.read.last = *position;
+    start.read.frontier = position->id;
+    // The ids of a rewound outbox are drawn again.
+    if (loss->code == kRewound) start.ownership.skipped.clear();
+  } else {
     // What the operator accepted, and was not needed, does not count for a later loss.
-    const auto spent = consume_loss_acceptance(connection, options, deadline, std::move(stop));
+    const auto spent = consume_loss_acceptance(connection, options, deadline, stop);
     if (!spent) return fail(spent.error());
     // A row that was deleted long ago is not missed later.
-    if (!facts->mark) ownership->position.mark.clear();
-    return ownership;
+    if (!outbox.adopted && !facts->mark) start.read.last.mark.clear();
   }
-  auto position = accept_loss(connection, outbox, options, *ownership, *facts, *loss, deadline,
-                              std::move(stop));
-  if (!position) return fail(position.error());
-  ownership->position = std::move(*position);
-  // The ids of a rewound outbox are drawn again.
-  if (loss->code == kRewound) ownership->skipped.clear();
-  return ownership;
+  if (loss || facts->stored_history != facts->history) {
+    const auto noted = note_history(connection, outbox, key, start, deadline, std::move(stop));
+    if (!noted) return fail(noted.error());
+  }
+  return start;
 }
 
-Result<state::Ownership> position_to_watch_from(postgres::Connection& connection,
+Result<StartingPosition> position_to_watch_from(postgres::Connection& connection,
                                                 const OutboxInfo& outbox,
                                                 const OutboxOptions& options, Deadline deadline,
                                                 std::stop_token stop) {
@@ -91,10 +109,11 @@ Result<state::Ownership> position_to_watch_from(postgres::Connection& connection
     log::warn("rows_purged", options.pipeline, "rows of outbox {} up to {} are gone", outbox.table,
               first->position.id);
   }
-  state::Ownership ownership;
-  ownership.position = std::move(first->position);
-  ownership.skipped = std::move(first->skipped);
-  return ownership;
+  StartingPosition start;
+  start.read = {first->position, first->position.id};
+  start.ownership.position = std::move(first->position);
+  start.ownership.skipped = std::move(first->skipped);
+  return start;
 }
 
 }  // namespace relay::outbox

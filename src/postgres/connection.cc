@@ -516,4 +516,8 @@ Result<std::vector<Connection::Notification>> Connection::notifications(Deadline
   }
 }
 
+void Connection::drop_notifications() {
+  while (PGnotify* notification = PQnotifies(handle_.get())) PQfreemem(notification);
+}
+
 }  // namespace relay::postgres

@@ -118,6 +118,10 @@ class Connection {
   /// The session's socket, for callers that must be able to end it from outside.
   int socket() const;
 
+  /// Frees the notifications that have arrived: code of users may have left LISTEN in the session,
+  /// and libpq keeps them until they are taken.
+  void drop_notifications();
+
   /// Resets the session: code of users may have left settings, prepared statements or LISTEN in
   /// it. `options` are those that it was opened with.
   Result<void> renew(const Options& options, Deadline, std::stop_token);

@@ -17,9 +17,18 @@ constexpr std::chrono::seconds kLongWait{1};
 /// Operations that wait in turns leave moments in which none has waited for long.
 constexpr std::chrono::seconds kLongWaitCounts{4};
 
-Error not_granted(std::size_t size, bool stopped) {
+Error not_granted(std::size_t size, std::size_t for_users, Code code, bool stopped) {
   if (stopped) {
     return {ErrorClass::cancelled, "stopped", "stopped while waiting for a connection", "", {}};
+  }
+  if (code == Code::users) {
+    return {ErrorClass::transient,
+            "pool_exhausted",
+            fmt::format("none of the {} connections of the pool that may run code of table owners "
+                        "became free in time",
+                        for_users),
+            "mend the tables that take long to read (slow_read in /health), or raise pool_size",
+            {}};
   }
   return {ErrorClass::transient,
           "pool_exhausted",
@@ -35,6 +44,7 @@ Lease& Lease::operator=(Lease&& other) noexcept {
     release();
     pool_ = std::exchange(other.pool_, nullptr);
     connection_ = std::move(other.connection_);
+    code_ = other.code_;
   }
   return *this;
 }
@@ -44,62 +54,68 @@ Lease::~Lease() {
 }
 
 void Lease::release() {
-  if (connection_) pool_->give_back(std::move(connection_));
+  if (connection_) pool_->give_back(std::move(connection_), code_);
 }
 
 Pool::Pool(Connection::Options options, std::size_t size)
-    : options_(std::move(options)), size_(std::max<std::size_t>(size, 1)) {
+    : options_(std::move(options)),
+      size_(std::max<std::size_t>(size, 1)),
+      for_users_(std::max<std::size_t>(size_ / 2, 1)) {
   idle_.reserve(size_);  // a connection comes back although there is no memory
 }
 
 Pool::~Pool() = default;
 
-Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop) {
+Result<Lease> Pool::borrow(Deadline deadline, std::stop_token stop, Code code) {
   {
     const MutexLock lock(mutex_);
-    const bool must_wait = !waiting_.empty() || !available();
-    if (must_wait && !wait_for_turn(deadline, stop)) {
-      wake_first();
-      return fail(not_granted(size_, stop.stop_requested()));
+    const bool must_wait = next_waiter() != nullptr || !available() || !may_run(code);
+    if (must_wait && !wait_for_turn(deadline, stop, code)) {
+      wake_next();
+      return fail(not_granted(size_, for_users_, code, stop.stop_requested()));
     }
     auto connection = take_idle();
     if (!connection) ++open_;
+    if (code == Code::users) ++users_;
     // There may be room for the next waiting thread as well.
-    wake_first();
-    if (connection) return Lease(this, std::move(connection));
+    wake_next();
+    if (connection) return Lease(this, std::move(connection), code);
   }
-  return open_new(deadline, std::move(stop));
+  return open_new(deadline, std::move(stop), code);
 }
 
 /// False: the deadline has passed, or a stop was asked for.
-bool Pool::wait_for_turn(Deadline deadline, const std::stop_token& stop) {
-  Waiter self;
+bool Pool::wait_for_turn(Deadline deadline, const std::stop_token& stop, Code code) {
+  Waiter self(code);
   waiting_.push_back(&self);
-  if (!available()) {
+  if (!available() || !may_run(code)) {
     const MutexUnlock unlock(mutex_);
     ask_keepers({}, deadline);
   }
   const bool granted = self.turn.wait_until(
-      mutex_, stop, deadline.at(),
-      [&]() RELAY_REQUIRES(mutex_) { return waiting_.front() == &self && available(); });
+      mutex_, stop, deadline.at(), [&]() RELAY_REQUIRES(mutex_) { return next_waiter() == &self; });
   std::erase(waiting_, &self);
-  if (const auto now = SteadyClock::now(); now - self.since > kLongWait) long_wait_ended_ = now;
+  if (const auto now = SteadyClock::now(); now - self.since > kLongWait) {
+    (code == Code::ours ? long_wait_ended_ : users_long_wait_ended_) = now;
+  }
   return granted;
 }
 
 /// Opens the session that `borrow` has counted. It counts no longer if it is not opened.
-Result<Lease> Pool::open_new(Deadline deadline, std::stop_token stop) {
+Result<Lease> Pool::open_new(Deadline deadline, std::stop_token stop, Code code) {
   struct Counted {
     Pool& pool;
+    const Code code;
     bool opened = false;
 
     ~Counted() {
       if (opened) return;
       const MutexLock lock(pool.mutex_);
       --pool.open_;
-      pool.wake_first();
+      if (code == Code::users) --pool.users_;
+      pool.wake_next();
     }
-  } counted{*this};
+  } counted{*this, code};
   auto options = options_;
   options.connect_timeout = std::min(options.connect_timeout, deadline.left());
   auto opened = Connection::open(options, std::move(stop));
@@ -107,7 +123,7 @@ Result<Lease> Pool::open_new(Deadline deadline, std::stop_token stop) {
   if (opened) {
     refused_.reset();
     counted.opened = true;
-    return Lease(this, std::move(*opened));
+    return Lease(this, std::move(*opened), code);
   }
   if (opened.error().code.starts_with(kNoSessions)) {
     refused_ = opened.error();
@@ -116,8 +132,17 @@ Result<Lease> Pool::open_new(Deadline deadline, std::stop_token stop) {
   return fail(std::move(opened.error()));
 }
 
-void Pool::wake_first() {
-  if (!waiting_.empty() && available()) waiting_.front()->turn.notify_one();
+/// The thread whose turn it is; null: none that waits can go on.
+Pool::Waiter* Pool::next_waiter() const {
+  if (!available()) return nullptr;
+  for (Waiter* const waiter : waiting_) {
+    if (may_run(waiter->code)) return waiter;
+  }
+  return nullptr;
+}
+
+void Pool::wake_next() {
+  if (Waiter* const next = next_waiter()) next->turn.notify_one();
 }
 
 /// The most recently used connection that is still alive.
@@ -132,17 +157,19 @@ std::unique_ptr<Connection> Pool::take_idle() {
   return nullptr;
 }
 
-void Pool::give_back(std::unique_ptr<Connection> connection) {
+void Pool::give_back(std::unique_ptr<Connection> connection, Code code) {
   const bool lost = !connection->ok();
   if (lost || connection->in_transaction()) connection.reset();
+  if (connection) connection->drop_notifications();
   const MutexLock lock(mutex_);
   if (lost) ++lost_;
+  if (code == Code::users) --users_;
   if (connection) {
     idle_.push_back({std::move(connection), SteadyClock::now()});
   } else {
     --open_;
   }
-  wake_first();
+  wake_next();
 }
 
 void Pool::add_keeper(Keeper* keeper) {
@@ -161,6 +188,7 @@ void Pool::ask_keepers(std::chrono::milliseconds unused, Deadline deadline) {
   const MutexLock lock(keepers_mutex_, std::adopt_lock);
   for (Keeper* keeper : keepers_) {
     if (deadline.passed()) return;
+    if (unused.count() == 0 && !contended(keeper->code())) continue;
     try {
       keeper->give_back(unused, deadline);
     } catch (const std::exception&) {
@@ -174,9 +202,13 @@ std::uint64_t Pool::lost_sessions() const {
   return lost_;
 }
 
-bool Pool::contended() const {
+bool Pool::contended(Code code) const {
   const MutexLock lock(mutex_);
-  return !waiting_.empty();
+  if (code == Code::users) return !waiting_.empty();
+  for (const Waiter* waiter : waiting_) {
+    if (may_run(waiter->code)) return true;
+  }
+  return false;
 }
 
 std::size_t Pool::open_connections() const {
@@ -189,8 +221,13 @@ Shortage Pool::shortage() const {
   const auto now = SteadyClock::now();
   Shortage shortage;
   shortage.size = size_;
-  shortage.long_wait = now - long_wait_ended_ < kLongWaitCounts ||
-                       (!waiting_.empty() && now - waiting_.front()->since > kLongWait);
+  shortage.for_users = for_users_;
+  shortage.long_wait = now - long_wait_ended_ < kLongWaitCounts;
+  shortage.users_wait_long = now - users_long_wait_ended_ < kLongWaitCounts;
+  for (const Waiter* waiter : waiting_) {
+    if (now - waiter->since <= kLongWait) continue;
+    (waiter->code == Code::ours ? shortage.long_wait : shortage.users_wait_long) = true;
+  }
   if (now - refused_at_ < kRefusalCounts) shortage.refused = refused_;
   return shortage;
 }
@@ -200,7 +237,7 @@ void Pool::trim(std::chrono::milliseconds idle) {
   constexpr std::chrono::seconds kKept{1};
   ask_keepers(kKept, Deadline::after(kKept));
   // For threads that began to wait meanwhile.
-  if (contended()) ask_keepers({}, Deadline::after(kKept));
+  if (contended(Code::users)) ask_keepers({}, Deadline::after(kKept));
   std::vector<Idle> closing;
   closing.reserve(size_);
   {
@@ -211,7 +248,7 @@ void Pool::trim(std::chrono::milliseconds idle) {
     std::move(unused, idle_.end(), std::back_inserter(closing));
     idle_.erase(unused, idle_.end());
     open_ -= closing.size();
-    wake_first();
+    wake_next();
   }
 }
 

@@ -3,8 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
-#include <iterator>
+#include <array>
 #include <set>
 #include <utility>
 
@@ -39,20 +38,11 @@ bool is_basic(const Object& object) {
   return object.kind == "schema" || object.kind == "table" || object.kind == "role";
 }
 
-/// Without what versions of PostgreSQL write differently: blanks and parentheses.
-std::string essence(std::string_view text) {
-  std::string out;
-  std::ranges::copy_if(text, std::back_inserter(out), [](unsigned char c) {
-    return std::isspace(c) == 0 && c != '(' && c != ')';
-  });
-  return out;
-}
-
 /// It is another function, under the same name and types: what else differs tells nothing more.
 bool is_another_function(const Object& needed, const Object& found, std::string_view attribute) {
   return needed.kind == "function" &&
          (attribute == "kind" || attribute == "arguments" || attribute == "result") &&
-         essence(needed.attribute(attribute)) != essence(found.attribute(attribute));
+         needed.attribute(attribute) != found.attribute(attribute);
 }
 
 std::string shown(std::string_view value) {
@@ -60,6 +50,36 @@ std::string shown(std::string_view value) {
   if (value.empty()) return "none";
   if (value.size() <= kLongest) return std::string(value);
   return std::string(value.substr(0, kLongest)) + "...";
+}
+
+/// How a difference of this attribute is told, where its name and values are not words.
+std::string told(const Object& object, std::string_view attribute, std::string_view value) {
+  if (attribute == "persistence" && value == "u") {
+    return "it is UNLOGGED: a crash of the server empties it";
+  }
+  if (attribute == "triggers") return "its triggers are disabled: it is not enforced";
+  if (attribute == "invalid") return "its index is invalid";
+  if (attribute == "not null" && value == "not valid") return "its NOT NULL is not validated";
+  if (attribute == "definition" && is_not_valid(object)) {
+    return "it is NOT VALID: rows from before may violate it";
+  }
+  if (attribute == "replica identity") {
+    return "its replica identity is NOTHING: a publication makes its updates fail";
+  }
+  if (attribute == "autovacuum") return "autovacuum is switched off: it grows without bounds";
+  if (attribute == "children") {
+    return fmt::format("rows of {} show in it, which inherits from it", value);
+  }
+  if (attribute == "parents") return fmt::format("its rows show in {}, its parent", value);
+  if (attribute == "dropped with") return fmt::format("it is dropped with extension {}", value);
+  return "";
+}
+
+/// What differs there keeps nothing from working, as far as can be told.
+bool is_harmless(std::string_view attribute) {
+  constexpr std::array kHarmless{"replica identity", "autovacuum", "parents", "dropped with",
+                                 "evaluates"};
+  return std::ranges::find(kHarmless, attribute) != kHarmless.end();
 }
 
 std::string_view in_words(std::string_view attribute) {
@@ -132,7 +152,7 @@ class Comparison {
       return;
     }
     for (const std::string_view name : names) {
-      if (essence(needed.attribute(name)) == essence(found.attribute(name))) continue;
+      if (needed.attribute(name) == found.attribute(name)) continue;
       if (name.starts_with(kGrants)) {
         compare_grants(needed, found, name);
       } else if (name == "owner lacks") {
@@ -167,6 +187,14 @@ class Comparison {
 
   /// More attributes and memberships than needed break nothing, but they give rights away.
   void compare_role(const Object& needed, const Object& found, std::string_view name) {
+    if (name == "members") {
+      warning(Rank::changed,
+              fmt::format("{} can be assumed by {}, which can do what each caller of its functions "
+                          "can",
+                          needed.title(), found.attribute(name)),
+              remedy_for_changed(needed, found, name));
+      return;
+    }
     const bool lacks = name == "member of"
                            ? !without(needed.attribute(name), found.attribute(name)).empty()
                            : found.attribute(name).find("NOINHERIT") != std::string_view::npos;
@@ -183,12 +211,19 @@ class Comparison {
 
   void changed(const Object& needed, const Object& found, std::string_view name) {
     const bool is_digest = name == "body" || (name == "definition" && needed.kind == "view");
-    const std::string words =
-        is_digest ? fmt::format("the {} differs", name)
-                  : fmt::format("{} is {}, not {}", in_words(name), shown(found.attribute(name)),
-                                shown(needed.attribute(name)));
-    problem(Rank::changed, fmt::format("{}: {}", needed.title(), words),
-            remedy_for_changed(needed, found, name));
+    std::string words = told(found, name, found.attribute(name));
+    if (words.empty()) {
+      words = is_digest ? fmt::format("the {} differs", name)
+                        : fmt::format("{} is {}, not {}", in_words(name),
+                                      shown(found.attribute(name)), shown(needed.attribute(name)));
+    }
+    const std::string message = fmt::format("{}: {}", needed.title(), words);
+    const std::string remedy = remedy_for_changed(needed, found, name);
+    if (is_harmless(name)) {
+      warning(Rank::changed, message, remedy);
+    } else {
+      problem(Rank::changed, message, remedy);
+    }
   }
 
   void look_at_added(const Object& found) {
@@ -200,6 +235,13 @@ class Comparison {
     } else if (found.kind == "column") {
       const bool has_value = found.has("default") || found.has("identity") ||
                              found.has("generated") || !found.has("not null");
+      if (has_value && found.has("evaluates")) {
+        warning(Rank::added,
+                fmt::format("unexpected {}: statements of the relay run its default, type or "
+                            "expression, which is not PostgreSQL's own",
+                            found.title()),
+                remedy_for_added(found));
+      }
       if (has_value) return;
       problem(Rank::added,
               fmt::format("unexpected {}: it is NOT NULL and has no default", found.title()),

@@ -8,12 +8,17 @@
 
 #include "postgres/array.h"
 #include "schema/embedded.h"
+#include "schema/superseded.h"
 
 namespace relay::schema {
 
 namespace {
 
 using postgres::Param;
+
+/// The oldest version of the database side that a relay of this program works with. A migration
+/// that the relay cannot do without raises it.
+constexpr int kOldestUsable = 4;
 
 constexpr std::string_view kUndefinedTable = "42P01";
 constexpr std::string_view kUndefinedSchema = "3F000";
@@ -63,18 +68,32 @@ Result<Manifest> read_installed(postgres::Connection& connection, Deadline deadl
 
 Result<std::vector<Difference>> differences_now(postgres::Connection& connection, Deadline deadline,
                                                 std::stop_token stop) {
-  const auto found = read_installed(connection, deadline, std::move(stop));
+  auto found = read_installed(connection, deadline, stop);
   if (!found) return fail(found.error());
-  return differences(needed_manifest(), *found);
+  const auto superseded = take_superseded(*found, connection, deadline, stop);
+  if (!superseded) return fail(superseded.error());
+  auto all = differences(needed_manifest(), *found);
+  all.insert(all.end(), superseded->begin(), superseded->end());
+  const auto rows = connection.query(
+      "select is_problem, message, remedy from pgtrickle.relay_differences()", {}, deadline, stop);
+  // What keeps the database side from answering is among the differences, or a role lacks rights.
+  if (!rows && may_explain(rows.error()) && !connection.in_transaction()) return all;
+  if (!rows) return fail(rows.error());
+  for (int row = 0; row < rows->size(); ++row) {
+    all.push_back(
+        {rows->boolean(row, 0), std::string(rows->text(row, 1)), std::string(rows->text(row, 2))});
+  }
+  std::ranges::stable_partition(all, &Difference::is_problem);
+  return all;
 }
 
-Result<void> refuse_newer(postgres::Connection& connection, Deadline deadline,
-                          std::stop_token stop) {
+Result<void> refuse_other_version(postgres::Connection& connection, Deadline deadline,
+                                  std::stop_token stop) {
   // A session that locks this table must not keep the relay from starting.
   if (auto set = connection.script("set lock_timeout to '500ms'", deadline, stop); !set) return set;
   const auto newest = connection.query(
       "select coalesce(max(version), 0) from pgtrickle.relay_schema_history", {}, deadline, stop);
-  const auto reset = connection.script("set lock_timeout to 0", deadline, std::move(stop));
+  const auto reset = connection.script("set lock_timeout to 0", deadline, stop);
   if (!newest) {
     const bool cannot_tell = may_explain(newest.error()) || newest.error().code == kLocked;
     // A transaction cannot go on after an error.
@@ -82,12 +101,29 @@ Result<void> refuse_newer(postgres::Connection& connection, Deadline deadline,
     return reset;
   }
   if (!reset) return reset;
-  const std::int64_t found = newest->integer(0, 0);
-  if (found <= version()) return {};
-  return fail(ErrorClass::misconfigured, "newer_schema",
-              fmt::format("the database side has version {}, and this program knows {} at most",
-                          found, version()),
-              "use the program of the version that installed it, or a later one");
+  std::int64_t found = newest->integer(0, 0);
+  if (found < kOldestUsable) {
+    // What was installed with `init --dry-run` is not in that history.
+    const auto migrated = connection.query(
+        "select coalesce(max(number), 0) from pgtrickle_internal.migrations", {}, deadline, stop);
+    if (!migrated && migrated.error().code == kNoPrivilege) return {};
+    if (!migrated && (!may_explain(migrated.error()) || connection.in_transaction())) {
+      return fail(migrated.error());
+    }
+    if (migrated) found = std::max(found, migrated->integer(0, 0));
+  }
+  if (found >= kOldestUsable && found <= version()) return {};
+  if (found > version()) {
+    return fail(ErrorClass::misconfigured, std::string(kNewerSchema),
+                fmt::format("the database side has version {}, and this program knows {} at most",
+                            found, version()),
+                "use the program of the version that installed it, or a later one");
+  }
+  return fail(ErrorClass::misconfigured, std::string(kOlderSchema),
+              fmt::format("the database side has version {}, and this program needs {} or later",
+                          found, kOldestUsable),
+              "run `pgtrickle-relay init` of this program's version against this database: relays "
+              "of the earlier version go on meanwhile and afterwards");
 }
 
 }  // namespace relay::schema

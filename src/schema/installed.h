@@ -27,13 +27,19 @@ bool may_explain(const Error& error);
 Result<Manifest> read_installed(postgres::Connection& connection, Deadline deadline,
                                 std::stop_token stop);
 
-/// In which points that is not what this program needs.
+/// In which points that is not what this program needs, and what the database side finds wrong with
+/// its rows and with what single outboxes have (pgtrickle.relay_differences), as far as it can say.
 Result<std::vector<Difference>> differences_now(postgres::Connection& connection, Deadline deadline,
                                                 std::stop_token stop);
 
-/// An error where the database side is of a later version than this program knows. None where that
-/// cannot be told: there is no database side, the role may not read it, or it is locked.
-Result<void> refuse_newer(postgres::Connection& connection, Deadline deadline,
-                          std::stop_token stop);
+/// Codes of errors: the database side is of a later version, or of an earlier one.
+constexpr std::string_view kNewerSchema = "newer_schema";
+constexpr std::string_view kOlderSchema = "older_schema";
+
+/// An error where the database side is of a version that this program does not work with: a later
+/// one, or one that is too old. None where that cannot be told: there is no database side, the role
+/// may not read it, or it is locked.
+Result<void> refuse_other_version(postgres::Connection& connection, Deadline deadline,
+                                  std::stop_token stop);
 
 }  // namespace relay::schema

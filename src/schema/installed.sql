@@ -30,9 +30,9 @@ with
     where d.deptype = 'e' and d.refclassid = 'pg_catalog.pg_extension'::regclass),
   relation as materialized (
     select c.oid, c.relkind as kind, pg_catalog.format('%I.%I', n.name, c.relname) as name,
-           c.relowner as owner, c.relacl as acl, c.relpersistence as persistence,
+           n.name as schema, c.relowner as owner, c.relacl as acl, c.relpersistence as persistence,
            c.relrowsecurity or c.relforcerowsecurity as row_security, c.reloptions as options,
-           x.attribute as extension
+           c.relreplident as replica_identity, c.reltoastrelid as toast, x.attribute as extension
     from namespace n
     join pg_catalog.pg_class c on c.relnamespace = n.oid
     left join of_extension x on x.class = 'pg_catalog.pg_class'::regclass and x.id = c.oid
@@ -42,7 +42,7 @@ with
               in (select pg_catalog.unnest($1::text[])))),
   -- Functions that outboxes have of their own are left out.
   routine as materialized (
-    select p.oid, p.proowner as owner, p.proacl as acl, x.attribute as extension,
+    select p.oid, p.schema, p.proowner as owner, p.proacl as acl, x.attribute as extension,
            pg_catalog.format('%I.%I(%s)', p.schema, p.proname,
                              pg_catalog.oidvectortypes(p.proargtypes)) as name
     from (select f.oid, f.proowner, f.proacl, f.proname, f.proargtypes, n.name as schema
@@ -59,37 +59,59 @@ with
     left join pg_catalog.pg_class c on c.oid = t.typrelid
     left join of_extension x on x.class = 'pg_catalog.pg_type'::regclass and x.id = t.oid
     where not n.users_objects and (t.typtype in ('e', 'd', 'r') or c.relkind = 'c')),
-  -- Who may do what: PUBLIC and our roles; what is granted to other roles is the administrator's
-  -- own. MAINTAIN, which PostgreSQL 14 does not know, is left out.
-  access_list (class, id, part, owner, acl, usual) as (
+  -- What no role but ours needs on tables, views and sequences.
+  harmful_on_relations (schema, harmful) as (values
+    ('pgtrickle', '{INSERT,UPDATE,DELETE,TRUNCATE,TRIGGER,REFERENCES}'::text[]),
+    ('pgtrickle_internal', '{INSERT,UPDATE,DELETE,TRUNCATE,TRIGGER,REFERENCES}'),
+    ('pgtrickle_json', '{}'),
+    ('pgtrickle_gate', '{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,TRIGGER,REFERENCES,USAGE}')),
+  -- Who may do what: PUBLIC and our roles. What is granted to other roles is the administrator's
+  -- own, apart from what could run code with our rights, make our statements fail, change what
+  -- only our functions write, or open the gate (`harmful`). MAINTAIN, which PostgreSQL 14 does not
+  -- know, is left out.
+  access_list (class, id, part, owner, acl, usual, harmful) as (
     select 'pg_catalog.pg_namespace'::regclass, n.oid, 0, n.owner, n.acl,
-           pg_catalog.acldefault('n', n.owner) from namespace n
+           pg_catalog.acldefault('n', n.owner),
+           case when n.name = 'pgtrickle_gate' then '{CREATE,USAGE}'::text[]
+                when not n.users_objects then '{CREATE}' else '{}' end
+    from namespace n
     union all
     select 'pg_catalog.pg_class'::regclass, r.oid, 0, r.owner, r.acl,
-           pg_catalog.acldefault(case r.kind when 'S' then 's' else 'r' end::"char", r.owner)
-    from relation r
+           pg_catalog.acldefault(case r.kind when 'S' then 's' else 'r' end::"char", r.owner),
+           h.harmful
+    from relation r join harmful_on_relations h on h.schema = r.schema
     union all
     select 'pg_catalog.pg_class'::regclass, r.oid, a.attnum, r.owner, a.attacl,
-           pg_catalog.acldefault('c', r.owner)
-    from relation r join pg_catalog.pg_attribute a on a.attrelid = r.oid
+           pg_catalog.acldefault('c', r.owner), h.harmful
+    from relation r
+    join harmful_on_relations h on h.schema = r.schema
+    join pg_catalog.pg_attribute a on a.attrelid = r.oid
     where a.attacl is not null and not a.attisdropped
     union all
     select 'pg_catalog.pg_proc'::regclass, f.oid, 0, f.owner, f.acl,
-           pg_catalog.acldefault('f', f.owner) from routine f
+           pg_catalog.acldefault('f', f.owner),
+           case when f.schema in ('pgtrickle_internal', 'pgtrickle_gate') then '{EXECUTE}'::text[]
+                else '{}' end
+    from routine f
     union all
     select 'pg_catalog.pg_type'::regclass, t.oid, 0, t.owner, t.acl,
-           pg_catalog.acldefault('T', t.owner) from type t),
+           pg_catalog.acldefault('T', t.owner), '{}'
+    from type t),
   privilege as (
     select l.class, l.id, l.part,
-           pg_catalog.format('grants %s=%s', coalesce(k.name, 'PUBLIC'), pg_catalog.string_agg(
+           pg_catalog.format('grants %s=%s', w.name, pg_catalog.string_agg(
              distinct (g.privilege_type || case when g.is_grantable then '*' else '' end)
                       collate "C", ',')) as attribute
     from access_list l
     cross join lateral pg_catalog.aclexplode(coalesce(l.acl, l.usual)) g
     left join known_role k on k.oid = g.grantee
-    where g.grantee <> l.owner and (g.grantee = 0 or k.oid is not null)
-      and g.privilege_type <> 'MAINTAIN'
-    group by l.class, l.id, l.part, k.name
+    left join pg_catalog.pg_roles o on k.oid is null and o.oid = g.grantee and not o.rolsuper
+      and g.privilege_type = any (l.harmful)
+    cross join lateral (
+      select coalesce(k.name, pg_catalog.quote_ident(o.rolname),
+                      case when g.grantee = 0 then 'PUBLIC' end) as name) w
+    where g.grantee <> l.owner and w.name is not null and g.privilege_type <> 'MAINTAIN'
+    group by l.class, l.id, l.part, w.name
     union all
     select l.class, l.id, l.part,
            'owner lacks=' || pg_catalog.string_agg(u.privilege_type, ','
@@ -118,7 +140,18 @@ with
        from pg_catalog.pg_auth_members m
        join pg_catalog.pg_roles r on r.oid = m.roleid
        where m.member = k.oid and r.rolname <> 'pg_read_all_stats'
-         and (not k.granted or r.oid in (select o.oid from known_role o)))]
+         and (not k.granted or r.oid in (select o.oid from known_role o))),
+      -- Who can act as a role that owns what others call. Superusers can anyway, and a role that
+      -- may create roles is the one that installed here, or could make itself a member.
+      case when not k.granted then
+        (select 'members=' || pg_catalog.string_agg(
+           distinct pg_catalog.concat(pg_catalog.quote_ident(r.rolname), ' GRANTED BY '
+             || case when not g.rolsuper then pg_catalog.quote_ident(g.rolname) end), ',')
+         from pg_catalog.pg_auth_members m
+         join pg_catalog.pg_roles r on r.oid = m.member
+         left join pg_catalog.pg_roles g on g.oid = m.grantor
+         where m.roleid = k.oid and not r.rolsuper and not r.rolcreaterole
+           and r.oid not in (select o.oid from known_role o)) end]
     from known_role k
     union all
     select 'schema ' || pg_catalog.quote_ident(n.name),
@@ -135,6 +168,25 @@ with
              case r.kind when 'p' then 'kind=partitioned' when 'f' then 'kind=foreign'
                          when 'm' then 'kind=materialized' end,
              case when r.row_security then 'row security=enabled' end,
+             -- A publication refuses updates of a table whose rows it cannot identify.
+             case when r.replica_identity = 'n' and r.kind in ('r', 'p')
+                    or (r.replica_identity = 'i' and not exists (
+                      select from pg_catalog.pg_index i
+                      where i.indrelid = r.oid and i.indisreplident))
+                  then 'replica identity=nothing' end,
+             (select 'autovacuum=off'
+              from pg_catalog.pg_class c
+              where c.oid in (r.oid, r.toast) and c.relkind in ('r', 't')
+                and exists (select from pg_catalog.pg_options_to_table(c.reloptions) o
+                            where o.option_name = 'autovacuum_enabled'
+                              and not o.option_value::boolean)
+              limit 1),
+             (select 'children=' || pg_catalog.string_agg(i.inhrelid::pg_catalog.regclass::text, ','
+                                                          order by i.inhrelid)
+              from pg_catalog.pg_inherits i where i.inhparent = r.oid),
+             (select 'parents=' || pg_catalog.string_agg(i.inhparent::pg_catalog.regclass::text, ','
+                                                         order by i.inhparent)
+              from pg_catalog.pg_inherits i where i.inhrelid = r.oid),
              case when r.kind = 'v' then
                'options=' || pg_catalog.array_to_string(r.options, ', ') end,
              (select 'uses=' || pg_catalog.string_agg(distinct
@@ -147,11 +199,11 @@ with
               where w.ev_class = r.oid and r.kind in ('v', 'm') and d.refobjid <> r.oid
                 and d.refclassid in ('pg_catalog.pg_class'::regclass,
                                      'pg_catalog.pg_proc'::regclass)),
-             -- Newer versions write less parentheses, and no table before a column where there is
-             -- only one. What such a prefix could stand for is in `uses`.
+             -- Newer versions write no table before a column where there is only one. What such a
+             -- prefix could stand for is in `uses`.
              case when r.kind in ('v', 'm') then 'definition=' || pg_catalog.left(pg_catalog.encode(
                pg_catalog.sha256(pg_catalog.decode(pg_catalog.replace(pg_catalog.regexp_replace(
-                 pg_catalog.pg_get_viewdef(r.oid), '[[:space:]()]|\m[a-z_]+[.]', '', 'g'),
+                 pg_catalog.pg_get_viewdef(r.oid), '[[:space:]]|\m[a-z_]+[.]', '', 'g'),
                  pg_catalog.chr(92), pg_catalog.repeat(pg_catalog.chr(92), 2)), 'escape')),
                'hex'), 32) end]
              || g.attributes end
@@ -162,12 +214,22 @@ with
     select 'column ' || pg_catalog.format('%s.%I', r.name, a.attname), array[
              case when r.kind in ('v', 'm') then 'view=' else 'table=' end || r.name,
              'type=' || pg_catalog.format_type(a.atttypid, a.atttypmod),
-             case when a.attnotnull then 'not null=yes' end,
+             case when a.attnotnull then 'not null=' || case when exists (
+               select from pg_catalog.pg_constraint c
+               where c.conrelid = r.oid and c.contype = 'n' and c.conkey = array[a.attnum]
+                 and not c.convalidated) then 'not valid' else 'yes' end end,
              case a.attgenerated when '' then 'default=' else 'generated=' end
                || pg_catalog.pg_get_expr(d.adbin, d.adrelid),
              case a.attidentity when 'a' then 'identity=ALWAYS' when 'd' then 'identity=BY DEFAULT'
                                 end,
-             case when a.attcollation <> t.typcollation then 'collation=' || l.collname end]
+             case when a.attcollation <> t.typcollation then 'collation=' || l.collname end,
+             -- Not PostgreSQL's own: of those no dependency is recorded.
+             case when t.typtype = 'd' or exists (
+               select from pg_catalog.pg_depend e
+               where e.classid = 'pg_catalog.pg_attrdef'::regclass and e.objid = d.oid
+                 and e.refclassid in ('pg_catalog.pg_proc'::regclass,
+                                      'pg_catalog.pg_operator'::regclass))
+               then 'evaluates=yes' end]
            || case when a.attacl is not null then
                 (select g.attributes from granted g
                  where g.class = 'pg_catalog.pg_class'::regclass and g.id = r.oid
@@ -180,8 +242,14 @@ with
     where r.kind <> 'S' and r.extension is null
     union all
     select 'constraint ' || pg_catalog.format('%s.%I', r.name, c.conname), array[
-             'table=' || r.name, 'definition=' || pg_catalog.pg_get_constraintdef(c.oid)]
-    from relation r join pg_catalog.pg_constraint c on c.conrelid = r.oid
+             'table=' || r.name, 'definition=' || pg_catalog.pg_get_constraintdef(c.oid),
+             case when exists (select from pg_catalog.pg_trigger t
+                               where t.tgconstraint = c.oid and t.tgisinternal
+                                 and t.tgenabled <> 'O') then 'triggers=disabled' end,
+             case when not (x.indisvalid and x.indisready) then 'invalid=yes' end]
+    from relation r
+    join pg_catalog.pg_constraint c on c.conrelid = r.oid
+    left join pg_catalog.pg_index x on x.indexrelid = c.conindid and x.indrelid = r.oid
     where c.contype in ('p', 'u', 'f', 'c', 'x') and r.extension is null
     union all
     select 'index ' || pg_catalog.format('%I.%I', n.nspname, i.relname), array[
@@ -221,6 +289,12 @@ with
               from pg_catalog.pg_depend d join relation o on o.oid = d.refobjid
               where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = r.oid
                 and d.refclassid = 'pg_catalog.pg_class'::regclass and d.deptype in ('a', 'i')),
+             case when r.persistence <> 'p' and not exists (
+               select from pg_catalog.pg_depend d join relation o on o.oid = d.refobjid
+               where d.classid = 'pg_catalog.pg_class'::regclass and d.objid = r.oid
+                 and d.refclassid = 'pg_catalog.pg_class'::regclass and d.deptype in ('a', 'i')
+                 and o.persistence = r.persistence)
+               then 'persistence=' || r.persistence::text end,
              'type=' || pg_catalog.format_type(s.seqtypid, null),
              'start=' || s.seqstart, 'increment=' || s.seqincrement, 'cache=' || s.seqcache,
              'minvalue=' || s.seqmin, 'maxvalue=' || s.seqmax,
@@ -269,6 +343,11 @@ with
              case p.proparallel when 's' then 'parallel=safe' when 'r' then 'parallel=restricted'
                                 end,
              'set=' || pg_catalog.array_to_string(p.proconfig, '; '),
+             (select 'dropped with=' || pg_catalog.string_agg(e.extname, ',' order by e.extname)
+              from pg_catalog.pg_depend d
+              join pg_catalog.pg_extension e on e.oid = d.refobjid
+              where d.classid = 'pg_catalog.pg_proc'::regclass and d.objid = p.oid
+                and d.refclassid = 'pg_catalog.pg_extension'::regclass and d.deptype = 'x'),
              -- The bytes of the text, in whatever encoding: `decode` takes them as they are.
              'body=' || pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.decode(
                pg_catalog.replace(pg_catalog.concat(p.prosrc, pg_catalog.pg_get_function_sqlbody(

@@ -20,6 +20,18 @@ std::string upper(std::string_view text) {
   return out;
 }
 
+/// "<words><entry>;" for each entry of a list with commas.
+std::string for_each(std::string_view list, std::string_view words, std::string_view behind = "") {
+  std::string statements;
+  while (!list.empty()) {
+    const auto end = std::min(list.find(','), list.size());
+    statements +=
+        fmt::format("{}{}{}{};", statements.empty() ? "" : " ", words, list.substr(0, end), behind);
+    list.remove_prefix(std::min(end + 1, list.size()));
+  }
+  return statements;
+}
+
 /// The object as SQL names it behind ALTER, DROP and GRANT ... ON.
 std::string in_sql(const Object& object) {
   return upper(object.kind) + ' ' + object.name;
@@ -67,6 +79,12 @@ std::string drop(const Object& object) {
   return "DROP " + in_sql(object);
 }
 
+std::string create_constraint_again(const Object& constraint) {
+  return fmt::format("ALTER TABLE {0} DROP CONSTRAINT {1}, ADD CONSTRAINT {1} {2}",
+                     constraint.attribute("table"), constraint.part(),
+                     constraint.attribute("definition"));
+}
+
 std::string alter_column(const Object& column, std::string_view attribute) {
   const std::string_view wanted = column.attribute(attribute);
   std::string action = "TYPE " + std::string(column.attribute("type"));
@@ -89,6 +107,10 @@ std::string alter_sequence(const Object& sequence, std::string_view attribute) {
 }
 
 std::string alter_role(const Object& needed, const Object& found, std::string_view attribute) {
+  if (attribute == "members") {
+    return fmt::format("if that was not meant: {}",
+                       for_each(found.attribute(attribute), "REVOKE " + needed.name + " FROM "));
+  }
   if (attribute == "member of") {
     const std::string_view wanted = needed.attribute(attribute);
     if (!without(wanted, found.attribute(attribute)).empty()) return std::string(kInit);
@@ -117,6 +139,10 @@ std::string privileges_on(const Object& object, std::string_view privileges) {
 
 }  // namespace
 
+bool is_not_valid(const Object& object) {
+  return object.kind == "constraint" && object.attribute("definition").ends_with(" NOT VALID");
+}
+
 std::string remedy_for_missing(const Object& needed) {
   const std::string statement = create(needed);
   return statement.empty() ? std::string(kInit) : init_or(statement);
@@ -129,15 +155,45 @@ std::string remedy_for_changed(const Object& needed, const Object& found,
     return init_or(fmt::format("ALTER {} OWNER TO {}", in_sql(needed), needed.attribute("owner")));
   }
   if (attribute == "row security") {
-    return fmt::format("ALTER TABLE {} DISABLE ROW LEVEL SECURITY;", needed.name);
+    return fmt::format("ALTER TABLE {} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;",
+                       needed.name);
   }
   if (attribute == "fires") {
     return fmt::format("ALTER TABLE {} ENABLE{} TRIGGER {};", needed.attribute("table"),
                        needed.attribute("fires") == "always" ? " ALWAYS" : "", needed.part());
   }
   if (attribute == "persistence") {
-    return fmt::format("ALTER TABLE {} SET {};", needed.name,
+    return fmt::format("ALTER {} SET {};", in_sql(needed),
                        needed.attribute(attribute).empty() ? "LOGGED" : "UNLOGGED");
+  }
+  if (attribute == "replica identity") {
+    return fmt::format("ALTER TABLE {} REPLICA IDENTITY DEFAULT;", needed.name);
+  }
+  if (attribute == "autovacuum") {
+    return fmt::format("ALTER TABLE {} RESET (autovacuum_enabled, toast.autovacuum_enabled);",
+                       needed.name);
+  }
+  if (attribute == "children") {
+    return for_each(found.attribute(attribute), "ALTER TABLE ", " NO INHERIT " + needed.name);
+  }
+  if (attribute == "parents") {
+    return for_each(found.attribute(attribute),
+                    fmt::format("ALTER TABLE {} NO INHERIT ", needed.name));
+  }
+  if (attribute == "dropped with") {
+    return for_each(found.attribute(attribute),
+                    fmt::format("ALTER FUNCTION {} NO DEPENDS ON EXTENSION ", needed.name));
+  }
+  if (needed.kind == "constraint") {
+    if (attribute == "invalid") {  // its index has its name, in the schema of its table
+      const std::string_view table = needed.attribute("table");
+      return fmt::format("REINDEX INDEX {}.{};", table.substr(0, table.find('.')), needed.part());
+    }
+    if (attribute == "definition" && is_not_valid(found)) {
+      return fmt::format("ALTER TABLE {} VALIDATE CONSTRAINT {};", needed.attribute("table"),
+                         needed.part());
+    }
+    return create_constraint_again(needed) + ';';
   }
   if (attribute == "invalid") return fmt::format("REINDEX INDEX {};", needed.name);
   if (needed.kind == "column" && needed.has("table")) {
@@ -156,6 +212,10 @@ std::string remedy_for_changed(const Object& needed, const Object& found,
 }
 
 std::string remedy_for_added(const Object& found) {
+  if (found.kind == "column" && found.has("evaluates")) {
+    return fmt::format("if it is not yours: ALTER TABLE {} DROP COLUMN {};",
+                       found.attribute("table"), found.part());
+  }
   if (found.kind == "column") {
     return fmt::format("give it a default, or: ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL;",
                        found.attribute("table"), found.part());

@@ -13,6 +13,9 @@ constexpr std::string_view kInit = "pgtrickle-relay init";
 /// What the operator can do about a difference: `pgtrickle-relay init`, SQL, or the first and, if
 /// that is not enough, the second. Pure.
 
+/// A constraint that PostgreSQL has not checked for the rows that were there before it.
+bool is_not_valid(const Object& object);
+
 std::string remedy_for_missing(const Object& needed);
 /// `attribute`: the one that differs.
 std::string remedy_for_changed(const Object& needed, const Object& found,

@@ -3,7 +3,10 @@
 import psycopg
 import pytest
 from support import attacks
+from support.pipelines import set_outbox, to_file
+from support.relay import Relay
 from support.trapped_database import land, run_as  # noqa: F401
+from support.waiting import eventually
 
 
 # Rights -------------------------------------------------------------------------------------
@@ -31,7 +34,9 @@ def drain(land, outbox):
                            " where stream_table_name = %s", (outbox,))
     rows = run_as(land, "relay_daemon",
                   f"select pgtrickle.relay_adopted_first('{incarnation}', 0)",
-                  f"select pgtrickle.relay_adopted_marks('{incarnation}', array[1])",
+                  f"select pgtrickle.relay_adopted_look('g', 'p', '{incarnation}', 0, null, 1, '')",
+                  f"select pgtrickle.relay_adopted_commit('g', 'p', '{incarnation}',"
+                  " gen_random_uuid(), 1, null, '')",
                   f"select pgtrickle.relay_adopted_count('{incarnation}', 0)",
                   f"select * from pgtrickle.relay_first_position('{incarnation}', 'latest')",
                   f"select pgtrickle.outbox_status('{outbox}')",
@@ -73,6 +78,78 @@ def test_an_owner_who_rewrites_the_function_that_reads_gains_nothing(land):  # n
             else:
                 with pytest.raises(psycopg.Error, match="SECURITY DEFINER"):
                     drain(land, "rewritten")
+
+
+# Durability, visibility, plans, resources, time limits, and the name of the session.
+SETTINGS = {"synchronous_commit": "off", "default_transaction_read_only": "on",
+            "default_transaction_isolation": "serializable", "row_security": "off",
+            "enable_indexscan": "off", "plan_cache_mode": "force_custom_plan", "work_mem": "64kB",
+            "statement_timeout": "1h", "application_name": "another",
+            "pg_trickle.user_triggers": "off"}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_no_setting_of_the_owner_stays_in_the_session_that_reads(land, setting):  # noqa: F811
+    name = f"steered_{setting.replace('.', '_')}"
+    evil_table(land, name)
+    run_as(land, "mallory",
+           f"select pgtrickle.adopt_outbox('{name}', payload => 'body', key => 'kind')",
+           f"insert into {name} (kind) values ('x')")
+    reader, incarnation = land.execute("select reader, incarnation from pgtrickle.pgt_outbox_config"
+                                       " where stream_table_name = %s", (name,))[0]
+    for only_here in ("false", "true"):
+        run_as(land, "mallory", f"""
+            create or replace function pgtrickle_streams.{reader}(action text, arg jsonb)
+            returns table (op text, ord bigint, row_data jsonb) language plpgsql security definer
+            set search_path = pg_catalog, pg_temp as $f$
+            begin
+              perform set_config('{setting}', '{SETTINGS[setting]}', {only_here});
+              return query select null::text, 1::bigint, '{{"payload": 1}}'::jsonb;
+            end $f$""")
+        with land.connect(user="relay_daemon", autocommit=only_here == "false") as relay:
+            before = relay.execute("select current_setting(%s, true)", (setting,)).fetchone()[0]
+            with pytest.raises(psycopg.Error, match=f"leaves another {setting} behind"):
+                relay.execute("select * from pgtrickle.relay_adopted_rows(%s, 0, 10, 10)",
+                              (incarnation,))
+            relay.rollback()
+            assert (relay.execute("select current_setting(%s, true)", (setting,)).fetchone()[0]
+                    or None) == (before or None)
+
+
+def test_the_gate_compares_every_setting_that_any_role_may_change(land):  # noqa: F811
+    """On every version of PostgreSQL. The path and the transaction's isolation are looked at in other
+    ways."""
+    assert land.execute("""
+        select name from pg_settings
+        where context = 'user' and name not in ('search_path', 'transaction_isolation')
+          and not (pgtrickle_internal.gate_state() -> 'setting') ? name
+          and name <> all (pgtrickle_internal.gate_other_settings())""") == []
+
+
+def test_notifications_that_the_owner_listens_to_are_not_kept(land, tmp_path):  # noqa: F811
+    """SQL cannot see that code has called LISTEN; each notification would stay in memory."""
+    evil_table(land, "loud")
+    run_as(land, "mallory",
+           "select pgtrickle.adopt_outbox('loud', payload => 'body', key => 'kind')")
+    reader, incarnation = land.execute("select reader, incarnation from pgtrickle.pgt_outbox_config"
+                                       " where stream_table_name = 'loud'")[0]
+    source = land.one("select pg_get_functiondef(oid) from pg_proc where proname = %s", (reader,))
+    begin = source.index("begin\n")
+    run_as(land, "mallory", f"{source[:begin]}begin\nexecute 'listen flood';{source[begin + 5:]}")
+    set_outbox(land, "noise", to_file("loud", tmp_path / "out.jsonl"))
+    position = ("select last_change_id from pgtrickle.relay_consumer_offsets"
+                " where incarnation = %s")
+    with Relay(land.relay_dsn) as relay:
+        relay.wait_healthy(pipelines=1)
+        for wave in range(20):
+            if wave == 4:
+                settled = relay.resident_kib()
+            land.execute("select pg_notify('flood', repeat('x', 7900) || n)"
+                         " from generate_series(1, 500) n")
+            last = run_as(land, "mallory", "insert into loud (kind) values ('x') returning id")[0][0]
+            eventually(lambda: land.one(position, (incarnation,)) == last, 20,
+                       message=lambda: relay.log(20))
+        assert relay.resident_kib() - settled < 16 * 1024  # 60 MB were sent since then
 
 
 def test_only_its_owner_may_adopt_a_table_and_end_that(land):  # noqa: F811

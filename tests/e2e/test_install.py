@@ -9,6 +9,7 @@ import subprocess
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from support import earlier_versions as earlier
 from support.fixtures import need
 from support.function_table import documented_table, function_table
 from support.postgres import PASSWORD, Database, PostgresServer
@@ -18,6 +19,11 @@ from support.waiting import eventually
 # The files of sql/, one behind the other, of the last version whose functions were not all pinned,
 # and whose installer took over what it found.
 EARLIER = os.path.join(os.path.dirname(__file__), "earlier", "schema-1.sql.gz")
+
+
+@pytest.fixture(scope="module")
+def relay_binary_is_here():
+    need(relay_binary(), "the relay's binary (RELAY_BIN or build/<preset>/pgtrickle-relay)")
 
 
 def init(dsn):
@@ -175,6 +181,62 @@ def test_a_member_of_the_owner_is_refused_by_the_installation_of_another_role(ma
             connection.execute(f"grant pgtrickle_{role} to managed with admin option")
 
 
+# Where another role has created our roles ---------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def prepared_server(relay_binary_is_here):
+    """A server on which a superuser has installed."""
+    server = PostgresServer("prepared").start()
+    installed(server.dsn("postgres"))
+    yield server
+    server.stop_immediate()
+
+
+@pytest.mark.parametrize("granted", ["", "with inherit true, set false"], ids=["none", "no-set"])
+@pytest.mark.parametrize("attribute", ["createrole", "nocreaterole"])
+@pytest.mark.parametrize("version", [None, 1, 2], ids=["fresh", "from-1", "from-2"])
+def test_one_statement_of_a_superuser_lets_another_role_install(prepared_server, version, attribute,
+                                                                granted):
+    """Before PostgreSQL 16 CREATEROLE is enough, and a membership has no options."""
+    server = prepared_server
+    ours = "pgtrickle_owner, pgtrickle_capture, pgtrickle_sandbox, pgtrickle_observer"
+    with server.connect() as superuser:
+        superuser.execute(f"create role other login {attribute} password '{PASSWORD}'")
+        superuser.execute("create database others owner other")
+        try:
+            if version:
+                earlier.install_version(server.dsn("others"), version)
+            if granted and server.version >= 16:
+                superuser.execute(f"grant {ours} to other {granted}")
+            done = init(server.dsn("others", user="other"))
+            if attribute == "nocreaterole" or server.version >= 16:
+                assert done.returncode != 0 and 'role "other" may not grant pgtrickle_owner' in \
+                    done.stderr
+                superuser.execute(re.search("Let a superuser run: (GRANT .* TO other WITH ADMIN "
+                                            "OPTION;)\n", done.stderr)[1])
+                done = init(server.dsn("others", user="other"))
+            assert done.returncode == 0, done.stderr
+            assert "up to date" in init(server.dsn("others", user="other")).stdout
+        finally:
+            superuser.execute("drop database others with (force)")
+            superuser.execute(f"revoke {ours} from other cascade; drop role other")
+
+
+def test_a_role_that_may_not_create_roles_is_told_who_may():
+    server = PostgresServer("bare").start()
+    try:
+        with server.connect() as superuser:
+            superuser.execute(f"create role other login password '{PASSWORD}'; ")
+            superuser.execute("create database others owner other")
+            superuser.execute("create role pgtrickle_relay nologin")
+            done = init(server.dsn("others", user="other"))
+            assert done.returncode != 0 and 'role "other" may not create roles' in done.stderr
+            superuser.execute(re.search("Let a superuser run: (.*)\n", done.stderr)[1])
+            installed(server.dsn("others", user="other"))
+    finally:
+        server.stop_immediate()
+
+
 # On a server that had none of the roles -----------------------------------------------------------
 
 @pytest.fixture(scope="module")
@@ -192,11 +254,6 @@ def first_installations(relay_binary_is_here):
         yield server, outcomes
     finally:
         server.stop_immediate()
-
-
-@pytest.fixture(scope="module")
-def relay_binary_is_here():
-    need(relay_binary(), "the relay's binary (RELAY_BIN or build/<preset>/pgtrickle-relay)")
 
 
 @pytest.fixture

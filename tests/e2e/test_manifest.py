@@ -15,10 +15,12 @@ from test_install import install_earlier, managed_database, managed_server  # no
 
 pytestmark = pytest.mark.usefixtures("relay_bin")
 
+OLDER = "the database side has version 0, and this program needs"
 NEWER = "the database side has version 99, and this program knows"
 INIT = "pgtrickle-relay init"
 RETRY = "function pgtrickle.relay_dlq_retry(bigint)"
 DLQ = "pgtrickle.relay_dlq"
+LEASES = "pgtrickle.relay_leases"
 NAMED = "it can make statements of the relay fail"
 
 
@@ -125,7 +127,22 @@ PROBLEMS = [
     (f"alter table {DLQ} enable row level security",
      f"table {DLQ}: row security is enabled, not none"),
     ("alter table pgtrickle.relay_replays set unlogged",
-     "table pgtrickle.relay_replays: persistence is u, not none"),
+     "table pgtrickle.relay_replays: it is UNLOGGED: a crash of the server empties it"),
+    ("alter table pgtrickle.pgt_stream_sources disable trigger all",
+     "constraint pgtrickle.pgt_stream_sources.pgt_stream_sources_pgt_id_fkey: its triggers are"
+     " disabled"),
+    (f"alter table {LEASES} drop constraint relay_leases_kind_check, add constraint"
+     " relay_leases_kind_check check (kind in ('pipeline', 'leader', 'housekeeping')) not valid",
+     f"constraint {LEASES}.relay_leases_kind_check: it is NOT VALID"),
+    (f"update pg_index set indisvalid = false where indexrelid = '{DLQ}_resolved'::regclass",
+     f"index {DLQ}_resolved: its index is invalid"),
+    (f"update pg_index set indisvalid = false where indexrelid = '{DLQ}_pkey'::regclass",
+     f"constraint {DLQ}.relay_dlq_pkey: its index is invalid"),
+    ("update pg_index set indisvalid = false where indexrelid ="
+     " 'pgtrickle_internal.outbox_config_pkey'::regclass",  # others refer to it
+     "constraint pgtrickle_internal.outbox_config.outbox_config_pkey: its index is invalid"),
+    (f"create table public.theirs () inherits ({DLQ})",
+     f"table {DLQ}: rows of public.theirs show in it, which inherits from it"),
     (f"drop {RETRY}", f"{RETRY} is missing"),
     ("create or replace function pgtrickle.pause_relay(name text) returns void language sql"
      " security definer set search_path = pg_catalog, pg_temp as 'select 1'",
@@ -174,6 +191,34 @@ ADDITIONS = [
      f"PUBLIC has EXECUTE on {RETRY}, which an installation does not give"),
     (f"grant update (subject) on {DLQ} to pgtrickle_publisher",
      f"role pgtrickle_publisher has UPDATE on column {DLQ}.subject, which an installation"),
+    *[(f"grant {privilege} on {thing} to bystander",
+       f"role bystander has {privilege.upper()} on {where or thing}, which an installation")
+      for privilege, thing, where in (
+          ("create", "schema pgtrickle", None), ("create", "schema pgtrickle_internal", None),
+          ("create", "schema pgtrickle_json", None), ("usage", "schema pgtrickle_gate", None),
+          ("select", "table pgtrickle_gate.secret", None), ("trigger", f"table {DLQ}", None),
+          ("references", f"table {DLQ}", None),
+          ("update", "table pgtrickle.relay_consumer_offsets", None),
+          ("delete", "table pgtrickle.relay_leases", None),
+          ("update", "table pgtrickle_internal.outbox_config", None),
+          ("execute", "function pgtrickle_internal.gate_key(text)", None))],
+    ("grant select (value) on pgtrickle_gate.secret to bystander",
+     "role bystander has SELECT on column pgtrickle_gate.secret.value, which an installation"),
+    (f"alter table {DLQ} set (autovacuum_enabled = off)",
+     f"table {DLQ}: autovacuum is switched off"),
+    (f"alter table {DLQ} set (toast.autovacuum_enabled = false)",
+     f"table {DLQ}: autovacuum is switched off"),
+    (f"alter table {DLQ} replica identity nothing",
+     f"table {DLQ}: its replica identity is NOTHING"),
+    ("create table public.parent (file text not null, checksum text not null, version int not null,"
+     " installed_at timestamptz not null); alter table pgtrickle.relay_schema_history inherit"
+     " public.parent",
+     "table pgtrickle.relay_schema_history: its rows show in public.parent, its parent"),
+    ("alter function pgtrickle.relay_dlq_retry depends on extension plpgsql",
+     f"{RETRY}: it is dropped with extension plpgsql"),
+    ("create function public.mine() returns int language sql as 'select 1';"
+     f"alter table {DLQ} add column mine int default public.mine()",
+     f"unexpected column {DLQ}.mine: statements of the relay run its default"),
 ]
 
 
@@ -182,8 +227,8 @@ def mend(db, remedy):
     if INIT in remedy:
         # What init cannot do, such as with a changed result type, the SQL behind it can.
         run_command("init", "--postgres-url", db.dsn)
-    for statement in re.findall(r"(?:enough|yours|meant|fails|default, or): (.*;)|^(ALTER .*;)$",
-                                remedy):
+    for statement in re.findall(r"(?:enough|yours|meant|fails|default, or): (.*;)"
+                                r"|^((?:ALTER|REINDEX) .*;)$", remedy):
         found = check(db.relay_dsn)[1]
         if any(remedy == one for _, one in found.values()):
             db.execute("".join(statement))
@@ -194,6 +239,7 @@ def mend(db, remedy):
                          + [(False, *each) for each in ADDITIONS],
                          ids=lambda value: value[:60] if isinstance(value, str) else "")
 def test_check_names_it_and_its_remedy_mends_it(db, is_problem, damage, message):
+    db.login("bystander")
     db.execute(damage)
     try:
         code, found = check(db.relay_dsn)
@@ -208,6 +254,19 @@ def test_check_names_it_and_its_remedy_mends_it(db, is_problem, damage, message)
         assert (code, found) == (0, {}), (remedy, found)
     finally:  # roles are the whole server's
         db.execute("grant pgtrickle_relay to pgtrickle_admin")
+
+
+def test_a_not_null_that_is_gone_or_not_validated_is_named(db, pg_server):
+    """From PostgreSQL 18 on it can be NOT VALID."""
+    damage, message = "", f"column {DLQ}.attempts: not null is none, not yes"
+    if pg_server.version >= 18:
+        damage = ", add constraint relay_dlq_attempts_not_null not null attempts not valid"
+        message = f"column {DLQ}.attempts: its NOT NULL is not validated"
+    db.execute(f"alter table {DLQ} alter column attempts drop not null{damage}")
+    code, found = check(db.relay_dsn)
+    assert code == 3 and set(found) == {message}
+    mend(db, found[message][1])
+    assert check(db.relay_dsn) == (0, {})
 
 
 def test_what_is_damaged_cannot_hide_itself(db):
@@ -231,7 +290,10 @@ def test_a_role_that_has_too_many_rights_is_a_warning(own_db):
             ("alter role pgtrickle_capture login",
              "role pgtrickle_capture: attributes is LOGIN, not none"),
             ("grant pg_read_all_data to pgtrickle_sandbox",
-             "role pgtrickle_sandbox: member of is pg_read_all_data, not none")):
+             "role pgtrickle_sandbox: member of is pg_read_all_data, not none"),
+            ("create role intruder; grant pgtrickle_owner to intruder",
+             "role pgtrickle_owner can be assumed by intruder, which can do what each caller of its"
+             " functions can")):
         own_db.execute(grant)
         code, found = check(own_db.relay_dsn)
         assert code == 0 and not found[message][0], found
@@ -268,12 +330,20 @@ def test_an_index_and_a_constraint_are_made_again(db):
     assert check(db.relay_dsn) == (0, {})
 
 
-def test_many_differences_are_counted(empty_db):
+def test_many_differences_are_counted(db):
+    for n in range(30):
+        db.execute(f"create function pgtrickle.added_{n}() returns int language sql as 'select 1'")
+    code, found = check(db.dsn)
+    assert code == 0 and len(found) < 30
+    assert "10 more differences of the database side, 0 problems in all" in found
+
+
+def test_an_earlier_version_is_named_and_not_what_it_lacks(empty_db):
+    """No remedy for a single object: one could drop what init would keep."""
     install_earlier(empty_db.dsn)
     code, found = check(empty_db.dsn)
-    assert code == 3 and len(found) < 30
-    assert [message for message in found if "more differences of the database side" in message]
-    assert found["table pgtrickle.relay_leases is missing"] == (True, INIT)
+    (told,) = found
+    assert code == 3 and OLDER in told and INIT in found[told][1] and "DROP" not in found[told][1]
     init(empty_db.dsn)
     assert check(empty_db.dsn) == (0, {})
 
@@ -328,14 +398,13 @@ def test_the_daemon_names_what_is_damaged_while_it_runs(db, rows):
         wait_settled(db, "rows", "orders")
 
 
-def test_the_daemon_names_what_an_earlier_version_lacks(empty_db):
+def test_the_daemon_waits_for_init_with_an_earlier_version(empty_db):
     install_earlier(empty_db.dsn)
     login = empty_db.login("daemon_of_now", "pgtrickle_relay")
     with Relay(login) as relay:
-        eventually(lambda: "table pgtrickle.relay_leases is missing" in relay.log(), 10)
-        eventually(lambda: "more differences of the database side" in relay.log(), 10)
-        assert len([line for line in relay.log_lines if " schema: " in line]) < 30
+        eventually(lambda: OLDER in (relay.health()[1].get("last_error") or ""), 10)
         assert INIT in relay.health()[1]["remedy"]
+        assert len([line for line in relay.log_lines if OLDER in line]) == 1
         init(empty_db.dsn)
         relay.wait_healthy()
         assert causes(relay) == []

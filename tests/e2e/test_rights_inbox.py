@@ -223,6 +223,8 @@ LEFT = {
                 "another standard_conforming_strings"),
     "durability": ("perform set_config('synchronous_commit', 'off', true)",
                    "another synchronous_commit"),
+    "plans": ("perform set_config('enable_indexscan', 'off', false)", "another enable_indexscan"),
+    "name": ("perform set_config('application_name', 'other', true)", "another application_name"),
     "cursor": ("execute 'declare mine cursor for select 1'", "a cursor"),
     "prepared statement": ("execute 'prepare mine as select 1'", "a prepared statement"),
 }

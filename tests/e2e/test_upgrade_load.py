@@ -1,5 +1,6 @@
 """Upgrades while applications write: no statement fails or waits for long, no change is lost."""
 
+import json
 import random
 import subprocess
 import threading
@@ -10,7 +11,7 @@ import pytest
 from support import earlier_versions as earlier
 from support.background import Background
 from support.pipelines import Lines, set_outbox, to_file, wait_settled
-from support.relay import clean_environment, relay_binary
+from support.relay import clean_environment, relay_binary, run_command
 from support.replay import Replay
 from support.waiting import eventually
 
@@ -242,16 +243,66 @@ def test_what_a_long_transaction_may_use_is_dropped_by_housekeeping_later(old):
     assert old.execute("select object from pgtrickle_internal.superseded") == []
 
 
+def superseded_findings(dsn):
+    """What check says of objects of an earlier version: [(message, remedy)]."""
+    done = run_command("check", "--json", env={"PGTRICKLE_RELAY_POSTGRES_URL": dsn})
+    return [(each["message"], each["remedy"]) for each in json.loads(done.stdout)["findings"]
+            if "earlier version" in each["message"] or "differences" in each["message"]]
+
+
+def test_check_says_in_one_line_what_waits_for_which_session(old):
+    login = old.login("upgrade_check", "pgtrickle_relay")
+    with old.connect(autocommit=False, application_name="nightly") as long:
+        pid = long.execute("select pg_backend_pid()").fetchone()[0]
+        Init(old.dsn).end()
+        count = old.one("select count(*) from pgtrickle_internal.superseded")
+        for dsn in (old.dsn, login):
+            (message, remedy), = superseded_findings(dsn)
+            assert message == (f"{count} objects of an earlier version stay until transactions "
+                               "have ended that began before the upgrade: "
+                               f"session {pid} of role postgres (nightly)")
+            assert remedy.endswith(f"to end them: SELECT pg_terminate_backend({pid});")
+    (message, remedy), = superseded_findings(old.dsn)
+    assert message.endswith("(none is open any more)") and "housekeeping then drops them" in remedy
+    housekeeping(old)
+    assert superseded_findings(old.dsn) == []
+
+
+def test_check_names_what_uses_an_object_of_an_earlier_version(old):
+    old.execute("create view uses as select pgtrickle._nearest('a', '{}')")
+    assert "1 objects of an earlier version stay" in Init(old.dsn).end()
+    assert superseded_findings(old.dsn) == [
+        ("1 objects of an earlier version stay, for others use them: rule _RETURN on view "
+         "public.uses", "SELECT object FROM pgtrickle_internal.superseded; alter or drop what uses "
+         "them, and a relay's housekeeping drops them, or pgtrickle-relay init")]
+    old.execute("drop view uses")
+    housekeeping(old)
+    assert superseded_findings(old.dsn) == []
+
+
 def test_a_relay_of_this_version_waits_for_init_and_goes_on(old, start_relay, tmp_path):
-    """On the schema before it stops its pipelines and names the remedy; no position moves."""
+    """On the schema before it takes part in nothing, says what to do, and leaves the pipelines to
+    the relays of the version before."""
     set_outbox(old, "waits", to_file("orders", tmp_path / "out.jsonl", start="earliest"))
-    positions = old.execute("select * from pgtrickle.relay_consumer_offsets")
-    relay = start_relay(old.login("upgrade_early", "pgtrickle_relay"))
-    entry = eventually(lambda: relay.pipeline("waits")["last_error"] and relay.pipeline("waits"), 20,
-                       message=lambda: relay.log(40))
-    assert 'relation "pgtrickle_internal.outbox_config" does not exist' in entry["last_error"]
-    assert entry["remedy"] == "run `pgtrickle-relay init` against this database"
-    assert old.execute("select * from pgtrickle.relay_consumer_offsets") == positions
+    written = {table: old.execute(f"select * from pgtrickle.{table}") for table in (
+        "relay_instances", "relay_lease_sessions", "relay_leases", "relay_pipeline_status",
+        "relay_consumer_offsets", "relay_dlq")}
+    login = old.login("upgrade_early", "pgtrickle_relay")
+    relay = start_relay(login)
+    eventually(lambda: relay.health()[1].get("error_code") == "older_schema", 20,
+               message=lambda: relay.log(40))
+    status, health = relay.health()
+    assert status == 503 and health["status"] == "unhealthy" and health["pipelines"] == []
+    assert "the database side has version" in health["last_error"]
+    assert health["remedy"].startswith("run `pgtrickle-relay init` of this program's version")
+    assert health["last_error"] in run_command("status", "--postgres-url", login).stdout
+    # It has tried again, and written nothing meanwhile.
+    attempts = old.one("select pg_stat_get_db_sessions(oid) from pg_database "
+                       "where datname = current_database()")
+    eventually(lambda: old.one("select pg_stat_get_db_sessions(oid) from pg_database "
+                               "where datname = current_database()") >= attempts + 2, 20)
+    for table, rows in written.items():
+        assert old.execute(f"select * from pgtrickle.{table}") == rows, table
     earlier.installed(old.dsn)
     eventually(lambda: (tmp_path / "out.jsonl").exists(), 60, message=lambda: relay.log(40))
     wait_settled(old, "waits", "orders")

@@ -83,5 +83,24 @@ TEST(JudgePosition, ATruncatedTableThatWasAdoptedIsToldOf) {
   EXPECT_NE(error->message.find("truncated"), std::string::npos);
 }
 
+TEST(JudgePosition, AnotherHistoryOfAnAdoptedTableIsToldOfWithItsReason) {
+  PositionFacts another = facts(std::nullopt);
+  another.rewound = "its newest id is 1, and 3 was passed";
+  another.lost_rows = 17;
+  const auto error = judge_position(kPosition, another, outbox(true), "p");
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->code, "outbox_rewound");
+  EXPECT_NE(error->message.find(another.rewound), std::string::npos);
+}
+
+TEST(JudgePosition, AnAdoptedTableOfWhichNothingIsKnownYetIsLookedAtAgain) {
+  PositionFacts undecided = facts(std::nullopt);
+  undecided.lost_rows = 17;
+  undecided.undecided = true;
+  const auto error = judge_position(kPosition, undecided, outbox(true), "p");
+  ASSERT_TRUE(error);
+  EXPECT_EQ(error->error_class, ErrorClass::transient);
+}
+
 }  // namespace
 }  // namespace relay::outbox

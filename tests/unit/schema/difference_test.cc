@@ -91,8 +91,11 @@ TEST(DifferenceTest, WhatIsChangedIsNamedWithBothValues) {
             "!table s.t: row security is enabled, not none\n");
 }
 
-TEST(DifferenceTest, BlanksAndParenthesesAreNoDifference) {
-  EXPECT_EQ(told(changed("constraint s.t.t_pkey", "definition", "PRIMARY KEY ((id))")), "");
+TEST(DifferenceTest, ParenthesesAreADifference) {
+  EXPECT_EQ(told(changed("column s.t.note", "default", "'a b'::text")),
+            "!column s.t.note: default is 'a b'::text, not 'a (b)'::text\n");
+  EXPECT_EQ(told(changed("constraint s.t.t_pkey", "definition", "PRIMARY KEY ((id))")),
+            "!constraint s.t.t_pkey: definition is PRIMARY KEY ((id)), not PRIMARY KEY (id)\n");
 }
 
 TEST(DifferenceTest, PrivilegesAreComparedOneByOne) {
