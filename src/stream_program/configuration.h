@@ -16,6 +16,13 @@
 
 namespace relay::stream_program {
 
+/// What becomes of a stream whose database is on another system than before.
+enum class OtherSystem {
+  refuse,  ///< it waits for the operator's decision
+  resend,  ///< what is not known to be settled is delivered
+  skip,    ///< it begins with what comes from now on
+};
+
 /// The settings of the whole program.
 struct Settings {
   std::string metrics_addr;
@@ -23,6 +30,7 @@ struct Settings {
   std::string log_level;
   std::chrono::milliseconds lease_timeout{};
   std::chrono::milliseconds drain_timeout{};
+  OtherSystem other_system = OtherSystem::refuse;  ///< of the command line
 };
 
 /// A stream of the configuration.

@@ -101,6 +101,13 @@ int run_commands(int argc, char** argv, void (*add_backends)(Registry&)) {
   app.add_subcommand("run", "deliver the streams (what it does without a command)");
   const CLI::App* checking = app.add_subcommand(
       "check", "report every problem of configuration, database and sink; changes nothing");
+  bool resend = false;
+  bool skip = false;
+  CLI::Option* const resending =
+      app.add_flag("--resend", resend,
+                   "after a restore or an upgrade as another system: deliver what is not known to "
+                   "be settled");
+  app.add_flag("--skip", skip, "the same: begin with what comes from now on")->excludes(resending);
   app.footer(
       "POSTGRES_STREAM__STREAM__ID and the like override single values of the configuration.");
   try {
@@ -113,6 +120,8 @@ int run_commands(int argc, char** argv, void (*add_backends)(Registry&)) {
   Configuration configuration = load(registry, path);
   if (checking->parsed()) return check(configuration, registry);
   if (!configuration.problems.empty()) return refuse(configuration);
+  if (resend) configuration.settings.other_system = OtherSystem::resend;
+  if (skip) configuration.settings.other_system = OtherSystem::skip;
   return run(std::move(configuration), registry, path);
 }
 

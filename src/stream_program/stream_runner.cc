@@ -61,6 +61,7 @@ StreamRunner::StreamRunner(StreamConfig config, const Settings& settings, const 
       name_(std::to_string(config_.id)),
       source_("postgres-stream " + config_.pipeline.name),
       drain_timeout_(settings.drain_timeout),
+      other_system_(settings.other_system),
       pool_(options_of(config_, "postgres-stream", false), kPoolSize),
       workshop_{registry, pool_, metrics, "postgres-stream", worker_id, dead_letters()},
       membership_({.connection = options_of(config_, "postgres-stream lease " + name_, true),
@@ -191,11 +192,27 @@ Result<void> StreamRunner::take(std::stop_token stop) {
       "where stream = $1 and owns and backend_pid = pg_backend_pid()",
       {name_, source_}, stop);
   if (!ended) return fail(ended.error());
+  if (const auto done = go_on_elsewhere(stop); !done) return done;
   log::info("owner", config_.pipeline.name, "this process delivers the stream now");
   make_due_ = {};
   workshop_.metrics.pipeline(config_.pipeline.name)->owned.Set(1);
   const MutexLock lock(mutex_);
   owned_ = true;
+  return {};
+}
+
+/// Does what the operator has decided for a stream that is on another system than before.
+Result<void> StreamRunner::go_on_elsewhere(std::stop_token stop) {
+  if (other_system_ == OtherSystem::refuse) return {};
+  const bool resend = other_system_ == OtherSystem::resend;
+  const auto rows = membership_.session().query("select pgstream.daemon_go_on($1::bigint, $2)",
+                                                {name_, resend ? "true" : "false"}, stop);
+  if (!rows) return fail(rows.error());
+  if (rows->boolean(0, 0)) {
+    log::warn("other_system", config_.pipeline.name,
+              "the stream is on another system than before: it goes on with {}",
+              resend ? "what is not known to be settled" : "what comes from now on");
+  }
   return {};
 }
 

@@ -56,6 +56,7 @@ class StreamRunner {
   Result<void> prepare(std::stop_token stop);
   Result<void> round(std::stop_token stop);
   Result<void> take(std::stop_token stop);
+  Result<void> go_on_elsewhere(std::stop_token stop);
   Result<void> make_pipeline();
   Result<void> attend();
   Result<void> give_back();
@@ -67,6 +68,7 @@ class StreamRunner {
   const std::string name_;    ///< the stream's id
   const std::string source_;  ///< the application name of the source's sessions
   const std::chrono::milliseconds drain_timeout_;
+  const OtherSystem other_system_;
   postgres::Pool pool_;
   const coordinator::Workshop workshop_;
   ownership::Membership membership_;

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 
 import pytest
 from support.http_server import HttpServer
@@ -467,6 +468,62 @@ def test_an_older_schema_is_upgraded(stream_home, tmp_path):
         program.wait_metric("memory_messages", 1, pipeline="stream-1")
         assert "installed" in program.log()
     assert stream_home.one("select to_regprocedure('pgstream.stream_status(bigint)') is not null")
+
+
+# Another system -----------------------------------------------------------------------------------
+
+
+def restored(database, server):
+    """A dump of the database, in another server; psql, which restores it, knows no passwords."""
+    copy = server.create_database(template="template0")
+    with server.connect() as connection:
+        for role in ("pgstream_owner", "pgstream_daemon", "pgstream_subscriber"):
+            connection.execute(f"create role {role} nologin")
+    dumped = subprocess.run([f"{server.bin}/pg_dump", database.dsn], capture_output=True, check=True)
+    done = subprocess.run([f"{server.bin}/psql", "-qX", "-v", "ON_ERROR_STOP=1", copy.dsn],
+                          input=dumped.stdout, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return copy
+
+
+@pytest.mark.parametrize("flag, wanted", [("--resend", {3, 4, 5}), ("--skip", {5})])
+def test_a_restored_dump_waits_for_a_decision(stream_home, tmp_path, sink, flag, wanted):
+    stream_home.execute("do $$ begin for i in 1..5000 loop perform pg_current_xact_id();"
+                        " commit; end loop; end $$")
+    configure(tmp_path, stream_home, http(sink))
+    with StreamProgram(tmp_path) as program:
+        wait_running(program)
+        subscribe_orders(stream_home)
+        insert(stream_home)
+        insert(stream_home)
+        eventually(lambda: ids(sink) == {1, 2}, 30, message=program._story)
+        settled = stream_home.one("select pg_current_snapshot()::text")
+        eventually(lambda: stream_home.one(
+            "select pg_snapshot_xmax(settled_snapshot) >= pg_snapshot_xmax(%s::pg_snapshot)"
+            " from pgstream.streams", (settled,)), 30)
+    insert(stream_home)
+    insert(stream_home)
+    server = make_server()
+    try:
+        copy = restored(stream_home, server)
+        configure(tmp_path, copy, http(sink, url=sink.url("/copy")))
+        with StreamProgram(tmp_path) as program:
+            program.wait_up()
+            wait_trouble(program, "system identifier", "--resend", "--skip")
+            assert delivered(sink, "/copy") == []
+        with StreamProgram(tmp_path, flag) as program:
+            wait_running(program)
+            insert(copy)
+            eventually(lambda: {e["new"]["id"] for e in delivered(sink, "/copy")} >= wanted, 30,
+                       message=program._story)
+        # The flag does nothing where nothing is to be decided.
+        insert(copy)
+        with StreamProgram(tmp_path, flag) as program:
+            eventually(lambda: {e["new"]["id"] for e in delivered(sink, "/copy")} >= wanted | {6},
+                       30, message=program._story)
+        assert {e["new"]["id"] for e in delivered(sink, "/copy")} == wanted | {6}
+    finally:
+        server.stop_immediate()
 
 
 # One owner a stream -----------------------------------------------------------------------------
