@@ -100,7 +100,9 @@ void check_sink(const StreamConfig& stream, const Registry& registry, Findings& 
 int check(const Configuration& configuration, const Registry& registry) {
   Findings findings;
   for (const Error& problem : configuration.problems) findings.bad("", problem);
+  const bool is_good = configuration.problems.empty();
   for (const StreamConfig& stream : configuration.streams) {
+    if (!is_good) break;
     check_database(stream, findings);
     check_sink(stream, registry, findings);
   }

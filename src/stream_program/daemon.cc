@@ -49,7 +49,16 @@ void Daemon::follow(std::vector<StreamConfig> streams) {
     std::move(stays, runners_.end(), std::back_inserter(leaving));
     runners_.erase(stays, runners_.end());
   }
-  end(std::move(leaving));
+  std::vector<StreamRunner*> ending;
+  for (const auto& runner : leaving) ending.push_back(runner.get());
+  end(ending);
+  for (auto& runner : leaving) {
+    const std::string name = runner->name();
+    runner.reset();
+    const bool stays = std::ranges::any_of(
+        streams, [&](const StreamConfig& stream) { return stream.pipeline.name == name; });
+    if (!stays) metrics_.drop(name);
+  }
   for (StreamConfig& stream : streams) {
     const MutexLock lock(mutex_);
     const bool runs =
@@ -62,18 +71,19 @@ void Daemon::follow(std::vector<StreamConfig> streams) {
   }
 }
 
-void Daemon::end(Runners runners) {
-  for (const auto& runner : runners) runner->request_stop();
-  for (const auto& runner : runners) runner->stop();
+void Daemon::end(std::span<StreamRunner* const> runners) {
+  for (StreamRunner* runner : runners) runner->request_stop();
+  for (StreamRunner* runner : runners) runner->stop();
 }
 
 void Daemon::stop() {
+  std::vector<StreamRunner*> ending;
   {
     const MutexLock lock(mutex_);
     stopping_ = true;
-    for (const auto& runner : runners_) runner->request_stop();
+    for (const auto& runner : runners_) ending.push_back(runner.get());
   }
-  follow({});
+  end(ending);
 }
 
 status::Snapshot Daemon::snapshot() const {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,7 +36,7 @@ class Daemon final : public status::Instance {
 
  private:
   using Runners = std::vector<std::unique_ptr<StreamRunner>>;
-  static void end(Runners runners);
+  static void end(std::span<StreamRunner* const> runners);
 
   const Settings settings_;
   const Registry& registry_;

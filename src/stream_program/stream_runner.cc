@@ -7,6 +7,7 @@
 #include <random>
 #include <utility>
 
+#include "coordinator/cause_rules.h"
 #include "core/backoff.h"
 #include "core/log.h"
 #include "core/pause.h"
@@ -26,8 +27,10 @@ constexpr std::string_view kLease = "stream";
 /// Before a pipeline that could not be made, or ended by a failure, is made anew.
 constexpr std::chrono::seconds kMakeAgain{5};
 constexpr std::chrono::seconds kLookEvery{1};
-/// How soon dead letters are sent again that an operator wants sent again.
 constexpr std::chrono::seconds kLettersEvery{5};
+constexpr const char* kRetry =
+    "mend the cause; then UPDATE pgstream.dead_letters SET retry_requested_at = now() WHERE "
+    "resolved_at IS NULL";
 constexpr milliseconds kSlice{20};
 
 const state::DeadLetterStatements& dead_letters() {
@@ -169,11 +172,23 @@ Result<void> StreamRunner::round(std::stop_token stop) {
     look_due_ = now + kLookEvery;
     look_for_causes();
   }
-  if (now >= letters_due_) {
-    letters_due_ = now + kLettersEvery;
-    const MutexLock lock(mutex_);
-    if (assembled_.pipeline) assembled_.pipeline->dead_letters_changed();
-  }
+  if (now < letters_due_) return {};
+  letters_due_ = now + kLettersEvery;
+  return look_at_dead_letters(std::move(stop));
+}
+
+/// Counts them, and sends again those that an operator wants sent again.
+Result<void> StreamRunner::look_at_dead_letters(std::stop_token stop) {
+  const std::string& name = config_.pipeline.name;
+  const auto rows = membership_.session().query(
+      "select count(*), count(retry_requested_at) from pgstream.dead_letters "
+      "where relay_group_id = $1 and pipeline = $2 and resolved_at is null",
+      {workshop_.group, name}, std::move(stop));
+  if (!rows) return fail(rows.error());
+  dead_letters_ = rows->integer(0, 0);
+  workshop_.metrics.pipeline(name)->dead_letters.Set(static_cast<double>(dead_letters_));
+  const MutexLock lock(mutex_);
+  if (assembled_.pipeline && rows->integer(0, 1) > 0) assembled_.pipeline->dead_letters_changed();
   return {};
 }
 
@@ -295,25 +310,29 @@ void StreamRunner::end_pipeline(Deadline drain) {
   metrics->show_ends({});
 }
 
-/// What the ends tell of themselves beside the errors of the pipeline.
+/// Why the stream is degraded beside the errors of its pipeline.
 void StreamRunner::look_for_causes() {
+  coordinator::PipelineFacts facts;
+  facts.name = config_.pipeline.name;
+  facts.skips = config_.pipeline.options.on_reject == "skip";
+  facts.dead_letters.unresolved = dead_letters_;
+  const auto wall = std::chrono::system_clock::now();
   const MutexLock lock(mutex_);
-  std::vector<status::Sighting> seen;
-  const std::string& name = config_.pipeline.name;
-  if (assembled_.pipeline) {
-    const PipelineReport report = assembled_.pipeline->report();
-    workshop_.metrics.pipeline(name)->show_ends(report);
-    for (const auto* end : {&report.source, &report.sink}) {
-      if (*end && (*end)->problem) seen.push_back({name, "", *(*end)->problem});
-    }
+  facts.owned = assembled_.pipeline != nullptr;
+  if (facts.owned) {
+    facts.report = assembled_.pipeline->report();
+    workshop_.metrics.pipeline(facts.name)->show_ends(facts.report);
   }
-  const auto changes =
-      causes_.look(std::move(seen), SteadyClock::now(), std::chrono::system_clock::now());
+  auto seen = coordinator::causes_of(facts, wall);
+  for (status::Sighting& sighting : seen) {
+    if (sighting.error.code == "all_rejected" && !facts.skips) sighting.error.remedy = kRetry;
+  }
+  const auto changes = causes_.look(std::move(seen), SteadyClock::now(), wall);
   for (const auto& [sighting, began] : changes) {
     if (began) {
-      log::failure(sighting.error.code, name, sighting.error);
+      log::failure(sighting.error.code, facts.name, sighting.error);
     } else {
-      log::recovered(sighting.error.code, name);
+      log::recovered(sighting.error.code, facts.name);
     }
   }
 }

@@ -47,6 +47,8 @@ class StreamRunner {
   };
   Report report() const;
 
+  /// Of its pipeline.
+  const std::string& name() const { return config_.pipeline.name; }
   /// Whether it was made with this configuration.
   bool runs(const StreamConfig& stream) const;
 
@@ -61,6 +63,7 @@ class StreamRunner {
   Result<void> attend();
   Result<void> give_back();
   void look_for_causes();
+  Result<void> look_at_dead_letters(std::stop_token stop);
   void end_pipeline(Deadline drain);
   void note(bool connected, std::optional<Error> error);
 
@@ -78,6 +81,7 @@ class StreamRunner {
   SteadyClock::time_point make_due_{};
   SteadyClock::time_point look_due_{};
   SteadyClock::time_point letters_due_{};
+  std::int64_t dead_letters_ = 0;
 
   mutable Mutex mutex_;
   coordinator::Assembled assembled_ RELAY_GUARDED_BY(mutex_);
