@@ -268,7 +268,8 @@ CONNECTION = "{host: h, name: d, username: u}"
      ["config.yaml:3:18", "pg_connection must hold keys"]),
     (f"stream: {{id: 1, pg_connection: {CONNECTION}, reader: tabel}}\nsink: {{type: memory}}",
      ['"table"', "config.yaml:1:"]),
-    (f"stream: {{id: 1, pg_connection: {CONNECTION}, failover_after: soon}}\nsink: {{type: memory}}",
+    (f"stream: {{id: 1, pg_connection: {CONNECTION}, failover_after: soon}}\n"
+     "sink: {type: memory}",
      ["failover_after", "duration"]),
     (f"stream: {{id: 1, pg_connection: {CONNECTION}}}\nsink: {{type: memry}}",
      ["memry", "memory"]),
@@ -508,7 +509,8 @@ def restored(database, server):
     with server.connect() as connection:
         for role in ("pgstream_owner", "pgstream_daemon", "pgstream_subscriber"):
             connection.execute(f"create role {role} nologin")
-    dumped = subprocess.run([f"{server.bin}/pg_dump", database.dsn], capture_output=True, check=True)
+    dumped = subprocess.run([f"{server.bin}/pg_dump", database.dsn], capture_output=True,
+                            check=True)
     done = subprocess.run([f"{server.bin}/psql", "-qX", "-v", "ON_ERROR_STOP=1", copy.dsn],
                           input=dumped.stdout, capture_output=True)
     assert done.returncode == 0, done.stderr

@@ -1,19 +1,21 @@
 -- Which daemon owns a stream.
 --
--- A daemon takes part through a session of its own, which has a random token. The session's row says
--- whether it owns the stream; a unique index allows one owner. Another daemon ends a session by deleting
--- its row
---   * when the database session is gone, which an advisory lock proves: only that session can release it;
+-- A daemon takes part through a session of its own, which has a random token. The session's row
+-- says whether it owns the stream; a unique index allows one owner. Another daemon ends a session
+-- by deleting its row
+--   * when the database session is gone, which an advisory lock proves: only that session can
+--     release it;
 --   * or when the session was not renewed for its lease_timeout by this server's clock.
--- A renewal of a deleted session changes nothing: the daemon learns that it owns nothing any more. What
--- keeps a stale owner from writing is the token in pgstream.streams.
+-- A renewal of a deleted session changes nothing: the daemon learns that it owns nothing any
+-- more. What keeps a stale owner from writing is the token in pgstream.streams.
 
 create or replace function pgstream._daemon_mark(token uuid) returns bigint
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select hashtextextended('pgstream daemon ' || token::text, 0); $$;
 
 -- The sessions of a stream whose daemon is there.
-create or replace function pgstream._marked_daemons(stream text) returns setof pgstream.daemon_sessions
+create or replace function pgstream._marked_daemons(stream text)
+returns setof pgstream.daemon_sessions
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
   select s.* from pgstream.daemon_sessions s
@@ -25,8 +27,8 @@ as $$
 $$;
 
 -- Takes part in a stream. An earlier session of the same worker ends.
-create or replace function pgstream.daemon_open_leases(stream text, worker text, lease_timeout interval)
-returns uuid
+create or replace function pgstream.daemon_open_leases(stream text, worker text,
+                                                       lease_timeout interval) returns uuid
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -45,10 +47,10 @@ end $$;
 comment on function pgstream.daemon_open_leases(text, text, interval) is
   'For the daemon: takes part in a stream';
 
--- Renews a session, and ends those of other daemons of its stream that are gone or did not renew in time.
--- Returns the daemons of the stream: 'live' ones, with the milliseconds until their session runs out, and
--- those whose session this call ended ('gone', 'expired'). Returns nothing where the caller's session was
--- ended.
+-- Renews a session, and ends those of other daemons of its stream that are gone or did not renew
+-- in time. Returns the daemons of the stream: 'live' ones, with the milliseconds until their
+-- session runs out, and those whose session this call ended ('gone', 'expired'). Returns nothing
+-- where the caller's session was ended.
 create or replace function pgstream.daemon_renew_leases(token uuid)
 returns table (worker_id text, state text, ends_in_ms bigint)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -81,16 +83,17 @@ begin
   where i.relay_group_id = mine and i.heartbeat_at < clock_timestamp() - interval '1 minute';
   return query
     select s.worker_id, 'live',
-           ceil(1000 * extract(epoch from s.renewed_at + s.lease_timeout - clock_timestamp()))::bigint
+           ceil(1000 * extract(epoch from
+                               s.renewed_at + s.lease_timeout - clock_timestamp()))::bigint
     from pgstream.daemon_sessions s where s.stream = mine;
 end $$;
 comment on function pgstream.daemon_renew_leases(uuid) is
   'For the daemon: renews its session; no row when that was ended';
 
--- Makes the caller's session the owner of its stream where there is none; returns the stream then. The
--- other arguments are those of the relay's leases, which have several kinds and names.
-create or replace function pgstream.daemon_take_leases(token uuid, kind text, names text[], most int)
-returns setof text
+-- Makes the caller's session the owner of its stream where there is none; returns the stream
+-- then. The other arguments are those of the relay's leases, which have several kinds and names.
+create or replace function pgstream.daemon_take_leases(token uuid, kind text, names text[],
+                                                       most int) returns setof text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -106,7 +109,8 @@ end $$;
 comment on function pgstream.daemon_take_leases(uuid, text, text[], int) is
   'For the daemon: takes its stream if that is free';
 
-create or replace function pgstream.daemon_release_leases(token uuid, kind text, names text[]) returns void
+create or replace function pgstream.daemon_release_leases(token uuid, kind text, names text[])
+returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -136,9 +140,9 @@ end $$;
 comment on function pgstream.daemon_close_leases(uuid) is
   'For the daemon: takes part no longer';
 
--- Ends the database sessions that earlier owners of the caller's stream left, such as that of a daemon
--- that is frozen, whose walsender would keep the slot. They are the caller's role's sessions with that
--- application name. Runs as the caller: it can end what the caller could end.
+-- Ends the database sessions that earlier owners of the caller's stream left, such as that of a
+-- daemon that is frozen, whose walsender would keep the slot. They are the caller's role's
+-- sessions with that application name. Runs as the caller: it can end what the caller could end.
 create or replace function pgstream.daemon_end_earlier(token uuid, application text) returns bigint
 language sql volatile set search_path = pg_catalog, pg_temp
 as $$

@@ -1,9 +1,11 @@
--- A stream whose database is on another system than before: a restored dump, or an upgraded server.
+-- A stream whose database is on another system than before: a restored dump, or an upgraded
+-- server.
 
--- Lets a stream go on after its operator has decided: with what is not known to be settled (`resend`), or
--- with what comes from now on. False: it is on the system that it was read from, and nothing changes. Where
--- transaction ids have begun anew, as after a dump, they say nothing about the events that were restored:
--- those to be sent get the id of this transaction, and the others one that every snapshot sees.
+-- Lets a stream go on after its operator has decided: with what is not known to be settled
+-- (`resend`), or with what comes from now on. False: it is on the system that it was read from,
+-- and nothing changes. Where transaction ids have begun anew, as after a dump, they say nothing
+-- about the events that were restored: those to be sent get the id of this transaction, and the
+-- others one that every snapshot sees.
 create or replace function pgstream.daemon_go_on(stream bigint, resend boolean) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -26,8 +28,10 @@ begin
         select distinct e.xid
         from (select x.xid from pgstream.events x where x.stream_id = stream
               union all select x.xid from pgstream.events_overflow x where x.stream_id = stream) e
-        where not (pg_visible_in_snapshot(e.xid, s.settled_snapshot) or e.xid = any (s.settled_also))
-           or exists (select from pgstream.backlog b where b.stream_id = stream and b.xid = e.xid));
+        where not (pg_visible_in_snapshot(e.xid, s.settled_snapshot)
+                   or e.xid = any (s.settled_also))
+           or exists (select from pgstream.backlog b
+                      where b.stream_id = stream and b.xid = e.xid));
     end if;
     update pgstream.events e
     set xid = case when e.xid in (select unnest(wanted)) then pg_current_xact_id() else seen end

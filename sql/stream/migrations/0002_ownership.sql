@@ -1,7 +1,7 @@
 -- Which daemon owns which stream, and what is installed.
 
--- The sessions through which daemons own streams (functions/400_ownership.sql). They end with their
--- database sessions, so a restart of the server may empty the table.
+-- The sessions through which daemons own streams (functions/400_ownership.sql). They end with
+-- their database sessions, so a restart of the server may empty the table.
 create unlogged table if not exists pgstream.daemon_sessions (
   token uuid primary key,
   stream text not null,
@@ -12,7 +12,8 @@ create unlogged table if not exists pgstream.daemon_sessions (
   owns boolean not null default false,
   unique (stream, worker_id)
 );
-create unique index if not exists daemon_sessions_owner on pgstream.daemon_sessions (stream) where owns;
+create unique index if not exists daemon_sessions_owner
+  on pgstream.daemon_sessions (stream) where owns;
 
 -- The daemons that take part, for looking at.
 create unlogged table if not exists pgstream.daemon_instances (
