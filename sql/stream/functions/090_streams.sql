@@ -1,0 +1,83 @@
+-- Streams and their publications.
+
+-- Whether a stream exists. Subscribers may ask, and see nothing else of it.
+create or replace function pgstream._has_stream(stream bigint) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select exists (select from pgstream.streams s where s.id = stream);
+$$;
+
+-- Makes a stream known, with its publication, whose oid it returns. To add one that exists is no
+-- error; a publication that was dropped is made again, with another oid: its slot is lost then.
+create or replace function pgstream.add_stream(stream bigint) returns oid
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+  set lock_timeout = '200ms'
+as $$
+declare
+  name constant text := concat('pgstream_', stream);
+  made oid;
+begin
+  insert into pgstream.streams (id) values (stream) on conflict do nothing;
+  perform from pgstream.streams s where s.id = stream for update;
+  select p.oid into made from pg_publication p where p.pubname = name;
+  if not found then
+    if not has_database_privilege(current_database(), 'CREATE') then
+      raise exception 'role "%" may not make a publication in database "%"', current_user,
+          current_database()
+        using errcode = 'insufficient_privilege',
+              hint = format('GRANT CREATE ON DATABASE %I TO %I;', current_database(), current_user);
+    end if;
+    execute format(
+      'create publication %1$I for '
+      'table pgstream.events (id, payload, metadata, created_at, seq) where (stream_id = %2$s), '
+      'table pgstream.events_overflow (id, payload, metadata, created_at, seq) '
+      'where (stream_id = %2$s) '
+      'with (publish = ''insert'', publish_via_partition_root = true)', name, stream);
+    select p.oid into made from pg_publication p where p.pubname = name;
+  end if;
+  update pgstream.streams s set publication_oid = made
+  where s.id = stream and s.publication_oid is distinct from made;
+  return made;
+end $$;
+comment on function pgstream.add_stream(bigint) is 'Makes a stream known, with its publication';
+
+-- Forgets a stream that has no subscription, with its backlog. Its events go with their partitions.
+create or replace function pgstream.drop_stream(stream bigint) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+  set lock_timeout = '200ms'
+as $$
+begin
+  perform from pgstream.streams s where s.id = stream for update;
+  if exists (select from pgstream.subscriptions s where s.stream_id = stream) then
+    raise exception 'stream % has subscriptions', stream
+      using errcode = 'dependent_objects_still_exist',
+            hint = format('DELETE FROM pgstream.subscriptions WHERE stream_id = %s;', stream);
+  end if;
+  execute format('drop publication if exists %I', concat('pgstream_', stream));
+  delete from pgstream.streams s where s.id = stream;
+end $$;
+comment on function pgstream.drop_stream(bigint) is 'Forgets a stream that has no subscription';
+
+-- Takes a stream for a daemon, or renews that: true if it is the owner now. It is free when its
+-- owner has not renewed for as long as `lease`.
+create or replace function pgstream.take_stream(stream bigint, instance uuid, lease interval)
+returns boolean
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  with taken as (
+    update pgstream.streams s set owner = instance, heartbeat_at = clock_timestamp()
+    where s.id = stream
+      and (s.owner is null or s.owner = instance or s.heartbeat_at < clock_timestamp() - lease)
+    returning s.id)
+  select exists (select from taken);
+$$;
+comment on function pgstream.take_stream(bigint, uuid, interval) is
+  'Takes a stream for a daemon, or renews its lease; true if it is the owner now';
+
+create or replace function pgstream.release_stream(stream bigint, instance uuid) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  update pgstream.streams s set owner = null where s.id = stream and s.owner = instance;
+$$;
+comment on function pgstream.release_stream(bigint, uuid) is
+  'Ends the ownership that take_stream gave';

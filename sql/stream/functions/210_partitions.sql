@@ -1,0 +1,122 @@
+-- The partitions of pgstream.events: a table for each UTC day.
+--
+-- No step makes a writer wait. A partition is made as a table and attached in the same transaction,
+-- and is detached CONCURRENTLY, which no function can do: partition_work() names the statements,
+-- and the daemon runs them one by one.
+
+-- Makes the partitions of today and of the next days; returns how many were made.
+create or replace function pgstream.make_partitions(days int default 3) returns int
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+  set lock_timeout = '200ms' set "TimeZone" = 'UTC' set "DateStyle" = 'ISO'
+as $$
+declare
+  today constant date := current_date;
+  day date;
+  made int := 0;
+begin
+  for day in select today + n from generate_series(0, days - 1) n loop
+    continue when to_regclass(pgstream._partition_of(day)) is not null;
+    begin
+      execute format('create table %s (like pgstream.events including defaults including '
+                     'constraints)', pgstream._partition_of(day));
+      execute format('alter table pgstream.events attach partition %s for values from (%L) to (%L)',
+                     pgstream._partition_of(day), day::timestamptz, (day + 1)::timestamptz);
+      made := made + 1;
+    exception when duplicate_table or unique_violation then
+      null;  -- Another daemon has made it.
+    end;
+  end loop;
+  return made;
+end $$;
+comment on function pgstream.make_partitions(int) is
+  'Makes the partitions of today and of the next days; returns how many were made';
+
+-- Whether an event may still have to be sent.
+create or replace function pgstream._is_needed(event_stream bigint, event_xid xid8) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select from pgstream.streams s
+    where s.id = event_stream
+      and (s.settled_snapshot is null
+           or not (pg_visible_in_snapshot(event_xid, s.settled_snapshot)
+                   or event_xid = any (s.settled_also))
+           or exists (select from pgstream.backlog b
+                      where b.stream_id = s.id and b.xid = event_xid)));
+$$;
+
+-- Whether a partition is kept: an event in it is needed, a stream's checkpoint is not past it, or a
+-- transaction, which may be a prepared one, has used it.
+create or replace function pgstream._is_partition_needed(part regclass, until timestamptz)
+returns boolean
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  needed boolean;
+begin
+  if exists (select from pgstream.streams s where s.failover_checkpoint_ts < until)
+     or exists (select from pg_locks l
+                where l.relation = part and l.granted and l.mode <> 'AccessShareLock'
+                  and l.pid is distinct from pg_backend_pid()
+                  and l.database = (select d.oid from pg_database d
+                                    where d.datname = current_database())) then
+    return true;
+  end if;
+  execute format('select exists (select from (select distinct stream_id, xid from %s) e '
+                 'where pgstream._is_needed(e.stream_id, e.xid))', part)
+  into needed;
+  return needed;
+end $$;
+
+-- The statements that remove what is older than `retention`, in their order. Each is to be run by
+-- itself outside of a transaction, by a role that is a member of pgstream_owner, with a short
+-- lock_timeout; then this is called again, until nothing is left. What an interruption leaves is
+-- continued.
+create or replace function pgstream.partition_work(retention interval default '7 days')
+returns setof text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+  set "TimeZone" = 'UTC' set "DateStyle" = 'ISO'
+as $$
+declare
+  -- Days of which open transactions could still write are never removed.
+  oldest constant date := least((now() - retention)::date, current_date - 1);
+  p record;
+begin
+  for p in
+    select c.oid::regclass as part, i.inhrelid is not null as attached,
+           i.inhdetachpending as pending, to_date(right(c.relname, 8), 'YYYYMMDD') as day
+    from pg_class c
+    left join pg_inherits i on i.inhrelid = c.oid and i.inhparent = 'pgstream.events'::regclass
+    where c.relnamespace = 'pgstream'::regnamespace and c.relkind = 'r'
+      and c.relname ~ '^events_\d{8}$'
+      and c.relowner = (select e.relowner from pg_class e
+                        where e.oid = 'pgstream.events'::regclass)
+    order by c.relname
+  loop
+    if p.pending then
+      return next format('ALTER TABLE pgstream.events DETACH PARTITION %s FINALIZE', p.part);
+    elsif p.day < oldest
+          and not pgstream._is_partition_needed(p.part, (p.day + 1)::timestamptz) then
+      return next case when p.attached
+        then format('ALTER TABLE pgstream.events DETACH PARTITION %s CONCURRENTLY', p.part)
+        else format('DROP TABLE %s', p.part) end;
+    end if;
+  end loop;
+end $$;
+comment on function pgstream.partition_work(interval) is
+  'The next statements that remove partitions older than the retention';
+
+-- Deletes old events from events_overflow; returns how many.
+create or replace function pgstream.clean_overflow(retention interval default '7 days')
+returns bigint
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  with deleted as (
+    delete from pgstream.events_overflow e
+    where e.created_at < now() - greatest(retention, '1 day')
+      and not pgstream._is_needed(e.stream_id, e.xid)
+    returning 1)
+  select count(*) from deleted;
+$$;
+comment on function pgstream.clean_overflow(interval) is
+  'Deletes events older than the retention that have no partition; returns how many';

@@ -1,0 +1,1 @@
+insert into users (email, email_verified) values ('user@example.com', true);
