@@ -1,0 +1,269 @@
+"""Partitions, events of days without one, publications, and the backlog."""
+
+import re
+import threading
+
+import psycopg
+from support.postgres import refusal
+from support.stream_database import (add_partition, events, failed, partition_work,  # noqa: F401
+                                     stream_db, stream_server, subscribe)
+from support.waiting import eventually
+
+SETTLE = "update pgstream.streams set settled_snapshot = pg_current_snapshot()"
+
+
+def partitions(db):
+    return [name for name, in db.execute(
+        "select inhrelid::regclass::text from pg_inherits"
+        " where inhparent = 'pgstream.events'::regclass order by 1")]
+
+
+def add_event(db, day, stream=1):
+    """An event of a day that has gone by."""
+    db.execute("insert into pgstream.events (id, payload, stream_id, created_at)"
+               " values (gen_random_uuid(), '{}', %s, %s)", (stream, f"{day} 12:00+00"))
+
+
+def test_partitions_of_the_next_days_by_utc(stream_db):
+    stream_db.execute("alter database %s set timezone = 'Pacific/Auckland'" % stream_db.name)
+    stream_db.close()
+    assert stream_db.one("select pgstream.make_partitions()") == 3
+    assert stream_db.one("select pgstream.make_partitions()") == 0
+    assert stream_db.one("select pgstream.make_partitions(5)") == 2
+    assert partitions(stream_db) == [f"pgstream.events_{day}" for day, in stream_db.execute(
+        "select to_char((now() at time zone 'UTC')::date + n, 'YYYYMMDD')"
+        " from generate_series(0, 4) n")]
+    assert stream_db.execute(
+        "select pgstream._partition_of('2026-03-01 23:59:59.999999+00'),"
+        " pgstream._partition_of('2026-03-02 00:00+00')") == [
+            ("pgstream.events_20260301", "pgstream.events_20260302")]
+    bounds = stream_db.one("select pg_get_expr(relpartbound, oid) from pg_class"
+                           " where oid = %s::regclass", (partitions(stream_db)[0],))
+    assert len(re.findall(r"12:00:00\+1[23]|13:00:00\+13", bounds)) == 2, bounds
+
+
+def test_a_day_without_a_partition(stream_db):
+    stream_db.execute("create table t (id int)")
+    subscribe(stream_db)
+    stream_db.execute("insert into t values (1)")
+    stream_db.execute("select pgstream.make_partitions()")
+    stream_db.execute("insert into t values (2)")
+    assert [e["new"]["id"] for e in events(stream_db)] == [1, 2]
+    assert stream_db.one("select count(*) from pgstream.events_overflow") == 1
+    assert stream_db.one("select pgstream.stream_status(1)")["overflow_rows"] == 1
+    assert stream_db.one("select pgstream.stream_status(1)")["partitions_ahead"] == 3
+
+
+def test_a_transaction_with_an_old_snapshot(stream_db):
+    """It sees no partition that was made after it began, and takes it all the same."""
+    stream_db.execute("create table t (id int)")
+    subscribe(stream_db)
+    with stream_db.connect(autocommit=False) as old:
+        old.execute("set transaction isolation level repeatable read")
+        old.execute("select 1 from pg_class")
+        stream_db.execute("select pgstream.make_partitions()")
+        old.execute("insert into t values (1)")
+        old.commit()
+    assert [e["new"]["id"] for e in events(stream_db)] == [1]
+
+
+def test_old_partitions_are_removed_when_nothing_needs_them(stream_db):
+    old = add_partition(stream_db, "2020-01-01")
+    stream_db.execute("select pgstream.make_partitions()")
+    add_event(stream_db, "2020-01-01")
+    assert partition_work(stream_db) == []  # The stream has settled nothing yet.
+    stream_db.execute(SETTLE)
+    stream_db.execute("insert into pgstream.backlog select 1, 1, xid, 1 from pgstream.events")
+    assert partition_work(stream_db) == []
+    stream_db.execute("delete from pgstream.backlog; update pgstream.streams"
+                      " set failover_checkpoint_ts = '2020-01-01 13:00+00' where id = 2")
+    assert partition_work(stream_db) == []
+    stream_db.execute("update pgstream.streams set failover_checkpoint_ts = null")
+    assert partition_work(stream_db) == [
+        f"ALTER TABLE pgstream.events DETACH PARTITION {old} CONCURRENTLY", f"DROP TABLE {old}"]
+    assert len(partitions(stream_db)) == 3
+
+
+def test_an_event_that_was_settled_later_than_the_snapshot(stream_db):
+    add_partition(stream_db, "2020-01-01")
+    stream_db.execute(SETTLE)
+    add_event(stream_db, "2020-01-01")
+    assert partition_work(stream_db) == []
+    stream_db.execute("update pgstream.streams set settled_also ="
+                      " array(select xid from pgstream.events) where id = 1")
+    assert len(partition_work(stream_db)) == 2
+
+
+def test_young_partitions_stay_whatever_the_retention(stream_db):
+    stream_db.execute("select pgstream.make_partitions()")
+    stream_db.execute(SETTLE)
+    assert partition_work(stream_db, "-30 days") == []
+    assert len(partitions(stream_db)) == 3
+
+
+def test_partitions_come_and_go_beside_open_and_prepared_transactions(stream_db):
+    """No commit waits for a lock of maintenance; what others hold up is done later."""
+    stream_db.execute("create table t (id int)")
+    subscribe(stream_db)
+    old = add_partition(stream_db, "2020-01-01")
+    add_event(stream_db, "2020-01-01")
+    stream_db.execute(SETTLE)
+    stream_db.execute("select pgstream.make_partitions(1)")
+    stop, waited, written = threading.Event(), [], []
+
+    def write():
+        with stream_db.connect() as connection:
+            connection.execute("set lock_timeout = '30ms'")
+            while not stop.is_set():
+                try:
+                    connection.execute("insert into t values (1)")
+                    written.append(1)
+                except psycopg.Error as error:
+                    waited.append(error)
+
+    with stream_db.connect(autocommit=False) as open_writer, stream_db.connect() as preparing:
+        open_writer.execute("insert into t values (2)")
+        open_writer.execute("set constraints all immediate")
+        preparing.execute("begin; insert into t values (3);"
+                          f"prepare transaction 'p{stream_db.name}'")
+        threads = [threading.Thread(target=write, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert stream_db.one("select pgstream.make_partitions()") == 2
+        assert partition_work(stream_db) == []  # It waited for the two, and gave up.
+        assert stream_db.one("select inhdetachpending from pg_inherits"
+                             " where inhrelid = %s::regclass", (old,))
+        before = len(written)
+        eventually(lambda: len(written) > before + 50)
+        assert partition_work(stream_db) == [
+            f"ALTER TABLE pgstream.events DETACH PARTITION {old} FINALIZE", f"DROP TABLE {old}"]
+        before = len(written)
+        eventually(lambda: len(written) > before + 50)
+        open_writer.commit()
+        preparing.execute(f"commit prepared 'p{stream_db.name}'")
+        stop.set()
+        for thread in threads:
+            thread.join(30)
+    assert waited == []
+    assert len(events(stream_db)) == len(written) + 2 and failed(stream_db) == []
+
+
+def test_a_prepared_transaction_keeps_the_partition_that_it_has_written_to(stream_db):
+    old = add_partition(stream_db, "2020-01-01")
+    with stream_db.connect() as connection:
+        connection.execute("begin; insert into pgstream.events (id, payload, stream_id, created_at)"
+                           " values (gen_random_uuid(), '{}', 1, '2020-01-01 12:00+00');"
+                           f" prepare transaction 'p{stream_db.name}'")
+    stream_db.execute(SETTLE)
+    assert partition_work(stream_db) == [] and old in partitions(stream_db)
+    stream_db.execute(f"commit prepared 'p{stream_db.name}'")
+    assert partition_work(stream_db) == []  # The stream has not settled it.
+    stream_db.execute(SETTLE)
+    assert len(partition_work(stream_db)) == 2
+
+
+def test_the_overflow_is_cleaned(stream_db):
+    stream_db.execute("insert into pgstream.events_overflow (id, payload, stream_id, created_at)"
+                      " select gen_random_uuid(), '{}', 1, now() - n * interval '1 day'"
+                      " from unnest(array[0, 20]) n")
+    assert stream_db.one("select pgstream.clean_overflow()") == 0
+    stream_db.execute(SETTLE)
+    assert stream_db.one("select pgstream.clean_overflow()") == 1
+    assert stream_db.one("select count(*) from pgstream.events_overflow") == 1
+
+
+def published(db, slot, stream):
+    """The ids in the payloads that a slot delivers to a stream, and the tables they come from."""
+    ids, names, tables = [], {}, set()
+    for data, in db.execute("select data from pg_logical_slot_get_binary_changes(%s, null, null,"
+                            " 'proto_version', '1', 'publication_names', %s)",
+                            (slot, f"pgstream_{stream}")):
+        if data[:1] == b"R":
+            names[data[1:5]] = data[5:].split(b"\0")[1].decode()
+        elif data[:1] == b"I":
+            tables.add(names[data[1:5]])
+            ids += [int(number) for number in re.findall(rb'"new": \{"id": (\d+)\}', data)]
+    return ids, tables
+
+
+def test_the_publication_of_a_stream_has_its_events_and_no_others(stream_db):
+    stream_db.execute("create table t (id int)")
+    subscribe(stream_db)
+    subscribe(stream_db, stream=2, when="new.id > 1")
+    for stream in (1, 2):
+        stream_db.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')",
+                          (f"{stream_db.name}_{stream}",))
+    try:
+        stream_db.execute("insert into t values (1)")  # No partition yet.
+        stream_db.execute("select pgstream.make_partitions()")
+        stream_db.execute("insert into t values (2), (3)")
+        assert published(stream_db, f"{stream_db.name}_1", 1) == (
+            [1, 2, 3], {"events", "events_overflow"})
+        assert published(stream_db, f"{stream_db.name}_2", 2)[0] == [2, 3]
+    finally:
+        for stream in (1, 2):
+            stream_db.execute("select pg_drop_replication_slot(%s)",
+                              (f"{stream_db.name}_{stream}",))
+
+
+def test_streams_and_their_publications(stream_db):
+    made = stream_db.one("select pgstream.add_stream(5)")
+    assert stream_db.one("select oid from pg_publication where pubname = 'pgstream_5'") == made
+    assert stream_db.one("select pgstream.add_stream(5)") == made
+    stream_db.execute("drop publication pgstream_5")
+    assert stream_db.one("select pgstream.add_stream(5)") != made
+    assert stream_db.execute("select pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot"
+                             " from pg_publication where pubname = 'pgstream_5'") == [
+                                 (True, False, False, False, True)]
+    stream_db.execute("create table t (id int)")
+    subscribe(stream_db, stream=5)
+    assert "stream 5 has subscriptions" in refusal(stream_db, "select pgstream.drop_stream(5)")
+    stream_db.execute("delete from pgstream.subscriptions")
+    stream_db.execute("select pgstream.drop_stream(5)")
+    assert stream_db.execute("select 1 from pg_publication where pubname = 'pgstream_5'") == []
+    assert stream_db.execute("select 1 from pgstream.streams where id = 5") == []
+
+
+def test_a_stream_has_one_owner(stream_db):
+    one, two = "1" * 32, "2" * 32
+    take = "select pgstream.take_stream(1, %s, %s)"
+    assert stream_db.one(take, (one, "1 hour")) is True
+    assert stream_db.one(take, (one, "1 hour")) is True
+    assert stream_db.one(take, (two, "1 hour")) is False
+    assert stream_db.one(take, (two, "0 s")) is True
+    assert stream_db.one("select pgstream.settle_backlog(1, %s, 1)", (one,)) is False
+    stream_db.execute("select pgstream.release_stream(1, %s)", (one,))
+    assert stream_db.one(take, (one, "1 hour")) is False
+    stream_db.execute("select pgstream.release_stream(1, %s)", (two,))
+    assert stream_db.one(take, (one, "1 hour")) is True
+
+
+def test_the_backlog_is_read_in_the_order_of_commits(stream_db):
+    stream_db.execute("create table t (id int)")
+    subscribe(stream_db)
+    first, second = stream_db.connect(autocommit=False), stream_db.connect(autocommit=False)
+    with first, second:
+        for number, session in ((1, first), (2, second), (3, first)):
+            session.execute("insert into t values (%s)", (number,))
+            session.execute("set constraints all immediate")
+        second.commit()
+        stream_db.execute("select pgstream.make_partitions()")
+        first.execute("insert into t values (4)")
+        first.commit()
+    xids = {e["new"]["id"]: xid for e, xid in stream_db.execute(
+        "select payload, xid::text from (select * from pgstream.events union all"
+        " select * from pgstream.events_overflow) e")}
+    me = "1" * 32
+    stream_db.one("select pgstream.take_stream(1, %s, '1 hour')", (me,))
+    add = "select pgstream.add_to_backlog(1, %s, array[%s]::xid8[], array[1]::bigint[], %s)"
+    assert stream_db.one(add, (me, xids[2], "0/2")) is True
+    assert stream_db.one(add, (me, xids[1], "0/1")) is True
+    assert stream_db.one(add, ("2" * 32, xids[1], "0/3")) is False
+    assert stream_db.execute("select last_n, recorded_lsn::text from pgstream.streams"
+                             " where id = 1") == [(2, "0/2")]
+    read = "select n, payload from pgstream.read_backlog(1, %s, %s)"
+    assert [(n, e["new"]["id"]) for n, e in stream_db.execute(read, (0, 10))] == [
+        (1, 2), (2, 1), (2, 3), (2, 4)]
+    assert [n for n, _ in stream_db.execute(read, (0, 1))] == [1]
+    assert stream_db.one("select pgstream.settle_backlog(1, %s, 1)", (me,)) is True
+    assert [n for n, _ in stream_db.execute(read, (0, 10))] == [2, 2, 2]
