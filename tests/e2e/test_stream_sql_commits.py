@@ -6,6 +6,7 @@ import threading
 
 import psycopg
 import pytest
+from support.fixtures import need
 from support.stream_database import (add_partition, events, failed, partition_work,  # noqa: F401
                                      stream_db, stream_server, subscribe)
 from support.waiting import eventually
@@ -149,6 +150,23 @@ def test_writers_of_all_forms(stream_db, partitions):
           lag((payload -> 'new' ->> 'id')::int) over (partition by xid order by seq) as before
           from (select * from pgstream.events union all select * from pgstream.events_overflow) e) o
         where before > id""") == []
+
+
+def test_an_event_takes_no_transaction_id_of_its_own(stream_db):
+    """More than 64 of them in a transaction slow down all sessions."""
+    need(stream_db.server.version >= 16, "a server that counts subtransactions")
+    stream_db.execute("create table t (id int)")
+    subscribe(stream_db, when="new.id / 1 > 0", extensions=[("x", "new.id::text")])
+    counted = ("select s.subxact_count from pg_stat_get_backend_idset() b,"
+               " pg_stat_get_backend_subxact(b) s where pg_stat_get_backend_pid(b) = %s")
+    with stream_db.connect(autocommit=False) as connection:
+        connection.execute("insert into t select generate_series(1, 20)")
+        connection.execute("set constraints all immediate")
+        assert stream_db.one(counted, (connection.info.backend_pid,)) == 0
+        connection.execute("savepoint a; insert into t values (1)")
+        assert stream_db.one(counted, (connection.info.backend_pid,)) == 1
+        connection.commit()
+    assert len(events(stream_db)) == 21
 
 
 def test_subscriptions_and_partitions_change_while_writers_write(stream_db):

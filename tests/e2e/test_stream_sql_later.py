@@ -265,3 +265,18 @@ def test_a_removed_subscription_makes_no_event_of_an_open_transaction(stream_db)
     assert len(triggers(stream_db)) == 1
     stream_db.execute("insert into t values (2)")
     assert names(stream_db) == [("next", {"id": 2})]
+
+
+def test_a_function_that_is_not_the_one_of_this_version(stream_db):
+    stream_db.execute(TABLE)
+    subscribe(stream_db)
+    stream_db.execute("create or replace function pgstream._publish_after_insert_on_t()"
+                      " returns trigger language plpgsql security definer"
+                      " as 'begin return null; end'")
+    problems = "select problem from pgstream.subscription_problems(1)"
+    assert stream_db.execute(problems) == [
+        ("its function is not the one that this version makes: UPDATE the subscription",)]
+    stream_db.execute("update pgstream.subscriptions set key = key")
+    assert stream_db.execute(problems) == []
+    stream_db.execute("insert into t values (1)")
+    assert names(stream_db) == [("k", {"id": 1})]

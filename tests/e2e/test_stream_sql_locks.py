@@ -155,6 +155,22 @@ def test_subscribers_at_the_same_time_do_not_disturb_each_other(stream_db):
                          " and grantee <> nspowner") == 0
 
 
+def test_a_change_with_an_old_snapshot_does_not_undo_another_one(stream_db):
+    stream_db.execute("create table t (id int)")
+    with stream_db.connect(autocommit=False) as old:
+        old.execute("set transaction isolation level repeatable read")
+        old.execute("select 1 from pg_class")
+        subscribe(stream_db, "a")
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            subscribe(old, "b")
+        old.rollback()
+        old.execute("set transaction isolation level repeatable read")
+        subscribe(old, "b")
+        old.commit()
+    stream_db.execute("insert into t values (1)")
+    assert sorted(e["tg_name"] for e in events(stream_db)) == ["a", "b"]
+
+
 @pytest.mark.parametrize("settings", ["", "set session_replication_role = replica;"])
 def test_what_makes_no_event(stream_db, settings):
     stream_db.execute("create table t (id int)")

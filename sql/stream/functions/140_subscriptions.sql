@@ -44,7 +44,7 @@ declare
   owner oid;
   unused regprocedure;
 begin
-  lock table pgstream._tables in share row exclusive mode;
+  update pgstream._changes set n = n + 1;
   for t in
     select distinct c.schema_name, c.table_name from unnest(removed || added) c
     where pgstream._relation(c.schema_name, c.table_name) is not null

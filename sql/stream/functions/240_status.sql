@@ -1,6 +1,7 @@
 -- What health shows of a stream.
 
--- Subscriptions that make no events, or make them for another role than the owner of their table.
+-- Subscriptions that make no events, or make them for another role than the owner of their table,
+-- or by a function that an upgrade could not replace.
 create or replace function pgstream.subscription_problems(stream bigint)
 returns table (key text, schema_name text, table_name text, operation text, problem text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -24,7 +25,10 @@ as $$
       then format('the table is called %s now', g.tgrelid::regclass)
     when f.proowner <> r.relowner then format(
       'its function %s belongs to "%s", and not to the owner of the table', f.oid::regprocedure,
-      pg_get_userbyid(f.proowner)) end)) p (problem)
+      pg_get_userbyid(f.proowner))
+    when f.prosrc <> pgstream._body(t.part, s.schema_name, s.table_name, s.operation)
+      then 'its function is not the one that this version makes: UPDATE the subscription' end))
+    p (problem)
   where s.stream_id = stream and p.problem is not null
   order by 1, 2, 3, 4;
 $$;

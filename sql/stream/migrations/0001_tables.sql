@@ -66,6 +66,14 @@ create table if not exists pgstream._tables (
   primary key (schema_name, table_name)
 );
 
+-- One row, which each change of subscriptions updates: one at a time, and none with a snapshot that
+-- does not show the change before it.
+create table if not exists pgstream._changes (
+  only_row boolean primary key default true check (only_row),
+  n bigint not null default 0
+);
+insert into pgstream._changes default values on conflict do nothing;
+
 -- What a subscription was compiled to, and for which owner of the table.
 create table if not exists pgstream._subscriptions (
   stream_id bigint not null,
