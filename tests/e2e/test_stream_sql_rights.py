@@ -85,6 +85,46 @@ def test_expressions_run_as_the_owner_of_the_table_and_conditions_as_the_writer(
     assert sorted(e["tg_name"] for e in made) == ["by app", "guarded", "k", "k"]
 
 
+def test_code_in_an_expression_gets_no_rights_of_the_writer_or_of_ours(town):
+    """It runs when a superuser commits, with nothing but the rights of the owner of the table."""
+    with town.connect(user="mallory") as mallory:
+        mallory.execute("create table den.ran (attempt text, state text, role text)")
+        mallory.execute("""
+            create function den.attack() returns text language plpgsql as $$
+            declare
+              attempt text;
+            begin
+              foreach attempt in array array[
+                'reset role', 'set role boss', 'set session authorization boss',
+                'alter role mallory superuser', 'grant pgstream_owner to mallory',
+                'select * from pg_authid', 'delete from pgstream.subscriptions',
+                'insert into pgstream.events (stream_id) values (1)',
+                'select pgstream._write_till(1, null, null)',
+                'select pgstream._prepare(null, null)',
+                'create function pgstream.planted() returns int language sql return 1']
+              loop
+                begin
+                  execute attempt;
+                  insert into den.ran values (attempt, '00000', current_user);
+                exception when others then
+                  insert into den.ran values (attempt, sqlstate, current_user);
+                end;
+              end loop;
+              return current_user;
+            end $$""")
+        subscribe(mallory, table="loot", schema="den", extensions=[("x", "den.attack()")])
+    with town.connect(user="clerk") as clerk:
+        subscribe(clerk, "clerk's", table="till")
+    with town.connect(user="boss") as boss:
+        boss.execute("insert into den.loot values (1)")
+    assert [e["x"] for e in events(town)] == ["mallory"]
+    assert town.execute("select distinct role from den.ran") == [("mallory",)]
+    assert town.one("select count(*) from den.ran") == 11
+    assert town.execute("select attempt, state from den.ran where state <> '42501'") == []
+    assert town.one("select rolsuper from pg_roles where rolname = 'mallory'") is False
+    assert town.one("select count(*) from pgstream.subscriptions") == 2
+
+
 def test_a_superuser_subscribes_for_the_owner(town):
     with town.connect(user="boss") as boss:
         subscribe(boss, table="loot", schema="den", when="new.id / 1 > 0",
