@@ -6,7 +6,6 @@ import threading
 
 import psycopg
 import pytest
-from support.fixtures import need
 from support.stream_database import (add_partition, events, failed, partition_work,  # noqa: F401
                                      stream_db, stream_server, subscribe)
 from support.waiting import eventually
@@ -154,17 +153,20 @@ def test_writers_of_all_forms(stream_db, partitions):
 
 def test_an_event_takes_no_transaction_id_of_its_own(stream_db):
     """More than 64 of them in a transaction slow down all sessions."""
-    need(stream_db.server.version >= 16, "a server that counts subtransactions")
     stream_db.execute("create table t (id int)")
     subscribe(stream_db, when="new.id / 1 > 0", extensions=[("x", "new.id::text")])
-    counted = ("select s.subxact_count from pg_stat_get_backend_idset() b,"
-               " pg_stat_get_backend_subxact(b) s where pg_stat_get_backend_pid(b) = %s")
     with stream_db.connect(autocommit=False) as connection:
+        def taken():
+            return stream_db.one(
+                "select s.subxact_count from pg_stat_get_backend_idset() b,"
+                " pg_stat_get_backend_subxact(b) s where pg_stat_get_backend_pid(b) = %s",
+                (connection.info.backend_pid,))
+        counts = stream_db.server.version >= 16  # Older servers do not show the number.
         connection.execute("insert into t select generate_series(1, 20)")
         connection.execute("set constraints all immediate")
-        assert stream_db.one(counted, (connection.info.backend_pid,)) == 0
+        assert not counts or taken() == 0
         connection.execute("savepoint a; insert into t values (1)")
-        assert stream_db.one(counted, (connection.info.backend_pid,)) == 1
+        assert not counts or taken() == 1
         connection.commit()
     assert len(events(stream_db)) == 21
 
