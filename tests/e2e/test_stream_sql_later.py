@@ -102,6 +102,22 @@ def test_a_renamed_table(stream_db):
     assert len(triggers(stream_db, "s.u")) == 1
 
 
+def test_a_table_that_another_one_has_replaced(stream_db):
+    stream_db.execute(TABLE)
+    subscribe(stream_db)
+    stream_db.execute("create table next (id int, more text); begin; alter table t rename to past;"
+                      "alter table next rename to t; commit")
+    stream_db.execute("insert into t values (1); insert into past values (2)")
+    assert [e["new"]["id"] for e in events(stream_db)] == [2]
+    assert stream_db.execute("select problem from pgstream.subscription_problems(1)") == [
+        ("the table is called public.past now",)]
+    stream_db.execute("update pgstream.subscriptions set key = key")
+    stream_db.execute("insert into t values (3); insert into past values (4)")
+    assert [e["new"]["id"] for e in events(stream_db)] == [2, 3]
+    assert stream_db.execute("select problem from pgstream.subscription_problems(1)") == []
+    assert triggers(stream_db, "past") == []
+
+
 def test_a_dropped_table(stream_db):
     stream_db.execute(TABLE)
     subscribe(stream_db)

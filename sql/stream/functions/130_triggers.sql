@@ -292,7 +292,8 @@ begin
   end if;
 end $$;
 
--- Drops the triggers that no subscription needs, where their tables are free. Others stay; they do
+-- Drops the triggers that no subscription needs, where their tables are free. (A table that was
+-- renamed has one that is needed until there is another table of its name.) Others stay; they do
 -- nothing, and the next change of a subscription to the table tries again.
 create or replace function pgstream._drop_triggers(function_name text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -303,7 +304,11 @@ begin
   for unused in
     select t.rel, array_agg(format('drop trigger %I on %s', t.name, t.rel::regclass)) as statements
     from pgstream._triggers(function_name) t
-    where not exists (select from pgstream._subscriptions s where s.revision = t.revision)
+    join pg_class c on c.oid = t.rel and pg_has_role(current_user, c.relowner, 'USAGE')
+    where not exists (
+      select from pgstream._subscriptions s
+      where s.revision = t.revision
+        and coalesce(pgstream._relation(s.schema_name, s.table_name), t.rel) = t.rel)
     group by t.rel
   loop
     if not pgstream._run_locking(unused.statements, '1 s') then

@@ -16,7 +16,8 @@ as $$
   left join lateral (
     select g.tgrelid, g.tgenabled from pg_trigger g
     where g.tgfoid = f.oid and g.tgparentid = 0
-      and encode(g.tgargs, 'escape') like concat('%', c.revision, '%') limit 1) g on true
+      and encode(g.tgargs, 'escape') like concat('%', c.revision, '%')
+    order by g.tgrelid = r.oid desc nulls last limit 1) g on true
   cross join lateral (values (case
     when g.tgrelid is null and r.oid is null then 'the table does not exist'
     when g.tgrelid is null then 'the table has no trigger for it: UPDATE the subscription'
