@@ -155,11 +155,20 @@ function(relay_schema_version result folder)
   set(${result} ${number} PARENT_SCOPE)
 endfunction()
 
-# relay_embed_sql(folder): the database side as strings inside the program, each named by its path in
-# the folder.
-function(relay_embed_sql folder)
+# relay_embed_sql(library folder NAMESPACE room ALSO file...): the database side in the folder as strings inside
+# the program, each named by its path in the folder, and other files. <room>/embedded_sql.h declares them.
+function(relay_embed_sql library folder)
+  cmake_parse_arguments(ARG "" "NAMESPACE" "ALSO" ${ARGN})
   file(GLOB files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*/*.sql)
   list(SORT files)
-  relay_embed(relay_sql NAMESPACE cli HEADER cli/embedded_sql.h TYPE SqlFile FUNCTION embedded_sql
-              FOLDER ${PROJECT_SOURCE_DIR}/${folder} FILES ${files})
+  relay_embed(${library} NAMESPACE ${ARG_NAMESPACE} HEADER ${ARG_NAMESPACE}/embedded_sql.h TYPE SqlFile
+              FUNCTION embedded_sql FOLDER ${PROJECT_SOURCE_DIR}/${folder} FILES ${files} ${ARG_ALSO})
+endfunction()
+
+# relay_program(name library): the program src/apps/<name>, with all backends.
+function(relay_program name library)
+  add_executable(${name} ${PROJECT_SOURCE_DIR}/src/apps/${name}/main.cc)
+  target_link_libraries(${name} PRIVATE ${library} relay_backends relay_allocator)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
+  install(TARGETS ${name} RUNTIME DESTINATION bin)
 endfunction()

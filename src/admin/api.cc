@@ -26,7 +26,7 @@ constexpr std::string_view kLetters =
     "select coalesce(json_agg(d order by d.id), '[]')::text from ("
     "select id, relay_group_id as \"group\", pipeline, message_id, subject, op, outbox_id, "
     "error_class, error_code, error_message, attempts, first_failed_at, last_failed_at, "
-    "retry_requested_at from pgtrickle.relay_dlq "
+    "retry_requested_at from {} "
     "where resolved_at is null and ($1 = '' or pipeline = $1) order by id limit $2::bigint) d";
 
 HttpResponse failure(const Error& error) {
@@ -97,11 +97,16 @@ Result<postgres::Rows> Api::query(std::string_view sql, std::span<const postgres
   return (*lease)->query(sql, params, deadline, {});
 }
 
+Api::Api(postgres::Pool& pool, std::string_view dead_letters, std::string admin_token)
+    : pool_(pool),
+      list_letters_(fmt::format(kLetters, dead_letters)),
+      admin_token_(std::move(admin_token)) {}
+
 HttpResponse Api::dead_letters(const HttpRequest& request) {
   const auto limit = limit_of(request);
   if (!limit) return problem_response(400, "limit is a number of at least 1");
   const postgres::Param params[] = {in_query(request, "pipeline"), std::to_string(*limit)};
-  const auto rows = query(kLetters, params);
+  const auto rows = query(list_letters_, params);
   if (!rows) return failure(rows.error());
   return json_response(200, config::redacted_rows(rows->text(0, 0)));
 }

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "admin/http_server.h"
 #include "postgres/pool.h"
@@ -13,9 +14,9 @@ namespace relay::admin {
 /// answer takes a few seconds at most, whatever the database does.
 class Api {
  public:
-  /// `admin_token` empty: nothing can be changed. The pool outlives this.
-  Api(postgres::Pool& pool, std::string admin_token)
-      : pool_(pool), admin_token_(std::move(admin_token)) {}
+  /// `dead_letters`: their table. `admin_token` empty: nothing can be changed. The pool outlives
+  /// this.
+  Api(postgres::Pool& pool, std::string_view dead_letters, std::string admin_token);
 
   HttpResponse dead_letters(const HttpRequest& request);
   /// Any POST.
@@ -24,6 +25,7 @@ class Api {
  private:
   Result<postgres::Rows> query(std::string_view sql, std::span<const postgres::Param> params);
   postgres::Pool& pool_;
+  const std::string list_letters_;
   const std::string admin_token_;
 };
 

@@ -1,33 +1,13 @@
-#include <pthread.h>
-#include <signal.h>
-#include <unistd.h>
-
-#include <chrono>
-
 #include "admin/routes.h"
 #include "cli/commands.h"
 #include "cli/config_file.h"
+#include "cli/signals.h"
 #include "coordinator/coordinator.h"
 #include "core/log.h"
-#include "core/shortage.h"
 
 namespace relay::cli {
 
 namespace {
-
-/// The signals that steer the program. They are blocked in all threads; `next_signal` takes them.
-sigset_t steering_signals() {
-  sigset_t set;
-  sigemptyset(&set);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&set, signal);
-  return set;
-}
-
-int next_signal(const sigset_t& set) {
-  int signal = 0;
-  sigwait(&set, &signal);
-  return signal;
-}
 
 coordinator::FileLoader file_loader(const Context& context) {
   if (context.settings.config_file.empty()) return nullptr;
@@ -41,41 +21,11 @@ coordinator::FileLoader file_loader(const Context& context) {
   };
 }
 
-bool configure_log(const config::Settings& settings) {
-  log::Level level = log::Level::info;
-  if (!log::parse_level(settings.log_level, level)) return false;
-  log::configure(settings.log_format == "json" ? log::Format::json : log::Format::text, level);
-  return true;
-}
-
-/// Stops the coordinator; a second signal ends the process at once.
-void shut_down(coordinator::Coordinator& coordinator, const sigset_t& signals) {
-  log::info("stopping", "", "finishing what is in flight; a second signal ends at once");
-  const auto watch = [&signals](std::stop_token stop) {
-    const timespec slice{0, 50'000'000};
-    while (!stop.stop_requested()) {
-      const int signal = sigtimedwait(&signals, nullptr, &slice);
-      if (signal == SIGTERM || signal == SIGINT) ::_exit(130);
-    }
-  };
-  std::jthread watchdog;
-  try {
-    watchdog = std::jthread(watch);
-  } catch (const std::exception& exception) {
-    log::failure("stopping", "", shortage::error_of(exception, "watching for a second signal"));
-  }
-  coordinator.stop();
-}
-
 }  // namespace
 
 int run_relay(Context& context) {
-  if (!configure_log(context.settings)) return kUsage;
-  // The write that would raise one of these fails with an error instead.
-  ::signal(SIGPIPE, SIG_IGN);
-  ::signal(SIGXFSZ, SIG_IGN);
-  const sigset_t signals = steering_signals();
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  log::configure_by_name(context.settings.log_format, context.settings.log_level);
+  const Signals signals;
 
   Metrics metrics(kMetricsPrefix);
   coordinator::Coordinator coordinator(context.settings, context.registry, metrics,
@@ -89,13 +39,11 @@ int run_relay(Context& context) {
     log::warn(warning.code, "", "{} Remedy: {}", warning.message, warning.remedy);
   }
   coordinator.start();
-  while (true) {
-    const int signal = next_signal(signals);
-    if (signal != SIGHUP) break;
+  while (signals.next() == Signals::Wish::reload) {
     log::info("reload", "", "reading the configuration file again");
     coordinator.reload();
   }
-  shut_down(coordinator, signals);
+  signals.shut_down([&] { coordinator.stop(); });
   (*server)->stop();
   log::info("stopped", "", "all pipelines ended, positions written");
   return kOk;

@@ -79,7 +79,7 @@ class Resolver {
     Node result;
     if (!failed) result = Node(std::move(out), node.place());
     result.set_place(node.place());
-    if (replaced) result.set_origin(Node::Origin::reference);
+    result.set_origin(replaced ? Node::Origin::reference : node.origin());
     return result;
   }
 

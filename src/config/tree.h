@@ -23,7 +23,7 @@ class Node {
   enum class Origin {
     written,    ///< in a file or the catalog
     reference,  ///< put in for a reference, in whole or in part
-    outside,    ///< a flag or an environment variable
+    outside,    ///< a flag, an environment variable, or YAML without quotes
   };
 
   Node() = default;
@@ -73,6 +73,11 @@ Result<Node> parse_json(std::string_view text, std::string_view place);
 
 /// Reads TOML. An error names file, line and column; so does each node.
 Result<Node> parse_toml(std::string_view text, std::string_view file);
+
+/// Reads YAML: one document, whose root is an object or nothing. What stands without quotes is a
+/// text from outside, which may be a number or a boolean. An error names file, line and column; so
+/// does each node.
+Result<Node> parse_yaml(std::string_view text, std::string_view file);
 
 /// Puts in what `${env:NAME}` and `${file:/path}` (and, with `plain_names`, `${NAME}` and
 /// `${NAME:-default}`) refer to; `$${` stands for `${` itself. A file's last line end is not part

@@ -285,8 +285,8 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
   if (!sink) return refuse(config, workshop.registry, sink.error().in_context(config.place));
   auto source = ends.source->make(ends.source_values, context);
   if (!source) return refuse(config, workshop.registry, source.error().in_context(config.place));
-  auto letters = std::make_unique<state::DeadLetterTable>(
-      workshop.pool, state::relay_dead_letters(), workshop.group, config.name);
+  auto letters = std::make_unique<state::DeadLetterTable>(workshop.pool, workshop.dead_letters,
+                                                          workshop.group, config.name);
   PipelineSpec spec = spec_of(config, ends);
   spec.seal = make_seal(config, *subject_template(config, ends),
                         config::secret_parts(ends.sink_values, ends.sink_table));

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "pipeline/pipeline.h"
 #include "postgres/pool.h"
+#include "state/dead_letter_statements.h"
 
 namespace relay::coordinator {
 
@@ -20,6 +21,8 @@ struct Workshop {
   Metrics& metrics;
   std::string group;
   std::string worker_id;
+  /// Where dead letters go, in the database of the pool.
+  const state::DeadLetterStatements& dead_letters = state::relay_dead_letters();
 };
 
 /// A pipeline, and through what the sweep announces news to its source.

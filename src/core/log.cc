@@ -184,6 +184,12 @@ void configure(Format format, Level level) {
   logger().configure(format, level);
 }
 
+void configure_by_name(std::string_view format, std::string_view level) {
+  Level lowest = Level::info;
+  parse_level(level, lowest);
+  configure(format == "json" ? Format::json : Format::text, lowest);
+}
+
 bool parse_level(std::string_view text, Level& level) {
   for (std::size_t i = 0; i < kLevels.size(); ++i) {
     if (text == kLevels[i].word) {

@@ -15,6 +15,8 @@ enum class Format { text, json };
 
 /// Sets up logging to stderr. Once, before threads start; without it, text at info.
 void configure(Format format, Level level);
+/// The same by the words of the settings: "text" or "json", and a level.
+void configure_by_name(std::string_view format, std::string_view level);
 /// "debug", "info", "warn", "error"; nothing for another word.
 bool parse_level(std::string_view text, Level& level);
 bool enabled(Level level);

@@ -30,7 +30,7 @@ def relay_binary():
 def clean_environment(extra=None):
     """This process's environment without anything that would configure the relay."""
     env = {name: value for name, value in os.environ.items()
-           if not name.startswith(("PGTRICKLE_", "PG", "NATS_"))}
+           if not name.startswith(("PGTRICKLE_", "PG", "NATS_", "POSTGRES_STREAM__"))}
     # Pipelines in SQL may use files in the folders of tests, as an operator would allow it.
     env["PGTRICKLE_RELAY_ALLOW_FILE"] = f"{tempfile.gettempdir()}/**"
     env.update(extra or {})
@@ -87,8 +87,10 @@ class Relay:
     `options` are flags without dashes (`log_level="debug"`); `arguments` go before them.
     """
 
+    prefix = "pgtrickle_relay_"  # of its metrics
+
     def __init__(self, postgres_url=None, *arguments, env=None, metrics_port=None, binary=None,
-                 stdout=None, **options):
+                 stdout=None, cwd=None, **options):
         self.binary = binary or relay_binary()
         self.port = metrics_port or free_port()
         argv = [self.binary, *map(str, arguments)]
@@ -101,6 +103,7 @@ class Relay:
         self.argv = argv
         self._env = clean_environment(env)
         self._stdout = stdout
+        self._cwd = cwd
         self.process = None
         self._log = []
         self._log_thread = None
@@ -111,7 +114,7 @@ class Relay:
     def start(self):
         assert self.process is None or not self.process.running
         self.process = Process(self.argv, env=self._env, stderr=subprocess.PIPE,
-                               stdout=self._stdout or subprocess.PIPE)
+                               stdout=self._stdout or subprocess.PIPE, cwd=self._cwd)
         popen = self.process._popen
         self._log_thread = threading.Thread(target=self._read, args=(popen.stderr, self._log),
                                             daemon=True)
@@ -218,8 +221,8 @@ class Relay:
         return Metrics(text)
 
     def metric(self, name, **labels):
-        """A metric by its name after `pgtrickle_relay_`; None where it does not exist."""
-        return self.metrics().value(f"pgtrickle_relay_{name}", **labels)
+        """A metric by its name after the prefix; None where it does not exist."""
+        return self.metrics().value(self.prefix + name, **labels)
 
     def wait_metric(self, name, wanted, deadline=15, **labels):
         """Waits until a metric has that value: what was seen elsewhere is counted a moment later."""
