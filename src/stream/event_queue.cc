@@ -49,7 +49,7 @@ void append(RecordBatch& batch, const EventRow& row, const Cursor& cursor) {
   event.payload = batch.arena.copy(row.payload);
   event.key = group_of(event.payload, batch.arena);
   record.content = event;
-  if (!row.metadata.empty()) record.headers = batch.arena.copy(row.metadata);
+  if (row.metadata.starts_with('{')) record.headers = batch.arena.copy(row.metadata);
   batch.records.push_back(std::move(record));
 }
 

@@ -75,6 +75,9 @@ Result<void> Receiver::connect(std::stop_token stop) {
     auto session = postgres::Connection::open(options_.database, stop);
     if (!session) return fail(session.error());
     session_ = std::move(*session);
+    // The server forgets what the backlog records.
+    auto durable = session_->script("set synchronous_commit to on", deadline, stop);
+    if (!durable) return durable;
     store_.emplace(*session_, Store::Key{options_.id, options_.owner});
     if (!assembler_) {
       if (auto claimed = store_->claim(deadline, stop); !claimed) return claimed;
@@ -94,11 +97,11 @@ Result<void> Receiver::connect(std::stop_token stop) {
   });
   const auto slot = keeper.ready(last_n, stop);
   if (!slot) return fail(slot.error());
-  if (slot->made_anew) {
+  if (slot->lost) {
     const MutexLock lock(state_.mutex);
     ++state_.recoveries;
   }
-  if (!assembler_ || slot->made_anew) {
+  if (!assembler_ || slot->made) {
     if (auto loaded = load(stop); !loaded) return loaded;
   }
   decoder_.emplace();

@@ -96,7 +96,8 @@ Result<SlotKeeper::Slot> SlotKeeper::ready(std::int64_t last_n, std::stop_token 
   found->system = system->identifier;
   found->timeline = system->timeline;
   if (auto made = make(*found, last_n, stop); !made) return fail(made.error());
-  slot.made_anew = true;
+  slot.made = true;
+  slot.lost = found->known_system;
   return slot;
 }
 

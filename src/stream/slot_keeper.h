@@ -29,7 +29,8 @@ class SlotKeeper {
   struct Slot {
     std::string name;
     std::string publication;
-    bool made_anew = false;  ///< what is stored of the stream has changed
+    bool made = false;  ///< only now: what is stored of the stream has changed
+    bool lost = false;  ///< there was one before, which did not continue the stream
   };
   /// Sees to it that there is a slot that continues the stream; what was missed is added to the
   /// backlog, numbered behind `last_n`. An error: another server than the one whose events were

@@ -70,10 +70,10 @@ def test_a_build_of_a_part_leaves_no_later_one_without_the_rest(tmp_path):
 
     done = configure("-DRELAY_TESTS=OFF", "-DRELAY_BACKENDS=kafka,stdout")
     assert done.returncode == 0, done.stderr
-    assert built() == {"outbox", "kafka", "file", "pg_inbox"}
+    assert built() == {"outbox", "stream", "kafka", "file", "pg_inbox"}
     done = configure("-DRELAY_BACKENDS=kafka,stdaut")
     assert done.returncode != 0 and "no backend 'stdaut'" in done.stderr
     assert configure().returncode == 0
     assert "RELAY_TESTS:BOOL=ON" in (tmp_path / "CMakeCache.txt").read_text()
-    assert built() > {"outbox", "nats", "webhook", "kafka", "redis", "sqs", "rabbitmq", "pg_inbox",
+    assert built() > {"outbox", "stream", "nats", "webhook", "kafka", "redis", "sqs", "rabbitmq", "pg_inbox",
                       "file"}

@@ -8,8 +8,9 @@ LONG = "a" * 63
 LONG_TOO = "a" * 62 + "b"
 
 
-@pytest.mark.parametrize("table", ["order", "Users", 'two"quotes', "it's", "with space", "new", "old",
-                                   "back\\slash", "größe", LONG, "%s", "$$", "--x", "events"])
+@pytest.mark.parametrize("table", ["order", "Users", 'two"quotes', "it's", "with space", "new",
+                                   "old", "back\\slash", "größe",
+                                   LONG, "%s", "$$", "--x", "events"])
 def test_names_of_tables(stream_db, table):
     quoted = '"' + table.replace('"', '""') + '"'
     stream_db.execute(f"create table {quoted} (id int)")
@@ -30,7 +31,8 @@ def test_names_of_columns(stream_db, column):
     stream_db.execute(f"create table t ({quoted} int)")
     subscribe(stream_db, columns=[column], when=f"new.{quoted} > 0",
               extensions=[("x", f"new.{quoted} + 1"),
-                          ("y", f"(select max(u.{quoted}) from t u where u.{quoted} = new.{quoted})")])
+                          ("y", f"(select max(u.{quoted}) from t u"
+                                f" where u.{quoted} = new.{quoted})")])
     stream_db.execute("insert into t values (1)")
     assert failed(stream_db) == []
     assert [(e["new"], e["x"], e["y"]) for e in events(stream_db)] == [({column: 1}, 2, 1)]
@@ -55,7 +57,8 @@ def test_the_same_name_of_a_table_in_two_schemas_and_long_names_with_one_beginni
         subscribe(stream_db, f"k{number}", table, schema=schema)
     for schema, table in tables:
         stream_db.execute(f'insert into {schema}."{table}" values (1)')
-    assert [(e["tg_name"], e["tg_table_schema"], e["tg_table_name"]) for e in events(stream_db)] == [
+    made = events(stream_db)
+    assert [(e["tg_name"], e["tg_table_schema"], e["tg_table_name"]) for e in made] == [
         (f"k{number}", schema, table) for number, (schema, table) in enumerate(tables)]
     assert stream_db.one("select count(distinct tgfoid) from pg_trigger"
                          " where tgname = 'pgstream_insert'") == len(tables)
@@ -115,6 +118,30 @@ def test_citext_in_a_condition_and_in_the_payload(stream_db):
     assert failed(stream_db) == []
 
 
+@pytest.mark.parametrize("expression, value", [
+    ("new.name is distinct from old.name", True), ("nullif(new.name, 'b')", None),
+    ("case new.id when 1 then 'one' else 'more' end", "one"), ("new.id in (1, 2)", True),
+    ("new.id between 0 and 9 and new.name like 'b%'", True), ("new.day > date '2026-01-01'", True),
+    ("new.total * 2 + new.id", 5.5), ("new.name || new.id", "b1"), ("upper(new.name)", "B"),
+    ("coalesce(old.total, 0)::int", 2), ("new.tags[1]", "t"), ("new.doc ->> 'a'", "1"),
+    ("new.doc -> 'a'", 1), ("extract(year from new.day)", 2026), ("now() > new.day", True),
+    ("array_length(new.tags, 1)", 1), ("row_to_json(new) ->> 'name'", "b"), ("null", None),
+    ("'new.id (new).id'", "new.id (new).id"), ("E'it''s \\\\ x'", "it's \\ x"),
+    ("(select count(*) from t where t.id = new.id and t.name = new.name)", 1),
+    ("exists (select from t n where n.id = new.id)", True), ("new.id -- a comment", 1),
+    ("interval '1 day' + new.day", "2026-02-02T00:00:00"), ("$x$a$x$", "a"),
+    ("position('b' in new.name)", 1), ("new.at at time zone 'UTC'", "2026-02-01T00:00:00"),
+])
+def test_expressions(stream_db, expression, value):
+    stream_db.execute("create table t (id int, name text, total numeric, day date, tags text[],"
+                      " doc jsonb, at timestamptz)")
+    subscribe(stream_db, operation="UPDATE", extensions=[("x", expression)])
+    stream_db.execute("insert into t values (1, 'a', 2.25, '2026-02-01', '{t}', '{\"a\": 1}',"
+                      " '2026-02-01 00:00+00'); update t set name = 'b'")
+    assert failed(stream_db) == []
+    assert [e["x"] for e in events(stream_db)] == [value]
+
+
 def test_functions_and_types_found_by_the_search_path_of_the_subscriber(stream_db):
     stream_db.execute("""
         create schema app;
@@ -167,7 +194,8 @@ def test_partitioned_tables(stream_db):
     stream_db.execute("create table t3 partition of t for values in (3)")
     stream_db.execute("insert into t values (1, 1), (2, 2), (3, 3)")
     assert failed(stream_db) == []
-    assert sorted((e["tg_name"], e["tg_table_name"], e["new"]["id"]) for e in events(stream_db)) == [
+    made = events(stream_db)
+    assert sorted((e["tg_name"], e["tg_table_name"], e["new"]["id"]) for e in made) == [
         ("leaf", "t1", 1), ("one", "t", 1), ("one", "t", 2), ("one", "t", 3)]
     stream_db.execute("delete from pgstream.subscriptions where key = 'one'")
     assert triggers(stream_db, "t2") == [] and len(triggers(stream_db, "t1")) == 1

@@ -11,7 +11,8 @@ def state(db):
         select 'f', p.oid::regprocedure::text, p.proowner::regrole::text, p.proacl::text, p.prosrc
         from pg_proc p where p.pronamespace::regnamespace::text in ('pgstream', 'pgstream_json')
         union all
-        select 't', c.oid::regclass::text, c.relowner::regrole::text, c.relacl::text, c.relkind::text
+        select 't', c.oid::regclass::text, c.relowner::regrole::text, c.relacl::text,
+               c.relkind::text
         from pg_class c where c.relnamespace::regnamespace::text = 'pgstream'
         union all
         select 'c', conrelid::regclass::text || conname, '', '', pg_get_constraintdef(oid)
@@ -41,12 +42,13 @@ def test_all_belongs_to_pgstream_owner_and_nothing_to_everyone(stream_db):
 
 
 def test_no_name_is_in_the_schemas_of_the_relay(stream_db):
-    assert stream_db.execute("select nspname from pg_namespace where nspname like 'pgtrickle%'") == []
+    assert stream_db.execute("select nspname from pg_namespace"
+                             " where nspname like 'pgtrickle%'") == []
 
 
 def test_a_server_below_15_is_refused(stream_db):
     text = files()["before/000_schemas.sql"].replace("150000", "990000")
-    with pytest.raises(psycopg.Error, match="postgres-stream needs PostgreSQL 15 or newer; this server"):
+    with pytest.raises(psycopg.Error, match="postgres-stream needs PostgreSQL 15 or newer"):
         stream_db.execute(text)
 
 
@@ -70,7 +72,8 @@ def test_without_the_right_to_make_roles_all_belongs_to_the_installing_role(stre
 
 
 @pytest.mark.parametrize("planted, said", [
-    ("create schema pgstream authorization intruder", 'schema "pgstream" belongs to role "intruder"'),
+    ("create schema pgstream authorization intruder",
+     'schema "pgstream" belongs to role "intruder"'),
     ("create schema pgstream; grant create on schema pgstream to intruder",
      'others may create objects in schema "pgstream": intruder'),
     ("create schema pgstream; create table pgstream.streams (id int);"
@@ -84,4 +87,30 @@ def test_a_schema_of_a_role_that_is_not_trusted(stream_server, planted, said):
         with pytest.raises(AssertionError, match=said):
             install_stream(db.dsn)
     finally:
+        db.drop()
+
+
+def test_a_member_of_the_owning_role_is_refused(stream_server):
+    db = stream_server.create_database("template0")
+    try:
+        db.login("member_of_owner", "pgstream_owner")
+        with pytest.raises(AssertionError, match='"member_of_owner" is a member of'):
+            install_stream(db.dsn)
+        db.execute("revoke pgstream_owner from member_of_owner")
+        install_stream(db.dsn)
+    finally:
+        db.execute("revoke pgstream_owner from member_of_owner")
+        db.drop()
+
+
+@pytest.mark.parametrize("attribute, opposite", [("superuser", "NOSUPERUSER"),
+                                                 ("login", "NOLOGIN")])
+def test_an_owning_role_with_an_attribute_is_refused(stream_server, attribute, opposite):
+    db = stream_server.create_database("template0")
+    try:
+        db.execute(f"alter role pgstream_owner {attribute}")
+        with pytest.raises(AssertionError, match='role "pgstream_owner" has rights'):
+            install_stream(db.dsn)
+    finally:
+        db.execute(f"alter role pgstream_owner {opposite}")
         db.drop()

@@ -9,6 +9,11 @@ from support.stream_database import (events, failed, stream_db, stream_server,  
                                      subscribe, triggers)
 
 TABLE = "create table t (id int primary key, name text, total int)"
+FAILING = """;
+create function asserting() returns int language plpgsql as 'begin assert false; return 1; end';
+create function raising() returns int language plpgsql as
+  'begin raise exception using errcode = ''01000'', message = E''two\nlines''; end';
+"""
 
 
 def names(db):
@@ -62,7 +67,7 @@ def test_a_column_with_another_type(stream_db, new_type):
     subscribe(stream_db, columns=["id", "total"], extensions=[("t", "new.total::text")])
     stream_db.execute("insert into t values (0, 'x', 1)")
     stream_db.execute(f"alter table t alter total type {new_type} using total::text::{new_type}")
-    for number in (1, 2):  # In the session that planned the function for the old type, and a new one.
+    for number in (1, 2):  # In the session that had planned for the old type, and in a new one.
         stream_db.execute(f"insert into t values ({number}, 'x', '2')")
         stream_db.close()
     assert len(events(stream_db)) + len(failed(stream_db)) == 3
@@ -95,6 +100,22 @@ def test_a_renamed_table(stream_db):
     stream_db.execute("update s.u set total = 3")
     assert [e["tg_table_name"] for e in events(stream_db)] == ["t", "u"]
     assert len(triggers(stream_db, "s.u")) == 1
+
+
+def test_a_table_that_another_one_has_replaced(stream_db):
+    stream_db.execute(TABLE)
+    subscribe(stream_db)
+    stream_db.execute("create table next (id int, more text); begin; alter table t rename to past;"
+                      "alter table next rename to t; commit")
+    stream_db.execute("insert into t values (1); insert into past values (2)")
+    assert [e["new"]["id"] for e in events(stream_db)] == [2]
+    assert stream_db.execute("select problem from pgstream.subscription_problems(1)") == [
+        ("the table is called public.past now",)]
+    stream_db.execute("update pgstream.subscriptions set key = key")
+    stream_db.execute("insert into t values (3); insert into past values (4)")
+    assert [e["new"]["id"] for e in events(stream_db)] == [2, 3]
+    assert stream_db.execute("select problem from pgstream.subscription_problems(1)") == []
+    assert triggers(stream_db, "past") == []
 
 
 def test_a_dropped_table(stream_db):
@@ -145,9 +166,10 @@ def test_restored_from_a_dump(stream_server, stream_db):
 
 
 @pytest.mark.parametrize("expression", ["10 / new.total", "current_setting('app.not_set')",
-                                        "(select id from t)", "new.name::int"])
+                                        "(select id from t)", "new.name::int", "asserting()",
+                                        "raising()"])
 def test_an_expression_that_fails(stream_db, expression):
-    stream_db.execute(TABLE)
+    stream_db.execute(TABLE + FAILING)
     subscribe(stream_db, "good")
     subscribe(stream_db, extensions=[("x", expression)])
     stream_db.execute("insert into t values (1, 'x', 0), (2, 'y', 0)")
@@ -165,9 +187,10 @@ def test_an_expression_that_fails(stream_db, expression):
 
 @pytest.mark.parametrize("condition", ["10 / new.total > 1", "new.name::int = 1",
                                        "current_setting('app.not_set') = 'x'",
-                                       "new.name like concat('x', chr(92))"])
+                                       "new.name like concat('x', chr(92))", "asserting() = 1",
+                                       "raising() = 1"])
 def test_a_condition_that_fails(stream_db, condition):
-    stream_db.execute(TABLE)
+    stream_db.execute(TABLE + FAILING)
     subscribe(stream_db, "good")
     subscribe(stream_db, when=condition)
     stream_db.execute("insert into t values (1, 'xx', 0)")
@@ -258,3 +281,18 @@ def test_a_removed_subscription_makes_no_event_of_an_open_transaction(stream_db)
     assert len(triggers(stream_db)) == 1
     stream_db.execute("insert into t values (2)")
     assert names(stream_db) == [("next", {"id": 2})]
+
+
+def test_a_function_that_is_not_the_one_of_this_version(stream_db):
+    stream_db.execute(TABLE)
+    subscribe(stream_db)
+    stream_db.execute("create or replace function pgstream._publish_after_insert_on_t()"
+                      " returns trigger language plpgsql security definer"
+                      " as 'begin return null; end'")
+    problems = "select problem from pgstream.subscription_problems(1)"
+    assert stream_db.execute(problems) == [
+        ("its function is not the one that this version makes: UPDATE the subscription",)]
+    stream_db.execute("update pgstream.subscriptions set key = key")
+    assert stream_db.execute(problems) == []
+    stream_db.execute("insert into t values (1)")
+    assert names(stream_db) == [("k", {"id": 1})]

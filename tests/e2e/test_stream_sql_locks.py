@@ -46,7 +46,8 @@ def lock_waits(db, pid):
 
 def locks_on(connection, table):
     return {mode for mode, in connection.execute(
-        "select mode from pg_locks where pid = pg_backend_pid() and relation = %s::regclass", (table,))}
+        "select mode from pg_locks where pid = pg_backend_pid() and relation = %s::regclass",
+        (table,))}
 
 
 def test_subscribing_beside_an_open_writer_lets_the_others_write(stream_db):
@@ -95,8 +96,8 @@ def test_a_new_subscription_keeps_readers_and_a_removed_one_keeps_nobody_out(str
         with stream_db.connect() as subscriber:
             subscriber.add_notice_handler(lambda d: told.append(d.message_primary))
             subscriber.execute("delete from pgstream.subscriptions where key = 'a'")
-        assert told == ['table "public.t" is in use: unused triggers of postgres-stream stay there and '
-                        "do nothing"]
+        assert told == ['table "public.t" is in use: unused triggers of postgres-stream stay there '
+                        "and do nothing"]
         stream_db.execute("insert into t values (1)")
         assert [e["tg_name"] for e in events(stream_db)] == ["b"]
         # The same subscription comes back while its old trigger is still there.
@@ -139,17 +140,35 @@ def test_subscribers_at_the_same_time_do_not_disturb_each_other(stream_db):
     stream_db.execute("".join(f"create table t{n} (id int);" for n in range(4)))
     subscribers = [Subscriber(stream_db, lambda c, n=n: [
         subscribe(c, f"k{n}", f"t{n}"), subscribe(c, f"u{n}", f"t{n}", operation="UPDATE"),
-        c.execute("update pgstream.subscriptions set column_names = '{}' where key = %s", (f"k{n}",)),
+        c.execute("update pgstream.subscriptions set column_names = '{}' where key = %s",
+                  (f"k{n}",)),
         c.execute("delete from pgstream.subscriptions where key = %s", (f"u{n}",))])
         for n in range(4)]
     for subscriber in subscribers:
         subscriber.end()
     for n in range(4):
         stream_db.execute(f"insert into t{n} values (1)")
-    assert [(e["tg_name"], e["new"]) for e in events(stream_db)] == [(f"k{n}", {}) for n in range(4)]
+    assert [(e["tg_name"], e["new"]) for e in events(stream_db)] == [
+        (f"k{n}", {}) for n in range(4)]
     assert stream_db.one("select count(*) from pg_namespace n, aclexplode(n.nspacl) a"
                          " where nspname = 'pgstream' and privilege_type = 'CREATE'"
                          " and grantee <> nspowner") == 0
+
+
+def test_a_change_with_an_old_snapshot_does_not_undo_another_one(stream_db):
+    stream_db.execute("create table t (id int)")
+    with stream_db.connect(autocommit=False) as old:
+        old.execute("set transaction isolation level repeatable read")
+        old.execute("select 1 from pg_class")
+        subscribe(stream_db, "a")
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            subscribe(old, "b")
+        old.rollback()
+        old.execute("set transaction isolation level repeatable read")
+        subscribe(old, "b")
+        old.commit()
+    stream_db.execute("insert into t values (1)")
+    assert sorted(e["tg_name"] for e in events(stream_db)) == ["a", "b"]
 
 
 @pytest.mark.parametrize("settings", ["", "set session_replication_role = replica;"])
@@ -157,7 +176,8 @@ def test_what_makes_no_event(stream_db, settings):
     stream_db.execute("create table t (id int)")
     subscribe(stream_db, operation="DELETE")
     with stream_db.connect() as connection:
-        connection.execute(settings + "insert into t values (1); truncate t; insert into t values (2)")
+        connection.execute(settings + "insert into t values (1); truncate t;"
+                           "insert into t values (2)")
         if settings:
             connection.execute("delete from t")
     assert events(stream_db) == [] and failed(stream_db) == []

@@ -92,11 +92,12 @@ def test_the_helper_of_the_manual(stream_db):
     signup = ("signup", "INSERT", "users", "new.email_verified", ["id"])
     order = ("order", "INSERT", "orders", None, ["id", "total"])
     helper(stream_db, signup, order)
-    versions = stream_db.execute("select key, xmin from pgstream.subscriptions order by key")
+    rows = "select key, xmin from pgstream.subscriptions order by key"
+    versions = stream_db.execute(rows)
     created = stream_db.execute("select oid from pg_trigger where tgname like 'pgstream%'"
                                 " order by oid")
     helper(stream_db, signup, order)
-    assert stream_db.execute("select key, xmin from pgstream.subscriptions order by key") == versions
+    assert stream_db.execute(rows) == versions
     assert stream_db.execute("select oid from pg_trigger where tgname like 'pgstream%'"
                              " order by oid") == created
 

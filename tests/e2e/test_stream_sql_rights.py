@@ -15,7 +15,8 @@ UNPINNED = {"_event_id", "_partition_of", "_has_partition", "set_subscriptions",
 
 @pytest.fixture
 def town(stream_db):
-    """mallory and clerk may subscribe and own a table each; app may write to both; boss is a superuser."""
+    """mallory and clerk may subscribe and own a table each; app may write to both; boss is a
+    superuser."""
     for name in ("mallory", "clerk"):
         stream_db.login(name, "pgstream_subscriber")
     stream_db.login("app")
@@ -45,14 +46,15 @@ def test_subscribers_subscribe_to_their_own_tables_only(town):
                 "update pgstream.subscriptions set schema_name = 'den', table_name = 'loot'",
                 "delete from pgstream.subscriptions",
                 "select pgstream.set_subscriptions(1, '{}')"):
-            assert refusal(mallory, attempt).startswith('must be owner of table "public.till"'), attempt
+            assert 'must be owner of table "public.till"' in refusal(mallory, attempt), attempt
         # The compiled form, past the triggers on the subscriptions.
         assert "row-level security" in refusal(
-            mallory, "insert into pgstream._subscriptions select 1, 'm', 'public', 'till', 'INSERT',"
-            " owner_name, 'x', null, false, '{}', 'current_user', 'false'"
+            mallory, "insert into pgstream._subscriptions select 1, 'm', 'public', 'till',"
+            " 'INSERT', owner_name, 'x', null, false, '{}', 'current_user', 'false'"
             " from pgstream._subscriptions")
         assert mallory.execute("delete from pgstream._subscriptions").rowcount == 0
-        assert "permission denied" in refusal(mallory, "update pgstream._subscriptions set key = key")
+        assert "permission denied" in refusal(
+            mallory, "update pgstream._subscriptions set key = key")
     assert before == (town.execute("select * from pgstream.subscriptions"),
                       town.execute("select * from pgstream._subscriptions"),
                       triggers(town, "till"))
@@ -81,6 +83,46 @@ def test_expressions_run_as_the_owner_of_the_table_and_conditions_as_the_writer(
     assert [(e["who"], e["login"]) for e in made if e["tg_name"] == "k"] == [
         ("mallory", "app"), ("mallory", "boss")]
     assert sorted(e["tg_name"] for e in made) == ["by app", "guarded", "k", "k"]
+
+
+def test_code_in_an_expression_gets_no_rights_of_the_writer_or_of_ours(town):
+    """It runs when a superuser commits, with nothing but the rights of the owner of the table."""
+    with town.connect(user="mallory") as mallory:
+        mallory.execute("create table den.ran (attempt text, state text, role text)")
+        mallory.execute("""
+            create function den.attack() returns text language plpgsql as $$
+            declare
+              attempt text;
+            begin
+              foreach attempt in array array[
+                'reset role', 'set role boss', 'set session authorization boss',
+                'alter role mallory superuser', 'grant pgstream_owner to mallory',
+                'select * from pg_authid', 'delete from pgstream.subscriptions',
+                'insert into pgstream.events (stream_id) values (1)',
+                'select pgstream._write_till(1, null, null)',
+                'select pgstream._prepare(null, null)',
+                'create function pgstream.planted() returns int language sql return 1']
+              loop
+                begin
+                  execute attempt;
+                  insert into den.ran values (attempt, '00000', current_user);
+                exception when others then
+                  insert into den.ran values (attempt, sqlstate, current_user);
+                end;
+              end loop;
+              return current_user;
+            end $$""")
+        subscribe(mallory, table="loot", schema="den", extensions=[("x", "den.attack()")])
+    with town.connect(user="clerk") as clerk:
+        subscribe(clerk, "clerk's", table="till")
+    with town.connect(user="boss") as boss:
+        boss.execute("insert into den.loot values (1)")
+    assert [e["x"] for e in events(town)] == ["mallory"]
+    assert town.execute("select distinct role from den.ran") == [("mallory",)]
+    assert town.one("select count(*) from den.ran") == 11
+    assert town.execute("select attempt, state from den.ran where state <> '42501'") == []
+    assert town.one("select rolsuper from pg_roles where rolname = 'mallory'") is False
+    assert town.one("select count(*) from pgstream.subscriptions") == 2
 
 
 def test_a_superuser_subscribes_for_the_owner(town):
@@ -122,12 +164,13 @@ def test_a_subscriber_gets_no_right_in_the_schema(town):
         subscribe(mallory, table="loot", schema="den")
         for attempt in ("create table pgstream.planted (id int)",
                         "select den.plant()",
-                        "insert into pgstream.subscriptions (key, stream_id, operation, schema_name,"
-                        " table_name, column_names) select 'p', den.plant(), 'INSERT', 'den', 'loot',"
-                        " '{id}'",
+                        "insert into pgstream.subscriptions (key, stream_id, operation,"
+                        " schema_name, table_name, column_names)"
+                        " select 'p', den.plant(), 'INSERT', 'den', 'loot', '{id}'",
                         "update pgstream.subscriptions set metadata = to_jsonb(den.plant())"):
             assert "permission denied for schema pgstream" in refusal(mallory, attempt), attempt
-        for table in ("events", "events_overflow", "streams", "failed_events", "_tables", "backlog"):
+        for table in ("events", "events_overflow", "streams", "failed_events", "_tables",
+                      "backlog"):
             assert "permission denied" in refusal(
                 mallory, f"insert into pgstream.{table} default values")
         for table in ("events", "events_overflow", "streams", "backlog", "dead_letters"):
@@ -222,8 +265,8 @@ def test_the_expressions_of_an_earlier_owner_do_not_run_as_the_next_one(town):
         app.execute("insert into den.loot values (1)")
     assert [e["who"] for e in events(town)] == ["mallory"]
     assert town.execute("select problem from pgstream.subscription_problems(1)") == [
-        ('its function pgstream._publish_after_insert_on_loot() belongs to "mallory", and not to the '
-         "owner of the table",)]
+        ('its function pgstream._publish_after_insert_on_loot() belongs to "mallory", and not to '
+         "the owner of the table",)]
     with town.connect(user="clerk") as clerk:
         said = refusal(clerk, "insert into pgstream.subscriptions (key, stream_id, operation,"
                        " schema_name, table_name, column_names) values"
@@ -236,6 +279,22 @@ def test_the_expressions_of_an_earlier_owner_do_not_run_as_the_next_one(town):
         app.execute("insert into den.loot values (2)")
     assert [(e["who"], e["new"]["id"]) for e in events(town)] == [("mallory", 1), ("clerk", 2)]
     assert town.execute("select problem from pgstream.subscription_problems(1)") == []
+
+
+def test_the_owner_of_a_dropped_table_has_no_part_in_the_next_one_of_its_name(town):
+    town.execute("grant create on schema public to mallory, clerk")
+    with town.connect(user="mallory") as mallory, town.connect(user="clerk") as clerk:
+        mallory.execute("create table short (id int)")
+        subscribe(mallory, table="short", when="new.id / 1 > 0",
+                  extensions=[("who", "current_user::text")])
+        mallory.execute("drop table short")
+        clerk.execute("create table short (id int)")
+        clerk.execute("insert into short values (0)")
+        clerk.execute("update pgstream.subscriptions set key = key")
+        clerk.execute("insert into short values (1)")
+        assert "permission denied" in refusal(
+            mallory, "select pgstream._write_short(1, '{\"forged\": true}', null)")
+    assert [(e["who"], e["new"]["id"]) for e in events(town)] == [("clerk", 1)]
 
 
 def test_the_daemon_has_what_it_needs_and_no_more(town):
@@ -281,7 +340,8 @@ def test_nothing_is_looked_up_by_the_path_of_callers_and_writers(town):
                 " table_name, column_names, when_clause) values"
                 " ('a', 1, 'INSERT', 'public', 'plain', '{id,name,at}', 'new.id is not null'),"
                 " ('b', 1, 'UPDATE', 'public', 'plain', '{id}', 'new.name like ''x%''')",
-                "select pgstream.set_subscriptions(1, array(select s from pgstream.subscriptions s))",
+                "select pgstream.set_subscriptions(1, array(select s from pgstream.subscriptions"
+                " s))",
                 "insert into plain values (1, 'x', now())", "update plain set name = 'xy'",
                 "select pgstream.retry_failed()", "select pgstream.make_partitions()",
                 "insert into plain values (2, 'x', now())",

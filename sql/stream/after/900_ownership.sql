@@ -76,6 +76,7 @@ begin
     pgstream._relation(text, text), pgstream._as_in_trigger(text, text),
     pgstream._check_privileges(oid, oid, name),
     pgstream._compile(oid, text, text, text, text), pgstream._cannot_fail(text),
+    pgstream._calls(text),
     pgstream._check_columns(oid, smallint[], text), pgstream._object_sql(jsonb),
     pgstream._columns_of(oid, text[], text), pgstream._column_numbers(oid, text[], text),
     pgstream._extensions(jsonb, text), pgstream._other_types_sql(oid, text, smallint[]),
@@ -111,14 +112,15 @@ end $$;
 
 -- Making a publication takes CREATE on the database.
 do $$
+declare
+  owner constant name := current_setting('pgstream.owner');
 begin
-  if not has_database_privilege(current_setting('pgstream.owner'), current_database(), 'CREATE') then
-    execute format('grant create on database %I to %I', current_database(),
-                   current_setting('pgstream.owner'));
+  if not has_database_privilege(owner, current_database(), 'CREATE') then
+    execute format('grant create on database %I to %I', current_database(), owner);
   end if;
-  if not has_database_privilege(current_setting('pgstream.owner'), current_database(), 'CREATE') then
+  if not has_database_privilege(owner, current_database(), 'CREATE') then
     raise notice 'publications of streams cannot be made yet'
       using hint = format('Let the owner of the database run: GRANT CREATE ON DATABASE %I TO %I;',
-                          current_database(), current_setting('pgstream.owner'));
+                          current_database(), owner);
   end if;
 end $$;

@@ -7,8 +7,8 @@
 --   pgstream_daemon      what the daemon needs
 --   pgstream_subscriber  may subscribe to tables of its own
 --
--- Where the installing role may not create roles, everything belongs to the installing role, and only
--- it and superusers can subscribe and run the daemon.
+-- Where the installing role may not create roles, everything belongs to the installing role, and
+-- only it and superusers can subscribe and run the daemon.
 
 set search_path = pg_catalog, pg_temp;
 
@@ -47,7 +47,7 @@ exception
 end $$;
 
 -- Roles that exist already must give no more rights than those that are created here. A member of
--- pgstream_owner can do what the callers of its functions can.
+-- pgstream_owner can do what the callers of its functions can, superusers among them.
 do $$
 declare
   r record;
@@ -65,6 +65,16 @@ begin
               hint = format('ALTER ROLE %I %s;', r.rolname, r.lacks);
     end if;
   end loop;
+  for r in
+    select a.rolname from pg_auth_members m join pg_roles a on a.oid = m.member
+    where m.roleid = to_regrole('pgstream_owner') and not a.rolsuper and a.rolname <> current_user
+      and current_setting('pgstream.owner') = 'pgstream_owner'
+  loop
+    raise exception 'role "%" is a member of "pgstream_owner"', r.rolname
+      using errcode = 'invalid_role_specification',
+            hint = format('REVOKE pgstream_owner FROM %I CASCADE; or install as that role.',
+                          r.rolname);
+  end loop;
 end $$;
 
 do $$
@@ -73,12 +83,14 @@ begin
     execute format('create schema pgstream authorization %I', current_setting('pgstream.owner'));
   end if;
   if to_regnamespace('pgstream_json') is null then
-    execute format('create schema pgstream_json authorization %I', current_setting('pgstream.owner'));
+    execute format('create schema pgstream_json authorization %I',
+                   current_setting('pgstream.owner'));
   end if;
 end $$;
 
--- A schema of a role that is not trusted, or one in which other roles may create, could hold objects
--- that this installation would run or take over. Trigger functions belong to the owners of their tables.
+-- A schema of a role that is not trusted, or one in which other roles may create, could hold
+-- objects that this installation would run or take over. Trigger functions belong to the owners of
+-- their tables.
 do $$
 declare
   trusted constant oid[] := array(
@@ -116,7 +128,8 @@ begin
       from pg_class c where c.relnamespace = s.oid and c.relkind not in ('i', 'I', 't')
       union all
       select 'pg_proc'::regclass, p.oid, p.proowner from pg_proc p
-      where p.pronamespace = s.oid and p.proname !~ '^_(publish_after|condition_of)_(insert|update|delete)_on_'
+      where p.pronamespace = s.oid
+        and p.proname !~ '^_(publish_after|condition_of)_(insert|update|delete)_on_'
       union all
       select 'pg_type'::regclass, t.oid, t.typowner from pg_type t
       where t.typnamespace = s.oid and t.typrelid = 0 and t.typelem = 0

@@ -53,8 +53,8 @@ begin
 end $$;
 comment on function pgstream.drop_stream(bigint) is 'Forgets a stream that has no subscription';
 
--- Takes a stream for a daemon, or renews that: true if it is the owner now. It is free when its owner
--- has not renewed for as long as `lease`.
+-- Takes a stream for a daemon, or renews that: true if it is the owner now. It is free when its
+-- owner has not renewed for as long as `lease`.
 create or replace function pgstream.take_stream(stream bigint, instance uuid, lease interval)
 returns boolean
 language sql volatile security definer set search_path = pg_catalog, pg_temp

@@ -1,6 +1,6 @@
 -- Writing events: for each subscribed table one function that writes an event, and one that keeps a
--- change whose event could not be made. They take finished jsonb and evaluate nothing. Only the owner
--- of the table may execute them, because its trigger functions call them.
+-- change whose event could not be made. They take finished jsonb and evaluate nothing. Only the
+-- owner of the table may execute them, because its trigger functions call them.
 --
 -- They do not pin the search_path, which would cost each event: every name in them is qualified.
 
@@ -118,7 +118,7 @@ declare
 begin
   perform pgstream._define(
     format('pgstream.%I(bigint, jsonb, jsonb)', '_write_' || part),
-    format($definition$returns void language plpgsql security definer as %L$definition$, format($body$
+    format('returns void language plpgsql security definer as %L', format($body$
 declare
   at constant pg_catalog.timestamptz := pg_catalog.clock_timestamp();
 begin
@@ -134,7 +134,7 @@ begin
 end $body$, streams)), owners);
   perform pgstream._define(
     format('pgstream.%I(bigint, text, text, boolean, text, text, jsonb, jsonb)', '_keep_' || part),
-    format($definition$returns void language plpgsql security definer as %L$definition$, format($body$
+    format('returns void language plpgsql security definer as %L', format($body$
 begin
   if $1 operator(pg_catalog.=) any (%L::pg_catalog._int8) then
     perform pgstream._keep($1, $2, %L, %L, $3, $4, $5, $6, $7, $8);
@@ -155,7 +155,8 @@ begin
   if on_error = 'raise' then
     raise exception using errcode = code, message = told,
       hint = format('UPDATE pgstream.streams SET on_error = ''keep'' WHERE id = %s; lets '
-                    'transactions commit, and keeps such changes in pgstream.failed_events.', stream);
+                    'transactions commit, and keeps such changes in pgstream.failed_events.',
+                    stream);
   elsif on_error = 'log' then
     raise warning using errcode = code, message = told;
   else

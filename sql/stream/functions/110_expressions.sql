@@ -17,9 +17,9 @@ language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select string_agg(
     case when m.part[1] ~ '^[''"]' then m.part[1]
-         else regexp_replace(regexp_replace(m.part[1], format('\((?:%s\.)?(new|old)\)\.', compiled_in),
-                                            '\1.', 'g'),
-                             format('\m%s\.(new|old)\M', compiled_in), '\1', 'g') end, ''
+         else regexp_replace(
+           regexp_replace(m.part[1], format('\((?:%s\.)?(new|old)\)\.', compiled_in), '\1.', 'g'),
+           format('\m%s\.(new|old)\M', compiled_in), '\1', 'g') end, ''
     order by m.n)
   from regexp_matches(code, '''(?:[^'']|'''')*''|"(?:[^"]|"")*"|[^''"]+', 'g')
     with ordinality m (part, n);
@@ -60,7 +60,8 @@ begin
       where d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid and t.typrelid <> rel
       union all
       select c.relnamespace from pg_class c
-      where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid and c.oid <> rel) o (namespace)
+      where d.refclassid = 'pg_class'::regclass and c.oid = d.refobjid
+        and c.oid <> rel) o (namespace)
     join pg_namespace n on n.oid = o.namespace
     where d.classid = 'pg_proc'::regclass and d.objid = compiled_in
       and not has_schema_privilege(for_role, n.oid, 'USAGE')
@@ -78,8 +79,8 @@ begin
   end if;
 end $$;
 
--- Whether an expression never raises an error, as far as its parse tree tells: it has only nodes and
--- functions that do not. (Leakproof functions raise none that depend on their arguments.)
+-- Whether an expression never raises an error, as far as its parse tree tells: it has only nodes
+-- and functions that do not. (Leakproof functions raise none that depend on their arguments.)
 create or replace function pgstream._cannot_fail(tree text) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -87,8 +88,8 @@ as $$
       select from regexp_matches(tree, '\{([A-Z]+)', 'g') m
       where m[1] <> all ('{QUERY,FROMEXPR,TARGETENTRY,VAR,PARAM,CONST,FIELDSELECT,FUNCEXPR,OPEXPR,'
                          'DISTINCTEXPR,NULLIFEXPR,SCALARARRAYOPEXPR,BOOLEXPR,NULLTEST,BOOLEANTEST,'
-                         'CASE,CASEEXPR,WHEN,CASEWHEN,CASETESTEXPR,COALESCE,COALESCEEXPR,RELABELTYPE,'
-                         'ARRAY,ARRAYEXPR,SQLVALUEFUNCTION}'))
+                         'CASE,CASEEXPR,WHEN,CASEWHEN,CASETESTEXPR,COALESCE,COALESCEEXPR,'
+                         'RELABELTYPE,ARRAY,ARRAYEXPR,SQLVALUEFUNCTION}'))
     and not exists (
       select from regexp_matches(tree, ':(?:funcid|opfuncid) (\d+)', 'g') m
       join pg_proc p on p.oid = m[1]::oid
@@ -97,13 +98,22 @@ as $$
                  and p.proname ~ '^(numeric_(eq|ne|lt|le|gt|ge)|enum_(eq|ne))$'));
 $$;
 
--- Compiles an expression over the rows `new` and `old` of a relation, with names looked up by `path`.
+-- The functions and operators that an expression calls, in the order of its parse tree.
+create or replace function pgstream._calls(tree text) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(array_agg(m.call[1] order by m.n), '{}')
+  from regexp_matches(tree, ':(?:funcid|opno) (\d+)', 'g') with ordinality m (call, n);
+$$;
+
+-- Compiles an expression over the rows `new` and `old` of a relation, with names looked up by
+-- `path`.
 --   code      the expression as it stands in a trigger function
 --   type      of its value
 --   columns   of the relation that it reads
 --   tree      the parse tree
--- An error of PostgreSQL's is passed on as it is: its position points into the expression, and `label`
--- is in the statement that it shows.
+-- An error of PostgreSQL's is passed on as it is: its position points into the expression, and
+-- `label` is in the statement that it shows.
 create or replace function pgstream._compile(
   rel oid, operation text, expression text, path text, label text,
   out code text, out type oid, out columns smallint[], out tree text)
@@ -121,7 +131,8 @@ declare
   comment constant text := format('/* %s */', replace(replace(label, '/*', '/ *'), '*/', '* /'));
   signature constant text := format('pgstream.%s(%s)', name, array_to_string(
     array_fill(relation, array[cardinality(rows)]), ', '));
-  -- EXPLAIN, because opening a cursor for it neither plans nor evaluates, and takes one statement only.
+  -- EXPLAIN, because opening a cursor for it neither plans nor evaluates, and takes one statement
+  -- only.
   check_one constant text := format(
     E'%s explain select from %s, lateral (select (\n%s\n)) x', comment, from_rows, expression);
   compile constant text := format(
@@ -136,7 +147,8 @@ begin
     open parsed for execute check_one;
     close parsed;
   exception when invalid_cursor_definition then
-    raise exception using errcode = 'syntax_error', message = pg_catalog.concat(label, ' is not one expression');
+    raise exception using errcode = 'syntax_error',
+      message = pg_catalog.concat(label, ' is not one expression');
   end;
   execute compile;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
@@ -146,8 +158,8 @@ begin
   if 'true' in ((regexp_match(tree, ':hasAggs (\w+)'))[1],
                 (regexp_match(tree, ':hasWindowFuncs (\w+)'))[1],
                 (regexp_match(tree, ':hasTargetSRFs (\w+)'))[1]) then
-    raise exception '%: aggregates, window functions and functions that return sets are not allowed',
-        label
+    raise exception '%: aggregates, window functions and functions that return sets are not '
+        'allowed', label
       using errcode = 'grouping_error', hint = 'Put them into a subquery: (SELECT ...).';
   end if;
   code := pgstream._as_in_trigger(
@@ -159,6 +171,16 @@ begin
   perform pgstream._check_columns(rel, columns, label);
   perform pgstream._check_privileges(compiled_in, rel, (
     select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel));
+
+  -- What is written without naming an operator finds another one without the user's path, or none.
+  execute format('create or replace function pgstream.%s(%s) returns record %s return (%s)', name,
+                 arguments, comment, code);
+  if pgstream._calls(tree) <> pgstream._calls((
+      select p.prosqlbody::text from pg_proc p where p.oid = compiled_in)) then
+    raise exception '%: IS DISTINCT FROM, NULLIF and CASE ... WHEN cannot compare by operators '
+        'outside of pg_catalog', label
+      using errcode = 'feature_not_supported', hint = 'Compare by = and IS NULL, or cast to text.';
+  end if;
 
   execute format('create view pgstream.%s as %s select (%s) as value from %s', name, comment, code,
                  from_rows);

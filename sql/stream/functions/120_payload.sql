@@ -83,8 +83,8 @@ begin
        or jsonb_typeof(item -> 'json_path') is distinct from 'string'
        or jsonb_typeof(item -> 'expression') is distinct from 'string'
        or (select count(*) from jsonb_object_keys(item)) <> 2 then
-      raise exception '%: an element must have the texts "json_path" and "expression", and no other '
-          'key', label
+      raise exception '%: an element must have the texts "json_path" and "expression", and no '
+          'other key', label
         using errcode = 'invalid_parameter_value', detail = left(item::text, 200);
     end if;
     path := string_to_array(item ->> 'json_path', '.');
@@ -110,8 +110,8 @@ begin
   end loop;
 end $$;
 
--- The condition under which columns have another type than the one that they were compiled for. What
--- is then in the function could convert their values by a cast that a third role made.
+-- The condition under which columns have another type than the one that they were compiled for.
+-- What is then in the function could convert their values by a cast that a third role made.
 create or replace function pgstream._other_types_sql(rel oid, operation text, columns smallint[])
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -183,8 +183,9 @@ begin
     label := format('expression of json_path "%s" %s', array_to_string(extension.path, '.'), of_it);
     made := pgstream._compile(rel, subscription.operation, extension.expression, path, label);
     columns := columns || made.columns;
-    items := items || jsonb_build_object('path', extension.path, 'sql',
-                                         pgstream_json.value_sql(made.type, format('(%s)', made.code)));
+    items := items || jsonb_build_object(
+      'path', extension.path,
+      'sql', pgstream_json.value_sql(made.type, format('(%s)', made.code)));
   end loop;
   compiled.payload_sql := pgstream._object_sql(items);
   compiled.columns := array(select distinct a.attname from pg_attribute a

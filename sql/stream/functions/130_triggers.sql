@@ -19,8 +19,8 @@ begin
       event_stream := %s;
       event_metadata := %L;%s
       if %s then
-        raise datatype_mismatch using message = 'columns have other types than the subscription was '
-          'made for';
+        raise datatype_mismatch
+          using message = 'columns have other types than the subscription was made for';
       end if;
       event_payload := %s;$branch$, case when s.n = 1 then 'if' else 'elsif' end, s.revision,
                            s.stream_id, s.metadata,
@@ -35,7 +35,8 @@ begin
   from (select c.*, u.metadata, row_number() over (order by c.stream_id, c.key) as n
         from pgstream._subscriptions c
         join pgstream.subscriptions u using (stream_id, key, schema_name, table_name, operation)
-        where c.schema_name = in_schema and c.table_name = named and c.operation = _body.operation) s;
+        where c.schema_name = in_schema and c.table_name = named
+          and c.operation = _body.operation) s;
   if branches is null then
     return 'begin return null; end';
   end if;
@@ -50,7 +51,7 @@ declare
 begin
   begin%1$s
     end if;
-  exception when others then
+  exception when others or assert_failure then
     get stacked diagnostics error_code = returned_sqlstate, error_message = message_text;
   end;
   if error_code is not null then
@@ -65,10 +66,10 @@ end $body$, branches, '_write_' || part, '_keep_' || part,
     case operation when 'INSERT' then 'null' else 'pgstream._image(tg_relid, old)' end);
 end $$;
 
--- A condition that may fail is evaluated by a function of the table's owner, as the role that writes: an
--- error there must not make the statement fail. It is noted for the rest of the transaction, and the
--- trigger function keeps the changes for this revision. (A role can forge the note: its own changes are
--- kept then.)
+-- A condition that may fail is evaluated by a function of the table's owner, as the role that
+-- writes: an error there must not make the statement fail. It is noted for the rest of the
+-- transaction, and the trigger function keeps the changes for this revision. (A role can forge the
+-- note: its own changes are kept then.)
 create or replace function pgstream._condition_body(in_schema text, named text, operation text)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -78,7 +79,7 @@ begin
   %s
   end if;
   return false;
-exception when others then
+exception when others or assert_failure then
   perform set_config('pgstream.failed_conditions', concat(
     current_setting('pgstream.failed_conditions', true), revision, ' ',
     replace(sqlerrm, chr(10), ' '), chr(10)), true);
@@ -103,8 +104,8 @@ as $$
 $$;
 
 -- Creates or replaces a function in the name of the owner of a table, where it would change.
-create or replace function pgstream._define_for_owner(rel oid, name text, arguments text, header text,
-                                                      body text) returns regprocedure
+create or replace function pgstream._define_for_owner(
+  rel oid, name text, arguments text, header text, body text) returns regprocedure
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -117,11 +118,15 @@ begin
   if known.proowner <> table_owner then
     raise exception 'function % does not belong to the owner of table "%"', known.oid::regprocedure,
         rel::regclass
-      using errcode = 'object_not_in_prerequisite_state';
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = format('Let a superuser run: DROP FUNCTION %s CASCADE; UPDATE '
+                          'pgstream.subscriptions SET key = key; in one transaction.',
+                          known.oid::regprocedure);
   elsif known.prosrc = body then
     return known.oid;
   end if;
-  execute format('create or replace function pgstream.%I(%s) %s as %L', name, arguments, header, body);
+  execute format('create or replace function pgstream.%I(%s) %s as %L', name, arguments, header,
+                 body);
   select p.oid into defined from pg_proc p
   where p.pronamespace = 'pgstream'::regnamespace and p.proname = name;
   if known.oid is null then
@@ -133,8 +138,8 @@ begin
   return defined;
 end $$;
 
--- The functions of a table for one operation. They run with the rights of its owner. Neither takes a
--- lock on the table.
+-- The functions of a table for one operation. They run with the rights of its owner. Neither takes
+-- a lock on the table.
 create or replace function pgstream._define_functions(rel oid, in_schema text, named text,
                                                       operation text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -151,7 +156,8 @@ begin
   select s.key, s.owner_name into stale from pgstream._subscriptions s
   where s.schema_name = in_schema and s.table_name = named
     and s.operation = _define_functions.operation
-    and s.owner_name <> (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel) limit 1;
+    and s.owner_name <> (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel)
+  limit 1;
   if found then
     raise exception 'subscription "%" was made for "%", and table "%" has another owner now',
         stale.key, stale.owner_name, rel::regclass
@@ -169,8 +175,8 @@ begin
   end if;
   perform pgstream._define_for_owner(
     rel, name, '',
-    format('returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp%s',
-           pgstream._pinned_settings(rel)),
+    format('returns trigger language plpgsql security definer '
+           'set search_path = pg_catalog, pg_temp%s', pgstream._pinned_settings(rel)),
     pgstream._body(part, in_schema, named, operation));
 end $$;
 
@@ -179,7 +185,8 @@ create or replace function pgstream._triggers(function_name text)
 returns table (rel oid, name name, revision text)
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
-  select t.tgrelid, t.tgname, (regexp_match(encode(t.tgargs, 'escape'), E'([0-9a-f]{16})\\\\000$'))[1]
+  select t.tgrelid, t.tgname,
+         (regexp_match(encode(t.tgargs, 'escape'), E'([0-9a-f]{16})\\\\000$'))[1]
   from pg_trigger t join pg_proc p on p.oid = t.tgfoid
   where p.pronamespace = 'pgstream'::regnamespace and p.proname = function_name
     and t.tgparentid = 0;
@@ -219,10 +226,11 @@ begin
                 compiled.stream_id, compiled.revision);
 end $$;
 
--- Runs statements that lock tables, all or none, and has other sessions wait for 200 ms at most each
--- time that it tries: behind a lock that is waited for, each writer waits. It gives up sooner than
--- PostgreSQL looks for deadlocks, so that no statement of an application fails.
-create or replace function pgstream._run_locking(statements text[], patience interval) returns boolean
+-- Runs statements that lock tables, all or none, and has other sessions wait for 200 ms at most
+-- each time that it tries: behind a lock that is waited for, each writer waits. It gives up sooner
+-- than PostgreSQL looks for deadlocks, so that no statement of an application fails.
+create or replace function pgstream._run_locking(statements text[], patience interval)
+returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '200ms'
 as $$
 declare
@@ -284,7 +292,8 @@ begin
   end if;
 end $$;
 
--- Drops the triggers that no subscription needs, where their tables are free. Others stay; they do
+-- Drops the triggers that no subscription needs, where their tables are free. (A table that was
+-- renamed has one that is needed until there is another table of its name.) Others stay; they do
 -- nothing, and the next change of a subscription to the table tries again.
 create or replace function pgstream._drop_triggers(function_name text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
@@ -295,12 +304,16 @@ begin
   for unused in
     select t.rel, array_agg(format('drop trigger %I on %s', t.name, t.rel::regclass)) as statements
     from pgstream._triggers(function_name) t
-    where not exists (select from pgstream._subscriptions s where s.revision = t.revision)
+    join pg_class c on c.oid = t.rel and pg_has_role(current_user, c.relowner, 'USAGE')
+    where not exists (
+      select from pgstream._subscriptions s
+      where s.revision = t.revision
+        and coalesce(pgstream._relation(s.schema_name, s.table_name), t.rel) = t.rel)
     group by t.rel
   loop
     if not pgstream._run_locking(unused.statements, '1 s') then
-      raise notice 'table "%" is in use: unused triggers of postgres-stream stay there and do nothing',
-        unused.rel::regclass;
+      raise notice 'table "%" is in use: unused triggers of postgres-stream stay there and do '
+        'nothing', unused.rel::regclass;
     end if;
   end loop;
 end $$;

@@ -1,10 +1,29 @@
 -- What happens when rows of pgstream.subscriptions change: the triggers on it.
 --
---   1_prepare  as pgstream_owner: one change at a time, the functions that write events, and CREATE on
---              the schema for the owners of the tables, to whom the trigger functions will belong
+--   1_prepare  as pgstream_owner: one change at a time, the functions that write events, and CREATE
+--              on the schema for the owners of the tables, who will own the trigger functions
 --   2_apply    as the subscriber: checks, compiles, creates functions and triggers
 --   3_finish   as pgstream_owner: takes CREATE back
 
+-- The functions of table owners that serve a table, and whether a trigger uses them.
+create or replace function pgstream._functions_of(in_schema text, named text)
+returns table (function regprocedure, owner oid, is_used boolean)
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select p.oid, p.proowner, exists (
+    select from pg_depend d
+    where d.refclassid = 'pg_proc'::regclass and d.refobjid = p.oid
+      and d.classid = 'pg_trigger'::regclass)
+  from pgstream._tables t
+  cross join unnest(array['INSERT', 'UPDATE', 'DELETE']) operation
+  join pg_proc p on p.proname in (pgstream._function_name(t.part, operation),
+                                  pgstream._condition_name(t.part, operation))
+  where t.schema_name = in_schema and t.table_name = named
+    and p.pronamespace = 'pgstream'::regnamespace;
+$$;
+
+-- Who may write events of a table: its owner, and the owner of functions that its triggers use.
+-- (They may be an earlier owner's.)
 create or replace function pgstream._owners(in_schema text, named text) returns oid[]
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -12,13 +31,7 @@ as $$
   from (
     select c.relowner from pg_class c where c.oid = pgstream._relation(in_schema, named)
     union all
-    -- Functions of an earlier owner of the table go on until they are replaced.
-    select p.proowner
-    from pgstream._tables t
-    cross join unnest(array['INSERT', 'UPDATE', 'DELETE']) operation
-    join pg_proc p on p.proname = pgstream._function_name(t.part, operation)
-    where t.schema_name = in_schema and t.table_name = named
-      and p.pronamespace = 'pgstream'::regnamespace) o (oid);
+    select f.owner from pgstream._functions_of(in_schema, named) f where f.is_used) o (oid);
 $$;
 
 create or replace function pgstream._prepare(removed pgstream.subscriptions[],
@@ -29,8 +42,9 @@ declare
   t record;
   owners oid[];
   owner oid;
+  unused regprocedure;
 begin
-  lock table pgstream._tables in share row exclusive mode;
+  update pgstream._changes set n = n + 1;
   for t in
     select distinct c.schema_name, c.table_name from unnest(removed || added) c
     where pgstream._relation(c.schema_name, c.table_name) is not null
@@ -38,6 +52,16 @@ begin
                   where k.schema_name = c.schema_name and k.table_name = c.table_name)
     order by 1, 2
   loop
+    -- Those of a table of this name that was dropped, and belonged to another role.
+    for unused in
+      select f.function from pgstream._functions_of(t.schema_name, t.table_name) f
+      where not f.is_used
+        and f.owner is distinct from (
+          select c.relowner from pg_class c
+          where c.oid = pgstream._relation(t.schema_name, t.table_name))
+    loop
+      execute format('drop function %s', unused);
+    end loop;
     owners := pgstream._owners(t.schema_name, t.table_name);
     perform pgstream._define_writers(pgstream._assign_part(t.schema_name, t.table_name),
                                      t.schema_name, t.table_name, owners);
@@ -83,8 +107,8 @@ begin
   if not pg_has_role(current_user, table_owner, 'USAGE') then
     raise exception 'must be owner of table "%"', rel::regclass
       using errcode = 'insufficient_privilege',
-            hint = format('Let "%s", a member of that role, or a superuser change its subscriptions.',
-                          pg_get_userbyid(table_owner));
+            hint = format('Let "%s", a member of that role, or a superuser change its '
+                          'subscriptions.', pg_get_userbyid(table_owner));
   end if;
 end $$;
 
@@ -106,8 +130,8 @@ begin
     raise exception 'subscription "%": stream % does not exist', subscription.key,
         subscription.stream_id
       using errcode = 'undefined_object',
-            hint = format('Start the daemon of that stream, or run: SELECT pgstream.add_stream(%s);',
-                          subscription.stream_id);
+            hint = format('Start the daemon of that stream, or run: '
+                          'SELECT pgstream.add_stream(%s);', subscription.stream_id);
   elsif rel is null then
     raise exception 'subscription "%": table "%.%" does not exist', subscription.key,
         subscription.schema_name, subscription.table_name
@@ -123,14 +147,14 @@ begin
       using errcode = 'wrong_object_type', detail = case
         when kind in ('v', 'm') then 'It is a view.'
         when kind = 'f' then 'It is a foreign table.'
-        when kind in ('r', 'p') then 'It is a temporary table, or one of PostgreSQL or of postgres-stream.' end,
+        else 'It is a temporary table, or one of PostgreSQL or of postgres-stream.' end,
         hint = 'Subscribe to an ordinary or a partitioned table.';
   end if;
   return rel;
 end $$;
 
--- Makes triggers and functions follow the rows: `removed` are the old rows of a statement, `added` the
--- new ones.
+-- Makes triggers and functions follow the rows: `removed` are the old rows of a statement, `added`
+-- the new ones.
 create or replace function pgstream._apply(removed pgstream.subscriptions[],
                                            added pgstream.subscriptions[], path text)
 returns void
@@ -155,8 +179,8 @@ begin
         select from pgstream._subscriptions c
         where (c.stream_id, c.key, c.schema_name, c.table_name, c.operation)
               = (s.stream_id, s.key, s.schema_name, s.table_name, s.operation)) then
-      raise exception 'subscription "%" belongs to the owner of a table that does not exist any more',
-          s.key
+      raise exception 'subscription "%" belongs to the owner of a table that does not exist any '
+          'more', s.key
         using errcode = 'insufficient_privilege';
     end if;
   end loop;
@@ -187,36 +211,44 @@ begin
   end loop;
 end $$;
 
--- The triggers on the table, one set for each operation. `2_apply` has the search_path of the statement,
--- by which the expressions of subscriptions are understood: all names in it are qualified.
+-- The triggers on the table, one set for each operation. `2_apply` has the search_path of the
+-- statement, by which the expressions of subscriptions are understood: all names in it are
+-- qualified.
 do $$
 declare
+  rows_of constant text :=
+    '(select pg_catalog.array_agg(row(r.*)::pgstream.subscriptions) from %s r)';
   operation record;
 begin
   for operation in
-    select * from (values
-      ('insert', 'referencing new table as added', 'null', '(select pg_catalog.array_agg(row(a.*)::pgstream.subscriptions) from added a)'),
-      ('update', 'referencing old table as removed new table as added',
-       '(select pg_catalog.array_agg(row(r.*)::pgstream.subscriptions) from removed r)', '(select pg_catalog.array_agg(row(a.*)::pgstream.subscriptions) from added a)'),
-      ('delete', 'referencing old table as removed', '(select pg_catalog.array_agg(row(r.*)::pgstream.subscriptions) from removed r)', 'null')
+    select o.name, o.tables,
+           case when o.removed is null then 'null' else format(rows_of, o.removed) end as removed,
+           case when o.added is null then 'null' else format(rows_of, o.added) end as added
+    from (values
+      ('insert', 'referencing new table as added', null, 'added'),
+      ('update', 'referencing old table as removed new table as added', 'removed', 'added'),
+      ('delete', 'referencing old table as removed', 'removed', null)
     ) o (name, tables, removed, added)
   loop
     execute format($definition$
       create or replace function pgstream._subscriptions_%s_prepare() returns trigger
       language plpgsql security definer set search_path = pg_catalog, pg_temp as %L
     $definition$, operation.name, format(
-      'begin perform pgstream._prepare(%s, %s); return null; end', operation.removed, operation.added));
+      'begin perform pgstream._prepare(%s, %s); return null; end', operation.removed,
+      operation.added));
     execute format($definition$
       create or replace function pgstream._subscriptions_%s_apply() returns trigger
       language plpgsql as %L
     $definition$, operation.name, format(
       'begin perform pgstream._apply(%s, %s, pg_catalog.current_setting(''search_path'')); '
       'return null; end', operation.removed, operation.added));
-    execute format('create or replace trigger "1_prepare_%1$s" after %1$s on pgstream.subscriptions %2$s '
-                   'for each statement execute function pgstream._subscriptions_%1$s_prepare()',
+    execute format('create or replace trigger "1_prepare_%1$s" after %1$s '
+                   'on pgstream.subscriptions %2$s for each statement '
+                   'execute function pgstream._subscriptions_%1$s_prepare()',
                    operation.name, operation.tables);
-    execute format('create or replace trigger "2_apply_%1$s" after %1$s on pgstream.subscriptions %2$s '
-                   'for each statement execute function pgstream._subscriptions_%1$s_apply()',
+    execute format('create or replace trigger "2_apply_%1$s" after %1$s '
+                   'on pgstream.subscriptions %2$s for each statement '
+                   'execute function pgstream._subscriptions_%1$s_apply()',
                    operation.name, operation.tables);
     execute format('create or replace trigger "3_finish_%1$s" after %1$s on pgstream.subscriptions '
                    'for each statement execute function pgstream._subscriptions_finish()',
@@ -224,8 +256,8 @@ begin
   end loop;
 end $$;
 
--- Who may write what a subscription was compiled to: the roles that may change its table. After a table
--- was dropped, members of its last owner may delete the row.
+-- Who may write what a subscription was compiled to: the roles that may change its table. After a
+-- table was dropped, members of its last owner may delete the row.
 create or replace function pgstream._may_write(in_schema text, named text, owner_name name)
 returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -264,8 +296,9 @@ as $$
          (other.when_clause, other.column_names, other.metadata, other.payload_extensions);
 $$;
 
--- Sets all subscriptions of a stream. Those that are the same stay as they are, and so do the triggers
--- of all others whose condition is the same. `id` and `stream_id` of the elements are not looked at.
+-- Sets all subscriptions of a stream. Those that are the same stay as they are, and so do the
+-- triggers of all others whose condition is the same. `id` and `stream_id` of the elements are not
+-- looked at.
 create or replace function pgstream.set_subscriptions(p_stream_id bigint,
                                                       p_subscriptions pgstream.subscriptions[])
 returns void

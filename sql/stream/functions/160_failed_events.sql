@@ -12,8 +12,9 @@ begin
   end if;
 end $$;
 
--- The expression for the payload of a failed event. The rows come from the images that were kept: each
--- column that the subscription reads must be in them, under the name that it has now.
+-- The payload of a failed event; null where its condition is not met. The rows come from the images
+-- that were kept: each column that the subscription reads must be in them, under the name that it
+-- has now.
 create or replace function pgstream._failed_payload(failed pgstream.failed_events,
                                                     compiled pgstream._subscriptions)
 returns jsonb
@@ -45,9 +46,9 @@ begin
                 extract(epoch from failed.happened_at) * 1000)::bigint) end;
 end $$;
 
--- Makes the events of failed changes, and returns how many. Run it as the owner of the tables, after
--- the cause is gone: expressions run with the rights of the caller, so changes of tables of other
--- owners are left. Subscriptions whose table has changed are compiled again first.
+-- Makes the events of failed changes, and returns how many. Run it as the owner of the tables,
+-- after the cause is gone: expressions run with the rights of the caller, so changes of tables of
+-- other owners are left. Subscriptions whose table has changed are compiled again first.
 create or replace function pgstream.retry_failed() returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -93,7 +94,7 @@ begin
           made := made + 1;
         end if;
         delete from pgstream.failed_events e where e.id = failed.id;
-      exception when others then
+      exception when others or assert_failure then
         update pgstream.failed_events e
         set attempts = e.attempts + 1, failed_at = clock_timestamp(), error_code = sqlstate,
             error_message = sqlerrm
@@ -103,8 +104,8 @@ begin
   end loop;
   if exists (select from pgstream.failed_events) then
     raise notice '% failed events are left', (select count(*) from pgstream.failed_events)
-      using hint = 'See error_message in pgstream.failed_events. Those of other owners'' tables are '
-                   'retried by their owners.';
+      using hint = 'See error_message in pgstream.failed_events. Those of other owners'' tables '
+                   'are retried by their owners.';
   end if;
   return made;
 end $$;

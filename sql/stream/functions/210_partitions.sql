@@ -1,8 +1,8 @@
 -- The partitions of pgstream.events: a table for each UTC day.
 --
--- No step makes a writer wait. A partition is made as a table and attached in the same transaction, and
--- is detached CONCURRENTLY, which no function can do: partition_work() names the statements, and the
--- daemon runs them one by one.
+-- No step makes a writer wait. A partition is made as a table and attached in the same transaction,
+-- and is detached CONCURRENTLY, which no function can do: partition_work() names the statements,
+-- and the daemon runs them one by one.
 
 -- Makes the partitions of today and of the next days; returns how many were made.
 create or replace function pgstream.make_partitions(days int default 3) returns int
@@ -17,8 +17,8 @@ begin
   for day in select today + n from generate_series(0, days - 1) n loop
     continue when to_regclass(pgstream._partition_of(day)) is not null;
     begin
-      execute format('create table %s (like pgstream.events including defaults including constraints)',
-                     pgstream._partition_of(day));
+      execute format('create table %s (like pgstream.events including defaults including '
+                     'constraints)', pgstream._partition_of(day));
       execute format('alter table pgstream.events attach partition %s for values from (%L) to (%L)',
                      pgstream._partition_of(day), day::timestamptz, (day + 1)::timestamptz);
       made := made + 1;
@@ -68,9 +68,10 @@ begin
   return needed;
 end $$;
 
--- The statements that remove what is older than `retention`, in their order. Each is to be run by itself
--- outside of a transaction, by a role that is a member of pgstream_owner, with a short lock_timeout; then
--- this is called again, until nothing is left. What an interruption leaves is continued.
+-- The statements that remove what is older than `retention`, in their order. Each is to be run by
+-- itself outside of a transaction, by a role that is a member of pgstream_owner, with a short
+-- lock_timeout; then this is called again, until nothing is left. What an interruption leaves is
+-- continued.
 create or replace function pgstream.partition_work(retention interval default '7 days')
 returns setof text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -82,8 +83,8 @@ declare
   p record;
 begin
   for p in
-    select c.oid::regclass as part, i.inhrelid is not null as attached, i.inhdetachpending as pending,
-           to_date(right(c.relname, 8), 'YYYYMMDD') as day
+    select c.oid::regclass as part, i.inhrelid is not null as attached,
+           i.inhdetachpending as pending, to_date(right(c.relname, 8), 'YYYYMMDD') as day
     from pg_class c
     left join pg_inherits i on i.inhrelid = c.oid and i.inhparent = 'pgstream.events'::regclass
     where c.relnamespace = 'pgstream'::regnamespace and c.relkind = 'r'
@@ -94,7 +95,8 @@ begin
   loop
     if p.pending then
       return next format('ALTER TABLE pgstream.events DETACH PARTITION %s FINALIZE', p.part);
-    elsif p.day < oldest and not pgstream._is_partition_needed(p.part, (p.day + 1)::timestamptz) then
+    elsif p.day < oldest
+          and not pgstream._is_partition_needed(p.part, (p.day + 1)::timestamptz) then
       return next case when p.attached
         then format('ALTER TABLE pgstream.events DETACH PARTITION %s CONCURRENTLY', p.part)
         else format('DROP TABLE %s', p.part) end;

@@ -1,6 +1,7 @@
 -- What health shows of a stream.
 
--- Subscriptions that make no events, or make them for another role than the owner of their table.
+-- Subscriptions that make no events, or make them for another role than the owner of their table,
+-- or by a function that an upgrade could not replace.
 create or replace function pgstream.subscription_problems(stream bigint)
 returns table (key text, schema_name text, table_name text, operation text, problem text)
 language sql stable security definer set search_path = pg_catalog, pg_temp
@@ -15,7 +16,8 @@ as $$
   left join lateral (
     select g.tgrelid, g.tgenabled from pg_trigger g
     where g.tgfoid = f.oid and g.tgparentid = 0
-      and encode(g.tgargs, 'escape') like concat('%', c.revision, '%') limit 1) g on true
+      and encode(g.tgargs, 'escape') like concat('%', c.revision, '%')
+    order by g.tgrelid = r.oid desc nulls last limit 1) g on true
   cross join lateral (values (case
     when g.tgrelid is null and r.oid is null then 'the table does not exist'
     when g.tgrelid is null then 'the table has no trigger for it: UPDATE the subscription'
@@ -24,7 +26,10 @@ as $$
       then format('the table is called %s now', g.tgrelid::regclass)
     when f.proowner <> r.relowner then format(
       'its function %s belongs to "%s", and not to the owner of the table', f.oid::regprocedure,
-      pg_get_userbyid(f.proowner)) end)) p (problem)
+      pg_get_userbyid(f.proowner))
+    when f.prosrc <> pgstream._body(t.part, s.schema_name, s.table_name, s.operation)
+      then 'its function is not the one that this version makes: UPDATE the subscription' end))
+    p (problem)
   where s.stream_id = stream and p.problem is not null
   order by 1, 2, 3, 4;
 $$;

@@ -59,14 +59,22 @@ create table if not exists pgstream.subscriptions (
   unique (stream_id, key, schema_name, table_name, operation)
 );
 
--- The tables that are or were subscribed to. `part` is the part of the names of functions that stands
--- for the table.
+-- The tables that are or were subscribed to. `part` is the part of the names of functions that
+-- stands for the table.
 create table if not exists pgstream._tables (
   schema_name text not null,
   table_name text not null,
   part text not null unique,
   primary key (schema_name, table_name)
 );
+
+-- One row, which each change of subscriptions updates: one at a time, and none with a snapshot that
+-- does not show the change before it.
+create table if not exists pgstream._changes (
+  only_row boolean primary key default true check (only_row),
+  n bigint not null default 0
+);
+insert into pgstream._changes default values on conflict do nothing;
 
 -- What a subscription was compiled to, and for which owner of the table.
 create table if not exists pgstream._subscriptions (

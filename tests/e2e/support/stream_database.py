@@ -67,6 +67,9 @@ def stream_db(stream_server):
         # Privileges on a database do not come with its template.
         database.execute(f"grant create on database {database.name} to pgstream_owner")
         yield database
+        for name, in database.execute("select gid from pg_prepared_xacts"
+                                      " where database = current_database()"):
+            database.execute(f"rollback prepared '{name}'")
 
 
 def subscribe(session, key="k", table="t", operation="INSERT", columns=("id",), stream=1,

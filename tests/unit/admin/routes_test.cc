@@ -22,6 +22,7 @@ class TestInstance final : public status::Instance {
   }
   status::Snapshot snapshot() const override { return snapshot_; }
   postgres::Pool& pool() override { return pool_; }
+  std::string_view dead_letters() const override { return "pgstream.dead_letters"; }
   void lose_database() { snapshot_.database_connected = false; }
 
  private:
