@@ -49,9 +49,7 @@ Connection::Options options_of(const StreamConfig& config, std::string name, boo
 /// Of a statement about the database side that the role may not run.
 Error advised(Error error) {
   if (error.code == "42501" && error.remedy.find("pgtrickle") != std::string::npos) {
-    error.remedy =
-        "GRANT pgstream_owner, or pgstream_daemon, to the user of pg_connection; it needs "
-        "REPLICATION too";
+    error.remedy = "GRANT pgstream_daemon to the user of pg_connection; it needs REPLICATION too";
   }
   return error;
 }

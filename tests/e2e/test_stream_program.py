@@ -375,7 +375,7 @@ def test_a_role_without_replication_is_told(stream_home, tmp_path):
     configure(tmp_path, stream_home, MEMORY)
     with StreamProgram(tmp_path) as program:
         wait_running(program)
-    stream_home.login("no_replication", "pgstream_owner")
+    stream_home.login("no_replication", "pgstream_daemon")
     configure(tmp_path, stream_home, MEMORY,
               {"pg_connection": connection(stream_home, username="no_replication")})
     done = run(tmp_path, "check")
