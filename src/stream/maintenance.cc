@@ -14,6 +14,7 @@ namespace {
 constexpr std::chrono::minutes kEvery{10};
 constexpr std::chrono::seconds kAfterFailure{30};
 constexpr std::chrono::minutes kTimeout{5};
+constexpr std::string_view kNoPrivilege = "42501";
 
 }  // namespace
 
@@ -50,7 +51,8 @@ Result<void> Maintenance::work(std::stop_token stop) {
   return cleaned ? Result<void>() : fail(cleaned.error());
 }
 
-/// The database names the next statement of each partition; each is a transaction of its own.
+/// The database names the next statement of each partition; each is a transaction of its own, by a
+/// member of pgstream_owner. For other roles the database does it, with a short wait of writers.
 Result<void> Maintenance::remove_old(postgres::Connection& session, Deadline deadline,
                                      std::stop_token stop) {
   while (true) {
@@ -58,7 +60,12 @@ Result<void> Maintenance::remove_old(postgres::Connection& session, Deadline dea
     if (!statements) return fail(statements.error());
     if (statements->size() == 0) return {};
     for (int row = 0; row < statements->size(); ++row) {
-      auto done = session.script(statements->text(row, 0), deadline, stop);
+      const auto done = session.script(statements->text(row, 0), deadline, stop);
+      if (!done && done.error().code == kNoPrivilege) {
+        const auto removed =
+            session.query("select pgstream.remove_partitions()", {}, deadline, stop);
+        return removed ? Result<void>() : fail(removed.error());
+      }
       if (!done) return done;
     }
   }

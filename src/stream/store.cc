@@ -161,10 +161,7 @@ Result<void> Store::continue_from(const std::string& snapshot, std::int64_t last
   return write(
       "with before as (select coalesce(s.settled_snapshot, '1:1:') as seen, s.settled_also as also "
       "from pgstream.streams s where s.id = $1::bigint), "
-      "owned as (update pgstream.streams s set settled_snapshot = $3::pg_snapshot, "
-      "settled_also = '{}', recorded_lsn = null, last_n = greatest(s.last_n, $4::bigint) "
-      "where s.id = $1::bigint and s.owner = $2::uuid returning s.id, s.last_n), "
-      "behind as (select e.xid, count(*) as events, max(e.seq) as last "
+      "behind as (select e.xid, count(*) as events, row_number() over (order by max(e.seq)) as n "
       "from (select e.xid, e.seq, e.stream_id from pgstream.events e "
       "union all select e.xid, e.seq, e.stream_id from pgstream.events_overflow e) e, before b "
       "where e.stream_id = $1::bigint and (e.xid >= pg_snapshot_xmax(b.seen) "
@@ -172,10 +169,13 @@ Result<void> Store::continue_from(const std::string& snapshot, std::int64_t last
       "and pg_visible_in_snapshot(e.xid, $3::pg_snapshot) "
       "and not exists (select from pgstream.backlog l "
       "where l.stream_id = $1::bigint and l.xid = e.xid) group by e.xid), "
-      "numbered as (select o.id, o.last_n + row_number() over (order by h.last) as n, h.xid, "
-      "h.events from owned o cross join behind h), "
+      "owned as (update pgstream.streams s set settled_snapshot = $3::pg_snapshot, "
+      "settled_also = '{}', recorded_lsn = null, "
+      "last_n = greatest(s.last_n, $4::bigint) + (select count(*) from behind) "
+      "where s.id = $1::bigint and s.owner = $2::uuid returning s.id, s.last_n), "
       "added as (insert into pgstream.backlog (stream_id, n, xid, events) "
-      "select id, n, xid, events from numbered) "
+      "select o.id, o.last_n - (select count(*) from behind) + h.n, h.xid, h.events "
+      "from owned o cross join behind h) "
       "select from owned",
       {snapshot, std::to_string(last_n)}, deadline, std::move(stop));
 }

@@ -181,6 +181,29 @@ def test_events_come_while_a_new_slot_waits_for_an_open_transaction(scene):  # n
     assert sorted(scene.first_deliveries()) == list(range(1, 16))
 
 
+def test_each_round_that_a_new_slot_waits_through_adds_to_the_backlog(scene):  # noqa: F811
+    with scene.relay() as relay:
+        scene.insert()
+        scene.wait_delivered(1, relay)
+    drop_slot(scene)
+    other = scene.server.create_database(template="template0")
+    with other.connect() as writer:
+        writer.execute("begin; select pg_current_xact_id()")
+        scene.sink.rules({"status": 503})
+        with scene.relay() as relay:
+            for count in range(1, 4):
+                scene.insert()
+                eventually(lambda: scene.database.one("select count(*) from pgstream.backlog") == count,
+                           20, message=relay.log)
+            scene.sink.rules()
+            scene.wait_delivered(4, relay)
+            writer.execute("commit")
+            eventually(lambda: scene.slot("confirmed_flush_lsn is not null") == (True,))
+            scene.insert()
+            scene.wait_delivered(5, relay)
+    assert scene.first_deliveries() == [1, 2, 3, 4, 5]
+
+
 def test_another_server_is_not_read_from(scene):  # noqa: F811
     with scene.relay() as relay:
         scene.insert(5)
@@ -284,3 +307,17 @@ def test_after_a_promotion_nothing_that_the_standby_has_is_missing(scene, standb
             new.execute("insert into public.orders (note) values ('new')")
         scene.wait_delivered(len(ids) + 1, relay)
     assert set(ids) <= set(scene.deliveries())
+
+
+def test_old_partitions_are_removed_by_a_role_of_few_rights(scene):  # noqa: F811
+    scene.database.execute("""
+        create table pgstream.events_20200101 (like pgstream.events including defaults);
+        alter table pgstream.events attach partition pgstream.events_20200101
+          for values from ('2020-01-01 00:00+00') to ('2020-01-02 00:00+00');
+        alter table pgstream.events_20200101 owner to pgstream_owner""")
+    scene.insert()
+    with scene.relay() as relay:
+        scene.wait_delivered(1, relay)
+        eventually(lambda: scene.database.one("select to_regclass('pgstream.events_20200101')") is None,
+                   20, message=relay.log)
+        assert " partitions: " not in relay.log()

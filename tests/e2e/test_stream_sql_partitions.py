@@ -225,16 +225,3 @@ def test_streams_and_their_publications(stream_db):
     stream_db.execute("select pgstream.drop_stream(5)")
     assert stream_db.execute("select 1 from pg_publication where pubname = 'pgstream_5'") == []
     assert stream_db.execute("select 1 from pgstream.streams where id = 5") == []
-
-
-def test_a_stream_has_one_owner(stream_db):
-    one, two = "1" * 32, "2" * 32
-    take = "select pgstream.take_stream(1, %s, %s)"
-    assert stream_db.one(take, (one, "1 hour")) is True
-    assert stream_db.one(take, (one, "1 hour")) is True
-    assert stream_db.one(take, (two, "1 hour")) is False
-    assert stream_db.one(take, (two, "0 s")) is True
-    stream_db.execute("select pgstream.release_stream(1, %s)", (one,))
-    assert stream_db.one(take, (one, "1 hour")) is False
-    stream_db.execute("select pgstream.release_stream(1, %s)", (two,))
-    assert stream_db.one(take, (one, "1 hour")) is True

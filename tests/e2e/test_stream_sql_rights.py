@@ -305,7 +305,7 @@ def test_the_daemon_has_what_it_needs_and_no_more(town):
         for call in ("pgstream.add_stream(9)", "pgstream.make_partitions(2)",
                      "pgstream.partition_work()", "pgstream.clean_overflow()",
                      "pgstream.stream_status(1)", "pgstream.subscription_problems(1)",
-                     "pgstream.take_stream(1, gen_random_uuid(), '10 s')",
+                     "pgstream.remove_partitions()",
                      "count(*) from pgstream.events", "count(*) from pgstream.failed_events"):
             daemon.execute(f"select {call}")
         assert daemon.execute("select count(*) from pgstream.failed_events").fetchone() == (1,)

@@ -103,9 +103,8 @@ begin
   grant select, update on pgstream.streams to pgstream_daemon;
   grant select, insert, update, delete on pgstream.dead_letters to pgstream_daemon;
   grant execute on function
-    pgstream.add_stream(bigint), pgstream.take_stream(bigint, uuid, interval),
-    pgstream.release_stream(bigint, uuid), pgstream.make_partitions(int),
-    pgstream.partition_work(interval), pgstream.clean_overflow(interval),
+    pgstream.add_stream(bigint), pgstream.make_partitions(int), pgstream.partition_work(interval),
+    pgstream.remove_partitions(interval), pgstream.clean_overflow(interval),
     pgstream.subscription_problems(bigint), pgstream.stream_status(bigint)
     to pgstream_daemon;
 end $$;

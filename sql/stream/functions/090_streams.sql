@@ -52,27 +52,3 @@ begin
   delete from pgstream.streams s where s.id = stream;
 end $$;
 comment on function pgstream.drop_stream(bigint) is 'Forgets a stream that has no subscription';
-
--- Takes a stream for a daemon, or renews that: true if it is the owner now. It is free when its
--- owner has not renewed for as long as `lease`.
-create or replace function pgstream.take_stream(stream bigint, instance uuid, lease interval)
-returns boolean
-language sql volatile security definer set search_path = pg_catalog, pg_temp
-as $$
-  with taken as (
-    update pgstream.streams s set owner = instance, heartbeat_at = clock_timestamp()
-    where s.id = stream
-      and (s.owner is null or s.owner = instance or s.heartbeat_at < clock_timestamp() - lease)
-    returning s.id)
-  select exists (select from taken);
-$$;
-comment on function pgstream.take_stream(bigint, uuid, interval) is
-  'Takes a stream for a daemon, or renews its lease; true if it is the owner now';
-
-create or replace function pgstream.release_stream(stream bigint, instance uuid) returns void
-language sql volatile security definer set search_path = pg_catalog, pg_temp
-as $$
-  update pgstream.streams s set owner = null where s.id = stream and s.owner = instance;
-$$;
-comment on function pgstream.release_stream(bigint, uuid) is
-  'Ends the ownership that take_stream gave';

@@ -43,7 +43,6 @@ as $$
     'stream', s.id,
     'on_error', s.on_error,
     'owner', s.owner,
-    'heartbeat_at', s.heartbeat_at,
     'subscriptions', (select count(*) from pgstream.subscriptions u where u.stream_id = s.id),
     'problems', (select coalesce(jsonb_agg(to_jsonb(p.*)), '[]')
                  from pgstream.subscription_problems(s.id) p),

@@ -40,8 +40,7 @@ create table if not exists pgstream.streams (
   publication_oid oid,
   system_identifier bigint,
   timeline int,
-  owner uuid,
-  heartbeat_at timestamptz
+  owner uuid
 );
 
 -- Users cast row(...) to this type: it gets no further columns.
