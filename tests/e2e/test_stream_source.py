@@ -204,6 +204,24 @@ def test_each_round_that_a_new_slot_waits_through_adds_to_the_backlog(scene):  #
     assert scene.first_deliveries() == [1, 2, 3, 4, 5]
 
 
+def test_a_slot_that_is_lost_twice_in_an_outage(scene):  # noqa: F811
+    with scene.relay() as relay:
+        scene.insert()
+        scene.wait_delivered(1, relay)
+    scene.sink.rules({"status": 503})
+    for count in (1, 2):
+        drop_slot(scene)
+        scene.insert()
+        with scene.relay() as relay:
+            eventually(lambda: scene.database.one("select count(*) from pgstream.backlog") == count,
+                       20, message=relay.log)
+            eventually(lambda: scene.slot("confirmed_flush_lsn is not null") == (True,))
+    scene.sink.rules()
+    with scene.relay() as relay:
+        scene.wait_delivered(3, relay)
+    assert scene.first_deliveries() == [1, 2, 3]
+
+
 def test_another_server_is_not_read_from(scene):  # noqa: F811
     with scene.relay() as relay:
         scene.insert(5)
