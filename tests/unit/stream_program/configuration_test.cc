@@ -94,8 +94,8 @@ TEST(Configuration, AnOverrideReachesListsAndMakesWhatIsMissing) {
 }
 
 TEST(Configuration, AnOverrideThatLeadsNowhereIsAProblem) {
-  for (const char* name : {"POSTGRES_STREAM__", "POSTGRES_STREAM__STREAM__ID__X",
-                           "POSTGRES_STREAM__STREAMS__1__ID"}) {
+  for (const char* name :
+       {"POSTGRES_STREAM__", "POSTGRES_STREAM__STREAM__ID__X", "POSTGRES_STREAM__STREAMS__1__ID"}) {
     const Configuration found = read(kFile, {{name, "1"}});
     EXPECT_TRUE(std::ranges::any_of(
         found.problems, [&](const Error& problem) { return problem.message.starts_with(name); }))
