@@ -72,6 +72,9 @@ Result<void> Receiver::connect(std::stop_token stop) {
   const Deadline deadline = Deadline::after(kTimeout);
   if (!session_ || !session_->ok()) {
     store_.reset();
+    // After a crash the server gives out again the xids of transactions whose ends it had not
+    // written; a snapshot of before may see them as ended.
+    snapshot_.drop();
     auto session = postgres::Connection::open(options_.database, stop);
     if (!session) return fail(session.error());
     session_ = std::move(*session);

@@ -1,10 +1,15 @@
 #include "stream/rounds.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace relay::stream {
 
-Rounds::Rounds(Place place) : settled_(std::move(place)), behind_(settled_.seen) {
+Rounds::Rounds(Place place, std::int64_t handed_out)
+    : settled_(std::move(place)),
+      behind_(settled_.seen),
+      handed_out_(handed_out),
+      settled_n_(handed_out) {
   if (settled_.next.empty()) return;
   begin(settled_.next);
   seq_ = settled_.seq;
@@ -33,7 +38,7 @@ void Rounds::end() {
 }
 
 void Rounds::settle(std::int64_t n) {
-  settled_n_ = n;
+  settled_n_ = std::max(settled_n_, n);
   while (!events_.empty() && events_.front().n <= n) {
     settled_.seq = events_.front().seq;
     events_.pop_front();

@@ -21,7 +21,8 @@ class Rounds {
 
     friend bool operator==(const Place&, const Place&) = default;
   };
-  explicit Rounds(Place place);
+  /// Events are numbered from `handed_out` + 1.
+  explicit Rounds(Place place, std::int64_t handed_out = 0);
 
   // For the reader.
   /// A round is being read: `behind` and `next` say which events are in it.
@@ -40,6 +41,7 @@ class Rounds {
   /// All up to the `n`th event are settled.
   void settle(std::int64_t n);
 
+  std::int64_t handed_out() const { return handed_out_; }
   /// What is to be stored.
   const Place& settled() const { return settled_; }
   std::int64_t underway() const { return handed_out_ - settled_n_; }

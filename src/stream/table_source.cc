@@ -43,25 +43,36 @@ TableSource::~TableSource() {
 }
 
 Result<void> TableSource::open(std::stop_token stop) {
+  auto opened = try_open(std::move(stop));
+  // What is known of the rounds goes with the session.
+  if (!opened) session_.reset();
+  return opened;
+}
+
+Result<void> TableSource::try_open(std::stop_token stop) {
   const Deadline deadline = Deadline::after(kTimeout);
   store_.reset();
   under_way_ = false;
   auto session = postgres::Connection::open(options_.database, stop);
   if (!session) return fail(session.error());
   session_ = std::move(*session);
+  // What it stores has to outlast a crash: see below.
+  auto durable = session_->script("set synchronous_commit to on", deadline, stop);
+  if (!durable) return durable;
   store_.emplace(*session_, Store::Key{options_.id, options_.owner});
   if (!maintaining_.joinable()) {
     if (auto claimed = store_->claim(deadline, stop); !claimed) return claimed;
-    auto place = store_->load_rounds(deadline, std::move(stop));
-    if (!place) return fail(place.error());
-    kept_ = *place;
-    {
-      const MutexLock lock(mutex_);
-      rounds_.emplace(std::move(*place));
-    }
     maintaining_ =
         std::jthread([this](std::stop_token ended) { maintenance_.run(std::move(ended)); });
   }
+  // After a crash the server gives out again the xids of transactions whose ends it had not
+  // written. A snapshot of before may see them as ended, unless a commit after it was written: so
+  // only stored ones outlive a session.
+  auto place = store_->load_rounds(deadline, std::move(stop));
+  if (!place) return fail(place.error());
+  kept_ = *place;
+  const MutexLock lock(mutex_);
+  rounds_.emplace(std::move(*place), rounds_ ? rounds_->handed_out() : 0);
   return {};
 }
 

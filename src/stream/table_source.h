@@ -46,6 +46,7 @@ class TableSource final : public Source {
   Mutex mutex_;
   std::optional<Rounds> rounds_ RELAY_GUARDED_BY(mutex_);
 
+  Result<void> try_open(std::stop_token);
   Result<void> begin(std::stop_token);
   Result<void> read_rows(const ReadLimits&, RecordBatch& batch, std::stop_token);
   Result<void> keep(std::chrono::milliseconds every, std::stop_token);
