@@ -26,7 +26,7 @@
 -- The sequence that a column draws its values from and nothing else: of an identity, or the owned
 -- one of a default that is exactly nextval(). Null where there is none.
 create or replace function pgtrickle_internal.outbox_adopted_sequence(rel oid, attnum smallint) returns oid
-language plpgsql stable set search_path = pg_catalog, pg_temp
+language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $$
 begin
   return (
@@ -120,6 +120,10 @@ begin
     message := format('the ids of %s come from another sequence than before, or from none', named);
     remedy := 'give the column its sequence back; or call disable_outbox(), then adopt_outbox(), '
               'which begin anew';
+  elsif (select c.relpersistence from pg_class c where c.oid = seq.seqrelid) <> 'p' then
+    message := format('the sequence %s of %s is unlogged: a crash of the server sets it back, and '
+                      'rows would be skipped', seq.name, named);
+    remedy := format('ALTER SEQUENCE %s SET LOGGED;', seq.name);
   elsif seq.seqcache <> 1 then
     message := format('the sequence %s of %s gives ids out in advance (CACHE %s): rows would be '
                       'skipped', seq.name, named, seq.seqcache);

@@ -308,6 +308,15 @@ as $$
     join pg_sequence s on s.seqrelid = d.objid
     where (s.seqincrement, s.seqcache, s.seqcycle, s.seqmax)
             <> (1, 1, false, 9223372036854775807)
+    union all
+    select true, format('sequence %s is UNLOGGED: a crash of the server sets it back, and inserts '
+                        'fail', q.oid::regclass),
+           format('ALTER SEQUENCE %s SET LOGGED;', q.oid::regclass)
+    from relations r
+    join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = r.rel
+      and d.classid = 'pg_class'::regclass and d.deptype = 'i'
+    join pg_class q on q.oid = d.objid and q.relkind = 'S'
+    where q.relpersistence <> r.relpersistence
   )
   select * from found f (is_problem, message, remedy) order by f.message;
 $$;

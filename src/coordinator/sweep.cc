@@ -33,10 +33,12 @@ constexpr std::string_view kLook =
     "when has_sequence_privilege(s.oid, 'usage') is null then -1 else s.known end as value "
     "from unnest($1::oid[], $2::bigint[]) s(oid, known) offset 0) q where q.value <> q.known";
 
-/// The sequences that a drop, or another change of the table, keeps locked.
+/// The sequences that a drop, ALTER SEQUENCE, or another change of the table keeps locked: reading
+/// one takes RowExclusiveLock.
 constexpr std::string_view kLocked =
     "select l.relation::bigint from pg_locks l where l.locktype = 'relation' "
-    "and l.mode = 'AccessExclusiveLock' and l.relation = any($1::oid[])";
+    "and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock') "
+    "and l.relation = any($1::oid[])";
 
 /// Reading a sequence takes a lock on it. A lock that another session holds must not delay the
 /// others.

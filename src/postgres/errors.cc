@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <string_view>
 
@@ -59,9 +60,18 @@ constexpr Rule kRules[] = {
     {"54", ErrorClass::rejected, ""},
 };
 
+/// Code of users may raise an error of any length.
+constexpr std::size_t kLongestField = 4000;
+
 std::string field(const PGresult* result, int code) {
   const char* text = PQresultErrorField(result, code);
-  return text == nullptr ? std::string() : std::string(text);
+  if (text == nullptr) return {};
+  std::string cut(text, strnlen(text, kLongestField));
+  if (cut.size() < kLongestField) return cut;
+  // Not within a character.
+  while (!cut.empty() && (static_cast<unsigned char>(cut.back()) & 0xC0U) == 0x80U) cut.pop_back();
+  if (!cut.empty() && (static_cast<unsigned char>(cut.back()) & 0x80U) != 0) cut.pop_back();
+  return cut + "...";
 }
 
 /// The server's errors about a statement that uses what `init` installs.
@@ -110,7 +120,7 @@ Error error_of(const PGresult* result, std::string_view endpoint) {
   const Diagnosis diagnosis = diagnosis_of(result);
   // An error of libpq itself, such as no memory for a row, has no fields.
   std::string_view said = diagnosis.message;
-  if (said.empty()) said = PQresultErrorMessage(result);
+  if (said.empty()) said = std::string_view(PQresultErrorMessage(result)).substr(0, kLongestField);
   std::string message = fmt::format("{}: {}", endpoint, said.substr(0, said.find('\n')));
   const auto detail = field(result, PG_DIAG_MESSAGE_DETAIL);
   if (!detail.empty() && !quotes_a_row(diagnosis)) message += fmt::format(" ({})", detail);

@@ -34,6 +34,9 @@ REFUSED = {
     "a descending sequence": (
         "create table t (id bigint generated always as identity (increment -1) primary key,"
         " payload jsonb)", {}, "INCREMENT 1"),
+    "an unlogged sequence": (
+        "create table t (id bigint generated always as identity primary key, payload jsonb);"
+        "alter sequence t_id_seq set unlogged", {}, "ALTER SEQUENCE public.t_id_seq SET LOGGED"),
     "a cycle": (
         "create table t (id int generated always as identity (cycle) primary key, payload jsonb)",
         {}, "NO CYCLE"),
@@ -105,6 +108,13 @@ def test_what_cannot_be_read_without_skipping_is_refused(db, case):
     assert db.one("select count(*) from pgtrickle.pgt_outbox_config where kind = 'adopted'") == 0
     assert db.one("select count(*) from pg_proc"
                   " where pronamespace = 'pgtrickle_streams'::regnamespace") == 0
+
+
+def test_the_id_of_a_serial_table_is_known_however_names_are_quoted(db):
+    db.execute("create table t (id bigserial primary key, payload jsonb)")
+    db.execute("set quote_all_identifiers = on")
+    db.execute("select pgtrickle.adopt_outbox('t', trust_ids => true)")
+    assert db.one("select pgtrickle.outbox_status('t') ->> 'problem'") is None
 
 
 def test_a_temporary_table_is_refused(db):

@@ -15,12 +15,12 @@ STEP = 3  # seconds that each step takes
 LONGEST = 1.0 * SLOW_FACTOR
 
 
-def slow_down(db, outbox, seconds=STEP):
-    """Each step of reading the outbox takes so long from now on."""
+def slow_down(db, outbox, statement=f"perform pg_sleep({STEP})"):
+    """Each step of reading the outbox runs the statement from now on."""
     reader = db.one("select reader from pgtrickle.pgt_outbox_config where stream_table_name = %s",
                     (outbox,))
     made = db.one("select pg_get_functiondef(p.oid) from pg_proc p where p.proname = %s", (reader,))
-    slow = made.replace("\n  case action\n", f"\n  perform pg_sleep({seconds});\n  case action\n")
+    slow = made.replace("\n  case action\n", f"\n  {statement};\n  case action\n")
     assert slow != made
     db.execute(slow)
 
@@ -81,3 +81,33 @@ def test_an_adopted_table_is_read_with_a_pool_of_one_session(db, relay_bin, tmp_
             db.execute("select pgtrickle.publish('plain', '1')")
             events.wait_ids(range(1, count + 1))
             plain.wait_ids(range(1, count + 1))
+
+
+def test_code_that_ignores_that_it_is_cancelled_ends_with_its_session(db, relay_bin, tmp_path):
+    db.execute(EVENTS)
+    adopt(db, name="stuck")
+    slow_down(db, "stuck", "loop begin perform pg_sleep(1000); "
+                           "exception when query_canceled then null; end; end loop")
+    pipe(db, tmp_path / "stuck.jsonl", "stuck")
+    write(db)
+    sessions = "select count(*) from pg_stat_activity where application_name = 'pgtrickle-relay'"
+    reading = (sessions + " and wait_event = 'PgSleep'"
+               " and query_start < clock_timestamp() - interval '2 s'")
+    with Relay(db.relay_dsn, pool_size=2):
+        eventually(lambda: db.one(reading) > 0, 30)
+    eventually(lambda: db.one(sessions) == 0, 30)
+
+
+def test_an_error_message_of_any_length_costs_little(db, relay_bin, tmp_path):
+    db.execute(EVENTS)
+    adopt(db, name="loud")
+    slow_down(db, "loud", "raise exception using message = repeat('m', 20000000), "
+                          "detail = repeat('d', 20000000), hint = repeat('é', 10000000)")
+    pipe(db, tmp_path / "loud.jsonl", "loud")
+    write(db)
+    with Relay(db.relay_dsn) as relay:
+        eventually(lambda: relay.pipeline("loud")["last_error"], 30)
+        assert len(relay.pipeline("loud")["last_error"]) < 10000
+        assert len(relay.pipeline("loud")["remedy"]) < 5000
+        eventually(lambda: db.one("select max(length(last_error)) from pgtrickle.relay_pipeline_status"))
+        assert db.one("select max(length(last_error)) from pgtrickle.relay_pipeline_status") < 10000

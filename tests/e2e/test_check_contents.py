@@ -61,6 +61,7 @@ PROBLEMS = [
      "sequence pgtrickle_internal.outbox_config_outbox_number_seq: the next number is 2, and column"
      " pgtrickle_internal.outbox_config.outbox_number holds 2"),
     (f"alter sequence {PARTS}_id_seq cache 10", f"sequence {PARTS}_id_seq: it hands out numbers"),
+    (f"alter sequence {PARTS}_id_seq set unlogged", f"sequence {PARTS}_id_seq is UNLOGGED"),
     # Capture functions.
     (f"create or replace function {FUNCTION} returns trigger language plpgsql security definer"
      " as 'begin return null; end'",

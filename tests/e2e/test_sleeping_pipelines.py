@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from support.adopted_outbox import EVENTS, adopt, pipe, write
 from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, set_outbox, to_file,
                                to_nats)
 from support.waiting import eventually, holds_for
@@ -103,6 +104,25 @@ def test_a_locked_outbox_delays_no_other(db, lines, relay, tmp_path):
             dropping.rollback()
         insert_rows(db, "locked", 1)
         others.wait_rows([1])
+
+
+@pytest.mark.parametrize("change", ["alter sequence app.events_id_seq start with 7",
+                                    "alter sequence app.events_id_seq restart with 1000"])
+def test_an_altered_sequence_of_an_adopted_table_delays_no_sleeping_pipeline(
+        db, lines, relay, tmp_path, change):
+    db.execute(EVENTS)
+    adopt(db)
+    events = pipe(db, tmp_path / "events.jsonl")
+    with relay:
+        fall_asleep(relay, "rows", "events")
+        with db.connect(autocommit=False) as altering:
+            altering.execute(change)
+            for identity in range(1, 4):
+                insert_rows(db, "orders", identity)
+                lines.wait_rows(range(1, identity + 1), deadline=2)
+            altering.rollback()
+        write(db)
+        events.wait_ids([1], 20)
 
 
 def test_a_replay_wakes_a_sleeping_pipeline(db, lines, relay):
