@@ -83,7 +83,8 @@ Result<std::vector<Difference>> differences_now(postgres::Connection& connection
     all.push_back(
         {rows->boolean(row, 0), std::string(rows->text(row, 1)), std::string(rows->text(row, 2))});
   }
-  std::ranges::stable_partition(all, &Difference::is_problem);
+  std::stable_partition(all.begin(), all.end(),
+                        [](const Difference& one) { return one.is_problem; });
   return all;
 }
 
