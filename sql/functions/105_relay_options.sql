@@ -576,19 +576,25 @@ begin
       'key', meant, 'place', 'key ' || one.key, 'value', one.value), true);
   end loop;
 
-  -- Options of the pipeline that were written into an end. One that the end has too stays there.
+  -- Options of the pipeline that were written into an end. One that the end has too stays there, and
+  -- the end names its contradictions: the pipeline takes the first value alone.
   for lifted in
     select e.side, g.value as entry, o.name,
            exists (select from pgtrickle.relay_options own
-                   where own.side = e.side and own.type = e.type and own.name = o.name) as stays
+                   where own.side = e.side and own.type = e.type and own.name = o.name) as stays,
+           exists (select from jsonb_array_elements(given -> e.side) with ordinality f (value, at)
+                   where f.at < g.at and f.value ->> 'key' = o.name
+                     and jsonb_typeof(f.value -> 'value') <> 'null') as repeated
     from (values ('sink', sink.name, false), ('source', source.name, source.reads_outbox)
          ) e (side, type, reads_outbox),
-         jsonb_array_elements(given -> e.side) g,
+         jsonb_array_elements(given -> e.side) with ordinality g (value, at),
          pgtrickle.relay_options o
     where o.side = 'pipeline' and o.name = g.value ->> 'key'
       and (o.also_in = e.side or o.also_in = 'outbox_source' and e.reads_outbox)
   loop
-    given := jsonb_insert(given, '{pipeline,-1}', lifted.entry, true);
+    if not (lifted.stays and lifted.repeated) then
+      given := jsonb_insert(given, '{pipeline,-1}', lifted.entry, true);
+    end if;
     if not lifted.stays then
       given := jsonb_set(given, array[lifted.side], coalesce((
         select jsonb_agg(g) from jsonb_array_elements(given -> lifted.side) g

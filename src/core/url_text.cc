@@ -99,8 +99,21 @@ void find_tokens(string_view text, FoundUrl& url) {
   }
 }
 
+/// Whether `text` begins with a URL that may stand in one list with URLs of `scheme`: of the same
+/// scheme, or of another one that a list of NATS servers may have.
+bool continues_list(string_view text, string_view scheme) {
+  if (!is_url(text)) return false;
+  constexpr std::array<string_view, 4> kOfNats = {"nats", "tls", "ws", "wss"};
+  const auto of_nats = [&](string_view name) {
+    return std::any_of(kOfNats.begin(), kOfNats.end(),
+                       [&](string_view known) { return equal_ignoring_case(name, known); });
+  };
+  const string_view other = text.substr(0, text.find("://"));
+  return equal_ignoring_case(other, scheme) || (of_nats(other) && of_nats(scheme));
+}
+
 /// The end of the first of several comma-separated URLs. A comma inside a password does not count.
-std::size_t end_in_list(string_view rest) {
+std::size_t end_in_list(string_view rest, string_view scheme) {
   for (std::size_t comma = rest.find(','); comma != string_view::npos;
        comma = rest.find(',', comma + 1)) {
     const string_view first = rest.substr(0, comma);
@@ -108,7 +121,7 @@ std::size_t end_in_list(string_view rest) {
     const bool whole = first.find('@') != string_view::npos || colon == string_view::npos ||
                        all_digits(first.substr(colon + 1, first.find('/', colon) - colon - 1)) ||
                        first.starts_with('[');
-    if (whole && is_url(rest.substr(comma + 1))) return comma;
+    if (whole && continues_list(rest.substr(comma + 1), scheme)) return comma;
   }
   return rest.size();
 }
@@ -130,7 +143,7 @@ std::optional<FoundUrl> next_url(string_view text, std::size_t from) {
            c == '\\' || c == '`';
   };
   while (url.rest.end < text.size() && !ends(text[url.rest.end])) ++url.rest.end;
-  url.rest.end = url.rest.begin + end_in_list(cut(text, url.rest));
+  url.rest.end = url.rest.begin + end_in_list(cut(text, url.rest), cut(text, url.scheme));
   const string_view rest = cut(text, url.rest);
   if (const auto at = end_of_credentials(rest); at != string_view::npos) {
     url.credentials = {url.rest.begin, url.rest.begin + at};

@@ -187,6 +187,9 @@ def judged(db, seed):
         generator = Generator(catalogue, seed)
         configs = [generator.pipeline((side, type, option)) for (side, type), rows in
                    catalogue.options.items() if side != "retention" for option in rows]
+        # Two values of an option that the sink shares with the pipeline.
+        configs.append({"source": {"type": "stdin"}, "webhook_max_in_flight": 100,
+                        "sink": {"type": "webhook", "url": "https://h", "max_in_flight": 1}})
         while len(configs) < 1000:
             configs.append(generator.pipeline())
         _judged[seed] = configs, problems_in_sql(db, configs)

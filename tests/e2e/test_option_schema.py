@@ -178,7 +178,7 @@ def test_it_accepts_and_refuses_what_the_program_does_with_a_file(db, of_files, 
                 zip(configs, told_by_program(tmp_path / "relay.toml", configs), strict=True)
                 if not any(map(unsayable.search, problems))]
     compare(of_files, *zip(*compared), lambda config: {"pipeline": [{"name": "p", **config}]})
-    assert len(compared) > len(configs) * 0.7
+    assert len(compared) > len(configs) * 0.5
 
 
 def test_it_refuses_what_no_file_may_hold(of_files):

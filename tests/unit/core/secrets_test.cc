@@ -83,6 +83,8 @@ TEST(Masked, HidesTheCredentialsOfUrlsUpToTheLastAt) {
   EXPECT_EQ(masked("amqp://u:p?a#b/c@host/v"), "amqp://***@host/v");
   EXPECT_EQ(masked("redis://u:123/4@host"), "redis://***@host");
   EXPECT_EQ(masked("postgres://u:p@h1,v:q@h2/db"), "postgres://***@h2/db");
+  EXPECT_EQ(masked("postgres://u:xyz@,-:///zyx@h/db"), "postgres://***@h/db");
+  EXPECT_EQ(masked("nats://u:p@h1,TLS://q@h2,wss://h3"), "nats://***@h1,TLS://***@h2,wss://h3");
   EXPECT_EQ(masked("'tls://token@host'"), "'tls://***@host'");
   EXPECT_EQ(masked("redis://u:1?2@host"), "redis://***@host");
   EXPECT_EQ(masked("http://[::1]:80/@user"), "http://[::1]:80/@user");
