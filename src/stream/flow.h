@@ -91,8 +91,8 @@ class Flow {
   bool live_wanted_ = false;       ///< the reader comes to the end of the backlog
   std::int64_t handed_out_n_ = 0;  ///< the last transaction of which all events were
   std::int64_t stuck_n_ = 0;       ///< until this one is settled the sink takes nothing
-  std::int64_t last_n_;            ///< the last transaction that was received whole
-  std::int64_t recorded_n_;        ///< the last one in the backlog
+  std::int64_t last_n_ = 0;        ///< the last transaction that was received whole
+  std::int64_t recorded_n_ = 0;    ///< the last one in the backlog
   std::int64_t settled_n_ = 0;
   std::int64_t deleted_n_ = 0;  ///< the last one that was deleted from the backlog
   std::int64_t live_from_ = 1;  ///< the first one that goes through the queue

@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstddef>
 #include <map>
+#include <memory>
+#include <new>
 #include <random>
 #include <set>
 #include <string>
@@ -331,6 +335,15 @@ std::vector<std::int64_t> first_deliveries(const std::vector<std::int64_t>& deli
 }
 
 constexpr std::uint32_t kRuns = 1000;
+
+TEST(Flow, HasReceivedNothingBeforeItBegins) {
+  alignas(Flow) std::array<std::byte, sizeof(Flow)> memory;
+  memory.fill(std::byte{0xff});
+  Flow* const flow = new (memory.data()) Flow({});
+  EXPECT_EQ(flow->last_n(), 0);
+  EXPECT_FALSE(flow->to_delete());
+  std::destroy_at(flow);
+}
 
 TEST(Flow, DeliversEachEventOnceInCommitOrder) {
   for (std::uint32_t seed = 0; seed < kRuns; ++seed) {
