@@ -126,7 +126,9 @@ Result<Store::Moment> Store::look(Deadline deadline, std::stop_token stop) {
 Result<void> Store::keep(const std::string& snapshot, std::span<const Xid> also, Deadline deadline,
                          std::stop_token stop) {
   return write(
-      "update pgstream.streams s set settled_snapshot = $3::pg_snapshot, settled_also = $4::xid8[] "
+      "update pgstream.streams s set settled_snapshot = $3::pg_snapshot, settled_also = "
+      "$4::xid8[], "
+      "round_snapshot = null, round_seq = -1 "
       "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
       {snapshot, array_of(also, [](Xid xid) { return xid; })}, deadline, std::move(stop));
 }
@@ -170,7 +172,7 @@ Result<void> Store::continue_from(const std::string& snapshot, std::int64_t last
       "and not exists (select from pgstream.backlog l "
       "where l.stream_id = $1::bigint and l.xid = e.xid) group by e.xid), "
       "owned as (update pgstream.streams s set settled_snapshot = $3::pg_snapshot, "
-      "settled_also = '{}', recorded_lsn = null, "
+      "settled_also = '{}', recorded_lsn = null, round_snapshot = null, round_seq = -1, "
       "last_n = greatest(s.last_n, $4::bigint) + (select count(*) from behind) "
       "where s.id = $1::bigint and s.owner = $2::uuid returning s.id, s.last_n), "
       "added as (insert into pgstream.backlog (stream_id, n, xid, events) "

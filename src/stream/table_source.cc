@@ -20,16 +20,19 @@ constexpr std::chrono::seconds kRowTimeout{60};
 constexpr std::chrono::seconds kUnusedFor{10};
 constexpr milliseconds kKeepEvery{500};
 
+/// The backlog is that of the other reader, which counts it among what it has accounted for: it is
+/// part of the first round behind that, and is deleted when this round is settled.
 std::string of_table(std::string_view table) {
   return fmt::format(
       "select {} from pgstream.{} e where e.stream_id = $1::bigint "
-      "and (e.xid >= pg_snapshot_xmax($2::pg_snapshot) "
-      "or e.xid = any (array(select pg_snapshot_xip($2::pg_snapshot))) "
-      "or e.xid = any (array(select b.xid from pgstream.backlog b where b.stream_id = "
-      "$1::bigint))) "
-      "and pg_visible_in_snapshot(e.xid, $3::pg_snapshot) and e.seq > $4::bigint "
+      "and ((e.xid >= pg_snapshot_xmax($2::pg_snapshot) "
+      "or e.xid = any (array(select pg_snapshot_xip($2::pg_snapshot)))) "
       "and e.xid <> all ((select s.settled_also from pgstream.streams s "
-      "where s.id = $1::bigint)::xid8[])",
+      "where s.id = $1::bigint)::xid8[]) "
+      "or e.xid = any (array(select b.xid "
+      "from pgstream.backlog b join pgstream.streams s on s.id = b.stream_id "
+      "where s.id = $1::bigint and s.settled_snapshot::text = $2::pg_snapshot::text))) "
+      "and pg_visible_in_snapshot(e.xid, $3::pg_snapshot) and e.seq > $4::bigint",
       kEventSql, table);
 }
 

@@ -282,6 +282,58 @@ def test_another_reader_takes_over_with_nothing_missing(scene):  # noqa: F811
     assert scene.first_deliveries() == list(range(1, 41))
 
 
+def wait_all_settled(scene):  # noqa: F811
+    """Waits until what is stored says of every event that it was settled."""
+    eventually(lambda: scene.database.one(
+        "select bool_and(pg_visible_in_snapshot(e.xid, s.settled_snapshot) "
+        "or e.xid = any (s.settled_also)) from pgstream.streams s, (select xid from pgstream.events "
+        "union all select xid from pgstream.events_overflow) e"), 20)
+
+
+@pytest.mark.parametrize("slot", ["new", "kept"])
+def test_a_round_that_another_reader_completed_is_not_read_again(scene, slot):  # noqa: F811
+    if slot == "kept":
+        with scene.relay():
+            eventually(lambda: scene.slot("confirmed_flush_lsn is not null") == (True,))
+    with scene.relay(reader="table") as relay:
+        scene.insert(5)
+        scene.wait_delivered(5, relay)
+        wait_all_settled(scene)
+        scene.sink.rules({"status": 503})
+        scene.insert(5)
+        eventually(lambda: scene.stored("round_snapshot is not null") == (True,))
+    scene.sink.rules()
+    with scene.relay(reader="wal") as relay:
+        scene.wait_delivered(10, relay)
+        scene.insert(5)
+        scene.wait_delivered(15, relay)
+        wait_all_settled(scene)
+    with scene.relay(reader="table") as relay:
+        scene.insert(5)
+        scene.wait_delivered(20, relay)
+    assert scene.deliveries() == list(range(1, 21))
+
+
+def test_a_backlog_comes_once_when_the_table_is_read_instead(scene):  # noqa: F811
+    with scene.relay() as relay:
+        scene.insert()
+        scene.wait_delivered(1, relay)
+        wait_all_settled(scene)
+        scene.sink.rules({"status": 503})
+        for _ in range(20):
+            scene.insert()
+        eventually(lambda: scene.database.one("select count(*) from pgstream.backlog") == 20)
+    with scene.relay(reader="table", poll_interval="10ms") as relay:
+        scene.insert()
+        eventually(lambda: scene.stored("round_snapshot is not null") == (True,))
+        scene.sink.rules()
+        scene.wait_delivered(22, relay)
+        scene.insert()
+        scene.wait_delivered(23, relay)
+    assert scene.database.one("select count(*) from pgstream.backlog") == 0
+    assert scene.deliveries() == list(range(1, 24))
+
+
 @pytest.fixture
 def standby(scene):  # noqa: F811
     standby = Standby(scene.server)

@@ -44,9 +44,12 @@ begin
     delete from pgstream.backlog b where b.stream_id = stream;
     s.settled_snapshot := pg_current_snapshot();
     s.settled_also := '{}';
+    s.round_snapshot := null;
+    s.round_seq := -1;
   end if;
   update pgstream.streams t
-  set settled_snapshot = s.settled_snapshot, settled_also = s.settled_also, recorded_lsn = null,
+  set settled_snapshot = s.settled_snapshot, settled_also = s.settled_also,
+      round_snapshot = s.round_snapshot, round_seq = s.round_seq, recorded_lsn = null,
       slot_name = null, publication_oid = null, system_identifier = null, timeline = null
   where t.id = stream;
   return true;
