@@ -56,6 +56,9 @@ Result<void> TableSource::try_open(std::stop_token stop) {
   const Deadline deadline = Deadline::after(kTimeout);
   store_.reset();
   under_way_ = false;
+  auto rows = postgres::Connection::open(options_.database, stop);
+  if (!rows) return fail(rows.error());
+  rows_ = std::move(*rows);
   auto session = postgres::Connection::open(options_.database, stop);
   if (!session) return fail(session.error());
   session_ = std::move(*session);
@@ -83,13 +86,15 @@ Result<RecordBatch> TableSource::read(const ReadLimits& limits, Deadline deadlin
                                       std::stop_token stop) {
   RecordBatch batch;
   do {
-    if (!session_ || !session_->ok()) {
+    if (!is_open()) {
       if (auto opened = open(stop); !opened) return fail(opened.error());
     }
-    auto more = under_way_ ? Result<void>() : begin(stop);
+    auto more = keep(kKeepEvery, stop);
+    if (more && !under_way_) more = begin(stop);
     if (more) more = read_rows(limits, batch, stop);
-    if (more && batch.empty()) more = keep(kKeepEvery, stop);
-    if (!more) return fail(more.error().in_context("reading pgstream.events"));
+    if (!more) abandon();
+    // What came before the error counts as handed out.
+    if (!more && batch.empty()) return fail(more.error().in_context("reading pgstream.events"));
   } while (batch.empty() && !deadline.passed() &&
            pause(deadline.earlier(Deadline::after(options_.poll_interval)), stop));
   give_keys(batch, options_.id);
@@ -118,7 +123,7 @@ Result<void> TableSource::begin(std::stop_token stop) {
   }
   static const std::string sql =
       of_table("events") + " union all " + of_table("events_overflow") + " order by seq";
-  auto sent = session_->start(sql, params, postgres::Connection::Format::binary);
+  auto sent = rows_->start(sql, params, postgres::Connection::Format::binary);
   if (sent) under_way_ = true;
   return sent;
 }
@@ -127,11 +132,8 @@ Result<void> TableSource::read_rows(const ReadLimits& limits, RecordBatch& batch
                                     std::stop_token stop) {
   used_at_ = SteadyClock::now();
   while (batch.records.size() < limits.records && batch.arena.size() < limits.bytes) {
-    const auto row = session_->next_row(kRowTimeout, stop);
-    if (!row) {
-      under_way_ = false;
-      return fail(row.error());
-    }
+    const auto row = rows_->next_row(kRowTimeout, stop);
+    if (!row) return fail(row.error());
     const MutexLock lock(mutex_);
     if (!*row) {
       under_way_ = false;
@@ -145,19 +147,22 @@ Result<void> TableSource::read_rows(const ReadLimits& limits, RecordBatch& batch
   return {};
 }
 
+/// Ends the statement; another one goes on behind the last event that was handed out.
+void TableSource::abandon() {
+  if (under_way_) rows_->abandon(Deadline::after(kTimeout));
+  under_way_ = false;
+}
+
 milliseconds TableSource::tend(std::stop_token stop) {
-  if (!session_ || !session_->ok()) return kKeepEvery;
-  if (under_way_ && SteadyClock::now() - used_at_ > kUnusedFor) {
-    session_->abandon(Deadline::after(kTimeout));
-    under_way_ = false;
-  }
+  if (!is_open()) return kKeepEvery;
+  if (SteadyClock::now() - used_at_ > kUnusedFor) abandon();
   (void)keep(kKeepEvery, std::move(stop));
   return kKeepEvery;
 }
 
-/// Stores what is settled, unless a statement is under way.
+/// Stores what is settled.
 Result<void> TableSource::keep(milliseconds every, std::stop_token stop) {
-  if (under_way_ || SteadyClock::now() - kept_at_ < every) return {};
+  if (SteadyClock::now() - kept_at_ < every) return {};
   Rounds::Place settled;
   {
     const MutexLock lock(mutex_);
@@ -184,12 +189,10 @@ std::optional<std::int64_t> TableSource::lag() {
 
 void TableSource::close() {
   maintaining_.request_stop();
-  if (session_ && session_->ok()) {
-    if (under_way_) session_->abandon(Deadline::after(kTimeout));
-    under_way_ = false;
-    if (store_ && kept_.seen.size() > 0) (void)keep(milliseconds(0), {});
-  }
+  if (is_open()) (void)keep(milliseconds(0), {});
   maintaining_ = {};
+  under_way_ = false;
+  rows_.reset();
   store_.reset();
   session_.reset();
 }

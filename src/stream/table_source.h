@@ -39,16 +39,19 @@ class TableSource final : public Source {
   std::jthread maintaining_;
   std::unique_ptr<postgres::Connection> session_;
   std::optional<Store> store_;
-  bool under_way_ = false;  ///< a statement brings rows
+  std::unique_ptr<postgres::Connection> rows_;  ///< the session of the statement
+  bool under_way_ = false;                      ///< a statement brings rows
   SteadyClock::time_point used_at_{};
   SteadyClock::time_point kept_at_{};
   Rounds::Place kept_;
   Mutex mutex_;
   std::optional<Rounds> rounds_ RELAY_GUARDED_BY(mutex_);
 
+  bool is_open() const { return session_ && session_->ok() && rows_->ok(); }
   Result<void> try_open(std::stop_token);
   Result<void> begin(std::stop_token);
   Result<void> read_rows(const ReadLimits&, RecordBatch& batch, std::stop_token);
+  void abandon();
   Result<void> keep(std::chrono::milliseconds every, std::stop_token);
 };
 

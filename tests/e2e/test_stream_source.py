@@ -334,6 +334,38 @@ def test_a_backlog_comes_once_when_the_table_is_read_instead(scene):  # noqa: F8
     assert scene.deliveries() == list(range(1, 24))
 
 
+def ids_in(path):
+    """The ids of the whole lines: a killed relay leaves one that is cut off."""
+    with open(path, "rb") as file:
+        return [int(line.split(b'"id":')[1].split(b",")[0].split(b"}")[0])
+                for line in file if line.endswith(b"\n")]
+
+
+def test_a_kill_within_a_long_round_sends_little_of_it_again(scene, tmp_path):  # noqa: F811
+    out = tmp_path / "out.jsonl"
+    scene.insert(300000)
+    with scene.relay(sink=f'{{ type = "file", path = "{out}" }}', rate_limit=50000,
+                     reader="table") as relay:
+        eventually(lambda: out.exists() and lines_of(out) > 150000, 60, interval=0.05)
+        relay.kill9()
+        relay.start()
+        eventually(lambda: lines_of(out) >= 300000 and len(set(ids_in(out))) == 300000, 60, interval=0.5)
+    assert len(ids_in(out)) - 300000 < 60000
+
+
+def test_a_cancelled_statement_loses_nothing(scene, tmp_path):  # noqa: F811
+    out = tmp_path / "out.jsonl"
+    scene.insert(100000)
+    with scene.relay(sink=f'{{ type = "file", path = "{out}" }}', rate_limit=20000,
+                     reader="table") as relay:
+        for count in range(1, 10):
+            eventually(lambda: out.exists() and lines_of(out) >= count * 10000, 60, interval=0.05)
+            scene.database.execute("select pg_cancel_backend(pid) from pg_stat_activity "
+                                   "where state = 'active' and query like '%order by seq'")
+        eventually(lambda: relay.pipeline("stream")["lag"] == 0, 60)
+    assert sorted(ids_in(out)) == list(range(1, 100001))
+
+
 @pytest.fixture
 def standby(scene):  # noqa: F811
     standby = Standby(scene.server)

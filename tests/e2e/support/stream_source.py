@@ -40,9 +40,9 @@ class StreamScene:
         self._relay_dsn = relay_dsn
         self._directory = directory
 
-    def relay(self, sink=None, url=None, **options):
-        """The relay that runs the stream; `options` are of its source, `sink` is as TOML has it, and
-        `url` is another way to the database."""
+    def relay(self, sink=None, url=None, rate_limit=0, **options):
+        """The relay that runs the stream; `options` are of its source, `sink` is as TOML has it,
+        `url` is another way to the database, and `rate_limit` is in messages a second."""
         options = {"failover_after": "1s"} | options
         written = "".join(f", {name} = \"{value}\"" for name, value in options.items())
         sink = sink or ('{ type = "webhook", url = "%s", allow_private = true }'
@@ -51,6 +51,7 @@ class StreamScene:
         path.write_text(f"""
 [[pipeline]]
 name = "stream"
+rate_limit = {rate_limit}
 source = {{ type = "stream", stream = 1, url = "{url or self.daemon_dsn}"{written} }}
 sink = {sink}
 """)
