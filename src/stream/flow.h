@@ -15,10 +15,10 @@ namespace relay::stream {
 
 /// When events no longer wait in memory for their sink.
 struct SpoolLimits {
-  std::chrono::milliseconds after{5000};  ///< one has been unsettled for so long
-  std::uint64_t wal = 64u << 20;          ///< so much of the log is kept for them, in bytes
-  std::size_t events = 10000;             ///< the queue is full
-  std::size_t bytes = 8u << 20;           ///< the same
+  std::chrono::milliseconds after{};  ///< one has been unsettled for so long
+  std::uint64_t wal = 0;              ///< so much of the log is kept for them, in bytes
+  std::size_t events = 10000;         ///< the queue is full
+  std::size_t bytes = 8u << 20;       ///< the same
 };
 
 /// Which way events take from the log to the pipeline. Live: through a queue in memory; the server

@@ -15,12 +15,12 @@ enum class Reader {
 };
 
 struct StreamOptions {
-  std::int64_t id = 1;
+  std::int64_t id = 0;
   postgres::Connection::Options database;  ///< as the daemon's role, which has REPLICATION
   std::string owner;                       ///< the token of this daemon: a uuid
-  Reader reader = Reader::wal;
+  Reader reader{};
   SpoolLimits spool;
-  std::chrono::milliseconds poll_interval{100};  ///< of `Reader::table`
+  std::chrono::milliseconds poll_interval{};  ///< of `Reader::table`
 };
 
 }  // namespace relay::stream
