@@ -3,7 +3,6 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <charconv>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,9 +28,8 @@ std::string of_many(std::string_view table) {
 
 std::string of_one(std::string_view table) {
   return fmt::format(
-      "select $2::bigint as n, {} from pgstream.{} e where e.xid = $3::xid8 and e.stream_id = "
-      "$1::bigint "
-      "and e.seq > $4::bigint",
+      "select $2::bigint as n, {} from pgstream.{} e "
+      "where e.xid = $3::xid8 and e.stream_id = $1::bigint and e.seq > $4::bigint",
       kEventSql, table);
 }
 
@@ -48,19 +46,16 @@ Error missing(const Transaction& entry) {
 
 Result<void> BacklogReader::fetch_entries(Deadline deadline, std::stop_token stop) {
   const auto rows = connection_.query(
-      "select n, xid, events from pgstream.backlog where stream_id = $1::bigint and n >= "
-      "$2::bigint "
-      "order by n limit $3",
+      "select n, xid, events from pgstream.backlog "
+      "where stream_id = $1::bigint and n >= $2::bigint order by n limit $3",
       {std::to_string(stream_), std::to_string(cursor_.whole() ? cursor_.n + 1 : cursor_.n),
        std::to_string(kMostEntries)},
       deadline, std::move(stop));
   if (!rows) return fail(rows.error());
   entries_.clear();
   for (int row = 0; row < rows->size(); ++row) {
-    const std::string_view text = rows->text(row, 1);
-    Xid xid = 0;
-    std::from_chars(text.data(), text.data() + text.size(), xid);
-    entries_.push_back({rows->integer(row, 0), xid, {}, rows->integer(row, 2), {}});
+    entries_.push_back(
+        {rows->integer(row, 0), *parse_xid(rows->text(row, 1)), {}, rows->integer(row, 2), {}});
   }
   return {};
 }

@@ -75,12 +75,10 @@ Result<void> Receiver::connect(std::stop_token stop) {
     // After a crash the server gives out again the xids of transactions whose ends it had not
     // written; a snapshot of before may see them as ended.
     snapshot_.drop();
-    auto session = postgres::Connection::open(options_.database, stop);
+    // The server forgets what the backlog records.
+    auto session = Store::open_session(options_.database, deadline, stop);
     if (!session) return fail(session.error());
     session_ = std::move(*session);
-    // The server forgets what the backlog records.
-    auto durable = session_->script("set synchronous_commit to on", deadline, stop);
-    if (!durable) return durable;
     store_.emplace(*session_, Store::Key{options_.id, options_.owner});
     if (!assembler_) {
       if (auto claimed = store_->claim(deadline, stop); !claimed) return claimed;

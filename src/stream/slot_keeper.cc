@@ -23,7 +23,6 @@ constexpr std::chrono::seconds kRoundEvery{1};
 struct SlotKeeper::Found {
   std::string slot;
   std::string publication;
-  std::string publication_now;  ///< its oid; empty: there is none
   bool same_publication = false;
   bool known_system = false;
   std::string system;
@@ -34,32 +33,27 @@ struct SlotKeeper::Found {
 
 Result<SlotKeeper::Found> SlotKeeper::look(Deadline deadline, std::stop_token stop) {
   const auto rows = session_.query(
-      "select coalesce(s.slot_name, 'pgstream_' || s.id), 'pgstream_' || s.id, p.oid, "
-      "p.oid = s.publication_oid, s.system_identifier, coalesce(s.timeline, 0), "
-      "r.slot_name is not null, "
-      "coalesce(r.wal_status = 'lost' or r.restart_lsn is null or r.database <> "
-      "current_database(), "
-      "false) "
+      "select coalesce(s.slot_name, 'pgstream_' || s.id), 'pgstream_' || s.id, "
+      "coalesce(p.oid = s.publication_oid, false), "
+      "s.system_identifier, coalesce(s.timeline, 0), r.slot_name is not null, "
+      "coalesce(r.wal_status = 'lost' or r.restart_lsn is null "
+      "or r.database <> current_database(), false) "
       "from pgstream.streams s left join pg_publication p on p.pubname = 'pgstream_' || s.id "
-      "left join pg_replication_slots r on r.slot_name = coalesce(s.slot_name, 'pgstream_' || "
-      "s.id) "
+      "left join pg_replication_slots r "
+      "on r.slot_name = coalesce(s.slot_name, 'pgstream_' || s.id) "
       "where s.id = $1::bigint",
       {std::to_string(stream_)}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
-  if (rows->size() == 0) {
-    return fail(misconfigured("no_stream", fmt::format("there is no stream {}", stream_),
-                              "start the daemon with the id of its stream"));
-  }
+  if (rows->size() == 0) return fail(no_stream(stream_));
   Found found;
   found.slot = rows->text(0, 0);
   found.publication = rows->text(0, 1);
-  if (!rows->is_null(0, 2)) found.publication_now = rows->text(0, 2);
-  found.same_publication = !rows->is_null(0, 3) && rows->boolean(0, 3);
-  found.known_system = !rows->is_null(0, 4);
-  if (found.known_system) found.system = rows->text(0, 4);
-  found.timeline = rows->integer(0, 5);
-  found.has_slot = rows->boolean(0, 6);
-  found.slot_lost = rows->boolean(0, 7);
+  found.same_publication = rows->boolean(0, 2);
+  found.known_system = !rows->is_null(0, 3);
+  if (found.known_system) found.system = rows->text(0, 3);
+  found.timeline = rows->integer(0, 4);
+  found.has_slot = rows->boolean(0, 5);
+  found.slot_lost = rows->boolean(0, 6);
   return found;
 }
 

@@ -22,6 +22,13 @@ std::optional<Xid> take(std::string_view& text, char end) {
 
 }  // namespace
 
+std::optional<Xid> parse_xid(std::string_view text) {
+  Xid xid = 0;
+  const auto [next, error] = std::from_chars(text.data(), text.data() + text.size(), xid);
+  return error == std::errc{} && next == text.data() + text.size() ? std::optional(xid)
+                                                                   : std::nullopt;
+}
+
 std::optional<Snapshot> Snapshot::parse(std::string_view text) {
   const auto begin = take(text, ':');
   const auto end = take(text, ':');

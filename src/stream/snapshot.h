@@ -10,6 +10,9 @@ namespace relay::stream {
 /// A transaction, as type xid8 numbers it.
 using Xid = std::uint64_t;
 
+/// Empty if `text` is not a number.
+std::optional<Xid> parse_xid(std::string_view text);
+
 /// Which transactions a statement sees: type pg_snapshot.
 class Snapshot {
  public:

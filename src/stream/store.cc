@@ -2,7 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <charconv>
 #include <functional>
 #include <utility>
 
@@ -10,12 +9,12 @@ namespace relay::stream {
 
 using postgres::Lsn;
 
-namespace {
-
 Error no_stream(std::int64_t stream) {
   return misconfigured("no_stream", fmt::format("there is no stream {}", stream),
                        fmt::format("SELECT pgstream.add_stream({})", stream));
 }
+
+namespace {
 
 template <class Items, class Member>
 std::string array_of(const Items& items, Member member) {
@@ -32,16 +31,24 @@ std::optional<std::vector<Xid>> parse_xids(std::string_view array) {
   for (std::size_t i = 1; i + 1 < array.size();) {
     const std::size_t end = array.find_first_of(",}", i);
     if (end == std::string_view::npos) return std::nullopt;
-    Xid xid = 0;
-    const auto [next, error] = std::from_chars(array.data() + i, array.data() + end, xid);
-    if (error != std::errc{} || next != array.data() + end) return std::nullopt;
-    xids.push_back(xid);
+    const auto xid = parse_xid(array.substr(i, end - i));
+    if (!xid) return std::nullopt;
+    xids.push_back(*xid);
     i = end + 1;
   }
   return xids;
 }
 
 }  // namespace
+
+Result<std::unique_ptr<postgres::Connection>> Store::open_session(
+    const postgres::Connection::Options& database, Deadline deadline, std::stop_token stop) {
+  auto session = postgres::Connection::open(database, stop);
+  if (!session) return session;
+  auto durable = (*session)->script("set synchronous_commit to on", deadline, std::move(stop));
+  if (!durable) return fail(durable.error());
+  return session;
+}
 
 Result<void> Store::claim(Deadline deadline, std::stop_token stop) {
   const auto rows =
@@ -59,9 +66,7 @@ Result<Store::Stored> Store::load(std::int64_t behind_n, Deadline deadline, std:
       "where s.id = $1::bigint group by s.id",
       {std::to_string(key_.stream), std::to_string(behind_n)}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
-  if (rows->size() == 0) {
-    return fail(no_stream(key_.stream));
-  }
+  if (rows->size() == 0) return fail(no_stream(key_.stream));
   const auto recorded = postgres::parse_lsn(rows->text(0, 0));
   auto snapshot = Snapshot::parse(rows->text(0, 1));
   const auto also = parse_xids(rows->text(0, 2));

@@ -19,6 +19,9 @@
 
 namespace relay::stream {
 
+/// The schema `pgstream` does not know the stream.
+Error no_stream(std::int64_t stream);
+
 /// What a stream keeps in the schema `pgstream` of its database: which transactions were accounted
 /// for, and the backlog. Writing is fenced: another daemon may own the stream by now. One thread at
 /// a time.
@@ -28,6 +31,10 @@ class Store {
     std::int64_t stream = 0;
     std::string token;  ///< of its owner
   };
+  /// A session for a store: what it commits outlasts a crash of the server.
+  static Result<std::unique_ptr<postgres::Connection>> open_session(
+      const postgres::Connection::Options& database, Deadline, std::stop_token);
+
   Store(postgres::Connection& connection, Key key)
       : connection_(connection), key_(std::move(key)) {}
 

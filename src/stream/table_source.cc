@@ -59,12 +59,9 @@ Result<void> TableSource::try_open(std::stop_token stop) {
   auto rows = postgres::Connection::open(options_.database, stop);
   if (!rows) return fail(rows.error());
   rows_ = std::move(*rows);
-  auto session = postgres::Connection::open(options_.database, stop);
+  auto session = Store::open_session(options_.database, deadline, stop);
   if (!session) return fail(session.error());
   session_ = std::move(*session);
-  // What it stores has to outlast a crash: see below.
-  auto durable = session_->script("set synchronous_commit to on", deadline, stop);
-  if (!durable) return durable;
   store_.emplace(*session_, Store::Key{options_.id, options_.owner});
   if (!maintaining_.joinable()) {
     if (auto claimed = store_->claim(deadline, stop); !claimed) return claimed;
