@@ -13,7 +13,6 @@
 #include "coordinator/assembly.h"
 #include "core/log.h"
 #include "core/secrets.h"
-#include "core/shortage.h"
 #include "postgres/current_url.h"
 
 namespace relay::cli {
@@ -352,12 +351,7 @@ int run_commands(int argc, char** argv, void (*add_backends)(Registry&)) {
 }  // namespace
 
 int run_program(int argc, char** argv, void (*add_backends)(Registry&)) {
-  shortage::say_before_ending();
-  try {
-    return run_commands(argc, argv, add_backends);
-  } catch (const std::exception& exception) {
-    return failed(shortage::error_of(exception, "pgtrickle-relay"));
-  }
+  return run_guarded("pgtrickle-relay", [&] { return run_commands(argc, argv, add_backends); });
 }
 
 }  // namespace relay::cli

@@ -3,9 +3,11 @@
 #include <fmt/core.h>
 
 #include <cstdio>
+#include <exception>
 
 #include "core/deadline.h"
 #include "core/secrets.h"
+#include "core/shortage.h"
 
 namespace relay::cli {
 
@@ -19,6 +21,15 @@ void print_error(const Error& error) {
 int failed(const Error& error) {
   print_error(error);
   return kFailed;
+}
+
+int run_guarded(std::string_view program, const std::function<int()>& commands) {
+  shortage::say_before_ending();
+  try {
+    return commands();
+  } catch (const std::exception& exception) {
+    return failed(shortage::error_of(exception, program));
+  }
 }
 
 Result<std::unique_ptr<postgres::Connection>> connect(const Context& context) {

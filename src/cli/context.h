@@ -1,8 +1,10 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "config/pipeline_config.h"
@@ -36,5 +38,9 @@ Result<std::unique_ptr<postgres::Connection>> connect(const Context& context);
 
 /// The exit code that an error asks for, after printing it.
 int failed(const Error& error);
+
+/// What main() does: runs the commands, and returns their exit code. An exception that comes out of
+/// them, and a lack of memory, end `program` with an error.
+int run_guarded(std::string_view program, const std::function<int()>& commands);
 
 }  // namespace relay::cli

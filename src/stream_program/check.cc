@@ -21,13 +21,7 @@ using cli::Findings;
 using postgres::Connection;
 
 constexpr std::chrono::seconds kTimeout{10};
-
-Connection::Options options_of(const StreamConfig& stream) {
-  Connection::Options options;
-  options.url = stream.database;
-  options.application_name = "postgres-stream check";
-  return options;
-}
+constexpr char kProgram[] = "postgres-stream check";
 
 /// Whether there can be a slot for the stream.
 void check_slots(Connection& session, const StreamConfig& stream, Findings& findings) {
@@ -61,7 +55,7 @@ void check_slots(Connection& session, const StreamConfig& stream, Findings& find
 
 void check_database(const StreamConfig& stream, Findings& findings) {
   const std::string& name = stream.pipeline.name;
-  auto session = Connection::open(options_of(stream), {});
+  auto session = Connection::open(options_of(stream, kProgram), {});
   if (!session) {
     findings.bad(name, session.error());
     return;
@@ -70,7 +64,8 @@ void check_database(const StreamConfig& stream, Findings& findings) {
   if (const auto good = check_server(**session, {}); !good) findings.bad(name, good.error());
   if (!stream.replicates) return;
   check_slots(**session, stream, findings);
-  if (const auto log = postgres::ReplicationConnection::open(options_of(stream), {}); !log) {
+  if (const auto log = postgres::ReplicationConnection::open(options_of(stream, kProgram), {});
+      !log) {
     findings.bad(name, log.error());
   } else {
     findings.good(name, "the role may replicate");
@@ -79,7 +74,7 @@ void check_database(const StreamConfig& stream, Findings& findings) {
 
 void check_sink(const StreamConfig& stream, const Registry& registry, Findings& findings) {
   const std::string& name = stream.pipeline.name;
-  postgres::Pool pool(options_of(stream), 1);
+  postgres::Pool pool(options_of(stream, kProgram), 1);
   Metrics metrics("postgres_stream_");
   const auto ends = coordinator::assemble_ends(
       stream.pipeline, {registry, pool, metrics, "postgres-stream", "check"}, std::nullopt);

@@ -358,6 +358,13 @@ class ConfigurationReader {
 
 }  // namespace
 
+postgres::Connection::Options options_of(const StreamConfig& stream, std::string application_name) {
+  postgres::Connection::Options options;
+  options.url = stream.database;
+  options.application_name = std::move(application_name);
+  return options;
+}
+
 Configuration read_configuration(const config::Catalogue& catalogue, std::string_view text,
                                  std::string_view file, const Overrides& overrides) {
   Configuration configuration;

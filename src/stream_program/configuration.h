@@ -12,6 +12,7 @@
 #include "config/pipeline_config.h"
 #include "config/tree.h"
 #include "core/error.h"
+#include "postgres/connection.h"
 #include "stream_program/certificates.h"
 
 namespace relay::stream_program {
@@ -42,6 +43,9 @@ struct StreamConfig {
   std::shared_ptr<const Certificates> certificates;
   config::PipelineConfig pipeline;
 };
+
+/// Of a session with the stream's database.
+postgres::Connection::Options options_of(const StreamConfig& stream, std::string application_name);
 
 struct Configuration {
   Settings settings;

@@ -13,24 +13,13 @@
 
 namespace relay::stream_program {
 
-namespace {
-
-postgres::Connection::Options options_of(const StreamConfig& stream) {
-  postgres::Connection::Options options;
-  options.url = stream.database;
-  options.application_name = "postgres-stream";
-  return options;
-}
-
-}  // namespace
-
 Daemon::Daemon(Configuration configuration, const Registry& registry, Metrics& metrics)
     : settings_(std::move(configuration.settings)),
       registry_(registry),
       metrics_(metrics),
       worker_id_(fmt::format("{}-{}-{}", host_name(), ::getpid(), new_uuid().substr(0, 8))),
       certificates_(configuration.streams.front().certificates),
-      pool_(options_of(configuration.streams.front()), 1),
+      pool_(options_of(configuration.streams.front(), "postgres-stream"), 1),
       configured_(std::move(configuration.streams)) {}
 
 void Daemon::start() {

@@ -1,22 +1,16 @@
 #include "stream_program/program.h"
 
-#include <fmt/core.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
-#include <cstring>
-#include <exception>
-#include <fstream>
-#include <sstream>
 #include <string>
 
 #include "admin/routes.h"
+#include "cli/config_file.h"
 #include "cli/context.h"
 #include "cli/signals.h"
 #include "coordinator/assembly.h"
 #include "core/log.h"
-#include "core/shortage.h"
 #include "stream_program/check.h"
 #include "stream_program/configuration.h"
 #include "stream_program/daemon.h"
@@ -28,21 +22,12 @@ namespace {
 constexpr std::string_view kAbout =
     "Delivers the events of pgstream.subscriptions from PostgreSQL to a sink";
 
-Result<std::string> read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  if (file) text << file.rdbuf();
-  if (file) return text.str();
-  return fail(misconfigured("config_file",
-                            fmt::format("{} cannot be read: {}", path, std::strerror(errno)),
-                            "write it, see docs/postgres-stream.md, or name another file with "
-                            "--config FILE"));
-}
-
 /// The configuration with all problems that can be found without a connection.
 Configuration load(const Registry& registry, const std::string& path) {
   Configuration configuration;
-  const auto text = read_file(path);
+  const auto text = cli::read_config_file(
+      path,
+      "write it, see docs/running-postgres-stream.md, or name another file with --config FILE");
   if (!text) {
     configuration.problems.push_back(text.error());
     return configuration;
@@ -128,12 +113,8 @@ int run_commands(int argc, char** argv, void (*add_backends)(Registry&)) {
 }  // namespace
 
 int run_program(int argc, char** argv, void (*add_backends)(Registry&)) {
-  shortage::say_before_ending();
-  try {
-    return run_commands(argc, argv, add_backends);
-  } catch (const std::exception& exception) {
-    return cli::failed(shortage::error_of(exception, "postgres-stream"));
-  }
+  return cli::run_guarded("postgres-stream",
+                          [&] { return run_commands(argc, argv, add_backends); });
 }
 
 }  // namespace relay::stream_program

@@ -38,11 +38,9 @@ const state::DeadLetterStatements& dead_letters() {
   return statements;
 }
 
-Connection::Options options_of(const StreamConfig& config, std::string name, bool dedicated) {
-  Connection::Options options;
-  options.url = config.database;
-  options.application_name = std::move(name);
-  options.keepalive = dedicated;
+Connection::Options lease_options(const StreamConfig& config) {
+  auto options = options_of(config, fmt::format("postgres-stream lease {}", config.id));
+  options.keepalive = true;
   return options;
 }
 
@@ -63,9 +61,9 @@ StreamRunner::StreamRunner(StreamConfig config, const Settings& settings, const 
       source_("postgres-stream " + config_.pipeline.name),
       drain_timeout_(settings.drain_timeout),
       other_system_(settings.other_system),
-      pool_(options_of(config_, "postgres-stream", false), kPoolSize),
+      pool_(options_of(config_, "postgres-stream"), kPoolSize),
       workshop_{registry, pool_, metrics, "postgres-stream", worker_id, dead_letters()},
-      membership_({.connection = options_of(config_, "postgres-stream lease " + name_, true),
+      membership_({.connection = lease_options(config_),
                    .names = {.prefix = "pgstream.daemon_", .channel = "pgstream_daemon"},
                    .group = name_,
                    .worker_id = worker_id,
