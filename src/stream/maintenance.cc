@@ -52,7 +52,7 @@ Result<void> Maintenance::work(std::stop_token stop) {
 }
 
 /// The database names the next statement of each partition; each is a transaction of its own, by a
-/// member of pgstream_owner. For other roles the database does it, with a short wait of writers.
+/// member of pgstream_owner.
 Result<void> Maintenance::remove_old(postgres::Connection& session, Deadline deadline,
                                      std::stop_token stop) {
   while (true) {
@@ -62,12 +62,20 @@ Result<void> Maintenance::remove_old(postgres::Connection& session, Deadline dea
     for (int row = 0; row < statements->size(); ++row) {
       const auto done = session.script(statements->text(row, 0), deadline, stop);
       if (!done && done.error().code == kNoPrivilege) {
-        const auto removed =
-            session.query("select pgstream.remove_partitions()", {}, deadline, stop);
-        return removed ? Result<void>() : fail(removed.error());
+        return remove_as_other(session, deadline, std::move(stop));
       }
       if (!done) return done;
     }
+  }
+}
+
+/// For other roles the database runs the statements.
+Result<void> Maintenance::remove_as_other(postgres::Connection& session, Deadline deadline,
+                                          std::stop_token stop) {
+  while (true) {
+    const auto left = session.query("select pgstream.remove_partitions()", {}, deadline, stop);
+    if (!left) return fail(left.error());
+    if (left->integer(0, 0) == 0) return {};
   }
 }
 

@@ -298,6 +298,7 @@ def test_a_mistake_is_named_with_its_place(tmp_path, text, said):
 def test_a_missing_file_is_named(tmp_path):
     done = run(tmp_path, "--config", "other.yaml")
     assert done.returncode == 3 and "other.yaml cannot be read" in done.stderr
+    assert "docs/running-postgres-stream.md" in done.stderr
 
 
 def test_values_come_from_the_environment(stream_home, tmp_path):

@@ -84,6 +84,17 @@ def test_old_partitions_are_removed_when_nothing_needs_them(stream_db):
     assert len(partitions(stream_db)) == 3
 
 
+def test_without_concurrently_one_statement_runs_at_a_time(stream_db):
+    old = [add_partition(stream_db, day) for day in ("2020-01-01", "2020-01-02")]
+    stream_db.execute("select pgstream.make_partitions()")
+    stream_db.execute(SETTLE)
+    assert stream_db.one("select pgstream.remove_partitions()") == 2
+    assert old[0] not in partitions(stream_db) and old[1] in partitions(stream_db)
+    assert [stream_db.one("select pgstream.remove_partitions()") for _ in range(4)] == [2, 1, 1, 0]
+    assert len(partitions(stream_db)) == 3
+    assert stream_db.one("select to_regclass(%s)", (old[1],)) is None
+
+
 def test_an_event_that_was_settled_later_than_the_snapshot(stream_db):
     add_partition(stream_db, "2020-01-01")
     stream_db.execute(SETTLE)

@@ -7,9 +7,9 @@ as $$
   select exists (select from pgstream.streams s where s.id = stream);
 $$;
 
--- Makes a stream known, with its publication. To add one that exists is no error. A publication that was
--- dropped is made again, with another oid, by which the daemon knows that changes may have been missed:
--- streams.publication_oid is the daemon's.
+-- Makes a stream known, with its publication. To add one that exists is no error. A publication
+-- that was dropped is made again, with another oid, by which the daemon knows that changes may have
+-- been missed: streams.publication_oid is the daemon's.
 create or replace function pgstream.add_stream(stream bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
   set lock_timeout = '200ms'

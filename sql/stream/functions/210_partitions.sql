@@ -106,28 +106,25 @@ end $$;
 comment on function pgstream.partition_work(interval) is
   'The next statements that remove partitions older than the retention';
 
--- The same for a role that is no member of pgstream_owner; returns how many statements it ran. No
--- function can detach CONCURRENTLY, so that writers of events may wait behind this one for 100 ms at a
--- time.
+-- Runs the first of these statements, for a role that is no member of pgstream_owner; returns how
+-- many there were: the caller goes on until there are none. No function can detach CONCURRENTLY, so
+-- that writers of events may wait behind this one for 100 ms. One statement at a time, because the
+-- lock lasts until the transaction ends, and what is looked at may be large.
 create or replace function pgstream.remove_partitions(retention interval default '7 days')
 returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
   set lock_timeout = '100ms'
 as $$
 declare
-  statement text;
-  done int := 0;
+  work constant text[] := array(select w from pgstream.partition_work(retention) w);
 begin
-  loop
-    statement := (select w from pgstream.partition_work(retention) w limit 1);
-    exit when statement is null;
-    execute replace(statement, ' CONCURRENTLY', '');
-    done := done + 1;
-  end loop;
-  return done;
+  if work <> '{}' then
+    execute replace(work[1], ' CONCURRENTLY', '');
+  end if;
+  return cardinality(work);
 end $$;
 comment on function pgstream.remove_partitions(interval) is
-  'Removes partitions older than the retention; writers of events may wait for 100 ms';
+  'Goes on removing partitions older than the retention; writers of events may wait for 100 ms';
 
 -- Deletes old events from events_overflow; returns how many.
 create or replace function pgstream.clean_overflow(retention interval default '7 days')
