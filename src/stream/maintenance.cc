@@ -11,43 +11,60 @@ namespace relay::stream {
 
 namespace {
 
-constexpr std::chrono::minutes kEvery{10};
-constexpr std::chrono::seconds kAfterFailure{30};
+constexpr std::chrono::seconds kLookEvery{30};
 constexpr std::chrono::minutes kTimeout{5};
 constexpr std::string_view kNoPrivilege = "42501";
 
 }  // namespace
 
 void Maintenance::run(std::stop_token stop) {
-  std::chrono::seconds wait{0};
-  while (pause(Deadline::after(wait), stop)) {
+  bool begun = false;
+  do {
     Result<void> done;
     try {
-      done = work(stop);
+      done = look(!begun, stop);
     } catch (const std::exception& exception) {
       done = fail(shortage::error_of(exception, "maintaining partitions"));
     }
     if (stop.stop_requested()) return;
     if (done) {
+      begun = true;
       log::recovered("partitions", "");
     } else {
       log::failure("partitions", "", done.error());
     }
-    wait = done ? std::chrono::seconds(kEvery) : kAfterFailure;
-  }
+  } while (pause(Deadline::after(kLookEvery), stop));
 }
 
-Result<void> Maintenance::work(std::stop_token stop) {
+Result<void> Maintenance::look(bool anyway, std::stop_token stop) {
   const Deadline deadline = Deadline::after(kTimeout);
-  auto session = postgres::Connection::open(database_, stop);
+  auto session = postgres::Connection::open(options_.database, stop);
   if (!session) return fail(session.error());
+  const std::string stream = std::to_string(options_.id);
+  if (!anyway) {
+    const auto due = (*session)->query(
+        "select from pgstream.streams where id = $1::bigint and next_maintenance_at <= now()",
+        {stream}, deadline, stop);
+    if (!due) return fail(due.error());
+    if (due->size() == 0) return {};
+  }
+  if (auto done = work(**session, deadline, stop); !done) return done;
+  const auto noted = (*session)->query(
+      "update pgstream.streams set next_maintenance_at = now() + interval '10 minutes' "
+      "where id = $1::bigint",
+      {stream}, deadline, std::move(stop));
+  return noted ? Result<void>() : fail(noted.error());
+}
+
+Result<void> Maintenance::work(postgres::Connection& session, Deadline deadline,
+                               std::stop_token stop) {
   // Another session may hold a lock for a moment: what is left is done later.
-  auto patient = (*session)->script("set lock_timeout to '200ms'", deadline, stop);
+  auto patient = session.script("set lock_timeout to '200ms'", deadline, stop);
   if (!patient) return patient;
-  const auto made = (*session)->query("select pgstream.make_partitions()", {}, deadline, stop);
+  const auto made = session.query("select pgstream.make_partitions()", {}, deadline, stop);
   if (!made) return fail(made.error());
-  if (auto removed = remove_old(**session, deadline, stop); !removed) return removed;
-  const auto cleaned = (*session)->query("select pgstream.clean_overflow()", {}, deadline, stop);
+  if (auto removed = remove_old(session, deadline, stop); !removed) return removed;
+  const auto cleaned = session.query("select pgstream.clean_overflow()", {}, deadline, stop);
   return cleaned ? Result<void>() : fail(cleaned.error());
 }
 

@@ -5,22 +5,26 @@
 #include "core/deadline.h"
 #include "core/error.h"
 #include "postgres/connection.h"
+#include "stream/options.h"
 
 namespace relay::stream {
 
 /// Makes the partitions of the days to come, and removes those that are older than the retention.
 /// No step makes a writer wait, with one exception: where the role is no member of pgstream_owner,
-/// writers may wait for 100 ms while a partition is removed. `run` is a thread's body.
+/// writers may wait for 100 ms while a partition is removed. It is done at the start, and then when
+/// the stream's `next_maintenance_at` has come. `run` is a thread's body.
 class Maintenance {
  public:
-  explicit Maintenance(const postgres::Connection::Options& database) : database_(database) {}
+  explicit Maintenance(const StreamOptions& options) : options_(options) {}
 
   void run(std::stop_token stop);
 
  private:
-  const postgres::Connection::Options& database_;
+  const StreamOptions& options_;
 
-  Result<void> work(std::stop_token stop);
+  /// `anyway`: also if it is not due.
+  Result<void> look(bool anyway, std::stop_token stop);
+  Result<void> work(postgres::Connection& session, Deadline, std::stop_token);
   Result<void> remove_old(postgres::Connection& session, Deadline, std::stop_token);
   Result<void> remove_as_other(postgres::Connection& session, Deadline, std::stop_token);
 };

@@ -14,7 +14,7 @@ StreamSource::StreamSource(StreamOptions options)
     : options_(std::move(options)),
       state_(options_.spool),
       receiver_(options_, state_),
-      maintenance_(options_.database) {}
+      maintenance_(options_) {}
 
 StreamSource::~StreamSource() {
   close();

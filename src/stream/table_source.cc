@@ -39,7 +39,7 @@ std::string of_table(std::string_view table) {
 }  // namespace
 
 TableSource::TableSource(StreamOptions options)
-    : options_(std::move(options)), maintenance_(options_.database) {}
+    : options_(std::move(options)), maintenance_(options_) {}
 
 TableSource::~TableSource() {
   close();

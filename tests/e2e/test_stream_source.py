@@ -52,9 +52,15 @@ def test_an_outage_of_the_sink_holds_no_log_back(scene):  # noqa: F811
         write_log(scene, 20)
         eventually(lambda: retained(scene) < 1000000, 20)
         assert scene.database.one("select sum(events) from pgstream.backlog") == 110
+        assert scene.database.execute(
+            "select (e.payload -> 'new' ->> 'id')::int, e.created_at = s.failover_checkpoint_ts "
+            "from pgstream.streams s join (select id, payload, created_at from pgstream.events "
+            "union all select id, payload, created_at from pgstream.events_overflow) e "
+            "on e.id = s.failover_checkpoint_id") == [(2, True)]
         scene.sink.rules()
         scene.wait_delivered(111, relay)
         eventually(lambda: scene.database.one("select count(*) from pgstream.backlog") == 0)
+        assert scene.stored("failover_checkpoint_id, failover_checkpoint_ts") == (None, None)
         scene.insert(3)
         scene.wait_delivered(114, relay)
         eventually(lambda: retained(scene) < 1000000, 20)
@@ -411,15 +417,35 @@ def test_after_a_promotion_nothing_that_the_standby_has_is_missing(scene, standb
     assert set(ids) <= set(scene.deliveries())
 
 
+ADD_OLD_PARTITION = """
+    create table pgstream.events_20200101 (like pgstream.events including defaults);
+    alter table pgstream.events attach partition pgstream.events_20200101
+      for values from ('2020-01-01 00:00+00') to ('2020-01-02 00:00+00');
+    alter table pgstream.events_20200101 owner to pgstream_owner"""
+
+
+def wait_old_partition_removed(scene, relay, deadline):  # noqa: F811
+    eventually(lambda: scene.database.one("select to_regclass('pgstream.events_20200101')") is None,
+               deadline, message=relay.log)
+    assert " partitions: " not in relay.log()
+
+
 def test_old_partitions_are_removed_by_a_role_of_few_rights(scene):  # noqa: F811
-    scene.database.execute("""
-        create table pgstream.events_20200101 (like pgstream.events including defaults);
-        alter table pgstream.events attach partition pgstream.events_20200101
-          for values from ('2020-01-01 00:00+00') to ('2020-01-02 00:00+00');
-        alter table pgstream.events_20200101 owner to pgstream_owner""")
+    scene.database.execute(ADD_OLD_PARTITION)
     scene.insert()
     with scene.relay() as relay:
         scene.wait_delivered(1, relay)
-        eventually(lambda: scene.database.one("select to_regclass('pgstream.events_20200101')") is None,
-                   20, message=relay.log)
-        assert " partitions: " not in relay.log()
+        wait_old_partition_removed(scene, relay, 20)
+
+
+@pytest.mark.parametrize("reader", ["wal", "table"])
+def test_maintenance_comes_when_the_stream_says_so(scene, reader):  # noqa: F811
+    with scene.relay(reader=reader) as relay:
+        due = "next_maintenance_at > now() + interval '9 minutes'"
+        eventually(lambda: scene.stored(due) == (True,), 20, message=relay.log)
+        scene.insert()
+        scene.wait_delivered(1, relay)
+        scene.database.execute(ADD_OLD_PARTITION)
+        scene.database.execute("update pgstream.streams set next_maintenance_at = now()")
+        wait_old_partition_removed(scene, relay, 60)
+        eventually(lambda: scene.stored(due) == (True,))

@@ -84,6 +84,30 @@ def test_old_partitions_are_removed_when_nothing_needs_them(stream_db):
     assert len(partitions(stream_db)) == 3
 
 
+def test_the_checkpoint_is_the_first_event_of_the_backlog(stream_db):
+    def checkpoint(stream=1):
+        return stream_db.execute("select failover_checkpoint_id, failover_checkpoint_ts"
+                                 " from pgstream.streams where id = %s", (stream,))[0]
+
+    stream_db.execute("select pgstream.add_stream(2)")
+    stream_db.execute("select pgstream.make_partitions()")
+    for table, stream in (("events_overflow", 1), ("events", 2), ("events_overflow", 1),
+                          ("events", 1)):
+        stream_db.execute(f"insert into pgstream.{table} (id, payload, stream_id)"
+                          " select gen_random_uuid(), '{}', %s from generate_series(1, 2)", (stream,))
+    waiting = stream_db.execute(
+        "select id, created_at, xid::text from (select * from pgstream.events"
+        " union all select * from pgstream.events_overflow) e where stream_id = 1 order by seq")
+    for n, row in ((2, 2), (3, 0), (5, 4)):
+        stream_db.execute("insert into pgstream.backlog values (1, %s, %s, 2)", (n, waiting[row][2]))
+        assert checkpoint() == waiting[2][:2]
+    for n, row in ((2, 0), (3, 4)):
+        stream_db.execute("delete from pgstream.backlog where n = %s", (n,))
+        assert checkpoint() == waiting[row][:2]
+    stream_db.execute("delete from pgstream.backlog where n = 5")
+    assert checkpoint() == checkpoint(2) == (None, None)
+
+
 def test_without_concurrently_one_statement_runs_at_a_time(stream_db):
     old = [add_partition(stream_db, day) for day in ("2020-01-01", "2020-01-02")]
     stream_db.execute("select pgstream.make_partitions()")
