@@ -23,11 +23,18 @@ constexpr std::int64_t kMostLetters = 1000;
 // Without key, payload and headers: these hold the user's data, and only roles that may read the
 // table may see them.
 constexpr std::string_view kLetters =
-    "select coalesce(json_agg(d order by d.id), '[]')::text from ("
+    "select coalesce(json_agg(d order by d.id), '[]')::text, count(*) from ("
     "select id, relay_group_id as \"group\", pipeline, message_id, subject, op, outbox_id, "
     "error_class, error_code, error_message, attempts, first_failed_at, last_failed_at, "
     "retry_requested_at from {} "
     "where resolved_at is null and ($1 = '' or pipeline = $1) order by id limit $2::bigint) d";
+
+Result<postgres::Rows> query(postgres::Pool& pool, std::string_view sql,
+                             std::span<const postgres::Param> params, Deadline deadline) {
+  auto lease = pool.borrow(deadline, {});
+  if (!lease) return fail(lease.error());
+  return (*lease)->query(sql, params, deadline, {});
+}
 
 HttpResponse failure(const Error& error) {
   return problem_response(status_of(error), error.message, error.remedy);
@@ -90,25 +97,27 @@ int status_of(const Error& error) {
   return away ? 503 : 500;
 }
 
-Result<postgres::Rows> Api::query(std::string_view sql, std::span<const postgres::Param> params) {
-  const Deadline deadline = Deadline::after(kTimeout);
-  auto lease = pool_.borrow(deadline, {});
-  if (!lease) return fail(lease.error());
-  return (*lease)->query(sql, params, deadline, {});
-}
-
-Api::Api(postgres::Pool& pool, std::string_view dead_letters, std::string admin_token)
-    : pool_(pool),
-      list_letters_(fmt::format(kLetters, dead_letters)),
-      admin_token_(std::move(admin_token)) {}
-
 HttpResponse Api::dead_letters(const HttpRequest& request) {
   const auto limit = limit_of(request);
   if (!limit) return problem_response(400, "limit is a number of at least 1");
-  const postgres::Param params[] = {in_query(request, "pipeline"), std::to_string(*limit)};
-  const auto rows = query(list_letters_, params);
-  if (!rows) return failure(rows.error());
-  return json_response(200, config::redacted_rows(rows->text(0, 0)));
+  const std::string wanted = in_query(request, "pipeline");
+  const Deadline deadline = Deadline::after(kTimeout);
+  std::int64_t left = *limit;
+  std::string list;
+  for (const status::DeadLetters& letters : instance_.dead_letters()) {
+    if (!wanted.empty() && !letters.pipeline.empty() && letters.pipeline != wanted) continue;
+    const std::string& pipeline = letters.pipeline.empty() ? wanted : letters.pipeline;
+    const postgres::Param params[] = {pipeline, std::to_string(left)};
+    const auto rows = query(*letters.pool, fmt::format(kLetters, letters.table), params, deadline);
+    if (!rows) return failure(rows.error());
+    if (rows->integer(0, 1) == 0) continue;
+    left -= rows->integer(0, 1);
+    const std::string shown = config::redacted_rows(rows->text(0, 0));
+    if (!list.empty()) list += ',';
+    list += std::string_view(shown).substr(1, shown.size() - 2);
+    if (left == 0) break;
+  }
+  return json_response(200, "[" + list + "]");
 }
 
 HttpResponse Api::change(const HttpRequest& request) {
@@ -119,7 +128,10 @@ HttpResponse Api::change(const HttpRequest& request) {
   if (!change) return problem_response(400, change.error().message, change.error().remedy);
   if (!*change)
     return problem_response(404, fmt::format("nothing can be done at {}", request.path));
-  const auto done = query((*change)->route->sql, (*change)->params);
+  postgres::Pool* const pool = instance_.changes();
+  if (pool == nullptr) return refuse(Access::closed);
+  const auto done =
+      query(*pool, (*change)->route->sql, (*change)->params, Deadline::after(kTimeout));
   if (!done) return failure(done.error());
   log::info("api", "", "{}: done", request.path);
   const std::string_view result = (*change)->route->result;

@@ -3,9 +3,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "admin/http_server.h"
-#include "postgres/pool.h"
+#include "status/instance.h"
 
 namespace relay::admin {
 
@@ -14,18 +15,16 @@ namespace relay::admin {
 /// answer takes a few seconds at most, whatever the database does.
 class Api {
  public:
-  /// `dead_letters`: their table. `admin_token` empty: nothing can be changed. The pool outlives
-  /// this.
-  Api(postgres::Pool& pool, std::string_view dead_letters, std::string admin_token);
+  /// `admin_token` empty: nothing can be changed. The instance outlives this.
+  Api(status::Instance& instance, std::string admin_token)
+      : instance_(instance), admin_token_(std::move(admin_token)) {}
 
   HttpResponse dead_letters(const HttpRequest& request);
   /// Any POST.
   HttpResponse change(const HttpRequest& request);
 
  private:
-  Result<postgres::Rows> query(std::string_view sql, std::span<const postgres::Param> params);
-  postgres::Pool& pool_;
-  const std::string list_letters_;
+  status::Instance& instance_;
   const std::string admin_token_;
 };
 

@@ -120,7 +120,7 @@ HttpResponse answer(const HttpRequest& request, const Instance& instance, const 
 
 Result<std::unique_ptr<HttpServer>> serve(const std::string& address, Instance& instance,
                                           const Metrics& metrics, std::string admin_token) {
-  auto api = std::make_shared<Api>(instance.pool(), instance.dead_letters(), admin_token);
+  auto api = std::make_shared<Api>(instance, admin_token);
   HttpService service;
   service.handler = [&instance, &metrics, api](const HttpRequest& request) {
     return answer(request, instance, metrics, *api);

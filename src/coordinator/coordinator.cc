@@ -64,6 +64,12 @@ Coordinator::~Coordinator() {
   stop();
 }
 
+std::vector<status::DeadLetters> Coordinator::dead_letters() {
+  // The pool lives as long as this.
+  return {{std::shared_ptr<postgres::Pool>(std::shared_ptr<void>(), &pool_), "pgtrickle.relay_dlq",
+           ""}};
+}
+
 void Coordinator::start() {
   sweep_ = std::make_unique<Sweep>(connection_options(settings_, "pgtrickle-relay sweep", true));
   housekeeper_ = std::make_unique<Housekeeper>(pool_);

@@ -48,8 +48,8 @@ class Coordinator final : public status::Instance {
 
   /// Does not wait for the control thread.
   status::Snapshot snapshot() const override { return snapshots_.take(); }
-  postgres::Pool& pool() override { return pool_; }
-  std::string_view dead_letters() const override { return "pgtrickle.relay_dlq"; }
+  postgres::Pool* changes() override { return &pool_; }
+  std::vector<status::DeadLetters> dead_letters() override;
 
  private:
   void run(std::stop_token stop);

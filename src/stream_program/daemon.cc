@@ -18,8 +18,6 @@ Daemon::Daemon(Configuration configuration, const Registry& registry, Metrics& m
       registry_(registry),
       metrics_(metrics),
       worker_id_(fmt::format("{}-{}-{}", host_name(), ::getpid(), new_uuid().substr(0, 8))),
-      certificates_(configuration.streams.front().certificates),
-      pool_(options_of(configuration.streams.front(), "postgres-stream"), 1),
       configured_(std::move(configuration.streams)) {}
 
 void Daemon::start() {
@@ -93,6 +91,13 @@ status::Snapshot Daemon::snapshot() const {
     snapshot.pipelines.push_back(std::move(report.pipeline));
   }
   return snapshot;
+}
+
+std::vector<status::DeadLetters> Daemon::dead_letters() {
+  std::vector<status::DeadLetters> letters;
+  const MutexLock lock(mutex_);
+  for (const auto& runner : runners_) letters.push_back(runner->dead_letters());
+  return letters;
 }
 
 }  // namespace relay::stream_program

@@ -3,14 +3,12 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "connector/registry.h"
 #include "core/deadline.h"
 #include "core/mutex.h"
 #include "pipeline/metrics.h"
-#include "postgres/pool.h"
 #include "status/instance.h"
 #include "stream_program/configuration.h"
 #include "stream_program/stream_runner.h"
@@ -31,8 +29,8 @@ class Daemon final : public status::Instance {
   void stop();
 
   status::Snapshot snapshot() const override;
-  postgres::Pool& pool() override { return pool_; }
-  std::string_view dead_letters() const override { return "pgstream.dead_letters"; }
+  postgres::Pool* changes() override { return nullptr; }
+  std::vector<status::DeadLetters> dead_letters() override;
 
  private:
   using Runners = std::vector<std::unique_ptr<StreamRunner>>;
@@ -43,8 +41,6 @@ class Daemon final : public status::Instance {
   Metrics& metrics_;
   const std::string worker_id_;
   const SteadyClock::time_point started_ = SteadyClock::now();
-  std::shared_ptr<const Certificates> certificates_;  ///< of `pool_`
-  postgres::Pool pool_;  ///< with the database of the first stream, to list dead letters
   std::vector<StreamConfig> configured_;
   mutable Mutex mutex_;
   Runners runners_ RELAY_GUARDED_BY(mutex_);

@@ -24,6 +24,7 @@ namespace {
 
 constexpr std::size_t kPoolSize = 4;
 constexpr std::string_view kLease = "stream";
+constexpr std::string_view kDeadLetters = "pgstream.dead_letters";
 /// Before a pipeline that could not be made, or ended by a failure, is made anew.
 constexpr std::chrono::seconds kMakeAgain{5};
 constexpr std::chrono::seconds kLookEvery{1};
@@ -33,8 +34,8 @@ constexpr const char* kRetry =
     "resolved_at IS NULL";
 constexpr milliseconds kSlice{20};
 
-const state::DeadLetterStatements& dead_letters() {
-  static const state::DeadLetterStatements statements("pgstream.dead_letters");
+const state::DeadLetterStatements& dead_letter_statements() {
+  static const state::DeadLetterStatements statements(kDeadLetters);
   return statements;
 }
 
@@ -61,8 +62,8 @@ StreamRunner::StreamRunner(StreamConfig config, const Settings& settings, const 
       source_("postgres-stream " + config_.pipeline.name),
       drain_timeout_(settings.drain_timeout),
       other_system_(settings.other_system),
-      pool_(options_of(config_, "postgres-stream"), kPoolSize),
-      workshop_{registry, pool_, metrics, "postgres-stream", worker_id, dead_letters()},
+      pool_(std::make_shared<postgres::Pool>(options_of(config_, "postgres-stream"), kPoolSize)),
+      workshop_{registry, *pool_, metrics, "postgres-stream", worker_id, dead_letter_statements()},
       membership_({.connection = lease_options(config_),
                    .names = {.prefix = "pgstream.daemon_", .channel = "pgstream_daemon"},
                    .group = name_,
@@ -331,6 +332,10 @@ void StreamRunner::look_for_causes() {
       log::recovered(sighting.error.code, facts.name);
     }
   }
+}
+
+status::DeadLetters StreamRunner::dead_letters() const {
+  return {pool_, kDeadLetters, config_.pipeline.name};
 }
 
 StreamRunner::Report StreamRunner::report() const {

@@ -18,6 +18,7 @@
 #include "pipeline/pipeline.h"
 #include "postgres/pool.h"
 #include "status/causes.h"
+#include "status/instance.h"
 #include "status/status.h"
 #include "stream_program/configuration.h"
 
@@ -47,6 +48,9 @@ class StreamRunner {
   };
   Report report() const;
 
+  /// Of this stream. They can be read as long as the pool is kept.
+  status::DeadLetters dead_letters() const;
+
   /// Of its pipeline.
   const std::string& name() const { return config_.pipeline.name; }
   /// Whether it was made with this configuration.
@@ -72,7 +76,7 @@ class StreamRunner {
   const std::string source_;  ///< the application name of the source's sessions
   const std::chrono::milliseconds drain_timeout_;
   const OtherSystem other_system_;
-  postgres::Pool pool_;
+  const std::shared_ptr<postgres::Pool> pool_;
   const coordinator::Workshop workshop_;
   ownership::Membership membership_;
   std::atomic<SteadyClock::rep> last_round_{};

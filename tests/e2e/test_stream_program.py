@@ -8,7 +8,7 @@ import pytest
 from support.http_server import HttpServer
 from support.postgres import PASSWORD
 from support.stream_program import (StreamProgram, configure, connection,  # noqa: F401
-                                    insert, make_server, run, stream_home,
+                                    end_database, insert, make_server, run, stream_home,
                                     stream_program_server, subscribe_orders, wait_running,
                                     wait_trouble, write_config)
 from support.stream_source import CrossingWriters
@@ -245,6 +245,34 @@ def test_a_token_in_the_headers_of_an_http_sink_is_sent_and_kept_nowhere(stream_
         eventually(lambda: len(delivered(sink)) == 2, 30, message=program._story)
         eventually(lambda: stream_home.one("select resolution from pgstream.dead_letters")
                    == "retried")
+
+
+def test_the_dead_letters_of_all_streams_are_listed(stream_home, tmp_path, sink):
+    other = stream_home.server.create_database(template="template0")
+    write_config(tmp_path, {
+        "streams": [{"id": number, "pg_connection": connection(database)}
+                    for number, database in ((1, stream_home), (2, other), (3, stream_home))],
+        "sink": http(sink)})
+    sink.rules({"contains": '"poison"', "status": 422})
+
+    def listed(program, query=""):
+        return [(letter["pipeline"], letter["error_code"])
+                for letter in json.loads(program.get(f"/api/dlq{query}")[1])]
+    try:
+        with StreamProgram(tmp_path) as program:
+            for number, database in ((1, stream_home), (2, other), (3, stream_home)):
+                wait_running(program, f"stream-{number}")
+                subscribe_orders(database, number)
+            for database in (stream_home, other):
+                database.execute("insert into public.orders (note) values ('poison')")
+            names = ["stream-1", "stream-2", "stream-3"]
+            eventually(lambda: sorted(name for name, _ in listed(program)) == names, 30,
+                       message=program._story)
+            assert {code for _, code in listed(program)} == {"http_422"}
+            assert [name for name, _ in listed(program, "?pipeline=stream-2")] == ["stream-2"]
+            assert len(listed(program, "?limit=2")) == 2
+    finally:
+        end_database(other)
 
 
 # The configuration --------------------------------------------------------------------------------

@@ -21,13 +21,12 @@ class TestInstance final : public status::Instance {
     snapshot_.pipelines = {orders};
   }
   status::Snapshot snapshot() const override { return snapshot_; }
-  postgres::Pool& pool() override { return pool_; }
-  std::string_view dead_letters() const override { return "pgstream.dead_letters"; }
+  postgres::Pool* changes() override { return nullptr; }
+  std::vector<status::DeadLetters> dead_letters() override { return {}; }
   void lose_database() { snapshot_.database_connected = false; }
 
  private:
   status::Snapshot snapshot_;
-  postgres::Pool pool_{{}, 1};
 };
 
 class RoutesTest : public testing::Test {
