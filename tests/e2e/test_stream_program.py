@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from support.http_server import HttpServer
 from support.postgres import PASSWORD
+from support.stream_database import seed
 from support.stream_program import (StreamProgram, configure, connection,  # noqa: F401
                                     end_database, insert, make_server, run, stream_home,
                                     stream_program_server, subscribe_orders, wait_running,
@@ -35,47 +36,6 @@ stream:
 
 sink:
   type: memory  # Built-in test sink
-"""
-
-MANUAL_SUBSCRIPTION = """
-insert into pgstream.subscriptions (
-  key,
-  stream_id,
-  operation,
-  schema_name,
-  table_name,
-  when_clause,
-  column_names,
-  payload_extensions
-) values (
-  'user-signup',                          -- Unique identifier
-  1,                                      -- Stream ID from config
-  'INSERT',                               -- Operation: INSERT, UPDATE, or DELETE
-  'public',                               -- Schema name
-  'users',                                -- Table name
-  'new.email_verified = true',            -- Optional filter (SQL expression)
-  array['id', 'email', 'created_at'],     -- Columns to include in payload
-  '[]'::jsonb                             -- Payload extensions (see below)
-)
-"""
-
-MANUAL_EXTENSIONS = """
-insert into pgstream.subscriptions (
-  key, stream_id, operation, schema_name, table_name,
-  when_clause, column_names, payload_extensions
-) values (
-  'order-notification',
-  1,
-  'INSERT',
-  'public',
-  'orders',
-  null,
-  array['id', 'user_id', 'total'],
-  '[
-    {"json_path": "group_id", "expression": "new.user_id::text"},
-    {"json_path": "queue_name", "expression": "''orders-high-priority''"}
-  ]'::jsonb
-)
 """
 
 
@@ -111,7 +71,7 @@ def test_the_steps_of_the_manual(stream_home, tmp_path):
         stream_home.execute(
             "create table public.users (id int generated always as identity, email text,"
             " email_verified boolean, created_at timestamptz default now())")
-        stream_home.execute(MANUAL_SUBSCRIPTION)
+        stream_home.execute(seed("subscribe.sql"))
         stream_home.execute("insert into users (email, email_verified)"
                             " values ('user@example.com', true), ('other@example.com', false)")
         program.wait_metric("memory_messages", 1, pipeline="stream-1")
@@ -126,10 +86,9 @@ def test_the_sink_receives_the_payloads_of_the_manual(stream_home, tmp_path, sin
             "create table public.users (id int generated always as identity, email text,"
             " email_verified boolean, created_at timestamptz default now());"
             "create table public.orders (id int, user_id int, total numeric)")
-        stream_home.execute(MANUAL_SUBSCRIPTION)
-        stream_home.execute(MANUAL_EXTENSIONS)
-        stream_home.execute("insert into users (email, email_verified)"
-                            " values ('user@example.com', true)")
+        stream_home.execute(seed("subscribe.sql"))
+        stream_home.execute(seed("extensions.sql"))
+        stream_home.execute(seed("insert_user.sql"))
         stream_home.execute("insert into orders values (456, 123, 99.99)")
         eventually(lambda: len(delivered(sink)) == 2, 30, message=program._story)
     user, order = delivered(sink)

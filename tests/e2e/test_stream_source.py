@@ -4,10 +4,9 @@ sink, of the replication slot and of the publication."""
 import os
 import shutil
 
-import psycopg
 import pytest
 from support.standby import Standby
-from support.stream_source import scene  # noqa: F401
+from support.stream_source import ALL_EVENTS, ids_in, lines_of, scene  # noqa: F401
 from support.waiting import eventually
 
 
@@ -32,15 +31,6 @@ def test_a_stopped_daemon_goes_on_where_it_was(scene):  # noqa: F811
     assert scene.deliveries() == list(range(1, 10))
 
 
-def retained(scene):  # noqa: F811
-    return scene.slot("pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint")[0]
-
-
-def write_log(scene, megabytes):  # noqa: F811
-    for _ in range(megabytes):
-        scene.database.execute("select pg_logical_emit_message(false, 'load', repeat('x', 1000000))")
-
-
 def test_an_outage_of_the_sink_holds_no_log_back(scene):  # noqa: F811
     with scene.relay() as relay:
         scene.insert()
@@ -49,21 +39,20 @@ def test_an_outage_of_the_sink_holds_no_log_back(scene):  # noqa: F811
         scene.insert(100)
         for _ in range(10):
             scene.insert()
-        write_log(scene, 20)
-        eventually(lambda: retained(scene) < 1000000, 20)
+        scene.write_log(20)
+        eventually(lambda: scene.retained() < 1000000, 20)
         assert scene.database.one("select sum(events) from pgstream.backlog") == 110
         assert scene.database.execute(
             "select (e.payload -> 'new' ->> 'id')::int, e.created_at = s.failover_checkpoint_ts "
-            "from pgstream.streams s join (select id, payload, created_at from pgstream.events "
-            "union all select id, payload, created_at from pgstream.events_overflow) e "
-            "on e.id = s.failover_checkpoint_id") == [(2, True)]
+            f"from pgstream.streams s join {ALL_EVENTS} e on e.id = s.failover_checkpoint_id"
+        ) == [(2, True)]
         scene.sink.rules()
         scene.wait_delivered(111, relay)
-        eventually(lambda: scene.database.one("select count(*) from pgstream.backlog") == 0)
+        eventually(lambda: scene.backlog() == 0)
         assert scene.stored("failover_checkpoint_id, failover_checkpoint_ts") == (None, None)
         scene.insert(3)
         scene.wait_delivered(114, relay)
-        eventually(lambda: retained(scene) < 1000000, 20)
+        eventually(lambda: scene.retained() < 1000000, 20)
     assert scene.deliveries() == list(range(1, 115))
 
 
@@ -74,23 +63,11 @@ def test_a_slow_sink_holds_no_log_back(scene):  # noqa: F811
         scene.wait_delivered(1, relay)
         for _ in range(300):
             scene.insert()
-        write_log(scene, 20)
-        eventually(lambda: retained(scene) < 1000000, 20)
+        scene.write_log(20)
+        eventually(lambda: scene.retained() < 1000000, 20)
         scene.sink.rules()
         scene.wait_delivered(301, relay)
     assert scene.deliveries() == list(range(1, 302))
-
-
-def drop_slot(scene):  # noqa: F811
-    def dropped():
-        scene.database.execute("select pg_terminate_backend(active_pid) from pg_replication_slots "
-                               "where slot_name = 'pgstream_1' and active_pid is not null")
-        try:
-            scene.database.execute("select pg_drop_replication_slot('pgstream_1')")
-        except psycopg.errors.ObjectInUse:
-            return False
-        return True
-    eventually(dropped)
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
@@ -99,11 +76,11 @@ def test_a_dropped_slot_is_made_anew_and_nothing_is_missing(scene, running):  # 
         scene.insert(5)
         scene.wait_delivered(5, relay)
         if running:
-            drop_slot(scene)
+            scene.drop_slot()
             scene.insert(5)
             scene.wait_delivered(10, relay)
     if not running:
-        drop_slot(scene)
+        scene.drop_slot()
         scene.insert(5)
     with scene.relay() as relay:
         scene.insert(5)
@@ -121,7 +98,7 @@ def test_an_invalidated_slot_is_made_anew_and_nothing_is_missing(scene):  # noqa
     scene.database.execute("select pg_reload_conf()")
     scene.insert(5)
     for _ in range(5):
-        write_log(scene, 20)
+        scene.write_log(20)
         scene.database.execute("select pg_switch_wal()")
         scene.database.execute("checkpoint")
     eventually(lambda: scene.slot("wal_status") == ("lost",), 10, message=lambda: scene.slot("*"))
@@ -162,7 +139,7 @@ def test_events_come_while_a_new_slot_waits_for_an_open_transaction(scene):  # n
     with scene.relay() as relay:
         scene.insert(5)
         scene.wait_delivered(5, relay)
-    drop_slot(scene)
+    scene.drop_slot()
     other = scene.server.create_database(template="template0")
     with other.connect() as writer, scene.database.connect() as late:
         writer.execute("begin; select pg_current_xact_id()")
@@ -180,7 +157,7 @@ def test_events_come_while_a_new_slot_waits_for_an_open_transaction(scene):  # n
                        message=lambda: relay.pipeline("stream"))
             assert scene.slot("confirmed_flush_lsn") in (None, (None,))
             writer.execute("commit")
-            eventually(lambda: scene.slot("confirmed_flush_lsn is not null") == (True,))
+            scene.wait_slot()
             scene.insert(3)
             scene.wait_delivered(15, relay)
             eventually(lambda: relay.pipeline("stream")["healthy"])
@@ -191,7 +168,7 @@ def test_each_round_that_a_new_slot_waits_through_adds_to_the_backlog(scene):  #
     with scene.relay() as relay:
         scene.insert()
         scene.wait_delivered(1, relay)
-    drop_slot(scene)
+    scene.drop_slot()
     other = scene.server.create_database(template="template0")
     with other.connect() as writer:
         writer.execute("begin; select pg_current_xact_id()")
@@ -199,12 +176,11 @@ def test_each_round_that_a_new_slot_waits_through_adds_to_the_backlog(scene):  #
         with scene.relay() as relay:
             for count in range(1, 4):
                 scene.insert()
-                eventually(lambda: scene.database.one("select count(*) from pgstream.backlog") == count,
-                           20, message=relay.log)
+                eventually(lambda: scene.backlog() == count, 20, message=relay.log)
             scene.sink.rules()
             scene.wait_delivered(4, relay)
             writer.execute("commit")
-            eventually(lambda: scene.slot("confirmed_flush_lsn is not null") == (True,))
+            scene.wait_slot()
             scene.insert()
             scene.wait_delivered(5, relay)
     assert scene.first_deliveries() == [1, 2, 3, 4, 5]
@@ -216,12 +192,11 @@ def test_a_slot_that_is_lost_twice_in_an_outage(scene):  # noqa: F811
         scene.wait_delivered(1, relay)
     scene.sink.rules({"status": 503})
     for count in (1, 2):
-        drop_slot(scene)
+        scene.drop_slot()
         scene.insert()
         with scene.relay() as relay:
-            eventually(lambda: scene.database.one("select count(*) from pgstream.backlog") == count,
-                       20, message=relay.log)
-            eventually(lambda: scene.slot("confirmed_flush_lsn is not null") == (True,))
+            eventually(lambda: scene.backlog() == count, 20, message=relay.log)
+            scene.wait_slot()
     scene.sink.rules()
     with scene.relay() as relay:
         scene.wait_delivered(3, relay)
@@ -239,11 +214,6 @@ def test_another_server_is_not_read_from(scene):  # noqa: F811
                    message=relay.log)
         assert "--resend" in relay.pipeline("stream")["remedy"]
     assert scene.deliveries() == list(range(1, 6))
-
-
-def lines_of(path):
-    with open(path, "rb") as file:
-        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
 def test_a_transaction_of_many_events_needs_little_memory(scene, tmp_path):  # noqa: F811
@@ -288,23 +258,15 @@ def test_another_reader_takes_over_with_nothing_missing(scene):  # noqa: F811
     assert scene.first_deliveries() == list(range(1, 41))
 
 
-def wait_all_settled(scene):  # noqa: F811
-    """Waits until what is stored says of every event that it was settled."""
-    eventually(lambda: scene.database.one(
-        "select bool_and(pg_visible_in_snapshot(e.xid, s.settled_snapshot) "
-        "or e.xid = any (s.settled_also)) from pgstream.streams s, (select xid from pgstream.events "
-        "union all select xid from pgstream.events_overflow) e"), 20)
-
-
 @pytest.mark.parametrize("slot", ["new", "kept"])
 def test_a_round_that_another_reader_completed_is_not_read_again(scene, slot):  # noqa: F811
     if slot == "kept":
         with scene.relay():
-            eventually(lambda: scene.slot("confirmed_flush_lsn is not null") == (True,))
+            scene.wait_slot()
     with scene.relay(reader="table") as relay:
         scene.insert(5)
         scene.wait_delivered(5, relay)
-        wait_all_settled(scene)
+        scene.wait_all_settled()
         scene.sink.rules({"status": 503})
         scene.insert(5)
         eventually(lambda: scene.stored("round_snapshot is not null") == (True,))
@@ -313,7 +275,7 @@ def test_a_round_that_another_reader_completed_is_not_read_again(scene, slot):  
         scene.wait_delivered(10, relay)
         scene.insert(5)
         scene.wait_delivered(15, relay)
-        wait_all_settled(scene)
+        scene.wait_all_settled()
     with scene.relay(reader="table") as relay:
         scene.insert(5)
         scene.wait_delivered(20, relay)
@@ -324,11 +286,11 @@ def test_a_backlog_comes_once_when_the_table_is_read_instead(scene):  # noqa: F8
     with scene.relay() as relay:
         scene.insert()
         scene.wait_delivered(1, relay)
-        wait_all_settled(scene)
+        scene.wait_all_settled()
         scene.sink.rules({"status": 503})
         for _ in range(20):
             scene.insert()
-        eventually(lambda: scene.database.one("select count(*) from pgstream.backlog") == 20)
+        eventually(lambda: scene.backlog() == 20)
     with scene.relay(reader="table", poll_interval="10ms") as relay:
         scene.insert()
         eventually(lambda: scene.stored("round_snapshot is not null") == (True,))
@@ -336,15 +298,8 @@ def test_a_backlog_comes_once_when_the_table_is_read_instead(scene):  # noqa: F8
         scene.wait_delivered(22, relay)
         scene.insert()
         scene.wait_delivered(23, relay)
-    assert scene.database.one("select count(*) from pgstream.backlog") == 0
+    assert scene.backlog() == 0
     assert scene.deliveries() == list(range(1, 24))
-
-
-def ids_in(path):
-    """The ids of the whole lines: a killed relay leaves one that is cut off."""
-    with open(path, "rb") as file:
-        return [int(line.split(b'"id":')[1].split(b",")[0].split(b"}")[0])
-                for line in file if line.endswith(b"\n")]
 
 
 def test_a_kill_within_a_long_round_sends_little_of_it_again(scene, tmp_path):  # noqa: F811
@@ -401,7 +356,7 @@ def test_after_a_promotion_nothing_that_the_standby_has_is_missing(scene, standb
         if sink == "down":
             scene.sink.rules({"status": 503})
             scene.insert(20)
-            eventually(lambda: scene.database.one("select count(*) from pgstream.backlog") == 1)
+            eventually(lambda: scene.backlog() == 1)
         scene.insert(5)
         wait_for_standby(scene, standby)
         scene.server.kill9()

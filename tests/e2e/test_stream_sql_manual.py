@@ -2,22 +2,16 @@
 
 import datetime
 import json
-import pathlib
 
-from support.stream_database import (events, stream_db, stream_server, subscribe,  # noqa: F401
-                                     triggers)
+from support.stream_database import (events, seed, stream_db, stream_server,  # noqa: F401
+                                     subscribe, triggers)
 
-SEEDS = pathlib.Path(__file__).parent.parent / "seeds" / "003"
 TABLES = """
 create table users (id bigint generated always as identity primary key, email text,
                     email_verified boolean, created_at timestamptz default now());
 create table orders (id bigint generated always as identity primary key, user_id bigint,
                      total numeric);
 """
-
-
-def seed(name):
-    return (SEEDS / name).read_text()
 
 
 def run(db, name):

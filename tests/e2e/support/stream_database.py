@@ -14,6 +14,13 @@ from .postgres import REPOSITORY, PostgresServer, postgres_bin_directory
 
 TEMPLATE = "stream_template"
 JSON_VALUES = "functions/080_json_values.sql"
+SEEDS = os.path.join(REPOSITORY, "tests", "seeds", "003")
+
+
+def seed(name):
+    """What the manual of postgres-stream shows, as it stands."""
+    with open(os.path.join(SEEDS, name)) as text:
+        return text.read()
 
 
 def files():

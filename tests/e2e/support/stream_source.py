@@ -15,6 +15,7 @@ from .stream_database import install_stream
 from .waiting import eventually
 
 WITNESS = "witness"
+ALL_EVENTS = "(select * from pgstream.events union all select * from pgstream.events_overflow)"
 
 
 class StreamScene:
@@ -91,9 +92,55 @@ sink = {sink}
                                      "where slot_name = 'pgstream_1'")
         return rows[0] if rows else None
 
+    def wait_slot(self):
+        """Waits until there is a slot that can be read from."""
+        eventually(lambda: self.slot("confirmed_flush_lsn is not null") == (True,))
+
+    def drop_slot(self):
+        def dropped():
+            self.database.execute("select pg_terminate_backend(active_pid) from pg_replication_slots "
+                                  "where slot_name = 'pgstream_1' and active_pid is not null")
+            try:
+                self.database.execute("select pg_drop_replication_slot('pgstream_1')")
+            except psycopg.errors.ObjectInUse:
+                return False
+            return True
+        eventually(dropped)
+
+    def retained(self):
+        """How many bytes of the log are kept for the stream."""
+        return self.slot("pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint")[0]
+
+    def write_log(self, megabytes):
+        for _ in range(megabytes):
+            self.database.execute(
+                "select pg_logical_emit_message(false, 'load', repeat('x', 1000000))")
+
+    def backlog(self):
+        """How many transactions wait there."""
+        return self.database.one("select count(*) from pgstream.backlog")
+
+    def wait_all_settled(self):
+        """Waits until what is stored says of every event that it was settled."""
+        eventually(lambda: self.database.one(
+            "select bool_and(pg_visible_in_snapshot(e.xid, s.settled_snapshot) "
+            f"or e.xid = any (s.settled_also)) from pgstream.streams s, {ALL_EVENTS} e"), 20)
+
     def end(self):
         self.sink.stop()
         self.server.stop_immediate()
+
+
+def lines_of(path):
+    with open(path, "rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def ids_in(path):
+    """The ids in the whole lines of what a sink wrote: a killed relay leaves one that is cut off."""
+    with open(path, "rb") as file:
+        return [int(line.split(b'"id":')[1].split(b",")[0].split(b"}")[0])
+                for line in file if line.endswith(b"\n")]
 
 
 @pytest.fixture
