@@ -2,6 +2,7 @@
 partitions, and midnight."""
 
 import os
+import random
 import subprocess
 import threading
 
@@ -11,9 +12,9 @@ from psycopg.types.json import Jsonb
 from support.http_server import HttpServer
 from support.postgres import PostgresServer
 from support.relay import Relay
-from support.stream_program import (StreamProgram, configure, end_database,  # noqa: F401
-                                    insert, make_server, stream_home, stream_program_server,
-                                    subscribe_orders, wait_running)
+from support.stream_program import (StreamProgram, configure, connection,  # noqa: F401
+                                    end_database, insert, make_server, stream_home,
+                                    stream_program_server, subscribe_orders, wait_running)
 from support.stream_source import CrossingWriters, Witness, scene  # noqa: F401
 from support.waiting import eventually, holds_for
 
@@ -121,6 +122,90 @@ def test_a_paused_stream_holds_no_log_back(scene, tmp_path):  # noqa: F811
         committed = scene.committed()
         scene.wait_delivered(len(committed), relay, 120)
     assert scene.deliveries() == committed
+
+
+class Counters:
+    """Rows that are changed again and again by several writers, each change an event."""
+
+    ROWS = 20
+
+    def __init__(self, database):
+        self._database, self._end = database, threading.Event()
+        database.execute("""
+            create table counters (id int primary key, value int not null);
+            insert into counters select n, 0 from generate_series(1, %d) n;
+            insert into pgstream.subscriptions
+              (key, stream_id, operation, schema_name, table_name, column_names)
+            values ('counted', 1, 'UPDATE', 'public', 'counters', array['id', 'value'])""" % self.ROWS)
+        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(8)]
+
+    def _run(self, number):
+        chance = random.Random(number)
+        while not self._end.is_set():
+            try:
+                with self._database.connect() as session:
+                    while not self._end.is_set():
+                        session.execute("begin; update counters set value = value + 1 where id = %d"
+                                        % chance.randint(1, self.ROWS))
+                        self._end.wait(chance.choice([0, 0, 0, 0.05]))
+                        session.execute(chance.choice(["commit", "commit", "commit", "rollback"]))
+            except psycopg.OperationalError:
+                self._end.wait(0.05)  # the server is being started again
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_reading_the_table_of_a_server_without_logical_replication(tmp_path, sink):
+    """By a role without REPLICATION, through outages of the sink and kills of both sides: every change
+    of each row, in its order."""
+    server = make_server(wal_level="replica")
+    chance = random.Random(3)
+    try:
+        home = server.create_database(template="template0")
+        home.login("reader")
+        home.execute(f"alter database {home.name} owner to reader")
+        configure(tmp_path, home, http(sink), {"pg_connection": connection(home, username="reader"),
+                                               "reader": "table"})
+        program = StreamProgram(tmp_path).start()
+        wait_running(program)
+        with Counters(home):
+            for fault in ("down", "kill", "up", "kill server", "down", "kill server", "kill", "up"):
+                seen = len(sink.requests("/hook"))
+                if fault in ("down", "up"):
+                    sink.rules(*([{"status": 503}] if fault == "down" else []))
+                elif fault == "kill":
+                    program.kill9()
+                    program.start()
+                else:
+                    server.kill9()
+                    server.start()
+                eventually(lambda: len(sink.requests("/hook")) > seen + chance.randint(1, 20), 60,
+                           message=program._story)
+        values = dict(home.execute("select id, value from counters"))
+        assert sum(values.values()) > 500
+
+        def changes():
+            found = {id: [] for id in values}
+            for request in sink.accepted("/hook"):
+                row = request.json["new"]
+                if row["value"] not in found[row["id"]]:
+                    found[row["id"]].append(row["value"])
+            return found
+        eventually(lambda: all(len(changes()[id]) == values[id] for id in values), 60, interval=0.5,
+                   message=program._story)
+        assert changes() == {id: list(range(1, values[id] + 1)) for id in values}
+        assert home.execute("select from pg_replication_slots") == []
+        program.stop()
+    finally:
+        server.stop_immediate()
 
 
 def test_one_poison_event_among_10000(stream_home, tmp_path, sink):  # noqa: F811
