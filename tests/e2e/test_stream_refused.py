@@ -85,7 +85,7 @@ def old_server():
 
 @pytest.mark.parametrize("trouble, cause, remedy", [
     (wrong_password, "password authentication failed", "check user and password"),
-    (no_replication, "replication", "ALTER ROLE ... REPLICATION"),
+    (no_replication, " to start ", "ALTER ROLE ... REPLICATION"),
     (wal_level, "wal_level", "ALTER SYSTEM SET wal_level = logical; and restart the server"),
     (no_free_slot, "replication slots are", "SELECT * FROM pg_replication_slots"),
     (no_sender, "max_wal_senders", "raise max_wal_senders, and restart the server"),
