@@ -5,6 +5,7 @@ import signal
 import subprocess
 
 import pytest
+from support.breakage_scenes import Bouncer, running
 from support.http_server import HttpServer
 from support.postgres import PASSWORD
 from support.stream_program import (StreamProgram, configure, connection,  # noqa: F401
@@ -375,6 +376,31 @@ def test_a_role_without_replication_can_read_the_table(stream_home, tmp_path):
         wait_running(program)
         insert(stream_home, 3)
         program.wait_metric("memory_messages", 3, pipeline="stream-1")
+
+
+def test_through_a_pooler(stream_home, tmp_path):
+    """In session mode the table can be read. What does not work says what to do."""
+    bouncer = Bouncer(stream_home, "session", stream_home.dsn)
+    way = connection(stream_home, port=bouncer.port)
+    with running(bouncer):
+        configure(tmp_path, stream_home, MEMORY, {"pg_connection": way, "reader": "table"})
+        with StreamProgram(tmp_path) as program:
+            wait_running(program)
+            subscribe_orders(stream_home)
+            insert(stream_home, 3)
+            program.wait_metric("memory_messages", 3, pipeline="stream-1")
+        configure(tmp_path, stream_home, MEMORY, {"pg_connection": way})
+        with StreamProgram(tmp_path) as program:
+            program.wait_up()
+            wait_trouble(program, "parameter: replication",
+                         "connect to PostgreSQL itself", "set reader to table")
+    bouncer = Bouncer(stream_home, "transaction", stream_home.dsn)
+    configure(tmp_path, stream_home, MEMORY,
+              {"pg_connection": connection(stream_home, port=bouncer.port), "reader": "table"})
+    with running(bouncer), StreamProgram(tmp_path) as program:
+        program.wait_up()
+        wait_trouble(program, "a pooler gives each transaction another session",
+                     "a pool in session mode")
 
 
 def test_a_role_of_few_rights_runs_what_another_installed(stream_home, tmp_path):
