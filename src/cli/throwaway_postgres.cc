@@ -150,7 +150,8 @@ Result<std::string> make_directory(const std::string& wanted) {
 
 }  // namespace
 
-Result<std::unique_ptr<ThrowawayPostgres>> ThrowawayPostgres::start(const std::string& directory) {
+Result<std::unique_ptr<ThrowawayPostgres>> ThrowawayPostgres::start(
+    const std::string& directory, const std::vector<std::string>& settings) {
   const std::string programs = find_programs();
   if (programs.empty()) return fail(no_postgres());
   auto made = make_directory(directory);
@@ -167,12 +168,16 @@ Result<std::unique_ptr<ThrowawayPostgres>> ThrowawayPostgres::start(const std::s
                 "as root, the user postgres must exist and be able to enter that directory; name "
                 "another one with --directory");
   }
-  const int port = free_port();
-  server->pid_ = spawn({programs + "/postgres", "-D", data, "-p", std::to_string(port), "-c",
-                        "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c",
-                        "fsync=off", "-c", "max_connections=50"},
-                       log);
-  server->url_ = fmt::format("postgresql://postgres@127.0.0.1:{}/postgres", port);
+  server->port_ = free_port();
+  std::vector<std::string> command{programs + "/postgres", "-D", data, "-p",
+                                   std::to_string(server->port_)};
+  for (const char* setting : {"listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off",
+                              "max_connections=50"}) {
+    command.insert(command.end(), {"-c", setting});
+  }
+  for (const std::string& setting : settings) command.insert(command.end(), {"-c", setting});
+  server->pid_ = spawn(command, log);
+  server->url_ = fmt::format("postgresql://postgres@127.0.0.1:{}/postgres", server->port_);
   postgres::Connection::Options options;
   options.url = server->url_;
   const Deadline deadline = Deadline::after(kStartTimeout);

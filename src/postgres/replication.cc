@@ -44,6 +44,10 @@ void advise(Error& error) {
     error.remedy =
         "raise max_replication_slots, and restart the server, or drop what holds them: "
         "SELECT * FROM pg_replication_slots";
+  } else if (error.code == "08P01") {  // how poolers refuse the parameter `replication`
+    error.remedy =
+        "connect to PostgreSQL itself, since poolers give no replication sessions; or set reader "
+        "to table";
   } else {
     return;
   }

@@ -14,6 +14,7 @@
 #include "stream_program/check.h"
 #include "stream_program/configuration.h"
 #include "stream_program/daemon.h"
+#include "stream_program/quickstart.h"
 
 namespace relay::stream_program {
 
@@ -86,6 +87,15 @@ int run_commands(int argc, char** argv, void (*add_backends)(Registry&)) {
   app.add_subcommand("run", "deliver the streams (what it does without a command)");
   const CLI::App* checking = app.add_subcommand(
       "check", "report every problem of configuration, database and sink; changes nothing");
+  QuickstartArguments demo;
+  CLI::App* const quick = app.add_subcommand(
+      "quickstart", "a throw-away PostgreSQL with live events: nothing to configure");
+  quick->add_option("--rate", demo.rate, "users a second")->capture_default_str();
+  quick->add_option("--duration", demo.duration, "seconds (0: until interrupted)");
+  quick->add_option("--outage", demo.outage, "seconds for which the sink is down, once")
+      ->capture_default_str();
+  quick->add_option("--directory", demo.directory,
+                    "for the server's data; created, and deleted at the end");
   bool resend = false;
   bool skip = false;
   CLI::Option* const resending =
@@ -102,6 +112,7 @@ int run_commands(int argc, char** argv, void (*add_backends)(Registry&)) {
   }
   Registry registry;
   add_backends(registry);
+  if (quick->parsed()) return quickstart(registry, demo);
   Configuration configuration = load(registry, path);
   if (checking->parsed()) return check(configuration, registry);
   if (!configuration.problems.empty()) return refuse(configuration);

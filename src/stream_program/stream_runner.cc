@@ -29,6 +29,7 @@ constexpr std::string_view kDeadLetters = "pgstream.dead_letters";
 constexpr std::chrono::seconds kMakeAgain{5};
 constexpr std::chrono::seconds kLookEvery{1};
 constexpr std::chrono::seconds kLettersEvery{5};
+constexpr std::chrono::seconds kFindingsEvery{5};
 constexpr const char* kRetry =
     "mend the cause; then UPDATE pgstream.dead_letters SET retry_requested_at = now() WHERE "
     "resolved_at IS NULL";
@@ -169,9 +170,29 @@ Result<void> StreamRunner::round(std::stop_token stop) {
     look_due_ = now + kLookEvery;
     look_for_causes();
   }
+  if (now >= findings_due_) {
+    findings_due_ = now + kFindingsEvery;
+    if (const auto done = look_at_stream(stop); !done) return done;
+  }
   if (now < letters_due_) return {};
   letters_due_ = now + kLettersEvery;
   return look_at_dead_letters(std::move(stop));
+}
+
+/// What the database knows of the stream. The owner tells it.
+Result<void> StreamRunner::look_at_stream(std::stop_token stop) {
+  {
+    const MutexLock lock(mutex_);
+    if (!owned_) {
+      findings_ = {};
+      return {};
+    }
+  }
+  auto found = find_in_stream(membership_.session(), name_, std::move(stop));
+  if (!found) return fail(found.error());
+  const MutexLock lock(mutex_);
+  findings_ = std::move(*found);
+  return {};
 }
 
 /// Counts them, and sends again those that an operator wants sent again.
@@ -318,9 +339,13 @@ void StreamRunner::look_for_causes() {
   facts.owned = assembled_.pipeline != nullptr;
   if (facts.owned) {
     facts.report = assembled_.pipeline->report();
+    add_findings(facts.report);
     workshop_.metrics.pipeline(facts.name)->show_ends(facts.report);
   }
   auto seen = coordinator::causes_of(facts, wall);
+  for (const Error& problem : findings_.problems) {
+    seen.push_back({.pipeline = facts.name, .object = "", .error = problem, .certain = true});
+  }
   for (status::Sighting& sighting : seen) {
     if (sighting.error.code == "all_rejected" && !facts.skips) sighting.error.remedy = kRetry;
   }
@@ -336,6 +361,14 @@ void StreamRunner::look_for_causes() {
 
 status::DeadLetters StreamRunner::dead_letters() const {
   return {pool_, kDeadLetters, config_.pipeline.name};
+}
+
+/// The numbers of the database beside those of the source.
+void StreamRunner::add_findings(PipelineReport& report) const {
+  if (findings_.numbers.empty()) return;
+  if (!report.source) report.source = EndReport{.state = "polling", .problem = {}, .numbers = {}};
+  auto& numbers = report.source->numbers;
+  numbers.insert(numbers.end(), findings_.numbers.begin(), findings_.numbers.end());
 }
 
 StreamRunner::Report StreamRunner::report() const {
@@ -354,6 +387,7 @@ StreamRunner::Report StreamRunner::report() const {
   status.owned = owned_;
   if (assembled_.pipeline) {
     status.report = assembled_.pipeline->report();
+    add_findings(status.report);
   } else if (const auto& problem = error_ ? error_ : problem_) {
     const bool mistake = problem->error_class == ErrorClass::misconfigured;
     status.report.state = mistake ? PipelineState::misconfigured : PipelineState::retrying;

@@ -21,6 +21,7 @@
 #include "status/instance.h"
 #include "status/status.h"
 #include "stream_program/configuration.h"
+#include "stream_program/stream_findings.h"
 
 namespace relay::stream_program {
 
@@ -67,7 +68,9 @@ class StreamRunner {
   Result<void> attend();
   Result<void> give_back();
   void look_for_causes();
+  void add_findings(PipelineReport& report) const RELAY_REQUIRES(mutex_);
   Result<void> look_at_dead_letters(std::stop_token stop);
+  Result<void> look_at_stream(std::stop_token stop);
   void end_pipeline(Deadline drain);
   void note(bool connected, std::optional<Error> error);
 
@@ -85,6 +88,7 @@ class StreamRunner {
   SteadyClock::time_point make_due_{};
   SteadyClock::time_point look_due_{};
   SteadyClock::time_point letters_due_{};
+  SteadyClock::time_point findings_due_{};
   std::int64_t dead_letters_ = 0;
 
   mutable Mutex mutex_;
@@ -95,6 +99,7 @@ class StreamRunner {
   bool connected_ RELAY_GUARDED_BY(mutex_) = false;
   bool installed_ RELAY_GUARDED_BY(mutex_) = false;
   bool owned_ RELAY_GUARDED_BY(mutex_) = false;
+  StreamFindings findings_ RELAY_GUARDED_BY(mutex_);  ///< none where this process is no owner
 
   std::jthread thread_;
 };

@@ -8,6 +8,7 @@ import pytest
 
 from support.postgres import REPOSITORY
 from support.relay import run_command
+from support.stream_program import run as run_stream
 
 ROOT = pathlib.Path(REPOSITORY)
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
@@ -57,6 +58,39 @@ def test_every_command_and_flag_that_is_shown_exists(relay_bin, commands, page):
                     assert words[1] in verbs, line
             for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", call):
                 assert flag in flags, line
+
+
+@PAGE
+def test_every_configuration_of_postgres_stream_is_valid(relay_bin, page, tmp_path):
+    for example in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
+        (tmp_path / "config.yaml").write_text(example)
+        env = {name: "x" for name in re.findall(r"\$\{([A-Z_]+)\}", example)}
+        checked = run_stream(tmp_path, "check", env=env)
+        # With a mistake in the file, nothing else is looked at.
+        assert "connecting to PostgreSQL" in checked.stdout, checked.stdout
+        assert "config.yaml" not in checked.stdout, checked.stdout
+
+
+@PAGE
+def test_every_command_and_flag_of_postgres_stream_exists(relay_bin, page, tmp_path):
+    text = run_stream(tmp_path, "--help").stdout
+    flags = text + "".join(run_stream(tmp_path, name, "--help").stdout for name in subcommands(text))
+    for call in re.findall(r"(?:^|`)postgres-stream ([a-z-][^`#|\n]*)", page.read_text(), re.MULTILINE):
+        if re.match(r"[a-z-]+(`|\s|$)", call) and not call.startswith("-"):
+            assert call.split()[0] in subcommands(text), call
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", call):
+            assert flag in flags, call
+
+
+@PAGE
+def test_every_test_that_is_named_exists(page):
+    name = None
+    for file, test in re.findall(r"`(test_\w+\.py)?(?:::(test_\w+))?`", page.read_text()):
+        name = file or name
+        if not file and not test:
+            continue
+        (path,) = ROOT.glob(f"tests/*/{name}")
+        assert not test or f"def {test}(" in path.read_text(), f"{name}::{test}"
 
 
 def test_a_build_of_a_part_leaves_no_later_one_without_the_rest(tmp_path):

@@ -1,88 +1,26 @@
 """`quickstart`, for a user who has nothing but the program."""
 
-import glob
 import json
 import os
 import re
 import signal
 import subprocess
-import tempfile
 
 import pytest
 
-from support.processes import Process
-from support.relay import clean_environment, get, relay_binary, run_command
+from support.quickstart import Quickstart, folder, reachable_tmp  # noqa: F401
+from support.relay import get, run_command
 from support.waiting import eventually
 
 pytestmark = [pytest.mark.usefixtures("relay_bin"), pytest.mark.timeout(180)]
 
 
-class Quickstart:
-    """A running one: what it prints, and what it must not leave behind."""
-
-    def __init__(self, folder, *arguments):
-        self._out, self._errors = folder / "out", folder / "errors"
-        self.temporary = folder / "tmp"
-        self.temporary.mkdir(mode=0o777)
-        self.temporary.chmod(0o777)
-        env = clean_environment({"TMPDIR": str(self.temporary)})
-        with open(self._out, "wb") as out, open(self._errors, "wb") as errors:
-            self.process = Process([relay_binary(), "quickstart", *map(str, arguments)], env=env,
-                                   stdout=out, stderr=errors)
-
-    @property
-    def said(self):
-        return self._errors.read_text()
-
-    def deltas(self):
-        return [json.loads(line) for line in self._out.read_text().splitlines(keepends=True)
-                if line.endswith("\n")]
-
-    def wait_deltas(self, count=1):
-        eventually(lambda: len(self.deltas()) >= count, 90, message=lambda: self.said)
-
-    def assert_nothing_is_left(self):
-        assert os.listdir(self.temporary) == []
-        assert not processes_in(self.temporary)
-
-
-def processes_in(directory):
-    """The processes whose command line names a place below `directory`."""
-    found = []
-    for path in glob.glob("/proc/[0-9]*/cmdline"):
-        try:
-            with open(path, "rb") as file:
-                if f"{directory}/pgtrickle-quickstart".encode() in file.read():
-                    found.append(path)
-        except OSError:
-            continue
-    return found
-
-
-@pytest.fixture(scope="module")
-def reachable_tmp():
-    """A directory that the user postgres may enter, which pytest's own is not."""
-    import pathlib
-    import shutil
-    path = pathlib.Path(tempfile.mkdtemp(prefix="relay-quickstart-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def folder(reachable_tmp, request):
-    path = reachable_tmp / re.sub(r"\W", "-", request.node.name)
-    path.mkdir()
-    return path
-
-
-def test_it_shows_live_deltas_sums_up_and_leaves_nothing_behind(folder):
+def test_it_shows_live_deltas_sums_up_and_leaves_nothing_behind(folder):  # noqa: F811
     quickstart = Quickstart(folder, "--rate", 50)
-    quickstart.wait_deltas(4)
+    quickstart.wait_messages(4)
     quickstart.process.signal(signal.SIGINT)
     assert quickstart.process.wait(30) == 0
-    for message in quickstart.deltas():
+    for message in quickstart.messages():
         assert message["stream_table"] == "revenue_by_region"
         rows = message["delta"]["inserted"] + message["delta"]["deleted"]
         assert rows and all({"region", "day", "revenue", "order_count"} <= set(row)
@@ -91,14 +29,14 @@ def test_it_shows_live_deltas_sums_up_and_leaves_nothing_behind(folder):
                         quickstart.said, re.DOTALL)
     assert summary, quickstart.said
     orders, deltas, errors = map(int, summary.groups())
-    assert orders > 0 and deltas == len(quickstart.deltas()) and errors == 0
+    assert orders > 0 and deltas == len(quickstart.messages()) and errors == 0
     assert re.search(r"half within [\d.]+ m?s, 99 of 100 within [\d.]+ m?s", quickstart.said)
     quickstart.assert_nothing_is_left()
 
 
-def test_it_shows_where_to_look_around_and_that_is_true(folder):
+def test_it_shows_where_to_look_around_and_that_is_true(folder):  # noqa: F811
     quickstart = Quickstart(folder)
-    quickstart.wait_deltas()
+    quickstart.wait_messages()
     url = re.search(r"psql (postgresql://\S+)", quickstart.said).group(1)
     port = int(re.search(r"http://127.0.0.1:(\d+)/health", quickstart.said).group(1))
     rows = subprocess.run(["psql", url, "-Atc", "select count(*) > 0 from orders"],
@@ -111,7 +49,7 @@ def test_it_shows_where_to_look_around_and_that_is_true(folder):
     quickstart.assert_nothing_is_left()
 
 
-def test_it_ends_by_itself_after_its_duration_and_runs_a_second_time(folder):
+def test_it_ends_by_itself_after_its_duration_and_runs_a_second_time(folder):  # noqa: F811
     for _ in range(2):
         done = run_command("quickstart", "--duration", 2, timeout=120,
                            env={"TMPDIR": str(folder)})
@@ -120,19 +58,19 @@ def test_it_ends_by_itself_after_its_duration_and_runs_a_second_time(folder):
     assert os.listdir(folder) == []
 
 
-def test_two_run_side_by_side(folder):
+def test_two_run_side_by_side(folder):  # noqa: F811
     (folder / "one").mkdir()
     (folder / "two").mkdir()
     both = Quickstart(folder / "one"), Quickstart(folder / "two")
     for quickstart in both:
-        quickstart.wait_deltas()
+        quickstart.wait_messages()
     for quickstart in both:
         quickstart.process.signal(signal.SIGINT)
         assert quickstart.process.wait(30) == 0
         quickstart.assert_nothing_is_left()
 
 
-def test_interrupted_while_it_still_starts_it_leaves_nothing_behind(folder):
+def test_interrupted_while_it_still_starts_it_leaves_nothing_behind(folder):  # noqa: F811
     quickstart = Quickstart(folder)
     eventually(lambda: os.listdir(quickstart.temporary), 30, interval=0.001)
     quickstart.process.signal(signal.SIGINT)
@@ -140,7 +78,7 @@ def test_interrupted_while_it_still_starts_it_leaves_nothing_behind(folder):
     quickstart.assert_nothing_is_left()
 
 
-def test_the_data_goes_to_the_directory_that_is_named_and_never_over_something(folder):
+def test_the_data_goes_to_the_directory_that_is_named_and_never_over_something(folder):  # noqa: F811
     taken = folder / "taken"
     taken.mkdir()
     (taken / "precious").write_text("keep")

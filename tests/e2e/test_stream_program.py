@@ -5,6 +5,7 @@ import signal
 import subprocess
 
 import pytest
+from support.breakage_scenes import Bouncer, running
 from support.http_server import HttpServer
 from support.postgres import PASSWORD
 from support.stream_database import seed
@@ -339,16 +340,6 @@ def test_a_private_address_needs_a_word(stream_home, tmp_path, sink):
         wait_trouble(program, "allow_private")
 
 
-def test_a_wrong_password_is_told(stream_home, tmp_path):
-    configure(tmp_path, stream_home, MEMORY,
-              {"pg_connection": connection(stream_home, password="quite-another-one")})
-    with StreamProgram(tmp_path) as program:
-        program.wait_up()
-        wait_trouble(program, "password authentication failed", "check user and password")
-        assert program.health()[0] == 503
-        assert "quite-another-one" not in program.log() + program.get("/health")[1]
-
-
 def test_a_role_that_may_not_install_is_told(stream_home, tmp_path):
     stream_home.login("plain_role")
     configure(tmp_path, stream_home, MEMORY,
@@ -357,21 +348,6 @@ def test_a_role_that_may_not_install_is_told(stream_home, tmp_path):
         program.wait_up()
         wait_trouble(program, "installing the schema pgstream", "GRANT CREATE ON DATABASE")
     assert stream_home.one("select to_regnamespace('pgstream') is null")
-
-
-def test_a_role_without_replication_is_told(stream_home, tmp_path):
-    configure(tmp_path, stream_home, MEMORY)
-    with StreamProgram(tmp_path) as program:
-        wait_running(program)
-    stream_home.login("no_replication", "pgstream_daemon")
-    configure(tmp_path, stream_home, MEMORY,
-              {"pg_connection": connection(stream_home, username="no_replication")})
-    done = run(tmp_path, "check")
-    assert done.returncode == 3 and "REPLICATION" in done.stdout, done
-    with StreamProgram(tmp_path) as program:
-        program.wait_up()
-        wait_trouble(program, "ALTER ROLE ... REPLICATION")
-        assert "ALTER ROLE ... REPLICATION" in program.log()
 
 
 def test_a_role_without_replication_can_read_the_table(stream_home, tmp_path):
@@ -388,6 +364,31 @@ def test_a_role_without_replication_can_read_the_table(stream_home, tmp_path):
         wait_running(program)
         insert(stream_home, 3)
         program.wait_metric("memory_messages", 3, pipeline="stream-1")
+
+
+def test_through_a_pooler(stream_home, tmp_path):
+    """In session mode the table can be read. What does not work says what to do."""
+    bouncer = Bouncer(stream_home, "session", stream_home.dsn)
+    way = connection(stream_home, port=bouncer.port)
+    with running(bouncer):
+        configure(tmp_path, stream_home, MEMORY, {"pg_connection": way, "reader": "table"})
+        with StreamProgram(tmp_path) as program:
+            wait_running(program)
+            subscribe_orders(stream_home)
+            insert(stream_home, 3)
+            program.wait_metric("memory_messages", 3, pipeline="stream-1")
+        configure(tmp_path, stream_home, MEMORY, {"pg_connection": way})
+        with StreamProgram(tmp_path) as program:
+            program.wait_up()
+            wait_trouble(program, "parameter: replication",
+                         "connect to PostgreSQL itself", "set reader to table")
+    bouncer = Bouncer(stream_home, "transaction", stream_home.dsn)
+    configure(tmp_path, stream_home, MEMORY,
+              {"pg_connection": connection(stream_home, port=bouncer.port), "reader": "table"})
+    with running(bouncer), StreamProgram(tmp_path) as program:
+        program.wait_up()
+        wait_trouble(program, "a pooler gives each transaction another session",
+                     "a pool in session mode")
 
 
 def test_a_role_of_few_rights_runs_what_another_installed(stream_home, tmp_path):
@@ -420,30 +421,6 @@ def test_the_owner_of_the_database_can_install(rights, tmp_path):
             subscribe_orders(database)
             insert(database, 3)
             program.wait_metric("memory_messages", 3, pipeline="stream-1")
-    finally:
-        server.stop_immediate()
-
-
-@pytest.mark.parametrize("settings, said", [
-    ({"wal_level": "replica"}, ["wal_level", "logical"]),
-    ({"max_replication_slots": 1}, ["max_replication_slots", "pg_replication_slots"]),
-])
-def test_a_server_that_gives_no_slot_is_told(tmp_path, settings, said):
-    server = make_server(**settings)
-    try:
-        database = server.create_database(template="template0")
-        if "max_replication_slots" in settings:
-            database.execute("select pg_create_physical_replication_slot('taken')")
-        configure(tmp_path, database, MEMORY)
-        done = run(tmp_path, "check")
-        assert done.returncode == 3 and all(word in done.stdout for word in said), done
-        with StreamProgram(tmp_path) as program:
-            program.wait_up()
-            wait_trouble(program, *said)
-            assert said[0] in program.log()
-            if "max_replication_slots" in settings:
-                database.execute("select pg_drop_replication_slot('taken')")
-                wait_running(program, deadline=60)
     finally:
         server.stop_immediate()
 

@@ -218,12 +218,13 @@ def database(db, tmp_path, **_):
 class Bouncer:
     """PgBouncer in front of a database, as its user `nobody` when we are root."""
 
-    def __init__(self, db, mode):
+    def __init__(self, db, mode, dsn=None):
+        dsn = dsn or db.relay_dsn
         self.port, self.directory = free_port(), temporary_directory("pgbouncer")
         os.chmod(self.directory, 0o777)
         self._path = os.path.join(self.directory, "pgbouncer.ini")
-        user, password = re.match(r"postgresql://(.*):(.*)@", db.relay_dsn).groups()
-        self.url = db.relay_dsn.replace(f":{db.server.port}/", f":{self.port}/")
+        user, password = re.match(r"postgresql://(.*):(.*)@", dsn).groups()
+        self.url = dsn.replace(f":{db.server.port}/", f":{self.port}/")
         self._server = db.server
         with open(os.path.join(self.directory, "users"), "w") as users:
             users.write(f'"{user}" "{password}"\n')

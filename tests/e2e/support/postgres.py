@@ -83,10 +83,10 @@ class PostgresServer:
 
     # Life and death ------------------------------------------------------------------------
 
-    def start(self, deadline=60):
+    def start(self, deadline=60, env=None):
         with open(self.log_path, "ab") as log:
             self.process = Process([f"{self.bin}/postgres", "-D", self.data], stdout=log,
-                                   stderr=log, user=self._user, cwd=self.directory)
+                                   stderr=log, user=self._user, cwd=self.directory, env=env)
         try:
             eventually(lambda: self._accepts() or not self.process.running, deadline,
                        message=self.log)

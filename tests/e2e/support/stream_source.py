@@ -18,16 +18,34 @@ WITNESS = "witness"
 ALL_EVENTS = "(select * from pgstream.events union all select * from pgstream.events_overflow)"
 
 
+class Witness:
+    """PostgreSQL's own test decoder says what was committed from now on, and in which order."""
+
+    def __init__(self, database):
+        self._database = database
+        database.execute("select pg_create_logical_replication_slot(%s, 'test_decoding')", (WITNESS,))
+
+    def committed(self):
+        """The ids of the rows of `orders`."""
+        ids = []
+        for (change,) in self._database.execute(
+                "select data from pg_logical_slot_peek_changes(%s, null, null)", (WITNESS,)):
+            if change.startswith("table public.orders: INSERT: id[integer]:"):
+                ids.append(int(change.split("id[integer]:")[1].split()[0]))
+        return ids
+
+    def end(self):
+        self._database.execute("select pg_drop_replication_slot(%s)", (WITNESS,))
+
+
 class StreamScene:
     """A PostgreSQL of its own, with a stream of the inserts into `orders`, and a sink."""
 
-    def __init__(self, relay_dsn, directory, **settings):
+    def __init__(self, relay_database, directory, **settings):
         self.server = PostgresServer("stream-source", settings=settings).start()
         self.database = self.server.create_database(template="template0")
         install_stream(self.database.dsn)
-        # PostgreSQL's own test decoder says what was committed, and in which order.
-        self.database.execute("select pg_create_logical_replication_slot(%s, 'test_decoding')",
-                              (WITNESS,))
+        self.committed = Witness(self.database).committed
         self.database.execute("""
             select pgstream.add_stream(1);
             create table public.orders (id int generated always as identity primary key, note text);
@@ -38,7 +56,7 @@ class StreamScene:
         self.database.execute("alter role stream_daemon replication")
         self.sink = HttpServer()
         self.sink.start()
-        self._relay_dsn = relay_dsn
+        self.relay_database = relay_database
         self._directory = directory
 
     def relay(self, sink=None, url=None, rate_limit=0, **options):
@@ -56,19 +74,11 @@ rate_limit = {rate_limit}
 source = {{ type = "stream", stream = 1, url = "{url or self.daemon_dsn}"{written} }}
 sink = {sink}
 """)
-        return Relay(self._relay_dsn, config=path)
+        return Relay(self.relay_database.relay_dsn, config=path)
 
     def insert(self, count=1):
         self.database.execute("insert into public.orders (note) select 'x' "
                               "from generate_series(1, %s)", (count,))
-
-    def committed(self):
-        ids = []
-        for (change,) in self.database.execute(
-                "select data from pg_logical_slot_peek_changes(%s, null, null)", (WITNESS,)):
-            if change.startswith("table public.orders: INSERT: id[integer]:"):
-                ids.append(int(change.split("id[integer]:")[1].split()[0]))
-        return ids
 
     def deliveries(self):
         """What the sink took, in the order in which it did."""
@@ -146,7 +156,7 @@ def ids_in(path):
 @pytest.fixture
 def scene(db, tmp_path):
     need(postgres_bin_directory(), "a PostgreSQL server (postgresql)")
-    scene = StreamScene(db.relay_dsn, tmp_path)
+    scene = StreamScene(db, tmp_path)
     yield scene
     scene.end()
 
