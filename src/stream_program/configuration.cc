@@ -72,8 +72,8 @@ struct StreamValues {
   std::optional<bool> tls;
   std::string root_certs;
   std::int64_t max_size = 0;
-  std::string failover_after;
-  std::int64_t failover_wal = 0;
+  std::optional<std::string> failover_after;
+  std::optional<std::int64_t> failover_wal;
   std::string reader;
 };
 
@@ -127,13 +127,12 @@ constexpr Option<StreamValues> kStream[] = {
      fills_nothing},
     {{.name = "failover_after",
       .type = FieldType::text,
-      .default_text = "5s",
-      .meaning = "how long an event may wait for the sink before the log is released"},
+      .meaning = "how long an event may wait for the sink before the log is released; default: as "
+                 "of the source"},
      fills<&StreamValues::failover_after>},
     {{.name = "failover_wal",
       .type = FieldType::bytes,
-      .default_text = "64MiB",
-      .meaning = "the same, once so much of the log is held back",
+      .meaning = "the same, once so much of the log is held back; default: as of the source",
       .min = 1048576},
      fills<&StreamValues::failover_wal>},
     {{.name = "reader",
@@ -327,7 +326,7 @@ class ConfigurationReader {
     if (!sink || !sink->object() || !sink->find("type")) {
       report(sink ? sink->place() : root_.place(), "missing_option", "the sink has no type",
              "Write \"sink:\" and below it \"type: memory\", or another one: see "
-             "docs/postgres-stream.md.");
+             "docs/running-postgres-stream.md.");
       return;
     }
     Node::Object source;
@@ -337,8 +336,12 @@ class ConfigurationReader {
     add("type", Node(std::string("stream"), node.place()));
     add("stream", Node(values.id, node.place()));
     add("reader", Node(values.reader, node.place()));
-    add("failover_after", Node(values.failover_after, place_of(node, "failover_after")));
-    add("failover_wal", Node(values.failover_wal, place_of(node, "failover_wal")));
+    if (values.failover_after) {
+      add("failover_after", Node(*values.failover_after, place_of(node, "failover_after")));
+    }
+    if (values.failover_wal) {
+      add("failover_wal", Node(*values.failover_wal, place_of(node, "failover_wal")));
+    }
     options.emplace_back("batch_size", Node(values.max_size, node.place()));
     options.emplace_back("source", Node(std::move(source), node.place()));
     options.emplace_back("sink", sink_of(*sink, catalogue_, configuration_.problems));

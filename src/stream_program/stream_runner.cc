@@ -46,6 +46,19 @@ Connection::Options lease_options(const StreamConfig& config) {
   return options;
 }
 
+/// The pool may be kept for longer than its stream, and its sessions need the certificates.
+std::shared_ptr<postgres::Pool> make_pool(const StreamConfig& config) {
+  struct Kept {
+    explicit Kept(const StreamConfig& config)
+        : certificates(config.certificates),
+          pool(options_of(config, "postgres-stream"), kPoolSize) {}
+    std::shared_ptr<const Certificates> certificates;
+    postgres::Pool pool;
+  };
+  const auto kept = std::make_shared<Kept>(config);
+  return {kept, &kept->pool};
+}
+
 /// Of a statement about the database side that the role may not run.
 Error advised(Error error) {
   if (error.code == "42501" && error.remedy.find("pgtrickle") != std::string::npos) {
@@ -63,7 +76,7 @@ StreamRunner::StreamRunner(StreamConfig config, const Settings& settings, const 
       source_("postgres-stream " + config_.pipeline.name),
       drain_timeout_(settings.drain_timeout),
       other_system_(settings.other_system),
-      pool_(std::make_shared<postgres::Pool>(options_of(config_, "postgres-stream"), kPoolSize)),
+      pool_(make_pool(config_)),
       workshop_{registry, *pool_, metrics, "postgres-stream", worker_id, dead_letter_statements()},
       membership_({.connection = lease_options(config_),
                    .names = {.prefix = "pgstream.daemon_", .channel = "pgstream_daemon"},

@@ -49,7 +49,7 @@ class StreamRunner {
   };
   Report report() const;
 
-  /// Of this stream. They can be read as long as the pool is kept.
+  /// Of this stream.
   status::DeadLetters dead_letters() const;
 
   /// Of its pipeline.

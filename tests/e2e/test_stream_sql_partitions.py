@@ -122,6 +122,14 @@ def test_the_checkpoint_is_the_first_event_of_the_backlog(stream_db):
     assert checkpoint() == checkpoint(2) == (None, None)
 
 
+def test_a_stream_that_begins_anew_elsewhere_continues_no_round(stream_db):
+    stream_db.execute("update pgstream.streams set system_identifier = 42, round_seq = 7,"
+                      " settled_snapshot = '3:3:', round_snapshot = '5:5:'")
+    assert stream_db.one("select pgstream.daemon_go_on(1, false)")
+    assert stream_db.execute("select round_snapshot, round_seq from pgstream.streams"
+                             " where id = 1") == [(None, -1)]
+
+
 def test_without_concurrently_one_statement_runs_at_a_time(stream_db):
     old = [add_partition(stream_db, day) for day in ("2020-01-01", "2020-01-02")]
     stream_db.execute("select pgstream.make_partitions()")

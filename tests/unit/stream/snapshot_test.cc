@@ -32,6 +32,13 @@ TEST(Snapshot, NumbersGoBeyond32Bits) {
   EXPECT_TRUE(snapshot->sees(18446744073709551614U));
 }
 
+TEST(Xid, IsAWholeNumber) {
+  EXPECT_EQ(parse_xid("18446744073709551615"), 18446744073709551615U);
+  for (const char* text : {"", "-1", "1 ", "1,2", "a", "18446744073709551616"}) {
+    EXPECT_EQ(parse_xid(text), std::nullopt) << text;
+  }
+}
+
 TEST(Snapshot, OtherTextsAreRefused) {
   for (const char* text : {"", "10", "10:", "10:20", ":20:", "20:10:", "10:20:5", "10:20:20",
                            "10:20:12,", "10:20:12;15", "10:20:a", "-1:20:", "10:20:12,15 "}) {
