@@ -477,6 +477,41 @@ def test_it_shows_as_other_outboxes_do_and_retention_leaves_its_rows(db, lines):
     assert "adopted_events" in check.stdout, check.stdout + check.stderr
 
 
+@pytest.mark.parametrize("lock, unread", [
+    ("lock table app.old in access exclusive mode", "old"),
+    ("alter sequence app.old_id_seq cache 1", "old"),
+    ("lock table app.events in access exclusive mode", "events"),
+    ("lock table pgtrickle.outbox_plain in access exclusive mode", "plain")])
+def test_check_and_status_wait_for_no_lock(db, events, relay_bin, tmp_path, lock, unread):
+    db.execute("create table app.old (id bigserial primary key, payload jsonb);"
+               "insert into app.old (payload) values ('1');"
+               "select pgtrickle.adopt_outbox('app.old', 'old', trust_ids => true);"
+               "select pgtrickle.create_outbox('plain'); select pgtrickle.publish('plain', '1')")
+    write(db)
+    names = ("old", "events", "plain")
+    for name in names:
+        pipe(db, tmp_path / f"{name}.jsonl", name)
+    with Relay(db.relay_dsn):
+        for name in names:
+            eventually(lambda: position(db, name))
+    with db.connect(autocommit=False) as owner:
+        holder = owner.info.backend_pid
+        owner.execute(lock)
+        begun = time.monotonic()
+        told = run_command("check", "--postgres-url", db.relay_dsn).stdout
+        status = {name: db.one("select pgtrickle.outbox_status(%s)", (name,))
+                  for name in names}
+        assert time.monotonic() - begun < 5 * SLOW_FACTOR
+    assert "no relay is running" in told and "no answer in time" not in told, told
+    for name, each in status.items():
+        if name == unread:
+            assert f"is locked by session {holder}, not judged now" in each["problem"]
+            assert each["rows"] is None and each["positions"][0]["lag"] is None
+        else:
+            assert each["problem"] is None and each["rows"] == 1
+        assert each["positions"][0]["pipeline"] == name
+
+
 def test_disable_outbox_leaves_the_table_as_it_was(db, events):
     write(db, 2)
     acl = "select relacl from pg_class where oid = 'app.events_id_seq'::regclass"
