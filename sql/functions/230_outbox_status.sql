@@ -108,7 +108,7 @@ declare
   oldest_id bigint;
   oldest_at timestamptz;
   bytes bigint;
-  readable boolean := true;
+  readable boolean;
   readers jsonb;
   writers jsonb;
   holders jsonb;
@@ -130,27 +130,34 @@ begin
     select concat(f.message, '. ', f.remedy) into outbox.problem
     from pgtrickle_internal.outbox_adopted_findings() f where f.number = outbox.outbox_number;
   else
-    rel := format('pgtrickle.%I', outbox.outbox_table_name)::regclass;
+    rel := to_regclass(format('pgtrickle.%I', outbox.outbox_table_name));
     delta := to_regclass('pgtrickle.' || quote_ident(outbox.delta_table_name));
   end if;
-  begin
-    -- First what waits for a lock of its own; the locks of the others are kept for what follows.
-    bytes := pg_total_relation_size(rel) + coalesce(pg_total_relation_size(delta), 0);
-    if is_adopted then
-      newest := pgtrickle_internal.last_drawn(outbox.outbox_sequence::oid);
-    else
-      newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
-      execute format('select id, created_at from pgtrickle.%I order by id limit 1',
-                     outbox.outbox_table_name) into oldest_id, oldest_at;
-    end if;
-    select a.rows, a.exact into row_count, is_exact
-    from pgtrickle_internal.outbox_rows_after(outbox.outbox_table_name, 0, newest) a;
-  exception when lock_not_available then
-    readable := false;
-    outbox.problem := concat_ws('. ', outbox.problem, pgtrickle_internal.locked_by(
-      array[rel, delta, case when is_adopted then outbox.outbox_sequence::oid
-                             else to_regclass(outbox.outbox_sequence) end]::oid[]));
-  end;
+  readable := is_adopted or rel is not null;
+  if readable then
+    begin
+      -- First what waits for a lock of its own; the locks of the others are kept for what follows.
+      bytes := pg_total_relation_size(rel) + coalesce(pg_total_relation_size(delta), 0);
+      if is_adopted then
+        newest := pgtrickle_internal.last_drawn(outbox.outbox_sequence::oid);
+      else
+        newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
+        execute format('select id, created_at from pgtrickle.%I order by id limit 1',
+                       outbox.outbox_table_name) into oldest_id, oldest_at;
+      end if;
+      select a.rows, a.exact into row_count, is_exact
+      from pgtrickle_internal.outbox_rows_after(outbox.outbox_table_name, 0, newest) a;
+    exception when lock_not_available then
+      readable := false;
+      outbox.problem := concat_ws('. ', outbox.problem, pgtrickle_internal.locked_by(
+        array[rel, delta, case when is_adopted then outbox.outbox_sequence::oid
+                               else to_regclass(outbox.outbox_sequence) end]::oid[]));
+    end;
+  elsif outbox.kind <> 'table' then
+    outbox.problem := 'its table is gone. ' || (
+      select pgtrickle_internal.outbox_anew(c) from pgtrickle_internal.outbox_config c
+      where c.outbox_number = outbox.outbox_number);
+  end if;
 
   select coalesce(jsonb_agg(jsonb_build_object(
            'group', o.relay_group_id, 'pipeline', o.pipeline_id, 'enabled', c.enabled,
