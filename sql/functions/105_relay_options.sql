@@ -231,8 +231,8 @@ begin
 end $$;
 
 -- All errors in options of one side: those of an end (of a type), or of the pipeline. `given` is an
--- array of {"key", "place", "value"}, one for each option as it was written; `place` is where the
--- side stands.
+-- array of {"key", "place", "value", "prefix"}, one for each option as it was written; `place` is
+-- where the side stands, `prefix` what the flat form has in front of names that are not plain.
 create or replace function pgtrickle_internal.relay_options_problems(
   side text, type text, given jsonb, place text) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -243,14 +243,13 @@ declare
   one record;
   option pgtrickle.relay_options;
   near text;
+  own_names text[];
   all_names text[];
   problem text;
 begin
-  all_names := array(select o.name from pgtrickle.relay_options o
-                     where o.side = relay_options_problems.side
-                       and o.type = relay_options_problems.type order by o.position);
   for one in
-    select g ->> 'key' as key, g ->> 'place' as place, g -> 'value' as value
+    select g ->> 'key' as key, g ->> 'place' as place, g -> 'value' as value,
+           coalesce(g ->> 'prefix', '') as prefix
     from jsonb_array_elements(given) with ordinality e (g, at)
     order by e.at
   loop
@@ -258,15 +257,19 @@ begin
     where o.side = relay_options_problems.side and o.type = relay_options_problems.type
       and one.key = any (o.aliases || o.name);
     if not found then
-      near := pgtrickle_internal.nearest(one.key, array(
-        select n from pgtrickle.relay_options o,
-               unnest(array[o.name] || o.aliases) with ordinality u (n, at)
-        where o.side = relay_options_problems.side and o.type = relay_options_problems.type
-        order by o.position, u.at));
+      select coalesce(array_agg(w.name order by o.position, u.at), '{}'),
+             coalesce(array_agg(w.name order by o.position) filter (where u.at = 1), '{}')
+      into all_names, own_names
+      from pgtrickle.relay_options o
+      cross join unnest(array[o.name] || o.aliases) with ordinality u (n, at)
+      cross join lateral (
+        select case when o.plain and u.at = 1 then '' else one.prefix end || u.n) w (name)
+      where o.side = relay_options_problems.side and o.type = relay_options_problems.type;
+      near := pgtrickle_internal.nearest(one.prefix || one.key, all_names);
       problems := problems || format('%s: there is no option %s. %s%s', one.place,
-        to_jsonb(left(one.key, 64)), coalesce('Did you mean "' || near || '"? ', ''),
-        case when all_names = '{}' then 'There are no options here.'
-             else format('Known here: %s.', array_to_string(all_names, ', ')) end);
+        to_jsonb(left(one.prefix || one.key, 64)), coalesce('Did you mean "' || near || '"? ', ''),
+        case when own_names = '{}' then 'There are no options here.'
+             else format('Known here: %s.', array_to_string(own_names, ', ')) end);
       continue;
     elsif jsonb_typeof(one.value) = 'null' then
       continue;
@@ -573,7 +576,8 @@ begin
       meant := case target when 'source' then source_matches.option else sink_matches.option end;
     end if;
     given := jsonb_insert(given, array[target, '-1'], jsonb_build_object(
-      'key', meant, 'place', 'key ' || one.key, 'value', one.value), true);
+      'key', meant, 'place', 'key ' || one.key, 'value', one.value,
+      'prefix', left(one.key, length(one.key) - length(meant))), true);
   end loop;
 
   -- Options of the pipeline that were written into an end. One that the end has too stays there, and

@@ -186,6 +186,20 @@ end $$;
 comment on function pgtrickle.relay_resolve_outbox(text) is
   'The outbox that a name means: of a table, a stream table, an event outbox, or an outbox table';
 
+-- How to make an outbox anew whose table is gone; null: it is there.
+create or replace function pgtrickle_internal.outbox_anew(outbox pgtrickle_internal.outbox_config)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select format('make it anew: SELECT pgtrickle.disable_outbox(%L); SELECT pgtrickle.%s(%L);',
+                outbox.outbox_table_name,
+                case when outbox.kind = 'events' then 'create_outbox' else 'enable_outbox' end,
+                case when outbox.kind = 'events' then outbox.stream_table_name
+                     else format('%I.%I', outbox.stream_table_schema, outbox.stream_table_name) end)
+  where outbox.kind <> 'adopted'
+    and to_regclass(format('pgtrickle.%I', outbox.outbox_table_name)) is null;
+$$;
+
 -- The one outbox of a name; an error when there is none.
 create or replace function pgtrickle_internal.outbox_named(name text)
 returns pgtrickle_internal.outbox_config
@@ -378,6 +392,7 @@ grant execute on function pgtrickle.relay_resolve_outbox(text) to pgtrickle_rela
 -- What administrators reach with their own rights, by what they call.
 grant execute on function
   pgtrickle_internal.cut_to_bytes(text, integer), pgtrickle_internal.outbox_named(text),
+  pgtrickle_internal.outbox_anew(pgtrickle_internal.outbox_config),
   pgtrickle_internal.outbox_create(text, regclass, text, text[], integer, integer, bigint, boolean, text),
   pgtrickle_internal.outbox_drop(integer)
   to pgtrickle_admin;

@@ -76,6 +76,10 @@ begin
   select * into outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
   if not found then
     return;  -- dropped in this transaction
+  elsif to_regclass(format('pgtrickle.%I', outbox.outbox_table_name)) is null
+     or to_regclass(format('pgtrickle.%I', outbox.delta_table_name)) is null then
+    perform pgtrickle_internal.capture_missed(number, 'a table of the outbox was gone');
+    return;
   end if;
   execute format($sql$
     with since as (

@@ -117,6 +117,15 @@ as $$
     'delta', format('pgtrickle.%I', outbox.delta_table_name),
     'noted', quote_literal('pgtrickle_capture.s' || outbox.outbox_number),
     'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
+    -- Whoever drops or renames a table of the outbox does not stop the application.
+    'without_outbox', format(
+      'if pg_catalog.to_regclass(%L) is null then perform pgtrickle_internal.capture_missed(%s, '
+      '''the table of the outbox was gone''); return null; end if;',
+      format('pgtrickle.%I', outbox.outbox_table_name), outbox.outbox_number),
+    'no_delta', format('pg_catalog.to_regclass(%L) is null',
+                       format('pgtrickle.%I', outbox.delta_table_name)),
+    'miss_delta', format('perform pgtrickle_internal.capture_missed(%s, '
+                         '''the table of delta rows was gone'');', outbox.outbox_number),
     'is_noted', pgtrickle_internal.capture_is_noted(outbox),
     'defer', format(case when pgtrickle_internal.capture_defers(outbox)
                          then 'if written is not null then perform pgtrickle_internal.capture_defer(%s, '
@@ -203,10 +212,17 @@ begin
                      and t.tgname = format('!pgtrickle_%s_begin', number)))));
 end $$;
 
+-- Notes that a change could not be recorded: once for each reason, until a full refresh is written. One
+-- that this statement sees is written after this transaction, which has the table locked; with an
+-- older snapshot it may have been written.
 create or replace function pgtrickle_internal.capture_missed(number int, why text) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 as $$
-  insert into pgtrickle_internal.outbox_misses (outbox_number, why) values (number, why);
+  insert into pgtrickle_internal.outbox_misses (outbox_number, why)
+  select number, why
+  where current_setting('transaction_isolation') <> 'read committed'
+     or not exists (select from pgtrickle_internal.outbox_misses m
+                    where m.outbox_number = number and m.why = capture_missed.why);
 $$;
 
 -- The queries that record the rows of a statement, for a relation with the columns of `rel`. `parts`
@@ -337,6 +353,7 @@ declare
   ignored pg_catalog.text;
   {declare_part}
 begin
+  {without_outbox}
   {if_one_row}
   {end_change}
   fits := ({is_table} or {is_part}) and {is_shape};
@@ -382,6 +399,8 @@ begin
     insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
     values (pg_catalog.cardinality(inserted), pg_catalog.cardinality(deleted), {op}, {payload})
     returning id into written;
+  elsif total operator(pg_catalog.>) 0 and {no_delta} then
+    {miss_delta}
   elsif total operator(pg_catalog.>) 0 then
     select pg_catalog.count(*) into total from {transition};
     insert into {outbox} (inserted_count, deleted_count, tg_op, is_claim_check, payload)
@@ -464,6 +483,7 @@ declare
   ignored pg_catalog.text;
 begin
   {skip}
+  {without_outbox}
   if ({is_table} or {is_part}) and {is_shape} then
     {pin}
     if tg_op operator(pg_catalog.<>) 'INSERT' then
@@ -496,6 +516,9 @@ begin
     insert into {outbox} (inserted_count, deleted_count, tg_op, payload)
     values (pg_catalog.cardinality(inserted), pg_catalog.cardinality(deleted), tg_op, {payload})
     returning id into written;
+  elsif {no_delta} then
+    {miss_delta}
+    return null;
   else
     insert into {outbox} (inserted_count, deleted_count, tg_op, is_claim_check, payload)
     values (pg_catalog.cardinality(inserted), pg_catalog.cardinality(deleted), tg_op, true,
@@ -535,8 +558,14 @@ begin
   if ({is_table} or {is_part}) is not true
      and not pgtrickle_internal.capture_admits({number}, tg_relid) then
     return null;
-  elsif tg_argv[0] = 'part' then
-    perform pgtrickle_internal.capture_truncated_part({number}, tg_relid);
+  end if;
+  {without_outbox}
+  if tg_argv[0] = 'part' then
+    if {no_delta} then
+      {miss_delta}
+    else
+      perform pgtrickle_internal.capture_truncated_part({number}, tg_relid);
+    end if;
     return null;
   elsif tg_when = 'BEFORE' then
     perform pgtrickle_internal.capture_truncates_whole({number}, true);

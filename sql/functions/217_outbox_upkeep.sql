@@ -236,6 +236,7 @@ as $$
          fault.of_key,
          nullif(concat_ws(
            '. ',
+           pgtrickle_internal.outbox_anew(o.c),
            case when o.renamed and not o.gone and r.oid is not null then format(
              'not recorded: %s, for the table that had this name is now %s. %s',
              r.oid::regclass, o.source::regclass,
@@ -607,6 +608,8 @@ begin
       end if;
       if outbox.outbox_number is null or f.gone then
         null;
+      elsif pgtrickle_internal.outbox_anew(outbox) is not null then
+        changes := changes + pgtrickle_internal.outbox_judge(f.number)::int;
       elsif outbox.kind = 'stream_table' then
         changes := f.keys::int;
         if f.keys then

@@ -24,7 +24,8 @@
 -- What must hold
 
 -- The sequence that a column draws its values from and nothing else: of an identity, or the owned
--- one of a default that is exactly nextval(). Null where there is none.
+-- one of a default that is exactly nextval(). Null where there is none. Takes no lock on the table:
+-- pg_get_expr would with the table's oid, which only expressions of columns need.
 create or replace function pgtrickle_internal.outbox_adopted_sequence(rel oid, attnum smallint) returns oid
 language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off
 as $$
@@ -38,7 +39,8 @@ begin
     left join pg_attrdef f on f.adrelid = a.attrelid and f.adnum = a.attnum
     where a.attrelid = rel and a.attnum = outbox_adopted_sequence.attnum
       and case when a.attidentity <> '' then d.deptype = 'i'
-               else pg_get_expr(f.adbin, f.adrelid)
+               when a.attgenerated <> '' then false
+               else pg_get_expr(f.adbin, 0)
                     = format('nextval(%L::regclass)', s.oid::regclass::text) end
     limit 1);
 end $$;

@@ -6,13 +6,16 @@
 -- tables is read: that transaction leaves other versions of the rows in pg_trigger, whatever it
 -- says elsewhere.
 
--- Whether triggers of an outbox are missing, or do not fire where they should.
+-- Whether the table of an outbox is gone, or its triggers are missing, or do not fire where they
+-- should.
 create or replace function pgtrickle_internal.outbox_is_off(number int) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select exists (
     select from pgtrickle_internal.trigger_faults(number) f
-    where coalesce(f.state, 'D') = 'D' or (f.state = 'R' and f.fires <> 'R'));
+    where coalesce(f.state, 'D') = 'D' or (f.state = 'R' and f.fires <> 'R'))
+    or exists (select from pgtrickle_internal.outbox_config c
+               where c.outbox_number = number and pgtrickle_internal.outbox_anew(c) is not null);
 $$;
 
 -- What is said of an outbox that does not record every change; null where it does.
@@ -23,7 +26,11 @@ as $$
          || coalesce((select format(', since %s UTC at the latest',
                                     to_char(g.seen_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
                       from pgtrickle_internal.outbox_gaps g where g.outbox_number = number), '')
-         || ': triggers of the outbox are switched off or missing'
+         || coalesce((select format(': the table pgtrickle.%I is gone', c.outbox_table_name)
+                      from pgtrickle_internal.outbox_config c
+                      where c.outbox_number = number
+                        and pgtrickle_internal.outbox_anew(c) is not null),
+                     ': triggers of the outbox are switched off or missing')
   where pgtrickle_internal.outbox_is_off(number);
 $$;
 
@@ -51,8 +58,11 @@ as $$
     'recording', t.off is null,
     'not_recorded_since', case when t.off is not null then (
       select g.seen_at from pgtrickle_internal.outbox_gaps g where g.outbox_number = number) end,
-    'problem', coalesce(problem, t.off || '. A running relay switches them on; without one, let '
-                        'the owner of the table run SELECT pgtrickle.outbox_capture_upkeep()'))
+    'problem', coalesce(problem, t.off || '. ' || coalesce(
+      (select pgtrickle_internal.outbox_anew(c) from pgtrickle_internal.outbox_config c
+       where c.outbox_number = number),
+      'A running relay switches them on; without one, let the owner of the table run SELECT '
+      'pgtrickle.outbox_capture_upkeep()')))
   from (select pgtrickle_internal.outbox_off_text(number)) t (off);
 $$;
 

@@ -74,16 +74,41 @@ begin
   end if;
 end $$;
 
--- Everything about one outbox that an operator may want to know.
+-- Who keeps tables and sequences from being read.
+create or replace function pgtrickle_internal.locked_by(rels oid[]) returns text
+language sql volatile set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    (select format('%s is locked by %s, not judged now', l.relation::regclass,
+                   coalesce('session ' || l.pid, 'a prepared transaction'))
+     from pg_locks l
+     where l.locktype = 'relation' and l.relation = any (rels)
+       and l.database = (select d.oid from pg_database d where d.datname = current_database())
+       and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+       and l.pid is distinct from pg_backend_pid()
+     order by l.granted desc, l.mode <> 'AccessExclusiveLock', l.pid
+     limit 1),
+    'locked by another session, not judged now');
+$$;
+
+-- Everything about one outbox that an operator may want to know. What a lock hides is null, and the
+-- problem names its holder.
 create or replace function pgtrickle.outbox_status(name text) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+  set lock_timeout = '100ms'
 as $$
 declare
   outbox record;
   rel regclass;
+  delta regclass;
+  is_adopted boolean;
   newest bigint;
-  total record;
-  oldest record;
+  row_count bigint;
+  is_exact boolean;
+  oldest_id bigint;
+  oldest_at timestamptz;
+  bytes bigint;
+  readable boolean;
   readers jsonb;
   writers jsonb;
   holders jsonb;
@@ -99,19 +124,40 @@ begin
                         then format('SELECT pgtrickle.enable_outbox(%L) makes one.', name)
                         else format('Did you mean "%s"?', near) end;
   end if;
-  if outbox.kind = 'adopted' then
+  is_adopted := outbox.kind = 'adopted';
+  if is_adopted then
     rel := (select c.oid from pg_class c where c.oid = outbox.outbox_oid);
-    newest := pgtrickle_internal.last_drawn(outbox.outbox_sequence::oid);
-    select null::bigint as id, null::timestamptz as created_at into oldest;
     select concat(f.message, '. ', f.remedy) into outbox.problem
     from pgtrickle_internal.outbox_adopted_findings() f where f.number = outbox.outbox_number;
   else
-    rel := format('pgtrickle.%I', outbox.outbox_table_name)::regclass;
-    newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
-    execute format('select id, created_at from pgtrickle.%I order by id limit 1',
-                   outbox.outbox_table_name) into oldest;
+    rel := to_regclass(format('pgtrickle.%I', outbox.outbox_table_name));
+    delta := to_regclass('pgtrickle.' || quote_ident(outbox.delta_table_name));
   end if;
-  select * into total from pgtrickle_internal.outbox_rows_after(outbox.outbox_table_name, 0, newest);
+  readable := is_adopted or rel is not null;
+  if readable then
+    begin
+      -- First what waits for a lock of its own; the locks of the others are kept for what follows.
+      bytes := pg_total_relation_size(rel) + coalesce(pg_total_relation_size(delta), 0);
+      if is_adopted then
+        newest := pgtrickle_internal.last_drawn(outbox.outbox_sequence::oid);
+      else
+        newest := coalesce(pg_sequence_last_value(outbox.outbox_sequence::regclass), 0);
+        execute format('select id, created_at from pgtrickle.%I order by id limit 1',
+                       outbox.outbox_table_name) into oldest_id, oldest_at;
+      end if;
+      select a.rows, a.exact into row_count, is_exact
+      from pgtrickle_internal.outbox_rows_after(outbox.outbox_table_name, 0, newest) a;
+    exception when lock_not_available then
+      readable := false;
+      outbox.problem := concat_ws('. ', outbox.problem, pgtrickle_internal.locked_by(
+        array[rel, delta, case when is_adopted then outbox.outbox_sequence::oid
+                               else to_regclass(outbox.outbox_sequence) end]::oid[]));
+    end;
+  elsif outbox.kind <> 'table' then
+    outbox.problem := 'its table is gone. ' || (
+      select pgtrickle_internal.outbox_anew(c) from pgtrickle_internal.outbox_config c
+      where c.outbox_number = outbox.outbox_number);
+  end if;
 
   select coalesce(jsonb_agg(jsonb_build_object(
            'group', o.relay_group_id, 'pipeline', o.pipeline_id, 'enabled', c.enabled,
@@ -121,9 +167,12 @@ begin
   into readers
   from pgtrickle.relay_consumer_offsets o
   left join pgtrickle.relay_config c on c.name = o.pipeline_id
-  cross join lateral pgtrickle_internal.outbox_rows_after(
-    outbox.outbox_table_name,
-    pgtrickle_internal.position_passes(outbox.outbox_table_name, o.last_change_id, o.skipped), newest) lag
+  left join lateral (
+    select a.* from pgtrickle_internal.outbox_rows_after(
+      outbox.outbox_table_name,
+      pgtrickle_internal.position_passes(outbox.outbox_table_name, o.last_change_id, o.skipped),
+      newest) a
+    where readable) lag on true
   where o.incarnation = outbox.incarnation;
 
   select coalesce(jsonb_agg(jsonb_build_object(
@@ -133,12 +182,14 @@ begin
   into writers
   from pgtrickle.relay_open_writers(rel) w;
 
-  select coalesce(jsonb_agg(jsonb_build_object(
-           'group', h.relay_group_id, 'pipeline', h.pipeline, 'why', h.why,
-           'needs_after', h.needs_after, 'until', h.until) order by h.needs_after), '[]')
-  into holders
-  from pgtrickle_internal.outbox_holders(outbox.incarnation) h
-  where h.holds and pgtrickle_internal.outbox_has_old_row(outbox.incarnation, h.needs_after);
+  if readable then
+    select coalesce(jsonb_agg(jsonb_build_object(
+             'group', h.relay_group_id, 'pipeline', h.pipeline, 'why', h.why,
+             'needs_after', h.needs_after, 'until', h.until) order by h.needs_after), '[]')
+    into holders
+    from pgtrickle_internal.outbox_holders(outbox.incarnation) h
+    where h.holds and pgtrickle_internal.outbox_has_old_row(outbox.incarnation, h.needs_after);
+  end if;
 
   return jsonb_build_object(
     'stream_table', outbox.stream_table_name, 'schema', outbox.stream_table_schema,
@@ -147,11 +198,10 @@ begin
       where k.outbox_number = outbox.outbox_number), 'kind', outbox.kind, 'capture', outbox.capture,
     'incarnation', outbox.incarnation, 'key_columns', outbox.key_columns,
     'problem', outbox.problem, 'source_dropped_at', outbox.source_dropped_at,
-    'rows', total.rows, 'rows_exact', total.exact, 'last_id', newest, 'oldest_id', oldest.id,
-    'oldest_created_at', oldest.created_at,
-    'oldest_age_seconds', round(extract(epoch from clock_timestamp() - oldest.created_at), 3),
-    'size_bytes', pg_total_relation_size(rel) + coalesce(pg_total_relation_size(
-      to_regclass('pgtrickle.' || quote_ident(outbox.delta_table_name))), 0),
+    'rows', row_count, 'rows_exact', is_exact, 'last_id', newest, 'oldest_id', oldest_id,
+    'oldest_created_at', oldest_at,
+    'oldest_age_seconds', round(extract(epoch from clock_timestamp() - oldest_at), 3),
+    'size_bytes', bytes,
     -- Nothing is deleted from an adopted table.
     'retention_hours', case when outbox.kind <> 'adopted' then outbox.retention_hours end,
     'purged_below', outbox.purged_below,

@@ -43,8 +43,8 @@ as $$
     and strpos(p.prosrc, pgtrickle_internal.gate_seal(g.name)) = 0;
 $$;
 
--- Identity columns of our tables whose sequence would hand out a number that is there already: the
--- next INSERT would fail. A table that is locked is looked at the next time.
+-- Identity columns of our tables whose sequence would hand out a number that is there already, or has
+-- none left: the next INSERT would fail. A table that is locked is looked at the next time.
 create or replace function pgtrickle_internal.check_sequences()
 returns table (is_problem boolean, message text, remedy text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -53,14 +53,14 @@ as $$
 declare
   s record;
   highest bigint;
-  next_one bigint;
+  next_one numeric;
 begin
   for s in
-    select r.oid::regclass as rel, a.attname, d.objid::regclass as sequence
+    select r.oid::regclass as rel, a.attname, d.objid::regclass as sequence, q.seqmax
     from pg_class r
     join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = r.oid
       and d.classid = 'pg_class'::regclass and d.deptype = 'i'
-    join pg_class q on q.oid = d.objid and q.relkind = 'S'
+    join pg_sequence q on q.seqrelid = d.objid
     join pg_attribute a on a.attrelid = r.oid and a.attnum = d.refobjsubid
     where r.relkind = 'r' and r.relowner = 'pgtrickle_owner'::regrole
       and r.relnamespace in ('pgtrickle'::regnamespace, 'pgtrickle_internal'::regnamespace)
@@ -74,15 +74,18 @@ begin
     begin
       -- First the rows: what is inserted meanwhile draws higher numbers.
       execute format('select max(%I) from %s', s.attname, s.rel) into highest;
-      execute format('select last_value + is_called::int from %s', s.sequence) into next_one;
+      execute format('select last_value::numeric + is_called::int from %s', s.sequence)
+        into next_one;
       raise sqlstate 'PGT01';
     exception when sqlstate 'PGT01' or lock_not_available or undefined_table then
       null;  -- no lock outlives this block: there may be thousands of tables
     end;
-    if next_one <= highest then
+    if next_one <= highest or next_one > s.seqmax then
       return query select true,
-        format('sequence %s: the next number is %s, and column %s.%I holds %s: inserts fail',
-               s.sequence, next_one, s.rel, s.attname, highest),
+        case when next_one > s.seqmax
+             then format('sequence %s has given out its last number: inserts fail', s.sequence)
+             else format('sequence %s: the next number is %s, and column %s.%I holds %s: inserts fail',
+                         s.sequence, next_one, s.rel, s.attname, highest) end,
         format('SELECT pg_catalog.setval(%L, (SELECT pg_catalog.max(%I) FROM %s));',
                s.sequence, s.attname, s.rel);
     end if;

@@ -92,13 +92,19 @@ begin
     rel := to_regclass(format('pgtrickle.%I', outbox.outbox_table_name));
     if rel is null then
       return query select null::text, 'problem',
-        format('outbox %s is gone: its table was dropped', outbox.outbox_table_name),
-        format('make it anew: SELECT pgtrickle.disable_outbox(%L); SELECT pgtrickle.%s(%L);',
-               outbox.outbox_table_name,
-               case when outbox.kind = 'events' then 'create_outbox' else 'enable_outbox' end,
-               case when outbox.kind = 'events' then outbox.stream_table_name
-                    else format('%I.%I', outbox.stream_table_schema, outbox.stream_table_name) end);
+        format('outbox %s is gone: its table was dropped%s', outbox.outbox_table_name,
+               case outbox.kind when 'table' then ', and changes since then are not recorded'
+                                else '' end),
+        pgtrickle_internal.outbox_anew(outbox);
       continue;
+    end if;
+    if to_regclass('pgtrickle.' || quote_ident(outbox.delta_table_name)) is null then
+      return query select null::text, 'problem',
+        format('pgtrickle.%I, a table of outbox %s, is gone: large changes are not recorded',
+               outbox.delta_table_name, outbox.outbox_table_name),
+        format('make the outbox anew: SELECT pgtrickle.disable_outbox(%L), and then as it was made',
+               outbox.outbox_table_name)
+      where outbox.delta_table_name is not null;
     end if;
     if not has_table_privilege(relay_role, rel, 'select') then
       return query select null::text, 'problem',

@@ -11,31 +11,6 @@
 namespace relay::config {
 namespace {
 
-const Field* find_by_any_name(FieldTable table, std::string_view name) {
-  const auto found = std::ranges::find_if(table, [&](const Field& field) {
-    const auto names = names_of(field);
-    return std::ranges::find(names, name) != names.end();
-  });
-  return found == table.end() ? nullptr : &*found;
-}
-
-Error unknown_option(std::string_view key, const Node& node, FieldTable table) {
-  std::vector<std::string_view> names;
-  std::vector<std::string_view> candidates;
-  for (const Field& field : table) {
-    names.push_back(field.name);
-    for (const std::string_view name : names_of(field)) candidates.push_back(name);
-  }
-  const std::string_view near = nearest(key, candidates);
-  std::string remedy;
-  if (!near.empty()) remedy = fmt::format("Did you mean \"{}\"? ", near);
-  remedy += names.empty() ? "There are no options here."
-                          : fmt::format("Known here: {}.", fmt::join(names, ", "));
-  return problem(node.place(), "unknown_option",
-                 fmt::format("there is no option {}", json_string(key.substr(0, 64))),
-                 std::move(remedy));
-}
-
 Error two_values(std::string_view key, const Node& node, std::string_view other_key,
                  const Node& other) {
   return problem(node.place(), "conflict",
@@ -84,6 +59,38 @@ Error missing(const Field& field, std::string_view place) {
 const Field* find_field(FieldTable table, std::string_view name) {
   const auto found = std::ranges::find(table, name, &Field::name);
   return found == table.end() ? nullptr : &*found;
+}
+
+const Field* find_by_any_name(FieldTable table, std::string_view name) {
+  const auto found = std::ranges::find_if(table, [&](const Field& field) {
+    const auto names = names_of(field);
+    return std::ranges::find(names, name) != names.end();
+  });
+  return found == table.end() ? nullptr : &*found;
+}
+
+Error unknown_option(std::string_view key, const Node& node, FieldTable table,
+                     std::string_view prefix) {
+  std::vector<std::string> names;
+  std::vector<std::string> all_names;
+  for (const Field& field : table) {
+    for (const std::string_view name : names_of(field)) {
+      const bool is_plain = field.plain && name == field.name;
+      all_names.push_back(fmt::format("{}{}", is_plain ? "" : prefix, name));
+      if (name == field.name) names.push_back(all_names.back());
+    }
+  }
+  const std::vector<std::string_view> candidates(all_names.begin(), all_names.end());
+  const std::string written = fmt::format("{}{}", prefix, key);
+  std::string remedy;
+  if (const std::string_view near = nearest(written, candidates); !near.empty()) {
+    remedy = fmt::format("Did you mean \"{}\"? ", near);
+  }
+  remedy += names.empty() ? "There are no options here."
+                          : fmt::format("Known here: {}.", fmt::join(names, ", "));
+  return problem(node.place(), "unknown_option",
+                 fmt::format("there is no option {}", json_string(written.substr(0, 64))),
+                 std::move(remedy));
 }
 
 std::vector<std::string_view> names_of(const Field& field) {

@@ -72,8 +72,16 @@ using FieldTable = std::span<const Field>;
 /// The field of this very name, not of an alias; null where there is none.
 const Field* find_field(FieldTable table, std::string_view name);
 
+/// The same by any of its names.
+const Field* find_by_any_name(FieldTable table, std::string_view name);
+
 /// All names of an option, its own first.
 std::vector<std::string_view> names_of(const Field& field);
+
+/// The error of a key that names no option of the table. `prefix` is what the key and the options
+/// have in front in the flat form; plain ones have none.
+Error unknown_option(std::string_view key, const Node& node, FieldTable table,
+                     std::string_view prefix = {});
 
 /// The parts of `nested`, "retry" and "min"; empty where it has no nested form.
 std::string_view nested_group(const Field& field);

@@ -129,10 +129,10 @@ class Sorter {
     const Owner owner = owner_of(key, ends_);
     switch (owner.side) {
       case Owner::Side::source:
-        merge_member(config_.source, owner.option, node, config_.problems);
+        take_option(ends_.source, config_.source, key, owner.option, node);
         return;
       case Owner::Side::sink:
-        merge_member(config_.sink, owner.option, node, config_.problems);
+        take_option(ends_.sink, config_.sink, key, owner.option, node);
         return;
       case Owner::Side::both:
         report(node.place(), "ambiguous",
@@ -144,6 +144,20 @@ class Sorter {
       case Owner::Side::none:
         report_unknown(key, node);
     }
+  }
+
+  // An option of an end, under its key of the flat form: the error of one that is none says that
+  // key.
+  void take_option(const End& end, Node::Object& options, std::string_view key,
+                   const std::string& option, const Node& node) {
+    const Field* const of_pipeline = find_field(pipeline_fields(), option);
+    if (find_by_any_name(end.type->options, option) ||
+        (of_pipeline && is_lifted(*of_pipeline, end))) {
+      merge_member(options, option, node, config_.problems);
+      return;
+    }
+    const std::string_view prefix = key.substr(0, key.size() - option.size());
+    config_.problems.push_back(unknown_option(option, node, end.type->options, prefix));
   }
 
   void report_unknown(const std::string& key, const Node& node) {
@@ -189,11 +203,14 @@ class Sorter {
   // well.
   void lift() {
     for (const Field& field : pipeline_fields()) {
-      if (field.also_in == AlsoIn::sink) lift(config_.sink, ends_.sink, field.name);
-      const bool from_source = field.also_in == AlsoIn::outbox_source && ends_.source.type &&
-                               ends_.source.type->reads_outbox;
-      if (from_source) lift(config_.source, ends_.source, field.name);
+      if (is_lifted(field, ends_.sink)) lift(config_.sink, ends_.sink, field.name);
+      if (is_lifted(field, ends_.source)) lift(config_.source, ends_.source, field.name);
     }
+  }
+
+  bool is_lifted(const Field& field, const End& end) const {
+    if (&end == &ends_.sink) return field.also_in == AlsoIn::sink;
+    return field.also_in == AlsoIn::outbox_source && end.type && end.type->reads_outbox;
   }
 
   void lift(Node::Object& from, const End& end, std::string_view key) {

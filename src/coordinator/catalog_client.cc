@@ -105,17 +105,25 @@ void CatalogClient::hear(std::span<const std::string> payloads) {
   }
 }
 
+void CatalogClient::read_file() {
+  if (!load_file_) return;
+  auto loaded = load_file_();
+  if (loaded) {
+    from_file_ = std::move(*loaded);
+  } else {
+    log::failure("configuration", "", loaded.error());
+  }
+}
+
 Result<std::optional<std::vector<PipelineConfig>>> CatalogClient::configuration(
     LeaseSession& session, std::stop_token stop) {
   if (reload_.exchange(false)) {
     version_.clear();
-    if (load_file_) {
-      auto loaded = load_file_();
-      if (loaded) {
-        from_file_ = std::move(*loaded);
-      } else {
-        log::failure("configuration", "", loaded.error());
-      }
+    try {
+      read_file();
+    } catch (...) {
+      reload_ = true;  // without memory: again the next time
+      throw;
     }
   }
   const auto version = session.query(kVersion, {}, stop);

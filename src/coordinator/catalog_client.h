@@ -85,6 +85,8 @@ class CatalogClient {
   Result<std::optional<Requests>> requests(ownership::LeaseSession& session, std::stop_token stop);
 
  private:
+  void read_file();
+
   const config::Catalogue& catalogue_;
   const config::HostAccess access_;
   const FileLoader load_file_;

@@ -1,5 +1,6 @@
 #include "outbox/row_stream.h"
 
+#include <exception>
 #include <string>
 #include <utility>
 #include <vector>
@@ -52,7 +53,11 @@ StreamKeeper::StreamKeeper(postgres::Pool& pool, postgres::Code code) : pool_(po
 
 StreamKeeper::~StreamKeeper() {
   pool_.remove_keeper(this);
-  drop();
+  try {
+    drop();
+  } catch (const std::exception&) {
+    // Without memory a statement may not be ended in order; its connection is closed then.
+  }
 }
 
 void StreamKeeper::keep(RowStream stream) {

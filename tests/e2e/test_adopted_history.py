@@ -4,7 +4,8 @@ pipeline where ids up to it may be those of other rows."""
 import json
 
 import pytest
-from support.adopted_outbox import EVENTS, adopt, events, pipe, told, write  # noqa: F401
+from support.adopted_outbox import (  # noqa: F401
+    EVENTS, adopt, events, pipe, reached, stopped, told, write)
 from support.pipelines import position
 from support.relay import Relay
 from support.waiting import eventually, holds_for
@@ -23,19 +24,12 @@ def roll_back(db, count=1):
         writer.rollback()
 
 
-def reached(db, id, pipeline="events"):
-    eventually(lambda: position(db, pipeline) == (id, 0),
-               message=lambda: f"{position(db, pipeline)}, not {id}: {told(db, pipeline)}")
-
-
-@pytest.fixture
-def stopped(db, events, relay_bin, tmp_path):  # noqa: F811
-    """What a relay has sent that stopped when rows 1 to 3 were delivered."""
-    lines = pipe(db, tmp_path / "events.jsonl")
-    with Relay(db.relay_dsn):
-        lines.wait_ids(write(db, 3))
-        reached(db, 3)
-    return lines
+def pass_gap(db, passed):
+    """Moves the position from row 3 to an id behind it that no row has."""
+    if passed > 3:
+        with Relay(db.relay_dsn):
+            roll_back(db, passed - 3)
+            reached(db, passed)
 
 
 def goes_on(db, lines, known):
@@ -152,10 +146,7 @@ COUNTED_BEYOND = {
 def test_a_sequence_that_has_counted_beyond_the_position_again_stops_the_pipeline(
         db, stopped, case, passed):
     """The row at the position is not there in the new history."""
-    if passed > 3:
-        with Relay(db.relay_dsn):
-            roll_back(db, passed - 3)
-            reached(db, passed)
+    pass_gap(db, passed)
     db.execute(COUNTED_BEYOND[case])
     write(db, 2)
     roll_back(db)  # row 3
@@ -216,10 +207,7 @@ def test_a_dump_of_the_rows_that_is_restored_stops_the_pipeline(db, stopped):
 
 @pytest.mark.parametrize("passed", [3, 5], ids=["at a row", "behind a gap"])
 def test_truncated_rows_are_counted_from_where_the_pipeline_stood(db, stopped, passed):
-    if passed > 3:
-        with Relay(db.relay_dsn):
-            roll_back(db, passed - 3)
-            reached(db, passed)
+    pass_gap(db, passed)
     write(db, 4)
     db.execute("truncate app.events")
     write(db, 1)

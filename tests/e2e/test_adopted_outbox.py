@@ -8,7 +8,7 @@ import time
 
 import pytest
 from support.adopted_outbox import (  # noqa: F401
-    EVENTS, adopt, events, lines, pipe, told, write)
+    EVENTS, adopt, deliver, events, lines, pipe, stopped, told, write)
 from support.database_side import install
 from support.pipelines import LONG, SLOW_FACTOR, position
 from support.relay import Relay, run_command
@@ -283,8 +283,7 @@ def test_64_hostile_writers_and_a_relay_that_is_killed_and_each_row_arrives_once
 def test_delivered_rows_may_be_deleted_and_marked(db, events, relay_bin, tmp_path):
     lines = pipe(db, tmp_path / "events.jsonl")
     with Relay(db.relay_dsn):
-        lines.wait_ids(write(db, 3))
-        eventually(lambda: position(db, "events") == (3, 0))
+        deliver(db, lines)
         db.execute("update app.events set seen_at = now()")
         db.execute("delete from app.events where id < 3")
     with Relay(db.relay_dsn):
@@ -295,39 +294,28 @@ def test_delivered_rows_may_be_deleted_and_marked(db, events, relay_bin, tmp_pat
     assert lines.ids() == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_an_event_that_was_delivered_and_is_another_now_stops_the_pipeline(
-        db, events, relay_bin, tmp_path):
+def test_an_event_that_was_delivered_and_is_another_now_stops_the_pipeline(db, stopped):
     """So looks a failover that lost rows."""
-    lines = pipe(db, tmp_path / "events.jsonl")
-    with Relay(db.relay_dsn):
-        lines.wait_ids(write(db, 3))
-        eventually(lambda: position(db, "events") == (3, 0))
     db.execute("update app.events set body = '\"other\"' where id = 3")
     with Relay(db.relay_dsn):
         eventually(lambda: "row 3 is not the one that was passed" in told(db))
         db.execute("select pgtrickle.resume_relay('events', accept_loss => true)")
-        eventually(lambda: lines.ids() == [1, 2, 3, 1, 2, 3])
+        eventually(lambda: stopped.ids() == [1, 2, 3, 1, 2, 3])
 
 
-def test_rows_that_were_truncated_before_they_were_delivered_are_told_of(
-        db, events, relay_bin, tmp_path):
-    lines = pipe(db, tmp_path / "events.jsonl")
-    with Relay(db.relay_dsn):
-        lines.wait_ids(write(db, 3))
-        eventually(lambda: position(db, "events") == (3, 0))
+def test_rows_that_were_truncated_before_they_were_delivered_are_told_of(db, stopped):
     write(db, 5)
     db.execute("truncate app.events")
     assert write(db, 2) == [9, 10]
     with Relay(db.relay_dsn):
         eventually(lambda: "was truncated before they were delivered" in told(db))
-        holds_for(lambda: lines.ids() == [1, 2, 3], 0.3)
+        holds_for(lambda: stopped.ids() == [1, 2, 3], 0.3)
         db.execute("select pgtrickle.resume_relay('events', accept_loss => true)")
-        lines.wait_ids([1, 2, 3, 9, 10])
+        stopped.wait_ids([1, 2, 3, 9, 10])
 
 
 def test_a_truncate_after_everything_was_delivered_stops_nothing(db, lines):
-    lines.wait_ids(write(db, 3))
-    eventually(lambda: position(db, "events") == (3, 0))
+    deliver(db, lines)
     db.execute("truncate app.events")
     lines.wait_ids([1, 2, 3] + write(db, 2))
 
@@ -360,8 +348,7 @@ def test_a_table_that_is_written_anew_under_load_loses_nothing(db, events, relay
 
 
 def test_a_table_that_begins_to_count_again_stops_the_pipeline(db, lines):
-    lines.wait_ids(write(db, 3))
-    eventually(lambda: position(db, "events") == (3, 0))
+    deliver(db, lines)
     db.execute("truncate app.events restart identity")
     assert write(db) == [1]
     eventually(lambda: "was rewound: its newest id is 1, and 3 was passed" in told(db), 20)
@@ -379,8 +366,7 @@ BEGUN_AGAIN = {
 
 @pytest.mark.parametrize("case", BEGUN_AGAIN)
 def test_a_table_that_has_counted_beyond_the_position_again_stops_the_pipeline(db, lines, case):
-    lines.wait_ids(write(db, 3))
-    eventually(lambda: position(db, "events") == (3, 0))
+    deliver(db, lines)
     insert = ("insert into app.events (body) select to_jsonb('again ' || n)"
               " from generate_series(1, 5) n")
     db.execute(BEGUN_AGAIN[case].format(insert=insert))
@@ -457,8 +443,7 @@ def test_a_filter_that_matches_nothing_moves_the_position_on(db, relay_bin, tmp_
 # What shows it, and what ends it ------------------------------------------------------------
 
 def test_it_shows_as_other_outboxes_do_and_retention_leaves_its_rows(db, lines):
-    lines.wait_ids(write(db, 3))
-    eventually(lambda: position(db, "events") == (3, 0))
+    deliver(db, lines)
     db.execute("update app.events set at = now() - interval '1 year'")
     for _ in range(3):
         report = db.one("select pgtrickle.relay_housekeeping()")
@@ -475,6 +460,41 @@ def test_it_shows_as_other_outboxes_do_and_retention_leaves_its_rows(db, lines):
     assert lines.relay.pipeline("events")["state"] in ("running", "idle")
     check = run_command("check", "--postgres-url", db.relay_dsn)
     assert "adopted_events" in check.stdout, check.stdout + check.stderr
+
+
+@pytest.mark.parametrize("lock, unread", [
+    ("lock table app.old in access exclusive mode", "old"),
+    ("alter sequence app.old_id_seq cache 1", "old"),
+    ("lock table app.events in access exclusive mode", "events"),
+    ("lock table pgtrickle.outbox_plain in access exclusive mode", "plain")])
+def test_check_and_status_wait_for_no_lock(db, events, relay_bin, tmp_path, lock, unread):
+    db.execute("create table app.old (id bigserial primary key, payload jsonb);"
+               "insert into app.old (payload) values ('1');"
+               "select pgtrickle.adopt_outbox('app.old', 'old', trust_ids => true);"
+               "select pgtrickle.create_outbox('plain'); select pgtrickle.publish('plain', '1')")
+    write(db)
+    names = ("old", "events", "plain")
+    for name in names:
+        pipe(db, tmp_path / f"{name}.jsonl", name)
+    with Relay(db.relay_dsn):
+        for name in names:
+            eventually(lambda: position(db, name))
+    with db.connect(autocommit=False) as owner:
+        holder = owner.info.backend_pid
+        owner.execute(lock)
+        begun = time.monotonic()
+        told = run_command("check", "--postgres-url", db.relay_dsn).stdout
+        status = {name: db.one("select pgtrickle.outbox_status(%s)", (name,))
+                  for name in names}
+        assert time.monotonic() - begun < 5 * SLOW_FACTOR
+    assert "no relay is running" in told and "no answer in time" not in told, told
+    for name, each in status.items():
+        if name == unread:
+            assert f"is locked by session {holder}, not judged now" in each["problem"]
+            assert each["rows"] is None and each["positions"][0]["lag"] is None
+        else:
+            assert each["problem"] is None and each["rows"] == 1
+        assert each["positions"][0]["pipeline"] == name
 
 
 def test_disable_outbox_leaves_the_table_as_it_was(db, events):

@@ -28,6 +28,14 @@ def evil_table(land, name, plant=""):
            f"create policy p on {name} using (attack.ran('policy'))")
 
 
+def replace_reader(land, role, reader, body, definer="security definer"):
+    """The owner of the function that reads an adopted table writes it anew."""
+    run_as(land, role, f"""
+        create or replace function pgtrickle_streams.{reader}(action text, arg jsonb)
+        returns table (op text, ord bigint, row_data jsonb) language plpgsql {definer}
+        set search_path = pg_catalog, pg_temp as $f$ begin {body} end $f$""")
+
+
 def drain(land, outbox):
     """Reads an outbox as the relay's role does, in every way."""
     incarnation = land.one("select incarnation from pgtrickle.pgt_outbox_config"
@@ -63,15 +71,10 @@ def test_an_owner_who_rewrites_the_function_that_reads_gains_nothing(land):  # n
     reader = land.one("select reader from pgtrickle.pgt_outbox_config"
                       " where stream_table_name = 'rewritten'")
     for definer in ("security definer", "security invoker"):
-        run_as(land, "mallory", f"""
-            create or replace function pgtrickle_streams.{reader}(action text, arg jsonb)
-            returns table (op text, ord bigint, row_data jsonb) language plpgsql {definer}
-            set search_path = pg_catalog, pg_temp as $f$
-            begin
-              perform attack.ran('reader');
-              return query select null::text, 1::bigint, case action
-                when 'ids' then '"{{[1,2)}}"' else '{{"payload": 1}}' end::jsonb;
-            end $f$""")
+        replace_reader(land, "mallory", reader, """
+            perform attack.ran('reader');
+            return query select null::text, 1::bigint, case action
+              when 'ids' then '"{[1,2)}"' else '{"payload": 1}' end::jsonb;""", definer)
         with attacks.watching(land, attacks.SANDBOX):
             if definer == "security definer":
                 assert drain(land, "rewritten") == [(1, 1)]
@@ -98,14 +101,9 @@ def test_no_setting_of_the_owner_stays_in_the_session_that_reads(land, setting):
     reader, incarnation = land.execute("select reader, incarnation from pgtrickle.pgt_outbox_config"
                                        " where stream_table_name = %s", (name,))[0]
     for only_here in ("false", "true"):
-        run_as(land, "mallory", f"""
-            create or replace function pgtrickle_streams.{reader}(action text, arg jsonb)
-            returns table (op text, ord bigint, row_data jsonb) language plpgsql security definer
-            set search_path = pg_catalog, pg_temp as $f$
-            begin
-              perform set_config('{setting}', '{SETTINGS[setting]}', {only_here});
-              return query select null::text, 1::bigint, '{{"payload": 1}}'::jsonb;
-            end $f$""")
+        replace_reader(land, "mallory", reader, f"""
+            perform set_config('{setting}', '{SETTINGS[setting]}', {only_here});
+            return query select null::text, 1::bigint, '{{"payload": 1}}'::jsonb;""")
         with land.connect(user="relay_daemon", autocommit=only_here == "false") as relay:
             before = relay.execute("select current_setting(%s, true)", (setting,)).fetchone()[0]
             with pytest.raises(psycopg.Error, match=f"leaves another {setting} behind"):
@@ -211,14 +209,7 @@ def test_a_table_that_is_given_to_another_role_is_not_read_by_code_of_the_former
     run_as(land, "leaver", "select pgtrickle.adopt_outbox('given')")
     reader = land.one("select reader from pgtrickle.pgt_outbox_config"
                       " where stream_table_name = 'given'")
-    run_as(land, "leaver", f"""
-        create or replace function pgtrickle_streams.{reader}(action text, arg jsonb)
-        returns table (op text, ord bigint, row_data jsonb) language plpgsql security definer
-        set search_path = pg_catalog, pg_temp as $f$
-        begin
-          perform attack.ran('reader');
-          return;
-        end $f$""")
+    replace_reader(land, "leaver", reader, "perform attack.ran('reader');")
     land.execute("reassign owned by leaver to postgres")
     with attacks.watching(land, attacks.SANDBOX):
         with pytest.raises(psycopg.Error, match="belongs to postgres now, and was adopted by leaver"):

@@ -25,6 +25,15 @@ def slow_down(db, outbox, statement=f"perform pg_sleep({STEP})"):
     db.execute(slow)
 
 
+def pipe_slow(db, tmp_path, name, statement):
+    """A pipeline of an outbox with a row, whose steps run the statement."""
+    db.execute(EVENTS)
+    adopt(db, name=name)
+    slow_down(db, name, statement)
+    pipe(db, tmp_path / f"{name}.jsonl", name)
+    write(db)
+
+
 def causes(relay, pipeline=None):
     """Codes of causes with their errors: of a pipeline, or of the instance."""
     of = relay.pipeline(pipeline) if pipeline else relay.health()[1]
@@ -84,12 +93,8 @@ def test_an_adopted_table_is_read_with_a_pool_of_one_session(db, relay_bin, tmp_
 
 
 def test_code_that_ignores_that_it_is_cancelled_ends_with_its_session(db, relay_bin, tmp_path):
-    db.execute(EVENTS)
-    adopt(db, name="stuck")
-    slow_down(db, "stuck", "loop begin perform pg_sleep(1000); "
-                           "exception when query_canceled then null; end; end loop")
-    pipe(db, tmp_path / "stuck.jsonl", "stuck")
-    write(db)
+    pipe_slow(db, tmp_path, "stuck", "loop begin perform pg_sleep(1000); "
+                                     "exception when query_canceled then null; end; end loop")
     sessions = "select count(*) from pg_stat_activity where application_name = 'pgtrickle-relay'"
     reading = (sessions + " and wait_event = 'PgSleep'"
                " and query_start < clock_timestamp() - interval '2 s'")
@@ -99,12 +104,9 @@ def test_code_that_ignores_that_it_is_cancelled_ends_with_its_session(db, relay_
 
 
 def test_an_error_message_of_any_length_costs_little(db, relay_bin, tmp_path):
-    db.execute(EVENTS)
-    adopt(db, name="loud")
-    slow_down(db, "loud", "raise exception using message = repeat('m', 20000000), "
-                          "detail = repeat('d', 20000000), hint = repeat('é', 10000000)")
-    pipe(db, tmp_path / "loud.jsonl", "loud")
-    write(db)
+    pipe_slow(db, tmp_path, "loud",
+              "raise exception using message = repeat('m', 20000000), "
+              "detail = repeat('d', 20000000), hint = repeat('é', 10000000)")
     with Relay(db.relay_dsn) as relay:
         eventually(lambda: relay.pipeline("loud")["last_error"], 30)
         assert len(relay.pipeline("loud")["last_error"]) < 10000

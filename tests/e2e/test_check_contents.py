@@ -57,6 +57,8 @@ PROBLEMS = [
     # Sequences.
     (f"select setval('{PARTS}_id_seq', 1, false)",
      f"sequence {PARTS}_id_seq: the next number is 1, and column {PARTS}.id holds 1"),
+    (f"select setval('{PARTS}_id_seq', 9223372036854775807)",
+     f"sequence {PARTS}_id_seq has given out its last number: inserts fail"),
     ("select setval('pgtrickle_internal.outbox_config_outbox_number_seq', 1)",
      "sequence pgtrickle_internal.outbox_config_outbox_number_seq: the next number is 2, and column"
      " pgtrickle_internal.outbox_config.outbox_number holds 2"),

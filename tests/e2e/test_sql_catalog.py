@@ -138,7 +138,7 @@ WRONG = [
     ({"batchsize": 5}, ['no option "batchsize"', '"batch_size"']),
     ({"topic": "x"}, ['no option "topic"', 'An option of nats is written "nats_..."']),
     ({"subject": "x"}, ['no option "subject"', 'write it "nats_subject"']),
-    ({"nats_ulr": "x"}, ['no option "ulr"', 'Did you mean "url"']),
+    ({"nats_ulr": "x"}, ['no option "nats_ulr"', 'Did you mean "nats_url"? Known here: nats_url, ']),
     ({"kafka_brokers": "x"}, ['no option "kafka_brokers" of pipelines, nor of outbox or nats']),
     ({"nats_create_stream": "x"}, ['create_stream is "x"; it must be true or false']),
     ({"source_type": "kafka"}, ["forward pipeline cannot have the source", "set_relay()"]),

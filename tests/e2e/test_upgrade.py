@@ -41,6 +41,12 @@ class Case:
             cursor = connection.execute(statement, parameters)
             return cursor.fetchall() if cursor.description else []
 
+    def ends_well(self):
+        """Another init leaves what a fresh one makes, and all rows."""
+        earlier.installed(self.dsn)
+        assert earlier.counts(self.dsn) == self.before
+        return self.equals_a_fresh_one()
+
     def equals_a_fresh_one(self):
         """Once emptied: definitions, and what init writes."""
         earlier.empty(self.dsn)
@@ -139,9 +145,7 @@ def test_an_upgrade_that_is_interrupted_at_any_file_begins_again(case):
         connection.close()
         assert earlier.counts(case.dsn) == case.before
         assert case.execute("select to_regclass('pgtrickle_internal.locks')") == [(None,)]
-    earlier.installed(case.dsn)
-    assert earlier.counts(case.dsn) == case.before
-    assert case.equals_a_fresh_one()
+    assert case.ends_well()
 
 
 @pytest.mark.parametrize("case", [(2, "postgres")], indirect=True, ids=["from-2"])
@@ -187,9 +191,7 @@ def test_init_that_is_killed_at_any_moment_begins_again(case):
             "datname = current_database() and backend_type = 'client backend'").fetchone()[0] == 0)
         assert earlier.counts(case.dsn) == case.before
     watched.close()
-    earlier.installed(case.dsn)
-    assert earlier.counts(case.dsn) == case.before
-    assert case.equals_a_fresh_one()
+    assert case.ends_well()
 
 
 @pytest.mark.parametrize("case", [(2, "postgres")], indirect=True, ids=["from-2"])

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from .pipelines import SLOW_FACTOR, Lines, set_outbox, status_row
+from .pipelines import SLOW_FACTOR, Lines, position, set_outbox, status_row
 from .relay import Relay
 from .waiting import eventually
 
@@ -80,6 +80,27 @@ def lines(db, events, relay_bin, tmp_path):
     with Relay(db.relay_dsn) as relay:
         lines.relay = relay
         yield lines
+
+
+def reached(db, id, pipeline="events"):
+    """Waits until the pipeline's position is that row."""
+    eventually(lambda: position(db, pipeline) == (id, 0),
+               message=lambda: f"{position(db, pipeline)}, not {id}: {told(db, pipeline)}")
+
+
+def deliver(db, lines, count=3):
+    """The first rows of app.events, written, delivered and passed."""
+    lines.wait_ids(write(db, count))
+    reached(db, count)
+
+
+@pytest.fixture
+def stopped(db, events, relay_bin, tmp_path):
+    """What a relay has sent that stopped when rows 1 to 3 were delivered."""
+    lines = pipe(db, tmp_path / "events.jsonl")
+    with Relay(db.relay_dsn):
+        deliver(db, lines)
+    return lines
 
 
 def told(db, pipeline="events"):

@@ -69,6 +69,16 @@ TEST(CatalogPipeline, ReverseFlatFormOfTheDocumentation) {
   EXPECT_EQ(json_of(config.sink), R"({"inbox_table":"orders_inbox"})");
 }
 
+TEST(CatalogPipeline, AMisspeltKeyOfTheFlatFormIsAnsweredWithTheKeyToWrite) {
+  const std::string told =
+      problem_of(R"("stream_table":"t","sink_type":"jetstream","jetstream_ulr":"u")");
+  EXPECT_EQ(told.find("unknown_option | pipeline p, key jetstream_ulr: there is no option "
+                      "\"jetstream_ulr\" | Did you mean \"jetstream_url\"? Known here: "
+                      "jetstream_url, jetstream_password, "),
+            0u)
+      << told;
+}
+
 TEST(CatalogPipeline, NestedFlatAndMixedFormsAreTheSame) {
   const auto flat = from_json(R"({"stream_table":"t","sink_type":"nats","nats_url":"u",
                                   "subject_template":"s","max_in_flight":5})");
@@ -339,7 +349,7 @@ TEST(CatalogPipeline, TheFingerprintChangesWithWhatMattersOnly) {
 
 TEST(CatalogPipeline, TheFingerprintChangesWithASecretAndDoesNotHoldIt) {
   const char* json =
-      R"({"stream_table":"t","sink_type":"nats","nats_token":"${env:RELAY_TEST_S}"})";
+      R"({"stream_table":"t","sink_type":"nats","nats_password":"${env:RELAY_TEST_S}"})";
   setenv("RELAY_TEST_S", "geheim", 1);
   const std::string before = from_json(json).fingerprint;
   setenv("RELAY_TEST_S", "anders", 1);

@@ -23,9 +23,10 @@ inline const Catalogue& test_catalogue() {
   static constexpr std::array kBroker = {Field{.name = "url"},     Field{.name = "stream"},
                                          Field{.name = "subject"}, Field{.name = "consumer"},
                                          Field{.name = "topic"},   Field{.name = "brokers"}};
-  static constexpr std::array kNats = {Field{.name = "url"}, Field{.name = "stream"},
-                                       Field{.name = "subject"}, Field{.name = "consumer"},
-                                       Field{.name = "max_in_flight", .type = FieldType::integer}};
+  static constexpr std::array kNats = {
+      Field{.name = "url"},      Field{.name = "password"},
+      Field{.name = "stream"},   Field{.name = "subject"},
+      Field{.name = "consumer"}, Field{.name = "max_in_flight", .type = FieldType::integer}};
   static constexpr std::array kWebhook = {Field{.name = "url"}, Field{.name = "listen"},
                                           Field{.name = "path"}};
   static constexpr std::array kFileSource = {Field{.name = "path", .plain = true},

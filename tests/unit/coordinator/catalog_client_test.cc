@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <new>
+#include <vector>
+
 namespace relay::coordinator {
 namespace {
 
@@ -42,6 +45,20 @@ TEST(Merge, ANameThatADisabledPipelineHoldsIsStillTaken) {
   const auto merged = merge({pipeline("a", "sql", false)}, {pipeline("a", "file")});
   ASSERT_EQ(merged.size(), 1u);
   EXPECT_EQ(merged[0].problems.size(), 1u);
+}
+
+TEST(CatalogClient, ReadsTheFileAgainAfterMemoryRanOut) {
+  int reads = 0;
+  const config::Catalogue catalogue;
+  CatalogClient client(catalogue, {}, [&]() -> Result<std::vector<PipelineConfig>> {
+    ++reads;
+    throw std::bad_alloc();
+  });
+  ownership::LeaseSession session(nullptr, {}, "group", "worker");
+  EXPECT_THROW((void)client.configuration(session, {}), std::bad_alloc);
+  EXPECT_TRUE(client.reload_is_due());
+  EXPECT_THROW((void)client.configuration(session, {}), std::bad_alloc);
+  EXPECT_EQ(reads, 2);
 }
 
 TEST(ControlNotice, NamesThePipelineAndWhetherItWasResumed) {
