@@ -1,12 +1,23 @@
-#include "stream_program/stream_findings.h"
+#include "stream_program/stream_watch.h"
 
 #include <fmt/core.h>
 
+#include <chrono>
+#include <cstdint>
+#include <exception>
 #include <utility>
+
+#include "core/deadline.h"
+#include "core/pause.h"
 
 namespace relay::stream_program {
 
 namespace {
+
+constexpr std::chrono::seconds kEvery{5};
+constexpr std::chrono::seconds kTimeout{60};
+/// pgstream.stream_status counts no further.
+constexpr std::int64_t kMostCounted = 10000;
 
 /// Not more than a few of each kind are named.
 constexpr const char* kFind =
@@ -26,22 +37,51 @@ constexpr const char* kFind =
 
 }  // namespace
 
-Result<StreamFindings> find_in_stream(ownership::LeaseSession& session, const std::string& stream,
-                                      std::stop_token stop) {
-  const auto rows = session.query(kFind, {stream}, std::move(stop));
+StreamWatch::StreamWatch(postgres::Pool& pool, std::string stream)
+    : pool_(pool),
+      stream_(std::move(stream)),
+      thread_([this](std::stop_token stop) { run(std::move(stop)); }) {}
+
+StreamFindings StreamWatch::found() const {
+  const MutexLock lock(mutex_);
+  return found_;
+}
+
+void StreamWatch::run(std::stop_token stop) {
+  do {
+    Result<StreamFindings> found;
+    try {
+      found = ask(stop);
+    } catch (const std::exception&) {
+      continue;  // The pipeline tells what this process is short of.
+    }
+    if (!found) continue;  // The lease session tells what the database lacks.
+    const MutexLock lock(mutex_);
+    found_ = std::move(*found);
+  } while (pause(Deadline::after(kEvery), stop));
+}
+
+Result<StreamFindings> StreamWatch::ask(std::stop_token stop) {
+  const Deadline deadline = Deadline::after(kTimeout);
+  auto session = pool_.borrow(deadline, stop);
+  if (!session) return fail(session.error());
+  const auto rows = (*session)->query(kFind, {stream_}, deadline, std::move(stop));
   if (!rows) return fail(rows.error());
   const auto number = [&](int column) { return static_cast<double>(rows->integer(0, column)); };
   StreamFindings found;
-  found.numbers = {{"backlog_transactions", "Transactions in the backlog", number(0)},
-                   {"overflow_rows", "Events in the table for days without a partition", number(1)},
-                   {"partitions_ahead", "Days from today on that have a partition", number(2)},
-                   {"failed_events", "Changes whose events could not be made", number(3)}};
+  found.numbers = {
+      {"backlog_transactions", "Transactions in the backlog; at most 10000", number(0)},
+      {"overflow_rows", "Events in the table for days without a partition; at most 10000",
+       number(1)},
+      {"partitions_ahead", "Days from today on that have a partition", number(2)},
+      {"failed_events", "Changes whose events could not be made; at most 10000", number(3)}};
   if (rows->integer(0, 3) > 0) {
     found.problems.push_back(
         {ErrorClass::transient,
          "failed_events",
-         fmt::format("the events of {} changes could not be made. By subscription: {}",
-                     rows->integer(0, 3), rows->text(0, 4)),
+         fmt::format("the events of {}{} changes could not be made. By subscription: {}",
+                     rows->integer(0, 3) < kMostCounted ? "" : "at least ", rows->integer(0, 3),
+                     rows->text(0, 4)),
          "SELECT key, error_message FROM pgstream.failed_events; mend the cause, then SELECT "
          "pgstream.retry_failed() as the owner of the table",
          {}});
@@ -53,7 +93,7 @@ Result<StreamFindings> find_in_stream(ownership::LeaseSession& session, const st
          fmt::format("subscriptions without events: {}", rows->text(0, 5)),
          fmt::format("change or delete them; SELECT * FROM pgstream.subscription_problems({}) "
                      "lists all",
-                     stream),
+                     stream_),
          {}});
   }
   return found;
