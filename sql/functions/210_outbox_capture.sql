@@ -117,7 +117,7 @@ as $$
     'delta', format('pgtrickle.%I', outbox.delta_table_name),
     'noted', quote_literal('pgtrickle_capture.s' || outbox.outbox_number),
     'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
-    -- Whoever drops or renames a table of the outbox does not stop the application.
+    -- A table of the outbox that is dropped or renamed does not stop the application.
     'without_outbox', format(
       'if pg_catalog.to_regclass(%L) is null then perform pgtrickle_internal.capture_missed(%s, '
       '''the table of the outbox was gone''); return null; end if;',
@@ -299,7 +299,8 @@ $$;
 -- large that its size must be measured first, or where the statement is nested in another or a part of
 -- one with several: one condition about a row, for one that does not look at rows would be another
 -- step of the plan. Where it records the row of an UPDATE or DELETE, it also removes the + of that, which
--- is then all that is noted (a nested statement or a cascade finds more, or nothing).
+-- is then all that is noted. (A nested statement that finds just that is not the one: a statement within
+-- it that had no rows has left no note.)
 create or replace function pgtrickle_internal.capture_one_row(
   outbox pgtrickle_internal.outbox_config, tg_op text, parts jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -324,6 +325,7 @@ as $$
     least(16384, outbox.inline_threshold_bytes / 255), min(p.source),
     case when pgtrickle_internal.capture_counts(outbox, tg_op)
          then format('case when pg_catalog.current_setting(%1$L, true) operator(pg_catalog.=) %2$L '
+                     'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 '
                      'then pg_catalog.set_config(%1$L, %3$L, true) is not null else false end',
                      'pgtrickle_capture.s' || outbox.outbox_number, '+', '')
          else format('pg_catalog.pg_trigger_depth() operator(pg_catalog.<=) 1 and (%s) is not true',

@@ -29,7 +29,6 @@ constexpr std::string_view kDeadLetters = "pgstream.dead_letters";
 constexpr std::chrono::seconds kMakeAgain{5};
 constexpr std::chrono::seconds kLookEvery{1};
 constexpr std::chrono::seconds kLettersEvery{5};
-constexpr std::chrono::seconds kFindingsEvery{5};
 constexpr const char* kRetry =
     "mend the cause; then UPDATE pgstream.dead_letters SET retry_requested_at = now() WHERE "
     "resolved_at IS NULL";
@@ -183,29 +182,9 @@ Result<void> StreamRunner::round(std::stop_token stop) {
     look_due_ = now + kLookEvery;
     look_for_causes();
   }
-  if (now >= findings_due_) {
-    findings_due_ = now + kFindingsEvery;
-    if (const auto done = look_at_stream(stop); !done) return done;
-  }
   if (now < letters_due_) return {};
   letters_due_ = now + kLettersEvery;
   return look_at_dead_letters(std::move(stop));
-}
-
-/// What the database knows of the stream. The owner tells it.
-Result<void> StreamRunner::look_at_stream(std::stop_token stop) {
-  {
-    const MutexLock lock(mutex_);
-    if (!owned_) {
-      findings_ = {};
-      return {};
-    }
-  }
-  auto found = find_in_stream(membership_.session(), name_, std::move(stop));
-  if (!found) return fail(found.error());
-  const MutexLock lock(mutex_);
-  findings_ = std::move(*found);
-  return {};
 }
 
 /// Counts them, and sends again those that an operator wants sent again.
@@ -302,6 +281,7 @@ Result<void> StreamRunner::make_pipeline() {
   if (problem_) log::recovered("misconfigured", config_.pipeline.name);
   problem_.reset();
   assembled_ = std::move(*made);
+  watch_ = std::make_unique<StreamWatch>(pool_, name_);
   assembled_.pipeline->start();
   return {};
 }
@@ -332,8 +312,10 @@ void StreamRunner::end_pipeline(Deadline drain) {
     pipeline->give_up();
     pipeline->join(Deadline::after(milliseconds(0)));
     coordinator::Assembled ended;
+    std::unique_ptr<StreamWatch> watched;
     const MutexLock lock(mutex_);
     std::swap(ended, assembled_);
+    std::swap(watched, watch_);
   }
   metrics->owned.Set(0);
   metrics->lag.Set(0);
@@ -348,15 +330,16 @@ void StreamRunner::look_for_causes() {
   facts.skips = config_.pipeline.options.on_reject == "skip";
   facts.dead_letters.unresolved = dead_letters_;
   const auto wall = std::chrono::system_clock::now();
+  StreamFindings found;
   const MutexLock lock(mutex_);
   facts.owned = assembled_.pipeline != nullptr;
   if (facts.owned) {
-    facts.report = assembled_.pipeline->report();
-    add_findings(facts.report);
+    found = watch_->found();
+    facts.report = pipeline_report(found);
     workshop_.metrics.pipeline(facts.name)->show_ends(facts.report);
   }
   auto seen = coordinator::causes_of(facts, wall);
-  for (const Error& problem : findings_.problems) {
+  for (const Error& problem : found.problems) {
     seen.push_back({.pipeline = facts.name, .object = "", .error = problem, .certain = true});
   }
   for (status::Sighting& sighting : seen) {
@@ -376,12 +359,14 @@ status::DeadLetters StreamRunner::dead_letters() const {
   return {pool_, kDeadLetters, config_.pipeline.name};
 }
 
-/// The numbers of the database beside those of the source.
-void StreamRunner::add_findings(PipelineReport& report) const {
-  if (findings_.numbers.empty()) return;
+/// With the numbers of the database beside those of the source.
+PipelineReport StreamRunner::pipeline_report(const StreamFindings& found) const {
+  PipelineReport report = assembled_.pipeline->report();
+  if (found.numbers.empty()) return report;
   if (!report.source) report.source = EndReport{.state = "polling", .problem = {}, .numbers = {}};
   auto& numbers = report.source->numbers;
-  numbers.insert(numbers.end(), findings_.numbers.begin(), findings_.numbers.end());
+  numbers.insert(numbers.end(), found.numbers.begin(), found.numbers.end());
+  return report;
 }
 
 StreamRunner::Report StreamRunner::report() const {
@@ -399,8 +384,7 @@ StreamRunner::Report StreamRunner::report() const {
   report.error = error_;
   status.owned = owned_;
   if (assembled_.pipeline) {
-    status.report = assembled_.pipeline->report();
-    add_findings(status.report);
+    status.report = pipeline_report(watch_->found());
   } else if (const auto& problem = error_ ? error_ : problem_) {
     const bool mistake = problem->error_class == ErrorClass::misconfigured;
     status.report.state = mistake ? PipelineState::misconfigured : PipelineState::retrying;

@@ -21,7 +21,7 @@
 #include "status/instance.h"
 #include "status/status.h"
 #include "stream_program/configuration.h"
-#include "stream_program/stream_findings.h"
+#include "stream_program/stream_watch.h"
 
 namespace relay::stream_program {
 
@@ -68,9 +68,8 @@ class StreamRunner {
   Result<void> attend();
   Result<void> give_back();
   void look_for_causes();
-  void add_findings(PipelineReport& report) const RELAY_REQUIRES(mutex_);
+  PipelineReport pipeline_report(const StreamFindings& found) const RELAY_REQUIRES(mutex_);
   Result<void> look_at_dead_letters(std::stop_token stop);
-  Result<void> look_at_stream(std::stop_token stop);
   void end_pipeline(Deadline drain);
   void note(bool connected, std::optional<Error> error);
 
@@ -88,7 +87,6 @@ class StreamRunner {
   SteadyClock::time_point make_due_{};
   SteadyClock::time_point look_due_{};
   SteadyClock::time_point letters_due_{};
-  SteadyClock::time_point findings_due_{};
   std::int64_t dead_letters_ = 0;
 
   mutable Mutex mutex_;
@@ -99,7 +97,7 @@ class StreamRunner {
   bool connected_ RELAY_GUARDED_BY(mutex_) = false;
   bool installed_ RELAY_GUARDED_BY(mutex_) = false;
   bool owned_ RELAY_GUARDED_BY(mutex_) = false;
-  StreamFindings findings_ RELAY_GUARDED_BY(mutex_);  ///< none where this process is no owner
+  std::unique_ptr<StreamWatch> watch_ RELAY_GUARDED_BY(mutex_);  ///< while there is a pipeline
 
   std::jthread thread_;
 };

@@ -138,6 +138,26 @@ def test_nested_writes_keep_their_order_among_concurrent_writers(db):
     Replay(db, "items").check()
 
 
+def test_a_nested_write_around_another_one_without_rows_is_recorded_in_order(db):
+    """In a statement that may both insert and update."""
+    db.execute("create table items (id int primary key, list int, pos int)")
+    db.execute("select pgtrickle.enable_outbox('items')")
+    db.execute("""create function renumber() returns trigger language plpgsql as $$ begin
+          if pg_trigger_depth() = 1 then
+            update items set pos = pos + 1 where list = new.list and id <> new.id;
+          else
+            delete from items where id = -new.id;
+          end if; return null; end $$;
+        create trigger renumber after insert or update on items for each row
+          execute function renumber()""")
+    replay = Replay(db, "items")
+    for statement in ("insert into items values (1, 0, 10), (2, 0, 20)",
+                      "insert into items values (3, 1, 10), (4, 1, 20)",
+                      "insert into items values (3, 2, 30), (5, 2, 20)"):
+        db.execute(statement + " on conflict (id) do update set pos = excluded.pos, list = excluded.list")
+        replay.check()
+
+
 def test_a_failed_nested_write_leaves_the_order_intact(db):
     db.execute("create table items (id int primary key, list int, pos int)")
     db.execute("select pgtrickle.enable_outbox('items')")
