@@ -281,7 +281,7 @@ Result<void> StreamRunner::make_pipeline() {
   if (problem_) log::recovered("misconfigured", config_.pipeline.name);
   problem_.reset();
   assembled_ = std::move(*made);
-  watch_ = std::make_unique<StreamWatch>(pool_, name_);
+  watch_ = std::make_unique<StreamWatch>(*pool_, name_);
   assembled_.pipeline->start();
   return {};
 }

@@ -70,8 +70,8 @@ Result<StreamFindings> StreamWatch::ask(std::stop_token stop) {
   const auto number = [&](int column) { return static_cast<double>(rows->integer(0, column)); };
   StreamFindings found;
   found.numbers = {
-      {"backlog_transactions", "Transactions in the backlog; at most 10000", number(0)},
-      {"overflow_rows", "Events in the table for days without a partition; at most 10000",
+      {"backlog_transactions", "Transactions in the backlog", number(0)},
+      {"overflow_rows", "Events of all streams for days without a partition; at most 10000",
        number(1)},
       {"partitions_ahead", "Days from today on that have a partition", number(2)},
       {"failed_events", "Changes whose events could not be made; at most 10000", number(3)}};

@@ -36,7 +36,7 @@ $$;
 comment on function pgstream.subscription_problems(bigint) is
   'The subscriptions of a stream that make no events, or make them for another role';
 
--- The daemon asks every few seconds: what may have any number of rows is counted up to 100,000.
+-- The daemon asks every few seconds: what may have any number of rows is counted up to 10,000.
 create or replace function pgstream.stream_status(stream bigint) returns jsonb
 language sql stable security definer set search_path = pg_catalog, pg_temp
 as $$
@@ -50,13 +50,13 @@ as $$
     'failed_events', (select coalesce(jsonb_object_agg(f.key, f.n), '{}')
                       from (select e.key, count(*) as n
                             from (select f.key from pgstream.failed_events f
-                                  where f.stream_id = s.id limit 100000) e
+                                  where f.stream_id = s.id limit 10000) e
                             group by e.key) f),
     -- Their numbers have gaps only for moments.
     'backlog_transactions', (select coalesce(max(b.n) - min(b.n) + 1, 0)
                              from pgstream.backlog b where b.stream_id = s.id),
     -- Those of all streams: they have no index by stream.
-    'overflow_rows', (select count(*) from (select from pgstream.events_overflow limit 100000) o),
+    'overflow_rows', (select count(*) from (select from pgstream.events_overflow limit 10000) o),
     'partitions_ahead', (
       select count(*) from generate_series(0, 9) n
       where pgstream._has_partition(now() + n * interval '1 day')))
