@@ -58,8 +58,10 @@ std::string report_json(std::string_view name, const EndReport& report) {
     if (!latest.empty()) latest += ',';
     latest += json_string(id);
   }
-  return fmt::format(R"(,"{}":{{"state":{},"numbers":{{{}}}{}}})", name, json_string(report.state),
-                     numbers, latest.empty() ? "" : fmt::format(R"(,"latest":[{}])", latest));
+  return fmt::format(
+      R"(,"{}":{{"state":{},"numbers":{{{}}}{}{}}})", name, json_string(report.state), numbers,
+      report.note.empty() ? "" : fmt::format(R"(,"note":{})", json_string(report.note)),
+      latest.empty() ? "" : fmt::format(R"(,"latest":[{}])", latest));
 }
 
 std::string causes_json(const std::vector<status::Cause>& causes) {

@@ -19,6 +19,7 @@ struct EndReport {
   std::optional<Error> problem;  ///< why the pipeline is degraded; its code names the cause
   std::vector<Number> numbers;
   std::vector<std::string> latest = {};  ///< ids of the last messages, of a sink that keeps them
+  std::string note = {};                 ///< the last event that an operator may ask about
 };
 
 }  // namespace relay

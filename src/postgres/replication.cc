@@ -76,12 +76,15 @@ Error ReplicationConnection::unexpected(std::string_view what) const {
 
 Result<ReplicationConnection::System> ReplicationConnection::identify(Deadline deadline,
                                                                       std::stop_token stop) {
-  const auto rows = session_->command("IDENTIFY_SYSTEM", deadline, std::move(stop));
+  const auto rows = session_->command("IDENTIFY_SYSTEM", deadline, stop);
   if (!rows) return fail(rows.error());
   const auto position = rows->size() == 1 ? parse_lsn(rows->text(0, 2)) : std::nullopt;
   if (!position) return fail(unexpected("IDENTIFY_SYSTEM gave no position"));
+  const auto start = session_->command("select extract(epoch from pg_postmaster_start_time())",
+                                       deadline, std::move(stop));
+  if (!start) return fail(start.error());
   return System{std::string(rows->text(0, 0)), static_cast<std::uint32_t>(rows->integer(0, 1)),
-                *position};
+                *position, std::string(start->text(0, 0))};
 }
 
 Result<ReplicationConnection::NewSlot> ReplicationConnection::create_slot(std::string_view name,
@@ -116,6 +119,13 @@ Error ReplicationConnection::without_slots(Error error, Deadline deadline, std::
     error.remedy = "ALTER SYSTEM SET max_replication_slots = 10; and restart the server";
   }
   return error;
+}
+
+Result<void> ReplicationConnection::let_failover(std::string_view name, Deadline deadline,
+                                                 std::stop_token stop) {
+  return session_->script(
+      fmt::format("ALTER_REPLICATION_SLOT {} (FAILOVER true)", Connection::quote_identifier(name)),
+      deadline, std::move(stop));
 }
 
 Result<void> ReplicationConnection::drop_slot(std::string_view name, Deadline deadline,

@@ -33,7 +33,8 @@ class ReplicationConnection {
   struct System {
     std::string identifier;  ///< of the cluster; a physical standby has that of its primary
     std::uint32_t timeline = 0;
-    Lsn position;  ///< flushed up to here
+    Lsn position;         ///< flushed up to here
+    std::string started;  ///< when the server was started, in seconds: it tells servers apart
   };
   Result<System> identify(Deadline, std::stop_token);
 
@@ -49,6 +50,8 @@ class ReplicationConnection {
   };
   /// A slot for pgoutput. Waits for every transaction that has an xid, in any database.
   Result<NewSlot> create_slot(std::string_view name, SlotOptions, Deadline, std::stop_token);
+  /// Lets standbys synchronise a slot that no session uses; PostgreSQL 17, on a primary.
+  Result<void> let_failover(std::string_view name, Deadline, std::stop_token);
   Result<void> drop_slot(std::string_view name, Deadline, std::stop_token);
 
   struct StreamOptions {

@@ -12,9 +12,11 @@ void Flow::begin(std::int64_t last_n, std::int64_t backlog_events) {
   stuck_n_ = 0;
   spooling_ = backlog_events > 0;
   last_n_ = recorded_n_ = last_n;
+  deleted_n_ = 0;  // A server that was promoted may not have seen the last deletions.
   live_from_ = last_n + 1;
   backlog_events_ = backlog_events;
-  if (!spooling_ && cursor_.n < last_n) cursor_ = {last_n};
+  // A transaction that was handed out in part comes again under another number, if at all.
+  if (!spooling_) cursor_ = {last_n};
 }
 
 bool Flow::has_room() const {

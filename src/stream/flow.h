@@ -33,8 +33,9 @@ class Flow {
   explicit Flow(SpoolLimits limits) : limits_(limits) {}
 
   /// Before the first transaction, and when the stream begins anew from what is stored:
-  /// transactions are numbered behind `last_n`, and the backlog holds `backlog_events` behind
-  /// `cursor`. What was received and is not in the backlog comes again.
+  /// transactions are numbered behind `last_n`, which no number before has passed, and the backlog
+  /// holds `backlog_events` behind `cursor`. What was received and is not in the backlog comes
+  /// again.
   void begin(std::int64_t last_n, std::int64_t backlog_events);
 
   // For the receiver.

@@ -5,9 +5,11 @@
 #include <utility>
 #include <vector>
 
+#include "core/log.h"
 #include "core/pause.h"
 #include "core/shortage.h"
 #include "stream/slot_keeper.h"
+#include "stream/standbys.h"
 
 namespace relay::stream {
 
@@ -24,6 +26,8 @@ constexpr std::size_t kRecordAtOnce = 1000;
 constexpr milliseconds kRemoveEvery{500};
 /// The server forgets what was confirmed only now and then.
 constexpr milliseconds kConfirmEvery{100};
+constexpr milliseconds kStoreEvery{500};
+constexpr milliseconds kWatchEvery{2000};
 /// A session from which nothing is heard ends after wal_sender_timeout, a minute unless set.
 constexpr milliseconds kReportEvery{1000};
 constexpr std::chrono::seconds kReportTimeout{5};
@@ -56,7 +60,8 @@ void Receiver::run(std::stop_token stop) {
 void Receiver::finish() {
   const auto now = SteadyClock::now();
   removed_at_ = {};
-  if (store_ && session_->ok() && !remove(now, {})) return;
+  stored_at_ = {};
+  if (!store_ || (session_->ok() && !remove(now, {}))) return;
   if (log_ && log_->ok()) (void)report(now, true, {});
 }
 
@@ -79,6 +84,10 @@ Result<void> Receiver::connect(std::stop_token stop) {
     auto session = Store::open_session(options_.database, deadline, stop);
     if (!session) return fail(session.error());
     session_ = std::move(*session);
+    {
+      const MutexLock lock(state_.mutex);
+      ++state_.connections;
+    }
     store_.emplace(*session_, Store::Key{options_.id, options_.owner});
     if (!assembler_) {
       if (auto claimed = store_->claim(deadline, stop); !claimed) return claimed;
@@ -90,25 +99,43 @@ Result<void> Receiver::connect(std::stop_token stop) {
   std::int64_t last_n = 0;
   {
     const MutexLock lock(state_.mutex);
-    last_n = std::max(state_.flow.last_n(), assembler_ ? assembler_->last_n() : 0);
+    last_n = received_n();
   }
   SlotKeeper keeper(*session_, *log_, *store_, options_.id, [&](const Error& waits) {
     tell(waits);
     return load(stop);
   });
   const auto slot = keeper.ready(last_n, stop);
-  if (!slot) return fail(slot.error());
-  if (slot->lost) {
-    const MutexLock lock(state_.mutex);
-    ++state_.recoveries;
+  if (!slot) {
+    // What was done before it failed may have changed the row, and the sessions may be on different
+    // servers.
+    must_load_ = true;
+    store_.reset();
+    session_.reset();
+    return fail(slot.error());
   }
-  if (!assembler_ || slot->made) {
+  must_load_ = must_load_ || slot->made || slot->timeline != timeline_;
+  slot_ = slot->name;
+  failover_ = slot->failover;
+  {
+    const MutexLock lock(state_.mutex);
+    if (slot->lost) ++state_.recoveries;
+    if (!slot->note.empty()) state_.note = slot->note;
+  }
+  if (must_load_) {
     if (auto loaded = load(stop); !loaded) return loaded;
+    must_load_ = false;
+    timeline_ = slot->timeline;
   }
   decoder_.emplace();
   reported_ = {};
   const std::vector<std::string> publications{slot->publication};
   return log_->start(slot->name, {.publications = publications, .binary = true}, deadline, stop);
+}
+
+/// The last number that a transaction was given, one that was received in part included.
+std::int64_t Receiver::received_n() const {
+  return std::max(state_.flow.last_n(), assembler_ ? assembler_->last_n() : 0);
 }
 
 /// Begins with what is stored.
@@ -121,9 +148,10 @@ Result<void> Receiver::load(std::stop_token stop) {
   auto stored = store_->load(behind, Deadline::after(kTimeout), std::move(stop));
   if (!stored) return fail(stored.error());
   snapshot_.drop();
+  stored_ = {};
   {
     const MutexLock lock(state_.mutex);
-    const auto last_n = std::max(stored->last_n, state_.flow.last_n());
+    const auto last_n = std::max(stored->last_n, received_n());
     state_.flow.begin(last_n, stored->backlog_events);
     assembler_.emplace(std::move(stored->accounted), last_n);
     state_.loaded = true;
@@ -203,6 +231,7 @@ Result<void> Receiver::tend(bool must_report, std::stop_token stop) {
   }
   if (auto done = remove(now, stop); !done) return done;
   if (auto done = move_snapshot(now, stop); !done) return done;
+  if (auto done = watch_standbys(now, stop); !done) return done;
   return report(now, must_report, std::move(stop));
 }
 
@@ -270,6 +299,28 @@ Result<void> Receiver::move_snapshot(SteadyClock::time_point now, std::stop_toke
   return {};
 }
 
+Result<void> Receiver::watch_standbys(SteadyClock::time_point now, std::stop_token stop) {
+  if (now - watched_at_ < kWatchEvery) return {};
+  watched_at_ = now;
+  std::optional<Standbys> standbys;
+  if (failover_) {
+    auto found = look_at_standbys(*session_, slot_, Deadline::after(kTimeout), std::move(stop));
+    if (!found) return fail(found.error());
+    standbys = std::move(*found);
+  }
+  auto problem = standbys ? problem_of(*standbys) : std::nullopt;
+  const std::string stream = std::to_string(options_.id);
+  if (problem) {
+    log::failure("failover", stream, *problem);
+  } else {
+    log::recovered("failover", stream);
+  }
+  const MutexLock lock(state_.mutex);
+  state_.failover_problem = std::move(problem);
+  state_.synchronising = standbys ? standbys->synchronising : 0;
+  return {};
+}
+
 Result<void> Receiver::report(SteadyClock::time_point now, bool must, std::stop_token stop) {
   if (!must && now - reported_at_ < kConfirmEvery) return {};
   postgres::Lsn accounted;
@@ -277,10 +328,27 @@ Result<void> Receiver::report(SteadyClock::time_point now, bool must, std::stop_
     const MutexLock lock(state_.mutex);
     accounted = state_.flow.ledger().accounted_to();
   }
+  if (failover_) {
+    if (auto done = store(accounted, now, stop); !done) return done;
+    accounted = stored_;
+  }
   if (!must && accounted == reported_ && now - reported_at_ < kReportEvery) return {};
   reported_at_ = now;
   reported_ = accounted;
   return log_->report(accounted, accounted, Deadline::after(kReportTimeout), std::move(stop));
+}
+
+/// A slot that standbys synchronise is confirmed only as far as the stream's row says. The row
+/// comes to a standby with the log, so a promoted one can tell that its slot is not past what is
+/// accounted for.
+Result<void> Receiver::store(postgres::Lsn accounted, SteadyClock::time_point now,
+                             std::stop_token stop) {
+  if (accounted <= stored_ || now - stored_at_ < kStoreEvery) return {};
+  auto done = store_->account(accounted, Deadline::after(kTimeout), std::move(stop));
+  if (!done) return done;
+  stored_ = accounted;
+  stored_at_ = now;
+  return {};
 }
 
 }  // namespace relay::stream

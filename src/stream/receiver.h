@@ -39,10 +39,18 @@ class Receiver {
   SteadyClock::time_point recorded_at_{};
   SteadyClock::time_point reported_at_{};
   SteadyClock::time_point removed_at_{};
+  SteadyClock::time_point stored_at_{};
+  SteadyClock::time_point watched_at_{};
   postgres::Lsn reported_;
+  postgres::Lsn stored_;       ///< what was confirmed last, as the stream's row says it
+  std::int64_t timeline_ = 0;  ///< of what is in memory
+  bool must_load_ = true;      ///< what is in memory may not be what is stored
+  std::string slot_;
+  bool failover_ = false;  ///< standbys may synchronise the slot
 
   Result<void> connect(std::stop_token stop);
   Result<void> load(std::stop_token stop);
+  std::int64_t received_n() const RELAY_REQUIRES(state_.mutex);
   Result<void> receive(std::stop_token stop);
   Result<void> take(const postgres::ReplicationConnection::Event& event, bool& must_report);
   Result<void> decode(std::string_view message);
@@ -52,6 +60,8 @@ class Receiver {
   Result<void> remove(SteadyClock::time_point now, std::stop_token stop);
   Result<void> move_snapshot(SteadyClock::time_point now, std::stop_token stop);
   Result<void> report(SteadyClock::time_point now, bool must, std::stop_token stop);
+  Result<void> store(postgres::Lsn accounted, SteadyClock::time_point now, std::stop_token stop);
+  Result<void> watch_standbys(SteadyClock::time_point now, std::stop_token stop);
   void finish();
   void tell(std::optional<Error> trouble);
 };

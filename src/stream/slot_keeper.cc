@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/log.h"
+#include "stream/slot_verdict.h"
 
 namespace relay::stream {
 
@@ -16,6 +17,7 @@ constexpr std::chrono::seconds kTimeout{30};
 /// A slot waits for each transaction that has an xid, in any database.
 constexpr std::chrono::hours kWaitForSlot{24};
 constexpr std::chrono::seconds kRoundEvery{1};
+constexpr std::string_view kInUse = "55006";
 
 }  // namespace
 
@@ -23,21 +25,26 @@ constexpr std::chrono::seconds kRoundEvery{1};
 struct SlotKeeper::Found {
   std::string slot;
   std::string publication;
-  bool same_publication = false;
   bool known_system = false;
   std::string system;
   std::int64_t timeline = 0;
-  bool has_slot = false;
-  bool slot_lost = false;
+  std::string server_started;
+  bool can_failover = false;  ///< the server knows slots that standbys synchronise
+  bool failover = false;      ///< the slot is one
+  SlotFacts facts;
 };
 
 Result<SlotKeeper::Found> SlotKeeper::look(Deadline deadline, std::stop_token stop) {
+  // As jsonb, a slot has no field where an older server has no such column.
   const auto rows = session_.query(
       "select coalesce(s.slot_name, 'pgstream_' || s.id), 'pgstream_' || s.id, "
-      "coalesce(p.oid = s.publication_oid, false), "
-      "s.system_identifier, coalesce(s.timeline, 0), r.slot_name is not null, "
-      "coalesce(r.wal_status = 'lost' or r.restart_lsn is null "
-      "or r.database <> current_database(), false) "
+      "s.system_identifier, "
+      "coalesce(s.timeline, 0), extract(epoch from pg_postmaster_start_time()), "
+      "current_setting('server_version_num')::int >= 170000 and not pg_is_in_recovery(), "
+      "(to_jsonb(r) ->> 'failover')::boolean, r.slot_name is not null, "
+      "r.wal_status = 'lost' or r.restart_lsn is null or r.database <> current_database(), "
+      "r.temporary, (to_jsonb(r) ->> 'synced')::boolean, p.oid = s.publication_oid, "
+      "coalesce(r.confirmed_flush_lsn, '0/0'), coalesce(s.recorded_lsn, '0/0') "
       "from pgstream.streams s left join pg_publication p on p.pubname = 'pgstream_' || s.id "
       "left join pg_replication_slots r "
       "on r.slot_name = coalesce(s.slot_name, 'pgstream_' || s.id) "
@@ -48,12 +55,19 @@ Result<SlotKeeper::Found> SlotKeeper::look(Deadline deadline, std::stop_token st
   Found found;
   found.slot = rows->text(0, 0);
   found.publication = rows->text(0, 1);
-  found.same_publication = rows->boolean(0, 2);
-  found.known_system = !rows->is_null(0, 3);
-  if (found.known_system) found.system = rows->text(0, 3);
-  found.timeline = rows->integer(0, 4);
-  found.has_slot = rows->boolean(0, 5);
-  found.slot_lost = rows->boolean(0, 6);
+  found.known_system = !rows->is_null(0, 2);
+  if (found.known_system) found.system = rows->text(0, 2);
+  found.timeline = rows->integer(0, 3);
+  found.server_started = rows->text(0, 4);
+  found.can_failover = rows->boolean(0, 5);
+  found.failover = rows->boolean(0, 6);
+  found.facts.exists = rows->boolean(0, 7);
+  found.facts.invalidated = rows->boolean(0, 8);
+  found.facts.temporary = rows->boolean(0, 9);
+  found.facts.synchronised = rows->boolean(0, 10);
+  found.facts.same_publication = rows->boolean(0, 11);
+  found.facts.confirmed = *postgres::parse_lsn(rows->text(0, 12));
+  found.facts.recorded = *postgres::parse_lsn(rows->text(0, 13));
   return found;
 }
 
@@ -62,6 +76,13 @@ Result<SlotKeeper::Slot> SlotKeeper::ready(std::int64_t last_n, std::stop_token 
   if (!system) return fail(system.error());
   auto found = look(Deadline::after(kTimeout), stop);
   if (!found) return fail(found.error());
+  if (found->server_started != system->started) {
+    return fail(ErrorClass::transient, "two_servers",
+                "two sessions of one URL are on different servers, or on one that was started "
+                "again in between",
+                "none is needed, unless it lasts: the URL must lead to the primary only, as with "
+                "target_session_attrs=read-write");
+  }
   if (found->known_system && found->system != system->identifier) {
     return fail(misconfigured(
         "another_system",
@@ -72,30 +93,59 @@ Result<SlotKeeper::Slot> SlotKeeper::ready(std::int64_t last_n, std::stop_token 
         "start the daemon once with --resend, which delivers what is not known to be settled, or "
         "with --skip, which begins with what comes from now on"));
   }
-  Slot slot{found->slot, found->publication};
-  if (found->has_slot && !found->slot_lost && found->same_publication &&
-      found->timeline == system->timeline) {
-    return slot;
-  }
-  if (found->known_system) {
-    log::warn("slot_lost", std::to_string(stream_),
-              "the replication slot {} does not continue the stream: {}; what was missed is read "
-              "from pgstream.events",
-              found->slot,
-              !found->has_slot           ? "it is gone"
-              : found->slot_lost         ? "it was invalidated"
-              : !found->same_publication ? "the publication was made anew"
-                                         : "the server was promoted");
-  }
+  found->facts.same_timeline = found->timeline == system->timeline;
   found->system = system->identifier;
   found->timeline = system->timeline;
+  Slot slot{found->slot, found->publication};
+  slot.timeline = found->timeline;
+  slot.failover = found->can_failover;
+  const SlotVerdict verdict = judge(found->facts);
+  if (continues(verdict)) {
+    if (found->can_failover && !found->failover) {
+      if (auto done = let_synchronise(found->slot, stop); !done) return fail(done.error());
+    }
+    return verdict == SlotVerdict::continues ? slot : continue_promoted(*found, slot, stop);
+  }
+  if (found->known_system) {
+    slot.note = fmt::format(
+        "the replication slot {} does not continue the stream: {}; what was missed is read from "
+        "pgstream.events",
+        found->slot, reason_of(verdict));
+    log::warn("slot_lost", std::to_string(stream_), "{}", slot.note);
+  }
   if (auto made = make(*found, last_n, stop); !made) return fail(made.error());
   slot.made = true;
   slot.lost = found->known_system;
   return slot;
 }
 
-Result<postgres::ReplicationConnection::NewSlot> SlotKeeper::create(const std::string& name,
+Result<SlotKeeper::Slot> SlotKeeper::continue_promoted(const Found& found, Slot slot,
+                                                       std::stop_token stop) {
+  auto known = store_.write(
+      "update pgstream.streams s set timeline = $3::int "
+      "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
+      {std::to_string(found.timeline)}, Deadline::after(kTimeout), std::move(stop));
+  if (!known) return fail(known.error());
+  slot.note = fmt::format(
+      "the server was promoted: the stream goes on with the synchronised replication slot {} from "
+      "{}",
+      found.slot, to_string(found.facts.confirmed));
+  log::info("promoted", std::to_string(stream_), "{}", slot.note);
+  return slot;
+}
+
+/// A slot that an earlier version has made, or that was made on an older server. Without, the
+/// stream works as well.
+Result<void> SlotKeeper::let_synchronise(const std::string& slot, std::stop_token stop) {
+  auto altered = log_.let_failover(slot, Deadline::after(kTimeout), std::move(stop));
+  if (altered || !log_.ok() || altered.error().code == kInUse) return altered;
+  log::warn("slot_not_altered", std::to_string(stream_),
+            "standbys cannot synchronise the replication slot {}: {}", slot,
+            altered.error().message);
+  return {};
+}
+
+Result<postgres::ReplicationConnection::NewSlot> SlotKeeper::create(const Found& found,
                                                                     std::int64_t last_n,
                                                                     std::stop_token stop) {
   std::promise<Result<postgres::ReplicationConnection::NewSlot>> promise;
@@ -103,7 +153,8 @@ Result<postgres::ReplicationConnection::NewSlot> SlotKeeper::create(const std::s
   std::stop_source ended;
   const std::stop_callback stopped(stop, [&] { ended.request_stop(); });
   const std::jthread waiting([&] {
-    promise.set_value(log_.create_slot(name, {}, Deadline::after(kWaitForSlot), ended.get_token()));
+    promise.set_value(log_.create_slot(found.slot, {.failover = found.can_failover},
+                                       Deadline::after(kWaitForSlot), ended.get_token()));
   });
   while (made.wait_for(kRoundEvery) != std::future_status::ready) {
     if (auto round = wait_for_writers(last_n, stop); !round) {
@@ -176,10 +227,10 @@ Result<void> SlotKeeper::make(const Found& found, std::int64_t last_n, std::stop
   const auto published = session_.query("select pgstream.add_stream($1::bigint)",
                                         {std::to_string(stream_)}, deadline, stop);
   if (!published) return fail(published.error());
-  if (found.has_slot) {
+  if (found.facts.exists) {
     if (auto dropped = log_.drop_slot(found.slot, deadline, stop); !dropped) return dropped;
   }
-  const auto made = create(found.slot, last_n, stop);
+  const auto made = create(found, last_n, stop);
   if (!made) return fail(made.error());
   const auto snapshot = read_snapshot(made->snapshot, deadline, stop);
   if (!snapshot) return fail(snapshot.error());
@@ -187,10 +238,12 @@ Result<void> SlotKeeper::make(const Found& found, std::int64_t last_n, std::stop
   if (!continued) return continued;
   return store_.write(
       "update pgstream.streams s set slot_name = $3, publication_oid = (select p.oid from "
-      "pg_publication p where p.pubname = $4), system_identifier = $5::bigint, timeline = $6::int "
+      "pg_publication p where p.pubname = $4), system_identifier = $5::bigint, timeline = $6::int, "
+      "recorded_lsn = $7::pg_lsn "
       "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
-      {found.slot, found.publication, found.system, std::to_string(found.timeline)}, deadline,
-      std::move(stop));
+      {found.slot, found.publication, found.system, std::to_string(found.timeline),
+       to_string(made->consistent_point)},
+      deadline, std::move(stop));
 }
 
 }  // namespace relay::stream

@@ -15,7 +15,8 @@
 namespace relay::stream {
 
 /// The publication and the replication slot of a stream: makes them, and makes them anew when they
-/// are lost, without losing an event. One thread at a time.
+/// are lost, without losing an event. From PostgreSQL 17 on standbys may synchronise the slot. One
+/// thread at a time.
 class SlotKeeper {
  public:
   /// `waits` is called about once a second while a new slot waits for open transactions, with what
@@ -29,8 +30,11 @@ class SlotKeeper {
   struct Slot {
     std::string name;
     std::string publication;
-    bool made = false;  ///< only now: what is stored of the stream has changed
-    bool lost = false;  ///< there was one before, which did not continue the stream
+    std::int64_t timeline = 0;  ///< of the server
+    bool made = false;          ///< only now: what is stored of the stream has changed
+    bool lost = false;          ///< there was one before, which did not continue the stream
+    bool failover = false;      ///< standbys may synchronise it
+    std::string note = {};      ///< what has happened to it, for the operator; empty: nothing
   };
   /// Sees to it that there is a slot that continues the stream; what was missed is added to the
   /// backlog, numbered behind `last_n`. An error: another server than the one whose events were
@@ -46,9 +50,11 @@ class SlotKeeper {
   const Waits waits_;
 
   Result<Found> look(Deadline, std::stop_token);
+  Result<Slot> continue_promoted(const Found& found, Slot slot, std::stop_token);
+  Result<void> let_synchronise(const std::string& slot, std::stop_token);
   Result<void> make(const Found& found, std::int64_t last_n, std::stop_token);
-  Result<postgres::ReplicationConnection::NewSlot> create(const std::string& name,
-                                                          std::int64_t last_n, std::stop_token);
+  Result<postgres::ReplicationConnection::NewSlot> create(const Found& found, std::int64_t last_n,
+                                                          std::stop_token);
   Result<void> wait_for_writers(std::int64_t last_n, std::stop_token);
   Result<std::string> read_snapshot(const std::string& exported, Deadline, std::stop_token);
 };

@@ -106,6 +106,13 @@ Result<void> Store::record(std::span<const Transaction> transactions, Deadline d
       deadline, std::move(stop));
 }
 
+Result<void> Store::account(Lsn place, Deadline deadline, std::stop_token stop) {
+  return write(
+      "update pgstream.streams s set recorded_lsn = greatest(s.recorded_lsn, $3::pg_lsn) "
+      "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
+      {to_string(place)}, deadline, std::move(stop));
+}
+
 Result<void> Store::remove(std::int64_t n, Deadline deadline, std::stop_token stop) {
   return write(
       "with owned as (select s.id from pgstream.streams s "

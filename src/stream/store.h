@@ -51,6 +51,8 @@ class Store {
   /// Adds the transactions, which are in order, to the backlog; all before the last one's end are
   /// accounted for with that.
   Result<void> record(std::span<const Transaction> transactions, Deadline, std::stop_token);
+  /// All that committed before `place` is accounted for.
+  Result<void> account(postgres::Lsn place, Deadline, std::stop_token);
   /// Removes the transactions up to the `n`th from the backlog.
   Result<void> remove(std::int64_t n, Deadline, std::stop_token);
 

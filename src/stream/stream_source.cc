@@ -41,8 +41,7 @@ Result<RecordBatch> StreamSource::read(const ReadLimits& limits, Deadline deadli
     if (auto opened = open(stop); !opened) return fail(opened.error());
   }
   RecordBatch batch;
-  Cursor cursor;
-  std::int64_t end = 0;
+  Backlog from;
   {
     const MutexLock lock(state_.mutex);
     state_.news.wait_until(state_.mutex, stop, deadline.at(), [&]() RELAY_REQUIRES(state_.mutex) {
@@ -58,37 +57,40 @@ Result<RecordBatch> StreamSource::read(const ReadLimits& limits, Deadline deadli
             {batch.records.back().position(), static_cast<std::int64_t>(batch.records.size())});
         break;
       case Flow::From::backlog:
-        cursor = state_.flow.cursor();
-        end = state_.flow.backlog_end();
+        from = {state_.flow.cursor(), state_.flow.backlog_end(), state_.connections};
         break;
     }
   }
   if (!batch.empty()) {
     state_.room.notify_one();
   } else {
-    auto read =
-        read_backlog(cursor, end, limits, batch, Deadline::after(kTimeout), std::move(stop));
+    auto read = read_backlog(from, limits, batch, Deadline::after(kTimeout), std::move(stop));
     if (!read) return fail(read.error().in_context("reading the backlog"));
   }
   give_keys(batch, options_.id);
   return batch;
 }
 
-Result<void> StreamSource::read_backlog(const Cursor& cursor, std::int64_t end,
-                                        const ReadLimits& limits, RecordBatch& batch,
-                                        Deadline deadline, std::stop_token stop) {
-  if (!session_ || !session_->ok()) {
+Result<void> StreamSource::read_backlog(const Backlog& from, const ReadLimits& limits,
+                                        RecordBatch& batch, Deadline deadline,
+                                        std::stop_token stop) {
+  if (!session_ || !session_->ok() || session_for_ != from.connection) {
     backlog_.reset();
     auto session = postgres::Connection::open(options_.database, stop);
     if (!session) return fail(session.error());
     session_ = std::move(*session);
+    session_for_ = from.connection;
     backlog_.emplace(*session_, options_.id);
   }
-  const auto page = backlog_->read(cursor, limits, batch, deadline, std::move(stop));
+  const auto page = backlog_->read(from.cursor, limits, batch, deadline, std::move(stop));
   if (!page) return fail(page.error());
   const MutexLock lock(state_.mutex);
+  if (state_.connections != from.connection) {
+    batch = {};  // It may be of the server before.
+    return {};
+  }
   state_.flow.paged(page->last, page->events);
-  if (page->at_end) state_.flow.backlog_read(end);
+  if (page->at_end) state_.flow.backlog_read(from.end);
   if (!batch.empty()) underway_.push_back({batch.records.back().position(), page->events});
   return {};
 }
@@ -112,6 +114,7 @@ std::optional<EndReport> StreamSource::report() const {
   EndReport report;
   const bool spooling = state_.flow.spooling();
   report.state = spooling ? "spooling" : "live";
+  report.problem = state_.failover_problem;
   report.numbers = {
       {"failover_active", "1 while events wait in the table, and not in the log",
        spooling ? 1. : 0.},
@@ -120,7 +123,10 @@ std::optional<EndReport> StreamSource::report() const {
       {"log_held_bytes", "How much of the log the server keeps for events that are not settled",
        static_cast<double>(state_.flow.ledger().held())},
       {"slot_recoveries_total", "How often the replication slot was made anew",
-       static_cast<double>(state_.recoveries)}};
+       static_cast<double>(state_.recoveries)},
+      {"synchronising_standbys", "Standbys that synchronise replication slots from the server",
+       static_cast<double>(state_.synchronising)}};
+  report.note = state_.note;
   return report;
 }
 

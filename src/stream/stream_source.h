@@ -40,6 +40,12 @@ class StreamSource final : public Source {
     Position last;
     std::int64_t events;
   };
+  /// What is read of the backlog.
+  struct Backlog {
+    Cursor cursor;
+    std::int64_t end = 0;
+    std::int64_t connection = 0;  ///< `StreamState::connections` by then
+  };
   const StreamOptions options_;
   mutable StreamState state_;
   Receiver receiver_;
@@ -47,11 +53,12 @@ class StreamSource final : public Source {
   std::jthread receiving_;
   std::jthread maintaining_;
   std::unique_ptr<postgres::Connection> session_;
+  std::int64_t session_for_ = 0;  ///< the `Backlog::connection` that it was opened for
   std::optional<BacklogReader> backlog_;
   std::deque<Underway> underway_ RELAY_GUARDED_BY(state_.mutex);
 
-  Result<void> read_backlog(const Cursor& cursor, std::int64_t end, const ReadLimits&, RecordBatch&,
-                            Deadline, std::stop_token);
+  Result<void> read_backlog(const Backlog& from, const ReadLimits&, RecordBatch&, Deadline,
+                            std::stop_token);
 };
 
 }  // namespace relay::stream

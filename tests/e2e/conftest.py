@@ -3,3 +3,7 @@
 from conformance.suite import (pytest_collection_modifyitems, pytest_configure,  # noqa: F401
                                pytest_runtest_logreport, pytest_terminal_summary)
 from support.fixtures import *  # noqa: F401,F403
+from support.postgres import server_version
+
+# Standbys synchronise replication slots from PostgreSQL 17 on.
+collect_ignore = [] if server_version() >= 17 else ["test_stream_source_failover.py"]

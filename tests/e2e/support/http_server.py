@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from dataclasses import dataclass
 
 
@@ -85,7 +86,7 @@ class _Server:
         if rule.get("record", True):
             self._record.write(json.dumps({
                 "method": method, "path": path, "headers": headers, "status": status,
-                "body": base64.b64encode(body).decode()}).encode() + b"\n")
+                "at": time.monotonic(), "body": base64.b64encode(body).decode()}).encode() + b"\n")
         if rule.get("cut"):
             writer.transport.abort()
             return False
@@ -129,6 +130,7 @@ class Request:
     status: int      # what it was answered
     headers: dict    # names in lower case
     body: bytes
+    at: float        # when it had come, on the machine's monotonic clock
 
     @property
     def json(self):
@@ -203,7 +205,8 @@ class HttpServer(Server):
                     entry = json.loads(line)
                     headers = {name.lower(): value for name, value in entry["headers"]}
                     self._requests.append(Request(entry["method"], entry["path"], entry["status"],
-                                                  headers, base64.b64decode(entry["body"])))
+                                                  headers, base64.b64decode(entry["body"]),
+                                                  entry["at"]))
         except FileNotFoundError:
             pass
 

@@ -29,6 +29,16 @@ def postgres_bin_directory():
     return os.path.dirname(newest)
 
 
+def server_version():
+    """The major version of the server that tests run; 0 where there is none."""
+    directory = postgres_bin_directory()
+    if not directory:
+        return 0
+    shown = subprocess.run([f"{directory}/postgres", "--version"], capture_output=True, text=True,
+                           check=True).stdout
+    return int(re.search(r"(\d+)", shown).group(1))
+
+
 class PostgresServer:
     """PostgreSQL on loopback in its own directory, run as user `postgres` when we are root."""
 

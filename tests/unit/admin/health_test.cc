@@ -199,6 +199,11 @@ TEST(HealthJson, ShowsWhatSourceAndSinkReport) {
   EXPECT_EQ(report["numbers"]["backlog_transactions"].get_double().value(), 12345678);
   EXPECT_EQ(report["numbers"]["age"].get_double().value(), 0.5);
   EXPECT_EQ(report["latest"].error(), simdjson::NO_SUCH_FIELD);
+  EXPECT_EQ(report["note"].error(), simdjson::NO_SUCH_FIELD);
+  spooling.report.source->note = "the \"slot\" was made anew";
+  EXPECT_EQ(
+      parse(parser, pipeline_json(spooling, kNow))["source_report"]["note"].get_string().value(),
+      "the \"slot\" was made anew");
 
   spooling.report.sink = EndReport{"counting", std::nullopt, {}, {"p:1", "p:2"}};
   const auto latest = parse(parser, pipeline_json(spooling, kNow))["sink_report"]["latest"];

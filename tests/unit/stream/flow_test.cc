@@ -345,6 +345,35 @@ TEST(Flow, HasReceivedNothingBeforeItBegins) {
   std::destroy_at(flow);
 }
 
+TEST(Flow, DeletesAgainWhatAPromotedServerMayStillHave) {
+  Flow flow({});
+  flow.begin(5, 0);
+  flow.settle(5);
+  EXPECT_EQ(flow.to_delete(), 5);
+  flow.deleted(5);
+  EXPECT_FALSE(flow.to_delete());
+  flow.begin(5, 0);
+  EXPECT_EQ(flow.to_delete(), 5);
+}
+
+TEST(Flow, GoesOnBehindATransactionThatDoesNotComeAgain) {
+  Flow flow({});
+  flow.begin(0, 0);
+  EventRow row;
+  row.id = "0123456789abcdef";
+  row.payload = "{}";
+  flow.take({1, 1, row});
+  flow.take({1, 2, row});
+  RecordBatch batch;
+  flow.take({}, batch);
+  EXPECT_EQ(batch.records.size(), 1u);
+  flow.begin(1, 0);  // on a promoted server that never had it
+  EXPECT_EQ(flow.next(), Flow::From::nothing);
+  flow.take({2, 1, row});
+  flow.take({2, 2, row});
+  EXPECT_EQ(flow.next(), Flow::From::queue);
+}
+
 TEST(Flow, DeliversEachEventOnceInCommitOrder) {
   for (std::uint32_t seed = 0; seed < kRuns; ++seed) {
     const auto outcome = run(seed, {});
