@@ -18,6 +18,8 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
   most constant int := 16;
+  rest constant interval := '2 milliseconds';
+  has_waited boolean := false;
   looks pgtrickle_internal.consumer_looks[];
   places tid[];
   writers text[];
@@ -26,16 +28,28 @@ declare
   settled bigint;
 begin
   -- First the looks, then the writers: a writer that only a newer look knows must not seem gone.
-  select array_agg(l.look), array_agg(l.place) into looks, places
-  from (select o as look, o.ctid as place
-        from pgtrickle_internal.consumer_looks o
-        where o.outbox_number = group_look.outbox_number
-        order by o.look_to desc limit 2 * most) l;
+  loop
+    select array_agg(l.look), array_agg(l.place) into looks, places
+    from (select o as look, o.ctid as place
+          from pgtrickle_internal.consumer_looks o
+          where o.outbox_number = group_look.outbox_number
+          order by o.look_to desc limit 2 * most) l;
+    select max(k.looked_at) as looked_at,
+           coalesce(max(k.look_to) filter (where k.holders = '{}'), 0) as fact
+    into known from unnest(looks) k;
+    -- To list all locks of the server costs publishers something, so polls take turns at it.
+    exit when (known.looked_at between clock_timestamp() - rest and clock_timestamp()) is not true;
+    if has_waited or known.fact >= newest then
+      return known.fact;
+    end if;
+    perform pg_sleep_for(rest);
+    has_waited := true;
+  end loop;
   select coalesce(array_agg(w.virtual_transaction), '{}'), coalesce(bool_or(w.pid is null), false)
   into writers, was_prepared from pgtrickle.relay_open_writers(outbox) w;
 
   -- A prepared transaction keeps its virtual id until a restart of the server renames it.
-  select max(k.look_to) as newest, max(k.looked_at) as looked_at,
+  select max(k.look_to) as newest,
          count(*) filter (where k.holders <> '{}') as pending,
          coalesce(max(k.look_to) filter (where k.holders = '{}'), 0) as fact,
          coalesce(max(k.look_to) filter (
@@ -58,10 +72,7 @@ begin
       for update of o skip locked));
   end if;
   -- The oldest pending look settles first: with more of them none would be found in time.
-  if writers <> '{}' and known.pending < most
-     and (known.newest is null
-          or (newest > known.newest
-              and known.looked_at < clock_timestamp() - interval '2 milliseconds')) then
+  if writers <> '{}' and known.pending < most and newest > coalesce(known.newest, 0) then
     insert into pgtrickle_internal.consumer_looks (outbox_number, look_to, holders)
     values (group_look.outbox_number, newest, writers);
   end if;
