@@ -223,9 +223,11 @@ begin
   end if;
 
   select array_agg(m."position" order by n), array_agg(m.attempts order by n), min(m."position"),
-         max(m.offered), range_agg(m.rejected) + coalesce(g.skipped, '{}')
-  into positions, attempts, passed, bound, not_read
+         max(m.offered)
+  into positions, attempts, passed, bound
   from generate_series(0, g.slots - 1) n left join unnest(mine) m on m.slot = n;
+  select coalesce(range_agg(r), '{}') + coalesce(g.skipped, '{}') into not_read
+  from unnest(mine) m cross join lateral unnest(m.rejected) r;
   loop
     if not again then
       bound := pgtrickle_internal.group_horizon(
