@@ -348,7 +348,12 @@ def test_a_group_goes_with_its_outbox_and_can_be_dropped(shop, worker):
     worker.execute("select pgtrickle.drop_consumer_group('h', if_exists => true)")
     with pytest.raises(psycopg.errors.UndefinedObject, match='no consumer group "h"'):
         worker.execute("select pgtrickle.drop_consumer_group('h')")
-    shop.execute("select pgtrickle.disable_outbox('shop')")
+    publish(shop, 3)
+    told = []
+    with shop.connect() as connection:
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary))
+        connection.execute("select pgtrickle.disable_outbox('shop')")
+    assert told == ['3 rows of outbox_shop are dropped that consumer group "g" has not committed']
     with pytest.raises(psycopg.errors.UndefinedObject, match='no consumer group "g"'):
         poll(worker)
 
