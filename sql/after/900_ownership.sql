@@ -8,7 +8,8 @@
 --   pgtrickle_relay      the daemon: reads the catalog and the outboxes, writes positions (by
 --                        functions only), status, dead letters; changes no pipeline, no outbox row
 --   pgtrickle_publisher  publish()
---   pgtrickle_admin      calls every function that users call, and may do what those two may
+--   pgtrickle_consumer   the functions of consumer groups, on the groups that the caller owns
+--   pgtrickle_admin      calls every function that users call, and may do what those three may
 --
 -- A function in pgtrickle_internal is called by other functions; no role is given it here, but
 -- administrators those that their own calls reach with their own rights. docs/security.md lists all

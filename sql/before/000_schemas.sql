@@ -48,15 +48,16 @@ begin
   join pg_namespace n on n.oid = o.schema and n.nspname = 'pgtrickle'
   where d.deptype = 'e'
     and (o.name like E'relay\\_%' or o.name = any (array[
-      'adopt_outbox', 'create_inbox', 'create_outbox', 'delete_relay', 'disable_outbox',
-      'disable_relay',
-      'drop_inbox', 'enable_inbox_tracking', 'enable_outbox', 'enable_relay', 'get_relay_config',
+      'adopt_outbox', 'commit_offset', 'consumer_heartbeat', 'consumer_lag', 'consumer_rows',
+      'consumers', 'create_consumer_group', 'create_inbox', 'create_outbox', 'delete_relay',
+      'disable_outbox', 'disable_relay', 'drop_consumer_group', 'drop_inbox',
+      'enable_inbox_tracking', 'enable_outbox', 'enable_relay', 'extend_lease', 'get_relay_config',
       'inbox_health', 'inbox_mark_failed', 'inbox_mark_processed', 'inbox_payload_column',
       'inbox_status', 'list_relay_configs', 'outbox_capture_upkeep', 'outbox_full_refresh',
       'outbox_rows', 'outbox_rows_consumed', 'outbox_status', 'pause_relay', 'pgt_inbox_config',
-      'pgt_stream_sources', 'publish', 'rebind_outbox', 'replay_inbox_messages', 'replay_relay',
-      'resume_relay', 'set_relay', 'set_relay_inbox', 'set_relay_outbox', 'stream_tables_due',
-      'take_over_relay']))
+      'pgt_stream_sources', 'poll_outbox', 'publish', 'rebind_outbox', 'reject_offset',
+      'replay_inbox_messages', 'replay_relay', 'resume_relay', 'seek_offset', 'set_relay',
+      'set_relay_inbox', 'set_relay_outbox', 'stream_tables_due', 'take_over_relay']))
   group by 1, 2 order by 1 limit 1;
   if found then
     raise exception 'extension % % owns names that pgtrickle-relay needs in schema pgtrickle: %',
@@ -82,8 +83,8 @@ end $$;
 do $$
 declare
   ours constant text[] := array['pgtrickle_owner', 'pgtrickle_relay', 'pgtrickle_publisher',
-                                'pgtrickle_admin', 'pgtrickle_observer', 'pgtrickle_capture',
-                                'pgtrickle_sandbox'];
+                                'pgtrickle_consumer', 'pgtrickle_admin', 'pgtrickle_observer',
+                                'pgtrickle_capture', 'pgtrickle_sandbox'];
   wanted text;
 begin
   foreach wanted in array ours loop
@@ -115,7 +116,7 @@ do $$
 declare
   ours constant text[] := array['pgtrickle_owner', 'pgtrickle_capture', 'pgtrickle_sandbox',
                                 'pgtrickle_observer', 'pgtrickle_relay', 'pgtrickle_publisher',
-                                'pgtrickle_admin'];
+                                'pgtrickle_consumer', 'pgtrickle_admin'];
   r record;
 begin
   for r in
@@ -165,8 +166,8 @@ end $$;
 
 -- Handing objects to a role takes membership in it; a superuser has it anyway.
 -- after/900_ownership.sql takes back what is not needed afterwards. pgtrickle_owner writes the
--- functions of pgtrickle_capture, and administrators may do what the relay and publishers may. From
--- PostgreSQL 16 on, CREATEROLE lets a role grant only roles that it has created.
+-- functions of pgtrickle_capture, and administrators may do what the relay, publishers and
+-- consumers may. From PostgreSQL 16 on, CREATEROLE lets a role grant only roles that it has created.
 do $$
 declare
   wanted record;
@@ -177,7 +178,8 @@ begin
     from (values ('pgtrickle_owner', current_user), ('pgtrickle_observer', current_user),
                  ('pgtrickle_capture', current_user), ('pgtrickle_sandbox', current_user),
                  ('pgtrickle_capture', 'pgtrickle_owner'), ('pgtrickle_relay', 'pgtrickle_admin'),
-                 ('pgtrickle_publisher', 'pgtrickle_admin')) as v (role, member)
+                 ('pgtrickle_publisher', 'pgtrickle_admin'),
+                 ('pgtrickle_consumer', 'pgtrickle_admin')) as v (role, member)
     where case
       when v.member <> current_user then not exists (
         select from pg_auth_members m
@@ -376,10 +378,10 @@ begin
 end $$;
 
 grant usage, create on schema pgtrickle, pgtrickle_internal to pgtrickle_owner;
-grant usage on schema pgtrickle to pgtrickle_relay, pgtrickle_publisher, pgtrickle_admin,
-  pgtrickle_capture;
-grant usage on schema pgtrickle_internal to pgtrickle_relay, pgtrickle_admin, pgtrickle_capture,
-  pgtrickle_observer;
+grant usage on schema pgtrickle to pgtrickle_relay, pgtrickle_publisher, pgtrickle_consumer,
+  pgtrickle_admin, pgtrickle_capture;
+grant usage on schema pgtrickle_internal to pgtrickle_relay, pgtrickle_consumer, pgtrickle_admin,
+  pgtrickle_capture, pgtrickle_observer;
 
 do $$
 begin

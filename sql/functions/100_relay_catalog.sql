@@ -124,6 +124,10 @@ begin
       using errcode = 'duplicate_object',
             hint = format('Choose another name, or drop it first: '
                           'SELECT pgtrickle.delete_relay(%L);', name);
+  elsif exists (select from pgtrickle_internal.consumer_groups g
+                where g.name = store_relay.name) then
+    raise exception 'there is already a consumer group "%"', name
+      using errcode = 'duplicate_object', hint = 'Choose another name.';
   end if;
   insert into pgtrickle.relay_config as t (name, direction, enabled, config)
   values (store_relay.name, store_relay.direction, coalesce(store_relay.enabled, false),

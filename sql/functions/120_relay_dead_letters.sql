@@ -72,6 +72,13 @@ declare
   of_pipeline text;
 begin
   perform pgtrickle_internal.require_dead_letter(id);
+  if exists (select from pgtrickle.relay_dlq d
+             where d.id = relay_dlq_retry.id and d.relay_group_id = 'consumer group') then
+    raise exception 'dead letter % is of a consumer group, to which no relay delivers', id
+      using errcode = 'feature_not_supported',
+            hint = 'Process its payload, then relay_dlq_discard() it. Or seek_offset() sets the '
+                   'group back to before its outbox_id.';
+  end if;
   update pgtrickle.relay_dlq d set retry_requested_at = clock_timestamp()
   where d.id = relay_dlq_retry.id and d.resolved_at is null
   returning d.pipeline into of_pipeline;
@@ -88,7 +95,8 @@ declare
   asked bigint;
 begin
   update pgtrickle.relay_dlq d set retry_requested_at = clock_timestamp()
-  where d.pipeline = relay_dlq_retry_all.pipeline and d.resolved_at is null;
+  where d.pipeline = relay_dlq_retry_all.pipeline and d.resolved_at is null
+    and d.relay_group_id <> 'consumer group';
   get diagnostics asked = row_count;
   if asked = 0 then
     perform pgtrickle_internal.require_relay(pipeline, also_from_files => true);

@@ -458,7 +458,10 @@ begin
   end if;
   for lost in select * from pgtrickle_internal.outbox_undelivered(outbox.outbox_number) loop
     raise warning '% rows of % are dropped that %', lost.rows, outbox.outbox_table_name,
-      coalesce(format('pipeline "%s" has not delivered', lost.pipeline), 'no pipeline has read');
+      case when lost.pipeline is null then 'no pipeline has read'
+           when pgtrickle_internal.group_owner(lost.pipeline) is null
+           then format('pipeline "%s" has not delivered', lost.pipeline)
+           else format('consumer group "%s" has not committed', lost.pipeline) end;
   end loop;
   perform pgtrickle_internal.outbox_drop(outbox.outbox_number);
   perform pgtrickle_internal.gate_drop(outbox.reader);

@@ -1,7 +1,7 @@
 -- Outboxes whose table has been replaced: dropped and created again, restored, or renamed.
 
--- How many rows of an outbox each pipeline that has a position has not delivered; where none has, all
--- rows, of no pipeline. `exact` as in outbox_rows_after. None of an outbox whose table was dropped.
+-- How many rows of an outbox each pipeline that has a position, and each consumer group, has not
+-- delivered; where there is none, all rows, of no pipeline. `exact` as in outbox_rows_after. None of an outbox whose table was dropped.
 create or replace function pgtrickle_internal.outbox_undelivered(number int)
 returns table (pipeline text, rows bigint, exact boolean)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -22,9 +22,16 @@ begin
     from (select distinct o.pipeline_id, o.last_change_id
           from pgtrickle.relay_consumer_offsets o where o.incarnation = outbox.incarnation
           union all
+          select g.name, min(s."position")
+          from pgtrickle_internal.consumer_groups g
+          join pgtrickle_internal.consumer_slots s on s.group_number = g.group_number
+          where g.outbox_number = number group by g.group_number
+          union all
           select null, 0
           where not exists (select from pgtrickle.relay_consumer_offsets o
-                            where o.incarnation = outbox.incarnation)) p
+                            where o.incarnation = outbox.incarnation)
+            and not exists (select from pgtrickle_internal.consumer_groups g
+                            where g.outbox_number = number)) p
     cross join lateral pgtrickle_internal.outbox_rows_after(outbox.outbox_table_name, p.last_change_id,
                                                             newest) r
     where r.rows > 0
@@ -146,7 +153,9 @@ begin
     if found then
       raise exception 'the outbox %, of a table of this name that was dropped, holds % rows that % '
                       'has not delivered', former.outbox_table_name, missing.rows,
-                      coalesce('pipeline ' || quote_ident(missing.pipeline), 'a relay')
+                      coalesce(case when pgtrickle_internal.group_owner(missing.pipeline) is null
+                                    then 'pipeline ' else 'consumer group ' end
+                               || quote_ident(missing.pipeline), 'a relay')
         using errcode = 'object_not_in_prerequisite_state',
               hint = format('Let them be delivered, or give them up: '
                             'SELECT pgtrickle.disable_outbox(%L);', former.outbox_table_name);

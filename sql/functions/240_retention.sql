@@ -8,7 +8,9 @@
 --     limit that itself by max_hold_hours and max_hold_bytes;
 --   * a disabled pipeline, one that was pointed at another outbox, and one that has left its
 --     configuration file hold for retention_hold_hours;
---   * a replay that is not finished holds what it has to send, for as long.
+--   * a replay that is not finished holds what it has to send, for as long;
+--   * a consumer group holds what it has not committed for 168 hours after the last sign of life
+--     of one of its consumers.
 -- Everything up to and including purged_below is gone; it moves in the transaction that deletes.
 -- What was deleted in front of a position is counted in its lost_rows and said in a warning.
 -- Nothing is deleted from a table that was adopted (218_outbox_adopt.sql): it is the application's.
@@ -189,6 +191,16 @@ begin
     where r.finished_at is null
       and (p.pipeline is not null
            or exists (select from positions o where o.pipeline_id = r.pipeline))
+    union all
+    select null, g.name, min(s."position"), 'has not read them (consumer group)',
+           greatest(g.created_at, max(s.moved_at), max(s.until),
+                    (select max(m.alive_until) from pgtrickle_internal.consumer_members m
+                     where m.group_number = g.group_number)), null
+    from pgtrickle_internal.outbox_config c
+    join pgtrickle_internal.consumer_groups g on g.outbox_number = c.outbox_number
+    join pgtrickle_internal.consumer_slots s on s.group_number = g.group_number
+    where c.incarnation = outbox_holders.incarnation
+    group by g.group_number
   ), dated as (
     select c.*, c.sign_of_life
                 + coalesce((c.config ->> 'retention_hold_hours')::float8, 168) * interval '1 hour'
@@ -307,6 +319,42 @@ begin
     end if;
     lost := lost || jsonb_build_object('group', reader.relay_group_id,
                                        'pipeline', reader.pipeline_id, 'rows', missed);
+  end loop;
+  return lost || pgtrickle_internal.count_lost_rows_of_groups(outbox, deleted_to);
+end $$;
+
+-- The same for the slots of consumer groups.
+create or replace function pgtrickle_internal.count_lost_rows_of_groups(
+  outbox pgtrickle_internal.outbox_config, deleted_to bigint) returns jsonb
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  reader record;
+  missed bigint;
+  lost jsonb := '[]';
+begin
+  for reader in
+    select g.group_number, g.name, g.slots, s.slot, s."position", s.lost_rows,
+           coalesce(g.skipped, '{}') + s.rejected as not_read
+    from pgtrickle_internal.consumer_groups g
+    join pgtrickle_internal.consumer_slots s on s.group_number = g.group_number
+    where g.outbox_number = outbox.outbox_number and s."position" < deleted_to
+    order by g.group_number, s.slot
+  loop
+    execute format('select count(*) from pgtrickle.%I o where o.id > $1 and o.id <= $2 '
+                   'and not o.id <@ $3 and %s = $4', outbox.outbox_table_name,
+                   pgtrickle_internal.group_slot_of(reader.slots))
+      into missed using greatest(reader."position", outbox.purged_below), deleted_to,
+                        reader.not_read, reader.slot;
+    continue when missed = 0;
+    update pgtrickle_internal.consumer_slots s set lost_rows = s.lost_rows + missed
+    where s.group_number = reader.group_number and s.slot = reader.slot;
+    if reader.lost_rows = 0 then
+      raise warning 'pgtrickle.%: deleting rows that consumer group "%" has not read',
+        outbox.outbox_table_name, reader.name
+        using hint = 'None of its consumers has shown a sign of life for 168 hours.';
+    end if;
+    lost := lost || jsonb_build_object('group', null, 'pipeline', reader.name, 'rows', missed);
   end loop;
   return lost;
 end $$;

@@ -155,6 +155,9 @@ begin
                 where n.pipeline = r.pipeline and n.number > r.number);
   delete from pgtrickle_internal.outbox_looks l
   where not exists (select from pgtrickle_internal.outbox_config c where c.incarnation = l.incarnation);
+  delete from pgtrickle_internal.consumer_looks l
+  where not exists (select from pgtrickle_internal.outbox_config c
+                    where c.outbox_number = l.outbox_number);
 end $$;
 
 -- What the daemon calls.

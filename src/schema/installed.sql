@@ -16,7 +16,7 @@ with
   roles (name, granted) as (values
     ('pgtrickle_owner', false), ('pgtrickle_capture', false), ('pgtrickle_sandbox', false),
     ('pgtrickle_observer', false), ('pgtrickle_relay', true), ('pgtrickle_publisher', true),
-    ('pgtrickle_admin', true)),
+    ('pgtrickle_consumer', true), ('pgtrickle_admin', true)),
   known_role as materialized (
     select r.oid, r.rolname as name, w.granted, r.rolsuper, r.rolcreaterole, r.rolcreatedb,
            r.rolreplication, r.rolbypassrls, r.rolcanlogin, r.rolinherit

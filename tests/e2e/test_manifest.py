@@ -164,7 +164,7 @@ PROBLEMS = [
     ("revoke usage on schema pgtrickle from pgtrickle_publisher",
      "role pgtrickle_publisher lacks USAGE on schema pgtrickle"),
     ("revoke pgtrickle_relay from pgtrickle_admin",
-     "role pgtrickle_admin: member of is pgtrickle_publisher, not "),
+     "role pgtrickle_admin: member of is pgtrickle_consumer,pgtrickle_publisher, not "),
     ("drop trigger notify on pgtrickle.relay_config",
      "trigger pgtrickle.relay_config.notify is missing"),
     ("alter table pgtrickle.relay_config disable trigger notify",

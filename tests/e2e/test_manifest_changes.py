@@ -23,10 +23,10 @@ CHANGES = {
         "create rule other as on insert to {name} do instead nothing",
         "create policy other on {name} using (false)",
         "alter table {name} add constraint other check (1 = 1)",
-        "revoke insert on {name} from pgtrickle_owner", "revoke all on {name} from pgtrickle_admin",
+        "revoke insert on {name} from pgtrickle_owner", "revoke all on {name} from {reader}",
         "grant {privilege} on {name} to {role}"],
     "view": [
-        "alter view {name} owner to bystander", "alter view {name} set (security_barrier = true)",
+        "alter view {name} owner to bystander", "alter view {name} set (security_barrier = {other_barrier})",
         "alter view {name} rename to other", "alter view {name} set schema public",
         "drop view {name} cascade", "grant {privilege} on {name} to {role}",
         "create rule other as on insert to {name} do instead nothing"],
@@ -77,6 +77,8 @@ def statements(kind, name, attributes):
     table = attributes.get("table")
     values = {
         "name": name, "table": table, "owner": attributes.get("owner"),
+        "reader": "pgtrickle_admin" if "grants pgtrickle_admin" in attributes else "pgtrickle_owner",
+        "other_barrier": "security_barrier=true" not in attributes.get("options", ""),
         "part": name[len(table) + 1:] if table else "",
         "opposite_of_not_null": "drop" if "not null" in attributes else "set",
         "opposite_of_security": "invoker" if attributes.get("security") == "definer" else "definer",

@@ -100,6 +100,7 @@ def test_our_roles_own_and_may_do_no_more_than_they_are_for(town):
         select m.member::regrole::text, m.roleid::regrole::text from pg_auth_members m
         where m.member::regrole::text like 'pgtrickle%'""")) <= {
             ("pgtrickle_admin", "pgtrickle_relay"), ("pgtrickle_admin", "pgtrickle_publisher"),
+            ("pgtrickle_admin", "pgtrickle_consumer"),
             ("pgtrickle_observer", "pg_read_all_stats"), ("pgtrickle_owner", "pgtrickle_capture")}
     owned = set(town.execute("""
         select d.refobjid::regrole::text, pg_describe_object(d.classid, d.objid, 0)
@@ -108,7 +109,7 @@ def test_our_roles_own_and_may_do_no_more_than_they_are_for(town):
           and d.dbid = (select oid from pg_database where datname = current_database())
           and d.refobjid::regrole::text in ('pgtrickle_capture', 'pgtrickle_sandbox',
                                             'pgtrickle_relay', 'pgtrickle_publisher',
-                                            'pgtrickle_admin')"""))
+                                            'pgtrickle_consumer', 'pgtrickle_admin')"""))
     assert {role for role, _ in owned} == {"pgtrickle_capture", "pgtrickle_sandbox"}
     assert [thing for role, thing in owned if role == "pgtrickle_capture"
             and not thing.startswith("function pgtrickle_internal.capture_")] == []

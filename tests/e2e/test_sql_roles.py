@@ -162,7 +162,7 @@ def test_the_owner_of_it_all_is_harmless(db):
     assert db.execute("""
         select rolname from pg_roles
         where rolname in ('pgtrickle_owner', 'pgtrickle_relay', 'pgtrickle_publisher',
-                          'pgtrickle_admin', 'pgtrickle_observer')
+                          'pgtrickle_consumer', 'pgtrickle_admin', 'pgtrickle_observer')
           and (rolcanlogin or rolsuper or rolcreaterole or rolcreatedb or rolbypassrls
                or rolreplication)""") == []
     assert db.execute("""

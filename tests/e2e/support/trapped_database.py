@@ -49,6 +49,16 @@ CALLS = {
     "enable_outbox": dict(name="public.plain"),
     "enable_relay": dict(name="forward"),
     "get_relay_config": dict(name="forward"),
+    "commit_offset": dict(group="crowd", consumer="a", last_offset=1),
+    "consumer_heartbeat": dict(group="crowd", consumer="a"),
+    "consumer_lag": dict(group="crowd"),
+    "consumer_rows": dict(group="crowd", outbox_id=1),
+    "create_consumer_group": dict(name="another", outbox="treasure", owner="clerk"),
+    "drop_consumer_group": dict(name="crowd"),
+    "extend_lease": dict(group="crowd", consumer="a"),
+    "poll_outbox": dict(group="crowd", consumer="a"),
+    "reject_offset": dict(group="crowd", consumer="a", outbox_id=1, error="no"),
+    "seek_offset": dict(group="crowd", consumer="a", new_offset=0),
     "inbox_health": dict(name="post"),
     "inbox_mark_failed": dict(name="post", event_id="a", error="no"),
     "inbox_mark_processed": dict(name="post", event_id="a"),
@@ -225,6 +235,8 @@ def town(pg_server):
         select pgtrickle.create_stream_table('totals', 'select id, n from treasure');
         select pgtrickle.set_relay_outbox('forward',
           '{"sink_type": "stdout", "stream_table": "treasure"}', true);
+        select pgtrickle.create_consumer_group('crowd', 'treasure', 'earliest');
+        select from pgtrickle.poll_outbox('crowd', 'a', visibility_seconds => 3600);
         insert into pgtrickle.relay_dlq (relay_group_id, pipeline, message_id, payload, error_class)
           values ('g', 'forward', 'm', '', 'poison');
         update pgtrickle.pgt_outbox_config set inline_threshold_rows = 5""")
