@@ -79,7 +79,7 @@ Result<void> StreamSource::read_backlog(const Cursor& cursor, std::int64_t end,
                                         Deadline deadline, std::stop_token stop) {
   if (!session_ || !session_->ok()) {
     backlog_.reset();
-    auto session = postgres::Connection::open(options_.database, stop);
+    auto session = BacklogReader::open_session(options_.database, deadline, stop);
     if (!session) return fail(session.error());
     session_ = std::move(*session);
     backlog_.emplace(*session_, options_.id);
