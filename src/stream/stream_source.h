@@ -48,6 +48,7 @@ class StreamSource final : public Source {
   std::jthread maintaining_;
   std::unique_ptr<postgres::Connection> session_;
   std::optional<BacklogReader> backlog_;
+  SteadyClock::time_point taken_at_{};  ///< when the last batch was taken out of the queue
   std::deque<Underway> underway_ RELAY_GUARDED_BY(state_.mutex);
 
   Result<void> read_backlog(const Cursor& cursor, std::int64_t end, const ReadLimits&, RecordBatch&,
