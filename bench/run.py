@@ -3,9 +3,11 @@
   scripts/bench [PART ...]            parts: drain-stdout, drain-nats, drain-kafka, drain-redis,
                   drain-rabbitmq, drain-sqs, drain-webhook, drain-pg-inbox, from-nats, from-kafka,
                   from-redis, from-rabbitmq, from-sqs, from-pg-outbox, from-file, from-webhook,
-                  latency, cost (all)
+                  latency, cost, stream-memory, stream-nats, stream-replay, stream-table,
+                  stream-latency, stream-cost, stream-spool (all)
     --runs N        runs of each contender, at least 3 for a median (default 3)
     --rows N        rows of the backlog (default 200000)
+    --transaction N rows of a transaction, in the parts of postgres-stream (default 10)
     --seconds N     length of a latency run (default 10) and of a pgbench run (half of it)
     --build-dir D   use the programs of this build instead of building build/release
     --json FILE     write the figures there too
@@ -27,6 +29,7 @@ sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
 import destinations  # noqa: E402
 import origins  # noqa: E402
+import streams  # noqa: E402
 from figures import median, ratio_line, short, table  # noqa: E402
 from pipe_counter import PipeCounter  # noqa: E402
 from support.nats_server import NatsServer  # noqa: E402
@@ -47,8 +50,9 @@ class Bench:
 
     def __init__(self, options):
         self.options = options
-        self.build = pathlib.Path(options.build_dir) if options.build_dir else self.built()
+        self.build = pathlib.Path(options.build_dir).resolve() if options.build_dir else self.built()
         self.relay_binary = str(self.build / "pgtrickle-relay")
+        os.environ["RELAY_BIN"] = self.relay_binary  # postgres-stream stands beside it
         self.postgres = PostgresServer("bench-pg", settings={
             "shared_buffers": "'512MB'", "max_wal_size": "'8GB'", "checkpoint_timeout": "'30min'",
             "autovacuum": "off", "fsync": "on"}).start()
@@ -61,6 +65,13 @@ class Bench:
 
     def program(self, name):
         return str(self.build / "bench" / name)
+
+    def run_program(self, name, *arguments):
+        """Runs a program of bench/ that prints a line of JSON; what it says."""
+        done = subprocess.run([self.program(name), *map(str, arguments)], capture_output=True,
+                              text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
 
     def database(self):
         database = self.postgres.create_database(template="template0")
@@ -372,27 +383,40 @@ class Bench:
                     database.execute("select pgtrickle.enable_relay(%s)", (name,))
                     relay.wait_state(name, "idle", "running")
                     cpu = relay.cpu_seconds()
-                    done = subprocess.run(
-                        [self.program("latency_nats"), database.dsn, nats.url, name, "1000",
-                         str(self.options.seconds), "8"], capture_output=True, text=True)
-                    assert done.returncode == 0, done.stdout + done.stderr
-                    figures = json.loads(done.stdout)
+                    figures = self.run_program("latency_nats", database.dsn, nats.url, name, 1000,
+                                               self.options.seconds, 8)
                     figures["cpu"] = (relay.cpu_seconds() - cpu) / self.options.seconds
                     runs.append(figures)
-                    print(f"  latency, run {run + 1}: {done.stdout.strip()}", file=sys.stderr)
+                    print(f"  latency, run {run + 1}: {figures}", file=sys.stderr)
                 database.drop()
         finally:
             nats.stop()
-        self.figures["latency"] = runs
-        lines = ["", "commit's return to consumer, 1,000 tx/s, open loop, 8 connections (ms)",
+        return self.latency_table("latency", runs)
+
+    def latency_table(self, part, runs):
+        self.figures[part] = runs
+        lines = ["", f"{part}: commit's return to consumer, 1,000 tx/s, open loop, 8 connections (ms)",
                  f"  {'':22}{'median':>10}{'least':>10}{'most':>10}"]
         for key in ("seen_p50", "seen_p99", "stored_p50", "stored_p99", "rate", "cpu"):
             values = [run[key] for run in runs]
             lines.append(f"  {key:22}{statistics.median(values):>10.2f}{min(values):>10.2f}"
                          f"{max(values):>10.2f}")
         lines.append("  seen: a consumer of the stream has it; stored: the stream's own timestamp; "
-                     "cpu: the relay's share of a core")
+                     "cpu: the program's share of a core")
         return lines
+
+    def commits(self, database, script, clients, seconds):
+        """Runs a script of pgbench; commits a second, and how many there were."""
+        done = subprocess.run(
+            [newest("/usr/lib/postgresql/*/bin/pgbench"), "-n", "-M", "prepared", "-c", str(clients),
+             "-j", str(min(clients, 2)), "-T", str(seconds), "-f", str(script), database.dsn],
+            capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        speed = next(float(line.split("=")[1].split()[0]) for line in done.stdout.splitlines()
+                     if line.startswith("tps"))
+        processed = next(int(line.split(":")[1].split("/")[0]) for line in done.stdout.splitlines()
+                         if line.startswith("number of transactions actually processed"))
+        return speed, processed
 
     # What the outbox costs the application ---------------------------------------------------
 
@@ -404,24 +428,14 @@ class Bench:
                    for name in ("trigger", "four_statements", "cte")}
         outbox = database.one("select outbox_table_name from pgtrickle_internal.outbox_config")
         seconds = max(2, self.options.seconds // 2)
-        pgbench = newest("/usr/lib/postgresql/*/bin/pgbench")
 
         def run(script, clients):
             database.execute(f'truncate orders_trigger, orders_plain, plain_outbox,'
                              f' pgtrickle."{outbox}"')
             database.execute("checkpoint")
-            done = subprocess.run(
-                [pgbench, "-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, 2)),
-                 "-T", str(seconds), "-f", str(script), database.dsn],
-                capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-            speed = next(float(line.split("=")[1].split()[0]) for line in done.stdout.splitlines()
-                         if line.startswith("tps"))
+            speed, processed = self.commits(database, script, clients, seconds)
             written = database.one("select (select count(*) from plain_outbox)"
                                    f' + (select count(*) from pgtrickle."{outbox}")')
-            processed = next(int(line.split(":")[1].split("/")[0])
-                             for line in done.stdout.splitlines()
-                             if line.startswith("number of transactions actually processed"))
             # At the end pgbench hangs up on transactions that are under way, and may be committed.
             assert processed <= written <= processed + clients, (written, processed)
             return speed
@@ -453,12 +467,13 @@ def main():
     for kind in origins.ALL:
         parts[f"from-{kind.name}"] = functools.partial(Bench.from_source, kind=kind)
     parts |= {"from-webhook": Bench.from_webhook, "latency": Bench.latency,
-              "cost": Bench.cost}
+              "cost": Bench.cost} | streams.ALL
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", metavar="PART")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--transaction", type=int, default=10)
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--build-dir")
     parser.add_argument("--json")

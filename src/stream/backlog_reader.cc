@@ -13,17 +13,25 @@ namespace relay::stream {
 
 namespace {
 
-constexpr std::size_t kMostEntries = 1000;
+constexpr std::size_t kMostEntries = 10000;
 /// So many events one statement brings: few enough that its snapshot is not held for long.
 constexpr std::int64_t kMostEvents = 50000;
 constexpr std::chrono::seconds kRowTimeout{60};
 
-std::string of_many(std::string_view table) {
+/// The rows come while they are looked up: a sort of all of them would first read them all. Each
+/// transaction is looked up in the order of n, and brings its events in their order. (What parallel
+/// workers bring, the server might sort by n alone: see `open_session`.)
+std::string of_many() {
+  const auto of_table = [](std::string_view table) {
+    return fmt::format(
+        "select {} from pgstream.{} e where e.xid = b.xid and e.stream_id = b.stream_id", kEventSql,
+        table);
+  };
   return fmt::format(
-      "select b.n, {} "
-      "from pgstream.backlog b join pgstream.{} e on e.xid = b.xid and e.stream_id = b.stream_id "
-      "where b.stream_id = $1::bigint and b.n between $2::bigint and $3::bigint",
-      kEventSql, table);
+      "select b.n, e.* from (select b.n, b.xid, b.stream_id from pgstream.backlog b "
+      "where b.stream_id = $1::bigint and b.n between $2::bigint and $3::bigint order by b.n) b "
+      "cross join lateral ({} union all {} order by seq) e order by b.n",
+      of_table("events"), of_table("events_overflow"));
 }
 
 std::string of_one(std::string_view table) {
@@ -43,6 +51,15 @@ Error missing(const Transaction& entry) {
 }
 
 }  // namespace
+
+Result<std::unique_ptr<postgres::Connection>> BacklogReader::open_session(
+    const postgres::Connection::Options& database, Deadline deadline, std::stop_token stop) {
+  auto session = postgres::Connection::open(database, stop);
+  if (!session) return session;
+  auto alone = (*session)->script("set max_parallel_workers_per_gather to 0", deadline, stop);
+  if (!alone) return fail(alone.error());
+  return session;
+}
 
 Result<void> BacklogReader::fetch_entries(Deadline deadline, std::stop_token stop) {
   const auto rows = connection_.query(
@@ -80,8 +97,7 @@ Result<void> BacklogReader::start() {
       statement.through = entry.n;
     }
     params.emplace_back(std::to_string(statement.through));
-    sql = fmt::format("{} union all {} order by n, seq", of_many("events"),
-                      of_many("events_overflow"));
+    sql = of_many();
   }
   auto sent = connection_.start(sql, params, postgres::Connection::Format::binary);
   if (!sent) return fail(sent.error());

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <stop_token>
 
@@ -19,6 +20,10 @@ namespace relay::stream {
 /// on, by statements that are short enough to hold nothing up. One thread at a time.
 class BacklogReader {
  public:
+  /// A session for a reader: its statements run without parallel workers.
+  static Result<std::unique_ptr<postgres::Connection>> open_session(
+      const postgres::Connection::Options& database, Deadline, std::stop_token);
+
   BacklogReader(postgres::Connection& connection, std::int64_t stream)
       : connection_(connection), stream_(stream) {}
 

@@ -7,6 +7,9 @@ namespace relay::stream {
 namespace {
 
 constexpr std::chrono::seconds kTimeout{30};
+/// The log brings events one by one. While there are many, they are taken together: otherwise each
+/// of them would wake the reader and the sender.
+constexpr std::chrono::microseconds kGatherFor{200};
 
 }  // namespace
 
@@ -47,12 +50,18 @@ Result<RecordBatch> StreamSource::read(const ReadLimits& limits, Deadline deadli
     state_.news.wait_until(state_.mutex, stop, deadline.at(), [&]() RELAY_REQUIRES(state_.mutex) {
       return state_.trouble || state_.flow.next() != Flow::From::nothing;
     });
+    if (const auto due = taken_at_ + kGatherFor; SteadyClock::now() < due) {
+      state_.news.wait_until(state_.mutex, stop, due, [&]() RELAY_REQUIRES(state_.mutex) {
+        return state_.trouble || state_.flow.next() != Flow::From::queue;
+      });
+    }
     switch (state_.flow.next()) {
       case Flow::From::nothing:
         if (state_.trouble) return fail(state_.trouble->in_context("reading the stream"));
         return batch;
       case Flow::From::queue:
         state_.flow.take(limits, batch);
+        taken_at_ = SteadyClock::now();
         underway_.push_back(
             {batch.records.back().position(), static_cast<std::int64_t>(batch.records.size())});
         break;
@@ -76,7 +85,7 @@ Result<void> StreamSource::read_backlog(const Backlog& from, const ReadLimits& l
                                         std::stop_token stop) {
   if (!session_ || !session_->ok() || session_for_ != from.connection) {
     backlog_.reset();
-    auto session = postgres::Connection::open(options_.database, stop);
+    auto session = BacklogReader::open_session(options_.database, deadline, stop);
     if (!session) return fail(session.error());
     session_ = std::move(*session);
     session_for_ = from.connection;

@@ -55,6 +55,7 @@ class StreamSource final : public Source {
   std::unique_ptr<postgres::Connection> session_;
   std::int64_t session_for_ = 0;  ///< the `Backlog::connection` that it was opened for
   std::optional<BacklogReader> backlog_;
+  SteadyClock::time_point taken_at_{};  ///< when the last batch was taken out of the queue
   std::deque<Underway> underway_ RELAY_GUARDED_BY(state_.mutex);
 
   Result<void> read_backlog(const Backlog& from, const ReadLimits&, RecordBatch&, Deadline,

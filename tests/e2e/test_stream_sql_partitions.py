@@ -68,6 +68,24 @@ def test_what_may_be_much_is_counted_up_to_a_limit(stream_db):
     assert status["backlog_transactions"] == 200
 
 
+def test_a_partition_that_goes_while_a_session_writes(stream_db):
+    """The end of a transaction or savepoint releases its lock: the session looks for it again."""
+    stream_db.execute("create table t (id int)")
+    subscribe(stream_db)
+    stream_db.execute("select pgstream.make_partitions()")
+    today = partitions(stream_db)[0]
+    with stream_db.connect() as writer:
+        writer.execute("insert into t values (0)")
+        writer.execute("begin; set constraints all immediate; savepoint s")
+        writer.execute("insert into t values (1)")
+        writer.execute("rollback to s")
+        stream_db.execute(f"alter table pgstream.events detach partition {today}")
+        writer.execute("insert into t values (2)")
+        writer.execute("commit")
+    assert [e["new"]["id"] for e in events(stream_db)] == [2]
+    assert stream_db.one("select count(*) from pgstream.events_overflow") == 1
+
+
 def test_a_transaction_with_an_old_snapshot(stream_db):
     """It sees no partition that was made after it began, and takes it all the same."""
     stream_db.execute("create table t (id int)")

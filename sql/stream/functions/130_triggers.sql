@@ -16,14 +16,15 @@ declare
 begin
   select string_agg(format($branch$
     %s tg_argv[2] = %L then
-      event_stream := %s;
-      event_metadata := %L;%s
+      event_stream := %s;%s%s
       if %s then
         raise datatype_mismatch
           using message = 'columns have other types than the subscription was made for';
       end if;
       event_payload := %s;$branch$, case when s.n = 1 then 'if' else 'elsif' end, s.revision,
-                           s.stream_id, s.metadata,
+                           s.stream_id,
+                           case when s.metadata is not null then
+                             format(E'\n      event_metadata := %L;', s.metadata) end,
                            case when s.condition_may_fail then format($failed$
       error_message := substring(current_setting('pgstream.failed_conditions', true)
                                  from '%s ([^\n]*)');
@@ -45,7 +46,7 @@ declare
   event_stream bigint;
   event_metadata jsonb;
   event_payload jsonb;
-  in_condition boolean := false;
+  in_condition boolean;
   error_code text;
   error_message text;
 begin
@@ -55,8 +56,8 @@ begin
     get stacked diagnostics error_code = returned_sqlstate, error_message = message_text;
   end;
   if error_code is not null then
-    perform pgstream.%3$I(event_stream, tg_argv[0], tg_op, in_condition, error_code, error_message,
-                          %4$s, %5$s);
+    perform pgstream.%3$I(event_stream, tg_argv[0], tg_op, in_condition is true, error_code,
+                          error_message, %4$s, %5$s);
   elsif event_payload is not null then
     perform pgstream.%2$I(event_stream, event_payload, event_metadata);
   end if;

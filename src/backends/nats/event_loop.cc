@@ -62,6 +62,8 @@ EventLoop::~EventLoop() {
 }
 
 int EventLoop::attach_to(__natsOptions* options) {
+  // Otherwise a thread of the library first gathers for a millisecond what is to be written.
+  if (const natsStatus set = natsOptions_SetSendAsap(options, true); set != NATS_OK) return set;
   return natsOptions_SetEventLoop(options, this, &LoopCallbacks::attach, &LoopCallbacks::read,
                                   &LoopCallbacks::write, &LoopCallbacks::detach);
 }

@@ -1,0 +1,1 @@
+insert into orders (note) values (repeat('x', 250));
