@@ -186,7 +186,8 @@ std::optional<std::int64_t> TableSource::lag() {
 
 void TableSource::close() {
   maintaining_.request_stop();
-  if (is_open()) (void)keep(milliseconds(0), {});
+  // A stop while rows are waited for ends only their session.
+  if (store_ && session_->ok()) (void)keep(milliseconds(0), {});
   maintaining_ = {};
   under_way_ = false;
   rows_.reset();
