@@ -67,7 +67,7 @@ def test_each_role_sees_its_own_consumers(shop):
 
 
 def test_a_consumer_reads_no_outbox_that_it_was_not_given(shop):
-    """Whoever may read an outbox makes the group, also for others: that is the grant."""
+    """A role that may read an outbox makes the group, also for others: that is the grant."""
     create = "select pgtrickle.create_consumer_group('mine', 'shop', 'earliest')"
     with session(shop) as connection:
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="may not read") as refused:
