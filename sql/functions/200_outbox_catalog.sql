@@ -186,7 +186,19 @@ end $$;
 comment on function pgtrickle.relay_resolve_outbox(text) is
   'The outbox that a name means: of a table, a stream table, an event outbox, or an outbox table';
 
--- How to make an outbox anew whose table is gone; null: it is there.
+-- The table of an outbox that is gone: its own or that of delta rows; null: both are there.
+create or replace function pgtrickle_internal.outbox_lost_table(outbox pgtrickle_internal.outbox_config)
+returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select t.name
+  from unnest(array[format('pgtrickle.%I', outbox.outbox_table_name),
+                    'pgtrickle.' || quote_ident(outbox.delta_table_name)]) with ordinality t (name, ord)
+  where outbox.kind <> 'adopted' and t.name is not null and to_regclass(t.name) is null
+  order by t.ord limit 1;
+$$;
+
+-- How to make an outbox anew that has lost a table; null: it has not.
 create or replace function pgtrickle_internal.outbox_anew(outbox pgtrickle_internal.outbox_config)
 returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -196,8 +208,7 @@ as $$
                 case when outbox.kind = 'events' then 'create_outbox' else 'enable_outbox' end,
                 case when outbox.kind = 'events' then outbox.stream_table_name
                      else format('%I.%I', outbox.stream_table_schema, outbox.stream_table_name) end)
-  where outbox.kind <> 'adopted'
-    and to_regclass(format('pgtrickle.%I', outbox.outbox_table_name)) is null;
+  where pgtrickle_internal.outbox_lost_table(outbox) is not null;
 $$;
 
 -- The one outbox of a name; an error when there is none.
@@ -392,6 +403,7 @@ grant execute on function pgtrickle.relay_resolve_outbox(text) to pgtrickle_rela
 -- What administrators reach with their own rights, by what they call.
 grant execute on function
   pgtrickle_internal.cut_to_bytes(text, integer), pgtrickle_internal.outbox_named(text),
+  pgtrickle_internal.outbox_lost_table(pgtrickle_internal.outbox_config),
   pgtrickle_internal.outbox_anew(pgtrickle_internal.outbox_config),
   pgtrickle_internal.outbox_create(text, regclass, text, text[], integer, integer, bigint, boolean, text),
   pgtrickle_internal.outbox_drop(integer)

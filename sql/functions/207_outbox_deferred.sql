@@ -48,6 +48,7 @@ declare
   tags uuid[];
   own bigint[];
   small boolean;
+  lost boolean;
   changes constant text := $sql$
     with net as (
       select r, sum(case op when 'INSERT' then 1 else -1 end) as n
@@ -76,8 +77,10 @@ begin
   select * into outbox from pgtrickle_internal.outbox_config c where c.outbox_number = number;
   if not found then
     return;  -- dropped in this transaction
-  elsif to_regclass(format('pgtrickle.%I', outbox.outbox_table_name)) is null
-     or to_regclass(format('pgtrickle.%I', outbox.delta_table_name)) is null then
+  end if;
+  execute format('select %s or %s', pgtrickle_internal.capture_is_lost(outbox.outbox_table_name),
+                 pgtrickle_internal.capture_is_lost(outbox.delta_table_name)) into lost;
+  if lost then
     perform pgtrickle_internal.capture_missed(number, 'a table of the outbox was gone');
     return;
   end if;

@@ -100,6 +100,16 @@ as $$
   select tg_op <> 'INSERT' and outbox.capture = 'statement' and outbox.key_columns is not null;
 $$;
 
+-- The expression for whether a table of an outbox is gone. It waits for a transaction that is dropping
+-- or renaming it, by asking what can be updated, which is 0 where the table is gone then.
+create or replace function pgtrickle_internal.capture_is_lost(table_name text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  select format('(pg_catalog.pg_relation_is_updatable(pg_catalog.to_regclass(%1$L), false) '
+                'operator(pg_catalog.>) 0 and pg_catalog.to_regclass(%1$L) is not null) is not true',
+                format('pgtrickle.%I', table_name));
+$$;
+
 -- What the bodies of an outbox's functions have in common.
 --
 -- Partitions inherit the row trigger, and it must leave alone the rows of statements on the parent.
@@ -119,11 +129,10 @@ as $$
     'unseen', quote_literal('a transaction wrote to the table that does not see its columns'),
     -- A table of the outbox that is dropped or renamed does not stop the application.
     'without_outbox', format(
-      'if pg_catalog.to_regclass(%L) is null then perform pgtrickle_internal.capture_missed(%s, '
+      'if %s then perform pgtrickle_internal.capture_missed(%s, '
       '''the table of the outbox was gone''); return null; end if;',
-      format('pgtrickle.%I', outbox.outbox_table_name), outbox.outbox_number),
-    'no_delta', format('pg_catalog.to_regclass(%L) is null',
-                       format('pgtrickle.%I', outbox.delta_table_name)),
+      pgtrickle_internal.capture_is_lost(outbox.outbox_table_name), outbox.outbox_number),
+    'no_delta', pgtrickle_internal.capture_is_lost(outbox.delta_table_name),
     'miss_delta', format('perform pgtrickle_internal.capture_missed(%s, '
                          '''the table of delta rows was gone'');', outbox.outbox_number),
     'is_noted', pgtrickle_internal.capture_is_noted(outbox),
@@ -421,7 +430,11 @@ begin
   end if;
   {leave}
   if pg_catalog.pg_trigger_depth() operator(pg_catalog.>) 1 or {is_noted} then
-    perform pgtrickle_internal.capture_settle({number}, written, {part});
+    if {no_delta} then
+      {miss_delta}
+    else
+      perform pgtrickle_internal.capture_settle({number}, written, {part});
+    end if;
   end if;
   {defer}
   return new;

@@ -108,7 +108,11 @@ as $$
   select pgtrickle_internal.fill($body$
 begin
   if {is_noted} then
-    perform pgtrickle_internal.capture_settle({number}, null, false);
+    if {no_delta} then
+      {miss_delta}
+    else
+      perform pgtrickle_internal.capture_settle({number}, null, false);
+    end if;
   end if;
   return new;
 end $body$, pgtrickle_internal.capture_names(outbox));

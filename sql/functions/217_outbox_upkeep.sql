@@ -608,7 +608,7 @@ begin
       end if;
       if outbox.outbox_number is null or f.gone then
         null;
-      elsif pgtrickle_internal.outbox_anew(outbox) is not null then
+      elsif pgtrickle_internal.outbox_lost_table(outbox) is not null then
         changes := changes + pgtrickle_internal.outbox_judge(f.number)::int;
       elsif outbox.kind = 'stream_table' then
         changes := f.keys::int;

@@ -6,7 +6,7 @@
 -- tables is read: that transaction leaves other versions of the rows in pg_trigger, whatever it
 -- says elsewhere.
 
--- Whether the table of an outbox is gone, or its triggers are missing, or do not fire where they
+-- Whether a table of an outbox is gone, or its triggers are missing, or do not fire where they
 -- should.
 create or replace function pgtrickle_internal.outbox_is_off(number int) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
@@ -15,7 +15,8 @@ as $$
     select from pgtrickle_internal.trigger_faults(number) f
     where coalesce(f.state, 'D') = 'D' or (f.state = 'R' and f.fires <> 'R'))
     or exists (select from pgtrickle_internal.outbox_config c
-               where c.outbox_number = number and pgtrickle_internal.outbox_anew(c) is not null);
+               where c.outbox_number = number
+                 and pgtrickle_internal.outbox_lost_table(c) is not null);
 $$;
 
 -- What is said of an outbox that does not record every change; null where it does.
@@ -26,10 +27,10 @@ as $$
          || coalesce((select format(', since %s UTC at the latest',
                                     to_char(g.seen_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS'))
                       from pgtrickle_internal.outbox_gaps g where g.outbox_number = number), '')
-         || coalesce((select format(': the table pgtrickle.%I is gone', c.outbox_table_name)
+         || coalesce((select format(': the table %s is gone', pgtrickle_internal.outbox_lost_table(c))
                       from pgtrickle_internal.outbox_config c
                       where c.outbox_number = number
-                        and pgtrickle_internal.outbox_anew(c) is not null),
+                        and pgtrickle_internal.outbox_lost_table(c) is not null),
                      ': triggers of the outbox are switched off or missing')
   where pgtrickle_internal.outbox_is_off(number);
 $$;
