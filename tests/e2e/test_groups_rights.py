@@ -124,20 +124,20 @@ def test_a_pass_is_worth_nothing_in_the_next_transaction(shop):
 
 
 def test_code_of_another_role_does_not_use_the_groups_of_whoever_calls_it(shop):
-    """A definer function of mallory's acts as mallory, also in the session of a superuser."""
-    shop.login("mallory", "pgtrickle_consumer")
-    shop.execute("create schema mallory authorization mallory")
-    with session(shop, "mallory") as mallory:
-        mallory.execute("""
-            create function mallory.steal() returns setof bigint language sql security definer
+    """A definer function of interloper's acts as interloper, also in the session of a superuser."""
+    shop.login("interloper", "pgtrickle_consumer")
+    shop.execute("create schema interloper authorization interloper")
+    with session(shop, "interloper") as interloper:
+        interloper.execute("""
+            create function interloper.steal() returns setof bigint language sql security definer
             as $$ select outbox_id from pgtrickle.poll_outbox('g', 'a') $$;
-            create view mallory.stolen as select * from pgtrickle_internal.group_access;
-            grant usage on schema mallory to public;""")
+            create view interloper.stolen as select * from pgtrickle_internal.group_access;
+            grant usage on schema interloper to public;""")
     with pytest.raises(psycopg.errors.InsufficientPrivilege, match="belongs to role worker"):
-        shop.execute("select mallory.steal()")
+        shop.execute("select interloper.steal()")
     with session(shop) as connection:
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="belongs to role worker"):
-            connection.execute("select mallory.steal()")
+            connection.execute("select interloper.steal()")
 
 
 def test_a_condition_of_the_reader_sees_no_hidden_row(shop):
