@@ -140,6 +140,30 @@ def test_the_checkpoint_is_the_first_event_of_the_backlog(stream_db):
     assert checkpoint() == checkpoint(2) == (None, None)
 
 
+def test_the_checkpoint_costs_no_more_where_a_large_transaction_waits(stream_db):
+    def rows_read(statement, parameters=None):
+        with stream_db.connect(autocommit=False) as session:
+            session.execute(statement, parameters)
+            return session.execute(
+                "select sum(seq_tup_read + idx_tup_fetch)::int from pg_stat_xact_all_tables"
+                " where schemaname = 'pgstream' and relname like 'events%'").fetchone()[0]
+
+    stream_db.execute("select pgstream.make_partitions()")
+    stream_db.execute("insert into pgstream.events (id, payload, stream_id)"
+                      " select gen_random_uuid(), '{}', 1 from generate_series(1, 20000)")
+    first, xid = stream_db.execute("select id, xid::text from pgstream.events order by seq limit 1")[0]
+    add = "insert into pgstream.backlog values (1, %s, %s, 20000)"
+    for analyzed in (False, True):
+        if analyzed:
+            stream_db.execute("analyze pgstream.events")
+        assert rows_read(add, (1, xid)) < 10
+        assert stream_db.one("select failover_checkpoint_id from pgstream.streams where id = 1") == first
+        assert rows_read(add, (2 + analyzed, xid)) == 0  # the first one is the same as before
+        assert rows_read("delete from pgstream.backlog where n = 1") < 10
+        assert stream_db.one("select failover_checkpoint_id from pgstream.streams where id = 1") == first
+        stream_db.execute("delete from pgstream.backlog")
+
+
 def test_a_stream_that_begins_anew_elsewhere_continues_no_round(stream_db):
     stream_db.execute("update pgstream.streams set system_identifier = 42, round_seq = 7,"
                       " settled_snapshot = '3:3:', round_snapshot = '5:5:'")
