@@ -16,6 +16,8 @@ namespace {
 constexpr std::chrono::seconds kTimeout{30};
 /// A slot waits for each transaction that has an xid, in any database.
 constexpr std::chrono::hours kWaitForSlot{24};
+/// What was missed may be a hundred million events.
+constexpr std::chrono::hours kContinue{2};
 constexpr std::chrono::seconds kRoundEvery{1};
 constexpr std::string_view kInUse = "55006";
 
@@ -167,12 +169,10 @@ Result<postgres::ReplicationConnection::NewSlot> SlotKeeper::create(const Found&
 
 /// Adds to the backlog what was committed meanwhile, and tells which transaction is waited for.
 Result<void> SlotKeeper::wait_for_writers(std::int64_t last_n, std::stop_token stop) {
-  const Deadline deadline = Deadline::after(kTimeout);
-  const auto moment = store_.look(deadline, stop);
+  const auto moment = store_.look(Deadline::after(kTimeout), stop);
   if (!moment) return fail(moment.error());
-  if (auto done = store_.continue_from(moment->snapshot, last_n, deadline, stop); !done) {
-    return done;
-  }
+  auto continued = store_.continue_from(moment->snapshot, last_n, Deadline::after(kContinue), stop);
+  if (!continued) return continued;
   // Locks, because the xid of another role's session is not shown.
   const auto rows = session_.query(
       "select coalesce(l.pid, 0), coalesce(p.gid, ''), coalesce(d.datname, p.database, '') "
@@ -181,7 +181,7 @@ Result<void> SlotKeeper::wait_for_writers(std::int64_t last_n, std::stop_token s
       "left join pg_prepared_xacts p on p.transaction = l.transactionid "
       "where l.locktype = 'transactionid' and l.mode = 'ExclusiveLock' and l.granted "
       "and l.pid is distinct from pg_backend_pid() order by age(l.transactionid) desc limit 1",
-      {}, deadline, std::move(stop));
+      {}, Deadline::after(kTimeout), std::move(stop));
   if (!rows) return fail(rows.error());
   if (rows->size() == 0) return {};
   const bool prepared = rows->integer(0, 0) == 0;
@@ -217,24 +217,24 @@ Result<std::string> SlotKeeper::read_snapshot(const std::string& exported, Deadl
 /// Publication first, slot second: a slot that meets a change from before its publication existed
 /// cannot go on (15), or skips it (18).
 Result<void> SlotKeeper::make(const Found& found, std::int64_t last_n, std::stop_token stop) {
-  const Deadline deadline = Deadline::after(kTimeout);
   // Until all is done the slot does not continue the stream, though it may exist by then.
   auto unknown = store_.write(
       "update pgstream.streams s set publication_oid = null "
       "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
-      {}, deadline, stop);
+      {}, Deadline::after(kTimeout), stop);
   if (!unknown) return unknown;
   const auto published = session_.query("select pgstream.add_stream($1::bigint)",
-                                        {std::to_string(stream_)}, deadline, stop);
+                                        {std::to_string(stream_)}, Deadline::after(kTimeout), stop);
   if (!published) return fail(published.error());
   if (found.facts.exists) {
-    if (auto dropped = log_.drop_slot(found.slot, deadline, stop); !dropped) return dropped;
+    auto dropped = log_.drop_slot(found.slot, Deadline::after(kTimeout), stop);
+    if (!dropped) return dropped;
   }
   const auto made = create(found, last_n, stop);
   if (!made) return fail(made.error());
-  const auto snapshot = read_snapshot(made->snapshot, deadline, stop);
+  const auto snapshot = read_snapshot(made->snapshot, Deadline::after(kTimeout), stop);
   if (!snapshot) return fail(snapshot.error());
-  auto continued = store_.continue_from(*snapshot, last_n, deadline, stop);
+  auto continued = store_.continue_from(*snapshot, last_n, Deadline::after(kContinue), stop);
   if (!continued) return continued;
   return store_.write(
       "update pgstream.streams s set slot_name = $3, publication_oid = (select p.oid from "
@@ -243,7 +243,7 @@ Result<void> SlotKeeper::make(const Found& found, std::int64_t last_n, std::stop
       "where s.id = $1::bigint and s.owner = $2::uuid returning s.id",
       {found.slot, found.publication, found.system, std::to_string(found.timeline),
        to_string(made->consistent_point)},
-      deadline, std::move(stop));
+      Deadline::after(kTimeout), std::move(stop));
 }
 
 }  // namespace relay::stream

@@ -15,7 +15,8 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr std::chrono::seconds kTimeout{30};
-constexpr std::chrono::seconds kRowTimeout{60};
+/// The server sorts all events of a round before it sends the first one.
+constexpr std::chrono::hours kRowTimeout{2};
 /// A statement that waits for its rows to be taken holds its snapshot.
 constexpr std::chrono::seconds kUnusedFor{10};
 constexpr milliseconds kKeepEvery{500};

@@ -1,8 +1,11 @@
 """What /health and /metrics of postgres-stream say of its subscriptions."""
 
+import json
+
 import pytest
+from support.proxy import FaultProxy
 from support.stream_database import subscribe
-from support.stream_program import (StreamProgram, configure, insert,  # noqa: F401
+from support.stream_program import (StreamProgram, configure, connection, insert,  # noqa: F401
                                     stream_home, stream_program_server, subscribe_orders,
                                     wait_running, wait_trouble)
 from support.waiting import eventually
@@ -53,3 +56,18 @@ def test_partitions_and_events_without_one_are_counted(program, stream_home):  #
                         " values (gen_random_uuid(), '{}', 1, now())")
     eventually(lambda: number(program, "overflow_rows") == 1, 20)
     assert number(program, "backlog_transactions") is not None
+
+
+def test_a_server_that_does_not_answer_is_told_before_the_stream_has_ended(
+        stream_program_server, stream_home, tmp_path):  # noqa: F811
+    with FaultProxy(stream_program_server.port) as proxy:
+        configure(tmp_path, stream_home, {"type": "memory"},
+                  {"pg_connection": connection(stream_home, port=proxy.port)})
+        with StreamProgram(tmp_path) as program:
+            wait_running(program)
+            proxy.stall()
+            eventually(lambda: "no answer in time" in program.log(), 30)
+            health = json.loads(program.get("/health")[1])
+            assert health["status"] == "unhealthy" and health["pipelines_owned"] == 0, health
+            proxy.restore()
+            wait_running(program)

@@ -164,6 +164,27 @@ def test_events_come_while_a_new_slot_waits_for_an_open_transaction(scene):  # n
     assert sorted(scene.first_deliveries()) == list(range(1, 16))
 
 
+def test_a_new_slot_that_was_waited_for_long_is_taken(scene):  # noqa: F811
+    with scene.relay() as relay:
+        scene.insert()
+        scene.wait_delivered(1, relay)
+    scene.drop_slot()
+    other = scene.server.create_database(template="template0")
+    with other.connect() as writer:
+        writer.execute("begin; select pg_current_xact_id()")
+        with scene.relay() as relay:
+            # Longer than a statement of the daemon may take.
+            eventually(lambda: scene.database.execute(
+                "select 1 from pg_stat_activity where backend_type = 'walsender'"
+                " and clock_timestamp() - backend_start > '32 s'"), 60, message=relay.log)
+            writer.execute("commit")
+            eventually(lambda: scene.slot("active and confirmed_flush_lsn is not null") == (True,),
+                       30, message=relay.log)
+            scene.insert()
+            scene.wait_delivered(2, relay)
+            assert relay.log(1000).count("does not continue the stream") == 1
+
+
 def test_each_round_that_a_new_slot_waits_through_adds_to_the_backlog(scene):  # noqa: F811
     with scene.relay() as relay:
         scene.insert()

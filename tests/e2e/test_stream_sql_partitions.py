@@ -116,6 +116,33 @@ def test_old_partitions_are_removed_when_nothing_needs_them(stream_db):
     assert len(partitions(stream_db)) == 3
 
 
+def test_a_large_partition_is_not_read_before_it_is_removed(stream_db):
+    old = add_partition(stream_db, "2020-01-01")
+    stream_db.execute("insert into pgstream.events (id, payload, stream_id, created_at, xid)"
+                      " select gen_random_uuid(), '{}', 1, '2020-01-01 12:00+00', n::text::xid8"
+                      " from generate_series(10, 20000) n")
+    stream_db.execute("analyze pgstream.events")
+    stream_db.execute("update pgstream.streams set settled_snapshot = '100000:100003:100001'")
+    stream_db.execute("insert into pgstream.backlog select 1, n, n::text::xid8, 1"
+                      " from generate_series(100000, 100100) n")
+
+    def work():
+        """What is to be done, and how many events were read to tell."""
+        with stream_db.connect(autocommit=False) as session:
+            statements = session.execute("select pgstream.partition_work()").fetchall()
+            return statements, session.execute(
+                "select seq_tup_read + idx_tup_fetch from pg_stat_xact_all_tables"
+                " where relid = %s::regclass", (old,)).fetchone()[0]
+
+    statements, read = work()
+    assert statements == [(f"ALTER TABLE pgstream.events DETACH PARTITION {old} CONCURRENTLY",)]
+    assert read < 10
+    for needed in ("100001", "100003", "100100"):
+        stream_db.execute("update pgstream.events set xid = %s where xid = '10'", (needed,))
+        assert work()[0] == []
+        stream_db.execute("update pgstream.events set xid = '10' where xid = %s", (needed,))
+
+
 def test_the_checkpoint_is_the_first_event_of_the_backlog(stream_db):
     def checkpoint(stream=1):
         return stream_db.execute("select failover_checkpoint_id, failover_checkpoint_ts"
@@ -138,6 +165,30 @@ def test_the_checkpoint_is_the_first_event_of_the_backlog(stream_db):
         assert checkpoint() == waiting[row][:2]
     stream_db.execute("delete from pgstream.backlog where n = 5")
     assert checkpoint() == checkpoint(2) == (None, None)
+
+
+def test_the_checkpoint_costs_no_more_where_a_large_transaction_waits(stream_db):
+    def rows_read(statement, parameters=None):
+        with stream_db.connect(autocommit=False) as session:
+            session.execute(statement, parameters)
+            return session.execute(
+                "select sum(seq_tup_read + idx_tup_fetch)::int from pg_stat_xact_all_tables"
+                " where schemaname = 'pgstream' and relname like 'events%'").fetchone()[0]
+
+    stream_db.execute("select pgstream.make_partitions()")
+    stream_db.execute("insert into pgstream.events (id, payload, stream_id)"
+                      " select gen_random_uuid(), '{}', 1 from generate_series(1, 20000)")
+    first, xid = stream_db.execute("select id, xid::text from pgstream.events order by seq limit 1")[0]
+    add = "insert into pgstream.backlog values (1, %s, %s, 20000)"
+    for analyzed in (False, True):
+        if analyzed:
+            stream_db.execute("analyze pgstream.events")
+        assert rows_read(add, (1, xid)) < 10
+        assert stream_db.one("select failover_checkpoint_id from pgstream.streams where id = 1") == first
+        assert rows_read(add, (2 + analyzed, xid)) == 0  # the first one is the same as before
+        assert rows_read("delete from pgstream.backlog where n = 1") < 10
+        assert stream_db.one("select failover_checkpoint_id from pgstream.streams where id = 1") == first
+        stream_db.execute("delete from pgstream.backlog")
 
 
 def test_a_stream_that_begins_anew_elsewhere_continues_no_round(stream_db):

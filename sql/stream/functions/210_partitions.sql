@@ -31,20 +31,6 @@ end $$;
 comment on function pgstream.make_partitions(int) is
   'Makes the partitions of today and of the next days; returns how many were made';
 
--- Whether an event may still have to be sent.
-create or replace function pgstream._is_needed(event_stream bigint, event_xid xid8) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
-as $$
-  select exists (
-    select from pgstream.streams s
-    where s.id = event_stream
-      and (s.settled_snapshot is null
-           or not (pg_visible_in_snapshot(event_xid, s.settled_snapshot)
-                   or event_xid = any (s.settled_also))
-           or exists (select from pgstream.backlog b
-                      where b.stream_id = s.id and b.xid = event_xid)));
-$$;
-
 -- Whether a partition is kept: an event in it is needed, a stream's checkpoint is not past it, or a
 -- transaction, which may be a prepared one, has used it.
 create or replace function pgstream._is_partition_needed(part regclass, until timestamptz)
@@ -52,6 +38,7 @@ returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
+  stream record;
   needed boolean;
 begin
   if exists (select from pgstream.streams s where s.failover_checkpoint_ts < until)
@@ -62,10 +49,21 @@ begin
                                     where d.datname = current_database())) then
     return true;
   end if;
-  execute format('select exists (select from (select distinct stream_id, xid from %s) e '
-                 'where pgstream._is_needed(e.stream_id, e.xid))', part)
-  into needed;
-  return needed;
+  -- For each stream, because the server then looks by index for the few ids of transactions that
+  -- may be needed: a partition may have a hundred million events.
+  for stream in select s.id, s.settled_snapshot, s.settled_also from pgstream.streams s loop
+    execute format(case when stream.settled_snapshot is null
+      then 'select exists (select from %1$s e where e.stream_id = $1)'
+      else 'select exists (select from %1$s e where e.stream_id = $1 and (e.xid >= $2 '
+           'or e.xid = any ($3)) and e.xid <> all ($4)) '
+           'or exists (select from pgstream.backlog b join %1$s e using (stream_id, xid) '
+           'where b.stream_id = $1)' end, part)
+    into needed
+    using stream.id, pg_snapshot_xmax(stream.settled_snapshot),
+      array(select pg_snapshot_xip(stream.settled_snapshot)), stream.settled_also;
+    exit when needed;
+  end loop;
+  return needed is true;
 end $$;
 
 -- The statements that remove what is older than `retention`, in their order. Each is to be run by
@@ -134,7 +132,14 @@ as $$
   with deleted as (
     delete from pgstream.events_overflow e
     where e.created_at < now() - greatest(retention, '1 day')
-      and not pgstream._is_needed(e.stream_id, e.xid)
+      and not exists (
+        select from pgstream.streams s
+        where s.id = e.stream_id
+          and (s.settled_snapshot is null
+               or not (pg_visible_in_snapshot(e.xid, s.settled_snapshot)
+                       or e.xid = any (s.settled_also))))
+      and not exists (select from pgstream.backlog b
+                      where b.stream_id = e.stream_id and b.xid = e.xid)
     returning 1)
   select count(*) from deleted;
 $$;
