@@ -148,8 +148,8 @@ $$;
 -- The state of a session that outlives a function and affects what runs later, grouped by kind.
 -- `setting` are those that any role may change and that decide how SQL is read, whether it is
 -- durable, how long it may take, and how values are written; `other setting` are the values of all
--- others. SQL cannot see what LISTEN and SET CONSTRAINTS have done, nor list the settings that
--- applications define.
+-- others. SQL cannot see what SET CONSTRAINTS has done, nor list the settings that applications
+-- define.
 create or replace function pgtrickle_internal.gate_state() returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -230,6 +230,12 @@ declare
   prepared text;
 begin
   perform set_config('pgtrickle.gate_key', '', true);
+  -- Each notification would come to the session from now on. A LISTEN of this transaction shows
+  -- nowhere, so it is undone unseen, and only where the relay's sessions are: they never listen.
+  if not own and pg_has_role(session_user, 'pgtrickle_relay', 'member')
+     and not exists (select from pg_listening_channels()) then
+    unlisten *;
+  end if;
   if pgtrickle_internal.gate_identity(function_name) is distinct from identity then
     raise exception 'the code behind % was changed while it ran', what
       using errcode = 'insufficient_privilege';

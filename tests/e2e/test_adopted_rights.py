@@ -124,16 +124,33 @@ def test_the_gate_compares_every_setting_that_any_role_may_change(land):  # noqa
           and name <> all (pgtrickle_internal.gate_other_settings())""") == []
 
 
-def test_notifications_that_the_owner_listens_to_are_not_kept(land, tmp_path):  # noqa: F811
-    """SQL cannot see that code has called LISTEN; each notification would stay in memory."""
-    evil_table(land, "loud")
+def listen_when_read(land, name):
+    """A table of mallory's; the function that reads it for the relay calls LISTEN."""
+    evil_table(land, name)
     run_as(land, "mallory",
-           "select pgtrickle.adopt_outbox('loud', payload => 'body', key => 'kind')")
+           f"select pgtrickle.adopt_outbox('{name}', payload => 'body', key => 'kind')")
     reader, incarnation = land.execute("select reader, incarnation from pgtrickle.pgt_outbox_config"
-                                       " where stream_table_name = 'loud'")[0]
+                                       " where stream_table_name = %s", (name,))[0]
     source = land.one("select pg_get_functiondef(oid) from pg_proc where proname = %s", (reader,))
     begin = source.index("begin\n")
     run_as(land, "mallory", f"{source[:begin]}begin\nexecute 'listen flood';{source[begin + 5:]}")
+    return incarnation
+
+
+def test_the_session_that_reads_listens_to_nothing_that_the_owner_chose(land):  # noqa: F811
+    incarnation = listen_when_read(land, "overheard")
+    read = "select * from pgtrickle.relay_adopted_rows(%s, 0, 10, 10)"
+    channels = "select array(select pg_listening_channels())"
+    with land.connect(user="relay_daemon", autocommit=True) as relay:
+        relay.execute(read, (incarnation,))
+        assert relay.execute(channels).fetchone()[0] == []
+        relay.execute("listen own")  # an administrator's session may listen
+        relay.execute(read, (incarnation,))
+        assert "own" in relay.execute(channels).fetchone()[0]
+
+
+def test_notifications_that_the_owner_listens_to_are_not_kept(land, tmp_path):  # noqa: F811
+    incarnation = listen_when_read(land, "loud")
     set_outbox(land, "noise", to_file("loud", tmp_path / "out.jsonl"))
     position = ("select last_change_id from pgtrickle.relay_consumer_offsets"
                 " where incarnation = %s")
