@@ -8,7 +8,7 @@ from support.stream_database import (events, failed, files, stream_db, stream_se
                                      subscribe, triggers)
 
 # Functions that run under the search_path of their caller: every name in them is qualified.
-UNPINNED = {"_event_id", "_partition_of", "_has_partition", "set_subscriptions",
+UNPINNED = {"_event_id", "_day", "_partition_of", "_has_partition", "set_subscriptions",
             "_subscriptions_insert_apply", "_subscriptions_update_apply",
             "_subscriptions_delete_apply"}
 

@@ -12,12 +12,21 @@ begin
     'volatile as %L',
     case when current_setting('server_version_num')::int >= 180000
          then 'select pg_catalog.uuidv7()'
-         else 'select pg_catalog.encode(pg_catalog.set_bit(pg_catalog.set_bit(pg_catalog.overlay('
+         -- 48 bits of milliseconds and the version, then 72 bits of a random UUID with its variant.
+         else 'select pg_catalog.encode(pg_catalog.overlay('
               'pg_catalog.uuid_send(pg_catalog.gen_random_uuid()), pg_catalog.substring('
               'pg_catalog.int8send(pg_catalog.floor(pg_catalog.date_part(''epoch'', at) '
-              'operator(pg_catalog.*) 1000)::pg_catalog.int8), 3), 1, 6), 52, 1), 53, 1), ''hex'')'
-              '::pg_catalog.uuid' end);
+              'operator(pg_catalog.*) 1000)::pg_catalog.int8 operator(pg_catalog.*) 256 '
+              'operator(pg_catalog.+) 112), 2), 1, 7), ''hex'')::pg_catalog.uuid' end);
 end $$;
+
+-- The day of a point in time in UTC, for which `events` has a partition: days since 2000-01-01.
+create or replace function pgstream._day(at timestamptz) returns text
+language sql immutable
+as $$
+  select (pg_catalog.timezone('0'::pg_catalog.interval, at)::pg_catalog.date
+    operator(pg_catalog.-) '2000-01-01'::pg_catalog.date)::pg_catalog.text;
+$$;
 
 -- The name of the partition for a point in time.
 create or replace function pgstream._partition_of(at timestamptz) returns text
@@ -126,18 +135,17 @@ begin
 declare
   at constant pg_catalog.timestamptz := pg_catalog.clock_timestamp();
   id constant pg_catalog.uuid := pgstream._event_id(at);
-  day constant pg_catalog.text := (pg_catalog.timezone('UTC', at)::pg_catalog.date
-    operator(pg_catalog.-) '2000-01-01'::pg_catalog.date)::pg_catalog.text;
   is_there boolean := pg_catalog.current_setting('pgstream.partition_of', true)
-                      operator(pg_catalog.=) day;
+                      operator(pg_catalog.=) pgstream._day(at)
+                      and $1 operator(pg_catalog.=) any (%1$L::pg_catalog._int8);
 begin
-  if $1 operator(pg_catalog.<>) all (%L::pg_catalog._int8) then
-    return;
-  end if;
   if is_there is not true then
+    if $1 operator(pg_catalog.<>) all (%1$L::pg_catalog._int8) then
+      return;
+    end if;
     is_there := pgstream._has_partition(at);
     if is_there then
-      perform pg_catalog.set_config('pgstream.partition_of', day, true);
+      perform pg_catalog.set_config('pgstream.partition_of', pgstream._day(at), true);
     end if;
   end if;
   if is_there then
