@@ -115,7 +115,8 @@ begin
 end $$;
 
 -- Writes the two functions of a table again. Streams that no subscription names are left out: an
--- event for them, of a transaction that ran the older trigger function, is dropped.
+-- event for them, of a transaction that ran the older trigger function, is dropped. The first function
+-- says whether it wrote the event.
 --
 -- A transaction looks for the partition once: its first event locks the partition, which stays until
 -- the transaction, or the savepoint with the setting, ends. Looking takes a tenth of the time of an
@@ -131,7 +132,7 @@ declare
 begin
   perform pgstream._define(
     format('pgstream.%I(bigint, jsonb, jsonb)', '_write_' || part),
-    format('returns void language plpgsql security definer as %L', format($body$
+    format('returns boolean language plpgsql security definer as %L', format($body$
 declare
   at constant pg_catalog.timestamptz := pg_catalog.clock_timestamp();
   id constant pg_catalog.uuid := pgstream._event_id(at);
@@ -141,7 +142,7 @@ declare
 begin
   if is_there is not true then
     if $1 operator(pg_catalog.<>) all (%1$L::pg_catalog._int8) then
-      return;
+      return false;
     end if;
     is_there := pgstream._has_partition(at);
     if is_there then
@@ -155,6 +156,7 @@ begin
     insert into pgstream.events_overflow (id, payload, metadata, stream_id, created_at)
     values (id, $2, $3, $1, at);
   end if;
+  return true;
 end $body$, streams)), owners);
   perform pgstream._define(
     format('pgstream.%I(bigint, text, text, boolean, text, text, jsonb, jsonb)', '_keep_' || part),

@@ -6,7 +6,8 @@
 -- revision that it does not know: so a removed subscription ends at once, before its trigger is
 -- dropped, for which the table must be free of readers.
 
--- The body of the function that a table's triggers for one operation call.
+-- The body of the function that a table's triggers for one operation call. The event is written in an
+-- assignment: PERFORM would run a query for the call, which takes a tenth of the time of an event.
 create or replace function pgstream._body(part text, in_schema text, named text, operation text)
 returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -49,6 +50,7 @@ declare
   in_condition boolean;
   error_code text;
   error_message text;
+  written boolean;
 begin
   begin%1$s
     end if;
@@ -59,7 +61,7 @@ begin
     perform pgstream.%3$I(event_stream, tg_argv[0], tg_op, in_condition is true, error_code,
                           error_message, %4$s, %5$s);
   elsif event_payload is not null then
-    perform pgstream.%2$I(event_stream, event_payload, event_metadata);
+    written := pgstream.%2$I(event_stream, event_payload, event_metadata);
   end if;
   return null;
 end $body$, branches, '_write_' || part, '_keep_' || part,
