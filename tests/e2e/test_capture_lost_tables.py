@@ -31,7 +31,7 @@ SHAPES = {
 STATEMENTS = [
     "insert into items values (1, 1)",
     "insert into items select n, n % 2 from generate_series(2, 100) n",
-    "insert into items (id, part) select n, 1 from generate_series(101, 20000) n",
+    "insert into items (id, part) select n, 1 from generate_series(101, 2000) n",
     "update items set id = id where id = 1",
     "update items set id = -id",
     "merge into items using (values (-1), (7)) v (n) on id = v.n"
@@ -155,10 +155,12 @@ def test_what_is_missed_is_noted_once(db):
 
 def test_it_is_told_and_the_outbox_can_be_made_anew(db, relay_bin, tmp_path):
     make_table(db, "items")
-    set_outbox(db, "rows", to_file("items", tmp_path / "rows.jsonl"))
+    file = tmp_path / "rows.jsonl"
+    set_outbox(db, "rows", to_file("items", file))
     gone = "changes are not recorded"
+    db.execute("insert into items values (0, 'a', 0)")
     with Relay(db.relay_dsn) as relay:
-        relay.wait_healthy()
+        eventually(lambda: file.exists() and file.read_text(), 30)  # the pipeline reads
         db.execute(LOST["dropped"][0])
         db.execute("insert into items values (1, 'a', 1)")
         eventually(lambda: gone in str(relay.health()[1]), 30)
