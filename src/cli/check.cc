@@ -16,6 +16,8 @@ namespace {
 using postgres::Connection;
 
 constexpr std::chrono::seconds kTimeout{15};
+// Shorter than that: a lock is told as what it is, and the connection stays usable.
+constexpr std::string_view kLockTimeout = "set lock_timeout to '2s'";
 constexpr std::string_view kNoPrivilege = "42501";
 
 /// The remedy for a role that lacks the privileges to check.
@@ -102,6 +104,10 @@ bool check_schema(Connection& connection, const Context& context, Findings& find
   if (const auto known = schema::refuse_other_version(connection, Deadline::after(kTimeout), {});
       !known) {
     findings.bad("", known.error());
+    return false;
+  }
+  if (const auto set = connection.script(kLockTimeout, Deadline::after(kTimeout), {}); !set) {
+    findings.bad("", set.error());
     return false;
   }
   const std::vector<DatabaseFile> files = database_files(context.registry);

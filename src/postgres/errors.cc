@@ -53,6 +53,8 @@ constexpr Rule kRules[] = {
     {"0P", ErrorClass::misconfigured, ""},
     {"F0", ErrorClass::misconfigured, ""},
     {"55000", ErrorClass::misconfigured, ""},  // a function of ours refuses the present state
+    {"55P03", ErrorClass::transient,
+     "end the transaction that holds the lock, or wait for its end"},
     {"P0001", ErrorClass::misconfigured, ""},
     {"21", ErrorClass::rejected, ""},
     {"22", ErrorClass::rejected, ""},

@@ -399,6 +399,19 @@ def test_a_session_that_blocks_is_named_in_health_and_check(db, lines, blocking)
         assert check(db) == [] and "blocked_by" not in relay.health()[1]
 
 
+@pytest.mark.parametrize("table", ["pgtrickle_internal.outbox_config",
+                                   "pgtrickle.relay_consumer_offsets"])
+def test_check_waits_a_moment_for_a_lock_and_names_who_holds_it(db, lines, table):
+    with db.connect(autocommit=False) as blocker:
+        blocker.execute(f"lock table {table} in access exclusive mode")
+        told = check(db)
+        pid = blocker.info.backend_pid
+    assert any(f"session {pid}" in each["message"] and table in each["message"] for each in told)
+    for each in told:
+        assert f"session {pid}" in each["message"] or "due to lock timeout" in each["message"]
+        assert "the transaction that holds the lock" in each["remedy"] or str(pid) in each["remedy"]
+
+
 def test_a_prepared_transaction_that_blocks_is_named(db, relay_bin):
     make_table(db)
     with db.connect(autocommit=False) as blocker:
