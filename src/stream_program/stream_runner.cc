@@ -117,9 +117,9 @@ void StreamRunner::run(std::stop_token stop) {
     }
     if (ended || stop.stop_requested()) break;
     const Error error = shortage::explained(advised(ended.error()));
+    log::failure("database", config_.pipeline.name, error);
     // Health tells it before the pipeline has ended, which may wait for the same server.
     note(false, error);
-    log::failure("database", config_.pipeline.name, error);
     membership_.lost();
     end_pipeline(Deadline::after(milliseconds(0)));
     if (SteadyClock::now() - began > std::chrono::seconds(1)) backoff.reset();
