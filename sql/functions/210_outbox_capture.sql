@@ -306,10 +306,11 @@ $$;
 
 -- The statement that records a single row, and nothing where there are more rows, where the row is so
 -- large that its size must be measured first, or where the statement is nested in another or a part of
--- one with several: one condition about a row, for one that does not look at rows would be another
--- step of the plan. Where it records the row of an UPDATE or DELETE, it also removes the + of that, which
--- is then all that is noted. (A nested statement that finds just that is not the one: a statement within
--- it that had no rows has left no note.)
+-- one with several: one condition about a row, for one that does not look at rows is another step of
+-- the plan. An UPDATE has that step: without it, each new row would meet each old one. Where it
+-- records the row of an UPDATE or DELETE, it also removes the + of that, which is then all that is
+-- noted. (A nested statement that finds just that is not the one: a statement within it that had no
+-- rows has left no note.)
 create or replace function pgtrickle_internal.capture_one_row(
   outbox pgtrickle_internal.outbox_config, tg_op text, parts jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp
@@ -321,17 +322,20 @@ as $$
   )
   select format(
     'insert into pgtrickle.%I (%s, tg_op, payload) select %s, %L, %s from %s '
-    'where case when %s operator(pg_catalog.<=) %s and not exists (select from %I offset 1) '
-    'then %s else false end',
+    'where %s case when %s operator(pg_catalog.<=) %s%s then %s else false end',
     outbox.outbox_table_name, string_agg(p.kind || '_count', ', ' order by p.ord),
     string_agg('1', ', '), tg_op,
     pgtrickle_internal.capture_payload(outbox, jsonb_object_agg(
       p.kind || ',0', pgtrickle_json.row_sql(outbox.stream_table_oid, p.alias, p.alias || '.*',
                                              true))),
     string_agg(format('%I as %s', p.source, p.alias), ', ' order by p.ord),
+    case when count(*) = 2 then format('not exists (select from %I offset 1) and', min(p.source))
+         else '' end,
     string_agg(format('pg_catalog.pg_column_size(%s.*)', p.alias), ' operator(pg_catalog.+) '
                order by p.ord),
-    least(16384, outbox.inline_threshold_bytes / 255), min(p.source),
+    least(16384, outbox.inline_threshold_bytes / 255),
+    case when count(*) = 1 then format(' and not exists (select from %I offset 1)', min(p.source))
+         else '' end,
     case when pgtrickle_internal.capture_counts(outbox, tg_op)
          then format('case when pg_catalog.current_setting(%1$L, true) operator(pg_catalog.=) %2$L '
                      'and pg_catalog.pg_trigger_depth() operator(pg_catalog.=) 1 '

@@ -1,8 +1,10 @@
 """Statements that change more than the threshold become claim checks; values that jsonb cannot hold."""
 
 import contextlib
+import time
 
 import psycopg
+import pytest
 
 from support.replay import Replay, orders
 
@@ -113,3 +115,20 @@ def test_outbox_rows_shows_both_forms_in_the_order_of_application(db):
     assert len(db.execute(rows, (2,))) == 3
     assert db.one("select last_consumed_id from pgtrickle.pgt_outbox_config") == 2
     assert db.one("select id from pgtrickle.pgt_outbox_latest_lots") == 3
+
+
+@pytest.mark.parametrize("keys", ["", "deferrable initially deferred"])
+@pytest.mark.parametrize("capture", ["auto", "row"])
+def test_the_time_of_a_statement_grows_with_its_rows_not_with_their_square(db, capture, keys):
+    """Each row of an UPDATE has an old and a new one."""
+    db.execute(f"create table items (id int primary key {keys}, part int)")
+    db.execute("select pgtrickle.enable_outbox('items', capture => %s)", (capture,))
+    took = {}
+    for statement in ("insert into items select n, 1 from generate_series(1, 20000) n",
+                      "update items set part = part + 1", "update items set id = -id",
+                      "delete from items"):
+        began = time.monotonic()
+        db.execute(statement)
+        took[statement] = time.monotonic() - began
+    inserting = took.pop("insert into items select n, 1 from generate_series(1, 20000) n")
+    assert max(took.values()) < 1 + 20 * inserting, (inserting, took)

@@ -45,7 +45,7 @@ def test_a_transaction_of_a_million_events(stream_home, tmp_path, record_propert
         wait_running(program)
         subscribe_orders(stream_home)
         insert(stream_home)
-        eventually(lambda: out.exists() and lines_of(out) == 1, 20)
+        program.wait_metric("messages_delivered_total", 1, pipeline="stream-1")
         before = median_wait(program)
         stream_home.execute("begin; insert into orders (note) select 'x' from generate_series(1, %s);"
                             "set constraints all immediate" % MILLION)
