@@ -87,8 +87,10 @@ def test_each_cause_is_named_once_with_its_remedy_and_its_end_once(db, start_rel
         for subject, event in (("marked", "outbox_problem"), ("outbox_unread", "outbox_problem"),
                                ("dropped", "outbox_source_dropped"), ("refused", "all_rejected"),
                                ("paused", "paused_with_work"), ("public.share", "refresh_failed")):
-            said = lines_about(relay, event, subject)
-            assert len(said) == 2 and "Remedy: " in said[0] and "recovered after" in said[1], said
+            # The log follows health within a moment.
+            eventually(lambda: len(lines_about(relay, event, subject)) == 2, WAIT, message=relay.log)
+            told, ended = lines_about(relay, event, subject)
+            assert "Remedy: " in told and "recovered after" in ended, (told, ended)
         relay.wait_metric("outbox_problem", 0, outbox="outbox_marked")
 
 
