@@ -187,7 +187,7 @@ def test_the_file_runs_by_its_command_to_kafka_nats_and_a_webhook(
                                     ("alerts-to-webhook", "fraud_alerts")):
                 remedy = wait_remedy(at, pipeline, "SELECT pgtrickle.enable_outbox")
                 assert remedy == f"SELECT pgtrickle.enable_outbox('{table}');"
-                assert remedy in at.log()
+                eventually(lambda: remedy in at.log(), message=at.log)
                 checked = run_command("check", "--config", tmp_path / "relay.toml")
                 assert remedy.lower().rstrip(";") in checked.stdout.lower()
                 run_sql(db, remedy)

@@ -25,7 +25,7 @@ def test_it_counts_each_message_and_shows_the_last_ids(db, relay, orders):
         rows = [int(message_id.split(":")[1].split("-")[0]) for message_id in shown["latest"]]
         assert len(rows) == 3 and rows == sorted(rows) and rows[-1] == relay.metric(
             "position", pipeline="p")
-        assert "messages are counted and dropped" in relay.log()
+        eventually(lambda: "messages are counted and dropped" in relay.log(), message=relay.log)
 
 
 def test_it_ends_its_numbers_with_the_pipeline(db, relay, orders):

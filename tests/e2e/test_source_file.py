@@ -205,7 +205,7 @@ def test_a_file_that_is_cut_is_read_from_its_start(db, relay, place):
         os.truncate(place / "in", 0)
         append(place / "in", range(100, 103))
         wait_numbers(lines, range(103))
-        assert "file_cut" in relay.log()
+        eventually(lambda: "file_cut" in relay.log(), message=relay.log)
 
 
 def test_a_file_that_is_not_there_yet_is_waited_for(db, relay, place):

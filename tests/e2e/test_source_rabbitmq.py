@@ -323,7 +323,7 @@ def test_a_stream_that_was_made_again_is_read_from_its_beginning(db, server, str
         publish(server, "", *range(first, last), key=stream, ids=False)
         relay.start()
         wait_bodies(relay, lines, range(last), 60)
-        assert "made again" in relay.log()
+        eventually(lambda: "made again" in relay.log(), message=relay.log)
         relay.stop()
     ids = [m["id"] for m in lines.messages()]
     assert len(set(ids)) == 30
@@ -389,7 +389,7 @@ def test_messages_that_a_stream_deleted_unread_are_said(db, server, relay, lines
                    20 * SLOW_FACTOR, message=relay.log)
         missing = int(bodies(lines)[1]) - 1
         assert missing > 0
-        assert re.search(r"has deleted up to \d+ messages", relay.log())
+        eventually(lambda: re.search(r"has deleted up to \d+ messages", relay.log()), message=relay.log)
 
 
 def test_a_stream_that_is_deleted_is_not_replaced_by_a_queue(db, server, stream, relay, lines):

@@ -32,7 +32,7 @@ def test_events_that_could_not_be_made_are_told_until_they_are_made(program, str
     wait_trouble(program, '"degraded"', "the events of 2 changes could not be made",
                  "orders (2)", "pgstream.retry_failed()")
     eventually(lambda: number(program, "failed_events") == 2)
-    assert "failed_events: the events of 2 changes" in program.log()
+    eventually(lambda: "failed_events: the events of 2 changes" in program.log(), message=program.log)
     stream_home.execute("update pgstream.subscriptions set column_names = '{id, remark}'")
     assert stream_home.one("select pgstream.retry_failed()") == 2
     program.wait_metric("memory_messages", 3, pipeline="stream-1")
