@@ -75,8 +75,8 @@ Result<Node> parse_json(std::string_view text, std::string_view place);
 Result<Node> parse_toml(std::string_view text, std::string_view file);
 
 /// Reads YAML: one document, whose root is an object or nothing. What stands without quotes is a
-/// text from outside, which may be a number or a boolean. An error names file, line and column; so
-/// does each node.
+/// text from outside, which may be a number or a boolean. An alias is a copy of what it names;
+/// values stand at most 64 deep in others. An error names file, line and column; so does each node.
 Result<Node> parse_yaml(std::string_view text, std::string_view file);
 
 /// Puts in what `${env:NAME}` and `${file:/path}` (and, with `plain_names`, `${NAME}` and

@@ -1,3 +1,4 @@
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include "config/tree.h"
@@ -43,7 +44,7 @@ TEST(Yaml, AnErrorNamesItsPlace) {
   EXPECT_TRUE(json("- a\n").starts_with("f:1:1: the file must hold keys"));
   EXPECT_EQ(json("a: 1\nb: 2\na: 3\n"), "f:3:1: the key \"a\" stands here twice");
   EXPECT_EQ(json("? [a]\n: 1\n"), "f:1:3: a key must be a text");
-  EXPECT_EQ(json("a: 1\n---\nb: 2\n"), "f:1:1: there are several documents in one file");
+  EXPECT_EQ(json("a: 1\n---\nb: 2\n"), "f:2:1: there are several documents in one file");
 }
 
 TEST(Yaml, AliasesCannotMakeAHugeTree) {
@@ -58,6 +59,32 @@ TEST(Yaml, AliasesCannotMakeAHugeTree) {
 
 TEST(Yaml, NestingWithoutEndIsAnError) {
   EXPECT_FALSE(parse_yaml("a: " + std::string(100'000, '['), "f"));
+}
+
+TEST(Yaml, ValuesMayStandSixtyFourDeep) {
+  const auto nested = [](int depth) {
+    return "a: " + std::string(depth, '[') + std::string(depth, ']') + "\n";
+  };
+  EXPECT_TRUE(parse_yaml(nested(63), "f"));
+  EXPECT_EQ(json(nested(64)), "f:1:67: values stand more than 64 deep in others");
+}
+
+TEST(Yaml, AnAliasIsACopyOfWhatItNames) {
+  EXPECT_EQ(json("a: &a {x: 1}\nb: *a\nc: [*a, &t y]\n*t : *t\n"),
+            R"({"a":{"x":"1"},"b":{"x":"1"},"c":[{"x":"1"},"y"],"y":"y"})");
+  EXPECT_EQ(json("a: &a {x: 1}\n*a : 2\n"), "f:2:1: a key must be a text");
+  EXPECT_EQ(json("a: &a {x: *a}\n"), "f:1:11: this alias stands in its own value");
+  EXPECT_EQ(json("a: &a [1, [*a]]\n"), "f:1:12: this alias stands in its own value");
+}
+
+TEST(Yaml, AliasesCannotNestWithoutEnd) {
+  std::string text = "a0: &a0 [x]\n";
+  for (int i = 1; i < 100; ++i) text += fmt::format("a{0}: &a{0} [*a{1}]\n", i, i - 1);
+  EXPECT_EQ(json(text), "f:64:12: values stand more than 64 deep in others");
+}
+
+TEST(Yaml, TheParserIsNotAskedForDocumentsWithoutEnd) {
+  EXPECT_FALSE(parse_yaml(",stream:\021{\"s\n  id: 11t", "f"));
 }
 
 TEST(Yaml, WhatIsNotAReferenceStaysUntyped) {
