@@ -62,7 +62,7 @@ TEST(Yaml, NestingWithoutEndIsAnError) {
 }
 
 TEST(Yaml, ValuesMayStandSixtyFourDeep) {
-  const auto nested = [](int depth) {
+  const auto nested = [](std::size_t depth) {
     return "a: " + std::string(depth, '[') + std::string(depth, ']') + "\n";
   };
   EXPECT_TRUE(parse_yaml(nested(63), "f"));
