@@ -3,8 +3,9 @@
   scripts/bench [PART ...]            parts: drain-stdout, drain-nats, drain-kafka, drain-redis,
                   drain-rabbitmq, drain-sqs, drain-webhook, drain-pg-inbox, from-nats, from-kafka,
                   from-redis, from-rabbitmq, from-sqs, from-pg-outbox, from-file, from-webhook,
-                  latency, cost, stream-memory, stream-nats, stream-replay, stream-table,
-                  stream-latency, stream-cost, stream-spool (all)
+                  latency, cost, groups-poll, groups-commit, groups-publish, stream-memory,
+                  stream-nats, stream-replay, stream-table, stream-latency, stream-cost,
+                  stream-spool (all)
     --runs N        runs of each contender, at least 3 for a median (default 3)
     --rows N        rows of the backlog (default 200000)
     --transaction N rows of a transaction, in the parts of postgres-stream (default 10)
@@ -28,6 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
 import destinations  # noqa: E402
+import groups  # noqa: E402
 import origins  # noqa: E402
 import streams  # noqa: E402
 from figures import median, ratio_line, short, table  # noqa: E402
@@ -405,11 +407,11 @@ class Bench:
                      "cpu: the program's share of a core")
         return lines
 
-    def commits(self, database, script, clients, seconds):
+    def commits(self, database, script, clients, seconds, *options):
         """Runs a script of pgbench; commits a second, and how many there were."""
         done = subprocess.run(
             [newest("/usr/lib/postgresql/*/bin/pgbench"), "-n", "-M", "prepared", "-c", str(clients),
-             "-j", str(min(clients, 2)), "-T", str(seconds), "-f", str(script), database.dsn],
+             "-j", str(min(clients, 2)), "-T", str(seconds), "-f", str(script), *options, database.dsn],
             capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         speed = next(float(line.split("=")[1].split()[0]) for line in done.stdout.splitlines()
@@ -467,7 +469,7 @@ def main():
     for kind in origins.ALL:
         parts[f"from-{kind.name}"] = functools.partial(Bench.from_source, kind=kind)
     parts |= {"from-webhook": Bench.from_webhook, "latency": Bench.latency,
-              "cost": Bench.cost} | streams.ALL
+              "cost": Bench.cost} | groups.ALL | streams.ALL
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="*", metavar="PART")

@@ -10,7 +10,7 @@ import sys
 import time
 
 import destinations
-from figures import ratio_line, table
+from figures import ratio_line, running_seconds, table
 from support.nats_server import NatsServer
 from support.processes import free_port, temporary_directory
 from support.stream_program import StreamProgram, configure, connection, subscribe_orders
@@ -372,12 +372,6 @@ def stream_cost(bench):
         f"{rows} rows, {ROWS_OF_A_STATEMENT} of a statement and transaction; the whole of the "
         "session's CPU time", ratio_line("our trigger / the peer's", figures["our trigger"],
                                          figures["the peer's"])])
-
-
-def running_seconds(pid):
-    """The CPU time of a process of one thread."""
-    with open(f"/proc/{pid}/schedstat") as stat:
-        return int(stat.read().split()[0]) / 1e9
 
 
 def stream_spool(bench):

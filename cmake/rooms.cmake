@@ -165,10 +165,39 @@ function(relay_embed_sql library folder)
               FUNCTION embedded_sql FOLDER ${PROJECT_SOURCE_DIR}/${folder} FILES ${files} ${ARG_ALSO})
 endfunction()
 
-# relay_program(name library): the program src/apps/<name>, with all backends.
+# relay_commit(library): a library with the commit that is built, which cli/commit.h declares.
+function(relay_commit library)
+  set(output ${PROJECT_BINARY_DIR}/commit.cc)
+  add_custom_target(${library}_source
+    COMMAND ${CMAKE_COMMAND} "-DCOMMIT=${RELAY_COMMIT}" -DSOURCE_DIR=${PROJECT_SOURCE_DIR} -DOUTPUT=${output}
+            -P ${PROJECT_SOURCE_DIR}/cmake/commit.cmake
+    BYPRODUCTS ${output}
+    COMMENT ""
+    VERBATIM)
+  add_library(${library} STATIC ${output})
+  add_dependencies(${library} ${library}_source)
+  target_include_directories(${library} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+endfunction()
+
+# relay_program(name library): the program src/apps/<name>, with all backends, its manual page, and what
+# completes its commands in shells.
 function(relay_program name library)
   add_executable(${name} ${PROJECT_SOURCE_DIR}/src/apps/${name}/main.cc)
   target_link_libraries(${name} PRIVATE ${library} relay_backends relay_allocator)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
   install(TARGETS ${name} RUNTIME DESTINATION bin)
+
+  set(folder ${PROJECT_BINARY_DIR}/share)
+  set(files ${folder}/${name}.1 ${folder}/${name}.bash ${folder}/_${name} ${folder}/${name}.fish)
+  add_custom_command(
+    OUTPUT ${files}
+    COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:${name}> -DNAME=${name} -DFOLDER=${folder}
+            -P ${PROJECT_SOURCE_DIR}/cmake/share.cmake
+    DEPENDS ${name} ${PROJECT_SOURCE_DIR}/cmake/share.cmake
+    VERBATIM)
+  add_custom_target(${name}_share ALL DEPENDS ${files})
+  install(FILES ${folder}/${name}.1 DESTINATION share/man/man1)
+  install(FILES ${folder}/${name}.bash DESTINATION share/bash-completion/completions RENAME ${name})
+  install(FILES ${folder}/_${name} DESTINATION share/zsh/site-functions)
+  install(FILES ${folder}/${name}.fish DESTINATION share/fish/vendor_completions.d)
 endfunction()

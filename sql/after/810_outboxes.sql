@@ -25,7 +25,7 @@ begin
 end $$;
 
 -- Functions that read tables as their owners, where they look for capture functions under a former
--- name, or were made with another secret of the gate. Where the installing role may not act for the
+-- name, were made with another secret of the gate, or cannot read pages. Where the installing role may not act for the
 -- owner, the outbox records on, and its `problem` says what the owner can do.
 do $$
 declare
@@ -35,11 +35,12 @@ begin
     select c.outbox_number as number, c.stream_table_oid::regclass as source
     from pgtrickle_internal.outbox_config c
     join pg_catalog.pg_class r on r.oid = c.stream_table_oid
-    join pg_catalog.pg_proc p on p.proname = c.reader
+    left join pg_catalog.pg_proc p on p.proname = c.reader
       and p.pronamespace = 'pgtrickle_streams'::regnamespace
-    where c.kind = 'table'
-      and (p.prosrc ~ '_capture_[0-9]'
-           or strpos(p.prosrc, pgtrickle_internal.gate_seal(c.reader)) = 0)
+    where (c.kind = 'table' and p.prosrc ~ '_capture_[0-9]')
+       or (c.kind = 'table' and strpos(p.prosrc, pgtrickle_internal.gate_seal(c.reader)) = 0)
+       or (c.kind = 'table' and p.prosrc !~ '''beyond''')
+       or (c.kind = 'stream_table' and p.prosrc is null)
   loop
     begin
       perform pgtrickle_internal.outbox_make_reader(outbox.number, outbox.source);

@@ -4,6 +4,7 @@
 --   pgtrickle_internal  tables and functions that only these call and read, and the capture functions
 --                       of outboxes
 --   pgtrickle_json      how values are written (functions/150_json_values.sql)
+--   pgtrickle_changes   change feeds (functions/251_feed_catalog.sql)
 --   pgtrickle_gate      the gate, and
 --   pgtrickle_streams   what is called through it (functions/010_gate.sql)
 --
@@ -48,16 +49,19 @@ begin
   join pg_namespace n on n.oid = o.schema and n.nspname = 'pgtrickle'
   where d.deptype = 'e'
     and (o.name like E'relay\\_%' or o.name = any (array[
-      'adopt_outbox', 'commit_offset', 'consumer_heartbeat', 'consumer_lag', 'consumer_rows',
-      'consumers', 'create_consumer_group', 'create_inbox', 'create_outbox', 'delete_relay',
-      'disable_outbox', 'disable_relay', 'drop_consumer_group', 'drop_inbox',
-      'enable_inbox_tracking', 'enable_outbox', 'enable_relay', 'extend_lease', 'get_relay_config',
-      'inbox_health', 'inbox_mark_failed', 'inbox_mark_processed', 'inbox_payload_column',
-      'inbox_status', 'list_relay_configs', 'outbox_capture_upkeep', 'outbox_full_refresh',
+      'adopt_outbox', 'change_feeds', 'cleanup_change_feed', 'commit_offset',
+      'consumer_heartbeat', 'consumer_lag', 'consumer_rows', 'consumer_snapshot', 'consumers',
+      'create_change_feed', 'create_consumer_group', 'create_inbox', 'create_outbox',
+      'create_publication', 'delete_relay', 'disable_outbox', 'disable_relay', 'drop_change_feed',
+      'drop_consumer_group', 'drop_inbox', 'drop_publication', 'enable_inbox_tracking',
+      'enable_outbox', 'enable_relay', 'extend_lease', 'get_relay_config', 'inbox_health',
+      'inbox_mark_failed', 'inbox_mark_processed', 'inbox_payload_column', 'inbox_status',
+      'list_relay_configs', 'my_change', 'outbox_capture_upkeep', 'outbox_full_refresh',
       'outbox_rows', 'outbox_rows_consumed', 'outbox_status', 'pause_relay', 'pgt_inbox_config',
-      'pgt_stream_sources', 'poll_outbox', 'publish', 'rebind_outbox', 'reject_offset',
-      'replay_inbox_messages', 'replay_relay', 'resume_relay', 'seek_offset', 'set_relay',
-      'set_relay_inbox', 'set_relay_outbox', 'stream_tables_due', 'take_over_relay']))
+      'pgt_stream_sources', 'poll_outbox', 'promote_stream_table', 'publish', 'rebind_outbox',
+      'reject_offset', 'replay_inbox_messages', 'replay_relay', 'resume_relay', 'seek_offset',
+      'set_relay', 'set_relay_inbox', 'set_relay_outbox', 'stream_tables_due', 'take_over_relay',
+      'wait_for_consumer']))
   group by 1, 2 order by 1 limit 1;
   if found then
     raise exception 'extension % % owns names that pgtrickle-relay needs in schema pgtrickle: %',
@@ -212,10 +216,12 @@ create schema if not exists pgtrickle_internal authorization pgtrickle_owner;
 create schema if not exists pgtrickle_json authorization pgtrickle_owner;
 create schema if not exists pgtrickle_gate authorization pgtrickle_owner;
 create schema if not exists pgtrickle_streams authorization pgtrickle_owner;
+create schema if not exists pgtrickle_changes authorization pgtrickle_owner;
 
 -- Schemas that exist already: one of a role that is not trusted could hold objects that this
 -- installation would run or take over, and so could a trusted one in which other roles may create.
--- (In pgtrickle_streams other roles have objects of their own; none of them is taken over.)
+-- (In pgtrickle_streams, and in pgtrickle_changes beside pg_trickle, other roles have objects of their
+-- own; none of them is taken over.)
 do $$
 declare
   trusted constant oid[] := array(
@@ -233,7 +239,7 @@ begin
                      and d.deptype = 'e') as of_extension
     from pg_namespace n
     where n.nspname in ('pgtrickle', 'pgtrickle_internal', 'pgtrickle_json', 'pgtrickle_gate',
-                        'pgtrickle_streams')
+                        'pgtrickle_streams', 'pgtrickle_changes')
   loop
     if s.owner <> all (trusted) and not s.of_extension then
       raise exception 'schema "%" belongs to role "%"', s.name, pg_get_userbyid(s.owner)
@@ -245,7 +251,7 @@ begin
                             s.name);
     end if;
 
-    continue when s.name = 'pgtrickle_streams';
+    continue when s.name in ('pgtrickle_streams', 'pgtrickle_changes');
     select string_agg(distinct case when a.grantee = 0 then 'PUBLIC'
                                     else quote_ident(pg_get_userbyid(a.grantee)) end, ', ')
     into named
@@ -411,6 +417,16 @@ revoke all on schema pgtrickle_json from public, pgtrickle_capture;
 grant usage on schema pgtrickle_json to public;
 comment on schema pgtrickle_json is
   'Pure functions that write rows as JSON, for every role (pgtrickle-relay)';
+
+-- pg_trickle may own this schema: it keeps the changes of its sources there.
+do $$
+begin
+  grant usage, create on schema pgtrickle_changes to pgtrickle_owner;
+  grant usage on schema pgtrickle_changes to public;
+exception when insufficient_privilege then
+  raise notice 'schema pgtrickle_changes belongs to another role: change feeds cannot be made until '
+    'it has run GRANT USAGE, CREATE ON SCHEMA pgtrickle_changes TO pgtrickle_owner';
+end $$;
 
 -- The numbered changes of tables that were made (sql/migrations). Each is made once.
 create table if not exists pgtrickle_internal.migrations (

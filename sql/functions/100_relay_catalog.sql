@@ -5,12 +5,15 @@
 -- the daemon reads. Each change is announced on the channel pgtrickle_relay_config.
 
 -- All pipelines as the daemon reads them: without the options for retention, which works in the
--- database. An unchanged row_version (the transaction that wrote the row) means an unchanged row. A
+-- database. A configuration that is no object, which only a direct INSERT can store, is the daemon's
+-- to refuse. An unchanged row_version (the transaction that wrote the row) means an unchanged row. A
 -- time could not show that: a transaction may commit after a later one, and clocks may be set back.
 create or replace view pgtrickle.relay_pipelines as
   select name, direction, enabled,
-         config - array['retention_hours', 'retention_hold_hours', 'max_hold_hours',
-                        'max_hold_bytes'] as config,
+         case jsonb_typeof(config)
+           when 'object' then config - array['retention_hours', 'retention_hold_hours',
+                                             'max_hold_hours', 'max_hold_bytes']
+           else config end as config,
          updated_at, xmin as row_version
   from pgtrickle.relay_config;
 comment on view pgtrickle.relay_pipelines is 'All pipelines, as the relay reads them';
@@ -116,6 +119,7 @@ as $$
 declare
   taken text;
 begin
+  perform pgtrickle_internal.require_no_feed_pipeline(name, config);
   perform pgtrickle_internal.check_relay(name, direction, config);
   perform pgtrickle_internal.lock('pipeline ' || name);
   select c.direction into taken from pgtrickle.relay_config c where c.name = store_relay.name;
@@ -175,9 +179,12 @@ language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pgtrickle_internal.check_relay(name, direction, config);
+  if pgtrickle_internal.relay_type(config, 'source') = 'alerts' then
+    perform pgtrickle.relay_open_alerts();
+  end if;
   if pgtrickle_internal.relay_outbox_name(config) is not null then
     perform pgtrickle_internal.ensure_outbox(pgtrickle_internal.relay_outbox_name(config),
-                                             (config ->> 'retention_hours')::int, caller_path);
+                                             (config ->> 'retention_hours')::numeric::int, caller_path);
   end if;
   perform pgtrickle_internal.store_relay(name, direction, config, enabled);
 end $$;
@@ -385,20 +392,28 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pgtrickle_internal.require_relay(name);
-  delete from pgtrickle.relay_config c where c.name = delete_relay.name;
-  delete from pgtrickle_internal.locks l where l.name = 'pipeline ' || delete_relay.name;
-  delete from pgtrickle.relay_consumer_offsets o where o.pipeline_id = delete_relay.name;
-  delete from pgtrickle.relay_pipeline_status s where s.pipeline = delete_relay.name;
-  delete from pgtrickle.relay_pipeline_control s where s.pipeline = delete_relay.name;
-  update pgtrickle.relay_replays r
-  set finished_at = clock_timestamp(), error = 'pipeline deleted'
-  where r.pipeline = delete_relay.name and r.finished_at is null;
-  update pgtrickle.relay_dlq d
-  set resolved_at = clock_timestamp(), resolution = 'pipeline deleted', retry_requested_at = null
-  where d.pipeline = delete_relay.name and d.resolved_at is null;
+  perform pgtrickle_internal.require_no_feed_pipeline(name);
+  perform pgtrickle_internal.remove_relay(name);
 end $$;
 comment on function pgtrickle.delete_relay(text) is
   'Deletes a pipeline with its positions and status; its dead letters stay, marked as resolved';
+
+create or replace function pgtrickle_internal.remove_relay(name text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from pgtrickle.relay_config c where c.name = remove_relay.name;
+  delete from pgtrickle_internal.locks l where l.name = 'pipeline ' || remove_relay.name;
+  delete from pgtrickle.relay_consumer_offsets o where o.pipeline_id = remove_relay.name;
+  delete from pgtrickle.relay_pipeline_status s where s.pipeline = remove_relay.name;
+  delete from pgtrickle.relay_pipeline_control s where s.pipeline = remove_relay.name;
+  update pgtrickle.relay_replays r
+  set finished_at = clock_timestamp(), error = 'pipeline deleted'
+  where r.pipeline = remove_relay.name and r.finished_at is null;
+  update pgtrickle.relay_dlq d
+  set resolved_at = clock_timestamp(), resolution = 'pipeline deleted', retry_requested_at = null
+  where d.pipeline = remove_relay.name and d.resolved_at is null;
+end $$;
 
 create or replace function pgtrickle.get_relay_config(name text) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

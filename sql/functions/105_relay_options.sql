@@ -3,8 +3,11 @@
 --
 -- The rows of both tables are the program's own tables: `init` writes them, and so the check here
 -- accepts and refuses what the program accepts and refuses in a file, in the same words. A value
--- with a reference (${env:NAME}, ${file:/path}) is resolved by the relay and passes as it is, unless
--- the option is a map, which no text stands for.
+-- with a well-formed reference (${env:NAME}, ${file:/path}) is resolved by the relay and passes as it
+-- is, unless the option is a map, which no text stands for.
+--
+-- Letters, digits and control characters are those of ASCII, whatever the database's locale: hence
+-- COLLATE "C" wherever a text is folded or matched.
 
 -- How many letters must be inserted, deleted, replaced or swapped with a neighbour to turn one word
 -- into the other. For words of the length of names.
@@ -43,8 +46,9 @@ create or replace function pgtrickle_internal.nearest(name text, candidates text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$
   select c
-  from (select c, at, pgtrickle_internal.edit_distance(replace(lower(name), '-', '_'),
-                                                       replace(lower(left(c, 64)), '-', '_')) as distance
+  from (select c, at, pgtrickle_internal.edit_distance(
+                        replace(lower(name collate "C"), '-', '_'),
+                        replace(lower(left(c, 64) collate "C"), '-', '_')) as distance
         from unnest(candidates) with ordinality u (c, at)
         where length(name) <= 64
           and abs(length(c) - length(name)) <= greatest(1, length(name) / 3)) near
@@ -58,15 +62,6 @@ create or replace function pgtrickle_internal.relay_type(config jsonb, side text
 language sql immutable set search_path = pg_catalog, pg_temp
 as $$ select coalesce(config #>> array[side, 'type'], config ->> (side || '_type')); $$;
 
--- The outbox that a pipeline reads, as its configuration names it; null where it reads none.
-create or replace function pgtrickle_internal.relay_outbox_name(config jsonb) returns text
-language sql immutable security definer set search_path = pg_catalog, pg_temp
-as $$
-  select case when coalesce(pgtrickle_internal.relay_type(config, 'source'), 'outbox') = 'outbox'
-              then coalesce(config ->> 'stream_table', config ->> 'outbox',
-                            config #>> '{source,stream_table}', config #>> '{source,outbox}') end;
-$$;
-
 -- A type of source or sink by its name or alias; null where there is none.
 create or replace function pgtrickle_internal.relay_find_type(side text, name text)
 returns pgtrickle.relay_types
@@ -76,18 +71,53 @@ as $$
   where t.side = relay_find_type.side and relay_find_type.name = any (t.aliases || t.name);
 $$;
 
+-- What a configuration gives for an option of its source, under any name of the option and in either
+-- form; null where it gives nothing or an empty text.
+create or replace function pgtrickle_internal.relay_source_option(config jsonb, option text)
+returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select given.value
+  from pgtrickle_internal.relay_find_type(
+         'source', coalesce(pgtrickle_internal.relay_type(config, 'source'), 'outbox')) t
+  join pgtrickle.relay_options o
+    on o.side = t.side and o.type = t.name and o.name = relay_source_option.option
+  cross join unnest(o.aliases || o.name) u (name)
+  cross join lateral (
+    select config #>> array['source', u.name]
+    union all select config ->> u.name where o.plain and u.name = o.name
+    union all
+    select config ->> (replace(prefix, '-', '_') || '_' || u.name)
+    from unnest(t.aliases || t.related || t.name) prefix
+  ) given (value)
+  where given.value <> ''
+  limit 1;
+$$;
+
+-- The outbox that a pipeline reads, as its configuration names it; null where it reads none.
+create or replace function pgtrickle_internal.relay_outbox_name(config jsonb) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp
+as $$
+  select case coalesce(pgtrickle_internal.relay_type(config, 'source'), 'outbox')
+           when 'outbox'
+             then coalesce(pgtrickle_internal.relay_source_option(config, 'stream_table'),
+                           pgtrickle_internal.relay_source_option(config, 'outbox'))
+           when 'alerts' then 'outbox_pg_trickle_alert' end;
+$$;
+
 -- The milliseconds of a duration ('500ms', '1m30s', or a number of seconds), or the bytes of a size
--- ('8MiB', '256 KB', or a number); null where the value is neither a number nor such a text.
--- Fractions are rounded up.
+-- ('8MiB', '256 KB', or a number); null where the value is neither a number nor such a text of at most
+-- 200 characters. Fractions are rounded up.
 create or replace function pgtrickle_internal.relay_amount(kind text, value jsonb) returns numeric
 language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
-  txt constant text := lower(value #>> '{}');
+  txt constant text collate "C" := lower((value #>> '{}') collate "C");
   number constant text := E'(\\d+(?:\\.\\d+)?)[ \t]*';
   amount numeric;
 begin
-  if jsonb_typeof(value) not in ('number', 'string') or length(txt) > 200 then
+  if jsonb_typeof(value) not in ('number', 'string')
+     or jsonb_typeof(value) = 'string' and length(txt) > 200 then
     return null;
   elsif txt ~ (E'^[ \t]*' || number || '$') then
     amount := btrim(txt, E' \t')::numeric * case kind when 'duration' then 1000 else 1 end;
@@ -108,7 +138,7 @@ begin
   if amount > 9e18 then
     return null;
   end if;
-  return case when abs(amount - round(amount)) < 0.000001 then round(amount) else ceil(amount) end;
+  return case when abs(amount - round(amount)) <= 0.000001 then round(amount) else ceil(amount) end;
 end $$;
 
 -- A limit of an option, with its unit.
@@ -136,7 +166,7 @@ as $$
     when 'choice' then 'one of ' || array_to_string(option.choices, ', ')
     when 'list' then 'a list of texts'
     when 'map' then 'an object of texts'
-    when 'start' then 'earliest, latest, or the id to begin with' end
+    when 'start' then 'earliest, latest, snapshot, or the id to begin with' end
   from (select case
           when option.maximum < 1e18
             then format(' from %s to %s', pgtrickle_internal.relay_quantity(option.kind, option.minimum),
@@ -153,8 +183,9 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 declare
   type constant text := jsonb_typeof(value);
-  txt constant text := value #>> '{}';
+  txt constant text collate "C" := value #>> '{}';
   number constant numeric := case when type = 'number' then txt::numeric end;
+  whole constant numeric := case when number = trunc(number) then number end;  -- 5.0 is one, too
   amount numeric;
 begin
   case option.kind
@@ -163,11 +194,8 @@ begin
     when 'boolean' then
       return type = 'boolean';
     when 'integer' then
-      -- A number with a point is one if it is exact as a double.
-      return coalesce(number = trunc(number) and number between option.minimum and option.maximum
-                      and (txt not like '%.%' and number between -9223372036854775808
-                                                             and 9223372036854775807
-                           or abs(number) < 9e15), false);
+      return coalesce(whole between option.minimum and option.maximum
+                      and whole between -9223372036854775808 and 9223372036854775807, false);
     when 'number' then
       return coalesce(number between option.minimum and option.maximum, false);
     when 'duration', 'bytes' then
@@ -181,12 +209,15 @@ begin
              or type = 'array' and not exists (select from jsonb_array_elements(value) v
                                                where jsonb_typeof(v) <> 'string');
     when 'map' then
+      -- A number must fit into a double.
       return type = 'object'
              and not exists (select from jsonb_each(value) v
-                             where jsonb_typeof(v.value) not in ('string', 'number', 'boolean'));
+                             where case jsonb_typeof(v.value)
+                                     when 'number' then abs((v.value #>> '{}')::numeric) > 1.79e308
+                                     else jsonb_typeof(v.value) not in ('string', 'boolean') end);
     when 'start' then
-      return type = 'string' and txt ~ E'^(earliest|latest|\\d{1,18})$'
-             or coalesce(number between 0 and 9223372036854775807 and txt not like '%.%', false);
+      return type = 'string' and txt ~ E'^(earliest|latest|snapshot|\\d{1,18})$'
+             or coalesce(whole between 0 and 999999999999999999, false);
   end case;
 end $$;
 
@@ -205,6 +236,73 @@ as $$
     else value::text end;
 $$;
 
+-- Whether a text holds a reference, and the error in the first one that is malformed. $${ stands for
+-- ${ itself.
+create or replace function pgtrickle_internal.relay_reference(
+  value text, out is_there boolean, out problem text)
+language plpgsql immutable set search_path = pg_catalog, pg_temp
+as $function$
+declare
+  rest text collate "C" := value;
+  at int;
+  reference text collate "C";
+  forms constant text := '. References are ${env:NAME} and ${file:/path}, in files also ${NAME} and '
+                         '${NAME:-default}; $${ stands for ${ itself.';
+begin
+  is_there := false;
+  loop
+    at := strpos(rest, '${');
+    exit when at = 0;
+    if at > 1 and substr(rest, at - 1, 1) = '$' then
+      rest := substr(rest, at + 2);
+      continue;
+    end if;
+    is_there := true;
+    rest := substr(rest, at + 2);
+    reference := left(rest, strpos(rest, '}') - 1);
+    if strpos(rest, '}') = 0 then
+      problem := 'a reference that begins with ${ has no }' || forms;
+    elsif reference like 'file:%' and reference not like 'file:/%' then
+      problem := format('${%s}: the path must begin with /. Give the path of a file that the relay '
+                        'may read.', reference);
+    elsif reference like 'env:%' or reference like 'file:%' then
+      rest := substr(rest, length(reference) + 2);
+      continue;
+    else
+      reference := split_part(reference, ':-', 1);
+      problem := case when reference ~ '^[A-Za-z_][A-Za-z0-9_]*$'
+        then format('${%1$s} is not a reference here; plain names work in files only. '
+                    'Write ${env:%1$s}, or $${ for ${ itself.', reference)
+        else format('${%s} is not a reference%s', left(reference, 60), forms) end;
+    end if;
+    return;
+  end loop;
+end $function$;
+
+-- The errors in the references of a configuration.
+create or replace function pgtrickle_internal.relay_reference_problems(config jsonb) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp
+as $$
+  with recursive parts (place, value) as (
+    select '', config
+    union all
+    select case when p.place = '' then m.name else p.place || m.behind end, m.value
+    from parts p
+    cross join lateral (
+      select e.key, '.' || e.key, e.value
+      from jsonb_each(case jsonb_typeof(p.value) when 'object' then p.value else '{}' end) e
+      union all
+      select '', format('[%s]', e.at - 1), e.value
+      from jsonb_array_elements(case jsonb_typeof(p.value) when 'array' then p.value else '[]' end)
+           with ordinality e (value, at)
+    ) m (name, behind, value)
+  )
+  select coalesce(array_agg(format('key %s: %s', p.place, r.problem) order by p.place), '{}')
+  from parts p
+  cross join lateral pgtrickle_internal.relay_reference(p.value #>> '{}') r
+  where jsonb_typeof(p.value) = 'string' and p.value #>> '{}' like '%${%' and r.problem <> '';
+$$;
+
 -- The error in the value of an option; null if it is valid.
 create or replace function pgtrickle_internal.relay_value_problem(option pgtrickle.relay_options,
                                                                   value jsonb) returns text
@@ -214,9 +312,11 @@ declare
   type constant text := jsonb_typeof(value);
   near text;
 begin
-  if type = 'string' and value #>> '{}' like '%${%' and option.kind <> 'map' then
-    return case when option.no_reference
-                then format('%s cannot be a reference: the database has to know it', option.name) end;
+  if type = 'string' and value #>> '{}' like '%${%' and option.no_reference then
+    return format('%s cannot be a reference: the database has to know it', option.name);
+  elsif option.kind <> 'map' and type = 'string'
+        and (pgtrickle_internal.relay_reference(value #>> '{}')).is_there then
+    return null;
   elsif pgtrickle_internal.relay_fits(option, value) then
     return null;
   end if;
@@ -459,12 +559,14 @@ begin
     problems := problems || 'a pipeline needs a name'::text;
   elsif length(name) > 200 then
     problems := problems || format('its name has %s characters; 200 are allowed', length(name));
-  elsif name ~ '[[:cntrl:]]' or name <> btrim(name) then
+  elsif name collate "C" ~ E'[\\x01-\\x1f\\x7f]' or name <> btrim(name) then
     problems := problems || 'its name has control characters, or blanks at an end'::text;
   end if;
   if config is null or jsonb_typeof(config) <> 'object' then
     return problems || format('the configuration must be a JSON object, not %s',
                               coalesce(jsonb_typeof(config), 'null'));
+  elsif config::text like '%${%' then
+    problems := problems || pgtrickle_internal.relay_reference_problems(config);
   end if;
 
   foreach which in array array['source', 'sink'] loop
@@ -549,7 +651,7 @@ begin
     meant := one.key;
     select o.side into target from pgtrickle.relay_options o
     where o.side in ('pipeline', 'retention') and o.name = one.key;
-    if target = 'retention' and source.name is distinct from 'outbox' then
+    if target = 'retention' and (source.name in ('outbox', 'alerts')) is not true then
       problems := problems || format(
         'key %1$s: %1$s is for pipelines that read an outbox of this database%2$s', one.key,
         case when sink.name = 'pg-inbox' and one.key = 'retention_hours'
@@ -638,5 +740,6 @@ end $$;
 
 -- What administrators reach with their own rights, by what they call.
 grant execute on function
-  pgtrickle_internal.relay_outbox_name(jsonb), pgtrickle_internal.check_relay(text, text, jsonb)
+  pgtrickle_internal.relay_type(jsonb, text), pgtrickle_internal.relay_outbox_name(jsonb),
+  pgtrickle_internal.check_relay(text, text, jsonb)
   to pgtrickle_admin;

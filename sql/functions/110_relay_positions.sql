@@ -57,6 +57,8 @@ begin
   from pgtrickle.relay_leases l
   join pgtrickle.relay_lease_sessions s on s.token = l.token
   where l.kind = 'pipeline' and l.relay_group_id = relay_group and l.name = pipeline;
+  holder := coalesce(holder, pgtrickle_internal.feed_writer_elsewhere(
+    relay_group, pipeline, relay_claim_position.incarnation, worker));
   if holder <> worker then
     raise exception 'pipeline "%" of group "%" is owned by another relay: %', pipeline,
         relay_group, holder
@@ -80,10 +82,11 @@ begin
     return query
       insert into pgtrickle.relay_consumer_offsets as o
         (relay_group_id, pipeline_id, incarnation, last_change_id, last_pgt_id, lost_rows, skipped,
-         skipped_mark, outbox_name, owner_token, worker_id, history)
+         skipped_mark, outbox_name, owner_token, worker_id, snapshot, history)
       select relay_group, pipeline, relay_claim_position.incarnation, f.change_id, f.mark,
              f.lost_rows, coalesce(f.skipped, skipping), coalesce(f.skipped_mark, skipping_mark),
              relay_claim_position.outbox_name, token, worker,
+             case when start = 'snapshot' then '{}'::jsonb end,
              (select pgtrickle_internal.outbox_adopted_history(k)
               from pgtrickle_internal.outbox_adopted k
               join pgtrickle_internal.outbox_config c on c.outbox_number = k.outbox_number
@@ -130,7 +133,8 @@ comment on function pgtrickle.relay_commit_position(text, text, uuid, uuid, bigi
 
 -- Sets a position wherever it is asked to, back too: after an outbox was rewound by a failover, or
 -- when the user accepted a loss. What it skips is forgotten unless `keep_skipped`: ids of a rewound
--- outbox are drawn again. False: the caller is not the owner.
+-- outbox are drawn again. A snapshot that is under way begins again. False: the caller is not the
+-- owner.
 create or replace function pgtrickle.relay_rewind_position(relay_group text, pipeline text,
                                                            incarnation uuid, owner_token uuid,
                                                            change_id bigint,
@@ -144,12 +148,17 @@ begin
   update pgtrickle.relay_consumer_offsets o
   set last_change_id = change_id, last_row = row_num, last_pgt_id = pgt_id, lost_rows = 0,
       marked_id = null, history = null,
+      snapshot = case when o.snapshot is not null then '{"all": true}'::jsonb end,
       skipped = case when keep_skipped and upper(o.skipped) > change_id + 1 then o.skipped end,
       updated_at = clock_timestamp()
   where o.relay_group_id = relay_group and o.pipeline_id = pipeline
     and o.incarnation = relay_rewind_position.incarnation
     and o.owner_token = relay_rewind_position.owner_token;
-  return found;
+  if not found then
+    return false;
+  end if;
+  perform pgtrickle_internal.feed_was_set(pipeline, change_id);
+  return true;
 end $$;
 comment on function
   pgtrickle.relay_rewind_position(text, text, uuid, uuid, bigint, bigint, uuid, boolean) is

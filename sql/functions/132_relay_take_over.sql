@@ -92,10 +92,11 @@ begin
   if ours.pipeline_id is null then
     insert into pgtrickle.relay_consumer_offsets
       (relay_group_id, pipeline_id, incarnation, last_change_id, last_row, last_pgt_id, lost_rows,
-       skipped, skipped_mark, outbox_name, marked_id, history)
+       skipped, skipped_mark, outbox_name, marked_id, history, snapshot)
     values (to_group, theirs.pipeline_id, theirs.incarnation, theirs.last_change_id,
             theirs.last_row, theirs.last_pgt_id, theirs.lost_rows, theirs.skipped,
-            theirs.skipped_mark, theirs.outbox_name, theirs.marked_id, theirs.history)
+            theirs.skipped_mark, theirs.outbox_name, theirs.marked_id, theirs.history,
+            theirs.snapshot)
     on conflict do nothing;
     if not found then
       raise exception 'pipeline "%" of group "%" begins at this moment', theirs.pipeline_id, to_group
@@ -113,7 +114,7 @@ begin
   update pgtrickle.relay_consumer_offsets o
   set last_change_id = theirs.last_change_id, last_row = theirs.last_row,
       last_pgt_id = theirs.last_pgt_id, lost_rows = theirs.lost_rows,
-      marked_id = theirs.marked_id, history = theirs.history,
+      marked_id = theirs.marked_id, history = theirs.history, snapshot = theirs.snapshot,
       skipped = skipping,
       skipped_mark = case when skipping is null then null
                           when upper(ours.skipped) > coalesce(upper(theirs.skipped), 0)

@@ -60,7 +60,7 @@ end $$;
 -- A name of at most 63 bytes that no relation of ours has: prefix and name, cut to fit, and where
 -- that is taken 7 hexadecimal digits of md5 of the qualified name instead of the end.
 create or replace function pgtrickle_internal.outbox_free_name(
-  prefix text, name text, qualified text) returns text
+  prefix text, name text, qualified text, in_schema text default 'pgtrickle') returns text
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -68,7 +68,7 @@ declare
   attempt int := 0;
 begin
   while exists (select from pg_class c
-                where c.relnamespace = 'pgtrickle'::regnamespace and c.relname = found_name)
+                where c.relnamespace = quote_ident(in_schema)::regnamespace and c.relname = found_name)
      or exists (select from pgtrickle_internal.outbox_config c where c.outbox_table_name = found_name) loop
     found_name := pgtrickle_internal.cut_to_bytes(prefix || name, 55) || '_'
       || left(md5(qualified || case when attempt = 0 then '' else attempt::text end), 7);
@@ -382,6 +382,8 @@ begin
   perform pgtrickle_internal.require_locked(c.stream_table_oid::regclass)
   from pgtrickle_internal.outbox_config c join pg_class r on r.oid = c.stream_table_oid
   where c.outbox_number = number;
+  perform pgtrickle_internal.require_no_feed(c)
+  from pgtrickle_internal.outbox_config c where c.outbox_number = number;
   delete from pgtrickle_internal.outbox_config c where c.outbox_number = number returning * into outbox;
   delete from pgtrickle_internal.outbox_misses m where m.outbox_number = number;
   for f in

@@ -33,7 +33,7 @@
 --
 -- They run under the search_path of the role that writes, because pinning it costs each statement. So
 -- no name is looked up by it: each function, operator and type is qualified, and constructs that
--- hide an operator (BETWEEN, IN, IS DISTINCT FROM, CASE x WHEN) is not used. Tables with values
+-- hide an operator (BETWEEN, IN, IS DISTINCT FROM, CASE x WHEN) are not used. Tables with values
 -- whose text depends on the search_path (regclass) have functions that pin it. Other settings that
 -- the text of values depends on are compared, and pinned and put back only where they differ: a
 -- deleted row is the one that was inserted, whatever its writers have set. No literal in them has a

@@ -162,9 +162,12 @@ $$;
 -- alone may read it:
 --   rows    all rows of arg.relation as jsonb; those of a table's children by INHERITS are not its own
 --   any     one row: whether arg.relation has any, as jsonb
+--   page    the rows behind the key arg.after, up to arg.until, in order of the key, at most arg.most
+--   beyond  the numbers (ord) of those of arg.rows, from 1, whose keys are beyond arg.bound
 --   lock    keeps writers out of arg.relation until the transaction ends
 --   enable  lets arg.trigger, one of the outbox's, fire as arg.fires says (pg_trigger.tgenabled)
--- arg.relation is the oid of a table that has the outbox's triggers. It is an error where row security
+-- arg.relation is the oid of a table that has the outbox's triggers, or is a stream table. A key is an
+-- object with the columns arg.key, and arg.operators is the schema of their operators. It is an error where row security
 -- would hide rows, where a partition belongs to another role (whose index expressions would run as the
 -- owner of the table), and where this transaction is too old to know the columns.
 create or replace function pgtrickle_internal.outbox_reader_body(number int) returns text
@@ -180,11 +183,13 @@ declare
                           from pg_class c where c.oid = rel);
   row_security_was constant text := current_setting('row_security');
   strange text;
+  k record;
+  bounds record;
 begin
   if not exists (select from pg_trigger t
                  join pg_proc f on f.oid = t.tgfoid
                  where t.tgrelid = rel and f.pronamespace = 'pgtrickle_internal'::regnamespace
-                   and f.proname ~ '^capture_%s_[a-z]+$') then
+                   and f.proname ~ '^(capture_%s_[a-z]+|stream_guard)$') then
     raise exception '%% has no triggers of the outbox', rel;
   end if;
   select format('%%s belongs to %%s, and not to %%s', p.oid::regclass, p.relowner::regrole,
@@ -202,12 +207,55 @@ begin
   limit 1;
   if strange is not null then
     raise exception '%%', strange using errcode = 'insufficient_privilege';
-  elsif action in ('rows', 'any') and pgtrickle_json.shape(rel) is null then
+  end if;
+  if action = 'page' then
+    -- From here on no TRUNCATE and no rewriting can take rows away that the snapshot has.
+    execute format('lock table %%s%%s in access share mode', only_, name);
+  end if;
+  if action in ('rows', 'any', 'page') and pgtrickle_json.shape(rel) is null then
     raise exception 'this transaction began before the columns of %% were changed', rel
-      using errcode = 'object_not_in_prerequisite_state';
+      using errcode = case action when 'page' then 'serialization_failure'
+                                  else 'object_not_in_prerequisite_state' end;
   end if;
   perform set_config('row_security', 'off', true);
+  -- How keys are written in a statement: x is the table, k an object with a key.
+  select string_agg(format('x.%%I', a.attname), ', ' order by n) as of_table,
+         string_agg(format('k.%%I', a.attname), ', ' order by n) as of_object,
+         string_agg(format('x.%%I using operator(%%I.<)', a.attname, arg ->> 'operators'), ', '
+                    order by n) as in_order,
+         string_agg(format('%%I %%s%%s', a.attname, format_type(a.atttypid, a.atttypmod),
+                           (select format(' collate %%I.%%I', s.nspname, c.collname)
+                            from pg_collation c join pg_namespace s on s.oid = c.collnamespace
+                            where c.oid = a.attcollation)), ', ' order by n) as fields
+  into k
+  from jsonb_array_elements_text(arg -> 'key') with ordinality u (field, n)
+  join pg_attribute a on a.attrelid = rel and a.attname = u.field;
   case action
+    when 'page' then
+      -- Subqueries, so that the index of the key is used.
+      select string_agg(format('(select k.%%I from jsonb_to_record($1) as k(%%s))', u.field, k.fields),
+                        ', ' order by n) as "after",
+             string_agg(format('(select k.%%I from jsonb_to_record($2) as k(%%s))', u.field, k.fields),
+                        ', ' order by n) as "until"
+      into bounds
+      from jsonb_array_elements_text(arg -> 'key') with ordinality u (field, n);
+      return query execute format(
+        'select null::text, null::bigint, %%s from %%s%%s x where true%%s%%s order by %%s limit %%s',
+        pgtrickle_json.row_sql(rel, 'x', 'x.*'), only_, name,
+        case when arg -> 'after' <> 'null' then format(' and row(%%s) operator(%%I.>) row(%%s)',
+                                                       k.of_table, arg ->> 'operators', bounds.after) end,
+        case when arg -> 'until' <> 'null' then format(' and row(%%s) operator(%%I.<=) row(%%s)',
+                                                       k.of_table, arg ->> 'operators', bounds.until) end,
+        k.in_order, (arg ->> 'most')::bigint)
+        using arg -> 'after', arg -> 'until';
+    when 'beyond' then
+      return query execute format(
+        'select null::text, e.n, null::jsonb '
+        'from jsonb_array_elements($1) with ordinality e (j, n) '
+        'cross join lateral jsonb_to_record(e.j) as x(%%s) '
+        'cross join jsonb_to_record($2) as k(%%s) where row(%%s) operator(%%I.>) row(%%s)',
+        k.fields, k.fields, k.of_table, arg ->> 'operators', k.of_object)
+        using arg -> 'rows', arg -> 'bound';
     when 'rows' then
       return query execute format('select null::text, null::bigint, %%s from %%s%%s x',
                                   pgtrickle_json.row_sql(rel, 'x', 'x.*'), only_, name);
@@ -239,6 +287,8 @@ declare
 begin
   if owner = 'pgtrickle_owner'::regrole then
     return;  -- an inbox of ours: see outbox_read
+  elsif reader is null then
+    reader := pgtrickle_internal.outbox_name_reader(number);
   elsif pgtrickle_internal.gate_owner(reader) <> owner then
     -- The table has another owner than it had.
     perform pgtrickle_internal.gate_drop(reader);

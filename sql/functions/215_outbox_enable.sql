@@ -251,6 +251,8 @@ begin
   if how <> 'refresh' then
     perform pgtrickle_internal.outbox_begin_capture(made, source);
     perform pgtrickle_internal.outbox_say_what_changes(source);
+  else
+    perform pgtrickle_internal.outbox_make_reader(made, source);
   end if;
   return (select c.outbox_table_name from pgtrickle_internal.outbox_config c
           where c.outbox_number = made);

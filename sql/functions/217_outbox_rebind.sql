@@ -323,7 +323,8 @@ begin
   end if;
   execute format('select not exists (select from pgtrickle.%I)', outbox.outbox_table_name)
     into empty;
-  if outbox.source_dropped_at is not null and empty then
+  if outbox.source_dropped_at is not null and empty
+     and not exists (select from pgtrickle_internal.change_feeds f where f.outbox_number = number) then
     perform pgtrickle_internal.outbox_drop(number);
     return true;
   end if;

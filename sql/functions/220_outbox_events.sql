@@ -16,6 +16,10 @@ begin
   end if;
   made := pgtrickle_internal.outbox_create('events', null, name, null, retention_hours, 1, 1, notify,
                                            'publish');
+  if name = 'pg_trickle_alert' then
+    insert into pgtrickle_internal.alert_outbox (outbox_number) values (made)
+    on conflict do nothing;
+  end if;
   return (select c.outbox_table_name from pgtrickle_internal.outbox_config c
           where c.outbox_number = made);
 end $$;
@@ -45,6 +49,14 @@ begin
         using errcode = 'wrong_object_type',
               hint = 'pgtrickle.create_outbox() makes an outbox for events.';
     end if;
+  end if;
+  if target.stream_table_name = 'pg_trickle_alert' and exists (
+      select from pgtrickle_internal.alert_outbox a
+      where a.outbox_number = target.outbox_number) then
+    raise exception 'outbox "%" records alerts of pgtrickle: no event can be published there',
+        outbox
+      using errcode = 'wrong_object_type',
+            hint = 'pgtrickle.create_outbox() makes an outbox for events.';
   end if;
   if payload is null then
     raise exception 'an event needs a payload' using errcode = 'null_value_not_allowed';

@@ -93,6 +93,25 @@ $$;
 
 -- Everything about one outbox that an operator may want to know. What a lock hides is null, and the
 -- problem names its holder.
+-- The logical replication slots of this database and the WAL that each one keeps, where one of these
+-- relations is published: which slot reads which publication is known to its subscriber only.
+create or replace function pgtrickle_internal.slots_of_published(rels oid[]) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object(
+             'slot', s.slot_name, 'active', s.active, 'wal_status', s.wal_status,
+             'held_wal_bytes', pg_wal_lsn_diff(
+               case when pg_is_in_recovery() then pg_last_wal_replay_lsn()
+                    else pg_current_wal_lsn() end, s.restart_lsn),
+             'safe_wal_size', s.safe_wal_size) order by s.slot_name), '[]')
+    from pg_replication_slots s
+    where s.slot_type = 'logical'
+      and s.database = current_database()
+      and exists (select from pg_publication_rel r where r.prrelid = any (rels)));
+end $$;
+
 create or replace function pgtrickle.outbox_status(name text) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
   set lock_timeout = '100ms'
@@ -206,7 +225,9 @@ begin
     'retention_hours', case when outbox.kind <> 'adopted' then outbox.retention_hours end,
     'purged_below', outbox.purged_below,
     'last_drained_at', outbox.last_drained_at, 'last_drained_count', outbox.last_drained_count,
-    'positions', readers, 'held_by', holders, 'open_writers', writers)
+    'positions', readers, 'held_by', holders, 'open_writers', writers,
+    'replication_slots', pgtrickle_internal.slots_of_published(
+      array[outbox.stream_table_oid, outbox.outbox_oid]))
     || case when outbox.kind = 'table' and outbox.source_dropped_at is null
             then pgtrickle_internal.outbox_recording(outbox.outbox_number, outbox.problem)
             else '{}' end;

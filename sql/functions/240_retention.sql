@@ -10,9 +10,10 @@
 --     configuration file hold for retention_hold_hours;
 --   * a replay that is not finished holds what it has to send, for as long;
 --   * a consumer group holds what it has not committed for 168 hours after the last sign of life
---     of one of its consumers.
+--     of one of its consumers; one that waits for its first snapshot needs nothing.
 -- Everything up to and including purged_below is gone; it moves in the transaction that deletes.
--- What was deleted in front of a position is counted in its lost_rows and said in a warning.
+-- What was deleted in front of a position is counted in its lost_rows, said in a warning, and alerted
+-- (257_consumer_signals.sql).
 -- Nothing is deleted from a table that was adopted (218_outbox_adopt.sql): it is the application's.
 
 -- The last value that was drawn from a sequence; 0 where none was. Unlike pg_sequence_last_value, which
@@ -154,7 +155,7 @@ begin
            case when p.enabled
                 then greatest(o.updated_at, o.seen_at, p.enabled_changed_at, g.heartbeat_at,
                               -- Under a group of its own it lives in any relay.
-                              case when p.config ? 'group' or p.config -> 'source' ? 'group'
+                              case when pgtrickle_internal.relay_source_option(p.config, 'group') <> ''
                                    then (select max(a.heartbeat_at) from groups a) end)
                 when p.pipeline is not null then greatest(o.updated_at, p.enabled_changed_at)
                 when c.name is not null then greatest(o.updated_at, c.updated_at)
@@ -178,11 +179,11 @@ begin
     from pipelines p
     left join groups g on g.heartbeat_at > clock_timestamp() - interval '10 minutes'
     where p.enabled
-      and p.config ->> 'start' is distinct from 'latest'
+      and (p.config ->> 'start' in ('latest', 'snapshot')) is not true
       and not exists (select from positions o
                       where o.pipeline_id = p.pipeline
                         and (g.relay_group_id is null or o.relay_group_id = g.relay_group_id
-                             or p.config ? 'group' or p.config -> 'source' ? 'group'))
+                             or pgtrickle_internal.relay_source_option(p.config, 'group') <> ''))
     union all
     select null, r.pipeline, r.next_id - 1, format('replays them (:r%s)', r.number),
            r.requested_at, p.config
@@ -199,7 +200,7 @@ begin
     from pgtrickle_internal.outbox_config c
     join pgtrickle_internal.consumer_groups g on g.outbox_number = c.outbox_number
     join pgtrickle_internal.consumer_slots s on s.group_number = g.group_number
-    where c.incarnation = outbox_holders.incarnation
+    where c.incarnation = outbox_holders.incarnation and not g.awaits_snapshot
     group by g.group_number
   ), dated as (
     select c.*, c.sign_of_life
@@ -317,6 +318,9 @@ begin
         using hint = 'It held them back for as long as it may (retention_hold_hours, '
                      'max_hold_hours, max_hold_bytes).';
     end if;
+    perform pgtrickle_internal.note_lost_rows(
+      outbox.outbox_number, 'pipeline', reader.pipeline_id, reader.relay_group_id,
+      reader.last_change_id, missed);
     lost := lost || jsonb_build_object('group', reader.relay_group_id,
                                        'pipeline', reader.pipeline_id, 'rows', missed);
   end loop;
@@ -335,10 +339,12 @@ declare
 begin
   for reader in
     select g.group_number, g.name, g.slots, s.slot, s."position", s.lost_rows,
-           coalesce(g.skipped, '{}') + s.rejected as not_read
+           coalesce(g.skipped, '{}') + s.rejected as not_read,
+           min(s."position") over (partition by g.group_number) as group_position
     from pgtrickle_internal.consumer_groups g
     join pgtrickle_internal.consumer_slots s on s.group_number = g.group_number
     where g.outbox_number = outbox.outbox_number and s."position" < deleted_to
+      and not g.awaits_snapshot
     order by g.group_number, s.slot
   loop
     execute format('select count(*) from pgtrickle.%I o where o.id > $1 and o.id <= $2 '
@@ -354,6 +360,8 @@ begin
         outbox.outbox_table_name, reader.name
         using hint = 'None of its consumers has shown a sign of life for 168 hours.';
     end if;
+    perform pgtrickle_internal.note_lost_rows(
+      outbox.outbox_number, 'group', reader.name, '', reader.group_position, missed);
     lost := lost || jsonb_build_object('group', null, 'pipeline', reader.name, 'rows', missed);
   end loop;
   return lost;

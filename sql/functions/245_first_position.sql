@@ -61,7 +61,8 @@ begin
 end $$;
 
 -- Where a new position begins: at 'earliest' (all that is kept), at 'latest' (what commits from now
--- on), or with the id of the first row to deliver. `lost_rows`: so many ids from there on were
+-- on), at 'snapshot' (the same, for a reader that delivers the rows of the table first), or with the
+-- id of the first row to deliver. `lost_rows`: so many ids from there on were
 -- deleted by retention, at most. An outbox that is not in the catalog is another database's.
 create or replace function pgtrickle.relay_first_position(
   incarnation uuid, start text, out change_id bigint, out mark uuid, out skipped int8multirange,
@@ -74,23 +75,27 @@ declare
   newest bigint;
 begin
   lost_rows := 0;
-  if start = 'latest' then
+  if start in ('latest', 'snapshot') then
     if current_setting('transaction_isolation') <> 'read committed' then
-      raise exception 'a start at "latest" must run in a READ COMMITTED transaction'
+      raise exception 'a start at "%" must run in a READ COMMITTED transaction', start
         using errcode = 'invalid_transaction_state';
     end if;
     select * into outbox from pgtrickle_internal.outbox_config c
     where c.incarnation = relay_first_position.incarnation;
     if outbox.outbox_number is null then
-      raise exception 'a pipeline cannot start at "latest": there is no outbox of incarnation %',
-          incarnation
+      raise exception 'a pipeline cannot start at "%": there is no outbox of incarnation %',
+          start, incarnation
         using errcode = 'undefined_object', hint = 'Resolve the outbox again: it was made anew.';
+    end if;
+    if start = 'snapshot' then
+      perform pgtrickle_internal.snapshot_key(outbox);
     end if;
     settled := pgtrickle_internal.settled_soon(outbox);
   elsif start <> 'earliest' and start !~ E'^\\d{1,18}$' or start is null then
     raise exception 'a pipeline cannot start at "%"', coalesce(start, '(null)')
       using errcode = 'invalid_parameter_value',
-            hint = 'It is "earliest", "latest", or the id of the first row to deliver.';
+            hint = 'It is "earliest", "latest", "snapshot", or the id of the first row to '
+                   'deliver.';
   end if;
 
   -- The lock lets a batch of retention end first, and keeps the next one until the position is
@@ -100,7 +105,7 @@ begin
   for share;
   if start = 'earliest' then
     change_id := coalesce(outbox.purged_below, 0);
-  elsif start = 'latest' then
+  elsif start in ('latest', 'snapshot') then
     select l.change_id, l.mark, l.skipped, l.skipped_mark
     into change_id, mark, skipped, skipped_mark
     from pgtrickle_internal.latest_position(outbox, settled) l;

@@ -4,6 +4,7 @@
 --   247_group_horizon.sql   up to which id rows may be delivered
 --   248_group_poll.sql      poll_outbox, consumer_rows
 --   249_group_commit.sql    commit_offset, reject_offset, seek_offset, extend_lease, heartbeat
+--   249_group_snapshot.sql  consumer_snapshot
 --   256_consumers.sql       the view of all consumers, consumer_lag
 --
 -- A group is a named position in an outbox, or several: a group of n slots has n positions, and a
@@ -206,11 +207,22 @@ begin
   end if;
   select * into strict outbox from pgtrickle_internal.outbox_config c
   where c.outbox_number = group_create.outbox_number;
-  select * into first from pgtrickle.relay_first_position(outbox.incarnation, start);
+  if start <> 'snapshot' then
+    select * into first from pgtrickle.relay_first_position(outbox.incarnation, start);
+  else
+    perform pgtrickle_internal.require_table(outbox);
+    if current_setting('transaction_isolation') = 'read committed' then
+      -- A snapshot need not look at the ids before this one.
+      insert into pgtrickle_internal.consumer_looks (outbox_number, look_to, holders)
+      values (outbox.outbox_number, pgtrickle_internal.settled_soon(outbox), '{}');
+    end if;
+    select pgtrickle_internal.settled_in_snapshot(outbox) as change_id,
+           null::int8multirange as skipped into first;
+  end if;
   insert into pgtrickle_internal.consumer_groups (name, outbox_number, owner, slots, max_attempts,
-                                                  skipped)
+                                                  skipped, awaits_snapshot)
   values (group_create.name, group_create.outbox_number, group_create.owner, group_create.slots,
-          group_create.max_attempts, first.skipped)
+          group_create.max_attempts, first.skipped, start = 'snapshot')
   returning group_number into made;
   insert into pgtrickle_internal.consumer_slots (group_number, slot, "position")
   select made, n, first.change_id from generate_series(0, group_create.slots - 1) n;
@@ -238,11 +250,8 @@ begin
     raise exception 'max_attempts must be 1 to 1000, not %', coalesce(max_attempts::text, 'null')
       using errcode = 'invalid_parameter_value',
             hint = 'After so many deliveries without a commit a row becomes a dead letter.';
-  elsif auto_offset_reset = 'snapshot' then
-    raise exception 'auto_offset_reset => ''snapshot'' is not supported yet'
-      using errcode = 'feature_not_supported', hint = 'Use ''latest'' or ''earliest''.';
-  elsif (auto_offset_reset in ('latest', 'earliest')) is not true then
-    raise exception 'auto_offset_reset must be ''latest'' or ''earliest'', not %',
+  elsif (auto_offset_reset in ('latest', 'earliest', 'snapshot')) is not true then
+    raise exception 'auto_offset_reset must be ''latest'', ''earliest'' or ''snapshot'', not %',
         coalesce(quote_literal(auto_offset_reset), 'null')
       using errcode = 'invalid_parameter_value';
   end if;

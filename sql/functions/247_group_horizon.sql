@@ -79,6 +79,36 @@ begin
   return settled;
 end $$;
 
+-- Forgets all looks at an outbox. They are taken again.
+create or replace function pgtrickle_internal.forget_looks(outbox_number int) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+  delete from pgtrickle_internal.consumer_looks l
+  where l.ctid = any (array(
+    select o.ctid from pgtrickle_internal.consumer_looks o
+    where o.outbox_number = forget_looks.outbox_number for update skip locked));
+$$;
+
+-- Raises where the rows that slots have committed are not those that the outbox has under their ids.
+create or replace function pgtrickle_internal.require_same_rows(
+  outbox_table text, slots pgtrickle_internal.consumer_slots[]) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  other bigint;
+begin
+  execute format('select o.id from (select distinct s.mark_id, s.mark from unnest($1) s) m '
+                 'join pgtrickle.%I o on o.id = m.mark_id where o.pgt_id <> m.mark limit 1',
+                 outbox_table) into other using slots;
+  if other is not null then
+    raise exception 'outbox % was rewound: row % is not the one that a consumer group committed',
+        outbox_table, other
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = 'It was restored, or its sequence was set back. seek_offset() sets the group '
+                   'to where it should go on.';
+  end if;
+end $$;
+
 -- The highest id up to which everything behind `passed` may be delivered; `passed` itself where
 -- there is nothing. `wanted`: so many ids are enough.
 create or replace function pgtrickle_internal.group_horizon(
@@ -88,6 +118,7 @@ as $$
 declare
   newest constant bigint := pgtrickle_internal.last_drawn(sequence::regclass);
   settled bigint;
+  last_look bigint;
   run_end bigint;
   run_length bigint;
 begin
@@ -100,9 +131,14 @@ begin
   elsif newest = passed then
     return passed;
   end if;
-  select l.look_to into settled from pgtrickle_internal.consumer_looks l
-  where l.outbox_number = group_horizon.outbox_number and l.holders = '{}'
-  order by l.look_to desc limit 1;
+  select max(l.look_to) filter (where l.holders = '{}'), max(l.look_to) into settled, last_look
+  from pgtrickle_internal.consumer_looks l
+  where l.outbox_number = group_horizon.outbox_number;
+  if last_look > newest and last_look > pgtrickle_internal.last_drawn(sequence::regclass) then
+    -- The sequence was set back: what was seen of ids before says nothing of those that come again.
+    perform pgtrickle_internal.forget_looks(outbox_number);
+    settled := null;
+  end if;
   settled := greatest(settled, passed);
   if settled >= newest or settled - passed >= wanted then
     return settled;

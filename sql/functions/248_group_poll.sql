@@ -186,11 +186,19 @@ declare
   got int := 0;
 begin
   perform pgtrickle_internal.require_pass('group', number, pass);
-  select n.name, n.owner, n.slots, n.max_attempts, n.skipped, c.outbox_number, c.kind,
+  select n.name, n.owner, n.slots, n.max_attempts, n.skipped, n.awaits_snapshot,
+         c.outbox_number, c.kind,
          c.outbox_table_name as outbox_table, c.outbox_sequence as sequence into g
   from pgtrickle_internal.consumer_groups n
   join pgtrickle_internal.outbox_config c on c.outbox_number = n.outbox_number
   where n.group_number = number;
+  if g.awaits_snapshot then
+    raise exception 'consumer group "%" begins with a snapshot, which has not been taken', g.name
+      using errcode = 'object_not_in_prerequisite_state',
+            hint = format('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT '
+                          'pgtrickle.consumer_snapshot(%L); then read the table, and COMMIT;',
+                          g.name);
+  end if;
   if g.kind <> 'events' then
     perform pgtrickle_internal.require_no_hidden_rows(g.outbox_number, g.name, g.owner::oid);
   end if;
@@ -200,6 +208,7 @@ begin
   if mine is null then
     return;
   end if;
+  perform pgtrickle_internal.require_same_rows(g.outbox_table, mine);
   mine := pgtrickle_internal.group_bury(g.name, g.outbox_table, g.kind, g.max_attempts, mine);
   again := exists (select from unnest(mine) m where m.holder = group_poll.consumer
                                                 and m.offered is not null);

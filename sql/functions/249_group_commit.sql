@@ -39,6 +39,7 @@ as $$
 declare
   held pgtrickle_internal.consumer_slots[];
   offered_to bigint;
+  committed uuid;
 begin
   perform pgtrickle_internal.require_pass('group', number, pass);
   select array_agg(h), max(coalesce(h.offered, h."position")) into held, offered_to
@@ -50,10 +51,17 @@ begin
             hint = 'Commit the outbox_id of the last row that you have processed. seek_offset() '
                    'skips rows.';
   end if;
+  execute format('select o.pgt_id from pgtrickle.%I o where o.id = $1', (
+    select c.outbox_table_name
+    from pgtrickle_internal.consumer_groups g
+    join pgtrickle_internal.outbox_config c on c.outbox_number = g.outbox_number
+    where g.group_number = number)) into committed using last_offset;
   -- Where all rows of a slot are committed, what was looked at behind them is passed as well.
   update pgtrickle_internal.consumer_slots s
   set "position" = n.passed,
       offered = null, delivered = null, attempts = 0, moved_at = clock_timestamp(),
+      mark_id = case when committed is null then s.mark_id else last_offset end,
+      mark = coalesce(committed, s.mark),
       rejected = case when upper(h.rejected) <= n.passed + 1 then '{}' else h.rejected end
   from unnest(held) h
   cross join lateral (
@@ -154,14 +162,16 @@ begin
             hint = format('It has offsets from %s (all rows that are kept) to %s (the last id).',
                           outbox.purged_below, newest);
   end if;
+  -- A seek is how a group goes on after the outbox was set back.
+  perform pgtrickle_internal.forget_looks(outbox.outbox_number);
   perform from pgtrickle_internal.consumer_slots s where s.group_number = number
   order by s.slot for update;
   update pgtrickle_internal.consumer_slots s
   set "position" = new_offset, offered = null, delivered = null, attempts = 0, rejected = '{}',
-      holder = null, until = null, moved_at = clock_timestamp()
+      holder = null, until = null, mark_id = null, mark = null, moved_at = clock_timestamp()
   where s.group_number = number;
-  update pgtrickle_internal.consumer_groups g set skipped = null
-  where g.group_number = number and g.skipped is not null;
+  update pgtrickle_internal.consumer_groups g set skipped = null, awaits_snapshot = false
+  where g.group_number = number and (g.skipped is not null or g.awaits_snapshot);
 end $$;
 
 create or replace function pgtrickle.seek_offset("group" text, consumer text, new_offset bigint)

@@ -15,6 +15,7 @@ declare
   report jsonb := '{"more": false, "upkeep": 0, "deleted": 0, "delta_rows": 0, "lost": [], '
                   '"warnings": [], "errors": []}';
   inbox_rows_left boolean;
+  feed_rows_left boolean;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'housekeeping must run in a READ COMMITTED transaction'
@@ -29,11 +30,16 @@ begin
     report := pgtrickle_internal.finish_upgrade(pgtrickle_internal.upkeep(report));
     perform pgtrickle_internal.refresh_signs_of_life();
     perform pgtrickle_internal.prune_relay_records();
+    perform pgtrickle_internal.prune_episodes();
     select i.done, i.more into report, inbox_rows_left
     from pgtrickle_internal.purge_inboxes(report, greatest(max_rows, 1)) i;
-    update pgtrickle_internal.housekeeping_round r set again = r.again or inbox_rows_left;
+    select f.done, f.more into report, feed_rows_left
+    from pgtrickle_internal.purge_feeds(report, greatest(max_rows, 1)) f;
+    update pgtrickle_internal.housekeeping_round r
+    set again = r.again or inbox_rows_left or feed_rows_left;
   end if;
-  return pgtrickle_internal.purge_next_outbox(report, greatest(max_rows, 1));
+  return pgtrickle_internal.tell_of_consumers(
+    pgtrickle_internal.purge_next_outbox(report, greatest(max_rows, 1)));
 end $$;
 comment on function pgtrickle.relay_housekeeping(int) is
   'For the relay: one step of retention and upkeep; "more" in its answer asks for the next soon';
@@ -132,8 +138,8 @@ as $$
       and coalesce(c.enabled, s.state <> 'stopped')
       and exists (select from pgtrickle.relay_instances i
                   where i.heartbeat_at > clock_timestamp() - interval '10 minutes'
-                    and (i.relay_group_id = p.relay_group_id or c.config ? 'group'
-                         or c.config -> 'source' ? 'group'))
+                    and (i.relay_group_id = p.relay_group_id
+                         or pgtrickle_internal.relay_source_option(c.config, 'group') <> ''))
     for update of p skip locked);
 $$;
 

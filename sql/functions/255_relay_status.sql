@@ -97,7 +97,7 @@ as $$
     join pgtrickle_internal.outbox_config c on c.incarnation = o.incarnation
     where o.pipeline_id = k.name
       and (k.group_id is null
-           or o.relay_group_id in (k.group_id, k.config ->> 'group', k.config #>> '{source,group}'))
+           or o.relay_group_id in (k.group_id, pgtrickle_internal.relay_source_option(k.config, 'group')))
     order by o.updated_at desc limit 1) p on true
   left join lateral pgtrickle_internal.pipeline_lag(
     p.outbox_table_name, p.outbox_sequence, p.last_change_id, p.skipped) lag

@@ -20,15 +20,21 @@ end $$;
 
 -- Each role sees the groups that it may use; pgtrickle_relay sees all consumers.
 create or replace view pgtrickle.consumers with (security_barrier) as
-  select o.pipeline_id as name, 'pipeline' as kind,
+  select o.pipeline_id as name,
+         case when exists (select from pgtrickle_internal.change_feeds f
+                           where f.pipeline = o.pipeline_id) then 'feed' else 'pipeline' end as kind,
          coalesce(c.outbox_table_name, o.outbox_name) as outbox, null::int as slot,
          o.last_change_id as "position", null::bigint as offered, o.worker_id as holder,
          null::timestamptz as until, null::int as attempts, s.lag, o.lost_rows,
          greatest(o.updated_at, o.seen_at) as seen_at
   from pgtrickle.relay_consumer_offsets o
   left join pgtrickle_internal.outbox_config c on c.incarnation = o.incarnation
-  left join pgtrickle.relay_pipeline_status s
-    on s.relay_group_id = o.relay_group_id and s.pipeline = o.pipeline_id
+  left join lateral (
+    -- A position that is kept under another group is written by the owner of the pipeline.
+    select p.lag from pgtrickle.relay_pipeline_status p
+    where p.pipeline = o.pipeline_id
+      and (p.relay_group_id = o.relay_group_id or p.worker_id = o.worker_id)
+    order by p.updated_at desc limit 1) s on true
   where pg_has_role(current_user, 'pgtrickle_relay', 'USAGE')
   union all
   select g.name, 'group', c.outbox_table_name, s.slot, s."position", s.offered, s.holder, s.until,
@@ -42,7 +48,7 @@ create or replace view pgtrickle.consumers with (security_barrier) as
     select max(n.seen_at) as seen_at from pgtrickle_internal.consumer_members n
     where n.group_number = g.group_number) m on true;
 comment on view pgtrickle.consumers is
-  'All consumers of outboxes, pipelines and groups: position, what is offered to whom, lag, what '
+  'All consumers of outboxes, pipelines, feeds and groups: position, what is offered to whom, lag, what '
   'retention deleted before it was read';
 
 create or replace function pgtrickle.consumer_lag("group" text default null)

@@ -15,6 +15,7 @@
 --   310_stream_difference.sql  the statement that computes the difference
 --   312_stream_work.sql        what a refresh does as the creator
 --   315_stream_refresh.sql     refresh_stream_table
+--   318_stream_promote.sql     promote_stream_table
 --   320_stream_schedule.sql    schedules, cron, which stream tables are due
 --   330_stream_alerts.sql      the channels pg_trickle_alert and pgtrickle_refresh
 
@@ -366,6 +367,7 @@ grant execute on function
   pgtrickle_internal.stream_lock(bigint),
   pgtrickle_internal.stream_unlock(bigint, timestamp with time zone),
   pgtrickle_internal.stream_rebind(), pgtrickle_internal.stream_is_refreshing(bigint),
+  pgtrickle_internal.stream_is_guarded(regclass),
   pgtrickle_internal.stream_store(bigint, text, text, text, text, text),
   pgtrickle_internal.stream_unregister(bigint)
   to pgtrickle_admin;

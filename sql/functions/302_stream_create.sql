@@ -153,6 +153,15 @@ as %L
                  'refresh_' || id);
 end $$;
 
+-- Takes that comment away when the work is done: what else runs in this transaction is not the
+-- owner's.
+create or replace function pgtrickle_internal.stream_unmark(id bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format('comment on function pgtrickle_streams.%I(text, jsonb) is null', 'refresh_' || id);
+end $$;
+
 -- Makes the work table of the refresh: the signed difference, columns by position.
 create or replace function pgtrickle_internal.stream_make_diff(id bigint, rel regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -319,10 +328,38 @@ begin
   perform pgtrickle_internal.stream_track(
     id, sources || jsonb_build_object('through', through), interval '10 seconds');
   perform pgtrickle_internal.stream_unlock(id, taken_at);
+  perform pgtrickle_internal.stream_unmark(id);
 end $$;
 
 -- ---------------------------------------------------------------------------------------------
 -- alter
+
+-- Locks the stream tables of these names for a change, after it has waited for refreshes of them to
+-- end; returns their ids. While it waits, a promotion may give a name to another stream table: then
+-- it locks that one.
+create or replace function pgtrickle_internal.stream_lock_named(names text[]) returns bigint[]
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  ids bigint[];
+begin
+  loop
+    ids := array(select pgtrickle_internal.stream_id(n)
+                 from unnest(names) with ordinality u (n, o) order by o);
+    begin
+      -- In one order, for others do the same.
+      perform pgtrickle_internal.stream_lock(i) from (select distinct u.i from unnest(ids) u (i)
+                                                      order by 1) l (i);
+      if ids = array(select pgtrickle_internal.stream_id(n)
+                     from unnest(names) with ordinality u (n, o) order by o) then
+        return ids;
+      end if;
+      raise sqlstate 'PT001';
+    exception when sqlstate 'PT001' then
+      null;  -- the locks are undone
+    end;
+  end loop;
+end $$;
 
 -- Replaces the query: it has to give the same columns.
 create or replace function pgtrickle_internal.stream_alter_query(
@@ -368,6 +405,7 @@ begin
   end if;
   perform pgtrickle_internal.stream_store(id, null, null, null, query, definition);
   perform pgtrickle_internal.stream_track(id, sources, interval '10 seconds');
+  perform pgtrickle_internal.stream_unmark(id);
 end $$;
 
 create or replace function pgtrickle_internal.stream_alter(
@@ -380,7 +418,7 @@ language plpgsql
 as $$
 #variable_conflict use_variable
 declare
-  id bigint := pgtrickle_internal.stream_id(name);
+  id bigint;
   mode text := case when refresh_mode is not null
                     then pgtrickle_internal.stream_check_mode(refresh_mode) end;
   target record;
@@ -394,13 +432,15 @@ begin
   if schedule is not null and pgtrickle_internal.schedule_is_manual(schedule) then
     schedule := 'manual';
   end if;
-  perform pgtrickle_internal.stream_lock(id);
+  id := (pgtrickle_internal.stream_lock_named(array[name]))[1];
   if rename_to is not null then
     target := pgtrickle_internal.stream_split_name(rename_to);
     select s.pgt_relid into rel from pgtrickle_internal.stream_tables s where s.pgt_id = id;
-    if target.schema_name is not null then
+    if target.schema_name <> (select n.nspname from pg_class c
+                              join pg_namespace n on n.oid = c.relnamespace where c.oid = rel) then
       raise exception 'a stream table is renamed within its schema'
-        using errcode = 'invalid_name', hint = 'Give the new name without a schema.';
+        using errcode = 'invalid_name',
+              hint = 'ALTER TABLE ... SET SCHEMA moves it to another one.';
     end if;
     execute format('alter table %s rename to %I', rel, target.table_name);
   end if;
@@ -426,20 +466,31 @@ as $$
 declare
   id bigint := pgtrickle_internal.stream_find(name);
   rel regclass;
-  orphan regclass;
 begin
   if id is null and if_exists then
     raise notice 'stream table "%" does not exist, skipping', name;
     return;
   end if;
-  id := pgtrickle_internal.stream_id(name);
-  perform pgtrickle_internal.stream_lock(id);
+  id := (pgtrickle_internal.stream_lock_named(array[name]))[1];
   select s.pgt_relid into rel from pgtrickle_internal.stream_tables s where s.pgt_id = id;
   if exists (select from pgtrickle_internal.outbox_config o where o.stream_table_oid = rel) then
     perform pgtrickle.disable_outbox(
       (select format('%I.%I', s.pgt_schema, s.pgt_name)
        from pgtrickle_internal.stream_tables s where s.pgt_id = id), true);
   end if;
+  perform pgtrickle_internal.publication_drop_of(rel);
+  perform pgtrickle_internal.stream_drop_parts(id);
+end $$;
+
+-- Drops the table of a stream table, and all that belongs to its definition.
+create or replace function pgtrickle_internal.stream_drop_parts(id bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  rel regclass;
+  orphan regclass;
+begin
+  select s.pgt_relid into rel from pgtrickle_internal.stream_tables s where s.pgt_id = id;
   if exists (select from pg_class c where c.oid = rel) then
     execute format('drop table %s', rel);
   end if;
@@ -456,10 +507,12 @@ grant execute on function
   pgtrickle_internal.stream_columns(regclass), pgtrickle_internal.stream_definition(regclass),
   pgtrickle_internal.stream_fill(regclass, text),
   pgtrickle_internal.stream_make_function(bigint, text, jsonb, text),
+  pgtrickle_internal.stream_unmark(bigint),
   pgtrickle_internal.stream_make_diff(bigint, regclass), pgtrickle_internal.stream_guard(),
   pgtrickle_internal.stream_make_key(regclass, text[]), pgtrickle_internal.schema_under(text),
   pgtrickle_internal.stream_create(text, text, text, text, text[], text),
   pgtrickle_internal.stream_alter_query(bigint, text, text),
   pgtrickle_internal.stream_alter(text, text, text, boolean, boolean, text, text, text),
-  pgtrickle_internal.stream_drop(text, boolean)
+  pgtrickle_internal.stream_lock_named(text[]),
+  pgtrickle_internal.stream_drop(text, boolean), pgtrickle_internal.stream_drop_parts(bigint)
   to pgtrickle_admin;

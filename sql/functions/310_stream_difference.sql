@@ -104,7 +104,8 @@ end $$;
 
 -- The statement that fills the difference. order_by: columns that bring related rows of a stream
 -- table without key next to each other. With a derived key, which tells that by itself, the row that
--- goes and the row that comes are an update where they are the only ones of their key.
+-- goes and the row that comes are an update where they are the only ones of their key. A column that
+-- the table lacks will be added, and is null in every stored row.
 create or replace function pgtrickle_internal.stream_diff_statement(
   id bigint, rel regclass, query text, layout jsonb, order_by text[]) returns text
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -114,10 +115,12 @@ declare
   stored text;
   fresh text;
   matches text;
+  has constant text[] := (pgtrickle_internal.stream_columns(rel)).names;
 begin
   -- Records are compared by image (*<>), the rest more cheaply.
   select string_agg('c' || i, ', ' order by i) as c,
-         string_agg(format('%I as c%s', name, i), ', ' order by i) as stored,
+         string_agg(case when name = any (has) then format('%I as c%s', name, i)
+                         else format('null::%s as c%s', type, i) end, ', ' order by i) as stored,
          string_agg(format(case when by = 'value' then 'o.c%s is distinct from n.c%s'
                                 else 'o.c%s is distinct from n.c%s collate "C"' end, i, i),
                     ' or ' order by i)

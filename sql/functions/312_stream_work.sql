@@ -143,8 +143,45 @@ begin
   return listed;
 end $$;
 
--- Computes the difference and applies it. arg: "order_by", and "keep" when its rows are asked for
--- afterwards.
+-- How many rows of a difference are of which kind.
+create or replace function pgtrickle_internal.stream_counts(
+  work regclass, out inserted bigint, out updated bigint, out deleted bigint, out repeated bigint,
+  out unplaced bigint)
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  execute format('select count(*) filter (where op = ''I''), '
+                 '       count(*) filter (where op = ''U'' and sign > 0), '
+                 '       count(*) filter (where op = ''D''), '
+                 '       count(*) filter (where op = ''X''), '
+                 '       count(*) filter (where sign < 0 and at is null) '
+                 'from %s', work) into inserted, updated, deleted, repeated, unplaced;
+end $$;
+
+-- Writes the difference to the stream table. The user's triggers fire, unless the session has switched
+-- them off.
+create or replace function pgtrickle_internal.stream_write_difference(
+  id bigint, rel regclass, layout jsonb, counts record, trigger_path text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  restore text[] := '{}';
+  step text;
+begin
+  if counts.unplaced > 0 then
+    perform pgtrickle_internal.stream_place_duplicates(id, rel, layout);
+  end if;
+  if current_setting('pg_trickle.user_triggers', true) = 'off' then
+    restore := pgtrickle_internal.stream_triggers_off(rel);
+  end if;
+  perform pgtrickle_internal.stream_apply(id, rel, layout, counts, trigger_path);
+  foreach step in array restore loop
+    execute step;
+  end loop;
+end $$;
+
+-- Computes the difference and applies it. arg: "order_by", "keep" when its rows are asked for
+-- afterwards, and "write": false when it is applied later.
 create or replace function pgtrickle_internal.stream_differential(
   id bigint, rel regclass, query text, layout jsonb, trigger_path text, arg jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -155,11 +192,10 @@ declare
     id, rel, query, layout,
     array(select jsonb_array_elements_text(nullif(arg -> 'order_by', 'null'))));
   opaque boolean := (arg ->> 'opaque')::boolean;
+  write boolean := coalesce((arg ->> 'write')::boolean, true);
   locked regclass[] := pgtrickle_internal.stream_locked(opaque);
   total bigint;
   counts record;
-  restore text[] := '{}';
-  step text;
   summary jsonb;
 begin
   execute statement;
@@ -170,12 +206,7 @@ begin
   if total = 0 then
     return summary || '{"inserted": 0, "updated": 0, "deleted": 0, "keys": [], "pages": 0}';
   end if;
-  execute format('select count(*) filter (where op = ''I'') as inserted, '
-                 '       count(*) filter (where op = ''U'' and sign > 0) as updated, '
-                 '       count(*) filter (where op = ''D'') as deleted, '
-                 '       count(*) filter (where op = ''X'') as repeated, '
-                 '       count(*) filter (where sign < 0 and at is null) as unplaced '
-                 'from %s', work) into counts;
+  counts := pgtrickle_internal.stream_counts(work);
   if counts.repeated > 0 then
     execute format('delete from %s where op <> ''X''', work);
     raise exception 'key_columns (%) do not tell the rows of the query apart: % is there twice',
@@ -185,30 +216,51 @@ begin
       using errcode = 'unique_violation',
             hint = 'Drop the stream table and create it with other key_columns, or without.';
   end if;
-  if counts.unplaced > 0 then
-    perform pgtrickle_internal.stream_place_duplicates(id, rel, layout);
+  if write then
+    perform pgtrickle_internal.stream_write_difference(id, rel, layout, counts, trigger_path);
   end if;
-
-  if current_setting('pg_trickle.user_triggers', true) = 'off' then
-    restore := pgtrickle_internal.stream_triggers_off(rel);
-  end if;
-  perform pgtrickle_internal.stream_apply(id, rel, layout, counts, trigger_path);
-  foreach step in array restore loop
-    execute step;
-  end loop;
-
   summary := summary || jsonb_build_object(
     'inserted', counts.inserted, 'updated', counts.updated, 'deleted', counts.deleted,
     'keys', pgtrickle_internal.stream_affected_keys(id, layout, 1000),
     'pages', pg_relation_size(work) / current_setting('block_size')::int);
-  if not (arg ->> 'keep')::boolean then
+  if write and not (arg ->> 'keep')::boolean then
     perform pgtrickle_internal.stream_empty(work);
   end if;
   return summary;
 end $$;
 
--- Writes the table anew. Rows are deleted, not truncated: readers see the old rows until the new
--- ones are committed, and wait for nothing.
+-- Replaces all rows of the stream table by those that `statement` inserts; the user's triggers are
+-- off. Rows are deleted, not truncated: readers see the old rows until the new ones are committed, and
+-- wait for nothing.
+create or replace function pgtrickle_internal.stream_overwrite(
+  rel regclass, statement text, out gone bigint, out come bigint)
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  restore constant text[] := pgtrickle_internal.stream_triggers_off(rel);
+  step text;
+begin
+  execute format('delete from only %s', rel);
+  get diagnostics gone = row_count;
+  execute statement;
+  get diagnostics come = row_count;
+  foreach step in array restore loop
+    execute step;
+  end loop;
+end $$;
+
+-- The statement that writes all rows of the difference, where it is all that the query gives.
+create or replace function pgtrickle_internal.stream_insert_kept(
+  id bigint, rel regclass, layout jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select format('insert into %s (%s) select %s from pgtrickle_streams.%I', rel,
+                string_agg(format('%I', name), ', ' order by i),
+                string_agg('c' || i, ', ' order by i), 'diff_' || id)
+  from pgtrickle_internal.stream_layout_rows(layout)
+$$;
+
+-- Writes the table anew. With "write": false, which needs "keep", that is left to stream_write_later.
 create or replace function pgtrickle_internal.stream_rewrite(
   id bigint, rel regclass, query text, layout jsonb, arg jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -217,38 +269,51 @@ declare
   work regclass := format('pgtrickle_streams.%I', 'diff_' || id)::regclass;
   opaque boolean := (arg ->> 'opaque')::boolean;
   locked regclass[] := pgtrickle_internal.stream_locked(opaque);
-  through regclass[];
   l record;
-  restore text[];
-  step text;
-  gone bigint;
-  come bigint;
+  written record;
+  statement text;
 begin
   select string_agg(format('%I', name), ', ' order by i) as names,
          string_agg('c' || i, ', ' order by i) as c,
          string_agg('c' || i, ', ' order by key) filter (where key is not null) as key_order
   into l
   from pgtrickle_internal.stream_layout_rows(layout);
-  restore := pgtrickle_internal.stream_triggers_off(rel);
-  execute format('delete from only %s', rel);
-  get diagnostics gone = row_count;
+  statement := format('insert into %s (%s) %s', rel, l.names, query);
   if (arg ->> 'keep')::boolean then
     execute format('insert into %s (n, op, sign, %s) '
                    'select row_number() over (%s), ''I'', 1, q.* from (%s) q(%s)',
                    work, l.c, 'order by ' || l.key_order, query, l.c);
-    execute format('insert into %s (%s) select %s from %s', rel, l.names, l.c, work);
-  else
-    execute format('insert into %s (%s) %s', rel, l.names, query);
+    statement := pgtrickle_internal.stream_insert_kept(id, rel, layout);
   end if;
-  get diagnostics come = row_count;
+  if coalesce((arg ->> 'write')::boolean, true) then
+    written := pgtrickle_internal.stream_overwrite(rel, statement);
+  else
+    execute format('select (select count(*) from only %s) as gone, (select count(*) from %s) as come',
+                   rel, work) into written;
+  end if;
   -- User triggers are off.
-  through := array(select unnest(pgtrickle_internal.stream_locked(opaque)) except select unnest(locked));
-  foreach step in array restore loop
-    execute step;
-  end loop;
   return jsonb_build_object(
-    'inserted', come, 'updated', 0, 'deleted', gone, 'keys', '[]'::jsonb, 'through', through,
+    'inserted', written.come, 'updated', 0, 'deleted', written.gone, 'keys', '[]'::jsonb,
+    'through', array(select unnest(pgtrickle_internal.stream_locked(opaque)) except select unnest(locked)),
     'pages', pg_relation_size(work) / current_setting('block_size')::int);
+end $$;
+
+-- Writes what a step with "write": false has computed.
+create or replace function pgtrickle_internal.stream_write_later(
+  id bigint, rel regclass, layout jsonb, trigger_path text, mode text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  work regclass := format('pgtrickle_streams.%I', 'diff_' || id)::regclass;
+begin
+  if mode = 'FULL' then
+    perform pgtrickle_internal.stream_overwrite(
+      rel, pgtrickle_internal.stream_insert_kept(id, rel, layout));
+  else
+    perform pgtrickle_internal.stream_write_difference(
+      id, rel, layout, pgtrickle_internal.stream_counts(work), trigger_path);
+  end if;
+  perform pgtrickle_internal.stream_empty(work);
 end $$;
 
 -- What the query reads now, and the facts about its key; after DDL on a source it must still give the
@@ -281,6 +346,8 @@ end $$;
 --                 with the "key" that there is now
 --   apply, full   computes the difference, or all rows, and writes them; one row with a summary
 --   rows          those of the pages arg.from to arg.to of the difference, one for each row
+--   widen         adds the columns that the table arg.like has beside those of the stream table
+--   write         writes what apply or full (arg.mode) has computed with "write": false
 --   done          the rows are no longer needed
 --   watch         watches what the query reads now
 --
@@ -307,6 +374,7 @@ declare
   verified record;
   derived constant text[] := array(select jsonb_array_elements_text(nullif(arg -> 'key', 'null')));
   listed text;
+  lacking text[];
 begin
   if not pgtrickle_internal.stream_is_refreshing(id) then
     raise exception 'stream table % is not being refreshed here', id
@@ -337,13 +405,26 @@ begin
       end;
       perform set_config('pgtrickle.refreshing', '', true);
       return next;
+    when 'widen' then
+      perform pgtrickle_internal.stream_widen(rel, (arg ->> 'like')::oid::regclass);
+    when 'write' then
+      perform set_config('pgtrickle.refreshing', rel::oid::text, true);
+      perform pgtrickle_internal.stream_write_later(id, rel, layout, trigger_path, arg ->> 'mode');
+      perform set_config('pgtrickle.refreshing', '', true);
     when 'rows' then
       select string_agg(format('d.c%s as %I', i, name), ', ' order by i) into listed
       from pgtrickle_internal.stream_layout_rows(layout);
+      -- Consumers do not have the columns that are about to be added.
+      lacking := array(select name from pgtrickle_internal.stream_layout_rows(layout)
+                       except select unnest((pgtrickle_internal.stream_columns(rel)).names));
       return query execute format(
-        'select case when d.sign < 0 then ''DELETE'' else ''INSERT'' end, d.n, to_jsonb(x.*) '
+        'select case when d.sign < 0 then ''DELETE'' else ''INSERT'' end, d.n, %s '
         'from pgtrickle_streams.%I d cross join lateral (select %s) x '
-        'where d.ctid >= %L and d.ctid < %L', 'diff_' || id, listed,
+        'where d.ctid >= %L and d.ctid < %L',
+        case when lacking = '{}' then 'to_jsonb(x.*)'
+             else format('case when d.sign < 0 then to_jsonb(x.*) - %L::text[] else to_jsonb(x.*) end',
+                         lacking) end,
+        'diff_' || id, listed,
         format('(%s,0)', arg ->> 'from'), format('(%s,0)', arg ->> 'to'));
     when 'done' then
       perform pgtrickle_internal.stream_empty(format('pgtrickle_streams.%I', 'diff_' || id)::regclass);
@@ -357,6 +438,11 @@ grant execute on function
   pgtrickle_internal.stream_empty(regclass), pgtrickle_internal.stream_write(text, text),
   pgtrickle_internal.stream_apply(bigint, regclass, jsonb, record, text),
   pgtrickle_internal.stream_affected_keys(bigint, jsonb, integer),
+  pgtrickle_internal.stream_counts(regclass),
+  pgtrickle_internal.stream_write_difference(bigint, regclass, jsonb, record, text),
+  pgtrickle_internal.stream_overwrite(regclass, text),
+  pgtrickle_internal.stream_insert_kept(bigint, regclass, jsonb),
+  pgtrickle_internal.stream_write_later(bigint, regclass, jsonb, text, text),
   pgtrickle_internal.stream_differential(bigint, regclass, text, jsonb, text, jsonb),
   pgtrickle_internal.stream_rewrite(bigint, regclass, text, jsonb, jsonb),
   pgtrickle_internal.stream_verify(regclass, text),

@@ -66,8 +66,9 @@ begin
                          where s.pgt_id = id);
 end $$;
 
--- Hands the rows of the difference to the outbox of the stream table; returns the outbox id.
-create or replace function pgtrickle_internal.stream_publish(
+-- Hands the rows of the difference to the outbox of the stream table; returns the outbox id. The
+-- difference stays.
+create or replace function pgtrickle_internal.stream_publish_rows(
   st pgtrickle_internal.stream_tables, outbox text, refresh uuid, mode text, pages bigint,
   started timestamptz) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp
@@ -90,6 +91,19 @@ begin
     outbox, named::regclass, refresh, mode,
     (extract(epoch from clock_timestamp() - started) * 1000)::int, mode = 'FULL');
   perform pgtrickle_internal.stream_empty(named::regclass);
+  return outbox_id;
+end $$;
+
+-- The same, and the difference is no longer needed.
+create or replace function pgtrickle_internal.stream_publish(
+  st pgtrickle_internal.stream_tables, outbox text, refresh uuid, mode text, pages bigint,
+  started timestamptz) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  outbox_id constant bigint := pgtrickle_internal.stream_publish_rows(st, outbox, refresh, mode, pages,
+                                                                      started);
+begin
   perform pgtrickle_internal.stream_step(st, 'done', '{}');
   return outbox_id;
 end $$;
@@ -120,9 +134,12 @@ begin
   return keys;
 end $$;
 
--- The refresh itself. Everything that it does is undone when it fails.
+-- The refresh itself. Everything that it does is undone when it fails. `promoted`: the table that the
+-- query had until it was promoted to this one (318_stream_promote.sql), null at other refreshes.
+-- Columns that this one lacks are added between the computing and the writing of the difference, so
+-- that readers wait for the writing only.
 create or replace function pgtrickle_internal.stream_refresh(
-  st pgtrickle_internal.stream_tables, refresh uuid, started timestamptz,
+  st pgtrickle_internal.stream_tables, refresh uuid, started timestamptz, promoted regclass,
   out summary jsonb, out action text, out taken_at timestamptz, out outbox_id bigint)
 language plpgsql set search_path = pg_catalog, pg_temp
 as $$
@@ -132,7 +149,9 @@ declare
   through regclass[];
   mode text := case st.refresh_mode when 'FULL' then 'FULL' else 'DIFFERENTIAL' end;
   names text := pgtrickle_internal.stream_names_in_values(st.pgt_relid);
-  watch_again boolean := pgtrickle_internal.stream_wants_watching(st.pgt_id);
+  -- A promotion has looked at what the query reads before it began.
+  watch_again boolean := promoted is null and pgtrickle_internal.stream_wants_watching(st.pgt_id);
+  widens constant boolean := pgtrickle_internal.stream_added_columns(st.pgt_relid, promoted) <> '{}';
 begin
   if not pgtrickle_internal.stream_is_guarded(st.pgt_relid) then
     raise exception '% is not the table of stream table %.%: it has no trigger pgtrickle_guard',
@@ -160,7 +179,7 @@ begin
   from pgtrickle_internal.stream_step(
     st, case mode when 'FULL' then 'full' else 'apply' end,
     jsonb_build_object('keep', outbox.outbox_table_name is not null, 'opaque', st.opaque,
-                       'order_by', to_jsonb(outbox.key_columns),
+                       'order_by', to_jsonb(outbox.key_columns), 'write', not widens,
                        'key', case when st.key_derived then to_jsonb(st.key_columns) end)) s;
   -- enable_outbox and disable_outbox lock the table as the step above does: which one there is now
   -- is certain.
@@ -177,8 +196,17 @@ begin
                  when summary @> '{"inserted": 0, "updated": 0, "deleted": 0}' then 'NO_DATA'
                  else 'DIFFERENTIAL' end;
   if outbox.outbox_table_name is not null and action <> 'NO_DATA' then
-    outbox_id := pgtrickle_internal.stream_publish(st, outbox.outbox_table_name, refresh, mode,
-                                                   (summary ->> 'pages')::bigint, started);
+    outbox_id := case when widens
+      then pgtrickle_internal.stream_publish_rows(st, outbox.outbox_table_name, refresh, mode,
+                                                  (summary ->> 'pages')::bigint, started)
+      else pgtrickle_internal.stream_publish(st, outbox.outbox_table_name, refresh, mode,
+                                             (summary ->> 'pages')::bigint, started) end;
+  end if;
+  if widens then
+    perform pgtrickle_internal.stream_step(st, 'widen', jsonb_build_object('like', promoted::oid::bigint));
+    perform pgtrickle_internal.stream_step(st, 'write', jsonb_build_object('mode', mode));
+    names := pgtrickle_internal.stream_names_in_values(st.pgt_relid);
+    outbox.attnums_now := pgtrickle_internal.attnums(st.pgt_relid, outbox.key_columns);
   end if;
   if outbox.attnums_now is distinct from outbox.key_attnums then
     update pgtrickle_internal.outbox_config o set key_attnums = outbox.attnums_now
@@ -323,6 +351,47 @@ begin
                             'suspended', suspend);
 end $$;
 
+-- Marks the stream table of that name as being refreshed by this transaction, after it has waited for
+-- what others do with it. A promotion may have given the name to another one meanwhile, or taken it.
+create or replace function pgtrickle_internal.stream_begin_refresh(name text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+declare
+  id bigint;
+begin
+  loop
+    id := pgtrickle_internal.stream_id(name);
+    update pgtrickle_internal.stream_tables s set refreshing_xid = pg_current_xact_id()
+    where s.pgt_id = id and s.refreshing_xid is distinct from pg_current_xact_id();
+    if found then
+      if pgtrickle_internal.stream_find(name) = id then
+        return id;
+      end if;
+      update pgtrickle_internal.stream_tables s set refreshing_xid = null where s.pgt_id = id;
+    elsif exists (select from pgtrickle_internal.stream_tables s where s.pgt_id = id) then
+      raise exception 'stream table "%" is being refreshed by this very transaction', name
+        using errcode = 'object_in_use';
+    end if;
+  end loop;
+end $$;
+
+-- What the error of a refresh adds where a publication does not let the table's rows be updated or
+-- deleted: the server's message names neither the publication nor a remedy.
+create or replace function pgtrickle_internal.stream_publications_said(
+  rel regclass, state text, detail text) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((
+    select format('. %s It is published by %s: the filter and the column list of a publication may use '
+                  'columns of the replica identity only', detail,
+                  string_agg(quote_ident(p.pubname), ', ' order by p.pubname))
+    from pg_publication_tables p
+    join pg_class c on c.oid = rel and c.relname = p.tablename
+    join pg_namespace n on n.oid = c.relnamespace and n.nspname = p.schemaname
+    where state = '42P10'
+    having count(*) > 0), '')
+$$;
+
 create or replace function pgtrickle.relay_refresh_stream_table(name text) returns jsonb
 language plpgsql security definer
   set search_path = pg_catalog, pg_temp
@@ -337,6 +406,7 @@ declare
   done record;
   state text;
   message text;
+  detail text;
 begin
   if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
     raise exception 'a stream table is refreshed in a READ COMMITTED transaction, not in %',
@@ -347,14 +417,8 @@ begin
                    'SET default_transaction_isolation TO ''read committed'';';
   end if;
   perform pgtrickle_internal.stream_rebind();
-  id := pgtrickle_internal.stream_id(name);
-  update pgtrickle_internal.stream_tables s set refreshing_xid = pg_current_xact_id()
-  where s.pgt_id = id and s.refreshing_xid is distinct from pg_current_xact_id()
-  returning * into st;
-  if not found then
-    raise exception 'stream table "%" is being refreshed by this very transaction', name
-      using errcode = 'object_in_use';
-  end if;
+  id := pgtrickle_internal.stream_begin_refresh(name);
+  select * into strict st from pgtrickle_internal.stream_tables s where s.pgt_id = id;
   if st.status = 'SUSPENDED' then
     raise exception 'stream table "%" is suspended%', name,
       coalesce(', after ' || st.consecutive_errors || ' failures: ' || st.last_error, '')
@@ -378,9 +442,11 @@ begin
   for attempt in 1 .. 3 loop
     state := null;
     begin
-      select * into done from pgtrickle_internal.stream_refresh(st, refresh, started);
+      select * into done from pgtrickle_internal.stream_refresh(st, refresh, started, null);
     exception when others or query_canceled then
-      get stacked diagnostics state = returned_sqlstate, message = message_text;
+      get stacked diagnostics state = returned_sqlstate, message = message_text,
+                              detail = pg_exception_detail;
+      message := message || pgtrickle_internal.stream_publications_said(st.pgt_relid, state, detail);
     end;
     exit when state is distinct from '40001';
   end loop;

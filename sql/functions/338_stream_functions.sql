@@ -48,6 +48,20 @@ comment on function pgtrickle.alter_stream_table(text, text, text, boolean, bool
   'rename_to and query need its owner; a new query must give the same columns.';
 $sql$),
 
+    ('promote_stream_table', $sql$
+create or replace function pgtrickle.promote_stream_table(name text, "from" text) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return pgtrickle_internal.stream_promote(name, "from");
+end $$;
+
+comment on function pgtrickle.promote_stream_table(text, text) is
+  'Gives stream table `name` the query, schedule and refresh mode of stream table `from`, and drops '
+  '`from`. The table stays the same: its consumers get the difference as one change. Columns that '
+  'only `from` has are added. Needs the owner of both.';
+$sql$),
+
     ('drop_stream_table', $sql$
 create or replace function pgtrickle.drop_stream_table(name text, if_exists boolean default false)
 returns void

@@ -41,7 +41,7 @@ begin
   where p.pronamespace = (select n.oid from pg_namespace n where n.nspname = 'pgtrickle')
     and p.proowner = 'pgtrickle_owner'::regrole
     and p.proname in ('create_stream_table', 'alter_stream_table', 'drop_stream_table',
-                      'refresh_stream_table')
+                      'refresh_stream_table', 'promote_stream_table')
     and not exists (select from pg_depend m
                     where m.classid = 'pg_proc'::regclass and m.objid = p.oid and m.deptype = 'e')
   group by p.proname;

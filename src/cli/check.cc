@@ -187,6 +187,18 @@ void check_blockers(Connection& connection, Findings& findings) {
   for (const auto& blocker : *blockers) findings.bad("", status::describe(blocker));
 }
 
+/// Names replication slots that keep too much WAL.
+void check_slots(Connection& connection, const config::SlotLimits& limits, Findings& findings) {
+  const auto slots = coordinator::read_slots(connection, Deadline::after(kTimeout), {});
+  if (!slots) {
+    findings.bad("", slots.error());
+    return;
+  }
+  for (const auto& slot : *slots) {
+    if (const auto cause = coordinator::cause_of(slot, limits)) findings.warn("", cause->error);
+  }
+}
+
 // Inboxes of other owners whose tables run code of theirs when a row is inserted: triggers, rules,
 // row policies, and defaults that call functions which are not the server's own.
 constexpr std::string_view kInboxesWithCode =
@@ -244,6 +256,7 @@ int check(const Context& context) {
   if (installed) {
     check_privileges(**connection, findings);
     check_blockers(**connection, findings);
+    check_slots(**connection, context.settings.slots, findings);
     check_inboxes(**connection, findings);
     check_database(**connection, findings);
     check_pipelines(context, **connection, findings);

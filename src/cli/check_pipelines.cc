@@ -41,10 +41,10 @@ std::vector<PipelineConfig> configured(Connection& connection, const Context& co
   return all;
 }
 
-/// Reports what the outbox of a pipeline records, if it has one.
+/// Reports what the outbox of a pipeline records, if it has one. `is_made`: the pipeline makes it.
 std::optional<RecordedTable> check_outbox(Connection& connection, const std::string& group,
                                           const std::string& pipeline, const std::string& outbox,
-                                          Findings& findings) {
+                                          bool is_made, Findings& findings) {
   const auto rows = connection.query(
       "select c.outbox_table_name, c.stream_table_name, coalesce(c.stream_table_schema, ''), "
       "c.kind = 'adopted' "
@@ -56,6 +56,10 @@ std::optional<RecordedTable> check_outbox(Connection& connection, const std::str
       {outbox, group, pipeline}, Deadline::after(kTimeout), {});
   if (!rows) {
     findings.bad(pipeline, rows.error());
+    return std::nullopt;
+  }
+  if (rows->empty() && is_made) {
+    findings.good(pipeline, fmt::format("makes pgtrickle.{} when it first runs", outbox));
     return std::nullopt;
   }
   if (rows->empty()) {
@@ -242,7 +246,10 @@ class PipelineCheck {
     const std::string outbox = coordinator::outbox_of(config, context_.registry);
     std::optional<RecordedTable> table;
     if (!outbox.empty()) {
-      table = check_outbox(connection_, workshop_.group, config.name, outbox, looked.findings);
+      const bool is_made =
+          context_.registry.source(config.source_type)->own_outboxes->made_by_source;
+      table =
+          check_outbox(connection_, workshop_.group, config.name, outbox, is_made, looked.findings);
     }
     auto ends = coordinator::assemble_ends(config, workshop_, table);
     if (ends) {

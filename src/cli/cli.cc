@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <iostream>
 #include <memory>
 
+#include "cli/command_line.h"
 #include "cli/commands.h"
 #include "cli/config_file.h"
+#include "cli/manual.h"
+#include "cli/version.h"
 #include "coordinator/assembly.h"
 #include "core/log.h"
 #include "core/secrets.h"
@@ -20,7 +22,12 @@ namespace relay::cli {
 namespace {
 
 constexpr std::string_view kAbout =
-    "Carries committed changes out of PostgreSQL to message systems, and messages back.";
+    "carries committed changes out of PostgreSQL to message systems, and messages back";
+
+constexpr double kAnyId = 9e18;
+constexpr double kMostRows = 1e6;
+constexpr double kMostSeconds = 366.0 * 24 * 3600;
+constexpr double kMostPerSecond = 100'000;
 
 /// The arguments of the command line, not yet checked.
 struct Arguments {
@@ -30,10 +37,21 @@ struct Arguments {
   PipelineArguments pipelines;
   DlqArguments dlq;
   QuickstartArguments quickstart;
-  std::string tail_pipeline;
-  std::optional<std::int64_t> tail_from;
-  std::int64_t tail_count = 0;
+  TailArguments tail;
+  ApplyArguments apply;
+  ExportArguments exported;
+  std::string status_pipeline;
 };
+
+/// What a value of the setting looks like in help, and what completes it.
+std::string value_name(const config::Setting& setting) {
+  if (setting.flag == "--config") return "FILE";
+  if (setting.field.type == config::FieldType::duration) return "DURATION";
+  if (setting.field.type == config::FieldType::integer) return "NUMBER";
+  std::string choices(setting.field.choices);
+  std::ranges::replace(choices, ',', '|');
+  return choices.empty() ? "TEXT" : choices;
+}
 
 void add_settings(CLI::App& app, Arguments& arguments) {
   for (const config::Setting& setting : config::settings_table()) {
@@ -51,6 +69,7 @@ void add_settings(CLI::App& app, Arguments& arguments) {
              },
              help)
           ->allow_extra_args(false)
+          ->type_name("PATTERN")
           ->group("Settings");
       continue;
     }
@@ -61,11 +80,12 @@ void add_settings(CLI::App& app, Arguments& arguments) {
               meaning)
           ->group("Settings");
     };
-    CLI::Option* option = add(flag, help);
+    CLI::Option* option = add(flag, help)->type_name(value_name(setting));
     if (!setting.field.secret) continue;
     add(config::file_flag(setting),
         fmt::format("file that holds it: arguments show in the list of processes [env {}]",
                     config::file_variable(setting)))
+        ->type_name("FILE")
         ->excludes(option);
   }
 }
@@ -94,19 +114,12 @@ void hide_secrets(int argc, char** argv) {
   }
 }
 
-/// Reports unknown arguments. The value of a misspelt flag may be a secret and is not shown.
-int refuse_extras(const CLI::App& app) {
-  std::vector<std::string> shown;
-  bool behind_flag = false;
-  for (const std::string& word : app.remaining(true)) {
-    const bool flag = word.starts_with('-');
-    if (flag || !behind_flag) shown.push_back(word.substr(0, word.find('=')));
-    behind_flag = flag && word.find('=') == std::string::npos;
-  }
-  fmt::print(stderr, "The following arguments were not expected: {}\n",
-             secrets::masked(fmt::format("{}", fmt::join(shown, " "))));
-  fmt::print(stderr, "Run with --help for more information.\n");
-  return kUsage;
+/// `--wait` and `--no-wait`; without them the command waits on a terminal.
+void add_wait(CLI::App& command, std::optional<bool>& wait) {
+  command.add_flag_callback(
+      "--wait", [&wait] { wait = true; }, "wait until it is done (what it does on a terminal)");
+  command.add_flag_callback(
+      "--no-wait", [&wait] { wait = false; }, "return at once: the relay does the work");
 }
 
 void add_pipeline_commands(CLI::App& app, Arguments& arguments) {
@@ -128,13 +141,17 @@ void add_pipeline_commands(CLI::App& app, Arguments& arguments) {
       ->add_flag("--accept-loss", arguments.pipelines.accept_loss,
                  "resume although rows after its position are gone");
   CLI::App* replay = named("replay", "sends a range of ids once more, beside the normal flow");
-  replay->add_option("--from", arguments.pipelines.from, "first id")->required();
-  replay->add_option("--to", arguments.pipelines.to, "last id (default: the newest)");
+  allow(replay->add_option("--from", arguments.pipelines.from, "first id")->required(), 1, kAnyId);
+  allow(replay->add_option("--to", arguments.pipelines.to, "last id (default: the newest)"), 1,
+        kAnyId);
+  add_wait(*replay, arguments.pipelines.wait);
 
   CLI::App* take_over = pipelines->add_subcommand(
       "take-over", "continues at the positions of another group, whose relays do not run");
   take_over->add_option("name", arguments.pipelines.name, "only this pipeline");
-  take_over->add_option("--from", arguments.pipelines.from_group, "the other group")->required();
+  take_over->add_option("--from", arguments.pipelines.from_group, "the other group")
+      ->required()
+      ->type_name("GROUP");
   take_over->callback([&arguments] { arguments.pipelines.action = "take-over"; });
 
   // `resume` is a command of its own as well: error messages name it so.
@@ -149,19 +166,89 @@ void add_dlq_commands(CLI::App& app, Arguments& arguments) {
   dlq->require_subcommand(0, 1);
   CLI::App* list = dlq->add_subcommand("list", "unresolved dead letters");
   list->add_option("pipeline", arguments.dlq.pipeline, "only of this pipeline");
-  list->add_option("--limit", arguments.dlq.limit, "how many")->capture_default_str();
+  allow(list->add_option("--limit", arguments.dlq.limit, "how many")->capture_default_str(), 1,
+        kMostRows);
   CLI::App* show = dlq->add_subcommand("show", "one dead letter with its payload");
-  show->add_option("id", arguments.dlq.id, "its id")->required();
+  allow(show->add_option("id", arguments.dlq.id, "its id")->required(), 1, kAnyId);
   CLI::App* retry = dlq->add_subcommand("retry", "sends one again, or all of a pipeline");
-  retry->add_option("id", arguments.dlq.id, "its id");
-  retry->add_option("--all", arguments.dlq.pipeline, "all of this pipeline");
+  allow(retry->add_option("id", arguments.dlq.id, "its id"), 1, kAnyId);
+  retry->add_option("--all", arguments.dlq.pipeline, "all of this pipeline")->type_name("PIPELINE");
+  add_wait(*retry, arguments.dlq.wait);
   CLI::App* discard = dlq->add_subcommand("discard", "resolves one without sending it");
-  discard->add_option("id", arguments.dlq.id, "its id")->required();
+  allow(discard->add_option("id", arguments.dlq.id, "its id")->required(), 1, kAnyId);
   CLI::App* purge = dlq->add_subcommand("purge", "deletes resolved dead letters");
-  purge->add_option("--older-than", arguments.dlq.older_than, "age, as a PostgreSQL interval")
+  purge
+      ->add_option("--older-than", arguments.dlq.older_than,
+                   "age, as a PostgreSQL interval that is not negative")
+      ->type_name("INTERVAL")
       ->capture_default_str();
   for (CLI::App* command : {list, show, retry, discard, purge}) {
     command->callback([&arguments, command] { arguments.dlq.action = command->get_name(); });
+  }
+}
+
+void add_file_commands(CLI::App& app, Arguments& arguments) {
+  CLI::App* apply = app.add_subcommand(
+      "apply", "make the pipelines of the database equal to a file, and print the difference");
+  apply->add_option("-f,--file", arguments.apply.file, "the file; - is standard input")
+      ->required()
+      ->type_name("FILE");
+  apply->add_flag("--dry-run", arguments.apply.dry_run, "print the difference and change nothing");
+  apply->add_flag("--prune", arguments.apply.prune, "delete pipelines that are not in the file");
+  CLI::App* exported =
+      app.add_subcommand("export", "print pipelines of the database as a file for apply");
+  CLI::Option* const names =
+      exported->add_option("name", arguments.exported.names, "the pipelines (default: all)");
+  exported
+      ->add_flag_callback(
+          "--all", [] {}, "all pipelines")
+      ->excludes(names);
+  exported->add_flag("--mask-secrets", arguments.exported.mask_secrets,
+                     "write *** for secrets that are no references; apply refuses it");
+}
+
+void add_looking_commands(CLI::App& app, Arguments& arguments) {
+  CLI::App* tail = app.add_subcommand("tail", "print a pipeline's messages live");
+  tail->add_option("name", arguments.tail.pipeline, "name of the pipeline")->required();
+  allow(tail->add_option("--from", arguments.tail.from,
+                         "begin at this id instead of at what comes next"),
+        0, kAnyId);
+  allow(tail->add_option("--count", arguments.tail.count, "end after so many messages (0: never)"),
+        0, kAnyId);
+  tail->add_flag("--pretty", arguments.tail.pretty, "on a terminal: a table of the rows, live");
+  CLI::App* status =
+      app.add_subcommand("status", "instances, pipelines, lag and last errors on one screen");
+  status->add_option("name", arguments.status_pipeline, "only this pipeline");
+  app.add_subcommand("options",
+                     "print every option that there is, as a Markdown page; with --json as "
+                     "a JSON Schema of configurations");
+  CLI::App* quick = app.add_subcommand(
+      "quickstart", "a throw-away PostgreSQL with live changes: nothing to configure");
+  allow(quick->add_option("--rate", arguments.quickstart.rate, "orders a second")
+            ->capture_default_str(),
+        1, kMostPerSecond);
+  allow(quick->add_option("--duration", arguments.quickstart.duration,
+                          "seconds (0: until interrupted)"),
+        0, kMostSeconds);
+  quick
+      ->add_option("--directory", arguments.quickstart.directory,
+                   "where the server's data goes (default: a temporary directory)")
+      ->type_name("DIR");
+}
+
+void add_footers(CLI::App& app) {
+  const std::string codes(kExitCodes);
+  app.footer(codes);
+  for (CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    const bool has_settings = command->get_name() == "run";
+    const std::string settings =
+        has_settings ? ""
+                     : "The settings of `pgtrickle-relay --help`, such as --postgres-url, and "
+                       "--json belong here too.\n\n";
+    command->footer(settings + codes);
+    for (CLI::App* inner : command->get_subcommands([](const CLI::App*) { return true; })) {
+      inner->footer(settings + codes);
+    }
   }
 }
 
@@ -173,27 +260,10 @@ void add_commands(CLI::App& app, Arguments& arguments) {
   app.add_subcommand(
       "check", "report every problem: configuration, database, brokers, files; changes nothing");
   add_pipeline_commands(app, arguments);
+  add_file_commands(app, arguments);
   add_dlq_commands(app, arguments);
-  CLI::App* tail = app.add_subcommand("tail", "print a pipeline's messages live");
-  tail->add_option("name", arguments.tail_pipeline, "name of the pipeline")->required();
-  tail->add_option("--from", arguments.tail_from, "begin at this id instead of at what comes next");
-  tail->add_option("--count", arguments.tail_count, "end after so many messages (0: never)");
-  app.add_subcommand("status", "instances, pipelines, lag and last errors on one screen");
-  app.add_subcommand("options",
-                     "print every option that there is, as a Markdown page; with --json as "
-                     "a JSON Schema of configurations");
-  CLI::App* quick = app.add_subcommand(
-      "quickstart", "a throw-away PostgreSQL with live changes: nothing to configure");
-  quick->add_option("--rate", arguments.quickstart.rate, "orders a second")->capture_default_str();
-  quick->add_option("--duration", arguments.quickstart.duration, "seconds (0: until interrupted)");
-  quick->add_option("--directory", arguments.quickstart.directory,
-                    "where the server's data goes (default: a temporary directory)");
-  for (CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-    if (command->get_name() == "run") continue;
-    command->footer(
-        "The settings of `pgtrickle-relay --help`, such as --postgres-url, and --json belong here "
-        "too.");
-  }
+  add_looking_commands(app, arguments);
+  add_footers(app);
 }
 
 std::optional<std::string> environment(std::string_view name) {
@@ -313,36 +383,54 @@ int dispatch(const std::string& command, Context& context, Arguments& arguments)
   if (command == "check") return check(context);
   if (command == "pipelines") return pipelines(context, arguments.pipelines);
   if (command == "dlq") return dead_letters(context, arguments.dlq);
-  if (command == "tail") {
-    return tail(context, arguments.tail_pipeline, arguments.tail_from, arguments.tail_count);
-  }
+  if (command == "tail") return tail(context, arguments.tail);
+  if (command == "apply") return apply(context, arguments.apply);
+  if (command == "export") return export_pipelines(context, arguments.exported);
   if (command == "resume") {
     arguments.pipelines.action = "resume";
     return pipelines(context, arguments.pipelines);
   }
-  return status(context);
+  return status(context, arguments.status_pipeline);
+}
+
+std::string manual(const CommandTree& program, const Registry& registry) {
+  ManualPage page{.version = RELAY_VERSION,
+                  .description =
+                      "It reads outboxes of PostgreSQL and delivers what it reads, in "
+                      "order and at least once, and it stores what comes from message "
+                      "systems in inboxes. Pipelines are configured in SQL or in the "
+                      "file of --config.\n\nA flag wins over its environment "
+                      "variable, and that over [global] in the file.",
+                  .tables = {{"Options of any pipeline", config::pipeline_fields()},
+                             {"Options of pipelines in SQL", config::retention_fields()}},
+                  .see_also = {"postgres-stream(1)"}};
+  for (const SourceType& source : registry.sources()) {
+    page.tables.push_back({fmt::format("Source {}", source.name), source.options});
+  }
+  for (const SinkType& sink : registry.sinks()) {
+    page.tables.push_back({fmt::format("Sink {}", sink.name), sink.options});
+  }
+  return manual_page(program, page);
 }
 
 int run_commands(int argc, char** argv, void (*add_backends)(Registry&)) {
   CLI::App app(std::string(kAbout), "pgtrickle-relay");
-  app.set_version_flag("--version", "pgtrickle-relay " RELAY_VERSION);
   app.fallthrough();
   app.require_subcommand(0, 1);
   Arguments arguments;
+  Context context;
+  add_backends(context.registry);
   app.add_flag("--json", arguments.json, "print JSON");
   add_settings(app, arguments);
   add_commands(app, arguments);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ExtrasError&) {
-    return refuse_extras(app);
-  } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error);
-    return code == 0 ? kOk : kUsage;
-  }
+  CommandLine line(app,
+                   {[&] {
+                      return arguments.json ? version_json("pgtrickle-relay", context.registry)
+                                            : version_text("pgtrickle-relay", context.registry);
+                    },
+                    [&](const CommandTree& program) { return manual(program, context.registry); }});
+  if (const auto code = line.parse(argc, argv)) return *code;
   hide_secrets(argc, argv);
-  Context context;
-  add_backends(context.registry);
   const std::string command = command_of(app);
   if (const int code = load(context, arguments, command == "check"); code != kOk) return code;
   return dispatch(command, context, arguments);

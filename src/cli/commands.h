@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cli/context.h"
 
@@ -30,6 +31,7 @@ struct PipelineArguments {
   bool accept_loss = false;
   std::optional<std::int64_t> from;
   std::optional<std::int64_t> to;
+  std::optional<bool> wait;  ///< for the end of a replay; nothing: on a terminal
 };
 int pipelines(const Context& context, const PipelineArguments& arguments);
 
@@ -37,17 +39,38 @@ struct DlqArguments {
   std::string action = "list";  ///< list, show, retry, discard, purge
   std::string pipeline;
   std::optional<std::int64_t> id;
-  bool all = false;
   std::string older_than = "30 days";
   std::int64_t limit = 100;
+  std::optional<bool> wait;  ///< for the end of a retry; nothing: on a terminal
 };
 int dead_letters(const Context& context, const DlqArguments& arguments);
 
-/// Prints the messages of a pipeline live, without moving its position.
-int tail(const Context& context, const std::string& pipeline, std::optional<std::int64_t> from,
-         std::int64_t count);
+struct ApplyArguments {
+  std::string file;  ///< "-": standard input
+  bool dry_run = false;
+  bool prune = false;
+};
+/// Makes the pipelines of the database equal to a file, all or nothing, and prints the difference.
+int apply(const Context& context, const ApplyArguments& arguments);
 
-int status(const Context& context);
+struct ExportArguments {
+  std::vector<std::string> names;  ///< empty: all
+  bool mask_secrets = false;
+};
+/// Prints pipelines of the database as a file for `apply`.
+int export_pipelines(const Context& context, const ExportArguments& arguments);
+
+struct TailArguments {
+  std::string pipeline;
+  std::optional<std::int64_t> from;
+  std::int64_t count = 0;  ///< 0: no end
+  bool pretty = false;     ///< a live table, on a terminal
+};
+/// Prints the messages of a pipeline live, without moving its position.
+int tail(const Context& context, const TailArguments& arguments);
+
+/// What runs, or of one pipeline alone.
+int status(const Context& context, const std::string& pipeline);
 
 /// Prints all options that there are, as the documentation shows them; with --json as a JSON
 /// Schema.

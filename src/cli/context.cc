@@ -2,7 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 
 #include "core/deadline.h"
@@ -23,11 +25,29 @@ int failed(const Error& error) {
   return kFailed;
 }
 
+namespace {
+
+/// What was printed may still be in memory: a full disk is only seen now.
+int with_output(int code) {
+  errno = 0;
+  const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  if (written || code != kOk) return code;
+  return failed({ErrorClass::transient,
+                 "output",
+                 fmt::format("standard output cannot be written: {}",
+                             errno != 0 ? std::strerror(errno) : "an earlier part was lost"),
+                 "what was printed is not complete: make room, and run it again",
+                 {}});
+}
+
+}  // namespace
+
 int run_guarded(std::string_view program, const std::function<int()>& commands) {
   shortage::say_before_ending();
   try {
-    return commands();
+    return with_output(commands());
   } catch (const std::exception& exception) {
+    if (std::ferror(stdout) != 0) return with_output(kOk);
     return failed(shortage::error_of(exception, program));
   }
 }

@@ -40,7 +40,7 @@ Result<std::unique_ptr<postgres::Connection>> connect(const Context& context);
 int failed(const Error& error);
 
 /// What main() does: runs the commands, and returns their exit code. An exception that comes out of
-/// them, and a lack of memory, end `program` with an error.
+/// them, a lack of memory, and output that cannot be written end `program` with an error.
 int run_guarded(std::string_view program, const std::function<int()>& commands);
 
 }  // namespace relay::cli

@@ -27,7 +27,7 @@ constexpr std::string_view kVersionCheck = "before/005_version.sql";
 constexpr std::string_view kMissingTables = "before/006_missing_tables.sql";
 constexpr std::string_view kOptionRows = "functions/106_relay_option_rows.sql";
 
-std::string quoted(std::string_view text) {
+std::string in_quotes(std::string_view text) {
   std::string out = "'";
   for (const char c : text) {
     if (c == '\'') out += '\'';
@@ -62,18 +62,18 @@ void add_options(Rows& rows, std::string_view side, std::string_view type,
   for (const Field& field : fields) {
     rows.push_back(fmt::format(
         "('{}', {}, {}, {}, {}, '{}', {:f}, {:f}, {}, {}, {}, {}, {}, '{}', {}, {}, {}, {})", side,
-        quoted(type), quoted(field.name), ++position, array_of(config::split_names(field.aliases)),
-        config::name_of(field.type), field.min, field.max,
-        array_of(config::split_names(field.choices)), field.required, field.secret,
-        quoted(field.nested), quoted(field.one_of), name_of(field.also_in), field.plain,
-        field.no_reference, quoted(field.default_text), quoted(field.meaning)));
+        in_quotes(type), in_quotes(field.name), ++position,
+        array_of(config::split_names(field.aliases)), config::name_of(field.type), field.min,
+        field.max, array_of(config::split_names(field.choices)), field.required, field.secret,
+        in_quotes(field.nested), in_quotes(field.one_of), name_of(field.also_in), field.plain,
+        field.no_reference, in_quotes(field.default_text), in_quotes(field.meaning)));
   }
 }
 
 void add_types(Rows& rows, std::string_view side, const std::vector<config::EndType>& types) {
   int position = 0;
   for (const config::EndType& type : types) {
-    rows.push_back(fmt::format("('{}', {}, {}, {}, {}, {})", side, quoted(type.name), ++position,
+    rows.push_back(fmt::format("('{}', {}, {}, {}, {}, {})", side, in_quotes(type.name), ++position,
                                array_of(type.aliases), array_of(type.related), type.reads_outbox));
   }
 }
@@ -165,7 +165,7 @@ std::string missing_tables() {
         const auto dropped = tables_after(later.text, "drop table ");
         return migration_number(later.name) > number && std::ranges::count(dropped, table) > 0;
       });
-      if (!dropped_later) rows.push_back(fmt::format("({}, {})", number, quoted(table)));
+      if (!dropped_later) rows.push_back(fmt::format("({}, {})", number, in_quotes(table)));
     }
   }
   return fmt::format(
@@ -205,8 +205,8 @@ begin
   end if;
 end $migration$;
 )",
-                     migration_number(name), quoted(name.substr(kMigrations.size())), quoted(sum),
-                     text, quoted(RELAY_VERSION));
+                     migration_number(name), in_quotes(name.substr(kMigrations.size())),
+                     in_quotes(sum), text, in_quotes(RELAY_VERSION));
 }
 
 std::string version_check() {

@@ -3,6 +3,7 @@
 #include <cstdio>
 
 #include "cli/commands.h"
+#include "cli/follow.h"
 #include "cli/output.h"
 #include "core/deadline.h"
 
@@ -19,12 +20,54 @@ constexpr std::string_view kOne =
     "pgtrickle.relay_payload_text(payload) as payload "
     "from pgtrickle.relay_dlq where id = $1::bigint";
 
-/// `said` is printed; a {} in it is replaced by the result of the statement.
+/// Of the dead letters that were asked for, those that are no longer asked for. $1: the id of one,
+/// or the name of a pipeline.
+constexpr std::string_view kRetried =
+    "select $2::bigint - count(*), $2::bigint, count(*) = 0 from pgtrickle.relay_dlq d "
+    "where d.retry_requested_at is not null and d.resolved_at is null and ";
+
+/// Waits until the relay has tried the dead letters, and says how many are left.
+int follow_retry(const Context& context, postgres::Connection& connection,
+                 const DlqArguments& arguments, std::string_view count) {
+  std::fflush(stdout);
+  const bool all = !arguments.pipeline.empty();
+  const std::string argument = all ? arguments.pipeline : std::to_string(*arguments.id);
+  const std::string which = all ? "d.pipeline = $1" : "d.id = $1::bigint";
+  std::string query(kRetried);
+  for (auto at = query.find("$2"); at != query.npos; at = query.find("$2")) {
+    query.replace(at, 2, count);
+  }
+  const auto followed = follow(context, connection, "sending again", query + which, argument,
+                               arguments.wait.value_or(false));
+  if (!followed) return failed(followed.error());
+  if (*followed == Followed::left) fmt::print(stderr, "the relay goes on with it\n");
+  if (*followed == Followed::no_relay) {
+    fmt::print(stderr, "no relay is running: they are sent when one is started\n");
+  }
+  if (*followed != Followed::finished) return kOk;
+  const auto left = connection.query(
+      "select count(*) from pgtrickle.relay_dlq d where d.resolved_at is null and " + which,
+      {argument}, Deadline::after(kTimeout), {});
+  if (!left) return failed(left.error());
+  if (left->integer(0, 0) > 0) {
+    return failed({ErrorClass::rejected,
+                   "failed_again",
+                   fmt::format("{} failed again or are new", left->text(0, 0)),
+                   "`pgtrickle-relay dlq list` shows why",
+                   {}});
+  }
+  if (!context.json) fmt::print("all of them were sent\n");
+  return kOk;
+}
+
+/// `said` is printed; a {} in it is replaced by the result of the statement, which `result`
+/// receives.
 int change(const Context& context, postgres::Connection& connection, const std::string& sql,
-           const std::string& argument, std::string_view said) {
+           const std::string& argument, std::string_view said, std::string* result = nullptr) {
   const auto done = connection.query(sql, {argument}, Deadline::after(kTimeout), {});
   if (!done) return failed(done.error());
   const std::string_view count = done->empty() ? std::string_view() : done->text(0, 0);
+  if (result) *result = count;
   if (context.json) {
     fmt::print("{{\"ok\":true{}}}\n", count.empty() ? "" : fmt::format(",\"count\":{}", count));
   } else {
@@ -53,6 +96,22 @@ int usage(std::string_view text) {
   return kUsage;
 }
 
+int retry(const Context& context, postgres::Connection& connection, const DlqArguments& arguments) {
+  const bool all = !arguments.pipeline.empty();
+  if (all == arguments.id.has_value()) {
+    return usage("give the id of a dead letter, or --all PIPELINE");
+  }
+  std::string count = "1";
+  const int code = all ? change(context, connection, "select pgtrickle.relay_dlq_retry_all($1)",
+                                arguments.pipeline,
+                                "dead letters of the pipeline that will be sent again: {}", &count)
+                       : change(context, connection, "select pgtrickle.relay_dlq_retry($1::bigint)",
+                                std::to_string(*arguments.id),
+                                "it will be sent again by the owner of its pipeline");
+  if (code != kOk || count == "0" || !waits(context, arguments.wait)) return code;
+  return follow_retry(context, connection, arguments, count);
+}
+
 }  // namespace
 
 int dead_letters(const Context& context, const DlqArguments& arguments) {
@@ -72,13 +131,7 @@ int dead_letters(const Context& context, const DlqArguments& arguments) {
     return show(context, **connection, *arguments.id);
   }
   if (arguments.action == "retry") {
-    if (!arguments.pipeline.empty()) {
-      return change(context, **connection, "select pgtrickle.relay_dlq_retry_all($1)",
-                    arguments.pipeline, "dead letters of the pipeline that will be sent again: {}");
-    }
-    if (id.empty()) return usage("give the id of a dead letter, or --all PIPELINE");
-    return change(context, **connection, "select pgtrickle.relay_dlq_retry($1::bigint)", id,
-                  "it will be sent again by the owner of its pipeline");
+    return retry(context, **connection, arguments);
   }
   if (arguments.action == "discard") {
     return change(context, **connection, "select pgtrickle.relay_dlq_discard($1::bigint)", id,

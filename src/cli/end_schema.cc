@@ -282,7 +282,7 @@ Node::Array no_reference_conditions(const EndSide& side) {
     for (const Field& field : type.options) {
       if (!field.no_reference) continue;
       for (const std::string_view name : names_of(field)) {
-        inside.emplace_back(name, schema::negation(reference_to("reference")));
+        inside.emplace_back(name, schema::negation(reference_to("braces")));
       }
     }
     if (inside.empty()) continue;

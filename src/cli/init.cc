@@ -8,6 +8,7 @@
 
 #include "cli/commands.h"
 #include "cli/database_files.h"
+#include "cli/progress.h"
 #include "cli/schema_history.h"
 #include "core/deadline.h"
 #include "schema/installed.h"
@@ -64,11 +65,13 @@ bool found_a_lock(const Error& error) {
 
 /// Runs all files in one transaction. Returns how many were new or changed.
 Result<int> install_once(Connection& connection, const std::vector<DatabaseFile>& files,
-                         Deadline deadline) {
+                         Progress& progress, Deadline deadline) {
   if (auto begun = connection.script("begin", deadline, {}); !begun) return fail(begun.error());
   int changed = 0;
   std::string names;
+  std::int64_t installed = 0;
   for (const DatabaseFile& file : files) {
+    progress.show(installed++, static_cast<std::int64_t>(files.size()));
     if (auto run = connection.script(file.text, deadline, {}); !run) {
       return fail(run.error().in_context(file.name));
     }
@@ -173,11 +176,12 @@ Result<std::string> settle(Connection& connection, Deadline deadline) {
   }
 }
 
-Result<int> install(Connection& connection, const std::vector<DatabaseFile>& files) {
+Result<int> install(Connection& connection, const std::vector<DatabaseFile>& files, bool quiet) {
   const Deadline deadline = Deadline::after(kTimeout);
   const Deadline lock_patience = Deadline::after(kLockPatience);
+  Progress progress("installing", quiet);
   for (int attempt = 1;;) {
-    auto installed = install_once(connection, files, deadline);
+    auto installed = install_once(connection, files, progress, deadline);
     if (installed) return installed;
     const bool waits = found_a_lock(installed.error());
     const bool again =
@@ -193,8 +197,9 @@ Result<int> install(Connection& connection, const std::vector<DatabaseFile>& fil
 }
 
 /// Installs, and says on stderr what remains to be done.
-Result<int> install_and_settle(Connection& connection, const std::vector<DatabaseFile>& files) {
-  auto installed = install(connection, files);
+Result<int> install_and_settle(Connection& connection, const std::vector<DatabaseFile>& files,
+                               bool quiet) {
+  auto installed = install(connection, files, quiet);
   if (!installed) return installed;
   const auto remains = settle(connection, Deadline::after(kTimeout));
   if (!remains) return fail(remains.error());
@@ -207,7 +212,7 @@ Result<int> install_and_settle(Connection& connection, const std::vector<Databas
 Result<int> install_database_side(const Context& context) {
   auto connection = connect(context);
   if (!connection) return fail(connection.error());
-  return install_and_settle(**connection, database_files(context.registry));
+  return install_and_settle(**connection, database_files(context.registry), context.json);
 }
 
 int init_database(const Context& context, bool dry_run) {
@@ -215,7 +220,7 @@ int init_database(const Context& context, bool dry_run) {
   auto connection = connect(context);
   if (!connection) return failed(connection.error());
   const std::vector<DatabaseFile> files = database_files(context.registry);
-  const auto changed = install_and_settle(**connection, files);
+  const auto changed = install_and_settle(**connection, files, context.json);
   if (!changed) return failed(changed.error());
   const std::string endpoint = (*connection)->endpoint();
   if (context.json) {

@@ -1,5 +1,7 @@
 #include "cli/option_schema.h"
 
+#include <fmt/core.h>
+
 #include <iterator>
 #include <map>
 #include <string_view>
@@ -25,6 +27,10 @@ using schema::text;
 constexpr std::string_view kDialect = "https://json-schema.org/draft/2020-12/schema";
 // Control characters, and blanks at an end.
 constexpr std::string_view kNotInNames = R"([\x00-\x1f\x7f]|^ | $)";
+
+// The references of SQL and of files.
+constexpr std::string_view kInSql = R"(env:[^}]*|file:/[^}]*)";
+constexpr std::string_view kInFile = R"(env:[^}]*|file:/[^}]*|[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?)";
 
 void append(Node::Array& to, Node::Array from) {
   std::move(from.begin(), from.end(), std::back_inserter(to));
@@ -67,6 +73,16 @@ Node common_schema(const EndSide& source, const EndSide& sink) {
                  {"allOf", list({end_condition(source), end_condition(sink)})}});
 }
 
+/// Every reference in a text of the value, however deep, is one of these. A $ that no { follows,
+/// and several of them before a {, stand for themselves.
+Node texts_schema(std::string_view references, std::string_view own_name) {
+  const std::string pattern =
+      fmt::format(R"(^([^$]|\$+(?![{{$])|\$\$+\{{|\$\{{({})\}})*$)", references);
+  return object({{"pattern", text(pattern)},
+                 {"items", reference_to(own_name)},
+                 {"additionalProperties", reference_to(own_name)}});
+}
+
 /// A pipeline in SQL. One that reads an outbox of its database may say how long rows are kept.
 Node catalog_schema(const Registry& registry, const EndSide& source, const EndSide& sink) {
   Node::Array conditions;
@@ -77,8 +93,7 @@ Node catalog_schema(const Registry& registry, const EndSide& source, const EndSi
   }
   append(conditions, no_reference_conditions(source));
   append(conditions, no_reference_conditions(sink));
-  return object({{"description", text("The configuration that pgtrickle.set_relay takes.")},
-                 {"type", text("object")},
+  return object({{"type", text("object")},
                  {"$ref", text("#/$defs/common")},
                  {"allOf", list(std::move(conditions))},
                  {"unevaluatedProperties", Node(false, {})}});
@@ -94,11 +109,17 @@ Node pipeline_schema() {
                            .type = config::FieldType::boolean,
                            .default_text = "true",
                            .meaning = "whether the pipeline runs"};
+  constexpr Field kDirection{
+      .name = "direction",
+      .type = config::FieldType::choice,
+      .meaning = "as the catalog shows it; it follows from source and sink where it is left out",
+      .choices = "forward,reverse,bridge"};
   return object({{"description", text("A pipeline of a configuration file.")},
                  {"type", text("object")},
                  {"$ref", text("#/$defs/common")},
-                 {"properties",
-                  object({{"name", std::move(name)}, {"enabled", value_schema(kEnabled, true)}})},
+                 {"properties", object({{"name", std::move(name)},
+                                        {"enabled", value_schema(kEnabled, true)},
+                                        {"direction", value_schema(kDirection, true)}})},
                  {"required", list({text("name")})},
                  {"unevaluatedProperties", Node(false, {})}});
 }
@@ -113,6 +134,7 @@ Node global_schema() {
   }
   return object({{"description", text("The settings of the program.")},
                  {"type", text("object")},
+                 {"$ref", text("#/$defs/texts_in_file")},
                  {"properties", object(std::move(properties))},
                  {"additionalProperties", Node(false, {})}});
 }
@@ -122,11 +144,17 @@ Node definitions_of(const Registry& registry) {
   const EndSide sink = sink_side(registry.catalogue());
   Node::Object definitions{
       {"reference", object({{"type", text("string")}, {"pattern", text(kReferencePattern)}})},
+      {"braces", object({{"type", text("string")}, {"pattern", text(R"(\$\{)")}})},
       {"given", schema::negation(object({{"enum", list({Node(), text("")})}}))},
       {"options", properties_of(config::pipeline_fields(), true)},
       {"retention", properties_of(config::retention_fields(), false)},
       {"common", common_schema(source, sink)},
-      {"config", catalog_schema(registry, source, sink)},
+      {"texts_in_file", texts_schema(kInFile, "texts_in_file")},
+      {"texts_in_sql", texts_schema(kInSql, "texts_in_sql")},
+      {"options_in_sql", catalog_schema(registry, source, sink)},
+      {"config",
+       object({{"description", text("The configuration that pgtrickle.set_relay takes.")},
+               {"allOf", list({reference_to("options_in_sql"), reference_to("texts_in_sql")})}})},
       {"pipeline", pipeline_schema()}};
   define_ends(source, definitions);
   define_ends(sink, definitions);
@@ -136,7 +164,8 @@ Node definitions_of(const Registry& registry) {
 }  // namespace
 
 std::string option_schema(const Registry& registry) {
-  Node pipelines = object({{"type", text("array")}, {"items", reference_to("pipeline")}});
+  Node pipeline = schema::all_of({reference_to("pipeline"), reference_to("texts_in_file")});
+  Node pipelines = object({{"type", text("array")}, {"items", std::move(pipeline)}});
   return object({{"$schema", text(kDialect)},
                  {"title", text("The configuration of pgtrickle-relay")},
                  {"type", text("object")},

@@ -1,12 +1,14 @@
 #include "cli/output.h"
 
-#include <fmt/core.h>
-#include <unistd.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 #include <vector>
 
+#include "cli/table_layout.h"
+#include "cli/text_width.h"
 #include "config/redaction.h"
 #include "core/deadline.h"
 
@@ -17,63 +19,137 @@ namespace {
 constexpr std::chrono::seconds kTimeout{30};
 constexpr std::size_t kWidest = 100;
 
-/// Characters, not bytes: names may hold any letter.
-std::size_t width(std::string_view text) {
-  return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-  }));
+/// The cells of rows, row by row, without secrets. `line`: as a line of a terminal takes them.
+std::vector<std::vector<std::string>> cells_of(const postgres::Rows& rows, bool line) {
+  std::vector<std::vector<std::string>> cells;
+  for (int row = 0; row < rows.size(); ++row) {
+    std::vector<std::string>& texts = cells.emplace_back();
+    for (int column = 0; column < PQnfields(rows.get()); ++column) {
+      texts.push_back(config::redacted_column(PQfname(rows.get(), column), rows.text(row, column)));
+      if (line) texts.back() = printable(texts.back());
+    }
+  }
+  return cells;
 }
 
-void print_padded(std::string_view text, std::size_t columns, bool last) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  if (last) return;
-  const std::size_t used = width(text);
-  for (std::size_t i = used; i < columns + 2; ++i) std::fputc(' ', stdout);
+std::string padded(std::string text, std::size_t columns) {
+  const std::size_t used = text_width(text);
+  if (used < columns) text.append(columns - used, ' ');
+  return text;
+}
+
+Colour colour_of(std::string_view column, std::string_view text) {
+  if (column == "last_error" || column == "outbox_problem") return Colour::red;
+  if (column != "state") return Colour::none;
+  if (text == "running" || text == "alive" || text == "idle") return Colour::green;
+  const bool waits = text == "paused" || text == "disabled" || text == "unowned" ||
+                     text == "starting" || text == "standby" || text == "gone";
+  return waits ? Colour::yellow : Colour::red;
+}
+
+std::vector<std::string> names_of(const postgres::Rows& rows) {
+  std::vector<std::string> names;
+  const int columns = rows.get() ? PQnfields(rows.get()) : 0;
+  for (int column = 0; column < columns; ++column) names.emplace_back(PQfname(rows.get(), column));
+  return names;
+}
+
+/// For a file or another program: nothing is cut or left out.
+void print_plain(const postgres::Rows& rows) {
+  const std::vector<std::string> names = names_of(rows);
+  const auto cells = cells_of(rows, false);
+  std::vector<std::size_t> widths;
+  for (std::size_t column = 0; column < names.size(); ++column) {
+    std::size_t widest = text_width(names[column]);
+    for (const auto& row : cells) widest = std::max(widest, text_width(row[column]));
+    widths.push_back(std::min(widest, kWidest) + 2);
+  }
+  const auto print_row = [&](const std::vector<std::string>& row) {
+    for (std::size_t column = 0; column < row.size(); ++column) {
+      const bool last = column + 1 == row.size();
+      fmt::print("{}", last ? row[column] : padded(row[column], widths[column]));
+    }
+    fmt::print("\n");
+  };
+  print_row(names);
+  for (const auto& row : cells) print_row(row);
 }
 
 }  // namespace
 
+std::vector<std::string> table_lines(const Terminal& terminal, std::span<const std::string> names,
+                                     std::span<const std::vector<std::string>> cells,
+                                     const CellColour& colour_of_cell,
+                                     std::vector<std::string>& left_out) {
+  std::vector<ColumnNeed> needs;
+  for (std::size_t column = 0; column < names.size(); ++column) {
+    std::size_t widest = text_width(names[column]);
+    for (const auto& row : cells) widest = std::max(widest, text_width(row[column]));
+    needs.push_back({widest, importance_of(names[column])});
+  }
+  const std::vector<std::size_t> widths = lay_out(needs, terminal.size().columns);
+  const auto line_of = [&](std::span<const std::string> row, const auto& colour) {
+    std::string line;
+    std::size_t gap = 0;
+    for (std::size_t column = 0; column < row.size(); ++column) {
+      if (widths[column] == 0) continue;
+      const std::string text = cut(row[column], widths[column], terminal.ellipsis());
+      line.append(gap, ' ');
+      line += terminal.painted(colour(column), text);
+      gap = widths[column] + 2 - std::min(widths[column] + 2, text_width(text));
+    }
+    return line;
+  };
+  std::vector<std::string> lines{line_of(names, [](std::size_t) { return Colour::bold; })};
+  for (std::size_t row = 0; row < cells.size(); ++row) {
+    lines.push_back(
+        line_of(cells[row], [&](std::size_t column) { return colour_of_cell(row, column); }));
+  }
+  for (std::size_t column = 0; column < names.size(); ++column) {
+    if (widths[column] == 0) left_out.push_back(names[column]);
+  }
+  return lines;
+}
+
 void print_table(const postgres::Rows& rows) {
-  const int columns = rows.get() ? PQnfields(rows.get()) : 0;
-  std::vector<std::size_t> widths;
-  std::vector<std::string> cells;  // column by column
-  for (int column = 0; column < columns; ++column) {
-    std::size_t widest = width(PQfname(rows.get(), column));
-    for (int row = 0; row < rows.size(); ++row) {
-      cells.push_back(config::redacted_column(PQfname(rows.get(), column), rows.text(row, column)));
-      widest = std::max(widest, width(cells.back()));
-    }
-    widths.push_back(std::min(widest, kWidest));
+  const Terminal& out = Terminal::out();
+  if (!out.is_terminal) return print_plain(rows);
+  const std::vector<std::string> names = names_of(rows);
+  const auto cells = cells_of(rows, true);
+  const auto colour = [&](std::size_t row, std::size_t column) {
+    return colour_of(names[column], cells[row][column]);
+  };
+  std::vector<std::string> left_out;
+  for (const std::string& line : table_lines(out, names, cells, colour, left_out)) {
+    fmt::print("{}\n", line);
   }
-  const bool terminal = ::isatty(STDOUT_FILENO) != 0;
-  if (terminal) std::fputs("\033[1m", stdout);
-  for (int column = 0; column < columns; ++column) {
-    print_padded(PQfname(rows.get(), column), widths[static_cast<std::size_t>(column)],
-                 column + 1 == columns);
-  }
-  std::fputs(terminal ? "\033[0m\n" : "\n", stdout);
-  for (int row = 0; row < rows.size(); ++row) {
-    for (int column = 0; column < columns; ++column) {
-      print_padded(cells[static_cast<std::size_t>(column * rows.size() + row)],
-                   widths[static_cast<std::size_t>(column)], column + 1 == columns);
-    }
-    std::fputc('\n', stdout);
-  }
+  if (left_out.empty() || rows.empty()) return;
+  fmt::print("{}\n", out.painted(Colour::dim, fmt::format("not shown, for the window is narrow: {}",
+                                                          fmt::join(left_out, ", "))));
 }
 
 void print_record(const postgres::Rows& rows) {
-  const int columns = rows.get() ? PQnfields(rows.get()) : 0;
+  const Terminal& out = Terminal::out();
+  const std::vector<std::string> names = names_of(rows);
+  const auto cells = cells_of(rows, out.is_terminal);
   std::size_t widest = 0;
-  for (int column = 0; column < columns; ++column) {
-    widest = std::max(widest, width(PQfname(rows.get(), column)));
-  }
+  for (const std::string& name : names) widest = std::max(widest, text_width(name));
   for (int row = 0; row < rows.size(); ++row) {
     if (row > 0) std::fputc('\n', stdout);
-    for (int column = 0; column < columns; ++column) {
-      if (rows.is_null(row, column)) continue;
-      const std::string_view name = PQfname(rows.get(), column);
-      print_padded(name, widest, false);
-      fmt::print("{}\n", config::redacted_column(name, rows.text(row, column)));
+    for (std::size_t column = 0; column < names.size(); ++column) {
+      if (rows.is_null(row, static_cast<int>(column))) continue;
+      const std::string& text = cells[static_cast<std::size_t>(row)][column];
+      const std::string name = out.painted(Colour::bold, padded(names[column], widest + 2));
+      if (!out.is_terminal) {
+        fmt::print("{}{}\n", name, text);
+        continue;
+      }
+      const std::size_t columns = out.size().columns;
+      std::string begin = name;
+      for (const std::string& line : wrapped(text, columns - std::min(columns - 10, widest + 2))) {
+        fmt::print("{}{}\n", begin, out.painted(colour_of(names[column], text), line));
+        begin.assign(widest + 2, ' ');
+      }
     }
   }
 }
@@ -87,7 +163,7 @@ int print_json(postgres::Connection& connection, std::string_view sql,
 }
 
 int print_query(const Context& context, postgres::Connection& connection, std::string_view sql,
-                std::initializer_list<postgres::Param> params) {
+                std::initializer_list<postgres::Param> params, Shape shape) {
   if (context.json) {
     return print_json(connection,
                       fmt::format("select coalesce(json_agg(t), '[]')::text from ({}) t", sql),
@@ -95,7 +171,8 @@ int print_query(const Context& context, postgres::Connection& connection, std::s
   }
   const auto rows = connection.query(sql, params, Deadline::after(kTimeout), {});
   if (!rows) return failed(rows.error());
-  print_table(*rows);
+  const bool vertical = shape == Shape::record && Terminal::out().is_terminal && rows->size() == 1;
+  vertical ? print_record(*rows) : print_table(*rows);
   return kOk;
 }
 

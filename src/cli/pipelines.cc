@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/commands.h"
+#include "cli/follow.h"
 #include "cli/output.h"
 #include "core/deadline.h"
 #include "core/text.h"
@@ -39,13 +40,15 @@ constexpr std::string_view kPipelines =
     "select pipeline, relay_group_id as \"group\", state, position, "
     "case when lag_exact then lag::text else 'about ' || lag end as lag, "
     "date_trunc('second', greatest(clock_timestamp() - since, '0')) as since, dead_letters, "
-    "last_error, remedy, outbox_problem from pgtrickle.relay_pipelines_now() order by 1, 2";
+    "last_error, remedy, outbox_problem from pgtrickle.relay_pipelines_now() "
+    "where $1 = '' or pipeline = $1 order by 1, 2";
 
 constexpr std::string_view kEverything =
     "select json_build_object("
     "'relay_running', exists (select from pgtrickle.relay_instances_now() where alive), "
     "'instances', (select coalesce(json_agg(i), '[]') from pgtrickle.relay_instances_now() i), "
-    "'pipelines', (select coalesce(json_agg(p), '[]') from pgtrickle.relay_pipelines_now() p), "
+    "'pipelines', (select coalesce(json_agg(p), '[]') from pgtrickle.relay_pipelines_now() p "
+    "where $2 = '' or p.pipeline = $2), "
     "'dead_letters', (select count(*) from pgtrickle.relay_dlq where resolved_at is null), "
     "'database_side', $1::json)::text";
 
@@ -54,6 +57,11 @@ constexpr std::string_view kTakeOver =
     "else coalesce(result, 'no position here') end as result, taken_position, \"position\", "
     "dead_letters from pgtrickle.take_over_relay($1, $2, nullif($3, ''))";
 
+/// How far a replay has come: its ids may end before those that it was asked for.
+constexpr std::string_view kReplay =
+    "select r.next_id - r.from_id, coalesce(r.to_id, r.next_id) - r.from_id + 1, "
+    "r.finished_at is not null from pgtrickle.relay_replays r where r.id = $1::bigint";
+
 /// The SQL function behind each action that changes something.
 const std::map<std::string, std::string, std::less<>> kChanges = {
     {"enable", "select pgtrickle.enable_relay($1)"},
@@ -61,6 +69,35 @@ const std::map<std::string, std::string, std::less<>> kChanges = {
     {"pause", "select pgtrickle.pause_relay($1)"},
     {"resume", "select pgtrickle.resume_relay($1, $2::boolean)"},
     {"replay", "select pgtrickle.replay_relay($1, $2::bigint, $3::bigint)"}};
+
+/// Waits until a replay has ended, and says how. With --json its result alone was printed.
+int follow_replay(const Context& context, postgres::Connection& connection, const std::string& id,
+                  bool even_alone) {
+  std::fflush(stdout);
+  const auto followed = follow(context, connection, "replaying", kReplay, id, even_alone);
+  if (!followed) return failed(followed.error());
+  if (*followed == Followed::left) {
+    fmt::print(stderr, "the relay goes on with it\n");
+    return kOk;
+  }
+  if (*followed == Followed::no_relay) {
+    fmt::print(stderr, "no relay is running: it begins when one is started\n");
+    return kOk;
+  }
+  const auto end =
+      connection.query("select error from pgtrickle.relay_replays where id = $1::bigint", {id},
+                       Deadline::after(kTimeout), {});
+  if (!end) return failed(end.error());
+  if (!end->empty() && !end->is_null(0, 0)) {
+    return failed({ErrorClass::transient,
+                   "replay_failed",
+                   fmt::format("replay {} failed: {}", id, end->text(0, 0)),
+                   "",
+                   {}});
+  }
+  if (!context.json) fmt::print("replay {} is done\n", id);
+  return kOk;
+}
 
 int change(const Context& context, postgres::Connection& connection,
            const PipelineArguments& arguments) {
@@ -83,16 +120,9 @@ int change(const Context& context, postgres::Connection& connection,
   } else {
     fmt::print("{}: {}d\n", arguments.name, arguments.action);
   }
-  return kOk;
-}
-
-/// Whether any relay is alive, or the error.
-Result<bool> relay_runs(postgres::Connection& connection) {
-  const auto alive =
-      connection.query("select exists (select from pgtrickle.relay_instances_now() where alive)",
-                       {}, Deadline::after(kTimeout), {});
-  if (!alive) return fail(alive.error());
-  return alive->boolean(0, 0);
+  if (!has_number || !waits(context, arguments.wait)) return kOk;
+  return follow_replay(context, connection, std::string(done->text(0, 0)),
+                       arguments.wait.value_or(false));
 }
 
 /// What keeps this program from working with the database side.
@@ -132,6 +162,24 @@ void print_database_problems(const std::vector<Error>& problems) {
   fmt::print("\n");
 }
 
+/// An error, with the nearest name, where there is no such pipeline.
+Result<void> require_pipeline(postgres::Connection& connection, std::string_view among,
+                              std::string_view column, const std::string& name) {
+  const auto rows = connection.query(fmt::format("select distinct {} from {}", column, among), {},
+                                     Deadline::after(kTimeout), {});
+  if (!rows) return fail(rows.error());
+  std::vector<std::string_view> names;
+  for (int row = 0; row < rows->size(); ++row) {
+    names.push_back(rows->text(row, 0));
+    if (names.back() == name) return {};
+  }
+  const std::string_view near = nearest(name, names);
+  return fail(
+      misconfigured("no_pipeline", fmt::format("there is no pipeline {} in the database", name),
+                    near.empty() ? "`pgtrickle-relay pipelines list` names those that there are"
+                                 : fmt::format("did you mean \"{}\"?", near)));
+}
+
 }  // namespace
 
 int pipelines(const Context& context, const PipelineArguments& arguments) {
@@ -143,25 +191,26 @@ int pipelines(const Context& context, const PipelineArguments& arguments) {
                        {arguments.from_group, context.settings.relay_group_id, arguments.name});
   }
   if (arguments.action != "show") return change(context, **connection, arguments);
-  const auto known = (*connection)
-                         ->query("select 1 from pgtrickle.relay_pipelines where name = $1",
-                                 {arguments.name}, Deadline::after(kTimeout), {});
-  if (!known) return failed(known.error());
-  if (known->empty()) {
-    return failed({ErrorClass::misconfigured,
-                   "no_pipeline",
-                   fmt::format("there is no pipeline {} in the database", arguments.name),
-                   "`pgtrickle-relay pipelines list` names those that there are",
-                   {}});
+  if (const auto known =
+          require_pipeline(**connection, "pgtrickle.relay_pipelines", "name", arguments.name);
+      !known) {
+    return failed(known.error());
   }
-  return print_query(context, **connection, kOne, {arguments.name});
+  return print_query(context, **connection, kOne, {arguments.name}, Shape::record);
 }
 
-int status(const Context& context) {
+int status(const Context& context, const std::string& pipeline) {
   auto connection = connect(context);
   if (!connection) return failed(connection.error());
+  if (!pipeline.empty()) {
+    if (const auto known =
+            require_pipeline(**connection, "pgtrickle.relay_pipelines_now()", "pipeline", pipeline);
+        !known) {
+      return failed(known.error());
+    }
+  }
   const std::vector<Error> problems = database_problems(**connection);
-  if (context.json) return print_json(**connection, kEverything, {json_of(problems)});
+  if (context.json) return print_json(**connection, kEverything, {json_of(problems), pipeline});
   print_database_problems(problems);
   const auto runs = relay_runs(**connection);
   if (!runs) return failed(runs.error());
@@ -172,7 +221,7 @@ int status(const Context& context) {
   fmt::print("Instances\n");
   if (const int code = print_query(context, **connection, kInstances, {}); code != kOk) return code;
   fmt::print("\nPipelines\n");
-  return print_query(context, **connection, kPipelines, {});
+  return print_query(context, **connection, kPipelines, {pipeline}, Shape::record);
 }
 
 }  // namespace relay::cli

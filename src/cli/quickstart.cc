@@ -7,6 +7,7 @@
 #include "admin/routes.h"
 #include "cli/commands.h"
 #include "cli/interrupt.h"
+#include "cli/live_capture.h"
 #include "cli/throwaway_postgres.h"
 #include "cli/timed_writer.h"
 #include "coordinator/coordinator.h"
@@ -78,10 +79,6 @@ std::string_view default_of(std::string_view setting) {
 }  // namespace
 
 int quickstart(Context& context, const QuickstartArguments& arguments) {
-  if (arguments.rate < 1) {
-    fmt::print(stderr, "error: --rate is at least 1\n");
-    return kUsage;
-  }
   const Interrupt interrupt;
   log::configure(log::Format::text, log::Level::warn);
 
@@ -111,6 +108,8 @@ int quickstart(Context& context, const QuickstartArguments& arguments) {
              "orders come in at {} a second; each delta of revenue_by_region follows. "
              "Ctrl-C ends it.\n\n",
              (*server)->url(), (*admin)->port(), (*admin)->port(), arguments.rate);
+  auto live = LiveCapture::begin(
+      fmt::format("revenue_by_region, at {} orders a second; Ctrl-C ends it", arguments.rate));
   coordinator.start();
   const auto began = SteadyClock::now();
   TimedWriter customers((*server)->url(), kOrder, arguments.rate);
@@ -123,6 +122,7 @@ int quickstart(Context& context, const QuickstartArguments& arguments) {
   const double seconds = std::chrono::duration<double>(SteadyClock::now() - began).count();
   coordinator.stop();
   (*admin)->stop();
+  live.reset();
   summarise(*metrics.pipeline("revenue-to-screen"), customers.written(), seconds);
   return kOk;
 }

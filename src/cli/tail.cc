@@ -1,8 +1,13 @@
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <cstdio>
+#include <optional>
 
 #include "cli/commands.h"
+#include "cli/interrupt.h"
+#include "cli/live_screen.h"
+#include "cli/text_width.h"
 #include "coordinator/assembly.h"
 #include "core/deadline.h"
 #include "core/secrets.h"
@@ -51,36 +56,82 @@ void print(const Context& context, const Message& message) {
   std::fflush(stdout);
 }
 
+/// Where messages go: lines, or a live table.
+class Output {
+ public:
+  /// Made before any thread is: signals are for this object then.
+  Output(const Context& context, bool pretty) : context_(context) {
+    if (pretty && !context.json && Terminal::out().cursor) interrupt_.emplace();
+  }
+
+  void begin(const std::string& pipeline) {
+    if (!interrupt_) return;
+    screen_.emplace(STDOUT_FILENO,
+                    fmt::format("pipeline {}, live; Ctrl-C ends it", printable(pipeline)));
+  }
+  void end() { screen_.reset(); }
+
+  void take(const Message& message) {
+    if (!screen_) return print(context_, message);
+    if (message.refused) {
+      screen_->note(
+          fmt::format("{}  refused: {}", message.id, secrets::masked(message.refused->message)));
+    } else {
+      screen_->take(message.body);
+    }
+  }
+  void draw() {
+    if (screen_) screen_->draw();
+  }
+  /// A pipe whose reader has gone ends it too.
+  bool is_over() const { return (interrupt_ && interrupt_->pending()) || std::ferror(stdout) != 0; }
+
+ private:
+  const Context& context_;
+  std::optional<Interrupt> interrupt_;
+  std::optional<LiveScreen> screen_;
+};
+
+Result<void> watch(coordinator::Tail& watching, Output& output, std::int64_t count) {
+  std::int64_t printed = 0;
+  while ((count == 0 || printed < count) && !output.is_over()) {
+    auto batch = watching.source->read({}, Deadline::after(kLookEvery), {});
+    if (!batch) return fail(batch.error());
+    output.draw();
+    if (batch->empty()) {
+      watching.wake->poke();  // no sweep announces new rows here
+      continue;
+    }
+    const MessageBatch messages = watching.encoder->encode(std::move(*batch));
+    for (const Message& message : messages.messages) {
+      if (count > 0 && printed == count) break;
+      output.take(message);
+      ++printed;
+    }
+    output.draw();
+  }
+  return {};
+}
+
 }  // namespace
 
-int tail(const Context& context, const std::string& pipeline, std::optional<std::int64_t> from,
-         std::int64_t count) {
-  const auto config = find_pipeline(context, pipeline);
+int tail(const Context& context, const TailArguments& arguments) {
+  Output output(context, arguments.pretty);
+  const auto config = find_pipeline(context, arguments.pipeline);
   if (!config) return failed(config.error());
   postgres::Connection::Options options;
   options.url = context.settings.postgres_url;
   options.application_name = "pgtrickle-relay tail";
   postgres::Pool pool(options, 1);
-  auto watching = coordinator::assemble_tail(*config, context.registry, pool,
-                                             from ? std::to_string(*from) : "latest");
+  auto watching = coordinator::assemble_tail(
+      *config, context.registry, pool, arguments.from ? std::to_string(*arguments.from) : "latest");
   if (!watching) return failed(watching.error());
   if (const auto opened = watching->source->open({}); !opened) return failed(opened.error());
-  std::int64_t printed = 0;
-  while (count == 0 || printed < count) {
-    auto batch = watching->source->read({}, Deadline::after(kLookEvery), {});
-    if (!batch) return failed(batch.error());
-    if (batch->empty()) {
-      watching->wake->poke();  // no sweep announces new rows here
-      continue;
-    }
-    const MessageBatch messages = watching->encoder->encode(std::move(*batch));
-    for (const Message& message : messages.messages) {
-      if (count > 0 && printed == count) break;
-      print(context, message);
-      ++printed;
-    }
-  }
+  output.begin(arguments.pipeline);
+  const auto watched = watch(*watching, output, arguments.count);
+  output.end();
   watching->source->close();
+  if (!watched) return failed(watched.error());
   return kOk;
 }
 

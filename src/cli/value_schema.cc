@@ -24,15 +24,18 @@ using schema::object;
 using schema::text;
 using schema::texts;
 
-constexpr std::string_view kStart = "^(earliest|latest|[0-9]{1,18})$";
+constexpr std::string_view kStart = "^(earliest|latest|snapshot|[0-9]{1,18})$";
 // A number, with a unit or without one; durations may be several of them. Blanks may stand between.
+// They have at most 200 characters.
 constexpr std::string_view kDuration =
-    R"(^[ \t]*[0-9]+(\.[0-9]+)?[ \t]*$)"
-    R"(|^[ \t]*([0-9]+(\.[0-9]+)?[ \t]*([uUmM]?[sS]|[mMhHdD])[ \t]*)+$)";
+    R"(^(?!.{201})[ \t]*[0-9]+(\.[0-9]+)?[ \t]*$)"
+    R"(|^(?!.{201})[ \t]*([0-9]+(\.[0-9]+)?[ \t]*([uUmM]?[sS]|[mMhHdD])[ \t]*)+$)";
 constexpr std::string_view kBytes =
-    R"(^[ \t]*[0-9]+(\.[0-9]+)?[ \t]*(([kKmMgGtT][iI]?)?[bB][ \t]*)?$)";
+    R"(^(?!.{201})[ \t]*[0-9]+(\.[0-9]+)?[ \t]*(([kKmMgGtT][iI]?)?[bB][ \t]*)?$)";
 // Larger amounts, in milliseconds or bytes, are refused.
 constexpr double kLargestAmount = 9e18;
+// Larger ids are refused.
+constexpr std::int64_t kLargestStart = 999'999'999'999'999'999;
 
 /// Types of JSON that a value may have. Keywords such as `pattern` and `minimum` concern values of
 /// their own type only, so that one schema holds them side by side.
@@ -54,12 +57,12 @@ void set_range(Node::Object& members, double least, double most) {
   members.emplace_back("maximum", number(most));
 }
 
-/// Fractions of a millisecond or a byte are rounded up: what is more than one less than the least
-/// whole amount counts as that.
+/// Fractions of a millisecond or a byte are rounded up, but for a millionth of it: what is more
+/// than that above one less than the least whole amount counts as the least.
 void set_amount(Node::Object& members, const Field& field, double units) {
   const double least = field.min * units;
   if (least > 0) {
-    members.emplace_back("exclusiveMinimum", number((std::ceil(least) - 1) / units));
+    members.emplace_back("exclusiveMinimum", number((std::ceil(least) - 1 + 1e-6) / units));
   } else {
     members.emplace_back("minimum", number(0));
   }
@@ -108,7 +111,7 @@ void set_values(Node::Object& members, const Field& field, bool references) {
     case FieldType::start:
       set_types(members, {"integer", "string"}, kStart, references);
       members.emplace_back("minimum", number(0));
-      members.emplace_back("maximum", Node(INT64_MAX, {}));
+      members.emplace_back("maximum", Node(kLargestStart, {}));
       return;
   }
 }

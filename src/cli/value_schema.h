@@ -7,8 +7,8 @@
 
 namespace relay::cli {
 
-/// A text that holds a reference, as a regular expression of JSON Schema.
-inline constexpr std::string_view kReferencePattern = R"(\$\{)";
+/// A text that holds a reference, as a regular expression of JSON Schema; $${ stands for ${ itself.
+inline constexpr std::string_view kReferencePattern = R"((^|[^$])\$\{)";
 
 /// What the value of an option may be, as a JSON Schema; null counts as not given. A text with a
 /// reference fits every type but a map, unless `references` is false. A range is checked of numbers

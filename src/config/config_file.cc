@@ -1,69 +1,21 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <array>
 
-#include "config/option_table.h"
+#include "config/file_entry.h"
 #include "config/pipeline_config.h"
 #include "config/pipeline_reader.h"
 #include "config/settings_fields.h"
-#include "core/text.h"
 
 namespace relay::config {
 namespace {
-
-// The rules of the catalog.
-std::string_view wrong_with_name(std::string_view name) {
-  if (name.empty()) return "a pipeline's name must not be empty";
-  if (name.size() > 200) return "a pipeline's name may have at most 200 characters";
-  if (name.front() == ' ' || name.back() == ' ') return "a pipeline's name has blanks at an end";
-  const bool control = std::any_of(name.begin(), name.end(), [](char c) {
-    return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
-  });
-  return control ? "a pipeline's name has control characters" : std::string_view();
-}
-
-void read_name(const Node& node, PipelineConfig& config) {
-  const Node* name = node.find("name");
-  Error error;
-  if (!name || name->is_null()) {
-    error = problem(config.place, "missing_option", "the pipeline has no name",
-                    "Give it one: name = \"...\".");
-  } else if (!name->text()) {
-    error = problem(name->place(), "wrong_type", "a pipeline's name must be a text",
-                    "Put it into quotes.");
-  } else if (const auto wrong = wrong_with_name(*name->text()); !wrong.empty()) {
-    error = problem(name->place(), "not_allowed", wrong);
-  } else {
-    config.name = *name->text();
-    return;
-  }
-  config.name = fmt::format("unnamed pipeline at {}", config.place);
-  config.problems.push_back(std::move(error));
-}
-
-constexpr Option<PipelineConfig> kOptions[] = {
-    {{.name = "enabled", .type = FieldType::boolean, .default_text = "true"},
-     fills<&PipelineConfig::enabled>},
-};
-constexpr auto kFields = fields_of(kOptions);
-
-void read_enabled(const Node& node, PipelineConfig& config) {
-  const Node* enabled = node.find("enabled");
-  if (!enabled || enabled->is_null()) return;
-  Checked checked = check({{"enabled", *enabled}}, kFields, config.place);
-  std::move(checked.problems.begin(), checked.problems.end(), std::back_inserter(config.problems));
-  const auto done = fill(config, kOptions, checked.values);
-  if (!done) config.problems.push_back(done.error());
-}
 
 PipelineConfig read_one(const Catalogue& catalogue, const Node& node) {
   PipelineConfig config;
   config.place = node.place();
   std::vector<Error> told_by_read_pipeline;
   const Node resolved = resolve_references(node, true, told_by_read_pipeline);
-  read_name(resolved, config);
-  read_enabled(resolved, config);
+  read_entry(resolved, config);
   read_pipeline(catalogue, config, node, Written::in_file);
   return config;
 }
@@ -77,16 +29,12 @@ void add(std::vector<PipelineConfig>& pipelines, PipelineConfig config) {
     pipelines.push_back(std::move(config));
     return;
   }
-  same->problems.push_back(problem(
-      config.place, "conflict",
-      fmt::format("there is another pipeline {} at {}", json_string(config.name), same->place),
-      "Give each pipeline its own name."));
+  same->problems.push_back(same_name(config.name, config.place, same->place));
 }
 
 void read_pipelines(const Catalogue& catalogue, const Node& node, FileConfig& config) {
   const auto refuse = [&](std::string_view place) {
-    config.problems.push_back(problem(place, "wrong_type", "pipeline must be a list of tables",
-                                      "Begin each pipeline with [[pipeline]]."));
+    config.problems.push_back(no_list_of_tables(place));
   };
   if (!node.array()) return refuse(node.place());
   for (const Node& element : *node.array()) {
@@ -115,16 +63,6 @@ void read_global(const Node& node, FileConfig& config) {
   for (Error& error : check(config.global, fields, node.place()).problems) {
     config.problems.push_back(error.in_context("[global]"));
   }
-}
-
-Error unknown_section(const std::string& key, const Node& node) {
-  constexpr std::array<std::string_view, 2> kSections = {"global", "pipeline"};
-  const std::string_view near = nearest(key, kSections);
-  return problem(
-      node.place(), "unknown_option",
-      fmt::format("there is no {} in this file", json_string(std::string_view(key).substr(0, 64))),
-      fmt::format("{}Known are [global] and [[pipeline]].",
-                  near.empty() ? std::string() : fmt::format("Did you mean \"{}\"? ", near)));
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ std::string expected(const Field& field) {
     case FieldType::map:
       return "an object of texts";
     case FieldType::start:
-      return "earliest, latest, or the id to begin with";
+      return "earliest, latest, snapshot, or the id to begin with";
   }
   return {};
 }
@@ -96,10 +96,12 @@ bool is_untyped_text(const Node& node) {
   return node.text() && node.origin() != Node::Origin::written;
 }
 
+constexpr double kIntegersEnd = 9223372036854775808.0;  // 2^63
+
 std::optional<std::int64_t> whole_number(const Node& node) {
   if (node.integer()) return *node.integer();
   if (const double* number = node.number()) {
-    if (std::trunc(*number) == *number && std::abs(*number) < 9e15) {
+    if (std::trunc(*number) == *number && std::abs(*number) < kIntegersEnd) {
       return static_cast<std::int64_t>(*number);
     }
   } else if (is_untyped_text(node)) {
@@ -140,7 +142,7 @@ std::optional<std::int64_t> amount(const Field& field, const Node& node) {
   } else if (node.integer()) {
     text = fmt::format("{}", *node.integer());
   } else if (node.number() && std::isfinite(*node.number())) {
-    text = fmt::format("{:.9f}", *node.number());
+    text = fmt::format("{:.15f}", *node.number());
   }
   if (field.type == FieldType::duration) {
     const auto parsed = parse_duration(text);
@@ -150,11 +152,8 @@ std::optional<std::int64_t> amount(const Field& field, const Node& node) {
   return parsed ? std::optional(*parsed) : std::nullopt;
 }
 
-// A member of a list or a map as text; numbers and booleans as they were written.
-std::optional<std::string> plain_text(const Node& node, bool strict) {
-  if (node.text()) return *node.text();
-  if (strict || !(node.boolean() || node.integer() || node.number())) return std::nullopt;
-  return node.number() ? fmt::format("{}", *node.number()) : node.to_json();
+bool is_plain(const Node& node) {
+  return node.text() || node.boolean() || node.integer() || node.number();
 }
 
 template <class Value>
@@ -176,15 +175,20 @@ Result<Node> to_choice(const Field& field, const Node& node) {
   return fail(wrong_value(field, node, "not_allowed"));
 }
 
+// A reference that could not be resolved was reported then.
+bool is_unresolved(const Node& node) {
+  return node.is_null() && node.origin() == Node::Origin::reference;
+}
+
 Result<Node> to_list(const Field& field, const Node& node) {
   Node::Array list;
   if (node.text()) {
     list.push_back(node);
   } else if (node.array()) {
     for (const Node& element : *node.array()) {
-      const auto text = plain_text(element, true);
-      if (!text) return fail(wrong_value(field, node, "wrong_type"));
-      list.emplace_back(*text, element.place());
+      if (is_unresolved(element)) continue;
+      if (!element.text()) return fail(wrong_value(field, node, "wrong_type"));
+      list.emplace_back(*element.text(), element.place());
     }
   } else {
     return fail(wrong_value(field, node, "wrong_type"));
@@ -196,19 +200,23 @@ Result<Node> to_map(const Field& field, const Node& node) {
   if (!node.object()) return fail(wrong_value(field, node, "wrong_type"));
   Node::Object map;
   for (const auto& [key, value] : *node.object()) {
-    const auto text = plain_text(value, false);
-    if (!text) return fail(wrong_value(field, node, "wrong_type"));
-    Node member(*text, value.place());
-    member.set_origin(value.origin());
-    map.emplace_back(key, std::move(member));
+    if (is_unresolved(value)) continue;
+    if (!is_plain(value)) return fail(wrong_value(field, node, "wrong_type"));
+    map.emplace_back(key, value);
   }
   return Node(std::move(map), node.place());
 }
 
+// An id has at most 18 digits.
+constexpr std::int64_t kLargestStart = 999'999'999'999'999'999;
+
 Result<Node> to_start(const Field& field, const Node& node) {
-  if (node.integer() && *node.integer() >= 0) return Node(node.to_json(), node.place());
   const std::string* text = node.text();
-  if (text && (*text == "earliest" || *text == "latest")) return node;
+  if (const auto id = text ? std::nullopt : whole_number(node)) {
+    if (*id < 0 || *id > kLargestStart) return fail(wrong_value(field, node, "not_allowed"));
+    return Node(fmt::format("{}", *id), node.place());
+  }
+  if (text && (*text == "earliest" || *text == "latest" || *text == "snapshot")) return node;
   const bool is_id = text && !text->empty() && text->size() <= 18 &&
                      text->find_first_not_of("0123456789") == std::string::npos;
   if (!is_id) return fail(wrong_value(field, node, "not_allowed"));

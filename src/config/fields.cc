@@ -6,6 +6,8 @@
 #include <cassert>
 
 #include "config/convert.h"
+#include "config/same_value.h"
+#include "core/characters.h"
 #include "core/text.h"
 
 namespace relay::config {
@@ -89,7 +91,7 @@ Error unknown_option(std::string_view key, const Node& node, FieldTable table,
   remedy += names.empty() ? "There are no options here."
                           : fmt::format("Known here: {}.", fmt::join(names, ", "));
   return problem(node.place(), "unknown_option",
-                 fmt::format("there is no option {}", json_string(written.substr(0, 64))),
+                 fmt::format("there is no option {}", json_string(first_characters(written, 64))),
                  std::move(remedy));
 }
 
@@ -150,7 +152,7 @@ Checked check(const Node::Object& object, FieldTable table, std::string_view pla
     if (node.is_null()) continue;
     const auto [known, is_new] = given.try_emplace(field, Given{key, &node});
     if (!is_new) {
-      if (known->second.node->to_json() != node.to_json()) {
+      if (!same_value(*known->second.node, node)) {
         checked.problems.push_back(two_values(key, node, known->second.key, *known->second.node));
       }
       continue;

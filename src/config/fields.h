@@ -24,7 +24,7 @@ enum class FieldType {
   choice,    ///< one of `choices`
   list,      ///< an array of text; a single text is a list of one
   map,       ///< an object of text; numbers and booleans in it are taken as text
-  start,     ///< "earliest", "latest" or an id, which may be a number; a text
+  start,     ///< "earliest", "latest", "snapshot" or an id, which may be a number; a text
 };
 
 /// The name of a type, as the catalogue of options has it: "text", "integer", ...

@@ -9,7 +9,7 @@
 namespace relay::config {
 
 /// What a configuration is written in decides which keys and references it knows.
-enum class Written { in_catalog, in_file };
+enum class Written { in_catalog, in_file, in_file_for_catalog };
 
 /// A secret that an option holds.
 struct SecretPart {

@@ -123,6 +123,7 @@ void take(const Node& value, double& member);
 void take(const Node& value, std::chrono::milliseconds& member);
 void take(const Node& value, std::vector<std::string>& member);
 void take(const Node& value, std::map<std::string, std::string>& member);
+void take(const Node& value, std::map<std::string, Node>& member);
 template <std::integral T>
 void take(const Node& value, T& member) {
   member = static_cast<T>(*value.integer());
@@ -150,7 +151,8 @@ constexpr bool holds(const Field& row) {
     return row.type == Type::duration;
   } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
     return row.type == Type::list;
-  } else if constexpr (std::is_same_v<T, std::map<std::string, std::string>>) {
+  } else if constexpr (std::is_same_v<T, std::map<std::string, std::string>> ||
+                       std::is_same_v<T, std::map<std::string, Node>>) {
     return row.type == Type::map;
   } else if constexpr (std::integral<T>) {
     using Limits = std::numeric_limits<T>;

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <array>
 
+#include "config/file_entry.h"
 #include "config/flat_form.h"
 #include "config/pipeline_options.h"
 #include "config/pipeline_reader.h"
+#include "core/characters.h"
 #include "core/digest.h"
 #include "core/text.h"
 
@@ -110,7 +112,7 @@ class Sorter {
     static constexpr std::array<std::string_view, 4> kBoth{"source", "sink", "source_type",
                                                            "sink_type"};
     if (std::find(kBoth.begin(), kBoth.end(), key) != kBoth.end()) return true;
-    return written_ == Written::in_file && (key == "name" || key == "enabled");
+    return written_ != Written::in_catalog && is_entry_key(key);
   }
 
   void take_key(const std::string& key, const Node& node) {
@@ -120,7 +122,7 @@ class Sorter {
       return;
     }
     if (is_retention_option(key)) {
-      if (written_ == Written::in_catalog) return;
+      if (written_ != Written::in_file) return;
       report(node.place(), "not_allowed",
              fmt::format("{} is for pipelines that are configured in SQL", key),
              "Give it to pgtrickle.enable_outbox(), or configure the pipeline in SQL.");
@@ -167,14 +169,17 @@ class Sorter {
     for (const std::string_view name : {"source", "sink", "source_type", "sink_type", "retry"}) {
       known.push_back(name);
     }
-    if (written_ == Written::in_file) known.insert(known.end(), {"name", "enabled"});
+    if (written_ != Written::in_catalog) {
+      known.insert(known.end(), {"name", "enabled", "direction"});
+    }
     for (const Field& field : pipeline_fields()) known.push_back(field.name);
-    if (written_ == Written::in_catalog) {
+    if (written_ != Written::in_file) {
       for (const Field& field : retention_fields()) known.push_back(field.name);
     }
     report(node.place(), "unknown_option",
            fmt::format("there is no option {} of pipelines, nor of {} or {}",
-                       json_string(key.substr(0, 64)), ends_.source.written, ends_.sink.written),
+                       json_string(first_characters(key, 64)), ends_.source.written,
+                       ends_.sink.written),
            remedy_of_unknown(key, known));
   }
 

@@ -19,7 +19,7 @@ namespace relay::config {
 /// as in the table, because a context without a pipeline's configuration has them too; a test
 /// compares both.
 struct PipelineOptions {
-  std::string start = "earliest";  ///< earliest, latest, or an id
+  std::string start = "earliest";  ///< earliest, latest, snapshot, or an id
   std::int64_t batch_size = 1000;
   std::int64_t batch_bytes = 8 << 20;
   std::optional<std::int64_t> max_in_flight;

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "config/option_table.h"
+#include "config/same_value.h"
+#include "core/characters.h"
 #include "core/text.h"
 
 namespace relay::config {
@@ -19,7 +21,8 @@ constexpr Option<PipelineOptions> kOptions[] = {
       .type = FieldType::start,
       .default_text = "earliest",
       .meaning = "where a pipeline without a position begins: earliest (all that is kept), "
-                 "latest (what commits from now on), or the id of the first row",
+                 "latest (what commits from now on), snapshot (the rows that the table has, then "
+                 "its changes), or the id of the first row",
       .also_in = AlsoIn::outbox_source},
      fills<&PipelineOptions::start>},
     {{.name = "batch_size",
@@ -223,10 +226,10 @@ void unfold(Node::Object& object, std::vector<Error>& problems) {
         if (const Field* field = find_nested(key, member)) {
           merge_member(flat, field->name, value, problems);
         } else {
-          problems.push_back(problem(
-              value.place(), "unknown_option",
-              fmt::format("there is no option {} in {}", json_string(member.substr(0, 64)), key),
-              fmt::format("Known here: {}.", members_of(key))));
+          problems.push_back(problem(value.place(), "unknown_option",
+                                     fmt::format("there is no option {} in {}",
+                                                 json_string(first_characters(member, 64)), key),
+                                     fmt::format("Known here: {}.", members_of(key))));
         }
       }
     } else if (!node.is_null()) {
@@ -264,7 +267,7 @@ void merge_member(Node::Object& object, std::string_view key, Node node,
     object.emplace_back(std::string(key), std::move(node));
   } else if (known->second.is_null()) {
     known->second = std::move(node);
-  } else if (!node.is_null() && known->second.to_json() != node.to_json()) {
+  } else if (!node.is_null() && !same_value(known->second, node)) {
     problems.push_back(
         problem(node.place(), "conflict",
                 fmt::format("{} says something else than at {}", key, known->second.place()),
@@ -283,7 +286,8 @@ PipelineOptions read_pipeline_options(Node::Object object, std::string_view plac
     const std::string at = checked.values.place("retry_min");
     problems.push_back(problem(at.empty() ? checked.values.place("retry_max") : at, "out_of_range",
                                fmt::format("retry_min ({}ms) is more than retry_max ({}ms)",
-                                           options.retry_min.count(), options.retry_max.count())));
+                                           options.retry_min.count(), options.retry_max.count()),
+                               "Lower retry_min, or raise retry_max."));
   }
   return options;
 }

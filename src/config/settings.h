@@ -13,6 +13,12 @@
 
 namespace relay::config {
 
+/// How much WAL a logical replication slot of the relay's database may keep, in bytes.
+struct SlotLimits {
+  std::int64_t active = 0;  ///< slot_wal_limit
+  std::int64_t idle = 0;    ///< idle_slot_wal_limit: no subscriber is connected to it
+};
+
 /// The settings of the whole program: by flag, environment, file ([global]) or default, in this
 /// order of precedence. An unset flag overrides nothing.
 struct Settings {
@@ -28,8 +34,10 @@ struct Settings {
   std::chrono::milliseconds drain_timeout{};
   std::chrono::milliseconds discovery_interval{};
   std::chrono::milliseconds lease_timeout{};
+  std::chrono::milliseconds stalled_after{};
   std::string ha_mode;  ///< shared, leader
   std::int64_t pool_size = 0;
+  SlotLimits slots;
   HostAccess access;  ///< allow_secret, allow_file
 };
 

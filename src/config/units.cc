@@ -25,6 +25,7 @@ constexpr std::array<Unit, 9> kSizes{{{"b", 1},
                                       {"gib", 1073741824.0},
                                       {"tib", 1099511627776.0}}};
 constexpr double kLargest = 9e18;  // below 2^63
+constexpr std::size_t kLongest = 200;
 
 void skip_blanks(std::string_view& text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
@@ -59,6 +60,7 @@ std::optional<double> take_unit(std::string_view& text, std::span<const Unit> un
 // "<number>", counted in `plain`, or "<number><unit>" once or, with `many`, several times.
 std::optional<std::int64_t> parse_amount(std::string_view text, std::span<const Unit> units,
                                          double plain, bool many) {
+  if (text.size() > kLongest) return std::nullopt;
   double sum = 0;
   skip_blanks(text);
   for (bool first = true; first || !text.empty(); first = false) {

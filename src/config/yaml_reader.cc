@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "config/tree.h"
+#include "core/characters.h"
 #include "core/text.h"
 
 namespace relay::config {
@@ -170,7 +171,7 @@ class Builder final : public YAML::EventHandler {
     } else {
       if (find_member(*into.node.object(), *node.text())) {
         refuse(node.place(), fmt::format("the key {} stands here twice",
-                                         json_string(node.text()->substr(0, 64))));
+                                         json_string(first_characters(*node.text(), 64))));
       }
       into.key = Key{*node.text(), node.place()};
     }

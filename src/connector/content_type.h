@@ -4,8 +4,8 @@
 
 namespace relay {
 
-/// Does a header (an attribute, a field) of this name say the content type? Brokers without a place
-/// of their own for it leave the name to those who publish: Content-Type, content_type,
+/// Whether a header (an attribute, a field) of this name holds the content type. Where the protocol
+/// has no field for it, publishers choose the name: Content-Type, content_type or
 /// contentType.
 bool names_content_type(std::string_view name);
 

@@ -13,7 +13,7 @@
 
 namespace relay {
 
-/// What of a message the mapping may look at.
+/// The parts of a message that a mapping may use.
 struct MappedMessage {
   std::string_view subject;
   std::string_view key;
@@ -21,7 +21,7 @@ struct MappedMessage {
   std::function<std::optional<std::string>(std::string_view name)> header;  ///< may be empty
 };
 
-/// What a value is taken from, as an option of the mapping says it (see FieldMapping).
+/// Where a value is taken from, as an option of the mapping says (see FieldMapping).
 struct MappingExpression {
   struct Part {
     enum class Kind { text, header, json, key, subject };
@@ -31,7 +31,7 @@ struct MappingExpression {
   };
   std::vector<Part> parts;  ///< empty: not configured
 
-  /// Misconfigured: a text that is no expression. `option` is the name by which the error calls it.
+  /// Misconfigured: a text that is no expression. The error names it as `option`.
   static Result<MappingExpression> parse(const std::string& text, std::string_view option);
 };
 
@@ -43,7 +43,7 @@ struct MappingOptions {
   MappingExpression trace_id;
 };
 
-/// The options by which a source says what of a broker's message becomes which column of an inbox.
+/// The options that say which part of a broker's message becomes which column of an inbox.
 inline constexpr config::Option<MappingOptions> kMappingOptions[] = {
     {{.name = "id_from",
       .meaning = "what becomes the event's id: header:NAME, json:/pointer, key, subject, "

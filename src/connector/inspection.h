@@ -7,13 +7,13 @@
 
 namespace relay {
 
-/// What looking at one end of a pipeline came to. Nothing is made, moved or sent for it.
+/// The result of inspecting one end of a pipeline. An inspection creates, moves and sends nothing.
 struct Inspection {
-  std::vector<Error> problems;     ///< why it would not work, as the running pipeline would say it
-  std::vector<Error> warnings;     ///< it works, and may not be what was meant
-  std::vector<std::string> notes;  ///< what is made, by the relay or its server, once it is needed
+  std::vector<Error> problems;     ///< why the pipeline would fail, in its own words
+  std::vector<Error> warnings;     ///< it works, but perhaps not as intended
+  std::vector<std::string> notes;  ///< what will be created once it is needed
 
-  /// A look that came to this error, or to nothing.
+  /// An inspection that found this error, or no problem.
   static Inspection of(const Result<void>& looked) {
     Inspection found;
     if (!looked) found.problems.push_back(looked.error());
@@ -21,8 +21,8 @@ struct Inspection {
   }
 };
 
-/// Something that one pipeline at a time should use. Two claims meet where `what` is the same and
-/// they have a server in common, or neither has any.
+/// Something that only one pipeline should use at a time. Two claims conflict if `what` is the same
+/// and they have a server in common, or neither has any.
 struct Claim {
   std::string what;  ///< "the consumer 'orders' of the stream 'ORDERS'"
   std::vector<std::string> servers;

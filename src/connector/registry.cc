@@ -75,6 +75,11 @@ void Registry::leave_out(std::string name) {
   left_out_.push_back(std::move(name));
 }
 
+void Registry::uses(Library library) {
+  if (std::ranges::find(libraries_, library.name, &Library::name) != libraries_.end()) return;
+  libraries_.push_back(std::move(library));
+}
+
 const SinkType* Registry::sink(std::string_view name) const {
   return config::find_type(sinks_, name);
 }

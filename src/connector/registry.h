@@ -14,6 +14,7 @@
 #include "config/catalogue.h"
 #include "config/fields.h"
 #include "config/pipeline_config.h"
+#include "connector/held_position.h"
 #include "connector/settled_rows.h"
 #include "connector/sink.h"
 #include "connector/source.h"
@@ -43,6 +44,9 @@ struct BackendContext {
   bool from_catalog = false;
   /// What the pipeline settled of an outbox, for longer than its source lives; may be null.
   std::shared_ptr<SettledRows> settled;
+  /// Through this a source in the relay's own database tells the sink which position it owns; null
+  /// where a configuration is only checked.
+  std::shared_ptr<HeldPosition> held;
   /// Through this a source is told that its outbox in the relay's own database has news; null where
   /// a configuration is only checked.
   std::shared_ptr<Wake> wake;
@@ -60,14 +64,19 @@ struct BackendContext {
 /// Called for the values that are put into a template, not for the template's own text.
 using SubjectEscape = void (*)(std::string& out, std::string_view value);
 
+/// As above, where the options of the sink decide.
+using EscapeChoice = SubjectEscape (*)(const config::Values&);
+
 /// A kind of sink, as its folder offers it.
 struct SinkType {
   std::string name;                       ///< "nats"
   std::vector<std::string> aliases;       ///< {"http"} for webhook
   std::vector<std::string> related = {};  ///< as in config::EndType
   config::FieldTable options;
-  std::string subject_option;      ///< this sink's own name of `subject_template`, or empty
-  SubjectEscape escape = nullptr;  ///< nullptr: any text is legal
+  std::string subject_option;          ///< this sink's own name of `subject_template`, or empty
+  SubjectEscape escape = nullptr;      ///< nullptr: any text is legal
+  EscapeChoice escape_of = nullptr;    ///< goes before `escape`
+  envelope::HeaderRules headers = {};  ///< which headers are its broker's protocol
   /// Checks what single options cannot say, and makes the sink; does not connect.
   std::function<Result<std::unique_ptr<Sink>>(const config::Values&, const BackendContext&)> make;
   /// The subject template that the options imply where neither `subject_template` nor
@@ -76,6 +85,13 @@ struct SinkType {
   /// Where the attributes of a CloudEvent go; without a prefix there is no binary mode.
   envelope::CloudEventsBinding cloudevents = {};
   bool tombstones = false;  ///< its messages can be without a body, which is not an empty one
+  /// It rejects nothing, and of one delivery nothing behind a message that was not delivered: with
+  /// `on_reject = stop` it may be given several messages at once.
+  bool stops_at_failure = false;
+
+  SubjectEscape escape_with(const config::Values& values) const {
+    return escape_of == nullptr ? escape : escape_of(values);
+  }
 };
 
 /// What a kind of source that reads outboxes of the relay's own database offers beside its sources.
@@ -88,6 +104,7 @@ struct OwnOutboxes {
   /// gone. For pipelines that another instance has taken over. Any thread.
   std::function<Result<void>(postgres::Connection&, SettledRows&, Deadline, std::stop_token)>
       look_for_gone_rows;
+  bool made_by_source = false;  ///< the outbox need not be there before a source first opens
 };
 
 /// A kind of source, as its folder offers it.
@@ -102,6 +119,12 @@ struct SourceType {
   std::optional<OwnOutboxes> own_outboxes = {};  ///< empty: it reads from elsewhere
 };
 
+/// A library that a backend runs with.
+struct Library {
+  std::string name;
+  std::string version;
+};
+
 /// The backends of this program. Filled once at start, then only read.
 class Registry {
  public:
@@ -109,6 +132,8 @@ class Registry {
   void add(SourceType type);
   /// Records that a backend exists but was left out of this build.
   void leave_out(std::string name);
+  /// Records a library, for `version` to show. Several backends may name the same one.
+  void uses(Library library);
 
   /// By name or alias; null when there is none.
   const SinkType* sink(std::string_view name) const;
@@ -121,12 +146,15 @@ class Registry {
   std::span<const SourceType> sources() const { return sources_; }
   /// What a configuration may say of them.
   const config::Catalogue& catalogue() const { return catalogue_; }
+  std::span<const std::string> left_out() const { return left_out_; }
+  std::span<const Library> libraries() const { return libraries_; }
 
  private:
   std::vector<SinkType> sinks_;
   std::vector<SourceType> sources_;
   config::Catalogue catalogue_;
   std::vector<std::string> left_out_;
+  std::vector<Library> libraries_;
 };
 
 /// Generated from the build's list of backends.

@@ -38,6 +38,12 @@ class Sink {
 
   virtual void close() = 0;
 
+  /// Whether the connection has ended since the last delivery; it is then opened again, so that
+  /// health tells the truth of a pipeline with nothing to send. Nothing where the sink does not
+  /// know: it is then not asked again. Asked about once a second while nothing is sent, with the
+  /// sink open.
+  virtual std::optional<bool> has_ended() { return std::nullopt; }
+
   /// As Source::report. Any thread; does not wait.
   virtual std::optional<EndReport> report() const { return std::nullopt; }
 

@@ -123,11 +123,12 @@ Result<std::unique_ptr<envelope::Encoder>> make_encoder(const PipelineConfig& co
   encoder.subject_template = *subject;
   encoder.key_template = options.key_template;
   encoder.headers = options.headers;
+  encoder.header_rules = ends.sink->headers;
   encoder.filter = options.filter;
   encoder.columns = options.columns;
   encoder.skip_full_refresh = options.full_refresh == "skip";
   encoder.event_envelope = options.event_envelope;
-  encoder.escape = ends.sink->escape;
+  encoder.escape = ends.sink->escape_with(ends.sink_values);
   auto made = envelope::Encoder::make(std::move(encoder));
   if (!made) return fail(made.error().in_context(config.place));
   return made;
@@ -147,6 +148,10 @@ OnReject on_reject(const std::string& text) {
 /// while it waits for room one delivery and a half are in memory already.
 constexpr std::size_t kReadShare = 8;
 
+bool ordered(const PipelineConfig& config) {
+  return config.options.ordering != "none";
+}
+
 PipelineSpec spec_of(const PipelineConfig& config, const Ends& ends) {
   PipelineSpec spec;
   spec.name = config.name;
@@ -156,6 +161,8 @@ PipelineSpec spec_of(const PipelineConfig& config, const Ends& ends) {
   spec.retry_min = config.options.retry_min;
   spec.retry_max = config.options.retry_max;
   spec.on_reject = on_reject(config.options.on_reject);
+  spec.stops_at_failure = ends.sink->stops_at_failure;
+  spec.ordered = ordered(config);
   spec.rate_limit = config.options.rate_limit;
   spec.may_sleep = ends.source->own_outboxes.has_value();
   return spec;
@@ -164,7 +171,7 @@ PipelineSpec spec_of(const PipelineConfig& config, const Ends& ends) {
 BackendContext context_of(const PipelineConfig& config) {
   BackendContext context;
   context.pipeline = config.name;
-  context.ordered = config.options.ordering != "none";
+  context.ordered = ordered(config);
   context.options = config.options;
   context.from_catalog = config.access.has_value();
   return context;
@@ -213,7 +220,8 @@ std::optional<std::string> known_subject(const PipelineConfig& config, const End
   }
   std::string subject;
   envelope::JsonReader reader;
-  compiled->render(subject, variables, envelope::RowView(), reader, ends.sink->escape);
+  compiled->render(subject, variables, envelope::RowView(), reader,
+                   ends.sink->escape_with(ends.sink_values));
   return subject;
 }
 
@@ -281,6 +289,7 @@ Result<Assembled> assemble(const PipelineConfig& config, const Workshop& worksho
   BackendContext context = context_of(config, workshop);
   context.settled = std::move(settled);
   context.wake = assembled.wake;
+  context.held = std::make_shared<HeldPosition>();
   auto sink = ends.sink->make(ends.sink_values, context);
   if (!sink) return refuse(config, workshop.registry, sink.error().in_context(config.place));
   auto source = ends.source->make(ends.source_values, context);

@@ -2,6 +2,9 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <utility>
 
 #include "core/text.h"
@@ -174,6 +177,44 @@ status::Sighting cause_of(const StreamFailure& failure) {
 status::Sighting cause_of(const status::OutboxProblem& outbox) {
   return {"", outbox.outbox, outbox.problem.empty() ? describe_dropped(outbox) : describe(outbox),
           true};
+}
+
+std::optional<status::Sighting> cause_of(const ReplicationSlot& slot,
+                                         const config::SlotLimits& limits) {
+  const std::string drop = fmt::format("SELECT pg_drop_replication_slot('{}')", slot.name);
+  const auto sighting = [&slot](std::string_view code, std::string message, std::string remedy) {
+    return status::Sighting{
+        "",
+        slot.name,
+        {ErrorClass::misconfigured, std::string(code), std::move(message), std::move(remedy), {}},
+        true};
+  };
+  if (slot.lost) {
+    return sighting("slot_lost",
+                    fmt::format("replication slot {} is of no use any more: the server has removed "
+                                "WAL that its subscriber needs",
+                                slot.name),
+                    fmt::format("{}, and set the subscriber up anew, with a copy of the data. A "
+                                "larger max_slot_wal_keep_size prevents it",
+                                drop));
+  }
+  const bool nearly_lost = slot.safe && *slot.safe < slot.held;
+  if (!nearly_lost && slot.held < (slot.active ? limits.active : limits.idle)) return std::nullopt;
+  // Each power of two is news, each byte is not.
+  const auto held = std::bit_floor(static_cast<std::uint64_t>(slot.held) >> 20);
+  const auto safe = std::bit_ceil(
+      static_cast<std::uint64_t>(std::max<std::int64_t>(slot.safe.value_or(0), 0) >> 20) + 1);
+  return sighting(
+      "slot_holds_wal",
+      fmt::format("replication slot {} keeps {} MiB of WAL or more, for {}{}", slot.name, held,
+                  slot.active ? "its subscriber is behind" : "no subscriber is connected to it",
+                  slot.safe ? fmt::format(": it is lost when at most {} MiB more are written", safe)
+                            : ", and it may fill the disk"),
+      slot.active
+          ? fmt::format("look for what keeps the subscriber: select * from pg_stat_replication. "
+                        "Where it is not needed any more: {}",
+                        drop)
+          : fmt::format("start the subscriber. Where there is none any more: {}", drop));
 }
 
 std::optional<status::Sighting> cause_of(const postgres::Shortage& shortage) {

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "config/settings.h"
 #include "connector/settled_rows.h"
 #include "connector/source.h"
 #include "pipeline/pipeline.h"
@@ -45,9 +46,22 @@ struct StreamFailure {
   std::string error;
 };
 
+/// A logical replication slot of the database.
+struct ReplicationSlot {
+  std::string name;
+  bool active = false;    ///< a subscriber is connected to it
+  bool lost = false;      ///< the server has removed WAL that it needs
+  std::int64_t held = 0;  ///< bytes of WAL that it keeps
+  /// Bytes until it is lost; empty: it keeps all (or is lost).
+  std::optional<std::int64_t> safe = std::nullopt;
+};
+
 status::Sighting cause_of(const StreamFailure& failure);
 /// An outbox that no pipeline reads.
 status::Sighting cause_of(const status::OutboxProblem& outbox);
+/// A replication slot that keeps too much WAL, or has lost some; empty: neither.
+std::optional<status::Sighting> cause_of(const ReplicationSlot& slot,
+                                         const config::SlotLimits& limits);
 /// Operations wait because the pool has no session for them; empty: they do not.
 std::optional<status::Sighting> cause_of(const postgres::Shortage& shortage);
 

@@ -57,7 +57,7 @@ Coordinator::Coordinator(config::Settings settings, const Registry& registry, Me
       role_(membership_, settings_.ha_mode == "leader"),
       catalog_(registry.catalogue(), settings_.access, std::move(load_file)),
       snapshots_(table_, workshop_.worker_id, settings_.relay_group_id),
-      observer_(table_, registry, pool_, metrics) {}
+      observer_(table_, registry, pool_, metrics, settings.slots) {}
 
 Coordinator::~Coordinator() {
   abort();
@@ -72,7 +72,7 @@ std::vector<status::DeadLetters> Coordinator::dead_letters() {
 
 void Coordinator::start() {
   sweep_ = std::make_unique<Sweep>(connection_options(settings_, "pgtrickle-relay sweep", true));
-  housekeeper_ = std::make_unique<Housekeeper>(pool_);
+  housekeeper_ = std::make_unique<Housekeeper>(pool_, settings_.stalled_after);
   schema_ =
       std::make_unique<SchemaWatch>(connection_options(settings_, "pgtrickle-relay schema", false));
   runner_ = std::make_unique<PipelineRunner>(table_, workshop_, *sweep_, hooks(),

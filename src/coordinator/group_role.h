@@ -13,8 +13,8 @@ namespace relay::coordinator {
 /// The kind of the leases of pipelines.
 inline constexpr std::string_view kPipelineLease = "pipeline";
 
-/// What this instance does in its group beside its pipelines: the leases of leadership, which is
-/// the group's, and of housekeeping, which is the database's. The control thread.
+/// The duties of this instance beside its pipelines, each under a lease: leadership of the group,
+/// and the housekeeping of the database. Called by the control thread.
 class GroupRole {
  public:
   /// `membership` outlives this.
@@ -23,7 +23,7 @@ class GroupRole {
 
   /// Every lease is lost.
   void lost() { leads_ = on_duty_ = false; }
-  /// A renewal told this of the group. True: another number of instances shares the pipelines now.
+  /// Takes what a renewal returned about the group. True: the number of instances changed.
   bool regroup(const ownership::Renewal& renewal);
 
   /// Takes the lease of the housekeeping; false: another instance has it.

@@ -1,5 +1,7 @@
 #include "coordinator/housekeeper.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <exception>
 
@@ -27,7 +29,8 @@ constexpr milliseconds kRefreshTimeout{std::chrono::hours(1)};
 
 }  // namespace
 
-Housekeeper::Housekeeper(postgres::Pool& pool) : pool_(pool) {
+Housekeeper::Housekeeper(postgres::Pool& pool, milliseconds stalled_after)
+    : pool_(pool), stalled_after_(stalled_after) {
   for (int i = 0; i < kRefreshers; ++i) {
     threads_.emplace_back([this](std::stop_token stop) { run_refreshes(stop); });
   }
@@ -170,6 +173,11 @@ void Housekeeper::keep_session_ready(std::stop_token stop) {
 Result<bool> Housekeeper::upkeep(std::stop_token stop) {
   auto lease = pool_.borrow(Deadline::after(kBorrowTimeout), stop);
   if (!lease) return fail(lease.error());
+  // Not as an argument: the database side may be that of an earlier version.
+  const auto set = (*lease)->query("select set_config('pgtrickle.stalled_after', $1, false)",
+                                   {fmt::format("{} ms", stalled_after_.count())},
+                                   Deadline::after(kStatementTimeout), stop);
+  if (!set) return fail(set.error());
   const auto done = (*lease)->query(
       "select coalesce((j ->> 'more')::boolean, false), nullif(j -> 'lost', '[]'), "
       "nullif(j -> 'warnings', '[]'), nullif(j -> 'errors', '[]') "

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <optional>
 #include <string>
 #include <thread>
@@ -17,7 +18,7 @@ namespace relay::coordinator {
 /// are switched off. Has its own threads.
 class Housekeeper {
  public:
-  explicit Housekeeper(postgres::Pool& pool);
+  Housekeeper(postgres::Pool& pool, std::chrono::milliseconds stalled_after);
   ~Housekeeper();
 
   /// At most one instance is on duty; the coordinator decides by a lease. Any thread.
@@ -36,6 +37,7 @@ class Housekeeper {
   void let_go(const std::string& table);
 
   postgres::Pool& pool_;
+  const std::chrono::milliseconds stalled_after_;
   std::atomic<bool> on_duty_ = false;
   Mutex mutex_;
   std::vector<std::string> refreshing_ RELAY_GUARDED_BY(mutex_);

@@ -107,6 +107,9 @@ bool Observer::look_for_causes(bool on_duty, SchemaWatch& schema) {
   if (on_duty) {
     for (const auto& failure : stream_failures_) seen.push_back(cause_of(failure));
     for (const auto& outbox : unread_problems_) seen.push_back(cause_of(outbox));
+    for (const auto& slot : slots_) {
+      if (auto cause = cause_of(slot, slot_limits_)) seen.push_back(std::move(*cause));
+    }
   }
   bool secret_refused = false;
   const MutexLock lock(table_.mutex);
@@ -147,6 +150,9 @@ Result<void> Observer::measure(LeaseSession& session, SteadyClock::time_point no
   auto failures = read_stream_failures(session, stop);
   if (!failures) return fail(failures.error());
   stream_failures_ = std::move(*failures);
+  auto slots = read_slots(session.connection(), Deadline::after(LeaseSession::kTimeout), stop);
+  if (!slots) return fail(slots.error());
+  slots_ = std::move(*slots);
   look_for_gone_rows(stop);
   // Before the lock is taken: it may wait for the database.
   pool_.trim();

@@ -17,27 +17,27 @@
 
 namespace relay::coordinator {
 
-/// Makes, starts, steers and ends pipelines as the reconciler decides, and keeps the table, the
-/// sweep and the metrics in step with them. Waits for no pipeline with the table's mutex held, so
-/// that their state can be shown meanwhile. The control thread.
+/// Creates, starts, controls and ends pipelines as the reconciler decides, and updates the table,
+/// the sweep and the metrics accordingly. It never waits for a pipeline while it holds the table's
+/// mutex, so that the state can be shown meanwhile. Called by the control thread.
 class PipelineRunner {
  public:
   PipelineRunner(PipelineTable& table, Workshop workshop, Sweep& sweep, PipelineHooks hooks,
                  std::chrono::milliseconds drain_timeout);
 
-  /// The configuration was read: exactly what changed is stopped or remade.
+  /// The configuration was read: stops or re-creates the pipelines that changed, and no others.
   void follow(std::vector<config::PipelineConfig> wanted);
-  /// Passes on what operators ask of pipelines.
+  /// Applies the control requests of operators.
   void apply(Requests requests);
 
-  /// Begins to hand over what is beyond this instance's share; says what it may take.
+  /// Begins to hand over the pipelines beyond this instance's share; returns what it may take over.
   Reconciler::Exchange balance(const Reconciler::Group& group);
   void took(std::span<const std::string> names);
 
   /// Starts owned pipelines that do not run, and shows the sweep those that were opened. True: one
   /// could not be made, and what its configuration refers to is to be resolved again.
   bool start_due();
-  /// Ends what was asked to end or came to an end. What is given up then is still to be released.
+  /// Ends pipelines that must end or have failed. The caller releases the leases of those returned.
   Reconciler::Leaving settle_ended();
   /// Every lease is lost: pipelines end at once, committing nothing that a new owner would not also
   /// accept.

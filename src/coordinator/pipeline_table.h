@@ -21,23 +21,23 @@
 
 namespace relay::coordinator {
 
-/// A pipeline of the configuration, whether this instance owns it or not. Where it stands is in the
-/// reconciler, under the same name.
+/// A pipeline of the configuration, whether this instance owns it or not. The reconciler keeps its
+/// state under the same name.
 struct PipelineEntry {
   config::PipelineConfig config;
   Control control;
   Assembled assembled;  ///< empty: it does not run here
-  /// When an end that was asked for is forced.
+  /// When the pipeline is stopped by force after it was asked to end.
   Deadline drain = Deadline::never();
-  /// Ended with the lease session, and kept until it is known which instance owns it now: its
-  /// source refuses what is sent to it meanwhile.
+  /// A pipeline that ended with the lease session. It is kept until the new owner is known, because
+  /// its source must answer clients that still send to it.
   std::unique_ptr<Pipeline> turning_away;
   std::optional<Error> problem;  ///< why it does not run although this instance owns it
   std::chrono::system_clock::time_point problem_since{};
   std::string watched;  ///< the sequence that the sweep watches for it
-  /// Of all pipelines of this name that ran here.
+  /// The rows that any pipeline of this name settled here.
   std::shared_ptr<SettledRows> settled = std::make_shared<SettledRows>();
-  std::int64_t counted_gone = 0;  ///< of `settled`, what the metric has counted
+  std::int64_t counted_gone = 0;  ///< lost rows of `settled` that the metric counts
   std::optional<status::OutboxProblem> outbox_problem;
   DeadLetterCount dead_letters;
   std::string written_status;  ///< what was last written to the database
@@ -54,8 +54,8 @@ struct InstanceState {
 };
 
 /// The pipelines and the state of this instance: what the control thread shares with the threads
-/// that show it. Only the control thread changes it, apart from `stopping`. The mutex is held for
-/// no wait for the database and for no pipeline's end.
+/// that show it. Only the control thread changes it, apart from `stopping`. No thread holds the
+/// mutex while it waits for the database or for a pipeline to end.
 struct PipelineTable {
   mutable Mutex mutex;
   Reconciler reconciler RELAY_GUARDED_BY(mutex);

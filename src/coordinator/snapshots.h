@@ -10,14 +10,14 @@
 
 namespace relay::coordinator {
 
-/// Says how things stand, without waiting for the control thread: where that keeps the table to
-/// itself, as when it makes pipelines, it is how things stood last. Any thread.
+/// Shows the state of the pipelines without waiting for the control thread. While that holds the
+/// table's mutex, as when it creates pipelines, the last known state is shown. Any thread.
 class Snapshots {
  public:
   Snapshots(const PipelineTable& table, std::string worker_id, std::string group);
 
   status::Snapshot take() const;
-  /// The control thread is at work.
+  /// The control thread calls this once a round, to show that it is alive.
   void note_round() { last_round_ = SteadyClock::now().time_since_epoch().count(); }
 
  private:

@@ -6,14 +6,24 @@
 #include <charconv>
 #include <utility>
 
+#include "core/characters.h"
 #include "core/secrets.h"
 #include "postgres/array.h"
 
 namespace relay::coordinator {
 
 using ownership::LeaseSession;
-
 using postgres::Param;
+
+namespace {
+
+/// A text that a server or a user chose may hold anything. One that cannot be stored would keep the
+/// statuses of all pipelines from being written.
+Param stored(const std::string& text) {
+  return storable_text(secrets::masked(text));
+}
+
+}  // namespace
 
 Result<std::vector<status::Blocker>> read_blockers(postgres::Connection& connection,
                                                    Deadline deadline, std::stop_token stop) {
@@ -70,6 +80,29 @@ Result<std::vector<StreamFailure>> read_stream_failures(LeaseSession& session,
   return failures;
 }
 
+Result<std::vector<ReplicationSlot>> read_slots(postgres::Connection& connection, Deadline deadline,
+                                                std::stop_token stop) {
+  const auto rows = connection.query(
+      "select s.slot_name, s.active, s.wal_status is not distinct from 'lost', "
+      "coalesce(pg_wal_lsn_diff(w.now, s.restart_lsn), 0)::bigint, s.safe_wal_size "
+      "from pg_replication_slots s cross join (select case when pg_is_in_recovery() "
+      "then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end) w (now) "
+      "where s.slot_type = 'logical' and s.database = current_database() and not s.temporary "
+      "order by 1",
+      {}, deadline, std::move(stop));
+  if (!rows) return fail(rows.error());
+  std::vector<ReplicationSlot> slots;
+  for (int row = 0; row < rows->size(); ++row) {
+    ReplicationSlot& slot = slots.emplace_back();
+    slot.name = rows->text(row, 0);
+    slot.active = rows->boolean(row, 1);
+    slot.lost = rows->boolean(row, 2);
+    slot.held = rows->integer(row, 3);
+    if (!rows->is_null(row, 4)) slot.safe = rows->integer(row, 4);
+  }
+  return slots;
+}
+
 Result<std::map<std::string, status::OutboxProblem>> read_outbox_problems(LeaseSession& session,
                                                                           std::stop_token stop) {
   const auto rows = session.query(
@@ -123,8 +156,8 @@ Result<std::set<std::string>> write_status(LeaseSession& session,
     columns[0].push_back(status.name);
     columns[1].push_back(std::string(to_string(report.state)));
     columns[2].push_back(error ? Param(std::string(to_string(error->error_class))) : std::nullopt);
-    columns[3].push_back(error ? Param(secrets::masked(error->message)) : std::nullopt);
-    columns[4].push_back(error ? Param(secrets::masked(error->remedy)) : std::nullopt);
+    columns[3].push_back(error ? stored(error->message) : std::nullopt);
+    columns[4].push_back(error ? stored(error->remedy) : std::nullopt);
     columns[5].push_back(std::to_string(report.position.id));
     columns[6].push_back(report.lag ? Param(std::to_string(*report.lag)) : std::nullopt);
     columns[7].push_back(fmt::format("{:.6f}", since));

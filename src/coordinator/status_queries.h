@@ -14,8 +14,8 @@
 
 namespace relay::coordinator {
 
-/// What the coordinator asks the database about its pipelines, and writes into it for status
-/// displays. The thread of the session.
+/// The statements by which the coordinator reads about its pipelines and writes their status.
+/// Called by the thread of the session.
 
 /// The sessions that keep relays waiting, as far as the database shows them. Takes no lock on a
 /// table of the relay.
@@ -27,6 +27,9 @@ Result<std::map<std::string, DeadLetterCount>> count_dead_letters(ownership::Lea
 /// Stream tables of the relay whose last refresh failed.
 Result<std::vector<StreamFailure>> read_stream_failures(ownership::LeaseSession& session,
                                                         std::stop_token stop);
+/// The logical replication slots of the database, those of other programs too.
+Result<std::vector<ReplicationSlot>> read_slots(postgres::Connection& connection, Deadline deadline,
+                                                std::stop_token stop);
 /// By the sequence of the outbox.
 Result<std::map<std::string, status::OutboxProblem>> read_outbox_problems(
     ownership::LeaseSession& session, std::stop_token stop);

@@ -17,10 +17,10 @@ class Watcher {
   /// The sequence stands at `last_value`: it moves before the row is visible.
   virtual void moved(std::int64_t last_value) = 0;
   virtual bool asleep() const = 0;
-  /// It has to be told at once. A busy reader finds new rows by itself.
+  /// Whether it must be notified at once. A busy reader finds new rows by itself.
   virtual bool waits() = 0;
   virtual void wake() = 0;
-  /// It was woken a moment ago, and is not at work yet.
+  /// Whether it was woken a moment ago and does not work yet.
   virtual bool coming_up() const = 0;
 };
 
@@ -53,7 +53,7 @@ class WatchList {
   };
   const Question& question();
   bool nothing_to_ask() const { return by_oid_.empty(); }
-  /// A watcher has to be told at once; otherwise the sequences need not be read.
+  /// Whether a watcher must be notified at once; if none must, the sequences need not be read.
   bool has_waiting() const;
 
   /// The sequence stands at a value other than the known one.
@@ -72,7 +72,7 @@ class WatchList {
   };
   struct Sequence {
     std::int64_t oid = 0;  ///< the result of the last `resolve`
-    bool asked = false;    ///< it is part of the question
+    bool asked = false;    ///< the next query asks for it
     std::int64_t value = 0;
     std::vector<Watch> watches;
   };

@@ -6,6 +6,10 @@
 
 namespace relay {
 
+/// min, doubled so often, but at most max.
+std::chrono::milliseconds doubled(std::chrono::milliseconds min, std::chrono::milliseconds max,
+                                  int times);
+
 /// Exponential back-off with full jitter: the n-th delay is uniform in [0, min(max, min * 2^n)].
 /// Each instance has its own random sequence, so that pipelines do not retry in step.
 class Backoff {

@@ -29,6 +29,7 @@ struct Message {
   std::string_view stream_table;
   std::span<const Header> headers;  ///< those that the configuration or the row adds
   std::int64_t outbox_id = 0;       ///< 0: it does not come from an outbox
+  std::int64_t ordinal = 0;  ///< the number, in the whole outbox row, of its first row, from 0
   bool full_refresh = false;
   bool tombstone =
       false;  ///< the body is absent, which where the broker can tell is not an empty one
@@ -81,6 +82,14 @@ struct Outcome {
   Kind kind = Kind::delivered;
   SharedError error;
   bool id_conflict = false;  ///< another message was there with its id
+  /// Of an unknown one: the broker refused this message, and may take others meanwhile. Without an
+  /// error: it was not sent, because it follows such a message.
+  bool others_may_go = false;
+  /// Of an unknown one: nothing is to be sent until the operator resumes the pipeline.
+  bool halts = false;
+
+  /// Unknown, and the broker refused this message for a reason that may pass.
+  bool was_refused() const { return others_may_go && error != nullptr; }
 
   static Outcome delivered() { return {Kind::delivered, nullptr}; }
   static Outcome duplicate() { return {Kind::duplicate, nullptr}; }

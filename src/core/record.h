@@ -48,7 +48,7 @@ struct Delta {
   std::string_view deleted;   ///< the same
   std::int64_t inserted_count = 0;
   std::int64_t deleted_count = 0;
-  std::string_view refresh_mode;          ///< DIFFERENTIAL, FULL; empty where the outbox has none
+  std::string_view refresh_mode;          ///< DIFFERENTIAL, FULL, kSnapshotMode; empty: none
   std::int64_t refresh_duration_ms = -1;  ///< -1: unknown
   bool full_refresh = false;
   /// The number, in the whole outbox row, of this record's first row, from 0. Rows are numbered

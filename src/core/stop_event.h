@@ -1,7 +1,9 @@
 #pragma once
 
-#include <functional>
 #include <stop_token>
+#include <utility>
+
+#include "core/wakeup.h"
 
 namespace relay {
 
@@ -13,20 +15,16 @@ class StopEvent {
   StopEvent(const StopEvent&) = delete;
   StopEvent& operator=(const StopEvent&) = delete;
 
-  int fd() const { return fd_.value; }
+  int fd() const { return wakeup_.fd(); }
   bool is_of(const std::stop_token& stop) const { return stop == stop_; }
 
  private:
-  struct Descriptor {
-    int value;
-    ~Descriptor();
-  };
   struct Signal {
-    int fd;
-    void operator()() const noexcept;
+    const Wakeup* wakeup;
+    void operator()() const noexcept { wakeup->notify(); }
   };
   std::stop_token stop_;
-  Descriptor fd_;  // before the callback, so that it is closed after the last callback has run
+  Wakeup wakeup_;  // before the callback, so that it is closed after the last callback has run
   std::stop_callback<Signal> callback_;
 };
 

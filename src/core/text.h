@@ -3,6 +3,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/record.h"
 
@@ -23,6 +24,9 @@ std::string_view trimmed(std::string_view text, std::string_view blanks = " \t\r
 std::string lower_case(std::string_view text);
 bool equal_ignoring_case(std::string_view a, std::string_view b);
 bool contains_ignoring_case(std::string_view text, std::string_view part);
+
+/// The parts of a text between single spaces, empty ones left out.
+std::vector<std::string> words(std::string_view text);
 
 /// The candidate that `word` was most likely meant to be, or empty when none is near.
 std::string_view nearest(std::string_view word, std::span<const std::string_view> candidates);

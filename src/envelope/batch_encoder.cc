@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "core/snapshot_mode.h"
 #include "envelope/event_body.h"
 
 namespace relay::envelope {
@@ -71,6 +72,7 @@ void BatchEncoder::encode_delta(const Delta& delta) {
   writer_.facts().refresh_mode = delta.refresh_mode;
   writer_.facts().refresh_duration_ms = delta.refresh_duration_ms;
   writer_.facts().full_refresh = delta.full_refresh;
+  writer_.facts().snapshot = is_snapshot(delta);
   place_.first_ordinal = delta.first_ordinal;
   place_.part = delta.part;
   place_.final = delta.final;
@@ -228,6 +230,7 @@ void BatchEncoder::emit_row(const Change& change) {
   const RowPrinter rows = printer();
   Message& message =
       writer_.add(route, writer_.id('r', route.subject, ordinals(change)), to_string(change.op));
+  message.ordinal = ordinals(change).first;
   body_.clear();
   plan_.format->row(body_, {writer_.facts_of(message), change, rows, ordinals(change).first});
   writer_.finish(message, body_);
@@ -310,6 +313,7 @@ void BatchEncoder::refuse_record(const SharedError& why) {
   const Record& record = output_->record();
   if (const auto* delta = std::get_if<Delta>(&record.content); delta != nullptr) {
     writer_.facts().full_refresh = delta->full_refresh;
+    writer_.facts().snapshot = is_snapshot(*delta);
     place_.first_ordinal = delta->first_ordinal;
     if (has_rows(*delta)) return encode_whole(*delta, kDeltaOp, why);
   }

@@ -39,7 +39,8 @@ void append_source(std::string& out, const RowFacts& row) {
   append_member(out, "name", record.pipeline);
   out.push_back(',');
   append_times(out, record.at);
-  out.append(record.full_refresh ? ",\"snapshot\":\"true\"" : ",\"snapshot\":\"false\"");
+  out.append(record.full_refresh || record.snapshot ? ",\"snapshot\":\"true\""
+                                                    : ",\"snapshot\":\"false\"");
   append_member(out, "db", record.shape->database);
   // Increases from change to change: the record, and the row in it.
   out.append(",\"sequence\":\"[\\\"");
@@ -61,7 +62,8 @@ void append_row_or_null(std::string& out, const RowFacts& facts, std::uint32_t r
   }
 }
 
-std::string_view letter(const Change& change) {
+std::string_view letter(const Change& change, bool snapshot) {
+  if (snapshot) return "r";
   switch (change.op) {
     case Op::insert:
       return "c";
@@ -82,7 +84,7 @@ void append_row(std::string& out, const RowFacts& row) {
   append_row_or_null(out, row, row.change.new_row);
   out.push_back(',');
   append_source(out, row);
-  out.append(",\"op\":\"").append(letter(row.change)).append("\",");
+  out.append(",\"op\":\"").append(letter(row.change, row.message.record.snapshot)).append("\",");
   append_times(out, row.message.record.at);
   out.append(",\"transaction\":null}");
 }

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,20 @@ struct CloudEventsBinding {
   std::string_view prefix;       ///< of attribute names; empty: the broker has no headers for them
   bool percent_encoded = false;  ///< values are ASCII, all else is percent-encoded
   std::string_view content_type_header;  ///< empty: the sink has a place of its own for it
+};
+
+/// Headers that are part of a broker's protocol: they say what the broker does with a message, not
+/// what the message says.
+struct HeaderRules {
+  /// Null: the broker has none. Those of a record are dropped: they were meant for the broker that
+  /// it came from.
+  bool (*is_protocol)(std::string_view name) = nullptr;
+  /// The only ones of them that a configuration may set.
+  std::span<const std::string_view> settable = {};
+
+  bool drops(std::string_view name) const { return is_protocol != nullptr && is_protocol(name); }
+  /// Ignores case.
+  bool refuses(std::string_view name) const;
 };
 
 /// How records become messages. Templates are those of template.h, the filter that of filter.h.
@@ -41,6 +56,7 @@ struct EncoderOptions {
   /// array; no known key: the stream table), in delta mode the stream table, of an event its key.
   std::optional<std::string> key_template;
   std::map<std::string, std::string> headers;  ///< values are templates
+  HeaderRules header_rules;
   /// Judges each row by itself, so that the messages are the changes of the table "WHERE filter":
   /// an update of which only the new row passes is an insert, one of which only the old row passes
   /// a delete. A row that lacks a column of the filter, or has one of another type, is refused, not

@@ -24,6 +24,7 @@ struct RecordFacts {
   std::string_view refresh_mode;          ///< empty: unknown
   std::int64_t refresh_duration_ms = -1;  ///< -1: unknown
   bool full_refresh = false;
+  bool snapshot = false;  ///< kSnapshotMode
 };
 
 /// Rows as envelopes show them: byte for byte, or only their wanted columns.

@@ -7,14 +7,17 @@
 
 namespace relay::envelope {
 
-bool HeaderBuilder::read(std::string_view json, JsonReader& reader, Output& output) {
+bool HeaderBuilder::read(std::string_view json, const HeaderRules& rules, JsonReader& reader,
+                         Output& output) {
   of_record_.clear();
   if (json.empty() || json == "{}" || json == "null") return true;
   row_.clear();
   if (!reader.slice_object(json, row_)) return false;
   for (const Member& member : row_.members(0)) {
     const JsonKind kind = kind_of(member.value);
-    if (kind == JsonKind::null || is_reserved_header(member.name)) continue;
+    if (kind == JsonKind::null || is_reserved_header(member.name) || rules.drops(member.name)) {
+      continue;
+    }
     text_.clear();
     if (kind != JsonKind::text) {
       text_ = member.value;

@@ -4,6 +4,9 @@
 
 #include <array>
 #include <cstddef>
+#include <variant>
+
+#include "core/snapshot_mode.h"
 
 namespace relay::envelope {
 namespace {
@@ -62,6 +65,8 @@ void append_message_id(std::string& out, std::string_view prefix, const Record& 
     out.append(prefix);
     out.push_back(':');
   }
+  const auto* const delta = std::get_if<Delta>(&record.content);
+  if (delta != nullptr && is_snapshot(*delta)) out.push_back('s');
   append_number(out, record.outbox_id != 0 ? record.outbox_id : record.id);
   out.push_back('-');
   append_incarnation(out, record);

@@ -30,6 +30,7 @@ void append_tail(std::string& out, const RecordFacts& record, std::string_view i
   out.append("\"id\":");
   append_json_string(out, id);
   if (record.full_refresh) out.append(",\"full_refresh\":true");
+  if (record.snapshot) out.append(",\"snapshot\":true");
   if (part > 0) {
     out.append(",\"part\":");
     append_number(out, part);

@@ -1,6 +1,6 @@
 #include "envelope/plan.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -29,6 +29,14 @@ Result<void> add_headers(Plan& plan) {
       return fail(
           ErrorClass::misconfigured, "headers", fmt::format("headers: \"{}\" cannot be set", name),
           "pgtrickle-id, -op, -stream-table, -outbox-id and -full-refresh are the relay's own");
+    }
+    if (plan.options.header_rules.refuses(name)) {
+      const auto settable = plan.options.header_rules.settable;
+      return fail(ErrorClass::misconfigured, "headers",
+                  fmt::format("headers: \"{}\" belongs to the protocol of the sink's broker", name),
+                  settable.empty() ? "leave it out"
+                                   : fmt::format("leave it out; of these headers, {} can be set",
+                                                 fmt::join(settable, " and ")));
     }
     Result<Template> compiled = Template::compile(value, fmt::format("headers, {}", name));
     if (!compiled) return fail(compiled.error());
@@ -81,6 +89,12 @@ bool is_reserved_header(std::string_view name) {
   return std::any_of(
       kReservedHeaders.begin(), kReservedHeaders.end(),
       [&](std::string_view reserved) { return equal_ignoring_case(name, reserved); });
+}
+
+bool HeaderRules::refuses(std::string_view name) const {
+  return drops(name) && std::none_of(settable.begin(), settable.end(), [&](std::string_view one) {
+           return equal_ignoring_case(one, name);
+         });
 }
 
 Result<Plan> Plan::make(EncoderOptions options) {

@@ -29,7 +29,7 @@ bool RouteRenderer::begin(const Record& record) {
   } else {
     variables_.set(Variable::refresh_id, record.refresh_id);
   }
-  return headers_.read(record.headers, reader_, *output_);
+  return headers_.read(record.headers, plan_.options.header_rules, reader_, *output_);
 }
 
 Route RouteRenderer::of_record(std::string_view op, std::string_view key) {

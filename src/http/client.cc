@@ -6,13 +6,17 @@
 
 #include <algorithm>
 #include <cassert>
+#include <iterator>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "core/text.h"
-#include "core/tls_remedy.h"
 #include "http/address_guard.h"
+#include "http/failure.h"
+#include "http/lookups.h"
+#include "http/proxy.h"
 #include "http/url.h"
 
 namespace relay::http {
@@ -29,6 +33,9 @@ struct FreeEasy {
 };
 struct FreeMulti {
   void operator()(CURLM* multi) const { curl_multi_cleanup(multi); }
+};
+struct FreeList {
+  void operator()(curl_slist* list) const { curl_slist_free_all(list); }
 };
 using Easy = std::unique_ptr<CURL, FreeEasy>;
 using Multi = std::unique_ptr<CURLM, FreeMulti>;
@@ -52,6 +59,10 @@ struct Transfer {
   std::size_t header_bytes = 0;
   bool allow_private = true;
   LeasedSockets* sockets = nullptr;
+  std::optional<Proxy> proxy;
+  std::string checked_address;  // of the target, to which the proxy is asked to connect
+  std::unique_ptr<curl_slist, FreeList> connect_to;
+  Deadline resolved_by = Deadline::never();
   std::string refused_address;
   char why[CURL_ERROR_SIZE] = "";
 };
@@ -82,7 +93,8 @@ std::size_t take_header(char* data, std::size_t, std::size_t size, void* user) {
 // next: https://curl.se/libcurl/c/CURLOPT_OPENSOCKETFUNCTION.html
 curl_socket_t open_socket(void* user, curlsocktype, curl_sockaddr* to) {
   auto& transfer = *static_cast<Transfer*>(user);
-  if (!transfer.allow_private && !is_public_address(to->addr)) {
+  const bool is_target = !transfer.proxy;
+  if (is_target && !transfer.allow_private && !is_public_address(to->addr)) {
     transfer.refused_address = address_text(to->addr);
     return CURL_SOCKET_BAD;
   }
@@ -93,84 +105,26 @@ int close_socket(void* user, curl_socket_t socket) {
   return static_cast<LeasedSockets*>(user)->close(socket);
 }
 
-Error no_response(const Transfer& transfer, CURLcode code) {
-  const std::string origin = origin_of(transfer.request.url);
-  const std::string detail = transfer.why[0] ? transfer.why : curl_easy_strerror(code);
-  const auto error = [&](ErrorClass error_class, std::string name, std::string what,
-                         std::string remedy) {
-    return Error{error_class, std::move(name), origin + " " + what, std::move(remedy), {}};
-  };
-  switch (code) {
-    case CURLE_PEER_FAILED_VERIFICATION:
-    case CURLE_SSL_ISSUER_ERROR:
-      return error(ErrorClass::misconfigured, "certificate",
-                   fmt::format("shows a certificate that is not trusted: {}", detail),
-                   tls_remedy(detail, "set tls_ca to the file with the authority that signed it"));
-    case CURLE_SSL_CACERT_BADFILE:
-    case CURLE_SSL_CERTPROBLEM:
-      return error(ErrorClass::misconfigured, "certificate_file",
-                   fmt::format("cannot be reached with these certificate files: {}", detail),
-                   "look at tls_ca, tls_cert and tls_key");
-    case CURLE_COULDNT_RESOLVE_HOST:
-      return error(ErrorClass::transient, "unresolvable", "cannot be reached: no such name",
-                   "check the host in the url, and this machine's name resolution");
-    case CURLE_OPERATION_TIMEDOUT:
-      return error(ErrorClass::transient, "timeout",
-                   fmt::format("did not answer within {} ms", transfer.request.timeout.count()),
-                   "if this stays, look at the server, or raise timeout");
-    case CURLE_WRITE_ERROR:
-      return error(ErrorClass::transient, "response_too_large",
-                   "answered with more headers than are taken", "look at the server");
-    case CURLE_COULDNT_CONNECT:
-      if (!transfer.refused_address.empty()) {
-        return error(
-            ErrorClass::misconfigured, "private_address",
-            fmt::format("is at {}, which is not a public address", transfer.refused_address),
-            "set allow_private = true where requests into the own network are meant");
-      }
-      return error(ErrorClass::transient, std::string(kUnreachable),
-                   fmt::format("cannot be reached: {}", detail),
-                   "check host and port in the url, that the server runs, and that this machine "
-                   "reaches it");
-    default:
-      return error(ErrorClass::transient, "connection", fmt::format("gave no answer: {}", detail),
-                   "it is tried again");
-  }
+Failure failure_of(const Transfer& transfer, CURLcode code) {
+  Failure failure;
+  failure.code = code;
+  failure.detail = transfer.why[0] ? transfer.why : curl_easy_strerror(code);
+  failure.origin = origin_of(transfer.request.url);
+  failure.timeout = transfer.request.timeout;
+  failure.refused_address = transfer.refused_address;
+  if (!transfer.proxy) return failure;
+  failure.proxy = transfer.proxy->origin;
+  failure.proxy_from = transfer.proxy->from;
+  failure.tunnelled_to = transfer.checked_address;
+  long number = 0;
+  curl_easy_getinfo(transfer.easy.get(), CURLINFO_HTTP_CONNECTCODE, &number);
+  failure.proxy_status = static_cast<int>(number);
+  curl_easy_getinfo(transfer.easy.get(), CURLINFO_PROXY_SSL_VERIFYRESULT, &number);
+  failure.proxy_not_trusted = number != 0;
+  return failure;
 }
 
 }  // namespace
-
-Headers::~Headers() {
-  curl_slist_free_all(list_);
-}
-
-void Headers::add(std::string_view name, std::string_view value) {
-  assert(is_header_name(name) && is_header_value(value));
-  std::string line(name);
-  // "Name:" would take a header away: https://curl.se/libcurl/c/CURLOPT_HTTPHEADER.html
-  if (value.empty()) {
-    line += ';';
-  } else {
-    line += ": ";
-    line += value;
-  }
-  if (curl_slist* longer = curl_slist_append(list_, line.c_str())) list_ = longer;
-}
-
-bool is_header_name(std::string_view name) {
-  static constexpr std::string_view kOthers = "!#$%&'*+-.^_`|~";
-  return !name.empty() && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           kOthers.find(c) != std::string_view::npos;
-  });
-}
-
-bool is_header_value(std::string_view value) {
-  return std::none_of(value.begin(), value.end(), [](char c) {
-    const auto byte = static_cast<unsigned char>(c);
-    return (byte < 0x20 && c != '\t') || byte == 0x7f;
-  });
-}
 
 struct Client::Impl {
   Impl(ClientOptions given, Lease& lease)
@@ -197,7 +151,11 @@ struct Client::Impl {
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-    curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    // The environment is read by `find_proxy` only.
+    curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
+    curl_easy_setopt(easy, CURLOPT_PROXYAUTH, CURLAUTH_BASIC);
+    curl_easy_setopt(easy, CURLOPT_HEADEROPT, static_cast<long>(CURLHEADER_SEPARATE));
+    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     // A header of that name among the request's own takes its place.
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "pgtrickle-relay/" RELAY_VERSION);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -217,7 +175,10 @@ struct Client::Impl {
   }
 
   void set_security(CURL* easy) {
-    if (!options.tls_ca.empty()) curl_easy_setopt(easy, CURLOPT_CAINFO, options.tls_ca.c_str());
+    if (!options.tls_ca.empty()) {
+      curl_easy_setopt(easy, CURLOPT_CAINFO, options.tls_ca.c_str());
+      curl_easy_setopt(easy, CURLOPT_PROXY_CAINFO, options.tls_ca.c_str());
+    }
     if (!options.tls_cert.empty()) {
       curl_easy_setopt(easy, CURLOPT_SSLCERT, options.tls_cert.c_str());
       curl_easy_setopt(easy, CURLOPT_SSLKEY, options.tls_key.c_str());
@@ -225,6 +186,8 @@ struct Client::Impl {
     if (!options.tls_verify) {
       curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
       curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+      curl_easy_setopt(easy, CURLOPT_PROXY_SSL_VERIFYPEER, 0L);
+      curl_easy_setopt(easy, CURLOPT_PROXY_SSL_VERIFYHOST, 0L);
     }
     if (!options.user.empty()) {
       curl_easy_setopt(easy, CURLOPT_HTTPAUTH, CURLAUTH_BASIC);
@@ -247,9 +210,98 @@ struct Client::Impl {
     transfer->header_bytes = 0;
     transfer->why[0] = 0;
     transfer->request = std::move(request);
+    transfer->proxy.reset();
+    transfer->checked_address.clear();
+    if (const auto found = find_way(*transfer); !found) {
+      fail_at_once(std::move(transfer), found.error());
+    } else if (transfer->proxy && !options.allow_private) {
+      transfer->resolved_by =
+          Deadline::after(std::min(options.connect_timeout, transfer->request.timeout));
+      resolving.push_back(std::move(transfer));
+      begin_resolved();
+    } else {
+      begin(std::move(transfer));
+    }
+  }
+
+  /// Whether a request goes through a proxy.
+  Result<void> find_way(Transfer& transfer) const {
+    if (transfer.request.direct || !may_use_proxy) return {};
+    const auto url = parse_url(transfer.request.url);
+    if (!url) return fail(url.error());
+    auto proxy = find_proxy(*url, options.proxy, &environment_variable);
+    if (!proxy) return fail(proxy.error());
+    transfer.proxy = std::move(*proxy);
+    return {};
+  }
+
+  void begin(std::unique_ptr<Transfer> transfer) {
+    set_way(*transfer);
     set_request(*transfer);
     curl_multi_add_handle(multi.get(), transfer->easy.get());
     busy.push_back(std::move(transfer));
+  }
+
+  void fail_at_once(std::unique_ptr<Transfer> transfer, Error error) {
+    transfer->response.error = share(std::move(error));
+    failed.push_back(std::move(transfer->response));
+    idle.push_back(std::move(transfer));
+  }
+
+  /// The proxy would resolve the name by itself, and might find another address than was checked.
+  /// So it is asked for the address, by CONNECT: the certificate is still that of the name.
+  void begin_resolved() {
+    if (resolving.empty()) return;
+    lookups.drain();
+    auto all = std::exchange(resolving, {});
+    for (auto& transfer : all) {
+      const std::string origin = origin_of(transfer->request.url);
+      const std::string host = parse_url(transfer->request.url)->host;
+      const auto* found = lookups.find(host);
+      if (found && !found->usable.empty()) {
+        transfer->checked_address = lookups.choose(host, *found);
+        transfer->request.timeout -= spent_resolving(*transfer);
+        begin(std::move(transfer));
+      } else if (found && !found->refused.empty()) {
+        const std::string refused = found->refused;
+        lookups.failed(host);
+        fail_at_once(std::move(transfer), private_address(origin, refused));
+      } else if (found || transfer->resolved_by.passed()) {
+        lookups.failed(host);
+        const std::string proxy = transfer->proxy->origin;
+        fail_at_once(std::move(transfer), unresolvable(origin, proxy));
+      } else {
+        resolving.push_back(std::move(transfer));
+      }
+    }
+  }
+
+  milliseconds spent_resolving(const Transfer& transfer) const {
+    const auto budget = std::min(options.connect_timeout, transfer.request.timeout);
+    return std::min(budget - transfer.resolved_by.left(), transfer.request.timeout);
+  }
+
+  static void set_way(Transfer& transfer) {
+    CURL* easy = transfer.easy.get();
+    const auto text_or_null = [](const std::string& text) {
+      return text.empty() ? nullptr : text.c_str();
+    };
+    curl_easy_setopt(easy, CURLOPT_PROXY, transfer.proxy ? transfer.proxy->origin.c_str() : "");
+    curl_easy_setopt(easy, CURLOPT_PROXYUSERNAME,
+                     transfer.proxy ? text_or_null(transfer.proxy->user) : nullptr);
+    curl_easy_setopt(easy, CURLOPT_PROXYPASSWORD,
+                     transfer.proxy ? text_or_null(transfer.proxy->password) : nullptr);
+    const std::string& address = transfer.checked_address;
+    curl_easy_setopt(easy, CURLOPT_HTTPPROXYTUNNEL, address.empty() ? 0L : 1L);
+    curl_slist* list = nullptr;
+    if (!address.empty()) {
+      // Any host and port of the URL: that address, and the same port.
+      const bool is_ipv6 = address.find(':') != std::string::npos;
+      const std::string host = is_ipv6 ? fmt::format("[{}]", address) : address;
+      list = curl_slist_append(nullptr, fmt::format("::{}:", host).c_str());
+    }
+    curl_easy_setopt(easy, CURLOPT_CONNECT_TO, list);
+    transfer.connect_to.reset(list);
   }
 
   static void set_request(Transfer& transfer) {
@@ -308,17 +360,40 @@ struct Client::Impl {
       response.retry_after = std::min<milliseconds>(
           std::chrono::seconds(std::min<curl_off_t>(seconds, 86400)), kLongestRetryAfter);
     } else {
-      response.error = share(no_response(*transfer, code));
+      response.error = share(error_of(failure_of(*transfer, code)));
     }
+    if (transfer->proxy) judge_proxy(*transfer);
     responses.push_back(std::move(response));
     idle.push_back(std::move(transfer));
   }
 
+  /// A proxy that forwards a plain request answers in place of the server.
+  void judge_proxy(Transfer& transfer) {
+    Response& response = transfer.response;
+    if (response.error && !transfer.checked_address.empty()) {
+      lookups.failed(parse_url(transfer.request.url)->host);
+    }
+    const bool forwarded =
+        transfer.checked_address.empty() && transfer.request.url.substr(0, 5) != "https";
+    if (!forwarded || response.status != 407) return;
+    Failure failure = failure_of(transfer, CURLE_OK);
+    failure.proxy_status = response.status;
+    const std::size_t token = response.token;
+    response = {};
+    response.token = token;
+    response.error = share(error_of(failure));
+  }
+
+  std::size_t in_flight() const { return busy.size() + resolving.size() + failed.size(); }
+
   bool collect(std::vector<Response>& responses) {
+    begin_resolved();
+    bool any = !failed.empty();
+    std::move(failed.begin(), failed.end(), std::back_inserter(responses));
+    failed.clear();
     int running = 0;
     curl_multi_perform(multi.get(), &running);
     int left = 0;
-    bool any = false;
     while (const CURLMsg* message = curl_multi_info_read(multi.get(), &left)) {
       if (message->msg != CURLMSG_DONE) continue;
       finish(message->easy_handle, message->data.result, responses);
@@ -328,14 +403,19 @@ struct Client::Impl {
   }
 
   const ClientOptions options;
+  const bool may_use_proxy = may_find_proxy(options.proxy, &environment_variable);
   LeasedSockets sockets;  // before the handles: they close what they still have open
   Multi multi;
+  Lookups lookups;
+  std::vector<std::unique_ptr<Transfer>> resolving;  // the address of their target is not known yet
   std::vector<std::unique_ptr<Transfer>> busy;
   std::vector<std::unique_ptr<Transfer>> idle;
+  std::vector<Response> failed;  // before anything was sent
 };
 
 Client::Client(ClientOptions options, Lease& lease) {
   initialise_once();
+  remember_proxy_passwords(options.proxy, &environment_variable);
   impl_ = std::make_unique<Impl>(std::move(options), lease);
 }
 
@@ -346,20 +426,28 @@ void Client::start(std::size_t token, Request request) {
 }
 
 std::size_t Client::in_flight() const {
-  return impl_->busy.size();
+  return impl_->in_flight();
 }
 
 void Client::wait(std::vector<Response>& responses, Deadline deadline, std::stop_token stop) {
   CURLM* multi = impl_->multi.get();
   const std::stop_callback wake(stop, [multi] { curl_multi_wakeup(multi); });
-  while (!impl_->busy.empty() && !impl_->collect(responses)) {
+  while (impl_->in_flight() > 0 && !impl_->collect(responses)) {
     if (stop.stop_requested() || deadline.passed()) return;
-    const auto longest = static_cast<int>(std::min(deadline.left(), milliseconds(1000)).count());
-    curl_multi_poll(multi, nullptr, 0, longest, nullptr);
+    milliseconds longest = std::min(deadline.left(), milliseconds(1000));
+    for (const auto& transfer : impl_->resolving) {
+      longest = std::min(longest, transfer->resolved_by.left());
+    }
+    curl_waitfd resolved{impl_->lookups.fd(), CURL_WAIT_POLLIN, 0};
+    curl_multi_poll(multi, &resolved, impl_->resolving.empty() ? 0 : 1,
+                    static_cast<int>(longest.count()), nullptr);
   }
 }
 
 void Client::cancel_all() {
+  std::move(impl_->resolving.begin(), impl_->resolving.end(), std::back_inserter(impl_->idle));
+  impl_->resolving.clear();
+  impl_->failed.clear();
   while (!impl_->busy.empty())
     impl_->idle.push_back(impl_->take_out(impl_->busy.back()->easy.get()));
 }

@@ -7,41 +7,15 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "config/tls.h"
 #include "core/deadline.h"
 #include "core/error.h"
 #include "core/lease.h"
-
-struct curl_slist;
+#include "http/headers.h"
 
 namespace relay::http {
-
-/// The headers of one request.
-class Headers {
- public:
-  Headers() = default;
-  Headers(Headers&& other) noexcept : list_(other.list_) { other.list_ = nullptr; }
-  Headers& operator=(Headers&& other) noexcept {
-    std::swap(list_, other.list_);
-    return *this;
-  }
-  ~Headers();
-
-  /// The name and the value must pass `is_header_name` and `is_header_value` (assert).
-  void add(std::string_view name, std::string_view value);
-
- private:
-  friend class Client;
-  curl_slist* list_ = nullptr;
-};
-
-/// A name that HTTP allows (a token).
-bool is_header_name(std::string_view name);
-/// A value that cannot end a header line: no control characters but the tab.
-bool is_header_value(std::string_view value);
 
 /// The defaults are those of a client that no table of options fills, such as the one that asks for
 /// credentials.
@@ -49,8 +23,10 @@ struct ClientOptions : config::TlsOptions {
   std::size_t max_connections = 16;
   std::chrono::milliseconds connect_timeout{5000};
   /// False: a connection to an address that is not public is refused, whatever name it came from.
+  /// A proxy may be anywhere; it is then asked for the checked address, and never for a name.
   bool allow_private = true;
-  std::string user;  ///< basic authentication
+  std::string proxy;  ///< as the option has it; empty: what the environment says
+  std::string user;   ///< basic authentication
   std::string password;
   std::size_t max_response_bytes = 64 * 1024;
 };
@@ -63,6 +39,7 @@ struct Request {
   std::string owned_body;  ///< goes before `body` where it is not empty
   std::chrono::milliseconds timeout{10000};
   std::string error_header;  ///< the response header to be kept in Response::error_header
+  bool direct = false;       ///< never through a proxy
 };
 
 struct Response {
@@ -75,11 +52,11 @@ struct Response {
   SharedError error;
 };
 
-/// Sends HTTP requests, many at a time, over connections that it keeps. One thread. It follows no
-/// redirect, uses no proxy, sends no cookie, and verifies certificates unless told otherwise.
-/// Errors: transient (name not resolvable, connection refused, cut or timed out), misconfigured
-/// (certificate not trusted, address not allowed, a file of ours that cannot be read). Messages
-/// name scheme, host and port only.
+/// Sends HTTP requests, many at a time, over connections that it keeps, through a proxy where one
+/// is configured. One thread. It follows no redirect, sends no cookie, and verifies certificates
+/// unless told otherwise. Errors: transient (name not resolvable, connection refused, cut or timed
+/// out), misconfigured (certificate not trusted, address not allowed, a file of ours that cannot be
+/// read, a proxy that refuses). Messages name scheme, host and port only.
 class Client {
  public:
   /// Its connections end with the lease, and there are no new ones without it.

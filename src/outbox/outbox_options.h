@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "connector/held_position.h"
 #include "connector/settled_rows.h"
 #include "postgres/pool.h"
 
@@ -12,7 +13,10 @@ namespace relay::outbox {
 /// What an outbox source needs to be told.
 struct OutboxOptions {
   std::string outbox;  ///< as the user names it: stream table, table, or application outbox
-  std::string group;   ///< relay group: each group has its own positions
+  /// A statement that makes the outbox where it is missing; empty: it is there, or that is an
+  /// error.
+  std::string before_open;
+  std::string group;  ///< relay group: each group has its own positions
   std::string pipeline;
   std::string worker_id;
   std::string start = "earliest";
@@ -24,6 +28,8 @@ struct OutboxOptions {
   postgres::Pool* control = nullptr;
   /// What the pipeline settled, for longer than this source lives; null: it is not remembered.
   std::shared_ptr<SettledRows> settled;
+  /// Where the source says which position it owns; null: nothing asks.
+  std::shared_ptr<HeldPosition> held;
 };
 
 }  // namespace relay::outbox

@@ -141,7 +141,9 @@ Result<PositionFacts> look_at_position(postgres::Connection& connection, const O
       "select {}, coalesce(pg_sequence_last_value($1::regclass), 0), c.purged_below, o.lost_rows, "
       "o.skipped_mark is null or o.skipped is null or upper(o.skipped) - 1 <= c.purged_below "
       "or exists (select from {} s where s.id = upper(o.skipped) - 1 "
-      "and s.pgt_id = o.skipped_mark) "
+      "and s.pgt_id = o.skipped_mark), "
+      // A database side of an earlier version has no such column.
+      "coalesce(jsonb_typeof(to_jsonb(o) -> 'snapshot') = 'object', false) "
       "from pgtrickle_internal.outbox_config c left join pgtrickle.relay_consumer_offsets o "
       "on o.relay_group_id = $2 and o.pipeline_id = $3 and o.incarnation = c.incarnation "
       "where c.incarnation = $4::uuid",
@@ -161,6 +163,7 @@ Result<PositionFacts> look_at_position(postgres::Connection& connection, const O
   facts.purged_below = found->integer(0, 2);
   facts.lost_rows = found->integer(0, 3);
   facts.skipped_are_there = found->boolean(0, 4);
+  facts.snapshot = found->boolean(0, 5);
   return facts;
 }
 

@@ -52,6 +52,7 @@ struct PositionFacts {
   std::optional<std::string> mark;  ///< pgt_id of the row that `Position::mark` speaks of
   /// The rows that the position skips are those that it was told to skip, as far as they are kept.
   bool skipped_are_there = true;
+  bool snapshot = false;  ///< the rows of the table are not all delivered (SnapshotReader)
 
   std::int64_t passed = 0;  ///< every row up to here was handed out or passed
   Position last;            ///< the last row up to there by which the outbox is known again

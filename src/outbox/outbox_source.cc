@@ -51,6 +51,11 @@ Result<void> OutboxSource::try_open(std::stop_token stop) {
   stop_ = stop;
   auto lease = pool_->borrow(Deadline::after(kBorrowTimeout), stop);
   if (!lease) return fail(lease.error());
+  if (options_.owns && !options_.before_open.empty()) {
+    const auto made =
+        (*lease)->query(options_.before_open, {}, Deadline::after(kStatementTimeout), stop);
+    if (!made) return fail(made.error());
+  }
   auto found = resolve_outbox(**lease, options_.outbox, options_.group, options_.pipeline,
                               Deadline::after(kStatementTimeout), stop);
   if (!found) return fail(found.error());
@@ -69,7 +74,18 @@ Result<void> OutboxSource::try_open(std::stop_token stop) {
   if (!start) return fail(start.error());
   log::debug("outbox_opened", options_.pipeline, "reading {} behind {} (row {})", found->table,
              start->read.frontier, start->read.last.row);
+  std::shared_ptr<SnapshotReader> first;
+  if (start->snapshot) {
+    auto opened = SnapshotReader::open(*pool_, connection, *found, options_, start->ownership,
+                                       deadline, stop_);
+    if (!opened) return fail(opened.error());
+    first = std::move(*opened);
+  }
+  set_snapshot(std::move(first));
   keeper_.begin(*found, start->ownership, start->read.history);
+  if (options_.held && options_.owns) {
+    options_.held->set({options_.group, found->incarnation, start->ownership.token});
+  }
   underway_.clear();
   replays_.clear();
   backlog_.make_due();
@@ -90,6 +106,9 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
     // The cause of the error may have been removed meanwhile.
     if (auto opened = open(stop); !opened) return fail(opened.error());
   }
+  if (const auto first = snapshot()) {
+    return read_snapshot(*first, limits, deadline, std::move(stop));
+  }
   const std::int64_t began_at = reader_->frontier();
   auto batch = reader_->read(limits, deadline, stop);
   keeper_.note_history(began_at, reader_->history());
@@ -105,6 +124,36 @@ Result<RecordBatch> OutboxSource::read(const ReadLimits& limits, Deadline deadli
     return batch;
   }
   if (auto passed = pass_over_gap(false); !passed) return fail(passed.error());
+  return batch;
+}
+
+std::shared_ptr<SnapshotReader> OutboxSource::snapshot() const {
+  const MutexLock lock(mutex_);
+  return snapshot_;
+}
+
+void OutboxSource::set_snapshot(std::shared_ptr<SnapshotReader> snapshot) {
+  const MutexLock lock(mutex_);
+  snapshot_ = std::move(snapshot);
+}
+
+/// The rows of the table, and the changes meanwhile. When all of that is settled, the normal
+/// reading begins where it ends.
+Result<RecordBatch> OutboxSource::read_snapshot(SnapshotReader& snapshot, const ReadLimits& limits,
+                                                Deadline deadline, std::stop_token stop) {
+  auto batch = snapshot.read(limits, deadline, stop);
+  if (!batch) {
+    const Error error = explained(batch.error(), std::move(stop));
+    open_again_ = error.error_class == ErrorClass::misconfigured;
+    return fail(error.in_context("reading the rows of the table"));
+  }
+  if (!snapshot.is_finished()) return batch;
+  auto start = snapshot.end();
+  if (!start) return fail(start.error());
+  keeper_.begin(snapshot.outbox(), start->ownership, {});
+  reader_ = std::make_unique<OutboxReader>(*pool_, wake_, snapshot.outbox(), options_,
+                                           std::move(*start), status_);
+  set_snapshot(nullptr);
   return batch;
 }
 
@@ -131,6 +180,10 @@ Result<void> OutboxSource::pass_over_gap(bool now) {
 Result<void> OutboxSource::acknowledge(const Position& settled,
                                        std::span<const DeadLetter> letters) {
   if (!options_.owns) return {};
+  if (SnapshotReader::owns(settled)) {
+    const auto first = snapshot();
+    return first ? first->settle(settled, letters) : Result<void>();
+  }
   // The sink has them, whether the position can be written or not.
   if (options_.settled) options_.settled->settle(settled.id);
   auto written = keeper_.settle(settled, letters);
@@ -148,7 +201,8 @@ void OutboxSource::count_backlog() {
 }
 
 std::optional<std::int64_t> OutboxSource::lag() {
-  if (!reader_) return std::nullopt;
+  // While rows of the table come first, changes wait that nothing has counted.
+  if (!reader_ || snapshot()) return std::nullopt;
   std::int64_t rows = underway_.rows() + (reader_->within_row() ? 1 : 0);
   if (reader_->more_to_come()) {
     count_backlog();
@@ -159,10 +213,11 @@ std::optional<std::int64_t> OutboxSource::lag() {
 
 bool OutboxSource::more_to_come() const {
   // An id may have been drawn by a transaction which has not ended.
-  return reader_ && reader_->more_to_come();
+  return snapshot() || (reader_ && reader_->more_to_come());
 }
 
 std::optional<EndReport> OutboxSource::report() const {
+  if (const auto first = snapshot()) return first->report();
   if (!status_.reads_slowly()) return std::nullopt;
   return EndReport{
       "slow",
@@ -183,6 +238,7 @@ void OutboxSource::close() {
   if (!flushed) log::failure("position_not_written", options_.pipeline, flushed.error());
   underway_.clear();
   status_.set_writer({});
+  set_snapshot(nullptr);
   reader_.reset();
 }
 

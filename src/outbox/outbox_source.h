@@ -8,12 +8,14 @@
 
 #include "connector/source.h"
 #include "connector/wake.h"
+#include "core/mutex.h"
 #include "outbox/backlog.h"
 #include "outbox/outbox_options.h"
 #include "outbox/outbox_reader.h"
 #include "outbox/outbox_status.h"
 #include "outbox/position_keeper.h"
 #include "outbox/replay_reader.h"
+#include "outbox/snapshot_reader.h"
 #include "outbox/underway.h"
 #include "postgres/pool.h"
 
@@ -46,6 +48,10 @@ class OutboxSource final : public Source {
 
  private:
   Result<void> try_open(std::stop_token stop);
+  Result<RecordBatch> read_snapshot(SnapshotReader& snapshot, const ReadLimits& limits,
+                                    Deadline deadline, std::stop_token stop);
+  std::shared_ptr<SnapshotReader> snapshot() const RELAY_EXCLUDES(mutex_);
+  void set_snapshot(std::shared_ptr<SnapshotReader> snapshot) RELAY_EXCLUDES(mutex_);
   void count_backlog();
   Result<void> pass_over_gap(bool now);
   Error explained(Error error, std::stop_token stop);
@@ -56,6 +62,9 @@ class OutboxSource final : public Source {
   PositionKeeper keeper_;
   Underway underway_;
   OutboxStatus status_;
+  mutable Mutex mutex_;
+  /// Reads first, until all rows of the table are delivered; null: nothing comes first.
+  std::shared_ptr<SnapshotReader> snapshot_ RELAY_GUARDED_BY(mutex_);
 
   // Of the reader thread.
   std::unique_ptr<OutboxReader> reader_;

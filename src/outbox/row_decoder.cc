@@ -183,6 +183,22 @@ std::string delta_sql(const OutboxInfo& outbox, std::int64_t max_record_bytes) {
 
 }  // namespace
 
+std::string snapshot_rows_sql(std::string_view call, std::string_view more,
+                              std::int64_t max_record_bytes) {
+  return fmt::format(
+      "select o.id, o.pgt_id, o.created_at, o.inserted_count, o.deleted_count, {}, "
+      "row(o.refresh_id, false, o.payload is not null, o.headers){} from {} o",
+      limited("o.payload", max_record_bytes), more, call);
+}
+
+SnapshotClaimEnd snapshot_claim_end(const PGresult* row) {
+  Fields fields(row);
+  constexpr int kColumnsBefore = 7;
+  for (int column = 0; column < kColumnsBefore; ++column) fields.next();
+  const std::int64_t last_row = fields.next_integer();
+  return {last_row, fields.next_boolean()};
+}
+
 SharedError record_too_large(std::int64_t max_record_bytes) {
   return share(
       Error{ErrorClass::rejected,

@@ -73,6 +73,17 @@ class RowDecoder {
   std::map<std::string, std::shared_ptr<const TableShape>, std::less<>> shapes_;  // by key columns
 };
 
+/// Rows of a function of a snapshot (sql/functions/251) as decode_row takes them; `more`: further
+/// columns.
+std::string snapshot_rows_sql(std::string_view call, std::string_view more,
+                              std::int64_t max_record_bytes);
+/// Of a part of a claim check: its last row, and whether that is the last one of all.
+struct SnapshotClaimEnd {
+  std::int64_t last_row = 0;
+  bool is_last = false;
+};
+SnapshotClaimEnd snapshot_claim_end(const PGresult* row);
+
 SharedError record_too_large(std::int64_t max_record_bytes);
 
 }  // namespace relay::outbox

@@ -75,7 +75,8 @@ Result<StartingPosition> take_position(postgres::Connection& connection, const O
   if (!facts) return fail(facts.error());
   const auto loss = judge_position(ownership->position, *facts, outbox, options.pipeline);
   if (loss && loss->error_class == ErrorClass::transient) return fail(*loss);
-  StartingPosition start{std::move(*ownership), {facts->last, facts->passed, facts->history}};
+  StartingPosition start{
+      std::move(*ownership), {facts->last, facts->passed, facts->history}, facts->snapshot};
   if (loss) {
     auto position =
         accept_loss(connection, outbox, options, start.ownership, *facts, *loss, deadline, stop);

@@ -16,6 +16,7 @@ namespace relay::outbox {
 struct StartingPosition {
   state::Ownership ownership;  ///< without a token where it owns no position
   ReadSoFar read;
+  bool snapshot = false;  ///< the rows of the table come first
 };
 
 /// The position of the pipeline. Fences its owner before, and makes sure that reading on from there

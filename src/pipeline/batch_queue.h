@@ -25,14 +25,14 @@ class BatchQueue {
 
   explicit BatchQueue(std::size_t max_bytes) : max_bytes_(max_bytes) {}
 
-  /// Room for one more batch? A batch larger than the bound fits an empty queue.
+  /// Whether there is room for one more batch. An empty queue takes a batch of any size.
   bool has_room() const {
     return batches_.empty() || (batches_.size() < kBatches && bytes_ < max_bytes_ / 2);
   }
   bool empty() const { return batches_.empty(); }
 
-  /// May more be read? While the sink takes nothing, only one small batch waits for it, which may
-  /// arrive in parts.
+  /// Whether more may be read. While the sink accepts nothing, only one small batch waits for it,
+  /// which may arrive in parts.
   bool may_read() const {
     if (sink_takes_) return has_room();
     return empty() && in_flight_ < kProbeRecords;
@@ -42,7 +42,7 @@ class BatchQueue {
     if (sink_takes_) return wanted;
     return std::min(wanted, kProbeRecords - std::min(in_flight_, kProbeRecords - 1));
   }
-  /// The sink has settled something since it was last stuck, or it has not. True: that is new.
+  /// Records whether the sink accepts messages. Returns true if that changed.
   bool set_sink_takes(bool takes) { return std::exchange(sink_takes_, takes) != takes; }
 
   void push(MessageBatch batch) {
@@ -58,18 +58,24 @@ class BatchQueue {
     }
     return batch;
   }
-  /// Puts the next batch behind one that was taken before, where they may be one. False: not done.
+  /// Appends the next batch to one that was popped before, if the two may be delivered as one.
   bool append_to(MessageBatch& batch) {
-    const bool together =
-        !batch.records.is_replay() && !batches_.empty() && !batches_.front().records.is_replay() &&
-        batch.messages.size() + batches_.front().messages.size() <= kMessagesTogether &&
-        batch.bytes + batches_.front().bytes <= max_bytes_;
+    const bool together = fits(batch);
     if (together) batch.append(take());
     return together;
   }
-  /// The same for a batch of which the sink takes nothing: it may need other messages to tell
-  /// whether these are at fault.
-  bool append_to_stuck(MessageBatch& batch) { return !sink_takes_ && append_to(batch); }
+  /// The next batch may be delivered as one with this one.
+  bool fits(const MessageBatch& batch) const {
+    return !batch.records.is_replay() && !batches_.empty() &&
+           !batches_.front().records.is_replay() &&
+           batch.messages.size() + batches_.front().messages.size() <= kMessagesTogether &&
+           batch.bytes + batches_.front().bytes <= max_bytes_;
+  }
+  /// `append_to` for a batch of which the sink takes nothing: it may need other messages to tell
+  /// whether these are at fault. With `others_go` the sink takes all but some of it.
+  bool append_to_stuck(MessageBatch& batch, bool others_go = false) {
+    return (others_go || !sink_takes_) && append_to(batch);
+  }
 
   /// So many records that were popped are settled, or given up.
   void leave(std::size_t records) { in_flight_ -= std::min(in_flight_, records); }

@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "core/log.h"
+
 namespace relay {
 
 namespace {
@@ -88,9 +90,13 @@ Result<bool> DeadLetterRetrier::send(std::span<const DeadLetter> letters, std::s
   for (std::size_t i = 0; i < letters.size(); ++i) {
     messages.push_back(letters[i].to_message(headers[i]));
   }
-  const auto delivery = sink_.deliver(messages, std::move(stop));
+  const auto delivery = sink_.deliver(messages, stop);
   if (delivery.summary.settled > 0) shared_.dead_letters_delivered();
   if (auto noted = note(letters, delivery.outcomes); !noted) return fail(noted.error());
+  if (const SharedError& halts = delivery.summary.halts) {
+    log::failure("stopped", spec_.name, *halts);
+    return shared_.halt(*halts, std::move(stop));
+  }
   if (const SharedError& unknown = delivery.summary.unknown) {
     metrics_.retries.Increment();
     sink_.failed(*unknown);
@@ -100,14 +106,15 @@ Result<bool> DeadLetterRetrier::send(std::span<const DeadLetter> letters, std::s
   return true;
 }
 
-/// Notes what became of them. A letter whose outcome is unknown stays to be sent again, its
-/// attempts as they were.
+/// Notes what became of them. A letter that is refused has had its try, also where another one
+/// might succeed: the pipeline goes on, and the operator decides again. A letter whose outcome is
+/// unknown stays to be sent again, its attempts as they were.
 Result<void> DeadLetterRetrier::note(std::span<const DeadLetter> letters,
                                      std::span<const Outcome> outcomes) {
   for (std::size_t i = 0; i < outcomes.size(); ++i) {
     const std::int64_t id = letters[i].dlq_id;
     Result<void> noted;
-    if (outcomes[i].kind == Outcome::Kind::rejected) {
+    if (outcomes[i].kind == Outcome::Kind::rejected || outcomes[i].was_refused()) {
       metrics_.errors.Increment();
       noted = dead_letters_.failed_again(id, *outcomes[i].error);
     } else if (outcomes[i].kind == Outcome::Kind::unknown) {

@@ -13,6 +13,17 @@ Timestamp now() {
   return std::chrono::time_point_cast<std::chrono::microseconds>(std::chrono::system_clock::now());
 }
 
+/// Messages with these indexes; without copying where none lies between them.
+std::span<const Message> messages_at(std::span<const std::size_t> indexes,
+                                     const MessageBatch& batch, std::vector<Message>& copies) {
+  if (indexes.back() - indexes.front() == indexes.size() - 1) {
+    return std::span(batch.messages).subspan(indexes.front(), indexes.size());
+  }
+  copies.reserve(indexes.size());
+  for (const std::size_t index : indexes) copies.push_back(batch.messages[index]);
+  return copies;
+}
+
 }  // namespace
 
 DeliveryRound::DeliveryRound(const PipelineSpec& spec, GuardedSink& sink, ParkedKeys& parked,
@@ -24,20 +35,38 @@ DeliveryRound::DeliveryRound(const PipelineSpec& spec, GuardedSink& sink, Parked
       shared_(shared),
       recovery_(recovery) {}
 
-bool DeliveryRound::run(const MessageBatch& batch, Settlement& settlement, Backoff& pause,
-                        std::stop_token stop) {
+bool DeliveryRound::run(const MessageBatch& batch, Settlement& settlement, HeldBack& held,
+                        Backoff& pause, std::stop_token stop) {
   if (!sink_.wait_for_lease(stop)) return false;
   // Such a message is pending only where it is to stop the pipeline.
   const SharedError& refused = batch.messages[settlement.pending().front()].refused;
   if (refused) return halt(*refused, std::move(stop));
-  std::vector<Message> copies;
-  const auto messages = next_messages(batch, settlement, copies, stop);
-  if (messages.empty()) return false;
+  std::vector<std::size_t> chosen;
+  std::span<const std::size_t> sendable = settlement.pending();
+  if (!held.empty()) {
+    chosen = held.sendable(batch, settlement.pending(), SteadyClock::now());
+    parked_.leave_out(batch, chosen);
+    sendable = chosen;
+  }
+  const std::size_t together = parked_.sent_together(batch, settlement, sendable);
+  if (together == 0) {
+    return shared_.wait_for_more(batch, held.next_due(SteadyClock::now()), std::move(stop));
+  }
+  const std::size_t count = sink_.allowance(together, stop);
+  if (count == 0) return false;
+  return send(batch, sendable.first(count), settlement, held, pause, std::move(stop));
+}
 
+bool DeliveryRound::send(const MessageBatch& batch, std::span<const std::size_t> sent,
+                         Settlement& settlement, HeldBack& held, Backoff& pause,
+                         std::stop_token stop) {
+  std::vector<Message> copies;
+  const auto messages = messages_at(sent, batch, copies);
   const auto delivery = sink_.deliver(messages, stop);
   const DeliverySummary& summary = delivery.summary;
   if (summary.rejected) parked_.note(messages, delivery.outcomes);
-  settlement.record(delivery.outcomes);
+  held.note(sent, delivery.outcomes, SteadyClock::now());
+  settlement.record(sent, delivery.outcomes);
   shared_.delivered(summary.sink_takes(), summary.settled > 0);
   metrics_.errors.Increment(static_cast<double>(summary.failed));
   metrics_.observe_delivery(messages, delivery.outcomes, delivery.took, now());
@@ -45,27 +74,15 @@ bool DeliveryRound::run(const MessageBatch& batch, Settlement& settlement, Backo
   const auto next = summary.next(spec_.on_reject);
   if (next == DeliverySummary::Next::retry) return retry(summary, pause, std::move(stop));
   sink_.answered();
-  if (next == DeliverySummary::Next::halt) return halt(*summary.rejected, std::move(stop));
-  recovery_.succeeded();
-  return true;
-}
-
-/// The next pending messages to send, in order; without copying where none lies between them.
-std::span<const Message> DeliveryRound::next_messages(const MessageBatch& batch,
-                                                      const Settlement& settlement,
-                                                      std::vector<Message>& copies,
-                                                      std::stop_token stop) {
-  const auto& pending = settlement.pending();
-  const std::size_t count =
-      sink_.allowance(parked_.sent_together(batch, settlement), std::move(stop));
-  if (count == 0) return {};
-  const std::size_t first = pending.front();
-  if (pending[count - 1] - first == count - 1) {
-    return std::span(batch.messages).subspan(first, count);
+  if (next == DeliverySummary::Next::halt) return halt(summary.halt_error(), std::move(stop));
+  if (summary.settled > 0) pause.reset();
+  if (summary.refused) {
+    metrics_.retries.Increment();
+    recovery_.report(*summary.refused);
+  } else if (held.empty()) {
+    recovery_.succeeded();
   }
-  copies.reserve(count);
-  for (std::size_t i = 0; i < count; ++i) copies.push_back(batch.messages[pending[i]]);
-  return copies;
+  return true;
 }
 
 bool DeliveryRound::retry(const DeliverySummary& summary, Backoff& pause, std::stop_token stop) {
@@ -75,8 +92,7 @@ bool DeliveryRound::retry(const DeliverySummary& summary, Backoff& pause, std::s
   return recovery_.wait_after(*summary.unknown, pause, std::move(stop));
 }
 
-/// `on_reject = stop`: waits until the operator resumes the pipeline; then the message is sent
-/// again.
+/// Waits until the operator resumes the pipeline; then what is not settled is sent again.
 bool DeliveryRound::halt(const Error& error, std::stop_token stop) {
   log::failure("stopped", spec_.name, error);
   return shared_.halt(error, std::move(stop));

@@ -7,6 +7,7 @@
 #include "core/backoff.h"
 #include "core/message.h"
 #include "pipeline/guarded_sink.h"
+#include "pipeline/held_back.h"
 #include "pipeline/metrics.h"
 #include "pipeline/parked_keys.h"
 #include "pipeline/recovery.h"
@@ -17,7 +18,8 @@
 namespace relay {
 
 /// One delivery of what is pending of a batch, as much as may be sent together: sends it, and
-/// settles what the sink has decided. What is unknown stays pending, in order, for the next round.
+/// settles what the sink has decided. What is unknown stays pending, in order, for the next round;
+/// what the broker refused while it takes others is held back, and the others go on.
 /// Called by the sender thread.
 class DeliveryRound {
  public:
@@ -26,11 +28,12 @@ class DeliveryRound {
 
   /// The sink is open and something is pending. Waits after a failure, by `pause`. False: the
   /// pipeline is to stop.
-  bool run(const MessageBatch& batch, Settlement& settlement, Backoff& pause, std::stop_token stop);
+  bool run(const MessageBatch& batch, Settlement& settlement, HeldBack& held, Backoff& pause,
+           std::stop_token stop);
 
  private:
-  std::span<const Message> next_messages(const MessageBatch& batch, const Settlement& settlement,
-                                         std::vector<Message>& copies, std::stop_token stop);
+  bool send(const MessageBatch& batch, std::span<const std::size_t> sent, Settlement& settlement,
+            HeldBack& held, Backoff& pause, std::stop_token stop);
   bool retry(const DeliverySummary& summary, Backoff& pause, std::stop_token stop);
   bool halt(const Error& error, std::stop_token stop);
 

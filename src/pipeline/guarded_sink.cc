@@ -48,6 +48,16 @@ bool GuardedSink::open(std::stop_token stop) {
   return true;
 }
 
+void GuardedSink::look_after() {
+  if (!open_ || !notices_end_) return;
+  const auto ended = sink_->has_ended();
+  notices_end_ = ended.has_value();
+  if (!ended.value_or(false)) return;
+  sink_->close();
+  open_ = false;
+  shared_.set_sink_open(false);
+}
+
 void GuardedSink::close() {
   sink_->close();
   open_ = false;

@@ -28,6 +28,10 @@ class GuardedSink {
 
   /// Opens the sink unless it is open; tries until it succeeds. False: the pipeline is to stop.
   bool open(std::stop_token stop);
+  /// While there is nothing to send: closes the sink if its connection has ended.
+  void look_after();
+  /// Whether `look_after` can see anything.
+  bool notices_end() const { return notices_end_; }
   /// The sender thread ends.
   void close();
 
@@ -63,6 +67,7 @@ class GuardedSink {
   RateLimiter limiter_;
   Pace pace_;
   bool open_ = false;
+  bool notices_end_ = true;       // until the sink says that it does not
   bool delivery_failed_ = false;  // only a delivery, not a new connection, clears it
 };
 

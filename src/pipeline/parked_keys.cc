@@ -42,21 +42,36 @@ std::size_t ParkedKeys::set_aside(const MessageBatch& batch, Settlement& settlem
   return index;
 }
 
-std::size_t ParkedKeys::sent_together(const MessageBatch& batch,
-                                      const Settlement& settlement) const {
-  const auto& pending = settlement.pending();
-  if (on_reject_ == OnReject::stop) return std::min<std::size_t>(1, pending.size());
-  if (on_reject_ != OnReject::park_key) return pending.size();
+void ParkedKeys::leave_out(const MessageBatch& batch, std::vector<std::size_t>& sendable) const {
+  if (keys_.empty()) return;
+  std::erase_if(sendable, [&](std::size_t index) {
+    return keys_.contains(std::string(batch.messages[index].key));
+  });
+}
+
+std::size_t ParkedKeys::sent_together(const MessageBatch& batch, const Settlement& settlement,
+                                      std::span<const std::size_t> sendable) const {
+  if (on_reject_ == OnReject::stop) return sent_until_a_stop(batch, sendable);
+  if (on_reject_ != OnReject::park_key) return sendable.size();
   std::set<std::string_view> keys;
   std::size_t count = 0;
-  for (std::size_t index = pending.front(); index < batch.messages.size(); ++index) {
+  for (std::size_t index = settlement.pending().front(); index < batch.messages.size(); ++index) {
     const Message& message = batch.messages[index];
-    const bool is_pending = count < pending.size() && pending[count] == index;
-    if (!is_pending && !message.refused) continue;
+    const bool is_sendable = count < sendable.size() && sendable[count] == index;
+    if (!is_sendable && !message.refused) continue;
     if (keys_.contains(std::string(message.key)) || !keys.insert(message.key).second) break;
-    if (is_pending) ++count;
+    if (is_sendable) ++count;
   }
   return count;
+}
+
+/// Nothing is sent behind a message that may stop the pipeline.
+std::size_t ParkedKeys::sent_until_a_stop(const MessageBatch& batch,
+                                          std::span<const std::size_t> sendable) const {
+  if (!stops_at_failure_) return std::min<std::size_t>(1, sendable.size());
+  const auto refused = std::ranges::find_if(
+      sendable, [&](std::size_t index) { return batch.messages[index].refused != nullptr; });
+  return static_cast<std::size_t>(refused - sendable.begin());
 }
 
 }  // namespace relay

@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "core/error.h"
 #include "core/message.h"
@@ -20,7 +21,9 @@ Error parked_error(std::string_view key);
 /// (`on_reject = park_key`; with other settings no key is parked). Pure; one thread.
 class ParkedKeys {
  public:
-  explicit ParkedKeys(OnReject on_reject) : on_reject_(on_reject) {}
+  /// `stops_at_failure`: PipelineSpec.
+  explicit ParkedKeys(OnReject on_reject, bool stops_at_failure = false)
+      : on_reject_(on_reject), stops_at_failure_(stops_at_failure) {}
 
   /// The keys that have unresolved dead letters now.
   void replace(std::set<std::string> keys) { keys_ = std::move(keys); }
@@ -33,12 +36,20 @@ class ParkedKeys {
   /// the first call for a batch begins at 0.
   std::size_t set_aside(const MessageBatch& batch, Settlement& settlement, std::size_t begin);
 
-  /// How many pending messages, from the first, the sink may have at once. Where a rejected message
-  /// holds others back, these wait until its outcome is known.
-  std::size_t sent_together(const MessageBatch& batch, const Settlement& settlement) const;
+  /// Removes those messages whose keys are parked.
+  void leave_out(const MessageBatch& batch, std::vector<std::size_t>& sendable) const;
+
+  /// How many of the sendable pending messages, from the first, the sink may have at once. Where a
+  /// rejected message holds others back, these wait until its outcome is known.
+  std::size_t sent_together(const MessageBatch& batch, const Settlement& settlement,
+                            std::span<const std::size_t> sendable) const;
 
  private:
+  std::size_t sent_until_a_stop(const MessageBatch& batch,
+                                std::span<const std::size_t> sendable) const;
+
   const OnReject on_reject_;
+  const bool stops_at_failure_;
   std::set<std::string> keys_;
 };
 

@@ -34,9 +34,13 @@ bool Recovery::wait_after(const Error& met, Backoff& backoff, std::stop_token st
     return false;
   }
   const Error error = shortage::explained(met);
+  report(error);
+  return shared_.wait_for(retry_delay(error, backoff), std::move(stop));
+}
+
+void Recovery::report(const Error& error) {
   shared_.set_failure(side_, error);
   log::failure(failure_event(side_), spec_.name, error);
-  return shared_.wait_for(retry_delay(error, backoff), std::move(stop));
 }
 
 void Recovery::succeeded() {

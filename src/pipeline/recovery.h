@@ -20,6 +20,8 @@ class Recovery {
   /// Reports the error and waits before the next try. False: there is none; the pipeline is to
   /// stop, or this error ends it.
   bool wait_after(const Error& error, Backoff& backoff, std::stop_token stop);
+  /// Reports an error that does not keep the thread from going on.
+  void report(const Error& error);
   /// An operation has succeeded: what failed before is over, also what failed in the pipeline that
   /// had this name before.
   void succeeded();

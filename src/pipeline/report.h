@@ -19,8 +19,8 @@ enum class PipelineState {
   retrying,       ///< a transient error: the operation is tried again, for ever
   paused,         ///< an operator paused it
   misconfigured,  ///< the operator has to change something; tried again every 30 s
-  stopped,        ///< `on_reject = stop` met a rejected message
-  standby,        ///< another instance owns it
+  stopped,  ///< until resumed: `on_reject = stop` met a rejected message, or the sink asks for it
+  standby,  ///< another instance owns it
 };
 std::string_view to_string(PipelineState);
 

@@ -14,6 +14,7 @@ using std::chrono::milliseconds;
 namespace {
 
 constexpr milliseconds kFlushAfter{50};
+constexpr milliseconds kLookAfter{1000};
 
 }  // namespace
 
@@ -26,7 +27,7 @@ Sender::Sender(const PipelineSpec& spec, Lease& lease, Source& source, std::uniq
       metrics_(metrics),
       shared_(shared),
       recovery_(Side::sender, spec, shared),
-      parked_(spec.on_reject),
+      parked_(spec.on_reject, spec.stops_at_failure),
       sink_(spec, lease, std::move(sink), metrics, shared, recovery_),
       committer_(spec, source, *dead_letters_, metrics, shared, recovery_),
       round_(spec, sink_, parked_, metrics, shared, recovery_),
@@ -50,13 +51,16 @@ void Sender::run(std::stop_token stop) {
 void Sender::send_all(std::stop_token stop) {
   using Kind = SharedState::Work::Kind;
   while (sink_.open(stop)) {
-    auto work = shared_.wait_for_work(
-        committer_.position_due() ? std::optional(kFlushAfter) : std::nullopt, stop);
+    std::optional<milliseconds> at_most;
+    if (sink_.notices_end()) at_most = kLookAfter;
+    if (committer_.position_due()) at_most = kFlushAfter;
+    auto work = shared_.wait_for_work(at_most, stop);
     switch (work.kind) {
       case Kind::stop:
         return;
       case Kind::nothing:
         committer_.write_position(stop);
+        sink_.look_after();
         break;
       case Kind::dead_letters:
         retrier_.run(stop);
@@ -71,17 +75,18 @@ void Sender::send_all(std::stop_token stop) {
 void Sender::deliver(MessageBatch batch, std::stop_token stop) {
   Settlement settlement(batch.messages, batch.records.records.size(),
                         spec_.on_reject == OnReject::stop);
+  HeldBack held(spec_);
   Backoff pause = recovery_.backoff();
   std::size_t first = 0;  // everything before this message is settled
   while (true) {
     first = parked_.set_aside(batch, settlement, first);
     bool going = settlement.done() || (shared_.wait_while_paused(stop) && sink_.open(stop) &&
-                                       round_.run(batch, settlement, pause, stop));
+                                       round_.run(batch, settlement, held, pause, stop));
     going = committer_.acknowledge(batch, settlement, stop) && going;
     if (!going || settlement.done()) break;
     // A batch may take long. (Keys that are parked change between batches only.)
     if (spec_.on_reject != OnReject::park_key && shared_.take_retry_request()) retrier_.run(stop);
-    if (shared_.append_to_stuck(batch)) {
+    if (shared_.append_to_stuck(batch, !held.empty())) {
       settlement.extend(batch.messages, batch.records.records.size());
     }
   }

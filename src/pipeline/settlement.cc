@@ -22,11 +22,16 @@ void Settlement::extend(std::span<const Message> messages, std::size_t records) 
   }
 }
 
-void Settlement::record(std::span<const Outcome> outcomes) {
+void Settlement::record(std::span<const std::size_t> sent, std::span<const Outcome> outcomes) {
   auto kept = pending_.begin();
   auto next = kept;
-  for (const Outcome& outcome : outcomes) {
-    const std::size_t index = *next++;
+  for (std::size_t i = 0; i < outcomes.size(); ++next) {
+    const std::size_t index = *next;
+    if (index != sent[i]) {
+      *kept++ = index;
+      continue;
+    }
+    const Outcome& outcome = outcomes[i++];
     outcomes_[index] = outcome;
     const bool held = hold_rejected_ && outcome.kind == Outcome::Kind::rejected;
     if (outcome.kind == Outcome::Kind::unknown || held) *kept++ = index;

@@ -28,8 +28,13 @@ class Settlement {
   const std::vector<std::size_t>& pending() const { return pending_; }
   bool done() const { return pending_.empty(); }
 
+  /// The outcomes of these messages, which are pending, in rising order. `sent` may be a part of
+  /// `pending()`.
+  void record(std::span<const std::size_t> sent, std::span<const Outcome> outcomes);
   /// The outcomes of the first `outcomes.size()` pending messages, in their order.
-  void record(std::span<const Outcome> outcomes);
+  void record(std::span<const Outcome> outcomes) {
+    record(std::span(pending_).first(outcomes.size()), outcomes);
+  }
 
   struct Progress {
     std::size_t records = 0;            ///< leading records that are settled, in all

@@ -258,13 +258,23 @@ bool SharedState::take_retry_request() {
   return std::exchange(retries_wanted_, false);
 }
 
-bool SharedState::append_to_stuck(MessageBatch& batch) {
+bool SharedState::append_to_stuck(MessageBatch& batch, bool others_go) {
   {
     const MutexLock lock(mutex_);
-    if (!queue_.append_to_stuck(batch)) return false;
+    if (!queue_.append_to_stuck(batch, others_go)) return false;
   }
   changed_.notify_all();
   return true;
+}
+
+bool SharedState::wait_for_more(const MessageBatch& batch, SteadyClock::time_point until,
+                                std::stop_token stop) {
+  const MutexLock lock(mutex_);
+  const auto before = nudges_;
+  changed_.wait_until(mutex_, stop, until, [&]() RELAY_REQUIRES(mutex_) {
+    return stopping_ || nudges_ != before || queue_.fits(batch);
+  });
+  return !stopping_ && !stop.stop_requested();
 }
 
 bool SharedState::stopping() const {

@@ -94,7 +94,12 @@ class SharedState {
   /// Reports the error and waits until the operator resumes the pipeline. False: it is to stop.
   bool halt(const Error& error, std::stop_token stop);
   bool take_retry_request();
-  bool append_to_stuck(MessageBatch& batch);
+  /// `others_go`: messages of the batch are held back, and others may be sent.
+  bool append_to_stuck(MessageBatch& batch, bool others_go);
+  /// Waits until then, or until a batch waits that may be delivered with this one, or until a
+  /// nudge. False: the pipeline is to stop.
+  bool wait_for_more(const MessageBatch& batch, SteadyClock::time_point until,
+                     std::stop_token stop);
   bool stopping() const;
   void set_sink_open(bool open);
   /// A delivery has ended: whether the sink takes messages, and whether it settled any.

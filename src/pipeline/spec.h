@@ -26,7 +26,9 @@ struct PipelineSpec {
   std::chrono::milliseconds retry_min{100};
   std::chrono::milliseconds retry_max{30000};
   OnReject on_reject = OnReject::dead_letter;
-  double rate_limit = 0;  ///< messages a second; 0: no limit
+  bool stops_at_failure = false;  ///< SinkType::stops_at_failure
+  bool ordered = true;            ///< false: messages of one key may overtake each other
+  double rate_limit = 0;          ///< messages a second; 0: no limit
   /// The source announces new work from outside, so the threads may end while there is none.
   bool may_sleep = false;
   std::chrono::milliseconds sleep_after{60000};

@@ -15,7 +15,8 @@ enum class Side { reader, sender };
 /// What the state of a pipeline follows from. A value: no clock, no thread.
 struct Standing {
   bool paused = false;
-  bool halted = false;  ///< `on_reject = stop` met a rejected message
+  bool halted =
+      false;  ///< until the operator resumes it: `on_reject = stop`, or the sink asks for that
   bool asleep = false;  ///< nothing to do: the threads are to end, or have ended
   bool source_open = false;
   bool sink_open = false;

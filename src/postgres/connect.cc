@@ -98,9 +98,12 @@ void advise(Error& error) {
     // libpq does not report why OpenSSL did not accept it.
     error.remedy = tls_remedy(
         error.message,
-        "give the authority that signed the server's certificate as sslrootcert in the PostgreSQL "
-        "URL; where that is given, look whether the certificate has expired: openssl s_client "
-        "-starttls postgres -connect host:port");
+        "give the authority that signed the server's certificate, as sslrootcert in the PostgreSQL "
+        "URL or as trusted_root_certs; where that is given, look whether the certificate has "
+        "expired: openssl s_client -starttls postgres -connect host:port");
+  } else if (error.message.find("does not support SSL") != std::string::npos) {
+    error.error_class = ErrorClass::misconfigured;
+    error.remedy = "set ssl = on in the server and give it a certificate, or connect without TLS";
   } else {
     error.remedy =
         "check host and port in the PostgreSQL URL, that PostgreSQL runs, and that this machine "

@@ -11,7 +11,7 @@ with
   schemas (name, users_objects) as (values
     ('pgtrickle', false), ('pgtrickle_internal', false), ('pgtrickle_gate', false),
     ('pgtrickle_json', false),
-    ('pgtrickle_streams', true)),
+    ('pgtrickle_streams', true), ('pgtrickle_changes', true)),
   -- Our roles; those that are not `granted` to anyone own functions that other roles call.
   roles (name, granted) as (values
     ('pgtrickle_owner', false), ('pgtrickle_capture', false), ('pgtrickle_sandbox', false),

@@ -29,7 +29,7 @@ struct Ownership {
 
 /// Where a position that is new begins. Of an outbox the server finds out what is skipped.
 struct Start {
-  postgres::Param at;             ///< "earliest", "latest", or the first id
+  postgres::Param at;             ///< "earliest", "latest", "snapshot", or the first id
   postgres::Param skipping = {};  ///< ids beyond it, as an int8multirange
   bool skipping_seen = false;     ///< Ownership::skipped_seen
 };

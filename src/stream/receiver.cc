@@ -105,7 +105,7 @@ Result<void> Receiver::connect(std::stop_token stop) {
     tell(waits);
     return load(stop);
   });
-  const auto slot = keeper.ready(last_n, stop);
+  const auto slot = keeper.ready(last_n, decoding_failures_.hopeless(), stop);
   if (!slot) {
     // What was done before it failed may have changed the row, and the sessions may be on different
     // servers.
@@ -117,6 +117,7 @@ Result<void> Receiver::connect(std::stop_token stop) {
   must_load_ = must_load_ || slot->made || slot->timeline != timeline_;
   slot_ = slot->name;
   failover_ = slot->failover;
+  if (slot->made) decoding_failures_.forget();
   {
     const MutexLock lock(state_.mutex);
     if (slot->lost) ++state_.recoveries;
@@ -130,7 +131,17 @@ Result<void> Receiver::connect(std::stop_token stop) {
   decoder_.emplace();
   reported_ = {};
   const std::vector<std::string> publications{slot->publication};
-  return log_->start(slot->name, {.publications = publications, .binary = true}, deadline, stop);
+  auto started =
+      log_->start(slot->name, {.publications = publications, .binary = true}, deadline, stop);
+  if (!started) return fail(of_log(started.error()));
+  return {};
+}
+
+/// An error of the session that reads the log, which is noted.
+Error Receiver::of_log(Error error) {
+  const MutexLock lock(state_.mutex);
+  decoding_failures_.add(error, received_n());
+  return error;
 }
 
 /// The last number that a transaction was given, one that was received in part included.
@@ -165,7 +176,7 @@ Result<void> Receiver::receive(std::stop_token stop) {
     bool must_report = false;
     if (wait_for_room(stop)) {
       auto event = log_->next(kPatience, stop);
-      if (!event) return fail(event.error());
+      if (!event) return fail(of_log(event.error()));
       if (auto taken = take(*event, must_report); !taken) return taken;
     }
     if (auto tended = tend(must_report, stop); !tended) return tended;

@@ -11,6 +11,7 @@
 #include "postgres/pgoutput.h"
 #include "postgres/replication.h"
 #include "stream/assembler.h"
+#include "stream/decoding_failures.h"
 #include "stream/options.h"
 #include "stream/settled_snapshot.h"
 #include "stream/store.h"
@@ -35,6 +36,7 @@ class Receiver {
   std::optional<postgres::pgoutput::Decoder> decoder_;
   std::optional<Assembler> assembler_;
   SettledSnapshot snapshot_;
+  DecodingFailures decoding_failures_;
   SteadyClock::time_point tended_at_{};
   SteadyClock::time_point recorded_at_{};
   SteadyClock::time_point reported_at_{};
@@ -52,6 +54,7 @@ class Receiver {
   Result<void> load(std::stop_token stop);
   std::int64_t received_n() const RELAY_REQUIRES(state_.mutex);
   Result<void> receive(std::stop_token stop);
+  Error of_log(Error error);
   Result<void> take(const postgres::ReplicationConnection::Event& event, bool& must_report);
   Result<void> decode(std::string_view message);
   bool wait_for_room(std::stop_token stop);

@@ -73,7 +73,8 @@ Result<SlotKeeper::Found> SlotKeeper::look(Deadline deadline, std::stop_token st
   return found;
 }
 
-Result<SlotKeeper::Slot> SlotKeeper::ready(std::int64_t last_n, std::stop_token stop) {
+Result<SlotKeeper::Slot> SlotKeeper::ready(std::int64_t last_n, bool undecodable,
+                                           std::stop_token stop) {
   const auto system = log_.identify(Deadline::after(kTimeout), stop);
   if (!system) return fail(system.error());
   auto found = look(Deadline::after(kTimeout), stop);
@@ -96,6 +97,7 @@ Result<SlotKeeper::Slot> SlotKeeper::ready(std::int64_t last_n, std::stop_token 
         "with --skip, which begins with what comes from now on"));
   }
   found->facts.same_timeline = found->timeline == system->timeline;
+  found->facts.undecodable = undecodable;
   found->system = system->identifier;
   found->timeline = system->timeline;
   Slot slot{found->slot, found->publication};

@@ -37,9 +37,9 @@ class SlotKeeper {
     std::string note = {};      ///< what has happened to it, for the operator; empty: nothing
   };
   /// Sees to it that there is a slot that continues the stream; what was missed is added to the
-  /// backlog, numbered behind `last_n`. An error: another server than the one whose events were
-  /// accounted for, or what the server refuses.
-  Result<Slot> ready(std::int64_t last_n, std::stop_token stop);
+  /// backlog, numbered behind `last_n`. A slot that is `undecodable` is made anew. An error:
+  /// another server than the one whose events were accounted for, or what the server refuses.
+  Result<Slot> ready(std::int64_t last_n, bool undecodable, std::stop_token stop);
 
  private:
   struct Found;

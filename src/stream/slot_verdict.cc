@@ -8,6 +8,7 @@ SlotVerdict judge(const SlotFacts& facts) {
   }
   if (facts.invalidated) return SlotVerdict::invalidated;
   if (!facts.same_publication) return SlotVerdict::other_publication;
+  if (facts.undecodable) return SlotVerdict::undecodable;
   if (facts.same_timeline) return SlotVerdict::continues;
   if (!facts.synchronised || facts.temporary) return SlotVerdict::not_synchronised;
   return facts.confirmed && facts.confirmed <= facts.recorded ? SlotVerdict::continues_promoted
@@ -22,6 +23,8 @@ std::string_view reason_of(SlotVerdict verdict) {
       return "it was invalidated";
     case SlotVerdict::other_publication:
       return "the publication was made anew";
+    case SlotVerdict::undecodable:
+      return "the server could not decode the log from its place";
     case SlotVerdict::not_synchronised:
       return "the server was promoted, and had no synchronised slot";
     case SlotVerdict::ahead:

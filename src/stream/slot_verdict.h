@@ -16,6 +16,7 @@ struct SlotFacts {
   bool synchronised = false;      ///< it came from the primary, by slot synchronisation
   bool same_publication = false;  ///< as when the slot was made
   bool same_timeline = false;     ///< as when the stream was last read
+  bool undecodable = false;       ///< the server has failed again and again to decode its log
   postgres::Lsn confirmed;        ///< nothing that committed before it is sent
   postgres::Lsn recorded;         ///< all that committed before it is accounted for
 };
@@ -26,6 +27,7 @@ enum class SlotVerdict {
   gone,
   invalidated,
   other_publication,
+  undecodable,
   not_synchronised,  ///< promoted, and the slot is of another history, or was not ready
   ahead,             ///< promoted, and the slot may be past events that nothing here accounts for
 };

@@ -92,7 +92,7 @@ void check_sink(const StreamConfig& stream, const Registry& registry, Findings& 
 
 }  // namespace
 
-int check(const Configuration& configuration, const Registry& registry) {
+int check(const Configuration& configuration, const Registry& registry, bool json) {
   Findings findings;
   for (const Error& problem : configuration.problems) findings.bad("", problem);
   const bool is_good = configuration.problems.empty();
@@ -101,7 +101,7 @@ int check(const Configuration& configuration, const Registry& registry) {
     check_database(stream, findings);
     check_sink(stream, registry, findings);
   }
-  findings.print(false);
+  findings.print(json);
   return findings.exit_code();
 }
 

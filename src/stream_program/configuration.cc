@@ -182,7 +182,7 @@ void flatten(const Node& node, const std::string& prefix, Flattened& out,
 }
 
 /// A value of a connection string.
-std::string quoted(std::string_view value) {
+std::string in_quotes(std::string_view value) {
   std::string out = "'";
   for (const char c : value) {
     if (c == '\'' || c == '\\') out += '\\';
@@ -192,10 +192,10 @@ std::string quoted(std::string_view value) {
 }
 
 Result<void> add_database(const StreamValues& values, StreamConfig& stream) {
-  stream.database = fmt::format("host={} port={} dbname={} user={}", quoted(values.host),
-                                values.port, quoted(values.name), quoted(values.username));
+  stream.database = fmt::format("host={} port={} dbname={} user={}", in_quotes(values.host),
+                                values.port, in_quotes(values.name), in_quotes(values.username));
   if (!values.password.empty()) {
-    stream.database += fmt::format(" password={}", quoted(values.password));
+    stream.database += fmt::format(" password={}", in_quotes(values.password));
   }
   if (!values.tls) return {};
   if (!*values.tls) {
@@ -210,7 +210,7 @@ Result<void> add_database(const StreamValues& values, StreamConfig& stream) {
     authorities = stream.certificates->path();
   }
   if (authorities.empty()) authorities = kSystemAuthorities;
-  stream.database += fmt::format(" sslmode=verify-full sslrootcert={}", quoted(authorities));
+  stream.database += fmt::format(" sslmode=verify-full sslrootcert={}", in_quotes(authorities));
   return {};
 }
 
@@ -334,7 +334,8 @@ class ConfigurationReader {
       source.emplace_back(name, std::move(value));
     };
     add("type", Node(std::string("stream"), node.place()));
-    add("stream", Node(values.id, node.place()));
+    // Where the id is wrong, that was reported.
+    add("stream", Node(std::max<std::int64_t>(values.id, 1), node.place()));
     add("reader", Node(values.reader, node.place()));
     if (values.failover_after) {
       add("failover_after", Node(*values.failover_after, place_of(node, "failover_after")));

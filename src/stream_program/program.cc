@@ -1,14 +1,19 @@
 #include "stream_program/program.h"
 
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <string>
+#include <utility>
 
 #include "admin/routes.h"
+#include "cli/command_line.h"
 #include "cli/config_file.h"
 #include "cli/context.h"
+#include "cli/manual.h"
 #include "cli/signals.h"
+#include "cli/version.h"
 #include "coordinator/assembly.h"
 #include "core/log.h"
 #include "stream_program/check.h"
@@ -20,8 +25,11 @@ namespace relay::stream_program {
 
 namespace {
 
+constexpr std::string_view kName = "postgres-stream";
 constexpr std::string_view kAbout =
-    "Delivers the events of pgstream.subscriptions from PostgreSQL to a sink";
+    "delivers the events of pgstream.subscriptions from PostgreSQL to a sink";
+constexpr double kMostSeconds = 366.0 * 24 * 3600;
+constexpr double kMostPerSecond = 100'000;
 
 /// The configuration with all problems that can be found without a connection.
 Configuration load(const Registry& registry, const std::string& path) {
@@ -77,48 +85,98 @@ int run(Configuration configuration, const Registry& registry, const std::string
   return cli::kOk;
 }
 
-int run_commands(int argc, char** argv, void (*add_backends)(Registry&)) {
-  CLI::App app(std::string(kAbout), "postgres-stream");
-  app.set_version_flag("--version", "postgres-stream " RELAY_VERSION);
-  app.require_subcommand(0, 1);
-  app.fallthrough();
+/// What the command line says.
+struct Arguments {
   std::string path = "config.yaml";
-  app.add_option("--config", path, "the configuration")->type_name("FILE")->capture_default_str();
-  app.add_subcommand("run", "deliver the streams (what it does without a command)");
-  const CLI::App* checking = app.add_subcommand(
-      "check", "report every problem of configuration, database and sink; changes nothing");
+  bool json = false;
   QuickstartArguments demo;
-  CLI::App* const quick = app.add_subcommand(
-      "quickstart", "a throw-away PostgreSQL with live events: nothing to configure");
-  quick->add_option("--rate", demo.rate, "users a second")->capture_default_str();
-  quick->add_option("--duration", demo.duration, "seconds (0: until interrupted)");
-  quick->add_option("--outage", demo.outage, "seconds for which the sink is down, once")
-      ->capture_default_str();
-  quick->add_option("--directory", demo.directory,
-                    "for the server's data; created, and deleted at the end");
   bool resend = false;
   bool skip = false;
+};
+
+void add_quickstart(CLI::App& app, QuickstartArguments& demo) {
+  CLI::App* const quick = app.add_subcommand(
+      "quickstart", "a throw-away PostgreSQL with live events: nothing to configure");
+  cli::allow(quick->add_option("--rate", demo.rate, "users a second")->capture_default_str(), 1,
+             kMostPerSecond);
+  cli::allow(quick->add_option("--duration", demo.duration, "seconds (0: until interrupted)"), 0,
+             kMostSeconds);
+  cli::allow(quick->add_option("--outage", demo.outage, "seconds for which the sink is down, once")
+                 ->capture_default_str(),
+             0, kMostSeconds);
+  quick
+      ->add_option("--directory", demo.directory,
+                   "for the server's data; created, and deleted at the end")
+      ->type_name("DIR");
+}
+
+void add_commands(CLI::App& app, Arguments& arguments) {
+  app.require_subcommand(0, 1);
+  app.fallthrough();
+  app.add_option("--config", arguments.path, "the configuration")
+      ->type_name("FILE")
+      ->capture_default_str();
+  app.add_flag("--json", arguments.json, "print JSON");
+  app.add_subcommand("run", "deliver the streams (what it does without a command)");
+  app.add_subcommand("check",
+                     "report every problem of configuration, database and sink; changes nothing");
+  add_quickstart(app, arguments.demo);
   CLI::Option* const resending =
-      app.add_flag("--resend", resend,
+      app.add_flag("--resend", arguments.resend,
                    "after a restore or an upgrade as another system: deliver what is not known to "
                    "be settled");
-  app.add_flag("--skip", skip, "the same: begin with what comes from now on")->excludes(resending);
-  app.footer(
-      "POSTGRES_STREAM__STREAM__ID and the like override single values of the configuration.");
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? cli::kOk : cli::kUsage;
+  app.add_flag("--skip", arguments.skip, "the same: begin with what comes from now on")
+      ->excludes(resending);
+  for (CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    command->footer(std::string(cli::kExitCodes));
   }
+  app.footer(
+      fmt::format("POSTGRES_STREAM__STREAM__ID and the like override single values of the "
+                  "configuration.\n\n{}",
+                  cli::kExitCodes));
+}
+
+std::string manual(const cli::CommandTree& program, const Registry& registry) {
+  cli::ManualPage page{
+      .version = RELAY_VERSION,
+      .description =
+          "It reads the events that the subscriptions of a database "
+          "make, by logical replication or by queries, and sends them "
+          "to a sink in the order of the commits. config.yaml, or the "
+          "file of --config, says which.",
+      .tables = {{"Options of a stream, as of any pipeline", config::pipeline_fields()}},
+      .see_also = {"pgtrickle-relay(1)"}};
+  for (const SinkType& sink : registry.sinks()) {
+    page.tables.push_back({fmt::format("Sink {}", sink.name), sink.options});
+  }
+  return cli::manual_page(program, page);
+}
+
+int dispatch(const std::string& command, const Arguments& arguments, const Registry& registry) {
+  if (command == "quickstart") return quickstart(registry, arguments.demo);
+  Configuration configuration = load(registry, arguments.path);
+  if (command == "check") return check(configuration, registry, arguments.json);
+  if (!configuration.problems.empty()) return refuse(configuration);
+  if (arguments.resend) configuration.settings.other_system = OtherSystem::resend;
+  if (arguments.skip) configuration.settings.other_system = OtherSystem::skip;
+  return run(std::move(configuration), registry, arguments.path);
+}
+
+int run_commands(int argc, char** argv, void (*add_backends)(Registry&)) {
+  CLI::App app{std::string(kAbout), std::string(kName)};
   Registry registry;
   add_backends(registry);
-  if (quick->parsed()) return quickstart(registry, demo);
-  Configuration configuration = load(registry, path);
-  if (checking->parsed()) return check(configuration, registry);
-  if (!configuration.problems.empty()) return refuse(configuration);
-  if (resend) configuration.settings.other_system = OtherSystem::resend;
-  if (skip) configuration.settings.other_system = OtherSystem::skip;
-  return run(std::move(configuration), registry, path);
+  Arguments arguments;
+  add_commands(app, arguments);
+  cli::CommandLine line(
+      app, {[&] {
+              return arguments.json ? cli::version_json(kName, registry)
+                                    : cli::version_text(kName, registry);
+            },
+            [&](const cli::CommandTree& program) { return manual(program, registry); }});
+  if (const auto code = line.parse(argc, argv)) return *code;
+  const auto given = app.get_subcommands();
+  return dispatch(given.empty() ? "run" : given.front()->get_name(), arguments, registry);
 }
 
 }  // namespace

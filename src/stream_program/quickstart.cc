@@ -16,6 +16,7 @@
 #include "admin/routes.h"
 #include "cli/context.h"
 #include "cli/interrupt.h"
+#include "cli/live_capture.h"
 #include "cli/throwaway_postgres.h"
 #include "cli/timed_writer.h"
 #include "core/log.h"
@@ -132,10 +133,6 @@ void run(const QuickstartArguments& arguments, const cli::Interrupt& interrupt, 
 }  // namespace
 
 int quickstart(const Registry& registry, const QuickstartArguments& arguments) {
-  if (arguments.rate < 1 || arguments.outage < 0) {
-    fmt::print(stderr, "error: --rate is at least 1, and --outage at least 0\n");
-    return cli::kUsage;
-  }
   const cli::Interrupt interrupt;
   log::configure(log::Format::text, log::Level::error);
 
@@ -166,6 +163,8 @@ int quickstart(const Registry& registry, const QuickstartArguments& arguments) {
              "{} users a second sign up; the event of each verified one follows. Ctrl-C ends "
              "it.\n\n",
              text, (*server)->url(), (*admin)->port(), arguments.rate);
+  auto live = cli::LiveCapture::begin(
+      fmt::format("events of {} sign-ups a second; Ctrl-C ends it", arguments.rate));
   daemon.start();
   cli::TimedWriter users((*server)->url(), kSignUp, arguments.rate);
   run(arguments, interrupt, screen, users);
@@ -174,6 +173,7 @@ int quickstart(const Registry& registry, const QuickstartArguments& arguments) {
   daemon.stop();
   (*admin)->stop();
   screen.stop();
+  live.reset();
   fmt::print(stderr, "\n{} users signed up, {:.0f} events delivered\n", users.written(),
              metrics.pipeline("stream-1")->delivered.Value());
   return cli::kOk;

@@ -264,7 +264,7 @@ def test_64_hostile_writers_and_a_relay_that_is_killed_and_each_row_arrives_once
         for _ in range(3):
             relay.start()
             delivered = len(lines.messages())
-            eventually(lambda: len(lines.messages()) > delivered, 20 * SLOW_FACTOR, interval=0.02,
+            eventually(lambda: len(lines.messages()) > delivered, 60 * SLOW_FACTOR, interval=0.02,
                        message=relay.log)
             time.sleep(chance.random())  # the moment of the kill is chance
             relay.kill9()
@@ -486,7 +486,7 @@ def test_check_and_status_wait_for_no_lock(db, events, relay_bin, tmp_path, lock
         told = run_command("check", "--postgres-url", db.relay_dsn).stdout
         status = {name: db.one("select pgtrickle.outbox_status(%s)", (name,))
                   for name in names}
-        assert time.monotonic() - begun < 5 * SLOW_FACTOR
+        assert time.monotonic() - begun < 20 * SLOW_FACTOR
     assert "no relay is running" in told and "no answer in time" not in told, told
     for name, each in status.items():
         if name == unread:

@@ -1,4 +1,4 @@
-"""adopt_outbox gives no right to anyone: what is read is read as the owner of the table."""
+"""adopt_outbox gives no role a right: rows are read as the owner of the table."""
 
 import psycopg
 import pytest

@@ -145,7 +145,7 @@ def test_two_inits_at_the_same_time_both_succeed(empty_db):
 
 
 def test_init_without_the_right_to_install_says_so(empty_db):
-    dsn = empty_db.login("nobody_special")
+    dsn = empty_db.login("ordinary_role")
     done = run_command("init", "--postgres-url", dsn)
     assert done.returncode == FAILED and done.stderr.strip()
     assert empty_db.one("select to_regnamespace('pgtrickle')") is None

@@ -19,6 +19,7 @@ from support.pipelines import (LONG, SLOW_FACTOR, Lines, make_table, new_rows, p
                                positions_gone_back, set_outbox, status_row, to_file, wait_settled,
                                watch_positions)
 from support.proxy import DOWN, UP
+from support.relay import run_command
 from support.waiting import eventually
 from support.writers import dead_letters
 
@@ -384,6 +385,32 @@ def test_exactly_the_poisonous_message_is_set_aside(db, lab, broker, relay):
                    interval=0.1, message=lambda: lab.story(wanted | {7}))
         eventually(lambda: lab.dead_letters() == [], 20 * SLOW_FACTOR)
         assert position(db, "p") == settled
+
+
+@case(SINKS, "all_rejected", "every message rejected: degraded in health and status, and well again "
+                             "after one that is delivered")
+def test_a_pipeline_whose_every_message_is_rejected_is_degraded(db, lab, broker, relay):
+    def told():
+        """What health says, and whether `status` shows the trouble."""
+        health = relay.health()[1]
+        shown = run_command("status", "--json", "--postgres-url", db.relay_dsn).stdout
+        return (health["status"], [cause["code"] for cause in health["pipelines"][0].get("causes", ())],
+                "was rejected, 6 of them" in shown)
+    lab.configure(**broker.refuse())
+    with relay:
+        for identity in range(1, 7):
+            db.execute("insert into orders values (%s, %s, %s)",
+                       (identity, broker.poison, identity))
+        eventually(lambda: len(lab.dead_letters()) == 6, 60 * SLOW_FACTOR,
+                   message=lambda: lab.story([]))
+        assert {code for _, code, _, _ in lab.dead_letters()} == {broker.refusal[0]}
+        eventually(lambda: told() == ("degraded", ["all_rejected"], True), 30 * SLOW_FACTOR,
+                   interval=0.5, message=lambda: f"{told()} {relay.health()[1]}")
+        lab.insert(7, 1)
+        eventually(lambda: {i for i, _ in lab.rows()} == {7}, 60 * SLOW_FACTOR, interval=0.1,
+                   message=lambda: lab.story([7]))
+        eventually(lambda: told() == ("healthy", [], False), 30 * SLOW_FACTOR, interval=0.5,
+                   message=lambda: f"{told()} {relay.health()[1]}")
 
 
 @case(SINKS, "back_pressure", "a sink that takes few messages a second does not grow memory")

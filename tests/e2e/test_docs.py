@@ -11,7 +11,7 @@ from support.relay import run_command
 from support.stream_program import run as run_stream
 
 ROOT = pathlib.Path(REPOSITORY)
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PAGE = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 
 
@@ -38,12 +38,34 @@ def test_the_page_of_options_is_what_the_program_prints(relay_bin):
         "make it anew: pgtrickle-relay options > docs/options.md"
 
 
+def prose(page):
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+def headings(page):
+    """Its headings as links name them."""
+    found = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in found]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
 @PAGE
 def test_every_link_leads_somewhere(page):
-    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
-        if not target.startswith(("http://", "https://")):
-            assert (page.parent / target).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)[^)]*\)", prose(page)):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, heading = target.partition("#")
+        to = page.parent / name if name else page
+        assert to.exists(), target
+        assert not heading or heading in headings(to), target
+
+
+def test_every_page_is_in_the_table_of_contents():
+    contents = ROOT / "docs/README.md"
+    listed = {(contents.parent / target).resolve()
+              for target in re.findall(r"\]\(([^)#\s]+)\)", contents.read_text())}
+    pages = {page.resolve() for page in PAGES} - {contents.resolve()}
+    assert not pages - listed, "docs/README.md does not name them"
 
 
 @PAGE
@@ -104,10 +126,10 @@ def test_a_build_of_a_part_leaves_no_later_one_without_the_rest(tmp_path):
 
     done = configure("-DRELAY_TESTS=OFF", "-DRELAY_BACKENDS=kafka,stdout")
     assert done.returncode == 0, done.stderr
-    assert built() == {"outbox", "stream", "kafka", "file", "pg_inbox"}
+    assert built() == {"outbox", "stream", "kafka", "file", "pg_inbox", "feed"}
     done = configure("-DRELAY_BACKENDS=kafka,stdaut")
     assert done.returncode != 0 and "no backend 'stdaut'" in done.stderr
     assert configure().returncode == 0
     assert "RELAY_TESTS:BOOL=ON" in (tmp_path / "CMakeCache.txt").read_text()
     assert built() > {"outbox", "stream", "nats", "webhook", "kafka", "redis", "sqs", "rabbitmq", "pg_inbox",
-                      "file"}
+                      "feed", "file"}

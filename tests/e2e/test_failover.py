@@ -62,7 +62,8 @@ def test_what_had_been_delivered_and_is_gone_is_counted(pair, relay_bin, tmp_pat
             there.execute("select pgtrickle.resume_relay('orders')")
             there.commit()
         eventually(lambda: relay.health()[1]["status"] == "healthy", WAIT, message=relay.log)
-        said = [line for line in relay.log_lines if "delivered_rows_gone" in line]
+        said = eventually(lambda: len(lines := [line for line in relay.log_lines
+                                                if "delivered_rows_gone" in line]) > 1 and lines, WAIT)
         assert len(said) == 2 and "WARN" in said[0] and "recovered" in said[1], said
         relay.wait_metric("delivered_rows_gone_total", 7, pipeline="orders")
     primary.start()

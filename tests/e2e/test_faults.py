@@ -19,7 +19,7 @@ from support.tls import Authority
 from support.waiting import eventually, holds_for
 
 
-def in_trouble(relay, db, pipeline, *words):
+def trouble_is_named(relay, db, pipeline, *words):
     """Waits until /health, relay_pipeline_status and the log name the pipeline's trouble."""
     pattern = re.compile("|".join(words), re.IGNORECASE)
 
@@ -55,10 +55,10 @@ def test_bad_neighbours_are_named_with_cause_and_remedy_and_the_healthy_one_neve
         with start_relay(db.relay_dsn) as relay:
             relay.wait_up()
             insert_rows(db, "orders", 1)
-            in_trouble(relay, db, "wrong-password", "auth")
-            in_trouble(relay, db, "unreachable", str(absent))
-            in_trouble(relay, db, "bad-template", "nonsense")
-            in_trouble(relay, db, "no-stream", "stream", "unbound.subject")
+            trouble_is_named(relay, db, "wrong-password", "auth")
+            trouble_is_named(relay, db, "unreachable", str(absent))
+            trouble_is_named(relay, db, "bad-template", "nonsense")
+            trouble_is_named(relay, db, "no-stream", "stream", "unbound.subject")
             assert relay.pipeline("bad-template")["state"] == "misconfigured"
             assert relay.pipeline("unreachable")["state"] == "retrying"
             slowest = 0.0
@@ -101,7 +101,7 @@ def test_a_host_that_does_not_resolve_is_named(db, orders, start_relay):
         "type": "nats", "url": "nats://no-such-host.invalid:4222"}})
     with start_relay(db.relay_dsn) as relay:
         insert_rows(db, "orders", 1)
-        in_trouble(relay, db, "lost", "no-such-host.invalid")
+        trouble_is_named(relay, db, "lost", "no-such-host.invalid")
 
 
 # PostgreSQL --------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def test_tls_with_a_wrong_ca_sends_nothing_and_says_why(db, orders, tls_nats, au
         insert_rows(db, "orders", 1)
         lines.wait_rows([1])
         for name in ("wrong-ca", "system-ca"):
-            in_trouble(relay, db, name, "certificate", "tls", "ssl")
+            trouble_is_named(relay, db, name, "certificate", "tls", "ssl")
     with tls_nats.client(tls_ca=authority.ca) as client:
         assert client.count("s") == 0
     assert db.one("select count(*) from pgtrickle.relay_dlq") == 0
@@ -349,7 +349,7 @@ def test_tls_with_a_certificate_for_another_name_sends_nothing(db, orders, autho
                                              sink={"tls_ca": authority.ca}))
         with start_relay(db.relay_dsn) as relay:
             insert_rows(db, "orders", 1)
-            in_trouble(relay, db, "wrong-name", "certificate", "tls", "ssl", "host")
+            trouble_is_named(relay, db, "wrong-name", "certificate", "tls", "ssl", "host")
     finally:
         server.stop()
 
@@ -381,7 +381,7 @@ def test_a_file_that_cannot_be_written_is_named_and_used_when_it_can(db, orders,
     set_outbox(db, "rows", to_file("orders", lines.path))
     with start_relay(db.relay_dsn) as relay:
         insert_rows(db, "orders", 1, 3)
-        in_trouble(relay, db, "rows", "out.jsonl")
+        trouble_is_named(relay, db, "rows", "out.jsonl")
         folder.mkdir()
         lines.wait_rows([1, 2, 3], deadline=40)
         assert db.one("select count(*) from pgtrickle.relay_dlq") == 0
@@ -414,7 +414,7 @@ def test_a_full_disk_harms_no_neighbour_tears_no_line_and_is_made_good_when_ther
         for first in range(1, 500, 50):
             db.execute("insert into orders select g, repeat('x', 1000), 1"
                        " from generate_series(%s::int, %s::int) g", (first, first + 49))
-        in_trouble(relay, db, "full", "full.jsonl")
+        trouble_is_named(relay, db, "full", "full.jsonl")
         assert relay.pipeline("full")["state"] == "retrying"
         assert relay.health()[1]["status"] == "degraded"
         other.wait_rows(range(1, 501))
@@ -433,7 +433,7 @@ def test_a_file_that_may_not_grow_stops_its_own_pipeline_only(db, orders, start_
         resource.prlimit(relay.pid, resource.RLIMIT_FSIZE, (20000, resource.RLIM_INFINITY))
         for first in range(1, 200, 20):
             insert_rows(db, "orders", first, 20)
-        in_trouble(relay, db, "limited", "limited.jsonl")
+        trouble_is_named(relay, db, "limited", "limited.jsonl")
         make_table(db, "small")
         set_outbox(db, "other", to_file("small", other.path))
         insert_rows(db, "small", 1, 3)

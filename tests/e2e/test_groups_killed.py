@@ -152,7 +152,7 @@ def test_killed_workers_lose_nothing_and_keep_the_order_of_each_key(db, tmp_path
         if n not in first[key]:
             first[key].append(n)
     assert {key: ns for key, ns in first.items() if ns != sorted(ns)} == {}
-    assert workers.kills > SECONDS and len(publishers.committed) > 100
+    assert workers.kills > SECONDS / 3 and len(publishers.committed) > 100
     assert db.one("select count(*) from pgtrickle.relay_dlq") == 0
 
 

@@ -71,7 +71,7 @@ def test_the_slot_that_is_behind_holds_the_rows(shop):
     assert clean(shop) == [] and left(shop) == []
 
 
-def test_a_group_that_nobody_uses_lets_go_after_its_time_and_says_what_it_lost(shop):
+def test_a_group_that_no_consumer_uses_lets_go_after_its_time_and_says_what_it_lost(shop):
     make_group(shop, "many", slots=4)
     for n in range(1, 9):
         publish(shop, 1, key=str(n), first=n)

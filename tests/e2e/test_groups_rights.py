@@ -21,7 +21,8 @@ CALLS = ["select * from pgtrickle.poll_outbox({0}, 'a')", "select pgtrickle.comm
          "select pgtrickle.seek_offset({0}, 'a', 0)", "select pgtrickle.extend_lease({0}, 'a')",
          "select pgtrickle.consumer_heartbeat({0}, 'a')", "select pgtrickle.consumer_lag({0})",
          "select * from pgtrickle.consumer_rows({0}, 1)",
-         "select pgtrickle.reject_offset({0}, 'a', 1, '')", "select pgtrickle.drop_consumer_group({0})"]
+         "select pgtrickle.reject_offset({0}, 'a', 1, '')", "select pgtrickle.drop_consumer_group({0})",
+         "begin isolation level repeatable read; select pgtrickle.consumer_snapshot({0}); commit"]
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -39,8 +40,8 @@ def test_a_group_is_used_by_its_owner_and_by_no_other_consumer(shop, call):
 @pytest.mark.parametrize("call", CALLS + ["select pgtrickle.create_consumer_group('x', {0})",
                                           "select * from pgtrickle.consumers where name = {0}"])
 def test_a_role_that_is_no_consumer_uses_none(shop, call):
-    shop.login("stranger", "pgtrickle_publisher")
-    with session(shop, "stranger") as connection:
+    shop.login("groups_stranger", "pgtrickle_publisher")
+    with session(shop, "groups_stranger") as connection:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute(call.format("'g'"))
 
@@ -93,7 +94,8 @@ def test_what_consumers_may_call_inside_asks_for_a_pass(shop):
     """A number of another's group, and no pass, a wrong one or one of another session: refused."""
     number = shop.one("select group_number from pgtrickle_internal.consumer_groups "
                       "where name = 'theirs'")
-    harmless = {"my_group", "group_owner", "require_writable", "require_consumer", "group_outbox"}
+    harmless = {"my_group", "group_owner", "require_writable", "require_consumer", "group_outbox",
+                "require_one_snapshot"}
     functions = shop.execute(INTERNAL)
     assert {name for _, name, _ in functions} > harmless
     with session(shop, "other_worker") as owner, session(shop) as connection:
@@ -123,7 +125,7 @@ def test_a_pass_is_worth_nothing_in_the_next_transaction(shop):
                                (number, own))
 
 
-def test_code_of_another_role_does_not_use_the_groups_of_whoever_calls_it(shop):
+def test_code_of_another_role_does_not_use_the_groups_of_its_caller(shop):
     """A definer function of interloper's acts as interloper, also in the session of a superuser."""
     shop.login("interloper", "pgtrickle_consumer")
     shop.execute("create schema interloper authorization interloper")

@@ -116,7 +116,7 @@ def test_a_publisher_may_publish_and_nothing_else(db, shop):
                           "select pgtrickle.disable_outbox('shop')"]:
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(forbidden)
-    with psycopg.connect(db.login("nobody_special"), autocommit=True) as connection:
+    with psycopg.connect(db.login("ordinary_role"), autocommit=True) as connection:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("select pgtrickle.publish('shop', '1')")
 

@@ -29,6 +29,9 @@ REVIEWED = {
     "pgtrickle.alter_stream_table(text,text,text,boolean,boolean,text,text)": READS_THE_PATH,
     "pgtrickle.enable_outbox(text,integer,text[],integer,bigint,boolean,text)": READS_THE_PATH,
     "pgtrickle.rebind_outbox(text,text)": READS_THE_PATH,
+    "pgtrickle.create_publication(text,text[],text)": READS_THE_PATH,
+    "pgtrickle.drop_publication(text,boolean)": READS_THE_PATH,
+    "pgtrickle.create_change_feed(text,interval,boolean)": READS_THE_PATH,
     "pgtrickle.enable_inbox_tracking(text,text,jsonb,integer,integer)": READS_THE_PATH,
 }
 PINNED = ("search_path=pg_catalog, pg_temp", 'search_path=""')
@@ -50,6 +53,7 @@ def hostile(db):
     owns."""
     shadow(db, ours())
     db.login("clerk", "pgtrickle_admin")
+    db.execute(f"grant create on database {db.name} to clerk")
     db.execute("""create table public.orders (id int primary key, n int);
                   alter table public.orders owner to clerk;
                   create table public.adopted (id text primary key, body jsonb,
@@ -133,6 +137,10 @@ CALLS = [
     ("alter_stream_table('public.plain', suspend => true)", None),
     ("alter_stream_table('public.plain', resume => true, rename_to => 'renamed')", None),
     ("refresh_stream_table('public.renamed')", None),
+    ("create_stream_table('public.green', %s)", QUERY),
+    ("promote_stream_table('public.renamed', 'public.green')", None),
+    ("create_publication('public.keyed', array['id'::pg_catalog.text], 'id > 0')", None),
+    ("drop_publication('public.keyed')", None),
     ("stream_tables_due()", None),
     ("drop_stream_table('public.renamed')", None),
     ("create_outbox('events')", None),
@@ -160,6 +168,9 @@ CALLS = [
     ("drop_inbox('made')", None),
     ("rebind_outbox('public.orders', 'public.orders')", None),
     ("outbox_full_refresh('public.orders')", None), ("outbox_capture_upkeep()", None),
+    ("create_change_feed('public.orders')", None),
+    ("cleanup_change_feed('public.orders', '0'::pg_catalog.interval)", None),
+    ("relay_housekeeping()", None), ("drop_change_feed('public.orders')", None),
     ("delete_relay('p')", None),
     ("disable_outbox('public.orders')", None),
 ]

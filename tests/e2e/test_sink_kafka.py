@@ -5,6 +5,7 @@ import pathlib
 import re
 import time
 
+import confluent_kafka
 import pytest
 
 from support import checks
@@ -215,6 +216,25 @@ def test_a_wrong_password_and_a_name_that_does_not_resolve_are_told_while_others
             wait_rows(other, [1])
             assert relay.pipeline("good")["last_error"] is None
             assert "wr0ng-0ne-4" not in relay.log()
+    finally:
+        server.stop()
+
+
+def test_a_refused_scram_login_tells_when_the_library_is_too_old_for_kafka_4(db, relay, orders):
+    server = KafkaServer(sasl=("relay", "pw"), properties={
+        "listener.name.client.sasl.enabled.mechanisms": "SCRAM-SHA-256",
+        "listener.name.client.scram-sha-256.sasl.jaas.config":
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"}).start()
+    try:
+        set_outbox(db, "scram", to_kafka("orders", server, fresh_topic(server), {
+            "sasl_username": "relay", "sasl_password": "no-such-user-2", "sasl_mechanism": "SCRAM-SHA-256"}))
+        with relay:
+            insert_rows(db, "orders", 1)
+            entry = wait_trouble(relay, db, "scram", "SCRAM-SHA-256", remedy="sasl_password")
+        assert entry["state"] == "misconfigured"
+        outdated = confluent_kafka.libversion()[1] < 0x02060100
+        assert entry["error_code"] == ("outdated_scram" if outdated else "authentication")
+        assert ("librdkafka1 of Debian 13" in entry["remedy"]) == outdated
     finally:
         server.stop()
 

@@ -62,7 +62,8 @@ def test_a_request_carries_id_headers_and_the_envelope(db, web, relay, orders):
     assert (request.method, request.path) == ("POST", "/hook/orders/insert")
     assert re.fullmatch(r"p:\d+-[0-9a-f]{8}:0\.[0-9a-f]{4}", request.id)
     headers = request.headers
-    assert headers["webhook-id"] == headers["pgtrickle-id"] == request.id
+    assert headers["pgtrickle-id"] == request.id
+    assert headers["webhook-id"] == request.id.replace(".", "%2E")
     assert headers["pgtrickle-op"] == "insert"
     assert headers["pgtrickle-stream-table"] == "orders"
     assert headers["pgtrickle-outbox-id"] == str(request.json["sequence"])
@@ -99,7 +100,9 @@ def test_the_signature_is_that_of_standard_webhooks(db, web, relay, orders):
         insert_rows(db, "orders", 1)
         request, = eventually(lambda: web.requests())
         assert "other-secret" not in relay.log() and SECRET not in relay.log()
-    text = f"{request.id}.{request.headers['webhook-timestamp']}.".encode() + request.body
+    identity = request.headers["webhook-id"]
+    assert "." not in identity, "the dot delimits what is signed"
+    text = f"{identity}.{request.headers['webhook-timestamp']}.".encode() + request.body
     expected = [
         "v1," + base64.b64encode(hmac.new(key, text, hashlib.sha256).digest()).decode()
         for key in (b"a secret of thirty-two bytes....", b"other-secret")]

@@ -8,7 +8,7 @@ import pytest
 
 from support.bridges import set_bridge, wait_lines
 from support.fixtures import need
-from support.pipelines import SLOW_FACTOR, Lines
+from support.pipelines import LONG, SLOW_FACTOR, Lines
 from support.redis_server import RedisServer
 from support.stuck_inbox import StuckInbox, lists_show
 from support.tls import Authority
@@ -173,6 +173,77 @@ def add_many(client, first, count, key="s"):
 def delivery_counts(client, key="s", group="g"):
     return {entry["times_delivered"] for entry in
             client.xpending_range(key, group, "-", "+", 100_000)}
+
+
+def consumers(server, key="s", group="g"):
+    """{name: entries that it holds}"""
+    with server.client() as client:
+        return {each["name"].decode(): each["pending"] for each in client.xinfo_consumers(key, group)}
+
+
+def test_consumers_that_are_gone_and_hold_nothing_are_removed(db, server, relay, lines):
+    with server.client() as client:
+        client.xgroup_create("s", "g", "0", mkstream=True)
+        for number in range(30):
+            client.xgroup_createconsumer("s", "g", f"pod-{number}")
+        client.xgroup_createconsumer("s", "g", "it's {a} \"name\"\r\n")
+        add(server, {"payload": "1"})
+        client.xreadgroup("g", "holds-one", {"s": ">"})
+    set_pipeline(db, "p", server, lines.path, {"consumer_idle": "1s", "claim_idle": "60s"})
+    with relay:
+        eventually(lambda: consumers(server) == {"c": 0, "holds-one": 1}, 20 * SLOW_FACTOR,
+                   interval=0.1, message=lambda: consumers(server))
+        eventually(lambda: "consumers_removed" in relay.log(1000), 10 * SLOW_FACTOR)
+        add(server, {"payload": "2"})
+        wait_lines(lines, 1)
+        holds_for(lambda: consumers(server).keys() == {"c", "holds-one"}
+                  and consumers(server)["holds-one"] == 1, 3)
+        # A consumer that comes back is one again, and loses nothing.
+        with server.client() as client:
+            assert client.xreadgroup("g", "holds-one", {"s": "0"})[0][1]
+            client.xreadgroup("g", "pod-1", {"s": ">"}, block=50)
+        add(server, {"payload": "3"})
+        wait_lines(lines, 2)
+
+
+def test_no_entry_is_lost_to_the_removal_of_its_consumer(db, server, relay, lines):
+    """Consumers that the relay may remove at any moment take entries all the time: each entry is
+    held by one of them, or arrives here."""
+    with server.client() as client:
+        client.xgroup_create("s", "g", "0", mkstream=True)
+    set_pipeline(db, "p", server, lines.path, {"consumer_idle": "1ms", "claim_idle": "1h"})
+    with relay, server.client() as client:
+        eventually(lambda: "c" in consumers(server), 20 * SLOW_FACTOR)
+        held = 0
+        for number in range(60 if LONG else 20):
+            name = f"pod-{number}"
+            client.xgroup_createconsumer("s", "g", name)
+            client.xadd("s", {"payload": str(number)})
+            taken = client.xreadgroup("g", name, {"s": ">"}, count=1, block=100)
+            held += len(taken[0][1]) if taken else 0
+        eventually(lambda: set(consumers(server).values()) <= {0, 1}
+                   and sum(consumers(server).values()) == held, 20 * SLOW_FACTOR)
+        eventually(lambda: len(lines.messages()) + held == number + 1, 20 * SLOW_FACTOR,
+                   message=lambda: f"{len(lines.messages())} arrived, {held} are held")
+
+
+@pytest.mark.parametrize("consumer_idle, rights", [(0, True), ("1ms", False)])
+def test_consumers_stay_where_none_may_be_removed(db, server, relay, lines, consumer_idle, rights):
+    source = {"consumer_idle": consumer_idle}
+    with server.client() as client:
+        client.xgroup_create("s", "g", "0", mkstream=True)
+        client.xgroup_createconsumer("s", "g", "gone")
+        if not rights:
+            client.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["*"],
+                               commands=["+@all", "-eval"])
+            source |= {"user": "reader", "password": "pw"}
+    set_pipeline(db, "p", server, lines.path, source)
+    with relay:
+        add(server, {"payload": "1"})
+        wait_lines(lines, 1)
+        holds_for(lambda: "gone" in consumers(server), 2)
+        assert ("cannot_remove_consumers" in relay.log(1000)) == (not rights)
+        relay.wait_healthy(pipelines=1)
 
 
 def test_a_locked_inbox_shows_the_whole_lag_and_no_other_consumer_takes_anything_over(

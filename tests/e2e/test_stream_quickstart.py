@@ -69,4 +69,4 @@ def test_it_ends_by_itself_and_asks_for_no_configuration(folder):  # noqa: F811
     assert done.returncode == 0 and "events delivered" in done.stderr, done
     assert list(folder.iterdir()) == []
     refused = run(folder, "quickstart", "--rate", "0")
-    assert refused.returncode == 2 and "--rate is at least 1" in refused.stderr
+    assert refused.returncode == 2 and "from 1 to 100000" in refused.stderr

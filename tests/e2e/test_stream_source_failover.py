@@ -275,13 +275,13 @@ def test_a_slot_that_standbys_cannot_synchronise_is_altered(scene):  # noqa: F81
     with scene.relay() as relay:
         scene.insert()
         scene.wait_delivered(1, relay)
-    scene.database.execute("select pg_drop_replication_slot('pgstream_1')")
+    scene.drop_slot()
     scene.database.execute("select pg_create_logical_replication_slot('pgstream_1', 'pgoutput')")
     assert scene.slot("failover") == (False,)
     scene.insert()
     with scene.relay() as relay:
         scene.wait_delivered(2, relay)
-        assert scene.slot("failover") == (True,)
+        eventually(lambda: scene.slot("failover") == (True,))
     assert scene.deliveries() == [1, 2]
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 from support.stream_source import CrossingWriters, scene  # noqa: F401
-from support.waiting import holds_for
+from support.waiting import eventually, holds_for
 
 SEEDS = [int(seed) for seed in os.environ.get("STREAM_SEEDS", "1,2").split(",")]
 FAULTS = int(os.environ.get("STREAM_FAULTS", "12"))
@@ -53,3 +53,20 @@ def test_nothing_is_missing_and_first_deliveries_are_in_commit_order(scene, seed
 def test_nothing_is_missing_without_replication(scene, seed):  # noqa: F811
     committed = run(scene, seed, reader="table")
     assert sorted(scene.first_deliveries()) == sorted(committed)
+
+
+def test_a_log_that_the_server_cannot_decode_is_passed(scene):  # noqa: F811
+    """An error in decoding comes again at the same place, even when its cause is mended."""
+    with scene.relay() as relay:
+        scene.wait_slot()
+        scene.insert()
+        scene.wait_delivered(1, relay)
+        alter = "alter publication pgstream_1 set table pgstream.events where (stream_id = 1{})"
+        scene.database.execute(alter.format(" and 1 / (stream_id - 1) = 0"))
+        scene.insert()
+        eventually(lambda: "division by zero" in relay.log(), 30)
+        scene.database.execute(alter.format(""))
+        scene.insert()
+        scene.wait_delivered(3, relay, 60)
+        assert "could not decode" in relay.pipeline("stream")["source_report"]["note"]
+    assert scene.first_deliveries() == [1, 2, 3]

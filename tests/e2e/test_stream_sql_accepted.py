@@ -201,6 +201,20 @@ def test_partitioned_tables(stream_db):
     assert triggers(stream_db, "t2") == [] and len(triggers(stream_db, "t1")) == 1
 
 
+def test_a_subscribed_table_becomes_a_partition_of_another_one(stream_db):
+    """ATTACH gives the partition the triggers of its table, under their names."""
+    stream_db.execute("create table t (id int, part int) partition by list (part);"
+                      "create table leaf (id int, part int)")
+    for operation in ("INSERT", "UPDATE", "DELETE"):
+        subscribe(stream_db, "leaf", "leaf", operation=operation)
+        subscribe(stream_db, "whole", "t", operation=operation)
+    stream_db.execute("alter table t attach partition leaf for values in (1)")
+    stream_db.execute("insert into t values (1, 1); update t set id = 2; delete from t")
+    assert sorted((e["tg_name"], e["tg_op"]) for e in events(stream_db)) == sorted(
+        (key, operation) for key in ("leaf", "whole") for operation in ("INSERT", "UPDATE", "DELETE"))
+    assert triggers(stream_db, "leaf")[0] == "pgstream_delete"
+
+
 def test_values_are_written_the_same_whatever_the_session_has_set(stream_db):
     stream_db.execute("create table t (at timestamptz, spent interval, data bytea, x float8,"
                       " day date, period tstzrange)")

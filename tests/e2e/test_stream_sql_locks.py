@@ -86,7 +86,7 @@ def test_a_changed_column_list_takes_no_lock(stream_db):
     assert [(e["new"], e["x"]) for e in events(stream_db)] == [({"id": 1, "name": "a"}, "a")]
 
 
-def test_a_new_subscription_keeps_readers_and_a_removed_one_keeps_nobody_out(stream_db):
+def test_a_new_subscription_keeps_readers_and_a_removed_one_keeps_no_session_out(stream_db):
     stream_db.execute("create table t (id int)")
     with stream_db.connect(autocommit=False) as reader:
         reader.execute("select * from t")

@@ -1,5 +1,7 @@
 """Who may subscribe, as which role expressions run, and what a subscriber does not gain."""
 
+import threading
+
 import psycopg
 import pytest
 from support.hostile_path import PATH, shadow, victims
@@ -9,8 +11,8 @@ from support.stream_database import (events, failed, files, stream_db, stream_se
 
 # Functions that run under the search_path of their caller: every name in them is qualified.
 UNPINNED = {"_event_id", "_day", "_partition_of", "_has_partition", "set_subscriptions",
-            "_subscriptions_insert_apply", "_subscriptions_update_apply",
-            "_subscriptions_delete_apply"}
+            "_subscriptions_insert_compile", "_subscriptions_update_compile",
+            "_subscriptions_delete_compile"}
 
 
 @pytest.fixture
@@ -180,6 +182,46 @@ def test_a_subscriber_gets_no_right_in_the_schema(town):
                     " and grantee <> nspowner") == 0
 
 
+# PostgreSQL reads a literal when it parses an expression, and runs what the type says.
+READ_AT_ONCE = """
+    create table den.ran (role text, planted boolean); grant insert on den.ran to public;
+    create function den.check(int) returns boolean language plpgsql as $$
+    declare
+      planted boolean := true;
+    begin
+      begin
+        create function pgstream.planted() returns int language sql return 1;
+      exception when insufficient_privilege then
+        planted := false;
+      end;
+      insert into den.ran values (current_user, planted);
+      return true;
+    end $$;
+    create domain den.checked as int check (den.check(value))"""
+
+
+@pytest.mark.parametrize("by", ["mallory", "boss", "fellow"])
+@pytest.mark.parametrize("fields", [
+    {"extensions": [("x", "'{5}'::den.checked[]")]},
+    {"when": "'{5}'::den.checked[] is not null"},
+    {"when": "new.id / 1 > 0 and '{5}'::den.checked[] is not null"},
+], ids=["payload", "condition", "guarded condition"])
+def test_a_literal_that_runs_code_does_it_as_the_owner_of_the_table(town, by, fields):
+    """And while that role may create nothing in our schema, also where another role subscribes."""
+    town.login("fellow", "pgstream_subscriber")
+    town.execute("grant mallory to fellow")
+    with town.connect(user="mallory") as mallory:
+        mallory.execute(READ_AT_ONCE)
+    town.execute("alter table den.ran owner to postgres; grant insert on den.ran to public")
+    with town.connect(user=by) as session:
+        subscribe(session, table="loot", schema="den", **fields)
+        session.execute("update pgstream.subscriptions set key = key")
+        session.execute("delete from pgstream.subscriptions where key = 'k'")
+    assert town.execute("select distinct role, planted from den.ran") == [("mallory", False)]
+    assert town.one("select count(*) from pg_proc where proname = 'planted'") == 0
+    town.execute("revoke mallory from fellow")
+
+
 def test_only_the_owner_writes_events_of_a_table(town):
     with town.connect(user="clerk") as clerk:
         subscribe(clerk, table="till")
@@ -279,6 +321,49 @@ def test_the_expressions_of_an_earlier_owner_do_not_run_as_the_next_one(town):
         app.execute("insert into den.loot values (2)")
     assert [(e["who"], e["new"]["id"]) for e in events(town)] == [("mallory", 1), ("clerk", 2)]
     assert town.execute("select problem from pgstream.subscription_problems(1)") == []
+
+
+def test_a_table_goes_on_that_another_role_got_with_everything_of_its_owner(town):
+    """REASSIGN OWNED gives the trigger functions away as well, and no grant that their owner had."""
+    town.login("leaver", "pgstream_subscriber")
+    town.login("heir")
+    town.execute("""
+        create table kept (id int, total int); create table also (id int, total int);
+        alter table kept owner to leaver; alter table also owner to leaver;
+        grant insert on kept, also to app""")
+    with town.connect(user="leaver") as leaver:
+        subscribe(leaver, table="kept", extensions=[("who", "current_user::text")])
+        subscribe(leaver, "guarded", table="also", when="10 / new.total > 0",
+                  extensions=[("who", "current_user::text")])
+    town.execute("reassign owned by leaver to heir; drop owned by leaver")
+    first = threading.Barrier(8)
+    errors = []
+
+    def write(number):
+        try:
+            with town.connect(user="app", autocommit=False) as app:
+                app.execute("insert into kept values (%s, 1)", (number,))
+                app.execute("insert into also values (%s, %s)", (number, number % 2))
+                first.wait(30)
+                app.commit()
+        except (psycopg.Error, threading.BrokenBarrierError) as error:
+            errors.append(error)
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert errors == []
+    assert sorted((e["tg_name"], e["who"], e["new"]["id"]) for e in events(town)) == sorted(
+        [("k", "heir", number) for number in range(8)]
+        + [("guarded", "heir", number) for number in (1, 3, 5, 7)])
+    assert failed(town) == [("guarded", "division by zero")] * 4
+    for user in ("leaver", "app", "mallory"):
+        with town.connect(user=user) as session:
+            session.execute("select pgstream._let_owners_write()")
+            for part in ("kept", "also"):
+                assert "permission denied for function" in refusal(
+                    session, f"select pgstream._write_{part}(1, '{{}}', null)")
 
 
 def test_the_owner_of_a_dropped_table_has_no_part_in_the_next_one_of_its_name(town):

@@ -38,9 +38,9 @@ create trigger linger after insert on slow for each row execute function linger(
 
 
 @pytest.fixture
-def old(empty_db, relay_bin, tmp_path):
-    """A database of the version before, with data."""
-    earlier.install_version(empty_db.dsn, 2)
+def old(request, empty_db, relay_bin, tmp_path):
+    """A database of the version before, or of the one that a test asks for, with data."""
+    earlier.install_version(empty_db.dsn, getattr(request, "param", 2))
     earlier.fill(empty_db.dsn, tmp_path / "unused.jsonl")
     empty_db.execute("set client_min_messages = error")
     empty_db.execute(MORE)
@@ -118,6 +118,7 @@ class Load(Background):
             connection.execute("rollback" if random.random() < 0.1 else "commit")
 
 
+@pytest.mark.parametrize("old", earlier.VERSIONS, indirect=True)
 def test_an_upgrade_under_load_loses_nothing_and_fails_nothing(old, start_relay, tmp_path):
     loads = [Load(old, inserts, 10 ** 6), Load(old, inserts, 2 * 10 ** 6, "repeatable read"),
              Load(old, inserts, 3 * 10 ** 6, prepared=True), Load(old, moves, 10 ** 6),
@@ -210,7 +211,25 @@ def test_a_statement_inside_a_function_of_before_ends_as_it_began(old):
     Replay(old, "keyed").check()
 
 
-def test_an_init_behind_a_long_transaction_keeps_nobody_waiting(old):
+@pytest.mark.parametrize("old", [1], indirect=True)
+def test_capture_that_ends_a_statement_as_before_knows_how_it_begins_now(old):
+    """A session learns of replaced functions one after the other."""
+    with old.connect(autocommit=False) as holder, old.connect(autocommit=False) as application:
+        holder.execute("select 1")  # what it might use is kept
+        upgrade = Init(old.dsn)
+        eventually(lambda: committed(old), 30)
+        number = old.one("select outbox_number from pgtrickle_internal.outbox_config "
+                         "where stream_table_name = 'swapped'")
+        setting = f"pgtrickle_capture.s{number}"
+        application.execute("select set_config(%s, '+', true)", (setting,))
+        application.execute("select pgtrickle._capture_settle(%s, null)", (number,))
+        assert application.execute("select current_setting(%s)", (setting,)).fetchone() == ("",)
+        holder.rollback()
+        application.rollback()
+        upgrade.end()
+
+
+def test_an_init_behind_a_long_transaction_keeps_no_other_session_waiting(old):
     """A publisher has used the catalog and stays open. Others publish, and init waits its turn."""
     with old.connect(autocommit=False) as publisher, old.connect() as others:
         publisher.execute("select pgtrickle.publish('events', '{}')")
@@ -278,6 +297,22 @@ def test_check_names_what_uses_an_object_of_an_earlier_version(old):
     old.execute("drop view uses")
     housekeeping(old)
     assert superseded_findings(old.dsn) == []
+
+
+@pytest.mark.parametrize("old", [5], indirect=True)
+def test_a_relay_of_this_version_delivers_before_and_after_init(old, start_relay, tmp_path):
+    """So the relays can be replaced first, and no pipeline stops."""
+    set_outbox(old, "early", to_file("orders", tmp_path / "out.jsonl", start="earliest"))
+    relay = start_relay(old.login("upgrade_first", "pgtrickle_relay"))
+    wait_settled(old, "early", "orders", 60)
+    eventually(lambda: "schema_differs" in str(relay.health()[1]), 60, message=lambda: relay.log(40))
+    earlier.installed(old.dsn)
+    old.execute("insert into orders values (1000, 'after', 1)")
+    wait_settled(old, "early", "orders", 60)
+    eventually(lambda: relay.health()[1]["status"] == "healthy", 60,
+               message=lambda: f"{relay.health()} {relay.log(40)}")
+    assert "after" in (tmp_path / "out.jsonl").read_text()
+    relay.stop()
 
 
 def test_a_relay_of_this_version_waits_for_init_and_goes_on(old, start_relay, tmp_path):

@@ -323,7 +323,7 @@ def lacks(db):
 
 
 @pytest.mark.parametrize("rights", ["security invoker", "security definer"])
-@pytest.mark.parametrize("version", [*earlier.VERSIONS, None], ids=["from-1", "from-2", "fresh"])
+@pytest.mark.parametrize("version", [*earlier.VERSIONS, None], ids=lambda v: f"from-{v}" if v else "fresh")
 def test_event_triggers_that_record_see_all_of_init_and_change_nothing(
         empty_db, relay_bin, tmp_path, version, rights):
     before = None

@@ -13,6 +13,7 @@
 
 #include "backends/webhook/receiver_auth.h"
 #include "backends/webhook/receiver_options.h"
+#include "backends/webhook/receiver_provider.h"
 #include "mapping.h"
 
 namespace {
@@ -28,12 +29,16 @@ ReceiverOptions options_of(config::Node::Object object) {
   return *parse_receiver_options(checked.values, 1 << 20);
 }
 
-const std::array<ReceiverOptions, 5>& all_options() {
-  static const std::array<ReceiverOptions, 5> options = {
-      options_of({}), options_of({{"auth", text("bearer")}, {"bearer_token", text("t")}}),
+const std::array<ReceiverOptions, 8>& all_options() {
+  static const std::array<ReceiverOptions, 8> options = {
+      options_of({}),
+      options_of({{"auth", text("bearer")}, {"bearer_token", text("t")}}),
       options_of({{"auth", text("basic")}, {"user", text("u")}, {"password", text("p")}}),
       options_of({{"auth", text("header")}, {"auth_value", text("v")}}),
-      options_of({{"auth", text("hmac")}, {"signature_secret", text("whsec_a2V5 k")}})};
+      options_of({{"auth", text("hmac")}, {"signature_secret", text("whsec_a2V5 k")}}),
+      options_of({{"auth", text("github")}, {"signature_secret", text("a-secret")}}),
+      options_of({{"auth", text("stripe")}, {"signature_secret", text("a-secret")}}),
+      options_of({{"auth", text("slack")}, {"signature_secret", text("a-secret")}})};
   return options;
 }
 
@@ -41,7 +46,7 @@ const std::array<ReceiverOptions, 5>& all_options() {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   if (size == 0) return 0;
-  const ReceiverOptions& options = all_options()[data[0] % 5];
+  const ReceiverOptions& options = all_options()[data[0] % all_options().size()];
   std::string_view rest(reinterpret_cast<const char*>(data) + 1, size - 1);
   ReceivedRequest request;
   request.method = "POST";
@@ -57,8 +62,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   (void)options.auth.body_allowed(request,
                                   std::chrono::system_clock::time_point(std::chrono::seconds(1)));
   (void)check_body(request);
-  const EventRules rules{"p:", options.auth.kind() == ReceiverAuth::Kind::hmac,
-                         options.auth.secret_header()};
+  (void)check_provider_body(options.auth.kind(), request);
+  (void)handshake_answer(options.auth.kind(), request);
+  const EventRules rules{"p:", options.auth.kind(), options.auth.secret_header()};
   Arena arena;
   (void)to_record(request, rules, fuzz::mapping(), "new", arena);
   (void)to_record(request, rules, FieldMapping(), "new", arena);

@@ -6,15 +6,16 @@
 #include <string>
 #include <string_view>
 
+#include "aws/credentials.h"
+#include "aws/token_service.h"
 #include "backends/sqs/batch_answer.h"
-#include "backends/sqs/credentials.h"
 #include "backends/sqs/errors.h"
 #include "backends/sqs/received.h"
-#include "backends/sqs/token_service.h"
 #include "mapping.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace relay;
+  using namespace relay::aws;
   using namespace relay::sqs;
   if (size == 0) return 0;
   const std::string_view body(reinterpret_cast<const char*>(data) + 1, size - 1);

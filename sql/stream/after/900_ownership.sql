@@ -19,7 +19,12 @@ begin
   for r in
     select p.oid::regprocedure as name, p.proowner, p.pronamespace, p.proname,
            p.pronamespace = 'pgstream_json'::regnamespace
-             or p.proname in ('_has_stream', '_image') as for_all
+             or p.proname in ('_has_stream', '_image', '_let_owners_write')
+             -- The owner of a table runs these, who need not be a subscriber.
+             or p.proname in ('_as_in_trigger', '_check_privileges', '_compile', '_cannot_fail',
+                              '_calls', '_check_columns', '_object_sql', '_columns_of',
+                              '_column_numbers', '_extensions', '_other_types_sql',
+                              '_compile_subscription') as for_all
     from pg_proc p
     where p.pronamespace in ('pgstream'::regnamespace, 'pgstream_json'::regnamespace)
       and p.proname !~ '^_(publish_after|condition_of)_(insert|update|delete)_on_'
@@ -28,6 +33,9 @@ begin
       execute format('alter routine %s owner to %I', r.name, owner);
     end if;
     execute format('revoke all on routine %s from public', r.name);
+    if to_regrole('pgstream_subscriber') is not null then  -- granted below, maybe to fewer than before
+      execute format('revoke all on routine %s from pgstream_subscriber', r.name);
+    end if;
     if r.for_all then
       execute format('grant execute on routine %s to public', r.name);
     end if;
@@ -73,14 +81,10 @@ begin
   grant select, update, delete on pgstream.failed_events to pgstream_subscriber;
   -- These run as the subscriber.
   grant execute on function
-    pgstream._relation(text, text), pgstream._as_in_trigger(text, text),
-    pgstream._check_privileges(oid, oid, name),
-    pgstream._compile(oid, text, text, text, text), pgstream._cannot_fail(text),
-    pgstream._calls(text),
-    pgstream._check_columns(oid, smallint[], text), pgstream._object_sql(jsonb),
-    pgstream._columns_of(oid, text[], text), pgstream._column_numbers(oid, text[], text),
-    pgstream._extensions(jsonb, text), pgstream._other_types_sql(oid, text, smallint[]),
-    pgstream._compile_subscription(oid, pgstream.subscriptions, text),
+    pgstream._relation(text, text),
+    pgstream._compile_as_owner(oid, pgstream.subscriptions, text),
+    pgstream._compile_all(pgstream.subscriptions[], pgstream.subscriptions[], text),
+    pgstream._define_all(pgstream.subscriptions[], pgstream.subscriptions[]),
     pgstream._function_name(text, text), pgstream._condition_name(text, text),
     pgstream._condition_body(text, text, text),
     pgstream._define_for_owner(oid, text, text, text, text), pgstream._body(text, text, text, text),
@@ -89,7 +93,7 @@ begin
     pgstream._run_locking(text[], interval),
     pgstream._create_triggers(pgstream._subscriptions[]), pgstream._drop_triggers(text),
     pgstream._require_owner(oid), pgstream._checked_table(pgstream.subscriptions),
-    pgstream._apply(pgstream.subscriptions[], pgstream.subscriptions[], text),
+    pgstream._apply(pgstream.subscriptions[], pgstream.subscriptions[]),
     pgstream._may_write(text, text, name), pgstream._may_delete(text, text, name),
     pgstream._differ(pgstream.subscriptions, pgstream.subscriptions),
     pgstream._failed_payload(pgstream.failed_events, pgstream._subscriptions),

@@ -168,6 +168,37 @@ begin
 end $body$, streams, in_schema, named)), owners);
 end $$;
 
+-- Lets the owners of trigger functions write events where they may not: REASSIGN OWNED gives these
+-- functions to another role together with the table, and not what the earlier owner was granted. The
+-- trigger function of such a table calls it, so that the statement of an application does not fail.
+-- Any role may call it: it grants what follows from who owns the functions. One session at a time
+-- does it, for all tables, and is waited for briefly.
+create or replace function pgstream._let_owners_write() returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+  set lock_timeout = '2s'
+as $$
+declare
+  denied record;
+begin
+  perform pg_advisory_xact_lock(hashtextextended('pgstream writers', 0));
+  for denied in
+    select w.writer, o.owner
+    from pgstream._tables t
+    cross join lateral (select f.owner from pgstream._functions_of(t.schema_name, t.table_name) f
+                        where f.is_used group by f.owner) o
+    cross join lateral unnest(array[
+      to_regprocedure(format('pgstream.%I(bigint,jsonb,jsonb)', '_write_' || t.part)),
+      to_regprocedure(format('pgstream.%I(bigint,text,text,boolean,text,text,jsonb,jsonb)',
+                             '_keep_' || t.part))]) w (writer)
+    where not has_function_privilege(o.owner, w.writer, 'EXECUTE')
+    order by w.writer
+  loop
+    execute format('grant execute on function %s to %s', denied.writer, denied.owner::regrole);
+  end loop;
+exception when lock_not_available or deadlock_detected then
+  raise warning 'pgstream: writing the events of a table waits for another session';
+end $$;
+
 -- What happens to a change whose event could not be made: streams.on_error decides.
 create or replace function pgstream._keep(
   stream bigint, subscription text, in_schema text, named text, operation text,

@@ -1,6 +1,8 @@
--- Compiling an expression of a subscription. It becomes the body of a function that is dropped at
--- once: PostgreSQL checks names and types, evaluates nothing, and writes the expression with every
--- name in it qualified. These functions run as the subscriber.
+-- Compiling an expression of a subscription. It becomes the body of a temporary function that is
+-- dropped at once: PostgreSQL checks names and types, and writes the expression with every name in it
+-- qualified. It evaluates no function that the expression calls, but it reads literals: '{1}'::d[]
+-- runs the CHECK constraints of the domain d. So these functions run as the owner of the table, and
+-- while that role may create nothing in our schema.
 
 -- The relation that a subscription names.
 create or replace function pgstream._relation(in_schema text, named text) returns oid
@@ -80,7 +82,9 @@ begin
 end $$;
 
 -- Whether an expression never raises an error, as far as its parse tree tells: it has only nodes
--- and functions that do not. (Leakproof functions raise none that depend on their arguments.)
+-- and functions that do not. (Leakproof functions raise none that depend on their arguments.) Nor does
+-- it have a literal that runs code of a user when it is read: the role that creates the trigger reads
+-- it.
 create or replace function pgstream._cannot_fail(tree text) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 as $$
@@ -95,7 +99,13 @@ as $$
       join pg_proc p on p.oid = m[1]::oid
       where not p.proleakproof
         and not (p.pronamespace = 'pg_catalog'::regnamespace
-                 and p.proname ~ '^(numeric_(eq|ne|lt|le|gt|ge)|enum_(eq|ne))$'));
+                 and p.proname ~ '^(numeric_(eq|ne|lt|le|gt|ge)|enum_(eq|ne))$'))
+    and not exists (
+      select from regexp_matches(tree, ':consttype (\d+)', 'g') m
+      join pg_type t on t.oid = m[1]::oid
+      left join pg_type e on e.oid = t.typelem
+      where t.typnamespace <> 'pg_catalog'::regnamespace
+        and coalesce(e.typtype, t.typtype) not in ('b', 'e'));
 $$;
 
 -- The functions and operators that an expression calls, in the order of its parse tree.
@@ -129,14 +139,14 @@ declare
   arguments constant text := (select string_agg(format('%s %s', r, relation), ', ')
                               from unnest(rows) r);
   comment constant text := format('/* %s */', replace(replace(label, '/*', '/ *'), '*/', '* /'));
-  signature constant text := format('pgstream.%s(%s)', name, array_to_string(
+  signature constant text := format('pg_temp.%s(%s)', name, array_to_string(
     array_fill(relation, array[cardinality(rows)]), ', '));
   -- EXPLAIN, because opening a cursor for it neither plans nor evaluates, and takes one statement
   -- only.
   check_one constant text := format(
     E'%s explain select from %s, lateral (select (\n%s\n)) x', comment, from_rows, expression);
   compile constant text := format(
-    E'%s create function pgstream.%s(%s) returns pg_catalog.record return (\n%s\n)', comment, name,
+    E'%s create function pg_temp.%s(%s) returns pg_catalog.record return (\n%s\n)', comment, name,
     arguments, expression);
   parsed refcursor;
   compiled_in oid;
@@ -173,7 +183,7 @@ begin
     select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel));
 
   -- What is written without naming an operator finds another one without the user's path, or none.
-  execute format('create or replace function pgstream.%s(%s) returns record %s return (%s)', name,
+  execute format('create or replace function pg_temp.%s(%s) returns record %s return (%s)', name,
                  arguments, comment, code);
   if pgstream._calls(tree) <> pgstream._calls((
       select p.prosqlbody::text from pg_proc p where p.oid = compiled_in)) then
@@ -182,11 +192,11 @@ begin
       using errcode = 'feature_not_supported', hint = 'Compare by = and IS NULL, or cast to text.';
   end if;
 
-  execute format('create view pgstream.%s as %s select (%s) as value from %s', name, comment, code,
+  execute format('create view pg_temp.%s as %s select (%s) as value from %s', name, comment, code,
                  from_rows);
   select a.atttypid into type from pg_attribute a
-  where a.attrelid = to_regclass('pgstream.' || name) and a.attnum = 1;
-  execute format('drop view pgstream.%s', name);
+  where a.attrelid = to_regclass('pg_temp.' || name) and a.attnum = 1;
+  execute format('drop view pg_temp.%s', name);
   execute format('drop function %s', signature);
 end $$;
 

@@ -1,4 +1,4 @@
--- The payload of a subscription as an expression. These functions run as the subscriber.
+-- The payload of a subscription as an expression. These functions run as the owner of the table.
 
 -- The expression for a JSON object. Items are {"path": [...], "sql": expression}; none is the
 -- beginning of another one. A function takes 50 pairs: more are concatenated.
@@ -194,5 +194,41 @@ begin
   compiled.revision := left(md5(concat_ws(E'\n', subscription.stream_id, subscription.key,
     subscription.schema_name, subscription.table_name, subscription.operation,
     compiled.condition_sql)), 16);
+  return compiled;
+end $$;
+
+-- Compiles one subscription as the owner of its table: another role that changes it does not run what
+-- its expressions run.
+create or replace function pgstream._compile_as_owner(
+  rel oid, subscription pgstream.subscriptions, path text)
+returns pgstream._subscriptions
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  table_owner constant name := (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = rel);
+  name constant text := 'pgstream_' || replace(gen_random_uuid()::text, '-', '');
+  compiled pgstream._subscriptions;
+begin
+  if table_owner = current_user then
+    return pgstream._compile_subscription(rel, subscription, path);
+  end if;
+  execute format(
+    'create function pg_temp.%s(oid, pgstream.subscriptions, text) returns pgstream._subscriptions '
+    'language plpgsql security definer set search_path = pg_catalog, pg_temp as %L', name,
+    'begin return pgstream._compile_subscription($1, $2, $3); end');
+  execute format('alter function pg_temp.%s owner to %I', name, table_owner);
+  begin
+    execute format('select x.* from pg_temp.%s($1, $2, $3) x', name)
+    into compiled using rel, subscription, path;
+  exception when insufficient_privilege then
+    if sqlerrm !~ ' schema [^ ]+$' then
+      raise;
+    end if;
+    raise exception '% for role %', sqlerrm, quote_ident(table_owner)
+      using errcode = 'insufficient_privilege',
+            hint = format('GRANT USAGE ON SCHEMA %I TO %I;',
+                          substring(sqlerrm from ' schema ([^ ]+)$'), table_owner);
+  end;
+  execute format('drop function pg_temp.%s', name);
   return compiled;
 end $$;

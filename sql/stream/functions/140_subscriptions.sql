@@ -1,9 +1,13 @@
 -- What happens when rows of pgstream.subscriptions change: the triggers on it.
 --
---   1_prepare  as pgstream_owner: one change at a time, the functions that write events, and CREATE
---              on the schema for the owners of the tables, who will own the trigger functions
---   2_apply    as the subscriber: checks, compiles, creates functions and triggers
---   3_finish   as pgstream_owner: takes CREATE back
+--   1_prepare  as pgstream_owner: one change at a time, and the functions that write events
+--   2_compile  as the subscriber: checks, and compiles as the owners of the tables. This may run code
+--              of these owners (110_expressions.sql)
+--   3_open     as pgstream_owner: CREATE on the schema for the owners of the tables
+--   4_define   as the subscriber: the trigger functions, which belong to these owners. Nothing that a
+--              user made runs
+--   5_close    as pgstream_owner: takes CREATE back
+--   6_apply    as the subscriber: creates and drops triggers
 
 -- The functions of table owners that serve a table, and whether a trigger uses them.
 create or replace function pgstream._functions_of(in_schema text, named text)
@@ -41,7 +45,6 @@ as $$
 declare
   t record;
   owners oid[];
-  owner oid;
   unused regprocedure;
 begin
   update pgstream._changes set n = n + 1;
@@ -65,13 +68,25 @@ begin
     owners := pgstream._owners(t.schema_name, t.table_name);
     perform pgstream._define_writers(pgstream._assign_part(t.schema_name, t.table_name),
                                      t.schema_name, t.table_name, owners);
-    foreach owner in array owners loop
-      execute format('grant create on schema pgstream to %s', owner::regrole);
-    end loop;
   end loop;
 end $$;
 
-create or replace function pgstream._subscriptions_finish() returns trigger
+create or replace function pgstream._open(removed pgstream.subscriptions[],
+                                          added pgstream.subscriptions[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  owner regrole;
+begin
+  for owner in
+    select distinct c.relowner from unnest(removed || added) s
+    join pg_class c on c.oid = pgstream._relation(s.schema_name, s.table_name)
+  loop
+    execute format('grant create on schema pgstream to %s', owner);
+  end loop;
+end $$;
+
+create or replace function pgstream._subscriptions_close() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
@@ -153,19 +168,15 @@ begin
   return rel;
 end $$;
 
--- Makes triggers and functions follow the rows: `removed` are the old rows of a statement, `added`
--- the new ones.
-create or replace function pgstream._apply(removed pgstream.subscriptions[],
-                                           added pgstream.subscriptions[], path text)
+-- Compiles what a statement has added to pgstream.subscriptions, and forgets what it has removed.
+create or replace function pgstream._compile_all(removed pgstream.subscriptions[],
+                                                 added pgstream.subscriptions[], path text)
 returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 as $$
 declare
   s pgstream.subscriptions;
   rel oid;
-  compiled pgstream._subscriptions;
-  made pgstream._subscriptions[] := '{}';
-  t record;
 begin
   foreach s in array coalesce(removed, '{}') loop
     rel := pgstream._relation(s.schema_name, s.table_name);
@@ -186,12 +197,21 @@ begin
   end loop;
   foreach s in array coalesce(added, '{}') loop
     rel := pgstream._checked_table(s);
-    compiled := pgstream._compile_subscription(rel, s, path);
-    insert into pgstream._subscriptions select compiled.*;
-    made := made || compiled;
+    insert into pgstream._subscriptions
+    select c.* from pgstream._compile_as_owner(rel, s, path) c;
   end loop;
+end $$;
+
+-- Makes the trigger functions follow the rows.
+create or replace function pgstream._define_all(removed pgstream.subscriptions[],
+                                                added pgstream.subscriptions[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  t record;
+begin
   for t in
-    select distinct c.schema_name, c.table_name, c.operation, k.part,
+    select distinct c.schema_name, c.table_name, c.operation,
            pgstream._relation(c.schema_name, c.table_name) as rel
     from unnest(coalesce(removed, '{}') || coalesce(added, '{}')) c
     join pgstream._tables k using (schema_name, table_name)
@@ -200,7 +220,22 @@ begin
   loop
     perform pgstream._define_functions(t.rel, t.schema_name, t.table_name, t.operation);
   end loop;
-  perform pgstream._create_triggers(made);
+end $$;
+
+-- Makes the triggers follow the rows.
+create or replace function pgstream._apply(removed pgstream.subscriptions[],
+                                           added pgstream.subscriptions[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+as $$
+declare
+  t record;
+begin
+  perform pgstream._create_triggers(array(
+    select c from unnest(coalesce(added, '{}')) with ordinality
+      s (id, key, stream_id, operation, schema_name, table_name, when_clause, column_names, metadata,
+         payload_extensions, n)
+    join pgstream._subscriptions c using (stream_id, key, schema_name, table_name, operation)
+    order by s.n));
   for t in
     select distinct k.part, c.operation
     from unnest(coalesce(removed, '{}') || coalesce(added, '{}')) c
@@ -211,14 +246,16 @@ begin
   end loop;
 end $$;
 
--- The triggers on the table, one set for each operation. `2_apply` has the search_path of the
+-- The triggers on the table, one set for each operation. `2_compile` has the search_path of the
 -- statement, by which the expressions of subscriptions are understood: all names in it are
 -- qualified.
 do $$
 declare
   rows_of constant text :=
     '(select pg_catalog.array_agg(row(r.*)::pgstream.subscriptions) from %s r)';
+  pinned constant text := 'set search_path = pg_catalog, pg_temp';
   operation record;
+  step record;
 begin
   for operation in
     select o.name, o.tables,
@@ -230,29 +267,50 @@ begin
       ('delete', 'referencing old table as removed', 'removed', null)
     ) o (name, tables, removed, added)
   loop
-    execute format($definition$
-      create or replace function pgstream._subscriptions_%s_prepare() returns trigger
-      language plpgsql security definer set search_path = pg_catalog, pg_temp as %L
-    $definition$, operation.name, format(
-      'begin perform pgstream._prepare(%s, %s); return null; end', operation.removed,
-      operation.added));
-    execute format($definition$
-      create or replace function pgstream._subscriptions_%s_apply() returns trigger
-      language plpgsql as %L
-    $definition$, operation.name, format(
-      'begin perform pgstream._apply(%s, %s, pg_catalog.current_setting(''search_path'')); '
-      'return null; end', operation.removed, operation.added));
-    execute format('create or replace trigger "1_prepare_%1$s" after %1$s '
-                   'on pgstream.subscriptions %2$s for each statement '
-                   'execute function pgstream._subscriptions_%1$s_prepare()',
-                   operation.name, operation.tables);
-    execute format('create or replace trigger "2_apply_%1$s" after %1$s '
-                   'on pgstream.subscriptions %2$s for each statement '
-                   'execute function pgstream._subscriptions_%1$s_apply()',
-                   operation.name, operation.tables);
-    execute format('create or replace trigger "3_finish_%1$s" after %1$s on pgstream.subscriptions '
-                   'for each statement execute function pgstream._subscriptions_finish()',
+    for step in
+      select * from (values
+        (1, 'prepare', 'security definer ' || pinned, '_prepare(%s, %s)'),
+        (2, 'compile', '', '_compile_all(%s, %s, coalesce((select pg_catalog.string_agg('
+           'pg_catalog.quote_ident(p), '', '') from pg_catalog.unnest('
+           'pg_catalog.current_schemas(false)) p), ''''))'),
+        (3, 'open', 'security definer ' || pinned, '_open(%s, %s)'),
+        (4, 'define', pinned, '_define_all(%s, %s)'),
+        (6, 'apply', pinned, '_apply(%s, %s)')) s (n, name, header, call)
+    loop
+      execute format($definition$
+        create or replace function pgstream._subscriptions_%s_%s() returns trigger
+        language plpgsql %s as %L
+      $definition$, operation.name, step.name, step.header, format(
+        'begin perform pgstream.%s; return null; end',
+        format(step.call, operation.removed, operation.added)));
+      execute format('create or replace trigger "%4$s_%3$s_%1$s" after %1$s '
+                     'on pgstream.subscriptions %2$s for each statement '
+                     'execute function pgstream._subscriptions_%1$s_%3$s()',
+                     operation.name, operation.tables, step.name, step.n);
+    end loop;
+    execute format('create or replace trigger "5_close_%1$s" after %1$s on pgstream.subscriptions '
+                   'for each statement execute function pgstream._subscriptions_close()',
                    operation.name);
+  end loop;
+end $$;
+
+-- What an earlier version, which had other steps, has left.
+do $$
+declare
+  statement text;
+begin
+  for statement in
+    select s.text from (
+      select 1 as n, format('drop trigger %I on pgstream.subscriptions', t.tgname) as text
+      from pg_trigger t
+      where t.tgrelid = 'pgstream.subscriptions'::regclass and t.tgname ~ '^(2_apply|3_finish)_'
+      union all
+      select 2, format('drop function %s', p.oid::regprocedure) from pg_proc p
+      where p.pronamespace = 'pgstream'::regnamespace
+        and (p.proname = '_subscriptions_finish' or p.proname = '_apply' and p.pronargs = 3)) s
+    order by s.n
+  loop
+    execute statement;
   end loop;
 end $$;
 

@@ -1,3 +1,5 @@
+#include <zlib.h>
+
 #include <memory>
 #include <string>
 #include <utility>
@@ -45,6 +47,7 @@ Result<std::unique_ptr<Source>> make_stdin_source(const config::Values& values,
 }  // namespace
 
 void register_backend(Registry& registry) {
+  registry.uses({"zlib", zlibVersion()});
   registry.add(SourceType{.name = "file",
                           .aliases = {},
                           .related = family(),

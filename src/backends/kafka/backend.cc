@@ -1,3 +1,5 @@
+#include <librdkafka/rdkafka.h>
+
 #include <memory>
 
 #include "backends/kafka/options.h"
@@ -28,6 +30,7 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
 }  // namespace
 
 void register_backend(Registry& registry) {
+  registry.uses({"librdkafka", rd_kafka_version_str()});
   registry.add(
       SourceType{.name = "kafka", .aliases = {}, .options = source_fields(), .make = &make_source});
   registry.add(SinkType{.name = "kafka",

@@ -49,9 +49,16 @@ void on_log(const rd_kafka_t* client, int, const char* facility, const char* tex
              facility, text);
 }
 
+// Called by a thread of the library's own.
+void on_token_due(rd_kafka_t* client, const char*, void* opaque) {
+  static_cast<ClientEvents*>(opaque)->tokens->refresh(client);
+}
+
 int on_statistics(rd_kafka_t*, char* json, std::size_t size, void* opaque) {
-  log::debug("kafka_statistics", static_cast<ClientEvents*>(opaque)->pipeline, "{}",
-             std::string_view(json, size));
+  auto& events = *static_cast<ClientEvents*>(opaque);
+  const std::string_view text(json, size);
+  log::debug("kafka_statistics", events.pipeline, "{}", text);
+  if (events.statistics != nullptr) events.statistics->take(text);
   return 0;
 }
 
@@ -88,6 +95,11 @@ Result<Configuration> Configuration::make(const ClientOptions& options, ClientEv
   rd_kafka_conf_set_error_cb(made.get(), &on_error);
   rd_kafka_conf_set_log_cb(made.get(), &on_log);
   rd_kafka_conf_set_stats_cb(made.get(), &on_statistics);
+  if (options.iam) {
+    events.tokens = std::make_unique<IamTokens>(*options.iam);
+    rd_kafka_conf_set_oauthbearer_token_refresh_cb(made.get(), &on_token_due);
+    rd_kafka_conf_enable_sasl_queue(made.get(), 1);
+  }
   if (auto set = made.set("client.id", "pgtrickle-relay-" + options.pipeline); !set) {
     return fail(set.error());
   }
@@ -111,6 +123,13 @@ Result<void> Configuration::set(std::string_view name, std::string_view value) {
 
 Result<void> wait_for_cluster(rd_kafka_t* client, const ClientOptions& options,
                               ClientEvents& events, Deadline until, std::stop_token stop) {
+  if (events.tokens) {
+    if (rd_kafka_error_t* error = rd_kafka_sasl_background_callbacks_enable(client)) {
+      const Error why = property_error("sasl_mechanism", rd_kafka_error_string(error));
+      rd_kafka_error_destroy(error);
+      return fail(why);
+    }
+  }
   const Deadline patience = Deadline::after(kPatience);
   while (true) {
     const auto slice = std::clamp(until.left(), milliseconds(1), kSlice);
@@ -132,8 +151,20 @@ Result<void> wait_for_cluster(rd_kafka_t* client, const ClientOptions& options,
   }
 }
 
+void stop_tokens(const rd_kafka_t* client) {
+  const auto* events = static_cast<const ClientEvents*>(rd_kafka_opaque(client));
+  if (events->tokens) events->tokens->stop();
+}
+
 Error trouble_of(const ClientEvents& events, std::string_view brokers) {
-  return cluster_error(events.trouble.value_or(0), events.trouble_detail, brokers);
+  if (events.tokens) {
+    if (auto failure = events.tokens->failure()) {
+      return std::move(*failure).in_context(fmt::format("Kafka at {}", brokers));
+    }
+  }
+  const int code = events.trouble.value_or(0);
+  return events.tokens ? iam_cluster_error(code, events.trouble_detail, brokers)
+                       : cluster_error(code, events.trouble_detail, brokers);
 }
 
 bool rdkafka_has_fetch_backoff() {

@@ -7,7 +7,9 @@
 #include <string>
 #include <string_view>
 
+#include "backends/kafka/iam_tokens.h"
 #include "backends/kafka/options.h"
+#include "backends/kafka/statistics.h"
 #include "core/deadline.h"
 #include "core/error.h"
 
@@ -21,8 +23,10 @@ struct ClientEvents {
   std::string pipeline;
   std::optional<int> trouble;  ///< the last error that says why the cluster is not reached
   std::string trouble_detail;
-  bool fatal = false;     ///< the client is of no use any more
-  void* owner = nullptr;  ///< for the owner's own callbacks
+  bool fatal = false;                 ///< the client is of no use any more
+  void* owner = nullptr;              ///< for the owner's own callbacks
+  Statistics* statistics = nullptr;   ///< where they are kept; it outlives the client
+  std::unique_ptr<IamTokens> tokens;  ///< null: the client needs none
 };
 
 /// Properties that become a client. The events are told to `events`, which outlives the client.
@@ -46,6 +50,9 @@ class Configuration {
 /// refuses us. Serves the client's events meanwhile.
 Result<void> wait_for_cluster(rd_kafka_s* client, const ClientOptions& options,
                               ClientEvents& events, Deadline until, std::stop_token stop);
+
+/// Before the client goes: a token that it waits for does not hold that back.
+void stop_tokens(const rd_kafka_s* client);
 
 /// The trouble that the events tell of, or that nothing was heard.
 Error trouble_of(const ClientEvents& events, std::string_view brokers);

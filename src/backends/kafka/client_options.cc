@@ -6,7 +6,9 @@
 #include <cctype>
 
 #include "backends/kafka/client_values.h"
+#include "backends/kafka/iam_tokens.h"
 #include "backends/kafka/options.h"
+#include "backends/kafka/statistics.h"
 #include "config/tls.h"
 
 namespace relay::kafka {
@@ -55,9 +57,39 @@ constexpr std::array kTaken = {
     Taken{"enable.auto.offset.store", "leave it out: offsets are committed once they are settled"},
 };
 
+constexpr std::string_view kIam = "AWS_MSK_IAM";
+
+bool is_iam(const ClientValues& given) {
+  return upper(given.sasl_mechanism.value_or("")) == kIam;
+}
+
+/// What contradicts the way in which the client proves who it is.
+Result<void> check_identity(const config::Values& values, const ClientValues& given) {
+  const auto contradiction = [](std::string_view option, std::string_view what,
+                                std::string_view remedy) {
+    return fail(
+        misconfigured("contradiction",
+                      fmt::format("{} is set, but sasl_mechanism is {}AWS_MSK_IAM", option, what),
+                      std::string(remedy)));
+  };
+  for (const char* option : {"sasl_username", "sasl_password"}) {
+    if (is_iam(given) && values.has(option)) {
+      return contradiction(option, "", "leave it out: AWS credentials say who asks");
+    }
+  }
+  for (const auto& row : aws::kIdentityOptions) {
+    if (!is_iam(given) && values.has(row.field.name)) {
+      return contradiction(row.field.name, "not ",
+                           "set sasl_mechanism to AWS_MSK_IAM, or leave it out");
+    }
+  }
+  return aws::check_identity(given.identity);
+}
+
 std::string implied_protocol(const config::Values& values, const ClientValues& given) {
   const bool sasl = given.sasl_mechanism || given.sasl_username;
   const bool tls = values.has("tls_ca") || values.has("tls_cert");
+  if (is_iam(given)) return "SASL_SSL";
   if (sasl) return tls ? "SASL_SSL" : "SASL_PLAINTEXT";
   return tls ? "SSL" : "PLAINTEXT";
 }
@@ -79,6 +111,12 @@ Result<std::string> protocol_of(const config::Values& values, const ClientValues
         "contradiction", fmt::format("sasl_ options are set, but security_protocol is {}", given),
         "use SASL_SSL or SASL_PLAINTEXT, or leave the sasl_ options out"));
   }
+  if (is_iam(options) && given != implied) {
+    return fail(
+        misconfigured("contradiction",
+                      fmt::format("sasl_mechanism is {}, but security_protocol is {}", kIam, given),
+                      "use SASL_SSL: who reads a token on its way can use it"));
+  }
   if (implied.ends_with("SSL") && !given.ends_with("SSL")) {
     return fail(misconfigured(
         "contradiction", fmt::format("tls_ options are set, but security_protocol is {}", given),
@@ -88,6 +126,12 @@ Result<std::string> protocol_of(const config::Values& values, const ClientValues
 }
 
 void add_sasl(const ClientValues& given, ClientOptions& client) {
+  if (is_iam(given)) {
+    client.iam = given.identity;
+    if (client.iam->region.empty()) client.iam->region = region_of_brokers(client.brokers);
+    client.properties.emplace_back("sasl.mechanisms", "OAUTHBEARER");
+    return;
+  }
   client.properties.emplace_back("sasl.mechanisms", upper(given.sasl_mechanism.value_or("PLAIN")));
   if (given.sasl_username) {
     client.properties.emplace_back("sasl.username", *given.sasl_username);
@@ -124,6 +168,7 @@ Result<ClientOptions> client_of(const config::Values& values, const ClientValues
     return fail(misconfigured("no_brokers", "brokers names no broker",
                               "write it as host:9092, several separated by commas"));
   }
+  if (auto checked = check_identity(values, given); !checked) return fail(checked.error());
   const auto protocol = protocol_of(values, given);
   if (!protocol) return fail(protocol.error());
   if (auto checked = config::check_tls(given); !checked) return fail(checked.error());
@@ -136,6 +181,7 @@ Result<ClientOptions> client_of(const config::Values& values, const ClientValues
       // Without it a broker that comes back is noticed many seconds late.
       {"reconnect.backoff.max.ms", "500"},
       {"log.connection.close", "false"},
+      {"statistics.interval.ms", std::string(kStatisticsEveryMs)},
   };
   if (protocol->starts_with("SASL")) add_sasl(given, client);
   if (protocol->ends_with("SSL")) add_tls(values, given, client);

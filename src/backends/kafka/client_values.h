@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "aws/identity.h"
 #include "backends/kafka/options.h"
 #include "config/option_table.h"
 #include "config/tls.h"
@@ -18,6 +19,7 @@ struct ClientValues : config::TlsOptions {
   std::optional<std::string> sasl_mechanism;
   std::optional<std::string> sasl_username;
   std::string sasl_password;
+  aws::Identity identity;
   std::optional<std::string> tls_key_password;
   std::chrono::milliseconds connect_timeout{};
   std::map<std::string, std::string> rdkafka;
@@ -35,8 +37,8 @@ inline constexpr config::Option<ClientValues> kServerOptions[] = {
                  "and tls_ options imply"},
      config::fills<&ClientValues::security_protocol>},
     {{.name = "sasl_mechanism",
-      .meaning = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, GSSAPI or OAUTHBEARER; default "
-                 "PLAIN where sasl_username is set",
+      .meaning = "PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, GSSAPI, OAUTHBEARER or AWS_MSK_IAM; "
+                 "default PLAIN where sasl_username is set",
       .aliases = "sasl_mechanisms"},
      config::fills<&ClientValues::sasl_mechanism>},
     {{.name = "sasl_username", .meaning = "user name", .aliases = "sasl_user"},
@@ -66,7 +68,8 @@ inline constexpr config::Option<ClientValues> kOtherClientOptions[] = {
 
 /// The options that sink and source share.
 inline constexpr auto kClientOptions = config::joined<ClientValues>(
-    kServerOptions, config::inherited<ClientValues, config::kTlsOptions>, kOtherClientOptions);
+    kServerOptions, config::within<&ClientValues::identity, aws::kIdentityOptions>,
+    config::inherited<ClientValues, config::kTlsOptions>, kOtherClientOptions);
 
 /// The properties that `brokers`, `security_protocol`, `sasl_*` and `tls_*` come to.
 Result<ClientOptions> client_of(const config::Values& values, const ClientValues& given);

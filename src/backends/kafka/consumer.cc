@@ -65,6 +65,7 @@ struct Consumer::Callbacks {
 };
 
 void Consumer::Free::operator()(rd_kafka_t* client) const {
+  stop_tokens(client);
   rd_kafka_destroy_flags(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
 }
 void Consumer::Free::operator()(rd_kafka_queue_t* queue) const {
@@ -75,8 +76,9 @@ void Consumer::Free::operator()(rd_kafka_message_t* message) const {
 }
 
 Result<std::unique_ptr<Consumer>> Consumer::open(const SourceOptions& options, Offsets& offsets,
-                                                 std::set<Place> remade, std::stop_token stop) {
-  std::unique_ptr<Consumer> consumer(new Consumer(options, offsets, std::move(remade)));
+                                                 std::set<Place> remade, Statistics& statistics,
+                                                 std::stop_token stop) {
+  std::unique_ptr<Consumer> consumer(new Consumer(options, offsets, std::move(remade), statistics));
   if (auto started = consumer->start(stop); !started) return fail(started.error());
   if (auto subscribed = consumer->subscribe(); !subscribed) return fail(subscribed.error());
   return consumer;
@@ -86,6 +88,7 @@ Result<void> Consumer::start(std::stop_token stop) {
   auto configuration = Configuration::make(options_.client, events_);
   if (!configuration) return fail(configuration.error());
   events_.owner = this;
+  events_.statistics = &statistics_;
   rd_kafka_conf_set_rebalance_cb(configuration->get(), &Callbacks::on_rebalance);
   rd_kafka_conf_set_offset_commit_cb(configuration->get(), &Callbacks::on_commit);
   std::array<char, 512> text{};

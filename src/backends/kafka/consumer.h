@@ -32,7 +32,8 @@ class Consumer {
   /// Connects and joins the group. `offsets` is told of partitions that are given up; `remade` are
   /// partitions to be read from their start.
   static Result<std::unique_ptr<Consumer>> open(const SourceOptions& options, Offsets& offsets,
-                                                std::set<Place> remade, std::stop_token stop);
+                                                std::set<Place> remade, Statistics& statistics,
+                                                std::stop_token stop);
   /// Commits what is settled and leaves, within a moment.
   ~Consumer();
   Consumer(const Consumer&) = delete;
@@ -72,8 +73,12 @@ class Consumer {
   using Owned = std::unique_ptr<T, Free>;
   struct Callbacks;
 
-  Consumer(const SourceOptions& options, Offsets& offsets, std::set<Place> remade)
-      : options_(options), offsets_(offsets), from_start_(std::move(remade)) {}
+  Consumer(const SourceOptions& options, Offsets& offsets, std::set<Place> remade,
+           Statistics& statistics)
+      : options_(options),
+        offsets_(offsets),
+        statistics_(statistics),
+        from_start_(std::move(remade)) {}
   Result<void> start(std::stop_token stop);
   Result<void> subscribe();
   void pause();
@@ -94,6 +99,7 @@ class Consumer {
 
   const SourceOptions& options_;
   Offsets& offsets_;
+  Statistics& statistics_;
   std::set<Place> from_start_;
   ClientEvents events_;
   std::optional<Error> refusal_;  // a topic or the group is not ours to read, or not there

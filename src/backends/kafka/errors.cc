@@ -103,7 +103,27 @@ Error tls_error(std::string_view said, std::string_view brokers) {
                          "tls_key), or not speak TLS on this port"));
 }
 
+bool is_login(int code) {
+  return code == RD_KAFKA_RESP_ERR__AUTHENTICATION ||
+         code == RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED;
+}
+
+Error outdated_scram(std::string_view said, std::string_view brokers) {
+  return make(ErrorClass::misconfigured, "outdated_scram",
+              fmt::format("cannot use Kafka at {}: {}. From Kafka 4.0 on, brokers refuse SCRAM of "
+                          "librdkafka {}, also with the right password",
+                          brokers, said, rd_kafka_version_str()),
+              "if the brokers run Kafka 4, run the relay with librdkafka 2.6.1 or newer (package "
+              "librdkafka1 of Debian 13), or set sasl_mechanism to PLAIN with SASL_SSL; otherwise "
+              "correct sasl_username, sasl_password and sasl_mechanism");
+}
+
 }  // namespace
+
+bool scram_is_outdated(std::string_view words, int library) {
+  constexpr int kCorrected = 0x02060100;
+  return library < kCorrected && contains_ignoring_case(words, "SCRAM");
+}
 
 Error delivery_error(int code, std::string_view detail, std::string_view topic,
                      std::string_view brokers) {
@@ -117,9 +137,51 @@ Error delivery_error(int code, std::string_view detail, std::string_view topic,
   return make(known->error_class, known->name, std::move(message), known->remedy);
 }
 
+Error creation_error(int code, std::string_view detail, std::string_view topic,
+                     std::string_view brokers) {
+  constexpr std::string_view kNoRight =
+      "give the user the right CREATE on the topic or on the cluster, or create the topic and "
+      "leave create_topics out";
+  constexpr std::array kOfCreation = {
+      Known{RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, ErrorClass::misconfigured,
+            "not_authorised", kNoRight},
+      Known{RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED, ErrorClass::misconfigured,
+            "not_authorised", kNoRight},
+      Known{RD_KAFKA_RESP_ERR_INVALID_REPLICATION_FACTOR, ErrorClass::misconfigured,
+            "bad_new_topic", "set topic_replication_factor to at most the number of brokers"},
+      Known{RD_KAFKA_RESP_ERR_INVALID_PARTITIONS, ErrorClass::misconfigured, "bad_new_topic",
+            "correct topic_partitions"},
+      Known{RD_KAFKA_RESP_ERR_INVALID_CONFIG, ErrorClass::misconfigured, "bad_new_topic",
+            "correct topic_config"},
+      Known{RD_KAFKA_RESP_ERR_INVALID_REQUEST, ErrorClass::misconfigured, "bad_new_topic",
+            "correct topic_partitions, topic_replication_factor and topic_config"},
+      Known{RD_KAFKA_RESP_ERR__INVALID_ARG, ErrorClass::misconfigured, "bad_new_topic",
+            "correct topic_partitions, topic_replication_factor and topic_config"},
+      Known{RD_KAFKA_RESP_ERR_POLICY_VIOLATION, ErrorClass::misconfigured, "policy_violation",
+            "make topic_partitions, topic_replication_factor and topic_config as the cluster's "
+            "policy demands"},
+      Known{RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION, ErrorClass::rejected, "illegal_topic",
+            "correct the topic template, or the values that it is made of"},
+      Known{RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED, ErrorClass::throttled, "throttled",
+            "raise the user's quota"},
+  };
+  if (code == 0) code = RD_KAFKA_RESP_ERR__INVALID_ARG;
+  auto message = fmt::format("Kafka at {} does not make the topic '{}': {}", brokers, topic,
+                             words(code, detail));
+  const auto known = std::ranges::find(kOfCreation, code, &Known::code);
+  if (known == kOfCreation.end()) {
+    return make(ErrorClass::transient, "refused", std::move(message),
+                "if this stays, look at the cluster");
+  }
+  return make(known->error_class, known->name, std::move(message), known->remedy);
+}
+
 Error cluster_error(int code, std::string_view detail, std::string_view brokers) {
   const auto said = words(code, detail);
   if (code == RD_KAFKA_RESP_ERR__SSL) return tls_error(said, brokers);
+  if (is_login(code) && scram_is_outdated(said, rd_kafka_version())) {
+    return outdated_scram(said, brokers);
+  }
   const auto known = std::ranges::find(kKnown, code, &Known::code);
   if (known != kKnown.end() && known->error_class != ErrorClass::rejected) {
     return make(known->error_class, known->name,
@@ -129,6 +191,20 @@ Error cluster_error(int code, std::string_view detail, std::string_view brokers)
               fmt::format("cannot reach Kafka at {}: {}", brokers, said),
               "check that the brokers run, that this machine reaches them and the addresses that "
               "they advertise, and that security_protocol is right");
+}
+
+Error iam_cluster_error(int code, std::string_view detail, std::string_view brokers) {
+  Error error = cluster_error(code, detail, brokers);
+  if (error.code == "authentication") {
+    error.remedy =
+        "allow the role or user kafka-cluster:Connect on the cluster, and look at region and at "
+        "this machine's clock";
+  } else if (error.code == kUnreachable) {
+    error.remedy +=
+        "; a broker may also close the connection where it refuses the credentials: "
+        "allow them kafka-cluster:Connect";
+  }
+  return error;
 }
 
 Error property_error(std::string_view name, std::string_view detail) {

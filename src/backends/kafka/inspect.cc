@@ -35,6 +35,11 @@ using Topic = std::unique_ptr<rd_kafka_topic_t, Free<&rd_kafka_topic_destroy>>;
 using Queue = std::unique_ptr<rd_kafka_queue_t, Free<&rd_kafka_queue_destroy>>;
 using Event = std::unique_ptr<rd_kafka_event_t, Free<&rd_kafka_event_destroy>>;
 
+void end(rd_kafka_t* client) {
+  stop_tokens(client);
+  rd_kafka_destroy(client);
+}
+
 /// A client that asks. It is a consumer without a group, since a producer that asks for a topic
 /// makes it where the cluster allows that.
 class Inspector {
@@ -100,7 +105,7 @@ class Inspector {
  private:
   const ClientOptions& options_;
   ClientEvents events_;
-  std::unique_ptr<rd_kafka_t, Free<&rd_kafka_destroy>> client_;  // behind what it writes to
+  std::unique_ptr<rd_kafka_t, Free<&end>> client_;  // behind what it writes to
   std::int32_t broker_ = 0;
 };
 
@@ -115,13 +120,17 @@ Error topic_error(int code, const std::string& topic, const ClientOptions& optio
   return error;
 }
 
-/// `written`: messages will be written to it.
-void inspect_topic(Inspector& inspector, const std::string& topic, bool written,
+/// `written`: the sink that will write to it; null: none.
+void inspect_topic(Inspector& inspector, const std::string& topic, const SinkOptions* written,
                    const ClientOptions& options, Inspection& found) {
   const auto code = inspector.ask(topic);
   if (!code) {
     found.problems.push_back(code.error());
-  } else if (*code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART && written &&
+  } else if (*code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART && written != nullptr &&
+             written->create_topics) {
+    found.notes.push_back(
+        fmt::format("the topic '{}' is made by the relay with the first message", topic));
+  } else if (*code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART && written != nullptr &&
              inspector.makes_topics()) {
     found.notes.push_back(
         fmt::format("the topic '{}' is made by the cluster with the first message", topic));
@@ -150,7 +159,7 @@ Inspection KafkaSink::inspect(const std::optional<std::string>& subject, std::st
                                            fmt::format("topic '{}': {}", *subject, problem),
                                            "correct the topic, or the template that it is of"));
   } else {
-    inspect_topic(inspector, *subject, true, options, found);
+    inspect_topic(inspector, *subject, &options_, options, found);
   }
   return found;
 }
@@ -161,7 +170,7 @@ Inspection KafkaSource::inspect(std::stop_token stop) {
   Inspection found = Inspection::of(inspector.connect(std::move(stop)));
   if (!found.problems.empty()) return found;
   for (const std::string& topic : options_.topics) {
-    if (!topic.starts_with('^')) inspect_topic(inspector, topic, false, options, found);
+    if (!topic.starts_with('^')) inspect_topic(inspector, topic, nullptr, options, found);
   }
   return found;
 }

@@ -2,11 +2,14 @@
 
 #include <chrono>
 #include <cstddef>
+#include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "aws/identity.h"
 #include "config/fields.h"
 #include "core/error.h"
 
@@ -17,16 +20,27 @@ struct ClientOptions {
   std::string brokers;
   std::chrono::milliseconds connect_timeout{};
   bool tls_verify = true;
-  std::string pipeline;  ///< whose client this is: its id, and for the log
+  std::optional<aws::Identity> iam;  ///< who asks an Amazon MSK cluster, by sasl_mechanism
+  std::string pipeline;              ///< whose client this is: its id, and for the log
   /// Files that must be readable, by the option that names them.
   std::vector<std::pair<std::string, std::string>> files;
   /// Properties of librdkafka, in the order in which they are to be set.
   std::vector<std::pair<std::string, std::string>> properties;
 };
 
+/// How topics are made that are absent.
+struct NewTopics {
+  int partitions = -1;          ///< -1: as the brokers choose
+  int replication_factor = -1;  ///< -1: as the brokers choose
+  std::map<std::string, std::string> config;
+};
+
 /// The options of the sink, checked.
 struct SinkOptions {
   ClientOptions client;
+  bool create_topics = false;
+  NewTopics new_topics;
+  bool time_of_change = true;  ///< of records: when the change was made, else when it was sent
   std::string acks;
   bool idempotent = false;
   bool ordered = true;  ///< messages of one key must not overtake each other

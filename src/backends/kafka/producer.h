@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -19,6 +20,7 @@
 #include "core/lease.h"
 #include "core/message.h"
 
+struct rd_kafka_op_s;
 struct rd_kafka_queue_s;
 struct rd_kafka_topic_s;
 
@@ -39,7 +41,8 @@ class Producer {
   /// Connects and waits for a first broker. Errors as of `wait_for_cluster`.
   /// Its connections end with the lease, and there are no new ones without it.
   static Result<std::unique_ptr<Producer>> open(const SinkOptions& options, Batching batching,
-                                                Lease& lease, std::stop_token stop);
+                                                Statistics& statistics, Lease& lease,
+                                                std::stop_token stop);
   ~Producer();
   Producer(const Producer&) = delete;
   Producer& operator=(const Producer&) = delete;
@@ -61,6 +64,8 @@ class Producer {
     int code;
   };
   std::vector<Report> take_reports();
+  /// Listens to the library while nothing is under way. Does not wait.
+  void serve();
 
   /// Waits for reports, at most that long. `flush`: there are no more messages to wait for, so what
   /// lingers is sent at once.
@@ -71,6 +76,12 @@ class Producer {
   /// Gives up what is under way; the reports of what was stored until now can still be taken.
   void abandon();
 
+  /// Makes these topics. Says why some could not be made; one that another client made meanwhile
+  /// counts as made. Rejected: no topic of that name can be made.
+  Result<std::map<std::string, Error>> create_topics(const std::set<std::string>& topics,
+                                                     const NewTopics& as, Deadline until,
+                                                     std::stop_token stop);
+
   /// max.message.bytes of those of the topics that exist; 0 where we may not know it.
   Result<std::map<std::string, std::size_t>> topic_limits(const std::set<std::string>& topics,
                                                           Deadline until, std::stop_token stop);
@@ -80,18 +91,23 @@ class Producer {
     void operator()(rd_kafka_s* client) const;
     void operator()(rd_kafka_queue_s* queue) const;
     void operator()(rd_kafka_topic_s* topic) const;
+    void operator()(rd_kafka_op_s* event) const;
   };
   template <class T>
   using Owned = std::unique_ptr<T, Free>;
+  using Answer = Owned<rd_kafka_op_s>;
   struct Callbacks;
 
-  Producer(const SinkOptions& options, Batching batching, Lease& lease)
-      : options_(options), batching_(batching), sockets_(lease) {}
+  Producer(const SinkOptions& options, Batching batching, Statistics& statistics, Lease& lease)
+      : options_(options), batching_(batching), statistics_(statistics), sockets_(lease) {}
   Result<void> start();
+  std::int64_t timestamp_ms(const Message& message) const;
+  Result<Answer> wait_answer(rd_kafka_queue_s* answers, Deadline until, std::stop_token stop) const;
   rd_kafka_topic_s* topic(std::string_view name);
 
   const SinkOptions& options_;
   const Batching batching_;
+  Statistics& statistics_;
   LeasedSockets sockets_;  // of the library's threads
   ClientEvents events_;
   std::vector<Report> reports_;

@@ -18,6 +18,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kSlice{100};  // between two looks at the clock
 constexpr milliseconds kLimitsTime{2000};
+constexpr milliseconds kCreationTime{10000};
 constexpr std::size_t kTopicsRemembered = 10000;
 /// Of a topic's limit: what a batch has beside its messages.
 constexpr std::size_t kBatchOverhead = 512;
@@ -28,15 +29,28 @@ SharedError shared(ErrorClass error_class, std::string code, std::string message
   return share(Error{error_class, std::move(code), std::move(message), std::move(remedy), {}});
 }
 
+/// What is unknown for that reason: topics are made where they are absent, and this one was not.
+void add_remedy(std::span<Outcome> outcomes, const SharedError& failure) {
+  Error error = *failure;
+  error.remedy =
+      "give the user the right CREATE on the topic or on the cluster, or create the topic";
+  const SharedError better = share(std::move(error));
+  for (Outcome& outcome : outcomes) {
+    if (outcome.error == failure) outcome.error = better;
+  }
+}
+
 }  // namespace
 
 /// Sends some messages by one producer and waits for what becomes of them.
 class KafkaSink::Delivery {
  public:
-  Delivery(Producer& producer, const SinkOptions& options, std::span<const Message> messages,
-           const Lease& lease, Deadline deadline, std::stop_token stop)
+  Delivery(Producer& producer, const SinkOptions& options, const ImpossibleTopics& impossible,
+           std::span<const Message> messages, const Lease& lease, Deadline deadline,
+           std::stop_token stop)
       : producer_(producer),
         options_(options),
+        impossible_(impossible),
         messages_(messages),
         lease_(lease),
         window_({.messages = options.max_in_flight, .silence = options.delivery_timeout}, deadline),
@@ -121,6 +135,10 @@ class KafkaSink::Delivery {
           settle(next_++, illegal_topic(message, problem));
           continue;
         }
+        if (const auto why = impossible_.find(message.subject); why != impossible_.end()) {
+          settle(next_++, Outcome::rejected(why->second));
+          continue;
+        }
         legal_topic_ = message.subject;
       }
       auto sent = producer_.send(message, next_);
@@ -191,6 +209,7 @@ class KafkaSink::Delivery {
 
   Producer& producer_;
   const SinkOptions& options_;
+  const ImpossibleTopics& impossible_;
   std::span<const Message> messages_;
   const Lease& lease_;
   InFlightWindow window_;
@@ -206,7 +225,25 @@ class KafkaSink::Delivery {
 };
 
 Result<void> KafkaSink::open(std::stop_token stop) {
-  close();
+  const MutexLock lock(mutex_);
+  return reopen(std::move(stop));
+}
+
+void KafkaSink::close() {
+  const MutexLock lock(mutex_);
+  drop();
+}
+
+std::optional<EndReport> KafkaSink::report() const {
+  if (mutex_.try_lock()) {
+    const MutexLock lock(mutex_, std::adopt_lock);
+    if (producer_) producer_->serve();
+  }
+  return statistics_.report();
+}
+
+Result<void> KafkaSink::reopen(std::stop_token stop) {
+  drop();
   warn_of_no_verification(options_.client);
   return use(Batching{.bytes = batch_bytes_}, stop);
 }
@@ -215,20 +252,20 @@ Result<void> KafkaSink::open(std::stop_token stop) {
 Result<void> KafkaSink::use(Batching batching, std::stop_token stop) {
   if (producer_ && !producer_->broken() && producer_->batching() == batching) return {};
   producer_.reset();
-  auto producer = Producer::open(options_, batching, lease(), stop);
+  auto producer = Producer::open(options_, batching, statistics_, lease(), stop);
   if (!producer) return fail(producer.error());
   producer_ = std::move(*producer);
   return {};
 }
 
-void KafkaSink::close() {
+void KafkaSink::drop() {
   producer_.reset();
+  statistics_.forget();
 }
 
-/// Asks how large a batch the topics take that were not used before. Where that cannot be learnt,
-/// the usual size is tried.
-void KafkaSink::learn_limits(std::span<const Message> messages, Deadline deadline,
-                             std::stop_token stop) {
+/// Looks at the topics that were not used before, and makes those that are absent where it may.
+Result<void> KafkaSink::prepare_topics(std::span<const Message> messages, Deadline deadline,
+                                       std::stop_token stop) {
   std::set<std::string> unknown;
   std::string_view last;
   for (const Message& message : messages) {
@@ -239,40 +276,86 @@ void KafkaSink::learn_limits(std::span<const Message> messages, Deadline deadlin
       unknown.insert(std::move(topic));
     }
   }
-  if (unknown.empty()) return;
+  impossible_topics_.clear();
+  if (unknown.empty()) return {};
   if (known_topics_.size() > kTopicsRemembered) known_topics_.clear();
+  const Missing missing = learn_limits(unknown, deadline, stop);
+  if (!options_.create_topics || missing.empty()) return {};
+  if (auto created = create(missing, deadline, stop); !created) return created;
+  if (options_.new_topics.config.contains("max.message.bytes")) {
+    learn_limits(unknown, deadline, std::move(stop));
+  }
+  return {};
+}
+
+/// Asks how large a batch these topics take. Where that cannot be learnt, the usual size is tried.
+/// Returns those that are not known to exist.
+KafkaSink::Missing KafkaSink::learn_limits(const std::set<std::string>& topics, Deadline deadline,
+                                           std::stop_token stop) {
   const auto limits =
-      producer_->topic_limits(unknown, Deadline::after(kLimitsTime).earlier(deadline), stop);
+      producer_->topic_limits(topics, Deadline::after(kLimitsTime).earlier(deadline), stop);
   if (!limits) {
     log::debug("topic_limits", options_.client.pipeline, "{}", limits.error().message);
-    known_topics_.merge(unknown);
-    return;
+    // Where topics are to be made, it must be known which are absent: they are asked again.
+    if (!options_.create_topics) known_topics_.insert(topics.begin(), topics.end());
+    return {};
   }
+  Missing missing;
+  for (const std::string& topic : topics) missing.emplace(topic, true);
   for (const auto& [topic, limit] : *limits) {
     known_topics_.insert(topic);
-    if (limit == 0) continue;
+    if (limit == 0) {
+      missing[topic] = false;
+      continue;
+    }
+    missing.erase(topic);
     const std::size_t room = limit > kBatchOverhead ? limit - kBatchOverhead : 0;
     batch_bytes_ = std::min(batch_bytes_, std::max(kSmallestBatch, room));
   }
+  return missing;
+}
+
+/// An error: why messages for one of them must wait. What can never be made is remembered.
+Result<void> KafkaSink::create(const Missing& missing, Deadline deadline, std::stop_token stop) {
+  std::set<std::string> topics;
+  for (const auto& [topic, absent] : missing) topics.insert(topic);
+  auto failures =
+      producer_->create_topics(topics, options_.new_topics,
+                               Deadline::after(kCreationTime).earlier(deadline), std::move(stop));
+  if (!failures) return fail(failures.error());
+  for (auto& [topic, error] : *failures) {
+    // Brokers say so of a topic that exists, too.
+    if (error.code == "not_authorised" && !missing.at(topic)) continue;
+    if (error.error_class != ErrorClass::rejected) return fail(std::move(error));
+    impossible_topics_.emplace(topic, share(std::move(error)));
+  }
+  return {};
 }
 
 std::vector<Outcome> KafkaSink::deliver(std::span<const Message> messages, Deadline deadline,
                                         std::stop_token stop) {
+  const MutexLock lock(mutex_);
   std::vector<Outcome> outcomes(messages.size());
   const auto all_unknown = [&](const Error& error) {
     std::ranges::fill(outcomes, Outcome::unknown(share(error)));
     return outcomes;
   };
   if (!producer_ || producer_->broken()) {
-    if (auto opened = open(stop); !opened) return all_unknown(opened.error());
+    if (auto opened = reopen(stop); !opened) return all_unknown(opened.error());
   }
-  learn_limits(messages, deadline, stop);
+  if (auto prepared = prepare_topics(messages, deadline, stop); !prepared) {
+    return all_unknown(prepared.error());
+  }
   if (auto ready = use(Batching{.bytes = batch_bytes_}, stop); !ready) {
     return all_unknown(ready.error());
   }
-  Delivery delivery(*producer_, options_, messages, lease(), deadline, stop);
+  Delivery delivery(*producer_, options_, impossible_topics_, messages, lease(), deadline, stop);
   const SharedError failure = delivery.run(outcomes);
-  if (delivery.must_close()) close();
+  if (delivery.must_close()) drop();
+  if (failure && failure->code == "unknown_topic") {
+    known_topics_.clear();  // it is made, or was deleted
+    if (options_.create_topics) add_remedy(outcomes, failure);
+  }
   const auto& suspects = delivery.suspects();
   if (suspects.empty()) return outcomes;
   if (delivery.batch_too_large()) {
@@ -298,9 +381,9 @@ void KafkaSink::send_suspects(std::span<const Message> messages,
   if (auto ready = use(Batching{.bytes = batch_bytes_, .singly = true}, stop); !ready) {
     std::ranges::fill(found, Outcome::unknown(share(ready.error())));
   } else {
-    Delivery delivery(*producer_, options_, alone, lease(), deadline, stop);
+    Delivery delivery(*producer_, options_, impossible_topics_, alone, lease(), deadline, stop);
     delivery.run(found);
-    if (delivery.must_close()) close();
+    if (delivery.must_close()) drop();
   }
   for (std::size_t i = 0; i < found.size(); ++i) outcomes[suspects[i]] = std::move(found[i]);
 }

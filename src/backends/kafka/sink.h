@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -13,6 +15,7 @@
 #include "backends/kafka/options.h"
 #include "backends/kafka/producer.h"
 #include "connector/sink.h"
+#include "core/mutex.h"
 
 namespace relay::kafka {
 
@@ -34,20 +37,38 @@ class KafkaSink : public Sink {
   std::vector<Outcome> deliver(std::span<const Message> messages, Deadline deadline,
                                std::stop_token stop) override;
   void close() override;
+  std::optional<EndReport> report() const override;
   Inspection inspect(const std::optional<std::string>& subject, std::stop_token stop) override;
 
  private:
   class Delivery;
+  /// Topics to be made. False: it may be there, for we must not look.
+  using Missing = std::map<std::string, bool>;
+  /// Topics that can never be made, and why.
+  using ImpossibleTopics = std::map<std::string, SharedError, std::less<>>;
 
-  Result<void> use(Batching batching, std::stop_token stop);
-  void learn_limits(std::span<const Message> messages, Deadline deadline, std::stop_token stop);
+  Result<void> reopen(std::stop_token stop) RELAY_REQUIRES(mutex_);
+  void drop() RELAY_REQUIRES(mutex_);
+  Result<void> use(Batching batching, std::stop_token stop) RELAY_REQUIRES(mutex_);
+  Result<void> prepare_topics(std::span<const Message> messages, Deadline deadline,
+                              std::stop_token stop) RELAY_REQUIRES(mutex_);
+  Missing learn_limits(const std::set<std::string>& topics, Deadline deadline, std::stop_token stop)
+      RELAY_REQUIRES(mutex_);
+  Result<void> create(const Missing& missing, Deadline deadline, std::stop_token stop)
+      RELAY_REQUIRES(mutex_);
   void send_suspects(std::span<const Message> messages, const std::vector<std::size_t>& suspects,
-                     std::span<Outcome> outcomes, Deadline deadline, std::stop_token stop);
+                     std::span<Outcome> outcomes, Deadline deadline, std::stop_token stop)
+      RELAY_REQUIRES(mutex_);
 
   const SinkOptions options_;
   std::size_t batch_bytes_;             // what every topic used so far takes
   std::set<std::string> known_topics_;  // whose limit was asked for
-  std::unique_ptr<Producer> producer_;
+  ImpossibleTopics impossible_topics_;
+  mutable Statistics statistics_;
+  /// The pipeline's thread holds it while it works. Between two deliveries `report` polls the
+  /// producer, so that its statistics are those of an idle one, too, and do not pile up.
+  mutable Mutex mutex_;
+  std::unique_ptr<Producer> producer_ RELAY_GUARDED_BY(mutex_);
 };
 
 }  // namespace relay::kafka

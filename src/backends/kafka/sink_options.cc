@@ -18,10 +18,16 @@ struct SinkValues : SinkOptions {
   ClientValues given;
   std::string compression;
   double linger_ms = 0;
+  std::optional<int> topic_partitions;
+  std::optional<int> topic_replication_factor;
 };
 
 std::string acks_of(std::string_view text) {
   return std::string(text == "-1" ? "all" : text);
+}
+
+bool is_time_of_change(std::string_view text) {
+  return text == "change";
 }
 
 constexpr Option<SinkValues> kOwnOptions[] = {
@@ -73,6 +79,34 @@ constexpr Option<SinkValues> kOwnOptions[] = {
                  "again by a new producer, with the same ids",
       .min = 0.1},
      fills<&SinkOptions::delivery_timeout>},
+    {{.name = "timestamp",
+      .type = FieldType::choice,
+      .default_text = "change",
+      .meaning = "what a record's timestamp is: when the change was made, or when it is sent",
+      .choices = "change,send"},
+     fills_with<&is_time_of_change, &SinkOptions::time_of_change>},
+    {{.name = "create_topics",
+      .type = FieldType::boolean,
+      .default_text = "false",
+      .meaning = "make topics that are absent; a topic that exists is left as it is"},
+     fills<&SinkOptions::create_topics>},
+    {{.name = "topic_partitions",
+      .type = FieldType::integer,
+      .meaning = "partitions of a topic that is made; default: as the brokers choose",
+      .min = 1,
+      .max = 100000},
+     fills<&SinkValues::topic_partitions>},
+    {{.name = "topic_replication_factor",
+      .type = FieldType::integer,
+      .meaning = "replicas of a topic that is made; default: as the brokers choose",
+      .min = 1,
+      .max = 1000},
+     fills<&SinkValues::topic_replication_factor>},
+    {{.name = "topic_config",
+      .type = FieldType::map,
+      .meaning = "configuration of a topic that is made, for example "
+                 "{\"cleanup.policy\": \"compact\"}"},
+     fills<&SinkOptions::new_topics, &NewTopics::config>},
     // Refused, wherever it is given.
     {{.name = "transactional_id", .meaning = "not offered: the relay sends without transactions"},
      fills_nothing},
@@ -122,6 +156,14 @@ Result<SinkOptions> parse_sink_options(const config::Values& values) {
                               "transactional_id: the relay sends to Kafka without transactions",
                               "leave it out; consumers compare the header pgtrickle-id"));
   }
+  for (const char* option : {"topic_partitions", "topic_replication_factor", "topic_config"}) {
+    if (options.create_topics || !values.has(option)) continue;
+    return fail(misconfigured("contradiction",
+                              fmt::format("{} is set, but create_topics is not", option),
+                              "set create_topics, or leave it out"));
+  }
+  options.new_topics.partitions = options.topic_partitions.value_or(-1);
+  options.new_topics.replication_factor = options.topic_replication_factor.value_or(-1);
   add_producer_properties(options);
   if (auto added = add_own_properties(options.given, options.client); !added) {
     return fail(added.error());

@@ -19,7 +19,7 @@ Result<void> KafkaSource::open(std::stop_token stop) {
   if (consumer_) remade_.merge(consumer_->remade());
   close();
   warn_of_no_verification(options_.client);
-  auto consumer = Consumer::open(options_, offsets_, remade_, stop);
+  auto consumer = Consumer::open(options_, offsets_, remade_, statistics_, stop);
   if (!consumer) return fail(consumer.error());
   remade_.clear();
   rules_.cluster = (*consumer)->cluster();
@@ -105,6 +105,7 @@ std::optional<std::int64_t> KafkaSource::lag() {
 
 void KafkaSource::close() {
   replace(nullptr);
+  statistics_.forget();
   offsets_.give_up_all();
 }
 

@@ -35,6 +35,7 @@ class KafkaSource : public Source {
   std::chrono::milliseconds tend(std::stop_token stop) override;
   std::optional<std::int64_t> lag() override;
   void close() override;
+  std::optional<EndReport> report() const override { return statistics_.report(); }
   Inspection inspect(std::stop_token stop) override;
   std::vector<Claim> claims() const override;
 
@@ -48,6 +49,7 @@ class KafkaSource : public Source {
   FieldMapping mapping_;
   Offsets offsets_;
   std::set<Place> remade_;  // partitions that the next consumer reads from their start
+  Statistics statistics_;
   Mutex consumer_mutex_;
   /// The reader replaces it with the mutex held; `acknowledge` holds the mutex.
   std::unique_ptr<Consumer> consumer_;

@@ -1,3 +1,6 @@
+#include <nats/nats.h>
+
+#include <algorithm>
 #include <memory>
 
 #include "backends/nats/options.h"
@@ -6,6 +9,7 @@
 #include "backends/nats/source_options.h"
 #include "backends/nats/subject.h"
 #include "connector/registry.h"
+#include "core/text.h"
 
 namespace relay::nats {
 
@@ -36,6 +40,9 @@ Result<std::unique_ptr<Sink>> make_sink(const config::Values& values,
   }
   options->pipeline = context.pipeline;
   options->looks_only = context.looks_only;
+  options->limits.allows_rollup = std::ranges::any_of(
+      context.options.headers,
+      [](const auto& header) { return equal_ignoring_case(header.first, "Nats-Rollup"); });
   if (!context.ordered) options->key_order = KeyOrder::pipelined;
   return std::make_unique<NatsSink>(std::move(*options));
 }
@@ -43,13 +50,15 @@ Result<std::unique_ptr<Sink>> make_sink(const config::Values& values,
 }  // namespace
 
 void register_backend(Registry& registry) {
+  registry.uses({"nats.c", nats_GetVersion()});
   registry.add(SourceType{
       .name = "nats", .aliases = {"jetstream"}, .options = source_fields(), .make = &make_source});
   registry.add(SinkType{.name = "nats",
                         .aliases = {"jetstream"},
                         .options = sink_fields(),
                         .subject_option = {},
-                        .escape = &escape_token,
+                        .escape_of = &escape_of,
+                        .headers = {&is_protocol_header, kSettableHeaders},
                         .make = &make_sink,
                         .default_subject = &default_subject,
                         .cloudevents = {"ce-", true, "content-type"}});

@@ -5,6 +5,7 @@
 #include <netdb.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -12,6 +13,8 @@
 #include "backends/nats/callbacks.h"
 #include "backends/nats/errors.h"
 #include "backends/nats/subject.h"
+#include "core/text.h"
+#include "core/uuid.h"
 
 namespace relay::nats {
 
@@ -127,6 +130,7 @@ void Connection::Free::operator()(natsMsg* message) const {
 Connection::Connection(const Options& options, const Endpoint& endpoint, Lease& lease)
     : address_(endpoint.address),
       expected_stream_(options.stream),
+      inbox_prefix_(options.inbox_prefix),
       operation_timeout_(options.operation_timeout),
       outcomes_(std::make_shared<Outcomes>(endpoint.address)),
       callback_id_(register_outcomes(outcomes_)),
@@ -186,6 +190,7 @@ Result<Connection::Owned<natsOptions>> Connection::library_options(const Options
     set("credentials_file",
         natsOptions_SetUserCredentialsFromFiles(raw, options.credentials_file.c_str(), nullptr));
   }
+  set("inbox_prefix", natsOptions_SetCustomInboxPrefix(raw, options.inbox_prefix.c_str()));
   set("tls", natsOptions_SetSecure(raw, options.tls || endpoint.tls));
   // A server may ask for TLS by itself, so it is always said whom to trust. Without an expected
   // name the library would accept any name that a trusted authority signed.
@@ -227,6 +232,7 @@ Result<void> Connection::connect(const Options& options, const Endpoint& endpoin
   jsOptions js_options;
   jsOptions_Init(&js_options);
   js_options.Wait = operation_timeout_.count();
+  js_options.Prefix = options.api_prefix.c_str();
   js_options.PublishAsync.AckHandler = &on_acknowledgement;
   js_options.PublishAsync.AckHandlerClosure = reinterpret_cast<void*>(callback_id_);
   jsCtx* context = nullptr;
@@ -246,12 +252,12 @@ Error rejected(std::string code, std::string message, std::string remedy) {
   return {ErrorClass::rejected, std::move(code), std::move(message), std::move(remedy), {}};
 }
 
-bool is_reserved(std::string_view header) {
-  constexpr std::string_view kPrefix = "nats-";
-  for (std::size_t i = 0; i < kPrefix.size(); ++i) {
-    if (i >= header.size() || (header[i] | 0x20) != (kPrefix[i] | 0x20)) return false;
-  }
-  return true;
+/// A dead letter may have been written when headers of the protocol were kept.
+bool is_sent(std::string_view header) {
+  return !is_protocol_header(header) ||
+         std::ranges::any_of(kSettableHeaders, [&](std::string_view settable) {
+           return equal_ignoring_case(settable, header);
+         });
 }
 
 /// Puts headers on a message, and keeps the first problem and the size of what is sent.
@@ -263,12 +269,9 @@ class HeaderWriter {
     scratch_.assign(value);
     put(name, scratch_.c_str(), value.size());
   }
-  void add_checked(std::string_view name, std::string_view value, bool reserved_allowed) {
+  void add_checked(std::string_view name, std::string_view value) {
     if (error_) return;
-    std::string_view problem = header_problem(name, value);
-    if (!reserved_allowed && is_reserved(name))
-      problem = "names that begin with Nats- are reserved";
-    if (!problem.empty()) {
+    if (const std::string_view problem = header_problem(name, value); !problem.empty()) {
       error_ = rejected("bad_header", fmt::format("header '{}': {}", name, problem),
                         "correct headers, or what the outbox row brings");
       return;
@@ -309,11 +312,11 @@ Result<void> Connection::add(const Message& message, std::size_t index) {
   }
   Owned<natsMsg> owned(raw);
   HeaderWriter headers(raw, scratch_);
-  headers.add_checked("Nats-Msg-Id", message.id, true);
+  headers.add_checked("Nats-Msg-Id", message.id);
   if (!expected_stream_.empty()) headers.add("Nats-Expected-Stream", expected_stream_);
   if (message.full_refresh) headers.add("Pgtrickle-Full-Refresh", "true");
   for_each_header(message, [&](std::string_view name, std::string_view value) {
-    headers.add_checked(name, value, false);
+    if (is_sent(name)) headers.add_checked(name, value);
   });
   if (headers.error()) return fail(*headers.error());
   const std::size_t bytes = headers.bytes() + message.body.size();
@@ -381,17 +384,29 @@ Result<bool> Connection::has_stream_over(const std::string& subject) {
   return found;
 }
 
-Result<void> Connection::create_stream(const std::string& stream,
-                                       std::span<const std::string> subjects) {
+std::string Connection::new_inbox() const {
+  return fmt::format("{}.{}", inbox_prefix_, new_uuid());
+}
+
+Result<void> Connection::create_stream(const std::string& stream, const Options& options) {
   std::vector<const char*> names;
-  for (const std::string& subject : subjects) names.push_back(subject.c_str());
+  for (const std::string& subject : options.stream_subjects) names.push_back(subject.c_str());
+  const StreamLimits& limits = options.limits;
+  const auto nanoseconds = [](std::chrono::milliseconds time) {
+    return std::chrono::nanoseconds(time).count();
+  };
   jsStreamConfig config;
   jsStreamConfig_Init(&config);
   config.Name = stream.c_str();
   config.Subjects = names.data();
   config.SubjectsLen = static_cast<int>(names.size());
   config.Storage = js_FileStorage;
-  config.Replicas = 1;
+  config.Replicas = limits.replicas;
+  config.AllowRollup = limits.allows_rollup;
+  if (limits.max_age) config.MaxAge = nanoseconds(*limits.max_age);
+  if (limits.max_bytes) config.MaxBytes = *limits.max_bytes;
+  if (limits.max_messages) config.MaxMsgs = *limits.max_messages;
+  if (limits.duplicate_window) config.Duplicates = nanoseconds(*limits.duplicate_window);
   jsErrCode code{};
   const natsStatus status = js_AddStream(nullptr, context_.get(), &config, nullptr, &code);
   // Another instance made it in the meantime: what it made is looked at next.

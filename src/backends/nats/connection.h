@@ -57,11 +57,15 @@ class Connection {
   /// blocks.
   Result<void> send();
 
+  /// A subject on which answers come, which no other client has.
+  std::string new_inbox() const;
+
   /// Asks the server; blocks for at most `operation_timeout`.
   Result<StreamFacts> stream_facts(const std::string& stream);
   /// Whether a stream takes subjects of this pattern.
   Result<bool> has_stream_over(const std::string& subject);
-  Result<void> create_stream(const std::string& stream, std::span<const std::string> subjects);
+  /// With the subjects and limits of the options.
+  Result<void> create_stream(const std::string& stream, const Options& options);
 
  private:
   struct Free {
@@ -79,6 +83,7 @@ class Connection {
 
   const std::string address_;
   const std::string expected_stream_;
+  const std::string inbox_prefix_;
   const std::chrono::milliseconds operation_timeout_;
   std::shared_ptr<Outcomes> outcomes_;
   std::uintptr_t callback_id_;

@@ -30,6 +30,60 @@ inline constexpr config::Option<Options> kServerOptions[] = {
      config::fills<&Options::tls>},
 };
 
+/// The place of JetStream's API, and of the answers.
+inline constexpr config::Option<Options> kPlaceOptions[] = {
+    {{.name = "domain",
+      .meaning = "JetStream's domain, where it is another one than that of the server in url, as "
+                 "behind a leaf node"},
+     config::fills<&Options::domain>},
+    {{.name = "api_prefix",
+      .meaning = "prefix of JetStream's API, where an account imports it under another one than "
+                 "$JS.API"},
+     config::fills<&Options::api_prefix>},
+    {{.name = "inbox_prefix",
+      .default_text = "_INBOX",
+      .meaning = "prefix of the subjects on which the server answers, as the user's permissions "
+                 "name it"},
+     config::fills<&Options::inbox_prefix>},
+};
+
+/// Of a stream that create_stream makes.
+inline constexpr config::Option<Options> kNewStreamOptions[] = {
+    {{.name = "stream_subjects",
+      .type = config::FieldType::list,
+      .meaning = "the subjects of a stream that create_stream makes; default: what subject can "
+                 "become, of a source <stream>.> where it has no subject"},
+     config::fills<&Options::stream_subjects>},
+    {{.name = "stream_replicas",
+      .type = config::FieldType::integer,
+      .default_text = "1",
+      .meaning = "replicas of a stream that create_stream makes",
+      .min = 1,
+      .max = 5},
+     config::fills<&Options::limits, &StreamLimits::replicas>},
+    {{.name = "stream_max_age",
+      .type = config::FieldType::duration,
+      .meaning = "a stream that create_stream makes drops messages that are older",
+      .min = 0.1},
+     config::fills<&Options::limits, &StreamLimits::max_age>},
+    {{.name = "stream_max_bytes",
+      .type = config::FieldType::bytes,
+      .meaning = "a stream that create_stream makes drops the oldest messages beyond so many bytes",
+      .min = 1},
+     config::fills<&Options::limits, &StreamLimits::max_bytes>},
+    {{.name = "stream_max_messages",
+      .type = config::FieldType::integer,
+      .meaning = "a stream that create_stream makes drops the oldest messages beyond so many",
+      .min = 1},
+     config::fills<&Options::limits, &StreamLimits::max_messages>},
+    {{.name = "stream_duplicate_window",
+      .type = config::FieldType::duration,
+      .meaning = "how long a stream that create_stream makes knows the ids of messages; at most "
+                 "stream_max_age",
+      .min = 0.1},
+     config::fills<&Options::limits, &StreamLimits::duplicate_window>},
+};
+
 inline constexpr config::Option<Options> kTimeoutOptions[] = {
     {{.name = "connect_timeout",
       .type = config::FieldType::duration,
@@ -47,7 +101,8 @@ inline constexpr config::Option<Options> kTimeoutOptions[] = {
 };
 
 /// The options that sink and source share.
-inline constexpr auto kConnectionOptions = config::joined<Options>(
-    kServerOptions, config::inherited<Options, config::kTlsOptions>, kTimeoutOptions);
+inline constexpr auto kConnectionOptions =
+    config::joined<Options>(kServerOptions, config::inherited<Options, config::kTlsOptions>,
+                            kPlaceOptions, kNewStreamOptions, kTimeoutOptions);
 
 }  // namespace relay::nats

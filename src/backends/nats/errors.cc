@@ -30,7 +30,7 @@ std::string_view words(int status, std::string_view detail) {
 }
 
 /// One word for a shell.
-std::string quoted(std::string_view word) {
+std::string in_quotes(std::string_view word) {
   std::string text = "'";
   for (const char c : word) {
     if (c == '\'') {
@@ -82,6 +82,14 @@ constexpr std::array kRefusals = {
     Refusal{10028, ErrorClass::transient, "no_memory", "raise the server's JetStream memory"},
     Refusal{10047, ErrorClass::transient, "no_storage", "raise the server's JetStream storage"},
     Refusal{10109, ErrorClass::misconfigured, "stream_sealed", "the stream is sealed: use another"},
+    Refusal{10111, ErrorClass::misconfigured, "rollup_refused",
+            "let the stream take Nats-Rollup (nats stream edit --allow-rollup), or leave it out of "
+            "headers"},
+    Refusal{10165, ErrorClass::rejected, "bad_ttl",
+            "write Nats-TTL as a time such as 90s or 1h, or as seconds"},
+    Refusal{10166, ErrorClass::misconfigured, "ttl_refused",
+            "let the stream take Nats-TTL (nats stream edit --allow-msg-ttl), or leave it out of "
+            "headers"},
 };
 
 }  // namespace
@@ -134,8 +142,8 @@ std::string add_stream_command(std::string_view stream, std::span<const std::str
       "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
   const bool plain = stream.find_first_not_of(kPlain) == std::string_view::npos;
   return fmt::format("nats stream add {} --subjects {} --defaults --server nats://{}",
-                     plain ? std::string(stream) : quoted(stream),
-                     quoted(fmt::format("{}", fmt::join(subjects, ","))), address);
+                     plain ? std::string(stream) : in_quotes(stream),
+                     in_quotes(fmt::format("{}", fmt::join(subjects, ","))), address);
 }
 
 Error no_stream(std::string_view stream, std::span<const std::string> subjects,

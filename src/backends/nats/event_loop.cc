@@ -2,11 +2,8 @@
 
 #include <nats/nats.h>
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <cstdint>
 
 namespace relay::nats {
 
@@ -26,7 +23,7 @@ struct LoopCallbacks {
     auto* self = static_cast<EventLoop*>(user_data);
     self->wants_read_ = add;
     if (add) {
-      self->wake();
+      self->wakeup_.notify();
     } else {
       self->forget_socket();
     }
@@ -35,7 +32,7 @@ struct LoopCallbacks {
   static natsStatus write(void* user_data, bool add) {
     auto* self = static_cast<EventLoop*>(user_data);
     self->wants_write_ = add;
-    if (add && !self->held_) self->wake();
+    if (add && !self->held_) self->wakeup_.notify();
     return NATS_OK;
   }
   static natsStatus detach(void* user_data) {
@@ -45,20 +42,17 @@ struct LoopCallbacks {
 };
 
 EventLoop::EventLoop(Lease& lease)
-    : lease_(lease),
-      wake_fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      thread_([this](std::stop_token stop) { run(std::move(stop)); }) {}
+    : lease_(lease), thread_([this](std::stop_token stop) { run(std::move(stop)); }) {}
 
 EventLoop::~EventLoop() {
   thread_.request_stop();
-  wake();
+  wakeup_.notify();
   thread_.join();
   {
     // Another thread of the library may have begun to close the connection before we did.
     const MutexLock lock(socket_mutex_);
     detached_.wait(socket_mutex_, [this]() RELAY_REQUIRES(socket_mutex_) { return !attached_; });
   }
-  ::close(wake_fd_);
 }
 
 int EventLoop::attach_to(__natsOptions* options) {
@@ -70,12 +64,7 @@ int EventLoop::attach_to(__natsOptions* options) {
 
 void EventLoop::release() {
   held_ = false;
-  if (wants_write_) wake();
-}
-
-void EventLoop::wake() const {
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(wake_fd_, &one, sizeof one);
+  if (wants_write_) wakeup_.notify();
 }
 
 void EventLoop::run(std::stop_token stop) {
@@ -109,7 +98,7 @@ void EventLoop::attach_socket(int socket) {
     attached_ = true;
     socket_ = socket;
   }
-  wake();
+  wakeup_.notify();
 }
 
 /// After it nothing of ours touches the socket: the system may soon give its number to another one.
@@ -119,7 +108,7 @@ void EventLoop::forget_socket() {
     cutter_.reset();
     socket_ = -1;
   }
-  wake();
+  wakeup_.notify();
 }
 
 /// The library's last call.
@@ -132,13 +121,10 @@ void EventLoop::detach() {
 
 /// Waits for what the socket can do, and lets the library do it.
 void EventLoop::serve(int socket, int events) {
-  pollfd waits[2] = {{wake_fd_, POLLIN, 0},
+  pollfd waits[2] = {{wakeup_.fd(), POLLIN, 0},
                      {events != 0 ? socket : -1, static_cast<short>(events), 0}};
   if (::poll(waits, 2, -1) < 0) return;
-  if (waits[0].revents != 0) {
-    std::uint64_t ignored;
-    [[maybe_unused]] const ssize_t got = ::read(wake_fd_, &ignored, sizeof ignored);
-  }
+  if (waits[0].revents != 0) wakeup_.drain();
   // The connection may have been closed meanwhile: both calls notice that themselves.
   if ((waits[1].revents & (POLLIN | POLLERR | POLLHUP | POLLNVAL)) != 0 && socket_ >= 0) {
     natsConnection_ProcessReadEvent(connection_);

@@ -6,6 +6,7 @@
 
 #include "core/lease.h"
 #include "core/mutex.h"
+#include "core/wakeup.h"
 
 struct __natsConnection;
 struct __natsOptions;
@@ -41,10 +42,9 @@ class EventLoop {
   void attach_socket(int socket);
   void forget_socket();
   void detach();
-  void wake() const;
 
   Lease& lease_;
-  int wake_fd_;
+  Wakeup wakeup_;
   std::atomic<__natsConnection*> connection_ = nullptr;
   std::atomic<int> socket_ = -1;
   std::atomic<bool> wants_read_ = false;

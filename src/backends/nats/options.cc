@@ -36,14 +36,16 @@ constexpr Option<SinkValues> kOwnOptions[] = {
     {{.name = "create_stream",
       .type = FieldType::boolean,
       .default_text = "true",
-      .meaning = "make the stream (file storage, one replica) where it is absent, or where "
-                 "none takes the subjects"},
+      .meaning = "make the stream (file storage) where it is absent, or where none takes the "
+                 "subjects"},
      fills<&Options::create_stream>},
-    {{.name = "stream_subjects",
-      .type = FieldType::list,
-      .meaning = "the subjects of a stream that create_stream makes; default: what subject "
-                 "can become"},
-     fills<&Options::stream_subjects>},
+    {{.name = "subject_dots",
+      .type = FieldType::choice,
+      .default_text = "escape",
+      .meaning = "a dot in a value that goes into the subject: escape writes it as %2E, levels "
+                 "leaves it, so that it separates two levels",
+      .choices = "escape,levels"},
+     config::fills_nothing},  // read by escape_of
     {{.name = "max_in_flight",
       .type = FieldType::integer,
       .default_text = "4000",
@@ -81,10 +83,15 @@ bool legal_in_stream_name(char c) {
 /// The subjects of a stream that is to be made, unless stream_subjects says them; none: they are
 /// not known.
 std::vector<std::string> subjects_to_create(const std::optional<std::string>& subject,
-                                            const std::optional<std::string>& subject_template) {
-  if (subject) return {subject_pattern(*subject)};
-  if (subject_template) return {subject_pattern(*subject_template)};
+                                            const std::optional<std::string>& subject_template,
+                                            bool values_have_levels) {
+  if (subject) return {subject_pattern(*subject, values_have_levels)};
+  if (subject_template) return {subject_pattern(*subject_template, values_have_levels)};
   return {};
+}
+
+bool values_have_levels(const config::Values& values) {
+  return values.text("subject_dots") == "levels";
 }
 
 /// A name for a stream over a subject: its tokens before the first wildcard. Empty: there is none,
@@ -101,7 +108,8 @@ Result<void> complete_stream_to_make(const config::Values& values,
                                      const std::optional<std::string>& subject_template,
                                      SinkValues& options) {
   if (!values.has("stream_subjects")) {
-    options.stream_subjects = subjects_to_create(options.subject, subject_template);
+    options.stream_subjects =
+        subjects_to_create(options.subject, subject_template, values_have_levels(values));
   }
   const std::string name =
       options.stream_subjects.empty() ? "" : name_over(options.stream_subjects.front());
@@ -139,7 +147,37 @@ Result<void> apply_login(const Login& login, std::vector<Endpoint>& endpoints) {
   return {};
 }
 
+/// A subject that others are put behind.
+Result<void> check_prefix(std::string_view option, std::string_view prefix) {
+  const auto problem = subject_problem(prefix);
+  if (problem.empty()) return {};
+  return fail(misconfigured("bad_prefix", fmt::format("{}: '{}': {}", option, prefix, problem),
+                            "write a subject without wildcards, and without a dot at its end"));
+}
+
+Result<void> complete_places(Options& options) {
+  if (!options.domain.empty() && !options.api_prefix.empty()) {
+    return fail(misconfigured("contradiction", "both domain and api_prefix are set",
+                              "set one of them: domain = \"hub\" is api_prefix = \"$JS.hub.API\""));
+  }
+  if (!options.domain.empty()) {
+    if (!std::ranges::all_of(options.domain, legal_in_stream_name)) {
+      return fail(misconfigured(
+          "bad_name", fmt::format("domain: '{}' cannot be the name of one", options.domain),
+          "names hold no spaces, dots, wildcards or slashes"));
+    }
+    options.api_prefix = fmt::format("$JS.{}.API", options.domain);
+  }
+  if (options.api_prefix.empty()) options.api_prefix = "$JS.API";
+  if (auto checked = check_prefix("api_prefix", options.api_prefix); !checked) return checked;
+  return check_prefix("inbox_prefix", options.inbox_prefix);
+}
+
 }  // namespace
+
+void (*escape_of(const config::Values& values))(std::string& out, std::string_view value) {
+  return values_have_levels(values) ? &escape_levels : &escape_token;
+}
 
 config::FieldTable sink_fields() {
   return kSinkFields;
@@ -172,6 +210,13 @@ Result<std::vector<Endpoint>> parse_endpoints(std::string_view urls) {
 Result<void> complete_connection(Options& options) {
   if (auto checked = config::check_tls(options); !checked) return checked;
   options.tls = options.tls || !options.tls_ca.empty() || !options.tls_cert.empty();
+  if (auto checked = complete_places(options); !checked) return checked;
+  const StreamLimits& limits = options.limits;
+  if (limits.max_age && limits.duplicate_window && *limits.duplicate_window > *limits.max_age) {
+    return fail(misconfigured("contradiction",
+                              "stream_duplicate_window is longer than stream_max_age",
+                              "lower stream_duplicate_window, or raise stream_max_age"));
+  }
   return apply_login(options.login, options.endpoints);
 }
 

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -35,6 +36,16 @@ struct Login {
   std::optional<std::string> token;
 };
 
+/// Limits of a stream that is made; absent: the server's defaults.
+struct StreamLimits {
+  std::int64_t replicas = 1;
+  std::optional<std::chrono::milliseconds> max_age;
+  std::optional<std::int64_t> max_bytes;
+  std::optional<std::int64_t> max_messages;
+  std::optional<std::chrono::milliseconds> duplicate_window;
+  bool allows_rollup = false;
+};
+
 /// The options of the sink, and what the source shares with it; checked.
 struct Options : config::TlsOptions {
   std::vector<Endpoint> endpoints;  ///< `login` is in them
@@ -43,6 +54,10 @@ struct Options : config::TlsOptions {
   bool create_stream = false;
   std::string new_stream;                    ///< the name of a stream that is made; may be empty
   std::vector<std::string> stream_subjects;  ///< of a stream that is made; may be empty
+  StreamLimits limits;                       ///< of a stream that is made
+  std::string domain;                        ///< of JetStream; may be empty
+  std::string api_prefix;                    ///< of JetStream's API: what `domain` implies, too
+  std::string inbox_prefix;                  ///< of the subjects on which answers come
   std::string credentials_file;
   bool tls = false;
   std::size_t max_in_flight = 0;
@@ -56,6 +71,12 @@ struct Options : config::TlsOptions {
 
 /// Puts the login into the endpoints, and checks what sink and source share.
 Result<void> complete_connection(Options& options);
+
+/// The only protocol headers that a configuration may set.
+inline constexpr std::string_view kSettableHeaders[] = {"Nats-TTL", "Nats-Rollup"};
+
+/// How `subject_dots` makes values legal in a subject.
+void (*escape_of(const config::Values& values))(std::string& out, std::string_view value);
 
 config::FieldTable sink_fields();
 

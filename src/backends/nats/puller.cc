@@ -123,7 +123,7 @@ Result<void> Puller::make_stream() {
     return fail(no_stream(options_.stream, options.stream_subjects, connection_->address()));
   }
   log::info("stream_made", options.pipeline, "there is no stream {}: it is made", options_.stream);
-  return connection_->create_stream(options_.stream, options.stream_subjects);
+  return connection_->create_stream(options_.stream, options);
 }
 
 Result<void> Puller::check_stream(bool may_make) {
@@ -197,12 +197,8 @@ Result<void> Puller::make_consumer() {
 }
 
 Result<void> Puller::subscribe() {
-  for (std::string* const inbox : {&inbox_, &info_inbox_}) {
-    natsInbox* made = nullptr;
-    if (natsInbox_Create(&made) != NATS_OK) throw std::bad_alloc();
-    *inbox = made;
-    natsInbox_Destroy(made);
-  }
+  inbox_ = connection_->new_inbox();
+  info_inbox_ = connection_->new_inbox();
   const std::string advisories = fmt::format("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{}.{}",
                                              options_.stream, options_.consumer);
   if (auto heard = listen(inbox_, messages_); !heard) return heard;
@@ -231,7 +227,8 @@ Result<void> Puller::request(std::size_t max_bytes) {
                                : fmt::format(R"({{"batch":{},"expires":{},"max_bytes":{}}})",
                                              options_.fetch, expires, max_bytes);
   const std::string subject =
-      fmt::format("$JS.API.CONSUMER.MSG.NEXT.{}.{}", options_.stream, options_.consumer);
+      fmt::format("{}.CONSUMER.MSG.NEXT.{}.{}", options_.connection.api_prefix, options_.stream,
+                  options_.consumer);
   const natsStatus status =
       natsConnection_PublishRequest(connection_->handle(), subject.c_str(), inbox_.c_str(),
                                     body.data(), static_cast<int>(body.size()));
@@ -288,7 +285,8 @@ std::optional<std::int64_t> Puller::held() {
   }
   if (now - held_asked_at_ >= kAskEvery) {
     const std::string subject =
-        fmt::format("$JS.API.CONSUMER.INFO.{}.{}", options_.stream, options_.consumer);
+        fmt::format("{}.CONSUMER.INFO.{}.{}", options_.connection.api_prefix, options_.stream,
+                    options_.consumer);
     natsConnection_PublishRequest(connection_->handle(), subject.c_str(), info_inbox_.c_str(),
                                   nullptr, 0);
     held_asked_at_ = now;

@@ -188,7 +188,7 @@ Result<void> NatsSink::check_stream() {
     if (options_.looks_only) return {};
     log::info("stream_made", options_.pipeline, "there is no stream {}: it is made",
               options_.stream);
-    auto created = connection_->create_stream(options_.stream, options_.stream_subjects);
+    auto created = connection_->create_stream(options_.stream, options_);
     if (!created) return created;
     facts = connection_->stream_facts(options_.stream);
   }
@@ -208,7 +208,7 @@ Result<void> NatsSink::make_stream_where_none_is() {
   if (!taken || *taken) return {};
   log::info("stream_made", options_.pipeline, "no stream takes {}: the stream {} is made",
             options_.stream_subjects.front(), options_.new_stream);
-  return connection_->create_stream(options_.new_stream, options_.stream_subjects);
+  return connection_->create_stream(options_.new_stream, options_);
 }
 
 /// Where it is known what all subjects of this pipeline are, the remedy is a stream for all of

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "core/percent.h"
+#include "core/text.h"
 
 namespace relay::nats {
 
@@ -53,6 +54,20 @@ void escape_token(std::string& out, std::string_view value) {
   }
 }
 
+void escape_levels(std::string& out, std::string_view value) {
+  std::size_t start = 0;
+  bool first = true;
+  while (true) {
+    const auto dot = value.find('.', start);
+    const auto level = value.substr(start, dot == std::string_view::npos ? dot : dot - start);
+    if (!first) out.push_back('.');
+    escape_token(out, level);
+    if (dot == std::string_view::npos) return;
+    start = dot + 1;
+    first = false;
+  }
+}
+
 std::string_view subject_problem(std::string_view subject) {
   if (subject.empty()) return "it is empty";
   if (subject.size() > kLongestSubject) return "it is longer than 3900 bytes";
@@ -75,13 +90,20 @@ bool has_wildcard(std::string_view subject) {
   return found;
 }
 
-std::string subject_pattern(std::string_view subject) {
+std::string subject_pattern(std::string_view subject, bool values_have_levels) {
   std::string pattern;
   for_each_token(subject, [&](std::string_view token) {
+    if (pattern.ends_with('>')) return;
     if (!pattern.empty()) pattern.push_back('.');
-    pattern.append(token.find('{') == std::string_view::npos ? token : "*");
+    const bool varies = token.find('{') != std::string_view::npos;
+    pattern.append(!varies ? token : values_have_levels ? ">" : "*");
   });
   return pattern;
+}
+
+bool is_protocol_header(std::string_view name) {
+  constexpr std::string_view kPrefix = "Nats-";
+  return equal_ignoring_case(name.substr(0, kPrefix.size()), kPrefix);
 }
 
 std::string_view header_problem(std::string_view name, std::string_view value) {

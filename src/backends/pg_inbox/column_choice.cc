@@ -17,7 +17,7 @@ using Names = std::map<std::string, std::string>;
 using Column = TableFacts::Column;
 using Index = TableFacts::Index;
 
-std::string quoted(std::string_view name) {
+std::string in_quotes(std::string_view name) {
   return postgres::Connection::quote_identifier(name);
 }
 
@@ -43,12 +43,13 @@ Error unfit_column(const TableFacts& facts, const Column& column, std::string_vi
                    std::string remedy) {
   return misconfigured(
       "inbox_column",
-      fmt::format("column {} of table {} {}", quoted(column.name), facts.table, why),
+      fmt::format("column {} of table {} {}", in_quotes(column.name), facts.table, why),
       std::move(remedy));
 }
 
 std::string to_text(const TableFacts& facts, const Column& column) {
-  return fmt::format("ALTER TABLE {} ALTER COLUMN {} TYPE text;", facts.table, quoted(column.name));
+  return fmt::format("ALTER TABLE {} ALTER COLUMN {} TYPE text;", facts.table,
+                     in_quotes(column.name));
 }
 
 /// Kinds of relations that take INSERT ... ON CONFLICT (column). PostgreSQL refuses views that it
@@ -95,8 +96,8 @@ std::optional<Error> unfit_relation(const TableFacts& facts) {
     return unfit(
         facts,
         fmt::format("has the rule {} on INSERT, with which PostgreSQL takes no ON CONFLICT",
-                    quoted(facts.rule)),
-        fmt::format("DROP RULE {} ON {}; a trigger can do its work", quoted(facts.rule),
+                    in_quotes(facts.rule)),
+        fmt::format("DROP RULE {} ON {}; a trigger can do its work", in_quotes(facts.rule),
                     facts.table));
   }
   if (facts.unlogged) {
@@ -128,7 +129,7 @@ std::optional<Error> unfit_id(const TableFacts& facts, const Column& id) {
     return unfit_column(facts, id,
                         "has a nondeterministic collation, which makes different ids equal",
                         fmt::format("ALTER TABLE {} ALTER COLUMN {} TYPE text COLLATE \"C\";",
-                                    facts.table, quoted(id.name)));
+                                    facts.table, in_quotes(id.name)));
   }
   return std::nullopt;
 }
@@ -137,12 +138,12 @@ std::optional<Error> unfit_id(const TableFacts& facts, const Column& id) {
 std::optional<Error> unfit_index(const TableFacts& facts, const Column& id, const Index& index) {
   const std::string again =
       fmt::format("ALTER TABLE {0} DROP CONSTRAINT {1}, ADD CONSTRAINT {1} UNIQUE ({2});",
-                  facts.table, quoted(index.name), quoted(id.name));
+                  facts.table, in_quotes(index.name), in_quotes(id.name));
   if (!index.immediate) {
     return unfit_column(facts, id,
                         fmt::format("is unique by {}, which is DEFERRABLE: ON CONFLICT cannot use "
                                     "it",
-                                    quoted(index.name)),
+                                    in_quotes(index.name)),
                         again);
   }
   if (!index.exact) {
@@ -150,17 +151,17 @@ std::optional<Error> unfit_index(const TableFacts& facts, const Column& id, cons
         facts, id,
         fmt::format("is unique by {}, whose collation or operator class makes "
                     "different ids equal",
-                    quoted(index.name)),
+                    in_quotes(index.name)),
         fmt::format("create it again, with the collation of the column and without an "
                     "operator class: CREATE UNIQUE INDEX ON {} ({});",
-                    facts.table, quoted(id.name)));
+                    facts.table, in_quotes(id.name)));
   }
   return std::nullopt;
 }
 
 std::string why_not_unique(const TableFacts& facts, const Column& id) {
   for (const Index& index : facts.unique_indexes) {
-    const std::string name = quoted(index.name);
+    const std::string name = in_quotes(index.name);
     if (index.column == id.name && !index.valid) {
       return fmt::format("must be unique, and the index {} is not valid", name);
     }
@@ -185,7 +186,7 @@ std::optional<Error> not_unique(const TableFacts& facts, const Column& id) {
   if (found) return std::nullopt;
   return unfit_column(facts, id, why_not_unique(facts, id),
                       fmt::format("event_id must be unique: CREATE UNIQUE INDEX ON {} ({});",
-                                  facts.table, quoted(id.name)));
+                                  facts.table, in_quotes(id.name)));
 }
 
 /// A column that is NOT NULL and gets no value from any message.
@@ -200,7 +201,7 @@ std::optional<Error> left_empty(const TableFacts& facts, const Target& target) {
         facts, column, "is NOT NULL without a default, and no message fills it",
         fmt::format("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT ...; or DROP NOT NULL, or map a "
                     "field to it: column_map = {{\"subject\": \"{}\"}}",
-                    facts.table, quoted(column.name), column.name));
+                    facts.table, in_quotes(column.name), column.name));
   }
   return std::nullopt;
 }
@@ -251,10 +252,12 @@ std::optional<Error> unfit_for(InboxField field, const TableFacts& facts, const 
 }
 
 Target::Column chosen(InboxField field, const Column& column) {
-  return {
-      field,           column.name,
-      column.type,     fmt::format("{}.{}", quoted(column.type_schema), quoted(column.type_name)),
-      kind_of(column), has_length(column) ? column.modifier - 4 : 0};
+  return {field,
+          column.name,
+          column.type,
+          fmt::format("{}.{}", in_quotes(column.type_schema), in_quotes(column.type_name)),
+          kind_of(column),
+          has_length(column) ? column.modifier - 4 : 0};
 }
 
 Result<void> choose(const TableFacts& facts, const Options& options, const Names& names,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/message.h"
+#include "postgres/binary_array.h"
 
 namespace relay::pg_inbox {
 
@@ -30,22 +31,7 @@ std::vector<std::string_view> field_names();
 /// What a column can hold.
 enum class ColumnKind : std::uint8_t { text, json, bytes };
 
-/// An array of text or bytea in PostgreSQL's binary form, to be given as one parameter.
-class BinaryArray {
- public:
-  enum class Element : std::uint32_t { text = 25, bytea = 17 };  // their OIDs, the same everywhere
-
-  explicit BinaryArray(Element element);
-  void add(std::string_view value);
-  void add_null();
-  /// The current array; valid until the next `add`.
-  std::string_view finish();
-
- private:
-  std::string bytes_;
-  std::uint32_t count_ = 0;
-  bool has_null_ = false;
-};
+using postgres::BinaryArray;
 
 /// Adds the value of a message for a field. `raw`: the payload is stored in the form of
 /// raw_payload(), whatever it is. Where a text column cannot hold a value that is not the message's

@@ -14,7 +14,7 @@ namespace {
 
 using Column = Target::Column;
 
-std::string quoted(const Column& column) {
+std::string in_quotes(const Column& column) {
   return postgres::Connection::quote_identifier(column.name);
 }
 
@@ -37,7 +37,7 @@ std::string stored_value(const Column& column, std::size_t number) {
 /// Whether a stored value is the one that arrived. Types other than jsonb and bytea are compared by
 /// their text: no operator of a user's type is called.
 std::string same(const Column& column, std::size_t number) {
-  const std::string stored = fmt::format("t.{}", quoted(column));
+  const std::string stored = fmt::format("t.{}", in_quotes(column));
   const std::string arrived = fmt::format("x.v{}::{}", number, column.type);
   if (column.type == "jsonb" || column.kind == ColumnKind::bytes) {
     return fmt::format("{} is not distinct from {}", stored, arrived);
@@ -58,10 +58,10 @@ std::string insert_statement(const Target& target) {
   for (std::size_t i = 0; i < target.columns.size(); ++i) {
     const Column& column = target.columns[i];
     const std::string_view separator = i == 0 ? "" : ", ";
-    names += fmt::format("{}{}", separator, quoted(column));
+    names += fmt::format("{}{}", separator, in_quotes(column));
     elements += fmt::format("{}{} as v{}", separator, array_of(column, i + 1), i + 1);
     values += fmt::format("{}{}", separator, stored_value(column, i + 1));
-    if (column.field == InboxField::event_id) id = quoted(column);
+    if (column.field == InboxField::event_id) id = in_quotes(column);
   }
   // Outside a transaction block the setting ends with this statement, and its commit obeys it. A
   // setting that waits for standbys too is left as it is.
@@ -95,7 +95,7 @@ std::string look_statement(const Target& target) {
       "select pg_catalog.count(*) > 0, coalesce(pg_catalog.bool_or({5}), false) from {6} t "
       "where t.{7} = x.v1::{0}) f (found, same) order by x.n",
       columns.front().type, has_before_trigger(relation), relation, arrays, aliases, all_same,
-      target.table, quoted(columns.front()));
+      target.table, in_quotes(columns.front()));
 }
 
 }  // namespace relay::pg_inbox

@@ -121,6 +121,11 @@ Result<state::Start> find_start(Connection& connection, const TableInfo& table,
     return table.by_xid ? latest_by_xid(connection, std::move(stop))
                         : latest_by_id(connection, table, std::move(stop));
   }
+  if (start == "snapshot") {
+    return fail(ErrorClass::misconfigured, "bad_start",
+                "a table that is read directly cannot start at a snapshot: its rows are the events",
+                "set start to earliest or latest");
+  }
   if (table.by_xid) {
     return fail(ErrorClass::misconfigured, "bad_start",
                 "a table with an xid_column cannot start at an id",

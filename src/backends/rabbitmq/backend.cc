@@ -1,3 +1,5 @@
+#include <amqp.h>
+
 #include <memory>
 
 #include "backends/rabbitmq/options.h"
@@ -37,6 +39,7 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
 }  // namespace
 
 void register_backend(Registry& registry) {
+  registry.uses({"rabbitmq-c", amqp_version()});
   registry.add(SourceType{
       .name = "rabbitmq", .aliases = {"amqp"}, .options = source_fields(), .make = &make_source});
   registry.add(SinkType{.name = "rabbitmq",

@@ -85,6 +85,34 @@ amqp_table_entry_t yes_entry(std::string_view name) {
   return entry;
 }
 
+amqp_table_entry_t entry_of(const std::string& name, const Argument& argument) {
+  if (const auto* text = std::get_if<std::string>(&argument)) return text_entry(name, *text);
+  amqp_table_entry_t entry{};
+  entry.key = bytes(name);
+  if (const auto* boolean = std::get_if<bool>(&argument)) {
+    entry.value.kind = AMQP_FIELD_KIND_BOOLEAN;
+    entry.value.value.boolean = *boolean ? 1 : 0;
+  } else if (const auto* number = std::get_if<double>(&argument)) {
+    entry.value.kind = AMQP_FIELD_KIND_F64;
+    entry.value.value.f64 = *number;
+  } else {
+    entry.value.kind = AMQP_FIELD_KIND_I64;
+    entry.value.value.i64 = std::get<std::int64_t>(argument);
+  }
+  return entry;
+}
+
+/// They point into the arguments.
+std::vector<amqp_table_entry_t> entries_of(const Arguments& arguments) {
+  std::vector<amqp_table_entry_t> entries;
+  for (const auto& [name, argument] : arguments) entries.push_back(entry_of(name, argument));
+  return entries;
+}
+
+amqp_table_t table_of(std::vector<amqp_table_entry_t>& entries) {
+  return {static_cast<int>(entries.size()), entries.data()};
+}
+
 void set_up_socket(int socket, milliseconds patience) {
   const auto set = [&](int level, int option, unsigned value) {
     ::setsockopt(socket, level, option, &value, sizeof value);
@@ -117,6 +145,7 @@ Connection::Connection(const ConnectionOptions&, const Endpoint& endpoint)
 }
 
 Connection::~Connection() {
+  heartbeat_.reset();
   if (!broken_ && socket() >= 0) {
     const timeval patience = to_timeval(kFarewell);
     amqp_set_rpc_timeout(state_->library, &patience);
@@ -133,6 +162,40 @@ int Connection::socket() const {
 tl::unexpected<Error> Connection::broke(Error error) {
   broken_ = true;
   return fail(std::move(error));
+}
+
+/// An operation of the library failed, perhaps because the heartbeat ended the connection.
+tl::unexpected<Error> Connection::broke(int status, std::string_view doing) {
+  if (heartbeat_ && heartbeat_->met_silence()) {
+    return broke(Error{ErrorClass::transient,
+                       "heartbeat_timeout",
+                       fmt::format("RabbitMQ at {} sent nothing for {} s, no heartbeat either",
+                                   address_, 2 * heartbeat_->interval().count()),
+                       "see whether the broker hangs, and the network between",
+                       {}});
+  }
+  return broke(library_error(status, doing, address_));
+}
+
+/// What the library itself does about heartbeats is switched off: it would take a broker for silent
+/// whose bytes it did not read.
+void Connection::start_heartbeat() {
+  const auto interval = std::chrono::seconds(amqp_get_heartbeat(state_->library));
+  if (interval.count() <= 0) return;
+  amqp_tune_connection(state_->library, amqp_get_channel_max(state_->library),
+                       amqp_get_frame_max(state_->library), 0);
+  heartbeat_ = std::make_unique<Heartbeat>(socket(), interval, [this] { send_heartbeat(); });
+}
+
+void Connection::send_heartbeat() {
+  if (!library_.try_lock()) return;
+  const MutexLock lock(library_, std::adopt_lock);
+  pollfd waits{socket(), POLLOUT, 0};
+  if (::poll(&waits, 1, 0) <= 0) return;
+  amqp_frame_t frame{};
+  frame.frame_type = AMQP_FRAME_HEARTBEAT;
+  // Where this fails, the next use of the connection fails as well, and says why.
+  amqp_send_frame(state_->library, &frame);
 }
 
 Result<std::unique_ptr<Connection>> Connection::open(const ConnectionOptions& options,
@@ -156,7 +219,9 @@ Result<void> Connection::connect(const ConnectionOptions& options, const Endpoin
   }
   amqp_channel_open(state_->library, kChannel);
   set_up_socket(socket(), options.ack_timeout);
-  return answer_of_last_call("opening a channel");
+  if (auto opened = answer_of_last_call("opening a channel"); !opened) return opened;
+  start_heartbeat();
+  return {};
 }
 
 Result<void> Connection::open_socket(const ConnectionOptions& options, const Endpoint& endpoint) {
@@ -186,8 +251,9 @@ Result<void> Connection::log_in(const ConnectionOptions& options, const Endpoint
   amqp_table_entry_t entries[] = {text_entry("connection_name", name), capabilities};
   const amqp_table_t properties = {static_cast<int>(std::size(entries)), entries};
   const amqp_rpc_reply_t reply = amqp_login_with_properties(
-      state_->library, endpoint.vhost.c_str(), AMQP_DEFAULT_MAX_CHANNELS, kFrameMax, 0, &properties,
-      AMQP_SASL_METHOD_PLAIN, endpoint.user.c_str(), endpoint.password.c_str());
+      state_->library, endpoint.vhost.c_str(), AMQP_DEFAULT_MAX_CHANNELS, kFrameMax,
+      static_cast<int>(options.heartbeat.count()), &properties, AMQP_SASL_METHOD_PLAIN,
+      endpoint.user.c_str(), endpoint.password.c_str());
   if (reply.reply_type == AMQP_RESPONSE_NORMAL) return {};
   return broke(call_error(reply, "logging in", address_));
 }
@@ -199,14 +265,17 @@ Result<void> Connection::answer_of_last_call(std::string_view doing) {
 }
 
 Result<void> Connection::declare_exchange(const std::string& name, const std::string& type,
-                                          bool passive) {
+                                          bool passive, const Arguments& arguments) {
+  const MutexLock lock(library_);
+  auto entries = entries_of(arguments);
   amqp_exchange_declare(state_->library, kChannel, bytes(name), bytes(type), passive ? 1 : 0, 1, 0,
-                        0, amqp_empty_table);
+                        0, table_of(entries));
   return answer_of_last_call(passive ? fmt::format("looking for the exchange '{}'", name)
                                      : fmt::format("declaring the exchange '{}'", name));
 }
 
 Result<void> Connection::want_confirms() {
+  const MutexLock lock(library_);
   amqp_confirm_select(state_->library, kChannel);
   return answer_of_last_call("asking for confirms");
 }
@@ -219,6 +288,7 @@ Result<void> Connection::end_with(Lease& lease) {
 }
 
 Result<std::optional<std::uint32_t>> Connection::count_ready(const std::string& name) {
+  const MutexLock lock(library_);
   const amqp_queue_declare_ok_t* const found =
       amqp_queue_declare(state_->library, kChannel, bytes(name), 1, 1, 0, 0, amqp_empty_table);
   auto answer = answer_of_last_call(fmt::format("looking for the queue '{}'", name));
@@ -227,19 +297,16 @@ Result<std::optional<std::uint32_t>> Connection::count_ready(const std::string& 
   return fail(answer.error());
 }
 
-Result<void> Connection::declare_queue(const std::string& name, const std::string& type) {
-  amqp_table_entry_t no_limit{};
-  no_limit.key = bytes("x-delivery-limit");
-  no_limit.value.kind = AMQP_FIELD_KIND_I32;
-  no_limit.value.value.i32 = -1;
-  amqp_table_entry_t arguments[] = {text_entry("x-queue-type", type), no_limit};
-  const int count = type == "quorum" && version_.limits_deliveries() ? 2 : 1;
-  amqp_queue_declare(state_->library, kChannel, bytes(name), 0, 1, 0, 0, {count, arguments});
+Result<void> Connection::declare_queue(const std::string& name, const Arguments& arguments) {
+  const MutexLock lock(library_);
+  auto entries = entries_of(arguments);
+  amqp_queue_declare(state_->library, kChannel, bytes(name), 0, 1, 0, 0, table_of(entries));
   return answer_of_last_call(fmt::format("declaring the queue '{}'", name));
 }
 
 Result<void> Connection::bind_queue(const std::string& name, const std::string& exchange,
                                     const std::string& key) {
+  const MutexLock lock(library_);
   amqp_queue_bind(state_->library, kChannel, bytes(name), bytes(exchange), bytes(key),
                   amqp_empty_table);
   return answer_of_last_call(
@@ -248,6 +315,7 @@ Result<void> Connection::bind_queue(const std::string& name, const std::string& 
 
 Result<void> Connection::consume(const std::string& queue, std::uint16_t prefetch,
                                  const std::optional<StreamOffset>& from) {
+  const MutexLock lock(library_);
   if (!consumer_.empty()) {
     amqp_basic_cancel(state_->library, kChannel, bytes(consumer_));
     if (auto ended = answer_of_last_call("ending a consumer"); !ended) return ended;
@@ -266,8 +334,9 @@ Result<void> Connection::consume(const std::string& queue, std::uint16_t prefetc
 }
 
 Result<void> Connection::acknowledge_up_to(std::uint64_t tag) {
+  const MutexLock lock(library_);
   const int status = amqp_basic_ack(state_->library, kChannel, tag, 1);
-  if (status != AMQP_STATUS_OK) return broke(library_error(status, "acknowledging", address_));
+  if (status != AMQP_STATUS_OK) return broke(status, "acknowledging");
   return {};
 }
 
@@ -318,20 +387,22 @@ Result<void> Connection::publish(const Message& message, const Publish& how) {
     properties._flags |= AMQP_BASIC_TYPE_FLAG;
     properties.type = bytes(message.op);
   }
+  const MutexLock lock(library_);
   const int status =
       amqp_basic_publish(state_->library, kChannel, bytes(how.exchange), bytes(message.subject),
                          how.mandatory ? 1 : 0, 0, &properties, bytes(message.body));
-  if (status != AMQP_STATUS_OK) return broke(library_error(status, "publishing", address_));
+  if (status != AMQP_STATUS_OK) return broke(status, "publishing");
   return {};
 }
 
 Result<std::optional<Notice>> Connection::next_notice() {
+  const MutexLock lock(library_);
   while (true) {
     amqp_frame_t frame;
     const timeval now{0, 0};
     const int status = amqp_simple_wait_frame_noblock(state_->library, &frame, &now);
     if (status == AMQP_STATUS_TIMEOUT) return std::optional<Notice>();
-    if (status != AMQP_STATUS_OK) return broke(library_error(status, "waiting", address_));
+    if (status != AMQP_STATUS_OK) return broke(status, "waiting");
     auto read = state_->frames.add(frame, address_, blocked_);
     if (!read) return broke(read.error());
     if (state_->frames.between_notices()) amqp_maybe_release_buffers(state_->library);

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "backends/rabbitmq/arguments.h"
+#include "backends/rabbitmq/heartbeat.h"
 #include "backends/rabbitmq/notice.h"
 #include "backends/rabbitmq/options.h"
 #include "backends/rabbitmq/stream.h"
@@ -17,15 +19,16 @@
 #include "core/error.h"
 #include "core/lease.h"
 #include "core/message.h"
+#include "core/mutex.h"
 
 namespace relay::rabbitmq {
 
 /// A connection to one broker that was logged in to, with one open channel. One thread at a time,
 /// as the library asks; only `wait` may run beside another call.
 ///
-/// There are no heartbeats: they would not be answered while the connection rests between two
-/// deliveries. TCP's own keep-alive finds a peer that is gone, and a time-out of TCP one that takes
-/// no bytes.
+/// The library sends heartbeats only inside of its calls, and there are none while the connection
+/// rests. So a Heartbeat does that, unless `heartbeat` is 0 or the broker wants none. A time-out of
+/// TCP finds a peer that takes no bytes.
 class Connection {
  public:
   /// Connects, verifies, logs in and opens the channel. Misconfigured: the broker refuses us.
@@ -38,16 +41,16 @@ class Connection {
 
   /// Makes an exchange, or, with `passive`, checks that it is there. The connection is of no use
   /// any more after an error; so for all of these.
-  Result<void> declare_exchange(const std::string& name, const std::string& type, bool passive);
+  Result<void> declare_exchange(const std::string& name, const std::string& type, bool passive,
+                                const Arguments& arguments = {});
   /// From now on each publish is confirmed.
   Result<void> want_confirms();
 
   /// How many messages are ready in a queue, or how many a stream has; null: there is no such
   /// queue, and the connection is of no use afterwards.
   Result<std::optional<std::uint32_t>> count_ready(const std::string& name);
-  /// Makes a durable queue, where a quorum queue has no limit of deliveries; or sees that there is
-  /// one with these properties.
-  Result<void> declare_queue(const std::string& name, const std::string& type);
+  /// Makes a durable queue; or sees that there is one with these properties.
+  Result<void> declare_queue(const std::string& name, const Arguments& arguments);
   Result<void> bind_queue(const std::string& name, const std::string& exchange,
                           const std::string& key);
   /// From now on messages of the queue are notices, at most `prefetch` that are not acknowledged;
@@ -98,6 +101,9 @@ class Connection {
   Result<void> log_in(const ConnectionOptions& options, const Endpoint& endpoint);
   Result<void> answer_of_last_call(std::string_view doing);
   tl::unexpected<Error> broke(Error error);
+  tl::unexpected<Error> broke(int status, std::string_view doing);
+  void start_heartbeat();
+  void send_heartbeat();
 
   const std::string address_;
   std::unique_ptr<State> state_;
@@ -106,6 +112,9 @@ class Connection {
   std::string blocked_;
   bool broken_ = false;
   std::unique_ptr<SocketCutter> cutter_;
+  Mutex
+      library_;  // held in each call of the library, by the connection's thread or the heartbeat's
+  std::unique_ptr<Heartbeat> heartbeat_;  // null: there are none
 };
 
 /// Connects to the first of the servers that serves. A stop is seen between two of them. Errors: as

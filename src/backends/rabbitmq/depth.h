@@ -20,7 +20,9 @@ namespace relay::rabbitmq {
 class QueueDepth {
  public:
   QueueDepth(ConnectionOptions options, std::string queue)
-      : options_(std::move(options)), queue_(std::move(queue)) {}
+      : options_(std::move(options)), queue_(std::move(queue)) {
+    options_.heartbeat = {};  // each question has a time-out
+  }
 
   /// Messages that are ready in a queue. Null: not known.
   std::optional<std::int64_t> ready();
@@ -32,7 +34,7 @@ class QueueDepth {
   std::optional<std::int64_t> ask();
   std::optional<std::int64_t> ask_first();
 
-  const ConnectionOptions options_;
+  ConnectionOptions options_;
   const std::string queue_;
   EndpointWalk endpoints_;
   std::unique_ptr<Connection> connection_;

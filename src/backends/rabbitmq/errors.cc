@@ -33,11 +33,22 @@ constexpr std::array kKnown = {
     Known{AMQP_NOT_FOUND, "not_found", "make what is missing, or correct its name"},
     Known{AMQP_NOT_ALLOWED, "not_allowed",
           "correct the virtual host in url, and let the user into it"},
-    Known{AMQP_PRECONDITION_FAILED, "precondition_failed",
-          "it exists with other properties: use these, or set declare to false"},
     Known{AMQP_INVALID_PATH, "not_allowed", "correct the virtual host in url"},
     Known{AMQP_COMMAND_INVALID, "command_invalid", "look at the broker's log"},
 };
+
+/// What the broker does not like about what is declared.
+std::string_view remedy_of_precondition(std::string_view text) {
+  if (text.find("inequivalent arg") != std::string_view::npos) {
+    return "it exists with other properties: use these, or set declare to false";
+  }
+  if (text.find("invalid arg") != std::string_view::npos ||
+      text.find("invalid property") != std::string_view::npos) {
+    return "correct the argument that the broker names, in arguments or in the option for it: a "
+           "number is written without quotes, and each type of queue knows its own arguments";
+  }
+  return "correct what the broker names, or look at its log";
+}
 
 std::string tls_words(int status) {
   const unsigned long code = ERR_peek_last_error();
@@ -61,6 +72,10 @@ Error closed_by_broker(int code, std::string_view text, std::string_view doing,
     return make(ErrorClass::transient, "consumer_timeout", message,
                 "see why the sink took nothing for longer than the broker's consumer_timeout; the "
                 "messages come again");
+  }
+  if (code == AMQP_PRECONDITION_FAILED) {
+    return make(ErrorClass::misconfigured, "precondition_failed", message,
+                std::string(remedy_of_precondition(text)));
   }
   const auto known = std::ranges::find(kKnown, code, &Known::code);
   if (known == kKnown.end()) {

@@ -69,13 +69,18 @@ void inspect_default_exchange(const SinkOptions& options, const std::string& que
   }
 }
 
-/// An exchange that is there and would be declared has to be one with these properties. To declare
-/// it once more changes nothing.
-Result<void> fits(const SinkOptions& options, std::stop_token stop) {
+/// Warns of an exchange that is there and has other properties than the options say: it is used as
+/// it is. To declare one again changes nothing; a user who may not do that learns nothing.
+void compare(const SinkOptions& options, std::stop_token stop, Inspection& found) {
   EndpointWalk walk;
   auto connection = open_any(options.connection, walk, std::move(stop));
-  if (!connection) return fail(connection.error());
-  return (*connection)->declare_exchange(options.exchange, options.exchange_type, false);
+  if (!connection) return;
+  auto same =
+      (*connection)
+          ->declare_exchange(options.exchange, options.exchange_type, false, options.arguments);
+  if (same || same.error().code != "precondition_failed") return;
+  same.error().remedy = "it is used as it is: let exchange_type and arguments say the same";
+  found.warnings.push_back(std::move(same.error()));
 }
 
 void inspect_exchange(const SinkOptions& options, std::stop_token stop, Inspection& found) {
@@ -84,7 +89,7 @@ void inspect_exchange(const SinkOptions& options, std::stop_token stop, Inspecti
   if (!there) {
     found.problems.push_back(there.error());
   } else if (*there && makes_it) {
-    found.problems = Inspection::of(fits(options, std::move(stop))).problems;
+    compare(options, std::move(stop), found);
   } else if (!*there && !makes_it) {
     found.problems.push_back(
         no_exchange(options.connection, options.exchange, options.exchange_type));

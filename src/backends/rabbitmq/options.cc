@@ -35,6 +35,16 @@ constexpr Option<ConnectionOptions> kServerOptions[] = {
      fills<&ConnectionOptions::login, &Login::vhost>},
 };
 
+Result<std::chrono::seconds> whole_seconds(const std::chrono::milliseconds& given,
+                                           std::string_view name) {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(given);
+  if (seconds == given) return seconds;
+  return fail(misconfigured(
+      "bad_heartbeat",
+      fmt::format("{}: AMQP knows whole seconds only, not {} ms", name, given.count()),
+      "write whole seconds, or 0 for no heartbeats"));
+}
+
 constexpr Option<ConnectionOptions> kTimeoutOptions[] = {
     {{.name = "connect_timeout",
       .type = FieldType::duration,
@@ -48,6 +58,14 @@ constexpr Option<ConnectionOptions> kTimeoutOptions[] = {
       .meaning = "how long logging in, and declaring, may take",
       .min = 0.01},
      fills<&ConnectionOptions::operation_timeout>},
+    {{.name = "heartbeat",
+      .type = FieldType::duration,
+      .default_text = "30s",
+      .meaning = "interval of heartbeats, in whole seconds; a broker that wants a shorter one gets "
+                 "it; 0: none. A broker that is silent for two intervals is given up",
+      .min = 0,
+      .max = 65535},
+     fills_with<&whole_seconds, &ConnectionOptions::heartbeat>},
 };
 
 constexpr Option<SinkOptions> kOwnSinkOptions[] = {
@@ -68,6 +86,11 @@ constexpr Option<SinkOptions> kOwnSinkOptions[] = {
       .default_text = "true",
       .meaning = "make the exchange (durable) where it is absent; else it must exist"},
      fills<&SinkOptions::declare>},
+    {{.name = "arguments",
+      .type = FieldType::map,
+      .meaning = "arguments of the exchange that declare makes, such as alternate-exchange; "
+                 "numbers and booleans stay what they are"},
+     fills_with<&parse_arguments, &SinkOptions::arguments>},
     {{.name = "mandatory",
       .type = FieldType::boolean,
       .default_text = "true",
@@ -136,6 +159,25 @@ constexpr Option<SourceOptions> kOwnSourceOptions[] = {
       .meaning = "type of the queue that declare makes",
       .choices = "quorum,classic,stream"},
      fills<&SourceOptions::queue_type>},
+    {{.name = "delivery_limit",
+      .type = FieldType::integer,
+      .meaning =
+          "limit of deliveries of the quorum queue that declare makes; -1, the default: none",
+      .min = -1,
+      .max = 1000000},
+     fills<&SourceOptions::delivery_limit>},
+    {{.name = "dead_letter_exchange",
+      .meaning =
+          "exchange for what the queue that declare makes drops: beyond its limits, or expired"},
+     fills<&SourceOptions::dead_letter_exchange>},
+    {{.name = "dead_letter_routing_key",
+      .meaning = "routing key of messages in dead_letter_exchange; default: their own"},
+     fills<&SourceOptions::dead_letter_routing_key>},
+    {{.name = "arguments",
+      .type = FieldType::map,
+      .meaning = "further arguments of the queue that declare makes, such as x-max-length; numbers "
+                 "and booleans stay what they are"},
+     fills_with<&parse_arguments, &SourceOptions::arguments>},
     {{.name = "prefetch",
       .type = FieldType::integer,
       .default_text = "1000",
@@ -184,6 +226,41 @@ Result<void> complete(ConnectionOptions& options) {
   return {};
 }
 
+/// Arguments that have an option of their own.
+constexpr std::pair<std::string_view, std::string_view> kNamedArguments[] = {
+    {"x-queue-type", "queue_type"},
+    {"x-delivery-limit", "delivery_limit"},
+    {"x-dead-letter-exchange", "dead_letter_exchange"},
+    {"x-dead-letter-routing-key", "dead_letter_routing_key"},
+};
+
+Result<void> check_arguments(const SourceOptions& options) {
+  const auto refused = [](std::string message, std::string remedy) {
+    return fail(misconfigured("bad_argument", std::move(message), std::move(remedy)));
+  };
+  for (const auto& [argument, option] : kNamedArguments) {
+    if (options.arguments.contains(std::string(argument))) {
+      return refused(fmt::format("arguments: {} is what the option {} says", argument, option),
+                     fmt::format("set {} instead", option));
+    }
+  }
+  if (options.delivery_limit && options.queue_type != "quorum") {
+    return refused("delivery_limit: only quorum queues have one",
+                   "leave it out, or set queue_type to quorum");
+  }
+  const bool dead_letters =
+      !options.dead_letter_exchange.empty() || !options.dead_letter_routing_key.empty();
+  if (dead_letters && options.queue_type == "stream") {
+    return refused("dead_letter_exchange: streams have none",
+                   "leave it out, or set another queue_type");
+  }
+  if (!options.dead_letter_routing_key.empty() && options.dead_letter_exchange.empty()) {
+    return refused("dead_letter_routing_key is set, and dead_letter_exchange is not",
+                   "set dead_letter_exchange, or leave both out");
+  }
+  return {};
+}
+
 }  // namespace
 
 config::FieldTable sink_fields() {
@@ -213,6 +290,7 @@ Result<SourceOptions> parse_source_options(const config::Values& values) {
     return fail(
         misconfigured("bad_queue", "queue: a name has 1 to 255 bytes", "correct the queue's name"));
   }
+  if (auto checked = check_arguments(*options); !checked) return fail(checked.error());
   return options;
 }
 

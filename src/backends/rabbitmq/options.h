@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/rabbitmq/arguments.h"
 #include "backends/rabbitmq/endpoint.h"
 #include "backends/rabbitmq/stream.h"
 #include "config/fields.h"
@@ -30,6 +31,7 @@ struct ConnectionOptions : config::TlsOptions {
   Login login;
   std::chrono::milliseconds connect_timeout{};
   std::chrono::milliseconds operation_timeout{};
+  std::chrono::seconds heartbeat{};  ///< what the broker is asked for; 0: none
   /// As in the sink's table: a source has no such option, and its sockets have the limit too.
   std::chrono::milliseconds ack_timeout{10000};
   std::string pipeline;  ///< whose connection this is: its name at the broker, and for the log
@@ -40,6 +42,7 @@ struct SinkOptions {
   std::string exchange;  ///< empty: the broker's default exchange
   std::string exchange_type;
   bool declare = false;
+  Arguments arguments;  ///< of the exchange that `declare` makes
   bool mandatory = false;
   bool persistent = false;
   std::size_t max_in_flight = 0;
@@ -55,6 +58,10 @@ struct SourceOptions {
   std::string queue;
   bool declare = false;
   std::string queue_type;
+  std::optional<std::int64_t> delivery_limit;  ///< -1: none
+  std::string dead_letter_exchange;
+  std::string dead_letter_routing_key;
+  Arguments arguments;  ///< of the queue, beside those above
   std::uint16_t prefetch = 0;
   StreamStart start;
   Bindings bindings;

@@ -28,11 +28,29 @@ Error not_found(const SourceOptions& options, std::string_view address) {
                                        : "make it, correct queue, or set declare");
 }
 
+/// As the queue is to be made: a quorum queue has no limit of deliveries unless one is asked for.
+Arguments arguments_of(const SourceOptions& options, const ServerVersion& version) {
+  Arguments arguments = options.arguments;
+  arguments["x-queue-type"] = options.queue_type;
+  const std::int64_t limit = options.delivery_limit.value_or(-1);
+  if (options.queue_type == "quorum" && (limit >= 0 || version.limits_deliveries())) {
+    arguments["x-delivery-limit"] = limit;
+  }
+  if (!options.dead_letter_exchange.empty()) {
+    arguments["x-dead-letter-exchange"] = options.dead_letter_exchange;
+  }
+  if (!options.dead_letter_routing_key.empty()) {
+    arguments["x-dead-letter-routing-key"] = options.dead_letter_routing_key;
+  }
+  return arguments;
+}
+
 Result<FoundQueue> make_queue(const SourceOptions& options, EndpointWalk& walk,
                               std::stop_token stop) {
   auto connection = open_any(options.connection, walk, std::move(stop));
   if (!connection) return fail(connection.error());
-  auto declared = (*connection)->declare_queue(options.queue, options.queue_type);
+  auto declared =
+      (*connection)->declare_queue(options.queue, arguments_of(options, (*connection)->version()));
   if (!declared) return fail(declared.error());
   const QueueType type = options.queue_type == "stream"   ? QueueType::stream
                          : options.queue_type == "quorum" ? QueueType::quorum
@@ -56,8 +74,9 @@ Result<QueueType> find_type(Connection& connection, const std::string& queue) {
 /// known. Otherwise `said` is what the broker says.
 std::optional<bool> has_no_limit(const SourceOptions& options, Connection& connection,
                                  std::string& said) {
-  if (!options.declare) return std::nullopt;
-  const auto same = connection.declare_queue(options.queue, "quorum");
+  if (!options.declare || options.queue_type != "quorum") return std::nullopt;
+  const auto same =
+      connection.declare_queue(options.queue, arguments_of(options, connection.version()));
   if (same) return true;
   if (same.error().message.find("'x-delivery-limit'") == std::string::npos) return std::nullopt;
   said = same.error().message;

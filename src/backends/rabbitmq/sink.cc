@@ -25,26 +25,41 @@ std::vector<Message> picked(std::span<const Message> messages,
 
 Result<void> RabbitSink::open(std::stop_token stop) {
   close();
-  auto connection = open_any(options_.connection, endpoints_, std::move(stop));
+  auto connection = open_any(options_.connection, endpoints_, stop);
   if (!connection) return fail(connection.error());
   connection_ = std::move(*connection);
   confirms_ = Confirms();
-  auto prepared = prepare_channel();
+  Result<void> prepared;
+  const auto found = find_exchange();
+  if (!found) {
+    prepared = fail(found.error());
+  } else if (!*found) {
+    prepared = make_exchange(std::move(stop));
+  }
+  if (prepared) prepared = connection_->want_confirms();
   if (prepared) prepared = connection_->end_with(lease());
   if (!prepared) close();
   return prepared;
 }
 
-Result<void> RabbitSink::prepare_channel() {
-  const std::string& exchange = options_.exchange;
-  // The default exchange and those of the broker's own cannot be declared.
-  const bool own = exchange.empty() || exchange.starts_with("amq.");
-  if (!exchange.empty()) {
-    const bool passive = own || !options_.declare;
-    auto declared = connection_->declare_exchange(exchange, options_.exchange_type, passive);
-    if (!declared) return declared;
-  }
-  return connection_->want_confirms();
+/// False: it is absent and may be made; the connection is of no use any more. An exchange that is
+/// there is used as it is, and needs no permission to declare.
+Result<bool> RabbitSink::find_exchange() {
+  if (options_.exchange.empty()) return true;
+  const auto found = connection_->declare_exchange(options_.exchange, options_.exchange_type, true);
+  if (found) return true;
+  // The exchanges of the broker's own cannot be declared.
+  const bool may_make = options_.declare && !options_.exchange.starts_with("amq.");
+  if (may_make && found.error().code == "not_found") return false;
+  return fail(found.error());
+}
+
+Result<void> RabbitSink::make_exchange(std::stop_token stop) {
+  auto connection = open_any(options_.connection, endpoints_, std::move(stop));
+  if (!connection) return fail(connection.error());
+  connection_ = std::move(*connection);
+  return connection_->declare_exchange(options_.exchange, options_.exchange_type, false,
+                                       options_.arguments);
 }
 
 bool RabbitSink::still_good() {

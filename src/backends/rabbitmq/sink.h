@@ -34,11 +34,13 @@ class RabbitSink : public Sink {
   Result<void> open(std::stop_token stop) override;
   std::vector<Outcome> deliver(std::span<const Message> messages, Deadline deadline,
                                std::stop_token stop) override;
+  std::optional<bool> has_ended() override { return !still_good(); }
   void close() override;
   Inspection inspect(const std::optional<std::string>& subject, std::stop_token stop) override;
 
  private:
-  Result<void> prepare_channel();
+  Result<bool> find_exchange();
+  Result<void> make_exchange(std::stop_token stop);
   bool still_good();
   bool one_of_a_key() const;
 

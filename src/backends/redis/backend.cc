@@ -1,3 +1,6 @@
+#include <fmt/core.h>
+#include <hiredis/hiredis.h>
+
 #include <memory>
 
 #include "backends/redis/options.h"
@@ -38,6 +41,7 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
 }  // namespace
 
 void register_backend(Registry& registry) {
+  registry.uses({"hiredis", fmt::format("{}.{}.{}", HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH)});
   registry.add(
       SourceType{.name = "redis", .aliases = {}, .options = source_fields(), .make = &make_source});
   registry.add(SinkType{.name = "redis",

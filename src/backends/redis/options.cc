@@ -119,6 +119,13 @@ constexpr Option<SourceOptions> kOwnSourceOptions[] = {
                  "that long are taken over",
       .min = 0.1},
      fills<&SourceOptions::claim_idle>},
+    {{.name = "consumer_idle",
+      .type = FieldType::duration,
+      .default_text = "1h",
+      .meaning = "another consumer of the group that did nothing for that long, and holds no "
+                 "entry, is removed from it; 0: never",
+      .min = 0},
+     fills<&SourceOptions::consumer_idle>},
     {{.name = "payload_field",
       .default_text = "payload",
       .meaning = "field that is the event; an entry without it becomes a JSON object of its "

@@ -52,6 +52,7 @@ struct SourceOptions {
   std::string start;
   std::size_t count = 0;
   std::chrono::milliseconds claim_idle{};
+  std::chrono::milliseconds consumer_idle{};  ///< 0: consumers that are gone stay in the group
   std::string payload_field;
 };
 

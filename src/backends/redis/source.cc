@@ -25,6 +25,21 @@ constexpr std::size_t kCountBytes = 1u << 20;
 constexpr milliseconds kCountTime{10};
 constexpr std::string_view kEnd = "0-0";
 constexpr int kNoStop = -1;  // poll ignores it
+constexpr milliseconds kRemoveEveryLeast{1000};
+constexpr milliseconds kRemoveEveryMost{300'000};
+/// XGROUP DELCONSUMER drops the entries that a consumer holds. A script is atomic: no consumer is
+/// given an entry between the look and the removal. It has one key, so a cluster takes it as well.
+constexpr std::string_view kRemoveConsumers = R"(
+local removed = {}
+for _, fields in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local consumer = {}
+  for i = 1, #fields, 2 do consumer[fields[i]] = fields[i + 1] end
+  if consumer.name ~= ARGV[2] and consumer.pending == 0 and consumer.idle > tonumber(ARGV[3]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
+    removed[#removed + 1] = consumer.name
+  end
+end
+return removed)";
 
 bool begins(const Reply& reply, std::string_view text) {
   return reply.is_error() && reply.text.starts_with(text);
@@ -193,6 +208,11 @@ void RedisSource::look_after(int stop_fd) {
     keep_due_ = SteadyClock::now() + options_.claim_idle / kKeepsWithin;
     static_cast<void>(keep_ours(stop_fd));
   }
+  if (can_remove_ && connection_ && SteadyClock::now() >= remove_due_) {
+    remove_due_ = SteadyClock::now() +
+                  std::clamp(options_.consumer_idle / 4, kRemoveEveryLeast, kRemoveEveryMost);
+    static_cast<void>(remove_consumers(stop_fd));
+  }
   if (SteadyClock::now() < lag_due_) return;
   if (!connection_ || !ask_lag(stop_fd)) lag_.reset();
 }
@@ -206,6 +226,32 @@ Result<void> RedisSource::keep_ours(int stop_fd) {
     const auto more = keep_some(begin, stop_fd);
     if (!more) return fail(more.error());
     if (!*more) break;
+  }
+  return {};
+}
+
+/// Consumers of hosts that are gone stay in a group for ever, one for each pod that there ever was.
+/// One that comes back is made anew with its first read.
+Result<void> RedisSource::remove_consumers(int stop_fd) {
+  if (options_.consumer_idle.count() == 0) return {};
+  const auto idle = std::to_string(options_.consumer_idle.count());
+  const auto reply = call(
+      {"EVAL", kRemoveConsumers, "1", options_.stream_key, options_.group, options_.consumer, idle},
+      stop_fd);
+  if (!reply) return fail(reply.error());
+  if (reply->is_error()) {
+    can_remove_ = false;
+    log::warn("cannot_remove_consumers", options_.connection.pipeline,
+              "consumers that are gone stay in the group '{}' of '{}' (consumer_idle = 0 asks for "
+              "that): {}",
+              options_.group, options_.stream_key, reply->text);
+  } else if (!reply->elements.empty()) {
+    log::info(
+        "consumers_removed", options_.connection.pipeline,
+        "{} consumers of the group '{}' of '{}' did nothing for {} s, held no entry, and were "
+        "removed, {} first",
+        reply->elements.size(), options_.group, options_.stream_key,
+        options_.consumer_idle.count() / 1000, reply->elements.front().text);
   }
   return {};
 }

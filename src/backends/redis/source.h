@@ -49,6 +49,7 @@ class RedisSource : public Source {
   Result<void> claim_some(RecordBatch& batch, std::size_t count, int stop_fd);
   void look_after(int stop_fd);
   Result<void> keep_ours(int stop_fd);
+  Result<void> remove_consumers(int stop_fd);
   Result<bool> keep_some(std::string& begin, int stop_fd);
   bool cannot_keep(const Reply& reply);
   std::chrono::milliseconds wait_for(Deadline deadline) const;
@@ -85,6 +86,8 @@ class RedisSource : public Source {
   bool can_claim_ = true;
   SteadyClock::time_point keep_due_{};
   bool can_keep_ = true;
+  SteadyClock::time_point remove_due_{};
+  bool can_remove_ = true;
   std::size_t largest_ = 0;  // of the entries read of late, in bytes; 0: none yet
   std::optional<std::int64_t> lag_;
   SteadyClock::time_point lag_due_{};

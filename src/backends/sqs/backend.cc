@@ -4,6 +4,7 @@
 #include "backends/sqs/sink.h"
 #include "backends/sqs/source.h"
 #include "connector/registry.h"
+#include "http/version.h"
 
 namespace relay::sqs {
 
@@ -34,6 +35,7 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
 }  // namespace
 
 void register_backend(Registry& registry) {
+  registry.uses({"libcurl", http::library_version()});
   registry.add(
       SourceType{.name = "sqs", .aliases = {}, .options = source_fields(), .make = &make_source});
   registry.add(SinkType{.name = "sqs",

@@ -44,6 +44,25 @@ Result<Entry> rejected(const Message& message, std::string code, std::string_vie
               fmt::format("message {}: {}", message.id, what), std::move(remedy));
 }
 
+Result<Entry> too_large(const Message& message, std::size_t bytes, const SizeLimit& limit) {
+  using Said = SizeLimit::Said;
+  const std::string_view name = limit.said == Said::by_queue    ? "the queue's MaximumMessageSize"
+                                : limit.said == Said::by_option ? "max_message_bytes"
+                                                                : "the most that SQS takes";
+  const std::string_view remedy =
+      limit.said == Said::by_queue && limit.bytes < kLargestBytes
+          ? "raise MaximumMessageSize of the queue (up to 1 MiB), or send less; then retry the "
+            "dead letter"
+      : limit.said == Said::by_option
+          ? "raise max_message_bytes where the queue takes more, or send less; then retry the "
+            "dead letter"
+          : "send less: fewer columns, or a filter; then retry the dead letter";
+  return rejected(
+      message, "too_large",
+      fmt::format("it has {} bytes with its attributes, and {} is {}", bytes, name, limit.bytes),
+      std::string(remedy));
+}
+
 struct Attributes {
   std::vector<Header> plain;
   std::vector<Header> others;  // to go into kOtherHeaders
@@ -143,7 +162,8 @@ std::string fifo_id(std::string_view text) {
   return plain ? std::string(text) : hex(bytes_of(sha256(text)));
 }
 
-Result<Entry> make_entry(const Message& message, const SinkOptions& options) {
+Result<Entry> make_entry(const Message& message, const SinkOptions& options,
+                         const SizeLimit& limit) {
   if (message.body.empty()) {
     return rejected(message, "empty", "its body is empty, and SQS takes no empty message",
                     "leave it out with a filter, or discard it");
@@ -168,12 +188,7 @@ Result<Entry> make_entry(const Message& message, const SinkOptions& options) {
   }
   entry.fields += '}';
   if (options.queue.fifo) add_fifo_fields(entry, message);
-  if (entry.bytes > options.max_message_bytes) {
-    return rejected(message, "too_large",
-                    fmt::format("it has {} bytes with its attributes, and max_message_bytes is {}",
-                                entry.bytes, options.max_message_bytes),
-                    "raise max_message_bytes where the queue takes more, or send less");
-  }
+  if (entry.bytes > limit.bytes) return too_large(message, entry.bytes, limit);
   return entry;
 }
 

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "backends/sqs/options.h"
+#include "backends/sqs/size_limit.h"
 #include "core/error.h"
 #include "core/message.h"
 
@@ -16,9 +17,10 @@ struct Entry {
   std::size_t bytes = 0;  ///< what SQS counts: the body, and names, types and values of attributes
 };
 
-/// The entry of a message. Rejected: the body is empty, larger with its attributes than
-/// `max_message_bytes`, or holds characters that SQS does not take.
-Result<Entry> make_entry(const Message& message, const SinkOptions& options);
+/// The entry of a message. Rejected: the body is empty, larger with its attributes than the limit,
+/// or holds characters that SQS does not take.
+Result<Entry> make_entry(const Message& message, const SinkOptions& options,
+                         const SizeLimit& limit);
 
 /// UTF-8, and of the characters that XML allows.
 bool is_legal_text(std::string_view text);

@@ -8,10 +8,6 @@
 
 namespace relay::sqs {
 
-/// An error code of AWS without the names before it: "QueueDoesNotExist" for
-/// "com.amazonaws.sqs#QueueDoesNotExist" and for "AWS.SimpleQueueService.NonExistentQueue".
-std::string plain_code(std::string_view code);
-
 /// True where the credentials are too old, or the service says so.
 bool is_expired_token(std::string_view code);
 

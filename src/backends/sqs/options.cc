@@ -31,9 +31,8 @@ constexpr Option<SinkOptions> kOwnSinkOptions[] = {
      fills<&SinkOptions::max_in_flight>},
     {{.name = "max_message_bytes",
       .type = FieldType::bytes,
-      .default_text = "256KiB",
-      .meaning = "what the queue takes: bytes of one message with its attributes, and of one "
-                 "request",
+      .meaning = "a message that is larger with its attributes is rejected; the default is the "
+                 "queue's MaximumMessageSize, which this can only lower",
       .min = 1024,
       .max = 1073741824.0},
      fills<&SinkOptions::max_message_bytes>},
@@ -81,7 +80,7 @@ Result<void> complete_address(const config::Values& values, QueueOptions& option
   }
   options.queue = options.queue_url.substr(slash + 1);
   options.fifo = options.queue.ends_with(".fifo");
-  if (!values.has("region")) options.region = region_of_host(url->host);
+  if (!values.has("region")) options.identity.region = region_of_host(url->host);
   const std::string given = std::exchange(options.endpoint, url->origin() + "/");
   options.host = url->authority;
   if (!values.has("endpoint")) return {};
@@ -96,10 +95,7 @@ Result<void> complete_address(const config::Values& values, QueueOptions& option
 Result<void> complete(const config::Values& values, std::size_t connections,
                       QueueOptions& options) {
   if (auto done = complete_address(values, options); !done) return done;
-  if (options.credentials.access_key.empty() != options.credentials.secret_key.empty()) {
-    return fail(misconfigured("half_a_key", "access_key_id and secret_access_key belong together",
-                              "set both, or neither"));
-  }
+  if (auto checked = aws::check_identity(options.identity); !checked) return checked;
   options.client.max_connections = connections;
   options.client.max_response_bytes = 32u << 20;
   return config::check_tls(options.client);

@@ -3,9 +3,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
-#include "backends/sqs/sigv4.h"
+#include "aws/identity.h"
 #include "config/fields.h"
 #include "core/error.h"
 #include "http/client.h"
@@ -15,12 +16,10 @@ namespace relay::sqs {
 /// What sink and source need to reach a queue.
 struct QueueOptions {
   std::string queue_url;
-  std::string queue;        ///< the last part of `queue_url`: what may be shown
-  std::string endpoint;     ///< where requests go: "https://host:port/"
-  std::string host;         ///< "host:port" of `endpoint`
-  std::string region;       ///< empty: as the profile says
-  std::string profile;      ///< empty: as the environment says
-  Credentials credentials;  ///< set where the configuration itself holds them
+  std::string queue;     ///< the last part of `queue_url`: what may be shown
+  std::string endpoint;  ///< where requests go: "https://host:port/"
+  std::string host;      ///< "host:port" of `endpoint`
+  aws::Identity identity;
   bool fifo = false;
   std::chrono::milliseconds timeout{};
   http::ClientOptions client;
@@ -31,8 +30,8 @@ struct QueueOptions {
 struct SinkOptions {
   QueueOptions queue;
   std::size_t max_in_flight = 0;
-  std::size_t max_message_bytes = 0;
-  bool ordered = true;  ///< at most one message of a key under way
+  std::optional<std::size_t> max_message_bytes;  ///< lowers what the queue says
+  bool ordered = true;                           ///< at most one message of a key under way
 };
 
 /// How messages become events.

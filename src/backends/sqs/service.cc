@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "backends/sqs/errors.h"
+#include "backends/sqs/size_limit.h"
 #include "config/tls.h"
 #include "core/text.h"
 #include "http/url.h"
@@ -14,36 +15,22 @@ namespace relay::sqs {
 namespace {
 
 constexpr std::string_view kContentType = "application/x-amz-json-1.0";
-constexpr std::chrono::milliseconds kMetadataConnect{1000};
-
-http::ClientOptions credential_client(const QueueOptions& options) {
-  http::ClientOptions client;
-  client.max_connections = 1;
-  client.connect_timeout = kMetadataConnect;
-  client.tls_ca = options.client.tls_ca;
-  return client;
-}
-
 }  // namespace
 
 Service::Service(const QueueOptions& options, Lease& lease)
     : options_(options),
       where_(fmt::format("SQS queue {} at {}", options.queue, http::origin_of(options.endpoint))),
-      region_(options.region),
-      keys_(options),
+      region_(options.identity.region),
+      keys_(options.identity),
       client_(options.client, lease) {}
 
 Result<void> Service::renew(Deadline deadline, std::stop_token stop) {
-  std::unique_ptr<http::Client> asking;  // made only where a service has to be asked
-  Surroundings around = process_surroundings();
-  around.fetch = [&](http::Request request) {
-    if (!asking) asking = std::make_unique<http::Client>(credential_client(options_));
-    return asking->fetch(std::move(request), deadline, stop);
-  };
+  const auto around = aws::process_surroundings(options_.client.tls_ca, options_.client.proxy,
+                                                deadline, std::move(stop));
   auto keys = keys_.get(around);
   if (!keys) return fail(keys.error().in_context(where_));
   credentials_ = std::move(*keys);
-  if (region_.empty()) region_ = find_region(options_, around);
+  if (region_.empty()) region_ = keys_.region(around);
   if (region_.empty() && !options_.endpoint.empty() && region_of_host(options_.host).empty() &&
       options_.host.find("amazonaws") == std::string::npos) {
     region_ = "us-east-1";  // an emulator: any will do
@@ -60,16 +47,24 @@ Result<void> Service::open(Deadline deadline, std::stop_token stop) {
     config::warn_of_no_verification(options_.pipeline, where_);
   }
   if (auto renewed = renew(deadline, stop); !renewed) return renewed;
-  const std::string body = fmt::format(R"({{"QueueUrl":{},"AttributeNames":["QueueArn"]}})",
-                                       json_string(options_.queue_url));
-  const auto answer = call("GetQueueAttributes", body, options_.timeout, deadline, stop);
-  if (answer || answer.error().code == "AccessDenied" ||
-      answer.error().code == "AccessDeniedException") {
+  auto looked = look(deadline, std::move(stop));
+  if (looked || looked.error().code == "AccessDenied" ||
+      looked.error().code == "AccessDeniedException") {
     return {};
   }
   // A later try may find other credentials.
-  if (answer.error().error_class == ErrorClass::misconfigured) keys_.forget();
-  return fail(answer.error());
+  if (looked.error().error_class == ErrorClass::misconfigured) keys_.forget();
+  return looked;
+}
+
+Result<void> Service::look(Deadline deadline, std::stop_token stop) {
+  const std::string body =
+      fmt::format(R"({{"QueueUrl":{},"AttributeNames":["QueueArn","MaximumMessageSize"]}})",
+                  json_string(options_.queue_url));
+  const auto answer = call("GetQueueAttributes", body, options_.timeout, deadline, std::move(stop));
+  if (!answer) return fail(answer.error());
+  largest_message_ = largest_message_of(*answer);
+  return {};
 }
 
 http::Request Service::make_request(std::string_view action, std::string body,
@@ -80,8 +75,8 @@ http::Request Service::make_request(std::string_view action, std::string body,
   request.error_header = "x-amzn-query-error";
   request.owned_body = std::move(body);
   const std::string target = fmt::format("AmazonSQS.{}", action);
-  const std::string date = amz_date(std::chrono::system_clock::now());
-  Signable signable;
+  const std::string date = aws::amz_date(std::chrono::system_clock::now());
+  aws::Signable signable;
   signable.body = request.owned_body;
   signable.headers = {{"content-type", std::string(kContentType)},
                       {"host", options_.host},
@@ -94,7 +89,8 @@ http::Request Service::make_request(std::string_view action, std::string body,
   request.headers.add("Content-Type", kContentType);
   request.headers.add("X-Amz-Date", date);
   request.headers.add("X-Amz-Target", target);
-  request.headers.add("Authorization", authorization(credentials_, region_, "sqs", signable, date));
+  request.headers.add("Authorization",
+                      aws::authorization(credentials_, region_, "sqs", signable, date));
   return request;
 }
 

@@ -1,12 +1,14 @@
 #pragma once
 
+#include <cstddef>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "backends/sqs/credentials.h"
+#include "aws/credentials.h"
 #include "backends/sqs/options.h"
 #include "core/deadline.h"
 #include "http/client.h"
@@ -22,6 +24,11 @@ class Service {
   /// Credentials, a region, and a look at the queue: that it is there and lets us in. A policy that
   /// forbids looking at its attributes is no error.
   Result<void> open(Deadline deadline, std::stop_token stop);
+
+  /// Reads the queue's MaximumMessageSize again. Not while requests are in flight.
+  Result<void> look(Deadline deadline, std::stop_token stop);
+  /// The MaximumMessageSize that was read last. Nothing: the queue does not tell it, or not us.
+  std::optional<std::size_t> largest_message() const { return largest_message_; }
 
   /// Makes sure that credentials are good for the next minutes.
   Result<void> renew(Deadline deadline, std::stop_token stop);
@@ -52,8 +59,9 @@ class Service {
   const QueueOptions& options_;
   std::string where_;
   std::string region_;
-  Keys keys_;
-  Credentials credentials_;
+  aws::Keys keys_;
+  aws::Credentials credentials_;
+  std::optional<std::size_t> largest_message_;
   http::Client client_;
 };
 

@@ -1,6 +1,7 @@
 #include "backends/sqs/sink.h"
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <optional>
 
@@ -8,6 +9,7 @@
 #include "backends/sqs/entry.h"
 #include "backends/sqs/errors.h"
 #include "connector/key_gate.h"
+#include "core/log.h"
 #include "core/text.h"
 
 namespace relay::sqs {
@@ -15,6 +17,8 @@ namespace relay::sqs {
 namespace {
 
 constexpr std::size_t kMostEntries = 10;
+constexpr std::size_t kUsualAttributeBytes = 2048;  // attributes rarely add more to a body
+constexpr std::chrono::seconds kLookEvery{10};      // for a limit that was raised
 
 SharedError shared(ErrorClass error_class, std::string code, std::string message) {
   return share(Error{error_class, std::move(code), std::move(message), {}, {}});
@@ -25,9 +29,11 @@ SharedError shared(ErrorClass error_class, std::string code, std::string message
 /// Sends some messages and waits for what becomes of them.
 class SqsSink::Delivery {
  public:
-  Delivery(const SinkOptions& options, Service& service, std::span<const Message> messages,
-           std::span<Outcome> outcomes, const Lease& lease, Deadline deadline, std::stop_token stop)
+  Delivery(const SinkOptions& options, const SizeLimit& limit, Service& service,
+           std::span<const Message> messages, std::span<Outcome> outcomes, const Lease& lease,
+           Deadline deadline, std::stop_token stop)
       : options_(options),
+        limit_(limit),
         service_(service),
         messages_(messages),
         outcomes_(outcomes),
@@ -73,7 +79,7 @@ class SqsSink::Delivery {
       apart_.pop_back();
       std::string body = begin_body();
       for (std::size_t i = 0; i < members.size(); ++i) {
-        append(body, i, make_entry(messages_[members[i]], options_)->fields);
+        append(body, i, make_entry(messages_[members[i]], options_, limit_)->fields);
       }
       send(members, std::move(body));
       return true;
@@ -83,7 +89,7 @@ class SqsSink::Delivery {
     std::string body = begin_body();
     while (members.size() < kMostEntries) {
       if (!held_ && !take_next()) break;
-      if (!members.empty() && bytes + held_->entry.bytes > options_.max_message_bytes) break;
+      if (!members.empty() && bytes + held_->entry.bytes > kLargestBytes) break;
       bytes += held_->entry.bytes;
       append(body, members.size(), held_->entry.fields);
       members.push_back(held_->message);
@@ -100,7 +106,7 @@ class SqsSink::Delivery {
       const std::ptrdiff_t next = gate_.next();
       if (next < 0) return false;
       const auto index = static_cast<std::size_t>(next);
-      auto entry = make_entry(messages_[index], options_);
+      auto entry = make_entry(messages_[index], options_, limit_);
       if (entry) {
         held_ = Held{index, std::move(*entry)};
         return true;
@@ -192,6 +198,7 @@ class SqsSink::Delivery {
   };
 
   const SinkOptions& options_;
+  const SizeLimit& limit_;
   Service& service_;
   std::span<const Message> messages_;
   std::span<Outcome> outcomes_;
@@ -210,8 +217,37 @@ class SqsSink::Delivery {
 Result<void> SqsSink::open(std::stop_token stop) {
   service_ = std::make_unique<Service>(options_.queue, lease());
   auto opened = service_->open(Deadline::after(options_.queue.timeout), std::move(stop));
-  if (!opened) service_.reset();
+  if (!opened) {
+    service_.reset();
+    return opened;
+  }
+  limit_ = SizeLimit::of(service_->largest_message(), options_.max_message_bytes);
+  looked_ = SteadyClock::now();
+  if (!service_->largest_message()) tell_limit();
   return opened;
+}
+
+void SqsSink::tell_limit() {
+  log::info(
+      "message_limit_unknown", options_.queue.pipeline,
+      "{} does not tell its MaximumMessageSize: messages of up to {} bytes are sent ({}), and "
+      "the queue itself refuses what it does not take; allow sqs:GetQueueAttributes, or set "
+      "max_message_bytes",
+      service_->where(), limit_.bytes,
+      options_.max_message_bytes ? "max_message_bytes" : "the most that SQS takes");
+}
+
+void SqsSink::look_for_larger_limit(std::span<const Message> messages, Deadline deadline,
+                                    std::stop_token stop) {
+  if (limit_.said != SizeLimit::Said::by_queue) return;
+  const bool may_be_beyond = std::ranges::any_of(messages, [&](const Message& message) {
+    return message.body.size() + kUsualAttributeBytes > limit_.bytes;
+  });
+  if (!may_be_beyond || SteadyClock::now() - looked_ < kLookEvery) return;
+  looked_ = SteadyClock::now();
+  // Where it cannot be read now, the limit that was read before stands.
+  if (!service_->look(deadline, std::move(stop))) return;
+  limit_ = SizeLimit::of(service_->largest_message(), options_.max_message_bytes);
 }
 
 std::vector<Outcome> SqsSink::deliver(std::span<const Message> messages, Deadline deadline,
@@ -223,7 +259,9 @@ std::vector<Outcome> SqsSink::deliver(std::span<const Message> messages, Deadlin
     const SharedError error = share(std::move(ready.error()));
     return std::vector<Outcome>(messages.size(), Outcome::unknown(error));
   }
-  Delivery(options_, *service_, messages, outcomes, lease(), deadline, std::move(stop)).run();
+  look_for_larger_limit(messages, deadline, stop);
+  Delivery(options_, limit_, *service_, messages, outcomes, lease(), deadline, std::move(stop))
+      .run();
   return outcomes;
 }
 

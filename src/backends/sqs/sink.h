@@ -10,7 +10,9 @@
 
 #include "backends/sqs/options.h"
 #include "backends/sqs/service.h"
+#include "backends/sqs/size_limit.h"
 #include "connector/sink.h"
+#include "core/deadline.h"
 
 namespace relay::sqs {
 
@@ -31,8 +33,15 @@ class SqsSink : public Sink {
  private:
   class Delivery;
 
+  /// Reads the queue's limit again where a message may be beyond it, but not often.
+  void look_for_larger_limit(std::span<const Message> messages, Deadline deadline,
+                             std::stop_token stop);
+  void tell_limit();
+
   const SinkOptions options_;
   std::unique_ptr<Service> service_;
+  SizeLimit limit_;
+  SteadyClock::time_point looked_;  // when `limit_` was read
 };
 
 }  // namespace relay::sqs

@@ -7,6 +7,7 @@
 #include "connector/registry.h"
 #include "core/percent.h"
 #include "http/url.h"
+#include "http/version.h"
 
 namespace relay::webhook {
 
@@ -28,6 +29,7 @@ Result<std::unique_ptr<Source>> make_source(const config::Values& values,
 }  // namespace
 
 void register_backend(Registry& registry) {
+  registry.uses({"libcurl", http::library_version()});
   registry.add(SourceType{
       .name = "webhook", .aliases = {"http"}, .options = receiver_fields(), .make = &make_source});
   registry.add(SinkType{.name = "webhook",

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <utility>
 
+#include "backends/webhook/oauth2.h"
 #include "backends/webhook/receiver.h"
 #include "backends/webhook/receiver_source.h"
 #include "backends/webhook/request.h"
@@ -54,9 +55,22 @@ Inspection WebhookSink::inspect(const std::optional<std::string>& subject, std::
     return found;
   }
   http::Client client(options_.client);
+  std::string token;
+  if (options_.oauth2.in_use()) {
+    const auto answer = client.fetch(make_token_request(options_.oauth2, options_.timeout),
+                                     Deadline::after(options_.timeout), stop);
+    auto granted = answer ? read_token_answer(*answer, options_.oauth2)
+                          : fail(answer.error().in_context("asking for an access token"));
+    if (!granted) {
+      found.problems.push_back(granted.error());
+      return found;
+    }
+    token = std::move(granted->text);
+  }
   const auto ask = [&](std::string_view method) {
-    return client.fetch(make_probe(method, *address, options_, seconds_since_1970()),
-                        Deadline::after(options_.timeout), stop);
+    auto request = make_probe(method, *address, options_, seconds_since_1970());
+    if (!token.empty()) request.headers.add("Authorization", "Bearer " + token);
+    return client.fetch(std::move(request), Deadline::after(options_.timeout), stop);
   };
   const auto head = ask("HEAD");
   if (!head) {

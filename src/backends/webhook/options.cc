@@ -10,6 +10,7 @@
 #include "config/tls.h"
 #include "core/base64.h"
 #include "core/text.h"
+#include "http/proxy_options.h"
 #include "http/url.h"
 
 namespace relay::webhook {
@@ -50,19 +51,8 @@ Result<Headers> headers_of(const Headers& headers) {
   return headers;
 }
 
-Result<std::vector<std::string>> signing_keys(std::string_view secrets) {
-  std::vector<std::string> keys;
-  while (!secrets.empty()) {
-    const auto space = std::min(secrets.find(' '), secrets.size());
-    if (const auto word = secrets.substr(0, space); !word.empty()) {
-      auto key = signing_key(word);
-      if (!key) return fail(key.error());
-      keys.push_back(std::move(*key));
-    }
-    secrets.remove_prefix(std::min(space + 1, secrets.size()));
-  }
-  return keys;
-}
+constexpr config::Choice<ClientAuth> kClientAuths[] = {{"basic", ClientAuth::basic},
+                                                       {"body", ClientAuth::body}};
 
 constexpr Option<SinkValues> kOwnOptions[] = {
     {{.name = "url",
@@ -138,6 +128,18 @@ constexpr Option<SinkValues> kOwnOptions[] = {
       .meaning = "statuses that stop the pipeline until an operator changes something; any other "
                  "4xx rejects the message"},
      fills_with<&StatusSet::parse, &Options::statuses, &StatusRules::misconfigured>},
+    {{.name = "pause_on_status",
+      .type = FieldType::list,
+      .default_text = "410",
+      .meaning = "statuses after which the pipeline sends nothing until an operator resumes it"},
+     fills_with<&StatusSet::parse, &Options::statuses, &StatusRules::pause>},
+    {{.name = "max_attempts",
+      .type = FieldType::integer,
+      .meaning = "a message that the server refused so often with a status of retry_on_status, "
+                 "429 and 503 not counted, is rejected; not set: it is sent again for ever",
+      .min = 1,
+      .max = 1000000},
+     fills<&Options::max_attempts>},
     {{.name = "signature_secret",
       .meaning = "signs requests as Standard Webhooks says (HMAC-SHA256): whsec_ and base64, or "
                  "any text; several, separated by spaces, while a secret is being replaced",
@@ -155,10 +157,29 @@ constexpr Option<SinkValues> kOwnOptions[] = {
      fills<&Options::client, &http::ClientOptions::user>},
     {{.name = "password", .meaning = "password of user", .secret = true},
      fills<&Options::client, &http::ClientOptions::password>},
+    {{.name = "oauth2_token_url",
+      .meaning = "token endpoint that gives access tokens by OAuth 2.0 client credentials"},
+     fills<&Options::oauth2, &OAuth2Options::token_url>},
+    {{.name = "oauth2_client_id", .meaning = "client for which access tokens are asked"},
+     fills<&Options::oauth2, &OAuth2Options::client_id>},
+    {{.name = "oauth2_client_secret", .meaning = "secret of oauth2_client_id", .secret = true},
+     fills<&Options::oauth2, &OAuth2Options::client_secret>},
+    {{.name = "oauth2_client_auth",
+      .type = FieldType::choice,
+      .default_text = "basic",
+      .meaning = "how the token endpoint gets id and secret: by basic authentication, or in the "
+                 "body",
+      .choices = "basic,body"},
+     config::fills_choice<kClientAuths, &Options::oauth2, &OAuth2Options::client_auth>},
+    {{.name = "oauth2_scope", .meaning = "scopes to ask for, separated by spaces"},
+     fills<&Options::oauth2, &OAuth2Options::scope>},
+    {{.name = "oauth2_audience", .meaning = "audience to ask for, where the server wants one"},
+     fills<&Options::oauth2, &OAuth2Options::audience>},
 };
 
 constexpr auto kSinkOptions = config::joined<SinkValues>(
     kOwnOptions,
+    config::inherited<SinkValues, config::within<&Options::client, http::kProxyOptions>>,
     config::inherited<SinkValues, config::within<&Options::client, config::kTlsOptions>>);
 constexpr auto kSinkFields = config::fields_of(kSinkOptions);
 
@@ -173,6 +194,21 @@ Result<void> complete_credentials(const config::Values& values, SinkValues& opti
     return fail(
         misconfigured("two_credentials", "both user and bearer_token are set", "set one of them"));
   }
+  const OAuth2Options& oauth2 = options.oauth2;
+  const bool has_oauth2 = oauth2.in_use() || !oauth2.client_id.empty() ||
+                          !oauth2.client_secret.empty() || !oauth2.scope.empty() ||
+                          !oauth2.audience.empty();
+  if (has_oauth2) {
+    if (auto checked = check_oauth2(oauth2, client.allow_private); !checked) return checked;
+    const bool has_header = std::any_of(
+        options.headers.begin(), options.headers.end(),
+        [](const auto& header) { return equal_ignoring_case(header.first, "authorization"); });
+    if (!client.user.empty() || !options.bearer_token.empty() || has_header) {
+      return fail(misconfigured(
+          "two_credentials", "besides oauth2_token_url there are other credentials for requests",
+          "take away user, bearer_token, and Authorization of request_headers"));
+    }
+  }
   if (!http::is_header_value(options.bearer_token)) {
     return fail(misconfigured("bad_token", "bearer_token is more than one line",
                               "look at the line end of the file that it comes from"));
@@ -183,7 +219,7 @@ Result<void> complete_credentials(const config::Values& values, SinkValues& opti
 }  // namespace
 
 std::vector<std::string> Options::secrets() const {
-  std::vector<std::string> all{bearer_token, client.password};
+  std::vector<std::string> all{bearer_token, client.password, oauth2.client_secret};
   for (const auto& [name, value] : headers) {
     all.push_back(value);
     // "Bearer xyz": each word may come back alone.
@@ -220,7 +256,8 @@ Result<Options> parse_options(const config::Values& values) {
   SinkValues& options = *filled;
   options.origin = options.url.origin();
   options.base = options.url.without_credentials();
-  options.client.max_connections = options.max_in_flight;
+  // One more, for requests for a token.
+  options.client.max_connections = options.max_in_flight + (options.oauth2.in_use() ? 1 : 0);
   if (auto done = complete_credentials(values, options); !done) return fail(done.error());
   return Options(std::move(options));
 }
@@ -241,6 +278,16 @@ Result<std::string> signing_key(std::string_view secret) {
                               "write whsec_ and base64, or any other text"));
   }
   return *key;
+}
+
+Result<std::vector<std::string>> signing_keys(std::string_view secrets) {
+  std::vector<std::string> keys;
+  for (const std::string& secret : words(secrets)) {
+    auto key = signing_key(secret);
+    if (!key) return fail(key.error());
+    keys.push_back(std::move(*key));
+  }
+  return keys;
 }
 
 }  // namespace relay::webhook

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "backends/webhook/oauth2.h"
 #include "backends/webhook/status.h"
 #include "config/fields.h"
 #include "core/error.h"
@@ -22,6 +23,7 @@ struct Options {
   std::string method;
   std::map<std::string, std::string> headers;
   std::string bearer_token;
+  OAuth2Options oauth2;
   std::vector<std::string> signing_keys;  ///< decoded; each gives one signature
   bool batch = false;
   std::size_t batch_max_messages = 0;
@@ -29,6 +31,7 @@ struct Options {
   std::chrono::milliseconds timeout{};
   std::size_t max_in_flight = 0;
   StatusRules statuses;
+  std::optional<int> max_attempts;
   http::ClientOptions client;
   std::string pipeline;
   /// Where requests may go: of `url`, and of the subject template. Empty: a row's values decide
@@ -55,5 +58,7 @@ Result<std::string> default_subject(const config::Values& values);
 
 /// The bytes of a signing secret: what follows "whsec_" is base64, anything else is taken as it is.
 Result<std::string> signing_key(std::string_view secret);
+/// Those of several secrets, separated by spaces.
+Result<std::vector<std::string>> signing_keys(std::string_view secrets);
 
 }  // namespace relay::webhook

@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <optional>
 
-#include "backends/webhook/options.h"
 #include "core/base64.h"
 #include "core/digest.h"
 #include "core/text.h"
@@ -19,21 +18,15 @@ namespace {
 
 using Kind = ReceiverAuth::Kind;
 
-std::vector<std::string> words(std::string_view text) {
-  std::vector<std::string> all;
-  while (!text.empty()) {
-    const auto end = std::min(text.find(' '), text.size());
-    if (end > 0) all.emplace_back(text.substr(0, end));
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return all;
-}
-
-/// The option that a kind of authentication takes its secret from.
+/// The option that some kinds of authentication take their secret from.
 struct SecretOption {
   std::string_view name;
   Kind kind;
   std::string AuthOptions::*secret;
+
+  bool is_used_by(Kind other) const {
+    return other == kind || (kind == Kind::hmac && signature_scheme(other) != nullptr);
+  }
 };
 constexpr std::array kSecretOptions = {
     SecretOption{"bearer_token", Kind::bearer, &AuthOptions::bearer_token},
@@ -48,7 +41,7 @@ std::string_view name_of(Kind kind) {
 Result<void> check_secrets(const AuthOptions& options) {
   for (const SecretOption& option : kSecretOptions) {
     const bool there = !(options.*option.secret).empty();
-    if (there == (option.kind == options.kind)) continue;
+    if (there == option.is_used_by(options.kind)) continue;
     return fail(ErrorClass::misconfigured, "auth",
                 fmt::format("auth = {} {} {}", name_of(options.kind),
                             there ? "does not use" : "needs", option.name),
@@ -96,18 +89,18 @@ Result<ReceiverAuth> ReceiverAuth::make(const AuthOptions& options) {
   if (auto checked = check_secrets(options); !checked) return fail(checked.error());
   ReceiverAuth auth;
   auth.kind_ = options.kind;
+  auth.scheme_ = signature_scheme(options.kind);
   auth.tolerance_ = options.tolerance;
   if (auth.kind_ == Kind::bearer) auth.secrets_ = words(options.bearer_token);
   if (auth.kind_ == Kind::header) auth.secrets_ = words(options.value);
   if (auth.kind_ == Kind::basic) {
     auth.secrets_ = {fmt::format("{}:{}", options.user, options.password)};
   }
-  if (auth.kind_ == Kind::hmac) {
-    for (const std::string& secret : words(options.signature_secret)) {
-      auto key = signing_key(secret);
-      if (!key) return fail(key.error());
-      auth.secrets_.push_back(std::move(*key));
-    }
+  if (auth.scheme_) {
+    auto keys = auth.scheme_->keys(options.signature_secret);
+    if (!keys) return fail(keys.error());
+    auth.secrets_ = std::move(*keys);
+    auth.header_ = auth.scheme_->header;
   }
   if (auth.kind_ != Kind::none && auth.secrets_.empty()) {
     return fail(ErrorClass::misconfigured, "auth", "the secret of auth is blank",
@@ -119,7 +112,7 @@ Result<ReceiverAuth> ReceiverAuth::make(const AuthOptions& options) {
 
 bool ReceiverAuth::head_allowed(const ReceivedRequest& request) const {
   if (kind_ == Kind::none) return true;
-  if (kind_ == Kind::hmac) return request.header("webhook-signature").has_value();
+  if (scheme_) return request.header(scheme_->header).has_value();
   if (kind_ == Kind::header) {
     const auto value = request.header(header_);
     return value && is_one_of(*value, secrets_);
@@ -137,20 +130,20 @@ bool ReceiverAuth::head_allowed(const ReceivedRequest& request) const {
 
 bool ReceiverAuth::body_allowed(const ReceivedRequest& request,
                                 std::chrono::system_clock::time_point now) const {
-  if (kind_ != Kind::hmac) return true;
-  const auto id = request.header("webhook-id");
-  const auto timestamp = request.header("webhook-timestamp");
-  const auto signatures = request.header("webhook-signature");
-  if (!id || id->empty() || !timestamp || !signatures) return false;
-  const auto seconds = seconds_of(*timestamp);
-  if (!seconds || !is_recent(*seconds, now, tolerance_)) return false;
-  const std::string content = fmt::format("{}.{}.{}", *id, *timestamp, request.body);
+  if (!scheme_) return true;
+  const auto claimed = scheme_->read(request);
+  if (!claimed) return false;
+  if (claimed->seconds) {
+    const auto seconds = seconds_of(*claimed->seconds);
+    if (!seconds || !is_recent(*seconds, now, tolerance_)) return false;
+  }
+  const std::string content = claimed->before_body + request.body;
   std::vector<std::string> right;
   for (const std::string& key : secrets_) {
-    right.push_back("v1," + base64(bytes_of(hmac_sha256(key, content))));
+    right.push_back(scheme_->write(hmac_sha256(key, content)));
   }
   bool found = false;
-  for (const std::string& given : words(*signatures)) found = is_one_of(given, right) || found;
+  for (const std::string& given : claimed->signatures) found = is_one_of(given, right) || found;
   return found;
 }
 

@@ -5,19 +5,12 @@
 #include <string_view>
 #include <vector>
 
+#include "backends/webhook/receiver_auth_kind.h"
 #include "backends/webhook/receiver_request.h"
-#include "config/option_table.h"
+#include "backends/webhook/receiver_signature.h"
 #include "core/error.h"
 
 namespace relay::webhook {
-
-/// How a client shows that it may write: the option `auth`.
-enum class AuthKind { none, bearer, basic, header, hmac };
-inline constexpr config::Choice<AuthKind> kAuthKinds[] = {{"none", AuthKind::none},
-                                                          {"bearer", AuthKind::bearer},
-                                                          {"basic", AuthKind::basic},
-                                                          {"header", AuthKind::header},
-                                                          {"hmac", AuthKind::hmac}};
 
 /// The options of the authentication.
 struct AuthOptions {
@@ -42,7 +35,9 @@ class ReceiverAuth {
   static Result<ReceiverAuth> make(const AuthOptions& options);
 
   Kind kind() const { return kind_; }
-  const std::string& secret_header() const { return header_; }  ///< in lower case; may be empty
+  bool signs() const { return scheme_ != nullptr; }  ///< clients send a signature, no secret
+  /// The header of the secret or the signature, in lower case; may be empty.
+  const std::string& secret_header() const { return header_; }
 
   /// What the headers say, before the body is read. A signature is only looked for.
   bool head_allowed(const ReceivedRequest& request) const;
@@ -55,7 +50,8 @@ class ReceiverAuth {
 
  private:
   Kind kind_ = Kind::none;
-  std::string header_;                ///< where the secret is
+  const SignatureScheme* scheme_ = nullptr;
+  std::string header_;                ///< where the secret or the signature is
   std::vector<std::string> secrets_;  ///< whole values of the header, or keys
   std::chrono::milliseconds tolerance_{};
 };

@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include "backends/webhook/receiver_provider.h"
 #include "core/log.h"
 #include "core/text.h"
 
@@ -46,6 +47,7 @@ std::optional<Refusal> ReceiverGate::head(const ReceivedRequest& request, const 
 std::optional<Refusal> ReceiverGate::whole(const ReceivedRequest& request,
                                            std::chrono::system_clock::time_point now) const {
   if (!options_.auth.body_allowed(request, now)) return unauthorised();
+  if (auto wrong = check_provider_body(options_.auth.kind(), request)) return wrong;
   return check_body(request);
 }
 
@@ -54,7 +56,10 @@ Refusal ReceiverGate::unauthorised() const {
                Error{ErrorClass::rejected,
                      "unauthorised",
                      fmt::format("requests to {} are refused with 401", options_.listen),
-                     "give the clients the secret that auth asks for",
+                     options_.auth.signs()
+                         ? "compare signature_secret with the sender's secret, and look at the "
+                           "clock of this machine"
+                         : "give the clients the secret that auth asks for",
                      {}});
   return Refusal{401, "unauthorised", "authentication is missing or wrong"};
 }

@@ -47,9 +47,9 @@ constexpr Option<ReceiverValues> kOptions[] = {
       .type = FieldType::choice,
       .default_text = "none",
       .meaning = "how a client shows that it may write: bearer (bearer_token), basic (user, "
-                 "password), header (auth_header, auth_value), or hmac (signature_secret: "
-                 "Standard Webhooks)",
-      .choices = "none,bearer,basic,header,hmac"},
+                 "password), header (auth_header, auth_value), or by signature_secret: hmac "
+                 "(Standard Webhooks), github, stripe, slack",
+      .choices = "none,bearer,basic,header,hmac,github,stripe,slack"},
      fills_choice<kAuthKinds, &ReceiverValues::given_auth, &AuthOptions::kind>},
     {{.name = "bearer_token",
       .meaning = "token of the Authorization header; several, separated by spaces, while one "
@@ -71,15 +71,16 @@ constexpr Option<ReceiverValues> kOptions[] = {
       .secret = true},
      fills<&ReceiverValues::given_auth, &AuthOptions::value>},
     {{.name = "signature_secret",
-      .meaning = "of auth = hmac: whsec_ and base64, or any text; several, separated by "
-                 "spaces, while a secret is being replaced",
+      .meaning = "of auth = hmac: whsec_ and base64, or any text; of github, stripe and slack: "
+                 "the secret that they show; several, separated by spaces, while a secret is "
+                 "being replaced",
       .secret = true,
       .aliases = "signature,signing_secret"},
      fills<&ReceiverValues::given_auth, &AuthOptions::signature_secret>},
     {{.name = "signature_tolerance",
       .type = FieldType::duration,
       .default_text = "5m",
-      .meaning = "how far webhook-timestamp may be from now",
+      .meaning = "how far the time that is signed may be from now (github signs none)",
       .min = 1,
       .max = 86400},
      fills<&ReceiverValues::given_auth, &AuthOptions::tolerance>},

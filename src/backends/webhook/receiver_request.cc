@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "backends/webhook/receiver_provider.h"
 #include "connector/header_object.h"
 #include "connector/inbound_event.h"
 #include "core/digest.h"
@@ -105,6 +106,10 @@ std::optional<Refusal> check_head(const ReceivedRequest& request, std::string_vi
   return std::nullopt;
 }
 
+std::string header_text(const ReceivedRequest& request, std::string_view name) {
+  return as_text(trimmed(request.header(name).value_or("")));
+}
+
 std::optional<Refusal> check_body(const ReceivedRequest& request) {
   const std::string type = lower_case(request.header("content-type").value_or(""));
   if (type.empty() || !envelope::is_json_type(type) || is_json(request.body)) return std::nullopt;
@@ -113,27 +118,45 @@ std::optional<Refusal> check_body(const ReceivedRequest& request) {
                                       : "the content type says JSON, which the body is not"};
 }
 
+namespace {
+
+/// The id that a client gave by a header. Empty: it gave none.
 std::string client_id(const ReceivedRequest& request, const EventRules& rules) {
-  const auto said = [&](std::string_view name) {
-    return as_text(trimmed(request.header(name).value_or("")));
-  };
+  const bool signed_ids = rules.auth == AuthKind::hmac;
   // A client that replays a signed request could choose every other header.
-  if (std::string id = rules.signed_ids ? std::string() : said("pgtrickle-id"); !id.empty()) {
+  if (std::string id = signed_ids ? std::string() : header_text(request, "pgtrickle-id");
+      !id.empty()) {
     return id;
   }
   for (const std::string_view name : {"idempotency-key", "webhook-id"}) {
-    if (rules.signed_ids && name != "webhook-id") continue;
-    if (const std::string id = said(name); !id.empty()) return rules.id_scope + id;
+    if (signed_ids && name != "webhook-id") continue;
+    if (const std::string id = header_text(request, name); !id.empty()) return rules.id_scope + id;
   }
   return {};
 }
+
+/// The id that the sender gave. Empty: it gave none.
+std::string given_id(const ReceivedRequest& request, const EventRules& rules,
+                     const ProviderEvent& said) {
+  if (!is_provider(rules.auth)) return client_id(request, rules);
+  return said.id.empty() ? std::string() : rules.id_scope + said.id;
+}
+
+std::string given_type(const ReceivedRequest& request, const EventRules& rules,
+                       const ProviderEvent& said) {
+  if (is_provider(rules.auth)) return said.type;
+  return header_text(request, "x-event-type");
+}
+
+}  // namespace
 
 Record to_record(const ReceivedRequest& request, const EventRules& rules,
                  const FieldMapping& mapping, std::string_view new_id, Arena& arena) {
   const std::string path = as_text(path_of(request.target).value_or("/"));
   const std::string_view body = arena.copy(request.body);
+  const ProviderEvent said = provider_event(rules.auth, request, body);
   const MappedMessage mapped{.subject = path,
-                             .key = {},
+                             .key = said.key,
                              .payload = body,
                              .header = [&](std::string_view name) -> std::optional<std::string> {
                                const std::string wanted = lower_case(name);
@@ -143,12 +166,12 @@ Record to_record(const ReceivedRequest& request, const EventRules& rules,
                              }};
   InboundEvent event(mapping, mapped, arena);
   const auto id = event.set_id({}, [&] {
-    std::string given = client_id(request, rules);
+    std::string given = given_id(request, rules, said);
     return given.empty() ? std::string(new_id) : given;
   });
   event.set_type({}, [&] {
-    const std::string type(trimmed(request.header("x-event-type").value_or("")));
-    return type.empty() ? std::string(last_part(path)) : as_text(type);
+    std::string type = given_type(request, rules, said);
+    return type.empty() ? std::string(last_part(path)) : type;
   });
   event.set_payload_in_arena(body, content_type_of(request));
   event.set_created_at(request.received);

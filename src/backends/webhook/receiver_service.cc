@@ -1,8 +1,11 @@
 #include "backends/webhook/receiver_service.h"
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <utility>
+
+#include "backends/webhook/receiver_provider.h"
 
 namespace relay::webhook {
 
@@ -33,6 +36,10 @@ http::SharedAnswer ReceiverService::check_head(const ReceivedRequest& request,
 }
 
 void ReceiverService::begin(ReceivedRequest&& request, http::PendingAnswer pending) {
+  if (const http::SharedAnswer answer = answer_at_once(request)) {
+    queue_.give_back(request.body.size());
+    return pending.send(answer);
+  }
   std::int64_t number = 0;
   if (const auto wrong = hand_over(std::move(request), number)) {
     return pending.send(answer_to(*wrong));
@@ -41,20 +48,28 @@ void ReceiverService::begin(ReceivedRequest&& request, http::PendingAnswer pendi
   open_.push_back({number, std::move(pending)});
 }
 
+http::SharedAnswer ReceiverService::answer_at_once(const ReceivedRequest& request) const {
+  if (const auto wrong = gate_.whole(request, std::chrono::system_clock::now())) {
+    return answer_to(*wrong);
+  }
+  auto answer = handshake_answer(options_.auth.kind(), request);
+  return answer ? std::make_shared<const http::Answer>(std::move(*answer)) : nullptr;
+}
+
 std::optional<Refusal> ReceiverService::hand_over(ReceivedRequest&& request, std::int64_t& number) {
   const std::size_t head = request.head_bytes();
   std::size_t reserved = request.body.size();
-  auto wrong = gate_.whole(request, std::chrono::system_clock::now());
-  if (!wrong && queue_.reserve(head)) {
+  std::string_view why = kNoRoom;
+  if (queue_.reserve(head)) {
     reserved += head;
     if (const auto taken = queue_.add(std::move(request), reserved)) {
       number = *taken;
       return std::nullopt;
     }
-    wrong = not_now("nothing can be committed at the moment");
+    why = "nothing can be committed at the moment";
   }
   queue_.give_back(reserved);
-  return wrong ? wrong : not_now(kNoRoom);
+  return not_now(why);
 }
 
 http::SharedAnswer ReceiverService::late(std::int64_t number) {

@@ -39,6 +39,8 @@ class ReceiverService : public http::Service {
   };
 
   http::SharedAnswer answer_to(const Refusal& refusal) const;
+  /// What a request is answered with that is no event, or may not come in. Null: it is an event.
+  http::SharedAnswer answer_at_once(const ReceivedRequest& request) const;
   /// The queue's number of a request that is handed over to it, or why it is not.
   std::optional<Refusal> hand_over(ReceivedRequest&& request, std::int64_t& number);
 

@@ -15,8 +15,7 @@ bool is_loopback(std::string_view host) {
 
 ReceiverSource::ReceiverSource(ReceiverOptions options, std::string id_scope, FieldMapping mapping)
     : options_(std::move(options)),
-      rules_{std::move(id_scope), options_.auth.kind() == ReceiverAuth::Kind::hmac,
-             options_.auth.secret_header()},
+      rules_{std::move(id_scope), options_.auth.kind(), options_.auth.secret_header()},
       mapping_(std::move(mapping)),
       shape_(std::make_shared<const TableShape>(TableShape{options_.path, {}})),
       queue_({options_.max_waiting, options_.max_waiting_bytes, options_.response_timeout}) {}
@@ -30,7 +29,7 @@ Result<void> ReceiverSource::open(std::stop_token) {
                 "any client that reaches {} may write: auth is none and no client certificate is "
                 "asked for",
                 options_.listen);
-    } else if (options_.tls_cert.empty() && options_.auth.kind() != ReceiverAuth::Kind::hmac) {
+    } else if (options_.tls_cert.empty() && !options_.auth.signs()) {
       log::warn("no_tls", options_.pipeline,
                 "secrets come to {} unencrypted: set tls_cert and tls_key, or put a proxy with TLS "
                 "before it",
@@ -49,8 +48,7 @@ Result<RecordBatch> ReceiverSource::read(const ReadLimits& limits, Deadline dead
                                          std::stop_token stop) {
   RecordBatch batch;
   for (const RequestQueue::Taken& taken : queue_.take(limits, deadline, stop)) {
-    const std::string own_id = client_id(taken.request, rules_).empty() ? new_uuid() : "";
-    Record record = to_record(taken.request, rules_, mapping_, own_id, batch.arena);
+    Record record = to_record(taken.request, rules_, mapping_, new_uuid(), batch.arena);
     record.id = taken.number;
     batch.add(std::move(record), shape_);
   }

@@ -43,7 +43,8 @@ bool contains(const std::array<std::string_view, N>& names, std::string_view nam
 
 bool passed_on(std::string_view name, const Options& options) {
   if (contains(kNotPassedOn, name) || contains(kOwn, name)) return false;
-  const bool has_credentials = !options.bearer_token.empty() || !options.client.user.empty();
+  const bool has_credentials =
+      !options.bearer_token.empty() || !options.client.user.empty() || options.oauth2.in_use();
   if (has_credentials && equal_ignoring_case(name, "authorization")) return false;
   return std::none_of(options.headers.begin(), options.headers.end(),
                       [&](const auto& header) { return equal_ignoring_case(name, header.first); });
@@ -67,6 +68,13 @@ std::string_view content_type_of(const Message& message) {
                                                        : "application/octet-stream";
 }
 
+std::string_view content_type_of_array(std::span<const Message> messages) {
+  const bool events = std::ranges::all_of(messages, [](const Message& message) {
+    return message.content_type.starts_with("application/cloudevents+json");
+  });
+  return events ? "application/cloudevents-batch+json" : "application/json";
+}
+
 SharedError rejected(const Message& message, std::string code, std::string what,
                      std::string remedy) {
   return share(Error{ErrorClass::rejected,
@@ -78,11 +86,12 @@ SharedError rejected(const Message& message, std::string code, std::string what,
 
 void add_own_headers(http::Headers& headers, std::string_view id, const Options& options,
                      std::string_view body, std::int64_t now) {
+  const std::string signed_id = webhook_id(id);
   headers.add("Idempotency-Key", id);
-  headers.add("webhook-id", id);
+  headers.add("webhook-id", signed_id);
   headers.add("webhook-timestamp", fmt::format("{}", now));
   if (!options.signing_keys.empty()) {
-    headers.add("webhook-signature", signature(options.signing_keys, id, now, body));
+    headers.add("webhook-signature", signature(options.signing_keys, signed_id, now, body));
   }
   if (!options.bearer_token.empty()) {
     headers.add("Authorization", "Bearer " + options.bearer_token);
@@ -113,6 +122,20 @@ std::string batch_id(std::span<const Message> messages) {
     ids += '\n';
   }
   return "batch-" + hex(bytes_of(sha256(ids))).substr(0, 32);
+}
+
+std::string webhook_id(std::string_view id) {
+  std::string text;
+  for (const char c : id) {
+    if (c == '.') {
+      text += "%2E";
+    } else if (c == '%') {
+      text += "%25";
+    } else {
+      text += c;
+    }
+  }
+  return text;
 }
 
 std::string signature(std::span<const std::string> keys, std::string_view id,
@@ -206,7 +229,9 @@ http::Request make_request(std::span<const Message> messages, const Options& opt
   request.owned_body = array_of(messages);
   const std::string id = batch_id(messages);
   add_own_headers(request.headers, id, options, request.owned_body, now);
-  if (!sets(options, "content-type")) request.headers.add("Content-Type", "application/json");
+  if (!sets(options, "content-type")) {
+    request.headers.add("Content-Type", content_type_of_array(messages));
+  }
   request.headers.add("pgtrickle-id", id);
   // Of the messages' own headers those that all of them have.
   for (const Header& header : first.headers) {

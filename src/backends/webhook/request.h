@@ -18,6 +18,10 @@ std::string batch_id(std::span<const Message> messages);
 std::string signature(std::span<const std::string> keys, std::string_view id,
                       std::int64_t timestamp, std::string_view body);
 
+/// A message's id as `webhook-id`. What is signed is "<id>.<timestamp>.<body>", so Standard
+/// Webhooks wants no dot in it: '.' is "%2E", and '%', to keep ids different that are, is "%25".
+std::string webhook_id(std::string_view id);
+
 /// The JSON array of the messages' bodies.
 std::string array_of(std::span<const Message> messages);
 

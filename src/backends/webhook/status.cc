@@ -53,6 +53,7 @@ StatusRules::Meaning StatusRules::of(int status) const {
   if (success.contains(status)) return Meaning::delivered;
   if (retry.contains(status)) return Meaning::retry;
   if (misconfigured.contains(status)) return Meaning::misconfigured;
+  if (pause.contains(status)) return Meaning::pause;
   return status < 400 ? Meaning::misconfigured : Meaning::rejected;
 }
 

@@ -24,10 +24,11 @@ class StatusSet {
 
 /// What a status means for the message. The sets are asked in this order.
 struct StatusRules {
-  enum class Meaning { delivered, retry, misconfigured, rejected };
+  enum class Meaning { delivered, retry, misconfigured, pause, rejected };
   StatusSet success;
   StatusSet retry;
   StatusSet misconfigured;
+  StatusSet pause;
 
   /// A redirection that no set names is a mistake in the url; any other status is the message's.
   Meaning of(int status) const;

@@ -14,10 +14,24 @@ Verdict unknown(Error error, bool leave_alone) {
   return {Outcome::Kind::unknown, share(std::move(error)), leave_alone};
 }
 
+/// A status of `retry_on_status`. 429 and 503 say that the server takes nothing now; any other is
+/// an answer to these messages.
+Verdict again(const http::Response& response, Error error) {
+  error.remedy = "it is tried again";
+  const bool pause = response.status == 429 || response.retry_after.count() > 0;
+  if (pause) {
+    error.error_class = ErrorClass::throttled;
+    error.retry_after = response.retry_after;
+  }
+  Verdict verdict = unknown(std::move(error), pause);
+  verdict.counts = response.status != 429 && response.status != 503;
+  return verdict;
+}
+
 }  // namespace
 
 std::string remedy_of(int status) {
-  if (status == 401) return "look at the credentials: bearer_token, user, request_headers";
+  if (status == 401) return "look at the credentials: bearer_token, user, oauth2_, request_headers";
   if (status == 403) return "look at the permissions of the credentials, and at the signature";
   if (status == 404) return "look at the path of url";
   if (status < 400) return "redirections are not followed: set url to where it leads";
@@ -57,13 +71,17 @@ Verdict judge(const http::Response& response, const Options& options) {
               {}};
   switch (meaning) {
     case Meaning::retry:
-      error.remedy = "it is tried again";
-      if (response.status == 429 || response.retry_after.count() > 0) {
-        error.error_class = ErrorClass::throttled;
-        error.retry_after = response.retry_after;
-        return unknown(std::move(error), true);
-      }
-      return unknown(std::move(error), false);
+      return again(response, std::move(error));
+    case Meaning::pause: {
+      error.error_class = ErrorClass::misconfigured;
+      error.remedy =
+          "the server asks for no more requests: correct url or disable the pipeline; "
+          "`pgtrickle-relay pipelines resume " +
+          options.pipeline + "` sends again";
+      Verdict verdict = unknown(std::move(error), true);
+      verdict.halts = true;
+      return verdict;
+    }
     case Meaning::misconfigured:
       error.error_class = ErrorClass::misconfigured;
       error.remedy = remedy_of(response.status);
@@ -73,6 +91,15 @@ Verdict judge(const http::Response& response, const Options& options) {
       error.remedy = "mend what the server refuses, then retry the dead letter";
       return {Outcome::Kind::rejected, share(std::move(error)), false};
   }
+}
+
+Verdict given_up(const Verdict& last, const Options& options) {
+  Error error = *last.error;
+  error.error_class = ErrorClass::rejected;
+  error.message += fmt::format(" (max_attempts, {}, is reached)", options.max_attempts.value_or(0));
+  error.remedy = "mend what the server fails with, then retry the dead letter";
+  error.retry_after = {};
+  return {Outcome::Kind::rejected, share(std::move(error)), false, true};
 }
 
 }  // namespace relay::webhook

@@ -15,9 +15,14 @@ struct Verdict {
   Outcome::Kind kind = Outcome::Kind::unknown;
   SharedError error;         ///< set unless delivered
   bool leave_alone = false;  ///< the server, or our configuration, is the cause: send nothing more
+  bool counts = false;       ///< it is one of the `max_attempts` of these messages
+  bool halts = false;        ///< until an operator resumes the pipeline
 };
 
 Verdict judge(const http::Response& response, const Options& options);
+
+/// What the last of `max_attempts` refusals means: the message is rejected.
+Verdict given_up(const Verdict& last, const Options& options);
 
 /// What to do about a status that says that something is configured wrong.
 std::string remedy_of(int status);

@@ -24,6 +24,7 @@ class FileBroker(Broker):
         "wrong_ca": "there is no TLS",
         "unresolvable": "there is no host",
         "poison": "a file of JSON lines takes whatever a row can hold",
+        "all_rejected": "a file of JSON lines takes whatever a row can hold",
     }
     source_na = {
         "broker_killed": NO_SERVER,

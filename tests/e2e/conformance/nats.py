@@ -1,5 +1,6 @@
 """NATS JetStream."""
 
+import re
 import uuid
 
 from support.nats_server import NatsServer
@@ -16,7 +17,7 @@ class NatsBroker(ServerBroker):
     name = "nats"
     deduplicates = True
     max_body = 900_000
-    poison = "poison" + "x" * 1_100_000  # max_payload is 1 MiB until cure()
+    poison = "poison" + "x" * 1_100_000  # max_payload is 1 MiB but after cure()
     refusal = ("too_large", str(1 << 20))
 
     def __init__(self):
@@ -43,14 +44,19 @@ class NatsBroker(ServerBroker):
             return client.count(self.place)
 
     def refuse(self):
-        return {}
+        return self._limit(1 << 20)
 
     def cure(self):
+        return self._limit(4 << 20)
+
+    def _limit(self, max_payload):
         with open(self._server.config_path) as config:
-            text = config.read().replace(f"max_payload: {1 << 20}", f"max_payload: {4 << 20}")
-        with open(self._server.config_path, "w") as config:
-            config.write(text)
-        self._server.restart()
+            before = config.read()
+        after = re.sub(r"max_payload: \d+", f"max_payload: {max_payload}", before)
+        if after != before:
+            with open(self._server.config_path, "w") as config:
+                config.write(after)
+            self._server.restart()
         return {}
 
     def wrong_credentials(self):

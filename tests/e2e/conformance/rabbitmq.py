@@ -14,7 +14,6 @@ class RabbitBroker(ServerBroker):
     """One broker; a place is a durable queue bound to an exchange of the same name."""
 
     name = "rabbitmq"
-    source_notices_silence = False  # without heartbeats the kernel's answers are enough for TCP
     max_body = 900_000
     poison = "poison" + "x" * 1_100_000
     refusal = ("refused_by_broker", str(LARGEST))
@@ -74,7 +73,8 @@ class RabbitBroker(ServerBroker):
     # The source --------------------------------------------------------------------------------
 
     def source(self, port=None, **over):
-        return {**self._end(port), "queue": self.place, "aggregate_id_from": "header:key", **over}
+        return {**self._end(port), "queue": self.place, "aggregate_id_from": "header:key",
+                "heartbeat": "2s", **over}
 
     def publish(self, messages):
         """The event type is the routing key."""

@@ -118,7 +118,9 @@ CONFORMANCE_TABLE=docs/conformance.md scripts/test --e2e -k conformance    # CON
 ```
 The cases are the tests in `tests/e2e/test_conformance_sinks.py` and `test_conformance_sources.py`; a broker is a module in
 `tests/e2e/conformance/`. To add one, write a class after `base.py`: the suite finds it. A case that cannot apply to a broker
-is *n/a*, with the reason below the table. The sink `memory` keeps no message that could be read, and is left out.
+is *n/a*, with the reason below the table. The sink `memory` keeps no message that could be read, and is left out. So is `feed`:
+it has no server but the relay's own database, and stores changes, not messages; `tests/e2e/test_feeds*.py` are its
+cases.
 
 """
 

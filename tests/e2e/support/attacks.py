@@ -14,21 +14,10 @@ import re
 # Planted code may run as this role: it owns the gate and may do nothing else (the digest shows it).
 SANDBOX = "pgtrickle_sandbox"
 
-ROLES = """
-do $$
-declare
-  wanted text;
-begin
-  foreach wanted in array array['mallory', 'eve', 'app', 'boss', 'clerk', 'publisher'] loop
-    if not exists (select from pg_roles where rolname = wanted) then
-      execute format('create role %I login password %L', wanted, 's3cret-for-tests');
-    end if;
-  end loop;
-end $$;
-alter role boss superuser;
-grant pgtrickle_admin to mallory, clerk;
-grant pgtrickle_publisher to publisher;
-"""
+# The cast and the roles of pgtrickle that each is a member of. Roles belong to the cluster, which
+# tests share: no test may give one of these more.
+CAST = {"mallory": {"pgtrickle_admin"}, "eve": set(), "app": set(), "boss": set(),
+        "clerk": {"pgtrickle_admin"}, "publisher": {"pgtrickle_publisher"}}
 
 RAN = """
 create schema attack;
@@ -443,7 +432,9 @@ reset role;
 
 def prepare(db):
     """Roles, attack.ran(), and the treasure: an outbox and a table that are the superuser's."""
-    db.execute(ROLES)
+    for role, member_of in CAST.items():
+        db.login(role, *member_of)
+    db.execute("alter role boss superuser")
     db.execute(RAN)
     db.execute("grant all on schema public to mallory, eve")
     db.execute("create schema mallory_own authorization mallory")

@@ -3,16 +3,21 @@
 import json
 import os
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KINDS = ("environment", "profile", "role", "web identity", "container", "instance")
 
 
 class MetadataService:
-    """What hands out credentials: the token service, a container's and an instance's."""
+    """What hands out credentials: the token service, a container's and an instance's. They are good
+    for `lifetime` seconds; None: for ever. `status` other than 200: it hands out nothing."""
 
     def __init__(self):
         self.asked = []
+        self.granted = {}  # access key -> when it ends, in seconds since 1970; None: never
+        self.lifetime = None
+        self.status = 200
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -27,15 +32,21 @@ class MetadataService:
 
             def do_PUT(self):
                 service.asked.append(("PUT", self.path, dict(self.headers), b""))
-                self._answer("metadata-token")
+                self._answer("metadata-token", service.status)
 
             def do_GET(self):
                 service.asked.append(("GET", self.path, dict(self.headers), b""))
                 if self.path.endswith("/security-credentials/"):
                     return self._answer("relay-role")
+                key, expiration = f"AKIAGRANTED{len(service.asked)}", "2099-01-01T00:00:00Z"
+                service.granted[key] = None
+                if service.lifetime is not None:
+                    service.granted[key] = int(time.time()) + service.lifetime
+                    expiration = time.strftime("%Y-%m-%dT%H:%M:%SZ",
+                                               time.gmtime(service.granted[key]))
                 self._answer(json.dumps({
-                    "AccessKeyId": f"AKIAGRANTED{len(service.asked)}", "SecretAccessKey": "granted",
-                    "Token": "granted-token", "Expiration": "2099-01-01T00:00:00Z"}))
+                    "AccessKeyId": key, "SecretAccessKey": "granted", "Token": "granted-token",
+                    "Expiration": expiration}), service.status)
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -14,7 +14,7 @@ from .http_server import HttpServer
 from .kafka_server import KafkaServer
 from .nats_server import NatsServer
 from .pipelines import Lines, insert_rows, make_table, set_outbox, to_file, wait_settled
-from .postgres import PostgresServer
+from .postgres import TlsServer
 from .processes import Process, free_port, temporary_directory
 from .rabbitmq_server import RabbitServer
 from .redis_server import RedisServer
@@ -273,25 +273,8 @@ def sessions(db, **_):
         relay.wait_healthy()
 
 
-class OwnServer(PostgresServer):
-    """A PostgreSQL with TLS, whose certificate has expired."""
-
-    def __init__(self, authority):
-        super().__init__("tls-pg")
-        self.ca = authority.ca
-        for path in authority.certificate("postgres", days=-1):
-            name = "server.key" if path.endswith(".key") else "server.crt"
-            copy = os.path.join(self.data, name)
-            shutil.copyfile(path, copy)
-            os.chmod(copy, 0o600)
-            if self._user:
-                shutil.chown(copy, self._user, self._user)
-        with open(os.path.join(self.data, "postgresql.conf"), "a") as conf:
-            conf.write("ssl = on\n")
-
-
 def servers(install, **_):
-    server = OwnServer(Authority())
+    server = TlsServer(Authority(), days=-1)
     server.start()
     try:
         server.make_template(install)

@@ -141,8 +141,9 @@ BREAKAGES = [
              "this server is a standby: nothing can be written here",
              "target_session_attrs=read-write", "log /health check status", 10),
     Breakage("certificate", "PostgreSQL's certificate has expired, or is of another authority",
-             "certificate verify failed", "as sslrootcert in the PostgreSQL URL; where that is "
-             "given, look whether the certificate has expired", "log /health check status", 10),
+             "certificate verify failed", "as sslrootcert in the PostgreSQL URL or as "
+             "trusted_root_certs; where that is given, look whether the certificate has expired",
+             "log /health check status", 10),
     # Limits of the process.
     Breakage("descriptors", "the limit of file descriptors", "no file descriptor left of its …",
              "raise the limit of open files of the process", WHERE_A_PIPELINE_SHOWS, 15),

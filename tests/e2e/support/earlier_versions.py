@@ -12,8 +12,9 @@ from .relay import run_command
 
 EARLIER = os.path.join(os.path.dirname(__file__), "..", "earlier")
 # The files of sql/, one behind the other: 1 is the last version whose functions were not all pinned
-# and whose installer took over what it found, 2 the last one before migrations were numbered.
-VERSIONS = (1, 2)
+# and whose installer took over what it found, 2 the last one before migrations were numbered, 5 the
+# one of migration 5, with adopted outboxes and consumer groups.
+VERSIONS = (1, 2, 5)
 
 FILL = """
 create table orders (id int primary key, name text, amount numeric);
@@ -52,6 +53,13 @@ insert into pgtrickle.relay_pipeline_control (pipeline, paused) values ('back', 
 insert into pgtrickle.relay_pipeline_status (relay_group_id, pipeline, state)
 values ('default', 'back', 'paused');
 insert into pgtrickle.relay_instances (relay_group_id, worker_id) values ('default', 'gone');
+"""
+
+FILL_OF_GROUPS = """
+select pgtrickle.create_consumer_group('readers', 'events', 'earliest', slots => 4);
+select pgtrickle.commit_offset('readers', 'one', (select max(outbox_id)
+                                                  from pgtrickle.poll_outbox('readers', 'one')));
+select pgtrickle.create_consumer_group('beginners', 'orders', 'latest');
 """
 
 # What is there in each table that the fill writes, under names of every version.
@@ -98,6 +106,8 @@ def fill(dsn, out):
     has delivered its first row."""
     with psycopg.connect(dsn, autocommit=True) as owner:
         owner.execute(FILL)
+        if owner.execute("select to_regclass('pgtrickle_internal.consumer_groups')").fetchone()[0]:
+            owner.execute(FILL_OF_GROUPS)
         owner.execute("select pgtrickle.set_relay_outbox('rows', %s, true)", (Jsonb(
             {"source": {"type": "outbox", "outbox": "orders"},
              "sink": {"type": "file", "path": str(out)}}),))

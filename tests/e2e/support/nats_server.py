@@ -13,11 +13,11 @@ class NatsServer(Server):
     """nats-server on loopback with its own store; it keeps port and store over restarts.
 
     `user`/`password` or `token` ask for authentication; `tls` is a dict with `cert`, `key` and
-    optionally `ca` (client certificates are then required).
+    optionally `ca` (client certificates are then required). `domain` is that of JetStream.
     """
 
     def __init__(self, user=None, password=None, token=None, tls=None, max_payload=None,
-                 extra=""):
+                 domain=None, extra=""):
         self.port = free_port()
         self.directory = temporary_directory("nats")
         self.config_path = os.path.join(self.directory, "nats.conf")
@@ -26,7 +26,8 @@ class NatsServer(Server):
         lines = [
             f'listen: "127.0.0.1:{self.port}"',
             f'server_name: "relay-test-{self.port}"',
-            f'jetstream {{ store_dir: "{self.directory}/store", max_mem: 64MB, max_file: 8GB }}',
+            f'jetstream {{ store_dir: "{self.directory}/store", max_mem: 64MB, max_file: 8GB'
+            f'{f", domain: {domain}" if domain else ""} }}',
         ]
         if max_payload:
             lines.append(f"max_payload: {max_payload}")
@@ -60,6 +61,10 @@ class NatsServer(Server):
         # A real NATS server greets with INFO; JetStream is recovered before it listens.
         with socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
             return probe.recv(5) == b"INFO "
+
+    def has_leaf(self):
+        """Whether another server has connected to it as a leaf node."""
+        return "Leafnode connection created" in self.log()
 
     def client(self, **options):
         """A new independent client, with this server's credentials unless others are given."""

@@ -3,11 +3,13 @@
 import glob
 import os
 import re
+import shutil
 import signal
 import subprocess
 
 import psycopg
 
+from . import attacks
 from .processes import Process, free_port, has_ended, signal_all, temporary_directory
 from .waiting import eventually
 
@@ -191,14 +193,29 @@ class PostgresServer:
             connection.execute(
                 f"create role {RELAY_ROLE} login password '{PASSWORD}' in role pgtrickle_relay")
 
-    def create_database(self, template=TEMPLATE):
+    def create_database(self, template=TEMPLATE, options=""):
         self._database_number += 1
         name = f"t{self._database_number}"
         with self.connect() as connection:
             # Where there is a choice, copying files takes half the time of logging their pages.
             strategy = "strategy file_copy" if connection.info.server_version >= 150000 else ""
-            connection.execute(f"create database {name} template {template} {strategy}")
+            connection.execute(f"create database {name} template {template} {strategy} {options}")
         return Database(self, name)
+
+
+class TlsServer(PostgresServer):
+    """One with TLS: its certificate is of the authority, for localhost and 127.0.0.1, and has expired
+    where `days` is negative."""
+
+    def __init__(self, authority, days=2):
+        super().__init__("tls-pg", settings={"ssl": "on"})
+        self.ca = authority.ca
+        for path in authority.certificate("postgres", days=days):
+            copy = os.path.join(self.data, "server.key" if path.endswith(".key") else "server.crt")
+            shutil.copyfile(path, copy)
+            os.chmod(copy, 0o600)
+            if self._user:
+                shutil.chown(copy, self._user, self._user)
 
 
 class Database:
@@ -227,6 +244,9 @@ class Database:
 
     def login(self, name, *member_of):
         """Creates (once in the cluster) a login role; returns its dsn for this database."""
+        ours = {role for role in member_of if role.startswith("pgtrickle_")}
+        assert ours <= attacks.CAST.get(name, ours), \
+            f"{name} is of the cast of support/attacks.py: choose another name"
         with self.connect() as connection:
             known = connection.execute("select 1 from pg_roles where rolname = %s",
                                        (name,)).fetchone()

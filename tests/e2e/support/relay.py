@@ -30,7 +30,8 @@ def relay_binary():
 def clean_environment(extra=None):
     """This process's environment without anything that would configure the relay."""
     env = {name: value for name, value in os.environ.items()
-           if not name.startswith(("PGTRICKLE_", "PG", "NATS_", "POSTGRES_STREAM__"))}
+           if not name.startswith(("PGTRICKLE_", "PG", "NATS_", "POSTGRES_STREAM__"))
+           and not name.lower().endswith("_proxy")}
     # Pipelines in SQL may use files in the folders of tests, as an operator would allow it.
     env["PGTRICKLE_RELAY_ALLOW_FILE"] = f"{tempfile.gettempdir()}/**"
     env.update(extra or {})

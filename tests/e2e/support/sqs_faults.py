@@ -4,7 +4,10 @@ an error of the service.
 A fault is a dict. Which requests it fits: `action` (SendMessageBatch ...), `contains` (a text of the
 body), `unlessHeader` (a header's name and a text: those without it), `times` (so many requests). What
 they get: `status` with `code` and `message`; or with `failOne` their first entry comes back as failed
-with `code` and `senderFault`, and the others are served. The first fault that fits is taken.
+with `code` and `senderFault`, and the others are served; or with `attributes` the server's answer
+tells these attributes of the queue, too; or with `largest` a request is served unless an entry is
+larger than so many bytes, as a queue with that MaximumMessageSize does it. The first fault that fits
+is taken.
 """
 
 import http.client
@@ -15,9 +18,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 _TYPE = "application/x-amz-json-1.0"
 
 
+def _size(entry):
+    """What SQS counts of an entry: its body, and names, types and values of its attributes."""
+    return len(entry["MessageBody"].encode()) + sum(
+        len((name + value["DataType"] + value["StringValue"]).encode())
+        for name, value in entry.get("MessageAttributes", {}).items())
+
+
 class FaultyDoor:
     def __init__(self, server_port):
         self.faults = []
+        self.requests = []  # of faults with `largest`: the sizes of each request's entries
         self._lock = threading.Lock()
         door = self
 
@@ -31,7 +42,11 @@ class FaultyDoor:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 fault = door.fault_for(self.headers, body.decode())
-                if fault and fault.get("failOne"):
+                if fault and "attributes" in fault:
+                    status, answer = self._add_attributes(fault["attributes"], body)
+                elif fault and "largest" in fault:
+                    status, answer = self._limit_size(fault["largest"], body)
+                elif fault and fault.get("failOne"):
                     status, answer = self._fail_one(fault, json.loads(body))
                 elif fault:
                     status, answer = fault["status"], json.dumps(
@@ -55,6 +70,22 @@ class FaultyDoor:
                     return response.status, response.read()
                 finally:
                     connection.close()
+
+            def _add_attributes(self, attributes, body):
+                status, text = self._pass_on(body)
+                answer = json.loads(text)
+                answer["Attributes"] = {**answer.get("Attributes", {}), **attributes}
+                return status, json.dumps(answer).encode()
+
+            def _limit_size(self, largest, body):
+                sizes = [_size(entry) for entry in json.loads(body)["Entries"]]
+                door.requests.append(sizes)
+                if max(sizes) <= largest:
+                    return self._pass_on(body)
+                return 400, json.dumps({
+                    "__type": "com.amazonaws.sqs#InvalidParameterValue",
+                    "message": f"One or more parameters are invalid. Reason: Message must be shorter "
+                               f"than {largest} bytes."}).encode()
 
             def _fail_one(self, fault, request):
                 victim = request["Entries"].pop(0)["Id"]

@@ -129,6 +129,18 @@ class SqsServer(Server):
             self._door = FaultyDoor(self.port)
         if self._door is not None:
             self._door.faults = list(faults)
+            self._door.requests.clear()
+
+    def limit(self, largest):
+        """From now on each queue's MaximumMessageSize is so many bytes, at `relay_port`: ElasticMQ
+        has no such attribute, and takes up to 1 MiB."""
+        self.faults({"action": "GetQueueAttributes",
+                     "attributes": {"MaximumMessageSize": str(largest)}},
+                    {"action": "SendMessageBatch", "largest": largest})
+
+    def requests(self):
+        """The sizes of the entries of each SendMessageBatch since `limit`."""
+        return list(self._door.requests)
 
     @property
     def relay_port(self):
@@ -164,9 +176,9 @@ class Inbox:
 
     def read(self):
         """What came so far: boto3's messages, each with `attributes` as plain texts. While messages
-        keep coming it returns after a thousand new ones."""
+        keep coming it returns after a thousand new ones, or after as many as it had before."""
         client = self._server.client()
-        for _ in range(100):
+        for _ in range(max(100, len(self.messages) // 10)):
             got = client.receive_message(
                 QueueUrl=self._url, MaxNumberOfMessages=10, AttributeNames=["All"],
                 MessageAttributeNames=["All"], VisibilityTimeout=20).get("Messages", [])

@@ -38,6 +38,19 @@ class Witness:
         self._database.execute("select pg_drop_replication_slot(%s)", (WITNESS,))
 
 
+def drop_slot(database):
+    """Drops the slot of stream 1 while it is read."""
+    def dropped():
+        database.execute("select pg_terminate_backend(active_pid) from pg_replication_slots "
+                         "where slot_name = 'pgstream_1' and active_pid is not null")
+        try:
+            database.execute("select pg_drop_replication_slot('pgstream_1')")
+        except psycopg.errors.ObjectInUse:
+            return False
+        return True
+    eventually(dropped)
+
+
 class StreamScene:
     """A PostgreSQL of its own, with a stream of the inserts into `orders`, and a sink."""
 
@@ -107,15 +120,7 @@ sink = {sink}
         eventually(lambda: self.slot("confirmed_flush_lsn is not null") == (True,))
 
     def drop_slot(self):
-        def dropped():
-            self.database.execute("select pg_terminate_backend(active_pid) from pg_replication_slots "
-                                  "where slot_name = 'pgstream_1' and active_pid is not null")
-            try:
-                self.database.execute("select pg_drop_replication_slot('pgstream_1')")
-            except psycopg.errors.ObjectInUse:
-                return False
-            return True
-        eventually(dropped)
+        drop_slot(self.database)
 
     def retained(self):
         """How many bytes of the log are kept for the stream."""

@@ -10,16 +10,20 @@ DEMO_QUERY = """select region, created_at::date as day, sum(amount) as revenue,
                        count(*) as order_count
                 from orders group by 1, 2"""
 
+DEMO_TABLE = (
+    "set timezone = 'UTC'",
+    "create table orders (id bigint generated always as identity primary key, "
+    "region text, amount numeric(12, 2), created_at timestamptz not null default now())",
+    "insert into orders (region, amount, created_at) values "
+    "('europe', 100, '2026-04-27 10:00Z'), ('europe', 50.20, '2026-04-27 11:00Z'), "
+    "('asia', 7, '2026-04-27 12:00Z')")
+
 
 @pytest.fixture
 def orders(db):
     """The demo of the documentation: orders, and what they come to by region and day."""
-    db.execute("set timezone = 'UTC'")
-    db.execute("create table orders (id bigint generated always as identity primary key, "
-               "region text, amount numeric(12, 2), created_at timestamptz not null default now())")
-    db.execute("insert into orders (region, amount, created_at) values "
-               "('europe', 100, '2026-04-27 10:00Z'), ('europe', 50.20, '2026-04-27 11:00Z'), "
-               "('asia', 7, '2026-04-27 12:00Z')")
+    for statement in DEMO_TABLE:
+        db.execute(statement)
     return db
 
 

@@ -37,12 +37,17 @@ CALLS = {
     "adopt_outbox": dict(table="public.letters", name="again", payload="body",
                          filter='{"about": 1}'),
     "alter_stream_table": dict(name="public.totals", schedule="2s"),
+    "cleanup_change_feed": dict(table="public.fed", older_than="0 s"),
+    "create_change_feed": dict(table="public.plain"),
     "create_inbox": dict(name="parcels"),
     "create_outbox": dict(name="jewels"),
     "create_stream_table": dict(name="public.fresh", query="select id from public.treasure"),
     "delete_relay": dict(name="forward"),
     "disable_outbox": dict(name="public.treasure"),
     "disable_relay": dict(name="forward"),
+    "drop_change_feed": dict(table="public.fed"),
+    "create_publication": dict(table="public.treasure", where="id > 1"),
+    "drop_publication": dict(table="public.published"),
     "drop_inbox": dict(name="mail"),
     "drop_stream_table": dict(name="public.totals"),
     "enable_inbox_tracking": dict(name="found", table_name="public.findable"),
@@ -53,6 +58,7 @@ CALLS = {
     "consumer_heartbeat": dict(group="crowd", consumer="a"),
     "consumer_lag": dict(group="crowd"),
     "consumer_rows": dict(group="crowd", outbox_id=1),
+    "consumer_snapshot": dict(group="crowd"),
     "create_consumer_group": dict(name="another", outbox="treasure", owner="clerk"),
     "drop_consumer_group": dict(name="crowd"),
     "extend_lease": dict(group="crowd", consumer="a"),
@@ -65,12 +71,14 @@ CALLS = {
     "inbox_payload_column": dict(inbox="mail", name="member"),
     "inbox_status": dict(),
     "list_relay_configs": dict(),
+    "my_change": dict(outbox="public.treasure"),
     "outbox_capture_upkeep": dict(),
     "outbox_full_refresh": dict(name="public.treasure"),
     "outbox_rows": dict(stream_table="public.treasure", outbox_id=1),
     "outbox_rows_consumed": dict(stream_table="public.treasure", outbox_id=1),
     "outbox_status": dict(name="public.treasure"),
     "pause_relay": dict(name="forward"),
+    "promote_stream_table": {"name": "public.totals", "from": "public.sums"},
     "publish": dict(outbox="crown", payload="{}", idempotency_key="k"),
     "rebind_outbox": dict(name="public.treasure"),
     "refresh_stream_table": dict(name="public.totals"),
@@ -99,6 +107,21 @@ CALLS = {
     "relay_first_position": dict(incarnation="@incarnation", start="earliest"),
     "relay_housekeeping": dict(),
     "relay_refresh_stream_table": dict(name="public.totals"),
+    "relay_commit_snapshot": dict(relay_group="g", pipeline="forward", incarnation="@incarnation",
+                                  owner_token="@uuid", change_id=1, mark=None, skipped=None,
+                                  skipped_mark=None, progress=None),
+    "relay_snapshot_ahead": dict(relay_group="g", pipeline="forward", incarnation="@incarnation",
+                                 owner_token="@uuid", ahead='{"id": 1}'),
+    "relay_snapshot_changes": dict(incarnation="@incarnation", ids="{1,2,3}", everything=False,
+                                   bound='{"id": 1}'),
+    "relay_snapshot_claim": dict(incarnation="@incarnation", outbox_id=1, after_row=0, most=9,
+                                 max_bytes=9999, everything=False, bound='{"id": 1}'),
+    "relay_snapshot_open": dict(relay_group="g", pipeline="forward", incarnation="@incarnation",
+                                owner_token="@uuid"),
+    "relay_snapshot_page": dict(incarnation="@incarnation", after='{"id": 1}', until=None, most=9,
+                                max_bytes=9999, max_record_bytes=9999),
+    "relay_snapshot_plan": dict(incarnation="@incarnation", change_id=0, mark=None, skipped=None,
+                                skipped_mark=None, max_rows=9, max_bytes=9999),
     "relay_watch_capture": dict(seen=None),
     "relay_outbox_name_holds": dict(incarnation="@incarnation", named_schema="public",
                                     named_table="treasure"),
@@ -110,8 +133,13 @@ CALLS = {
     "relay_instances_now": dict(),
     "relay_payload_text": dict(payload="abc"),
     "relay_pipelines_now": dict(),
+    "relay_open_alerts": dict(),
     "relay_open_writers": dict(outbox="pgtrickle.outbox_treasure"),
     "relay_resolve_outbox": dict(name="public.treasure"),
+    "relay_write_feed": dict(feed="feed_fed", relay_group="feeds", pipeline="feed:public.fed",
+                             incarnation="@fed", owner_token="@uuid", after_id=None, after_row=None,
+                             outbox_ids="{1}", row_nums="{1}", actions="{I}", keys="{null}",
+                             new_rows='{"{}"}', old_rows="{null}"),
     "relay_rewind_position": dict(relay_group="g", pipeline="forward", incarnation="@incarnation",
                                   owner_token="@uuid", change_id=0, row_num=0, pgt_id="@uuid"),
     "replay_inbox_messages": dict(name="post", event_ids="{a,b}"),
@@ -128,7 +156,12 @@ CALLS = {
                              outbox="treasure", group="g", sink='{"type": "stdout"}'),
     "stream_tables_due": dict(),
     "take_over_relay": dict(from_group="g", to_group="h"),
+    "wait_for_consumer": dict(name="crowd", id=1, timeout="0"),
 }
+
+# What is called in a REPEATABLE READ transaction.
+ONE_SNAPSHOT = {"consumer_snapshot", "relay_snapshot_changes", "relay_snapshot_claim",
+                "relay_snapshot_page", "relay_snapshot_plan"}
 
 # Arguments of functions that functions call, by name and by type.
 BY_NAME = {"name": "treasure", "rel": "public.treasure", "source": "public.treasure",
@@ -144,12 +177,12 @@ BY_NAME = {"name": "treasure", "rel": "public.treasure", "source": "public.treas
            "statement": "select 1", "definition": "select 1", "columns": "{}",
            "caller_path": "trap",
            "trigger_path": "trap", "cron": "* * * * *", "field": "event_id",
-           "report": '{"errors": [], "warnings": []}'}
+           "report": '{"errors": [], "warnings": []}', "feed": "feed_fed", "table_name": "fed"}
 BY_TYPE = {"text": "x", "integer": 1, "bigint": 1, "boolean": True, "jsonb": "{}", "text[]": "{x}",
            "uuid": "@uuid", "regclass": "public.treasure", "oid": "@treasure", "interval": "1 s",
-           "smallint": 1, "numeric": 1, "json": "{}", "record": None, "xid8": "1",
+           "regclass[]": "{public.treasure}", "smallint": 1, "numeric": 1, "json": "{}", "record": None, "xid8": "1",
            "timestamp with time zone": "2030-01-01", "pgtrickle_internal.outbox_config": "@outbox",
-           "pgtrickle.pgt_inbox_config": "@inbox", "pgtrickle_internal.stream_tables": "@stream"}
+           "pgtrickle_internal.change_feeds": "@feed", "pgtrickle.pgt_inbox_config": "@inbox", "pgtrickle_internal.stream_tables": "@stream"}
 
 FUNCTIONS = """
 select n.nspname, p.proname, p.oid::regprocedure::text, p.prorettype::regtype::text,
@@ -206,6 +239,8 @@ class Function:
         """Calls it and takes all back; its SQLSTATE, '00000' where it succeeded."""
         try:
             with connection.transaction(force_rollback=True):
+                if self.name in ONE_SNAPSHOT:
+                    connection.execute("set transaction isolation level repeatable read")
                 connection.execute(self.statement, self.values)
             return "00000"
         except psycopg.Error as error:
@@ -226,6 +261,7 @@ def town(pg_server):
         create table findable (event_id text primary key, payload jsonb, processed_at timestamptz,
                                error text, retry_count int);
         create table post (like findable including all);
+        create table fed (like plain including all);
         insert into post (event_id) values ('a');
         grant usage on schema pgtrickle, pgtrickle_internal, pgtrickle_streams, pgtrickle_gate
           to app;
@@ -233,8 +269,14 @@ def town(pg_server):
         select pgtrickle.create_inbox('mail');
         select pgtrickle.enable_inbox_tracking('post', 'public.post');
         select pgtrickle.create_stream_table('totals', 'select id, n from treasure');
+        select pgtrickle.create_stream_table('sums', 'select id, n + 1 as n from treasure');
+        create table published (id int primary key);
+        select pgtrickle.create_publication('published');
         select pgtrickle.set_relay_outbox('forward',
           '{"sink_type": "stdout", "stream_table": "treasure"}', true);
+        select pgtrickle.create_change_feed('fed');
+        update pgtrickle.relay_consumer_offsets
+        set owner_token = '00000000-0000-0000-0000-000000000001' where relay_group_id = 'feeds';
         select pgtrickle.create_consumer_group('crowd', 'treasure', 'earliest');
         select from pgtrickle.poll_outbox('crowd', 'a', visibility_seconds => 3600);
         insert into pgtrickle.relay_dlq (relay_group_id, pipeline, message_id, payload, error_class)
@@ -253,6 +295,9 @@ def functions(town):
                                  "where stream_table_name = 'treasure'"),
         "@adopted": town.one("select incarnation::text from pgtrickle.pgt_outbox_config "
                              "where kind = 'adopted'"),
+        "@fed": town.one("select incarnation::text from pgtrickle.pgt_outbox_config "
+                         "where stream_table_name = 'fed'"),
+        "@feed": town.one("select f::text from pgtrickle_internal.change_feeds f"),
         "@uuid": "00000000-0000-0000-0000-000000000001",
         "@dead_letter": town.one("select id from pgtrickle.relay_dlq"),
         "@treasure": town.one("select 'public.treasure'::regclass::oid"),
@@ -260,7 +305,8 @@ def functions(town):
                             "where stream_table_name = 'treasure'"),
         "@inbox": town.one("select c::text from pgtrickle.pgt_inbox_config c "
                            "where inbox_name = 'post'"),
-        "@stream": town.one("select c::text from pgtrickle.pgt_stream_tables c")}
+        "@stream": town.one("select c::text from pgtrickle.pgt_stream_tables c "
+                            "where pgt_name = 'totals'")}
     return [Function(row, stand_ins) for row in town.execute(FUNCTIONS)
             if row[3] != "trigger"]
 

@@ -202,8 +202,8 @@ TEST(ConfigFile, AWrongGlobalSectionIsRefusedWithEveryProblem) {
       "is "
       "0; it must be a whole number from 1 to 1000 | Did you mean \"log_format\"? Known "
       "here: postgres_url, metrics_addr, log_format, log_level, relay_group_id, admin_token, "
-      "drain_timeout, discovery_interval, lease_timeout, ha_mode, pool_size, "
-      "allow_secret, allow_file.");
+      "drain_timeout, discovery_interval, lease_timeout, stalled_after, ha_mode, pool_size, "
+      "slot_wal_limit, idle_slot_wal_limit, allow_secret, allow_file.");
   EXPECT_EQ(refused("global = 5\n").rfind("wrong_type | relay.toml:1:10: global", 0), 0u);
   unsetenv("RELAY_TEST_UNSET");
   EXPECT_EQ(refused("[global]\npostgres_url = \"${env:RELAY_TEST_UNSET}\"\n")

@@ -267,11 +267,11 @@ TEST(CatalogPipeline, WrongPipelineOptionsSayWhatIsAllowed) {
   EXPECT_EQ(
       of(R"("start":"yesterday")"),
       "not_allowed | pipeline p, key start: start is \"yesterday\"; it must be earliest, latest, "
-      "or the id to begin with | ");
+      "snapshot, or the id to begin with | ");
   EXPECT_EQ(of(R"("start":-1)").rfind("not_allowed", 0), 0u);
   EXPECT_EQ(of(R"("retry":{"min":"2s","max":"1s"})"),
             "out_of_range | pipeline p, key retry.min: retry_min (2000ms) is more than retry_max "
-            "(1000ms) | ");
+            "(1000ms) | Lower retry_min, or raise retry_max.");
   EXPECT_EQ(of(R"("retry":{"most":"2s"})"),
             "unknown_option | pipeline p, key retry.most: there is no option \"most\" in retry | "
             "Known here: min, max.");

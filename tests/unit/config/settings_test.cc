@@ -34,6 +34,7 @@ TEST(Settings, DefaultsAreThoseOfTheDocumentation) {
   EXPECT_EQ(settings.drain_timeout, 30s);
   EXPECT_EQ(settings.discovery_interval, 1s);
   EXPECT_EQ(settings.lease_timeout, 5s);
+  EXPECT_EQ(settings.stalled_after, 10min);
   EXPECT_EQ(settings.ha_mode, "shared");
   EXPECT_EQ(settings.pool_size, 8);
 }
@@ -130,7 +131,8 @@ TEST(Settings, AllProblemsNameTheirPlace) {
             "unknown_option | relay.toml:2:13: there is no option \"log_levle\" | Did you mean "
             "\"log_level\"? Known here: postgres_url, metrics_addr, log_format, log_level, "
             "relay_group_id, admin_token, drain_timeout, discovery_interval, lease_timeout, "
-            "ha_mode, pool_size, allow_secret, allow_file.",
+            "stalled_after, ha_mode, pool_size, slot_wal_limit, idle_slot_wal_limit, "
+            "allow_secret, allow_file.",
             "not_allowed | --log-format: log_format is \"xml\"; it must be one of text, json | ",
             "not_allowed | PGTRICKLE_RELAY_HA_MODE: ha_mode is \"leeder\"; it must be one of "
             "shared, leader | Did you mean \"leader\"?"}));

@@ -57,7 +57,7 @@ TEST(Observer, TellsWhatASourceReports) {
         metrics.pipeline("orders"), PipelineHooks{});
   }
   SchemaWatch schema({});
-  Observer(table, registry, pool, metrics).look_for_causes(false, schema);
+  Observer(table, registry, pool, metrics, {}).look_for_causes(false, schema);
 
   const status::Snapshot snapshot = Snapshots(table, "worker", "group").take();
   ASSERT_EQ(snapshot.pipelines.size(), 1u);

@@ -57,6 +57,28 @@ TEST(DeliverySummary, ASinkTakesMessagesWhenItSettledOneOrAnsweredForAll) {
   EXPECT_FALSE(summary({Outcome::rejected(kPoison), Outcome::unknown(kAway)}).sink_takes());
 }
 
+TEST(DeliverySummary, GoesOnWhereOnlyTheMessageWasRefused) {
+  Outcome refused = Outcome::unknown(kAway);
+  refused.others_may_go = true;
+  Outcome not_sent = Outcome::unknown(nullptr);
+  not_sent.others_may_go = true;
+  const auto some = summary({refused, not_sent});
+  EXPECT_EQ(some.next(OnReject::stop), Next::go_on);
+  EXPECT_TRUE(some.sink_takes());
+  EXPECT_EQ(some.refused, kAway);
+  EXPECT_EQ(some.failed, 1U);
+  EXPECT_EQ(summary({refused, Outcome::unknown(kAway)}).next(OnReject::stop), Next::retry);
+}
+
+TEST(DeliverySummary, HaltsWhereTheSinkAsksForTheOperator) {
+  Outcome gone = Outcome::unknown(kPoison);
+  gone.halts = true;
+  const auto some = summary({Outcome::unknown(kAway), gone});
+  EXPECT_EQ(some.next(OnReject::dead_letter), Next::halt);
+  EXPECT_EQ(&some.halt_error(), kPoison.get());
+  EXPECT_FALSE(some.sink_takes());
+}
+
 TEST(DeliverySummary, KeepsTheConnectionOfABrokerThatAsksForAPause) {
   EXPECT_FALSE(needs_new_connection(*an_error(ErrorClass::throttled, "slow_down")));
   EXPECT_TRUE(needs_new_connection(*kAway));

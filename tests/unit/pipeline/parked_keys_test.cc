@@ -33,7 +33,9 @@ struct Case {
   explicit Case(std::string_view keys, OnReject on_reject = OnReject::park_key)
       : Case(keys, on_reject, {}) {}
 
-  std::size_t together() const { return parked.sent_together(batch, settlement); }
+  std::size_t together() const {
+    return parked.sent_together(batch, settlement, settlement.pending());
+  }
   void set_aside() { first = parked.set_aside(batch, settlement, first); }
 
   MessageBatch batch;
@@ -51,6 +53,14 @@ TEST(ParkedKeys, SendsEverythingTogetherWhereNoOrderDependsOnRejections) {
 
 TEST(ParkedKeys, SendsOneMessageAtATimeWhereARejectionStopsThePipeline) {
   EXPECT_EQ(Case("abc", OnReject::stop).together(), 1U);
+}
+
+TEST(ParkedKeys, SendsAllBeforeARefusedMessageWhereTheSinkItselfStopsAtAFailure) {
+  const Case c("abCd", OnReject::stop);
+  const ParkedKeys stopping(OnReject::stop, true);
+  EXPECT_EQ(stopping.sent_together(c.batch, c.settlement, c.settlement.pending()), 2u);
+  const Case all("aab", OnReject::stop);
+  EXPECT_EQ(stopping.sent_together(all.batch, all.settlement, all.settlement.pending()), 3u);
 }
 
 TEST(ParkedKeys, SendsAtMostOneMessageOfAKeyTogether) {

@@ -106,6 +106,18 @@ TEST(Settlement, PassesNothingRejectedWhereThePipelineIsToStop) {
   EXPECT_FALSE(settlement.done());
 }
 
+TEST(Settlement, TakesTheOutcomesOfAPartOfWhatIsPending) {
+  std::vector<Message> messages(4);
+  for (std::size_t i = 0; i < messages.size(); ++i) messages[i].record = i;
+  Settlement settlement(messages, 4);
+  settlement.record(std::vector<std::size_t>{1, 3},
+                    std::vector{Outcome::delivered(), Outcome::unknown(an_error())});
+  EXPECT_EQ(settlement.pending(), (std::vector<std::size_t>{0, 2, 3}));
+  EXPECT_EQ(settlement.progress().records, 0u);
+  settlement.record(std::vector<std::size_t>{0}, std::vector{Outcome::rejected(an_error())});
+  EXPECT_EQ(settlement.progress().records, 2u);
+}
+
 RC_GTEST_PROP(Settlement, ABatchThatGrowsIsSettledAsOneThatWasWhole, ()) {
   const auto all = some_messages(20);
   const auto first = *rc::gen::inRange<std::size_t>(0, 21);

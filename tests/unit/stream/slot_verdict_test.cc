@@ -48,6 +48,14 @@ TEST(SlotVerdict, ASlotOfAnotherPublicationDoesNot) {
   }
 }
 
+TEST(SlotVerdict, ASlotWhoseLogCannotBeDecodedDoesNot) {
+  for (SlotFacts facts : {good(), promoted()}) {
+    facts.undecodable = true;
+    EXPECT_EQ(judge(facts), SlotVerdict::undecodable);
+    EXPECT_FALSE(reason_of(judge(facts)).empty());
+  }
+}
+
 TEST(SlotVerdict, ASynchronisedSlotContinuesOnAPromotedServer) {
   EXPECT_EQ(judge(promoted()), SlotVerdict::continues_promoted);
   SlotFacts facts = promoted();

@@ -34,5 +34,28 @@ TEST(KafkaErrors, AnUntrustedCertificateIsAMistakeAndAFailedHandshakeIsNot) {
   EXPECT_EQ(cluster_error(0, {}, "b").error_class, ErrorClass::transient);
 }
 
+TEST(KafkaErrors, ScramOfAnOldLibraryIsNamedBesideAWrongPassword) {
+  constexpr std::string_view kScram =
+      "Authentication failed due to invalid credentials with SASL mechanism SCRAM-SHA-512";
+  EXPECT_TRUE(scram_is_outdated(kScram, 0x020002ff));
+  EXPECT_TRUE(scram_is_outdated(kScram, 0x020600ff));
+  EXPECT_FALSE(scram_is_outdated(kScram, 0x020601ff));
+  EXPECT_FALSE(scram_is_outdated(kScram, 0x020800ff));
+  EXPECT_FALSE(scram_is_outdated("invalid credentials with SASL mechanism PLAIN", 0x020002ff));
+}
+
+TEST(KafkaErrors, AFailedScramLoginTellsTheVersionOfTheLibraryIfThatMatters) {
+  const Error error = cluster_error(RD_KAFKA_RESP_ERR__AUTHENTICATION,
+                                    "invalid credentials with SASL mechanism SCRAM-SHA-256", "b:1");
+  EXPECT_EQ(error.error_class, ErrorClass::misconfigured);
+  const bool outdated = scram_is_outdated("SCRAM", rd_kafka_version());
+  EXPECT_EQ(error.code, outdated ? "outdated_scram" : "authentication");
+  EXPECT_NE(error.remedy.find("sasl_password"), std::string::npos);
+  if (outdated) {
+    EXPECT_NE(error.message.find(rd_kafka_version_str()), std::string::npos);
+    EXPECT_NE(error.remedy.find("librdkafka1 of Debian 13"), std::string::npos);
+  }
+}
+
 }  // namespace
 }  // namespace relay::kafka

@@ -48,7 +48,21 @@ TEST(KafkaSinkOptions, TheProtocolFollowsFromTheOtherOptions) {
             "SCRAM-SHA-512");
 }
 
+TEST(KafkaSinkOptions, AmazonsAccessIsATokenOverTls) {
+  constexpr std::string_view kIam = R"({"sasl_mechanism": "aws_msk_iam",
+    "brokers": "b-1.x.c2.kafka.eu-west-1.amazonaws.com:9098"})";
+  EXPECT_EQ(property_of(kIam, "sasl.mechanisms"), "OAUTHBEARER");
+  EXPECT_EQ(property_of(kIam, "security.protocol"), "SASL_SSL");
+  EXPECT_EQ(parsed(kIam)->client.iam->region, "eu-west-1");
+  EXPECT_FALSE(parsed("{}")->client.iam);
+}
+
 TEST(KafkaSinkOptions, ContradictionsAreErrors) {
+  EXPECT_EQ(code_of(R"({"sasl_mechanism": "AWS_MSK_IAM", "sasl_password": "x"})"), "contradiction");
+  EXPECT_EQ(code_of(R"({"sasl_mechanism": "AWS_MSK_IAM", "security_protocol": "SASL_PLAINTEXT"})"),
+            "contradiction");
+  EXPECT_EQ(code_of(R"({"region": "eu-west-1"})"), "contradiction");
+  EXPECT_EQ(code_of(R"({"topic_partitions": 3})"), "contradiction");
   EXPECT_EQ(code_of(R"({"security_protocol": "PLAINTEXT", "tls_ca": "x"})"), "contradiction");
   EXPECT_EQ(code_of(R"({"security_protocol": "SSL", "sasl_username": "x"})"), "contradiction");
   EXPECT_EQ(code_of(R"({"security_protocol": "https"})"), "bad_security_protocol");

@@ -34,6 +34,18 @@ TEST(EscapeToken, LeavesOrdinaryTextAlone) {
   EXPECT_EQ(escaped("Zürich-7_a$"), "Zürich-7_a$");
 }
 
+TEST(EscapeLevels, KeepsTheDotsBetweenLevels) {
+  const auto levels = [](std::string_view value) {
+    std::string out;
+    escape_levels(out, value);
+    return out;
+  };
+  EXPECT_EQ(levels("order.created"), "order.created");
+  EXPECT_EQ(levels("a b"), "a%20b");
+  EXPECT_EQ(levels(".a..b."), "%.a.%.b.%");
+  EXPECT_EQ(levels(""), "%");
+}
+
 TEST(EscapeToken, EscapesWhatASubjectGivesAMeaning) {
   EXPECT_EQ(escaped("a.b c*d>e%f\t\x7f"), "a%2Eb%20c%2Ad%3Ee%25f%09%7F");
   EXPECT_EQ(escaped(""), "%");
@@ -61,6 +73,8 @@ TEST(SubjectPattern, CoversWhatATemplateCanBecome) {
   EXPECT_EQ(subject_pattern("orders.>"), "orders.>");
   EXPECT_EQ(subject_pattern("orders.{op}"), "orders.*");
   EXPECT_EQ(subject_pattern("a.{{ b.c }}.x-{key}.d"), "a.*.*.d");
+  EXPECT_EQ(subject_pattern("a.{{ b.c }}.x-{key}.d", true), "a.>");
+  EXPECT_EQ(subject_pattern("a.b", true), "a.b");
 }
 
 TEST(SubjectTemplate, APrefixWithAnEndingWildcardMeansTheStreamTable) {

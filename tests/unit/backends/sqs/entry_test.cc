@@ -26,7 +26,7 @@ SinkOptions options() {
 }
 
 TEST(SqsEntry, HoldsBodyAndAttributes) {
-  const auto entry = make_entry(message(R"({"a":"ü"})"), options());
+  const auto entry = make_entry(message(R"({"a":"ü"})"), options(), {});
   ASSERT_TRUE(entry);
   EXPECT_EQ(entry->fields, R"(,"MessageBody":"{\"a\":\"ü\"}","MessageAttributes":{"pgtrickle-id":)"
                            R"({"DataType":"String","StringValue":"p:1:0.abcd"}})");
@@ -34,11 +34,45 @@ TEST(SqsEntry, HoldsBodyAndAttributes) {
 }
 
 TEST(SqsEntry, RefusesWhatSqsDoesNotTake) {
-  EXPECT_EQ(make_entry(message(""), options()).error().code, "empty");
-  EXPECT_EQ(make_entry(message("\x01"), options()).error().code, "forbidden_characters");
-  EXPECT_EQ(make_entry(message("\xff"), options()).error().code, "forbidden_characters");
-  const std::string large(300'000, 'x');
-  EXPECT_EQ(make_entry(message(large), options()).error().code, "too_large");
+  EXPECT_EQ(make_entry(message(""), options(), {}).error().code, "empty");
+  EXPECT_EQ(make_entry(message("\x01"), options(), {}).error().code, "forbidden_characters");
+  EXPECT_EQ(make_entry(message("\xff"), options(), {}).error().code, "forbidden_characters");
+}
+
+TEST(SqsEntry, IsAsLargeAsTheLimitWithItsAttributes) {
+  const std::string attributes = "pgtrickle-idStringp:1:0.abcd";
+  const SizeLimit limit{2048, SizeLimit::Said::by_queue};
+  const std::string largest(2048 - attributes.size(), 'x');
+  EXPECT_TRUE(make_entry(message(largest), options(), limit));
+  const auto refused = make_entry(message(largest + "x"), options(), limit);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, "too_large");
+  EXPECT_NE(refused.error().message.find("MaximumMessageSize is 2048"), std::string::npos);
+}
+
+TEST(SqsSizeLimit, IsTheSmallerOneOfQueueAndOption) {
+  using Said = SizeLimit::Said;
+  const auto is = [](SizeLimit limit, std::size_t bytes, Said said) {
+    return limit.bytes == bytes && limit.said == said;
+  };
+  EXPECT_TRUE(is(SizeLimit::of({}, {}), 1'048'576, Said::by_sqs));
+  EXPECT_TRUE(is(SizeLimit::of(2048, {}), 2048, Said::by_queue));
+  EXPECT_TRUE(is(SizeLimit::of({}, 4096), 4096, Said::by_option));
+  EXPECT_TRUE(is(SizeLimit::of(2048, 4096), 2048, Said::by_queue));
+  EXPECT_TRUE(is(SizeLimit::of(4096, 2048), 2048, Said::by_option));
+}
+
+TEST(SqsSizeLimit, IsReadFromTheQueuesAttributes) {
+  const auto told = [](std::string_view text) {
+    return largest_message_of(R"({"Attributes":{"MaximumMessageSize":)" + std::string(text) + "}}");
+  };
+  EXPECT_EQ(told(R"("262144")"), 262144u);
+  for (const std::string_view text :
+       {R"("")", R"("0")", R"("-1")", R"("1KiB")", R"("99999999999999999999")", "null", "7", "["}) {
+    EXPECT_FALSE(told(text)) << text;
+  }
+  EXPECT_FALSE(largest_message_of("{}"));
+  EXPECT_FALSE(largest_message_of(""));
 }
 
 TEST(SqsEntry, KnowsLegalText) {
@@ -60,8 +94,6 @@ TEST(SqsEntry, HashesIdsThatAreTooLongOrHoldOtherCharacters) {
 }
 
 TEST(SqsErrors, AreClassedByWhatCanBeDone) {
-  EXPECT_EQ(plain_code("com.amazonaws.sqs#QueueDoesNotExist"), "QueueDoesNotExist");
-  EXPECT_EQ(plain_code("AWS.SimpleQueueService.NonExistentQueue;Sender"), "NonExistentQueue");
   const auto class_of = [](std::string_view code, bool sender) {
     return service_error("q", code, "", sender).error_class;
   };

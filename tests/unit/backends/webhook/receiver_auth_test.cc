@@ -126,7 +126,7 @@ TEST(ReceiverAuth, ASignatureThatIsOldOrFromTheFutureIsRefused) {
 }
 
 TEST(ReceiverAuth, ASecretThatIsMissingOrUnusedIsAMistake) {
-  for (const char* kind : {"bearer", "basic", "header", "hmac"}) {
+  for (const char* kind : {"bearer", "basic", "header", "hmac", "github", "stripe", "slack"}) {
     EXPECT_FALSE(make({{"auth", text(kind)}})) << kind;
   }
   const auto unused = make({{"bearer_token", text("s3cr3t")}});
@@ -134,6 +134,98 @@ TEST(ReceiverAuth, ASecretThatIsMissingOrUnusedIsAMistake) {
   EXPECT_EQ(unused.error().error_class, ErrorClass::misconfigured);
   EXPECT_EQ(unused.error().message.find("s3cr3t"), std::string::npos);
   EXPECT_FALSE(make({{"auth", text("bearer")}, {"bearer_token", text("  ")}}));
+}
+
+Result<ReceiverAuth> provider(const char* kind, const char* secret) {
+  return make({{"auth", text(kind)}, {"signature_secret", text(secret)}});
+}
+
+TEST(ReceiverAuth, TheWorkedExampleOfGitHubIsRight) {
+  const auto* scheme = signature_scheme(AuthKind::github);
+  EXPECT_EQ(scheme->write(hmac_sha256("It's a Secret to Everybody", "Hello, World!")),
+            "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
+  // Its words would be secrets of their own.
+  EXPECT_FALSE(provider("github", "It's a Secret to Everybody"));
+}
+
+TEST(ReceiverAuth, ASignatureOfGitHubCoversTheBody) {
+  const auto auth = provider("github", "other-secret a-secret");
+  ASSERT_TRUE(auth);
+  // hmac.new(b"a-secret", b"Hello, World!", "sha256") of Python
+  const std::string right =
+      "sha256=fd9560c826f36d0c3c4f72048584eb1d6c51d829e68681c66b530a7d50700df4";
+  const auto allows = [&](std::vector<std::pair<std::string, std::string>> headers,
+                          const char* body = "Hello, World!") {
+    return auth->body_allowed(with(std::move(headers), body), kNow);
+  };
+  EXPECT_TRUE(allows({{"x-hub-signature-256", right}}));
+  EXPECT_FALSE(allows({{"x-hub-signature-256", right}}, "Hello, World!\n"));
+  EXPECT_FALSE(allows({{"x-hub-signature-256", right}, {"x-hub-signature-256", right}}));
+  for (const std::string& wrong :
+       {std::string(), std::string("sha256="), right.substr(7), right.substr(0, 70), right + "0",
+        "SHA256=" + right.substr(7), "sha1=" + right.substr(7), right + "," + right}) {
+    EXPECT_FALSE(allows({{"x-hub-signature-256", wrong}})) << wrong;
+  }
+  EXPECT_FALSE(allows({{"x-hub-signature", right}}));
+  EXPECT_FALSE(auth->head_allowed(with({{"x-hub-signature", right}})));
+  EXPECT_EQ(auth->secret_header(), "x-hub-signature-256");
+}
+
+TEST(ReceiverAuth, TheWorkedExampleOfSlackIsRight) {
+  const auto auth = provider("slack", "other-secret 8f742231b10e8888abcd99yyyzzz85a5");
+  ASSERT_TRUE(auth);
+  const std::string body =
+      "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id="
+      "G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command="
+      "%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J"
+      "%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121."
+      "803a0bc887a14d10d2c447fce8b6703c";
+  const std::string right = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503";
+  const system_clock::time_point then(seconds(1'531'420'618));
+  const auto allows = [&](std::vector<std::pair<std::string, std::string>> headers, int late = 0) {
+    return auth->body_allowed(with(std::move(headers), body), then + seconds(late));
+  };
+  const std::pair<std::string, std::string> signature{"x-slack-signature", right};
+  const std::pair<std::string, std::string> time{"x-slack-request-timestamp", "1531420618"};
+  EXPECT_TRUE(allows({signature, time}));
+  EXPECT_TRUE(allows({signature, time}, 300));
+  EXPECT_FALSE(allows({signature, time}, 301));
+  EXPECT_FALSE(allows({signature, time}, -301));
+  EXPECT_FALSE(allows({signature}));
+  EXPECT_FALSE(allows({time}));
+  EXPECT_FALSE(allows({signature, time, time}));
+  EXPECT_FALSE(allows({signature, signature, time}));
+  for (const char* wrong : {"", "1531420619", "01531420618", " 1531420618", "1531420618.0",
+                            "99999999999999999999", "-1531420618", "now"}) {
+    EXPECT_FALSE(allows({signature, {"x-slack-request-timestamp", wrong}})) << wrong;
+  }
+}
+
+TEST(ReceiverAuth, StripeMayGiveSeveralSignatures) {
+  const auto auth = provider("stripe", "whsec_test_secret");  // no base64: the text is the key
+  ASSERT_TRUE(auth);
+  const std::string right = "v1=654b43d3508ecadb3f8cefc4bc7d3d2bdc5ba9e03bf2c89b2d0657a8e24e4543";
+  const std::string other = "v1=" + std::string(64, '0');
+  const system_clock::time_point then(seconds(1'492'774'577));
+  const auto allows = [&](const std::string& header, int late = 0) {
+    return auth->body_allowed(
+        with({{"stripe-signature", header}}, R"({"id":"evt_1","object":"event"})"),
+        then + seconds(late));
+  };
+  const std::string at = "t=1492774577,";
+  EXPECT_TRUE(allows(at + right));
+  EXPECT_TRUE(allows(at + right, 300));
+  EXPECT_FALSE(allows(at + right, 301));
+  EXPECT_FALSE(allows(at + right, -301));
+  EXPECT_TRUE(allows(at + other + "," + right + ",v0=" + std::string(64, '1')));
+  EXPECT_TRUE(allows(right + ", t=1492774577"));
+  for (const std::string& wrong :
+       {std::string(), std::string(","), at, right, at + other, at + "v0=" + right.substr(3),
+        at + right.substr(3), at + at + right, "t=1492774578," + right, "t=," + right,
+        at + "v1=", at + right + "0", at + right.substr(0, 66), std::string("t=1492774577"),
+        at + "V1=" + right.substr(3), at + "v1 =" + right.substr(3)}) {
+    EXPECT_FALSE(allows(wrong)) << wrong;
+  }
 }
 
 }  // namespace

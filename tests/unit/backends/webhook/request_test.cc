@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/webhook/attempts.h"
 #include "backends/webhook/send_order.h"
 #include "backends/webhook/status.h"
 #include "backends/webhook/verdict.h"
@@ -64,6 +65,9 @@ TEST(WebhookStatus, MeansWhatTheSetsSayInTheirOrder) {
   EXPECT_EQ(rules.of(401), Meaning::misconfigured);
   EXPECT_EQ(rules.of(302), Meaning::misconfigured);
   EXPECT_EQ(rules.of(422), Meaning::rejected);
+  EXPECT_EQ(rules.of(410), Meaning::pause);
+  EXPECT_EQ(parsed(R"({"url": "http://h/", "misconfigured_on_status": "410"})")->statuses.of(410),
+            Meaning::misconfigured);
 }
 
 TEST(WebhookRequest, SignsAsStandardWebhooksSays) {
@@ -71,6 +75,34 @@ TEST(WebhookRequest, SignsAsStandardWebhooksSays) {
   const std::vector<std::string> keys{*signing_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")};
   EXPECT_EQ(signature(keys, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, R"({"test": 2432232314})"),
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+}
+
+TEST(WebhookRequest, HasAnIdWithoutADotForEachId) {
+  EXPECT_EQ(webhook_id("p:1-ab:0"), "p:1-ab:0");
+  EXPECT_EQ(webhook_id("a.b%2E"), "a%2Eb%252E");
+}
+
+TEST(WebhookAttempts, AreUsedUpByTheLastOfThemAndBeginAnewAfterTheEnd) {
+  Attempts attempts(2);
+  const std::vector<Message> one{message("a")};
+  const std::vector<Message> both{message("a"), message("b")};
+  EXPECT_FALSE(attempts.refused(one));
+  EXPECT_FALSE(attempts.refused(both)) << "b was refused once";
+  EXPECT_TRUE(attempts.refused(both));
+  attempts.settled(one.front());
+  EXPECT_FALSE(attempts.refused(one));
+  EXPECT_FALSE(Attempts(std::nullopt).refused(one));
+}
+
+TEST(WebhookVerdict, CountsWhatIsAnAnswerToTheMessage) {
+  const auto options = *parsed(R"({"url": "http://h/"})");
+  const auto counts = [&](int status) {
+    http::Response response;
+    response.status = status;
+    return judge(response, options).counts;
+  };
+  for (const int status : {408, 500, 502, 504}) EXPECT_TRUE(counts(status)) << status;
+  for (const int status : {200, 404, 410, 422, 429, 503}) EXPECT_FALSE(counts(status)) << status;
 }
 
 TEST(WebhookRequest, BatchIdsAreThoseOfTheirElements) {

@@ -1,0 +1,1 @@
+SELECT pgtrickle.create_publication('order_totals');

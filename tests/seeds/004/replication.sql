@@ -1,0 +1,1 @@
+CREATE PUBLICATION my_pub FOR TABLE public.order_totals;
