@@ -15,15 +15,15 @@ def outbox(db, table="treasure"):
 
 @pytest.fixture
 def cast(db):
-    """eve owns a table with an outbox and two rows; mallory administers pgtrickle and may refer to it."""
-    for role, *member_of in (("eve", "pgtrickle_admin"), ("mallory", "pgtrickle_admin")):
+    """heather owns a table with an outbox and two rows; mallory administers pgtrickle and may refer to it."""
+    for role, *member_of in (("heather", "pgtrickle_admin"), ("mallory", "pgtrickle_admin")):
         db.login(role, *member_of)
-    db.execute("grant create on schema public to eve, mallory")
-    with db.connect(user="eve") as eve:
-        eve.execute("create table treasure (id int primary key, n int)")
-        eve.execute("select pgtrickle.enable_outbox('treasure')")
-        eve.execute("insert into treasure values (1, 1), (2, 2)")
-        eve.execute("grant select, references on treasure to mallory")
+    db.execute("grant create on schema public to heather, mallory")
+    with db.connect(user="heather") as heather:
+        heather.execute("create table treasure (id int primary key, n int)")
+        heather.execute("select pgtrickle.enable_outbox('treasure')")
+        heather.execute("insert into treasure values (1, 1), (2, 2)")
+        heather.execute("grant select, references on treasure to mallory")
     with db.connect(user="mallory") as mallory:
         mallory.execute("create table mine (id int primary key, n int)")
     return db
@@ -31,8 +31,8 @@ def cast(db):
 
 @pytest.mark.parametrize("op", ["DELETE", "INSERT"])
 def test_no_administrator_says_of_rows_of_another_owner_that_they_are_gone(cast, op):
-    with cast.connect(user="eve") as eve:  # so that housekeeping has to lock the table
-        eve.execute("""alter table treasure disable trigger "!pgtrickle_1_insert";
+    with cast.connect(user="heather") as heather:  # so that housekeeping has to lock the table
+        heather.execute("""alter table treasure disable trigger "!pgtrickle_1_insert";
                        alter table treasure enable trigger "!pgtrickle_1_insert" """)
     with cast.connect(user="mallory", autocommit=False) as mallory:
         mallory.execute("select pgtrickle.relay_housekeeping()")
@@ -54,16 +54,16 @@ def test_a_lock_on_a_table_does_not_give_its_outbox_away(cast):
 
 
 def test_the_outbox_of_a_dropped_table_stays_with_its_owner(cast):
-    with cast.connect(user="eve") as eve, cast.connect(user="mallory") as mallory:
-        eve.execute("drop table treasure")
+    with cast.connect(user="heather") as heather, cast.connect(user="mallory") as mallory:
+        heather.execute("drop table treasure")
         mallory.execute("create table treasure (id int primary key)")
         for attempt in ("rebind_outbox('outbox_treasure', 'mine')", "rebind_outbox('treasure')",
                         "enable_outbox('treasure')"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege, match="must be owner"):
                 mallory.execute(f"select pgtrickle.{attempt}")
         mallory.execute("drop table treasure")
-        eve.execute("create table treasure (id int primary key, n int)")
-        assert eve.execute("select pgtrickle.enable_outbox('treasure')").fetchall() == [
+        heather.execute("create table treasure (id int primary key, n int)")
+        assert heather.execute("select pgtrickle.enable_outbox('treasure')").fetchall() == [
             ("outbox_treasure",)]
         # And goes with the table where that gets another owner.
         cast.execute("alter table treasure owner to mallory")
@@ -153,9 +153,9 @@ def test_an_old_snapshot_is_not_sent_as_the_newest_state(cast):
 
 
 def test_a_restored_outbox_is_not_bound_to_a_table_that_a_former_owner_prepared(cast):
-    with cast.connect(user="eve") as eve:
-        eve.execute("create table decoy (id int primary key, n int)")
-        eve.execute("""create trigger "!pgtrickle_1_begin" before insert on decoy for each statement
+    with cast.connect(user="heather") as heather:
+        heather.execute("create table decoy (id int primary key, n int)")
+        heather.execute("""create trigger "!pgtrickle_1_begin" before insert on decoy for each statement
                        execute function pgtrickle_internal.capture_1_begin()""")
     cast.execute("alter table treasure rename to renamed")
     # What a dump and restore does to the catalog.

@@ -141,9 +141,10 @@ def test_max_message_bytes_lowers_the_limit_and_never_raises_it(db, sqs, relay, 
         wait_names(inbox, "small", relay=relay)
         letter = refused(db, relay)
         assert letter[1] == "too_large" and "max_message_bytes is 2048" in letter[2]
-        send_to(db, sqs, url, max_message_bytes="1MiB")
-        publish("middle", 3000)
-        publish("far too large", 5000)
+    send_to(db, sqs, url, max_message_bytes="1MiB")
+    publish("middle", 3000)
+    publish("far too large", 5000)
+    with relay:
         wait_names(inbox, "small", "middle", relay=relay)
         letters = eventually(lambda: len(found := dead_letters(db, "p")) == 2 and found,
                              30 * SLOW_FACTOR, message=lambda: relay.log(40))

@@ -27,10 +27,22 @@ struct SinkValues : Options {
   http::Url url;
 };
 
-// What a request says of itself, and what only its sender can say.
-constexpr std::array<std::string_view, 8> kReservedHeaders = {
-    "content-length",  "transfer-encoding", "host", "connection", "webhook-id", "webhook-timestamp",
-    "idempotency-key", "webhook-signature"};
+// What a request says of itself, of its connection or to a proxy, and what only its sender can say.
+constexpr std::array<std::string_view, 15> kReservedHeaders = {"content-length",
+                                                               "transfer-encoding",
+                                                               "host",
+                                                               "connection",
+                                                               "keep-alive",
+                                                               "te",
+                                                               "trailer",
+                                                               "upgrade",
+                                                               "expect",
+                                                               "proxy-authorization",
+                                                               "proxy-connection",
+                                                               "webhook-id",
+                                                               "webhook-timestamp",
+                                                               "idempotency-key",
+                                                               "webhook-signature"};
 
 using Headers = std::map<std::string, std::string>;
 
@@ -42,10 +54,10 @@ Result<Headers> headers_of(const Headers& headers) {
         std::any_of(kReservedHeaders.begin(), kReservedHeaders.end(),
                     [&](std::string_view other) { return equal_ignoring_case(name, other); });
     if (reserved || !http::is_header_name(name) || !http::is_header_value(value)) {
-      return fail(misconfigured("bad_header",
-                                fmt::format("request_headers: '{}' cannot be set", name),
-                                "the names of a request's own headers are reserved; a value is one "
-                                "line"));
+      return fail(
+          misconfigured("bad_header", fmt::format("request_headers: '{}' cannot be set", name),
+                        "the names of a request's own headers are reserved, those for a proxy "
+                        "too (option proxy has its user and password); a value is one line"));
     }
   }
   return headers;
