@@ -44,8 +44,10 @@ bool DeliveryRound::run(const MessageBatch& batch, Settlement& settlement, HeldB
   std::vector<std::size_t> chosen;
   std::span<const std::size_t> sendable = settlement.pending();
   if (!held.empty()) {
-    chosen = held.sendable(batch, settlement.pending(), SteadyClock::now());
+    const auto pending = settlement.pending();
+    chosen.assign(pending.begin(), pending.end());
     parked_.leave_out(batch, chosen);
+    chosen = held.sendable(batch, chosen, SteadyClock::now());
     sendable = chosen;
   }
   const std::size_t together = parked_.sent_together(batch, settlement, sendable);

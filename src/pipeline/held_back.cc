@@ -1,8 +1,9 @@
 #include "pipeline/held_back.h"
 
 #include <algorithm>
+#include <limits>
 #include <string_view>
-#include <unordered_set>
+#include <unordered_map>
 
 #include "core/backoff.h"
 
@@ -37,19 +38,28 @@ void HeldBack::note(std::span<const std::size_t> sent, std::span<const Outcome> 
 std::vector<std::size_t> HeldBack::sendable(const MessageBatch& batch,
                                             std::span<const std::size_t> pending,
                                             SteadyClock::time_point now) const {
-  std::vector<std::size_t> sendable;
-  std::unordered_set<std::string_view> keys;  // of messages that wait
+  constexpr int kNotYet = std::numeric_limits<int>::max();
+  std::vector<std::size_t> chosen;
+  int least = kNotYet;
+  // Of each key, what its messages up to here allow those that follow.
+  std::unordered_map<std::string_view, int> keys;
   for (const std::size_t index : pending) {
-    const std::string_view key = batch.messages[index].key;
     const auto wait = waiting_.find(index);
-    if (wait != waiting_.end() && wait->second.due > now) {
-      if (behind_ == Behind::all) break;
-      if (behind_ == Behind::same_key) keys.insert(key);
-    } else if (!keys.contains(key)) {
-      sendable.push_back(index);
+    int refusals = 0;
+    if (wait != waiting_.end()) refusals = wait->second.due > now ? kNotYet : wait->second.refusals;
+    if (behind_ != Behind::nothing) {
+      const std::string_view key = behind_ == Behind::all ? "" : batch.messages[index].key;
+      const auto before = keys.find(key);
+      if (before != keys.end()) refusals = std::max(refusals, before->second);
+      if (refusals > 0) keys.insert_or_assign(key, refusals);
     }
+    if (refusals < least) {
+      least = refusals;
+      chosen.clear();
+    }
+    if (refusals == least && least != kNotYet) chosen.push_back(index);
   }
-  return sendable;
+  return chosen;
 }
 
 SteadyClock::time_point HeldBack::next_due(SteadyClock::time_point now) const {

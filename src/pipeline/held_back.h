@@ -28,7 +28,9 @@ class HeldBack {
   void note(std::span<const std::size_t> sent, std::span<const Outcome> outcomes,
             SteadyClock::time_point now);
 
-  /// Of the pending messages those that may be sent now.
+  /// Of the pending messages those that are to be sent now, in their order: of those that may be
+  /// sent, the ones that were refused least often. (A sink ends a delivery after some refusals in a
+  /// row: what was refused often would keep it from the others.)
   std::vector<std::size_t> sendable(const MessageBatch& batch, std::span<const std::size_t> pending,
                                     SteadyClock::time_point now) const;
 

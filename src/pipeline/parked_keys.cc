@@ -42,9 +42,9 @@ std::size_t ParkedKeys::set_aside(const MessageBatch& batch, Settlement& settlem
   return index;
 }
 
-void ParkedKeys::leave_out(const MessageBatch& batch, std::vector<std::size_t>& sendable) const {
+void ParkedKeys::leave_out(const MessageBatch& batch, std::vector<std::size_t>& pending) const {
   if (keys_.empty()) return;
-  std::erase_if(sendable, [&](std::size_t index) {
+  std::erase_if(pending, [&](std::size_t index) {
     return keys_.contains(std::string(batch.messages[index].key));
   });
 }

@@ -37,7 +37,7 @@ class ParkedKeys {
   std::size_t set_aside(const MessageBatch& batch, Settlement& settlement, std::size_t begin);
 
   /// Removes those messages whose keys are parked.
-  void leave_out(const MessageBatch& batch, std::vector<std::size_t>& sendable) const;
+  void leave_out(const MessageBatch& batch, std::vector<std::size_t>& pending) const;
 
   /// How many of the sendable pending messages, from the first, the sink may have at once. Where a
   /// rejected message holds others back, these wait until its outcome is known.

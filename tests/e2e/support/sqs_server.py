@@ -10,6 +10,7 @@ import os
 import botocore.exceptions
 
 from . import maven_jars
+from .pipelines import LONG
 from .processes import Process, free_port, temporary_directory
 from .proxy import FaultProxy
 from .server import Server
@@ -19,7 +20,8 @@ from .waiting import eventually
 REGION = "eu-west-1"
 KEYS = {"access_key_id": "AKIATESTTESTTESTTEST", "secret_access_key": "a-secret-of-the-tests"}
 _NAME, _JARS = "elasticmq-1.7.1", "elasticmq_jars.txt"
-_JAVA = ["-Xms128m", "-Xmx1g", "-XX:+UseSerialGC", "-Xshare:auto"]
+# A million messages need more than a gigabyte.
+_JAVA = ["-Xms128m", f"-Xmx{6 if LONG else 1}g", "-XX:+UseSerialGC", "-Xshare:auto"]
 _CONFIG = """include classpath("application.conf")
 node-address {{ protocol = http, host = "127.0.0.1", port = {port}, context-path = "" }}
 rest-sqs {{ enabled = true, bind-hostname = "127.0.0.1", bind-port = {own_port}, sqs-limits = strict }}

@@ -70,8 +70,34 @@ TEST(HeldBack, WaitsLongerAfterEachRefusalUpToTheMost) {
     held.note(Indexes{0}, std::vector{refused()}, now);
     EXPECT_EQ(held.next_due(now), now + milliseconds(delay));
     now += milliseconds(delay);
-    EXPECT_EQ(held.sendable(kBatch, kAll, now), kAll) << "it is due";
+    EXPECT_EQ(held.sendable(kBatch, Indexes{0}, now), Indexes{0}) << "it is due";
   }
+}
+
+TEST(HeldBack, SendsWhatWasRefusedLeastOftenFirst) {
+  HeldBack held(spec());
+  held.note(Indexes{0}, std::vector{refused()}, kStart);
+  held.note(Indexes{0, 1}, std::vector(2, refused()), kStart);
+  const auto now = kStart + milliseconds(300);
+  EXPECT_EQ(held.sendable(kBatch, kAll, now), Indexes{3}) << "2 follows 0, and 4 follows 1";
+  EXPECT_EQ(held.sendable(kBatch, Indexes{0, 1, 2, 4}, now), (Indexes{1, 4}));
+  EXPECT_EQ(held.sendable(kBatch, Indexes{0, 2}, now), (Indexes{0, 2}));
+}
+
+TEST(HeldBack, SendsWhatWasRefusedLeastOftenFirstWithoutOrderToo) {
+  HeldBack held(spec(false));
+  held.note(Indexes{0, 1}, std::vector(2, refused()), kStart);
+  EXPECT_EQ(held.sendable(kBatch, kAll, kStart + milliseconds(100)), (Indexes{2, 3, 4}));
+  EXPECT_EQ(held.sendable(kBatch, Indexes{0, 1}, kStart + milliseconds(100)), (Indexes{0, 1}));
+}
+
+TEST(HeldBack, KeepsTheOrderWhereARejectionStopsThePipeline) {
+  HeldBack held(spec(true, OnReject::stop));
+  held.note(Indexes{1}, std::vector{refused()}, kStart);
+  EXPECT_EQ(held.sendable(kBatch, kAll, kStart), Indexes{0});
+  EXPECT_EQ(held.sendable(kBatch, kAll, kStart + milliseconds(100)), Indexes{0});
+  EXPECT_EQ(held.sendable(kBatch, Indexes{1, 2, 3, 4}, kStart + milliseconds(100)),
+            (Indexes{1, 2, 3, 4}));
 }
 
 TEST(HeldBack, SendsTogetherAgainWhatWasRefusedTogether) {

@@ -48,6 +48,8 @@ TEST(WebhookOptions, RefuseWhatCannotBe) {
   EXPECT_EQ(code_of(R"({"url": "ftp://host/"})"), "bad_url");
   EXPECT_EQ(code_of(R"({"url": "http://h/", "success": ["2x"]})"), "bad_status");
   EXPECT_EQ(code_of(R"({"url": "http://h/", "request_headers": {"Host": "x"}})"), "bad_header");
+  EXPECT_EQ(code_of(R"({"url": "http://h/", "request_headers": {"Proxy-Authorization": "x"}})"),
+            "bad_header");
   EXPECT_EQ(code_of(R"({"url": "http://h/", "signature_secret": "whsec_!"})"),
             "bad_signature_secret");
   EXPECT_EQ(code_of(R"({"url": "http://h/", "user": "u", "bearer_token": "t"})"),
