@@ -154,12 +154,12 @@ def groups_publish(bench):
     seconds = max(2, bench.options.seconds // 2)
     lines = []
     for rate in ("1000", None):
-        def published(pollers=0, outbox="shop"):
+        def published(pollers=0, outbox="shop", pause=0.0):
             database = bench.database()
             for name in {"shop", outbox}:
                 database.execute("select pgtrickle.create_outbox(%s)", (name,))
             make_group(database, outbox=outbox, slots=16)
-            with consumers(database, pollers, seconds + 3, wait=5):
+            with consumers(database, pollers, seconds + 3, pause=pause, wait=5):
                 eventually(lambda: database.one(
                     "select count(*) from pg_stat_activity where usename = %s and datname = %s",
                     (WORKER, database.name)) == pollers, 30)
@@ -168,8 +168,9 @@ def groups_publish(bench):
             return speed
 
         figures = bench.in_turns({"no consumer": published,
-                                  "16 read": lambda: published(POLLERS),
                                   "16 wait": lambda: published(POLLERS, "other"),
+                                  "16 poll, 10/s each": lambda: published(POLLERS, pause=1 / POLLS_A_SECOND),
+                                  "16 poll at once": lambda: published(POLLERS),
                                   "none again": published}, f"groups-publish-{rate or 'most'}")
         lines += table(f"4 publishers, {f'{rate} events a second' if rate else 'as fast as they can'}",
                        "events/s", figures, "no consumer")

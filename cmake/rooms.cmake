@@ -25,12 +25,18 @@ function(relay_room name)
 
   list(TRANSFORM ARG_ROOMS PREPEND relay_)
   target_link_libraries(relay_${name} PUBLIC ${ARG_ROOMS} ${ARG_LIBRARIES} PRIVATE relay_flags)
+  if(TARGET relay_precompiled)
+    target_precompile_headers(relay_${name} REUSE_FROM relay_precompiled)
+  endif()
 
   file(GLOB tests CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/unit/${ARG_FOLDER}/*_test.cc)
   if(RELAY_TESTS AND tests)
     add_executable(unit_${name} ${tests})
     target_link_libraries(unit_${name} PRIVATE relay_${name} relay_flags GTest::gtest_main rapidcheck)
     target_include_directories(unit_${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/unit)
+    if(TARGET relay_precompiled_tests)
+      target_precompile_headers(unit_${name} REUSE_FROM relay_precompiled_tests)
+    endif()
     add_test(NAME unit_${name} COMMAND unit_${name})
     # One that hangs is ended, and its output says in which test it was.
     set_tests_properties(unit_${name} PROPERTIES TIMEOUT 300)

@@ -95,18 +95,20 @@ create or replace function pgtrickle_internal.require_same_rows(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  other bigint;
+  m record;
+  is_other boolean;
 begin
-  execute format('select o.id from (select distinct s.mark_id, s.mark from unnest($1) s) m '
-                 'join pgtrickle.%I o on o.id = m.mark_id where o.pgt_id <> m.mark limit 1',
-                 outbox_table) into other using slots;
-  if other is not null then
-    raise exception 'outbox % was rewound: row % is not the one that a consumer group committed',
-        outbox_table, other
-      using errcode = 'object_not_in_prerequisite_state',
-            hint = 'It was restored, or its sequence was set back. seek_offset() sets the group '
-                   'to where it should go on.';
-  end if;
+  for m in select distinct s.mark_id, s.mark from unnest(slots) s where s.mark_id is not null loop
+    execute format('select o.pgt_id <> $2 from pgtrickle.%I o where o.id = $1', outbox_table)
+      into is_other using m.mark_id, m.mark;
+    if is_other then
+      raise exception 'outbox % was rewound: row % is not the one that a consumer group committed',
+          outbox_table, m.mark_id
+        using errcode = 'object_not_in_prerequisite_state',
+              hint = 'It was restored, or its sequence was set back. seek_offset() sets the group '
+                     'to where it should go on.';
+    end if;
+  end loop;
 end $$;
 
 -- The highest id up to which everything behind `passed` may be delivered; `passed` itself where
@@ -116,12 +118,17 @@ create or replace function pgtrickle_internal.group_horizon(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  newest constant bigint := pgtrickle_internal.last_drawn(sequence::regclass);
+  newest bigint;
   settled bigint;
   last_look bigint;
   run_end bigint;
   run_length bigint;
 begin
+  -- Groups read outboxes of ours: their sequences are in the schema pgtrickle.
+  execute format('select case when s.is_called then s.last_value else 0 end, n.* from %s s, '
+                 '(select max(id), count(*) from pgtrickle.%I where id > $1 and id <= $1 + $2) n',
+                 sequence::regclass, outbox_table)
+    into newest, run_end, run_length using passed, wanted;
   if newest < passed then
     raise exception 'outbox % was rewound: a consumer group stands at %, the last id is %',
         outbox_table, passed, newest
@@ -130,6 +137,8 @@ begin
                    'to where it should go on.';
   elsif newest = passed then
     return passed;
+  elsif run_length = run_end - passed and (run_length = wanted or run_end >= newest) then
+    return run_end;
   end if;
   select max(l.look_to) filter (where l.holders = '{}'), max(l.look_to) into settled, last_look
   from pgtrickle_internal.consumer_looks l

@@ -66,6 +66,9 @@ begin
     mine := mine[:share];
   end if;
   return query select s.* from unnest(mine) s;
+  if cardinality(mine) >= share then
+    return;
+  end if;
   return query
     select o.* from pgtrickle_internal.consumer_slots o
     where o.group_number = group_lease.group_number
@@ -117,7 +120,7 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp
 as $$
 begin
   return format(
-    'select %1$s, o.id, o.pgt_id, o.created_at, o.inserted_count, o.deleted_count, '
+    'select %1$s as slot, o.id, o.pgt_id, o.created_at, o.inserted_count, o.deleted_count, '
     'o.is_claim_check, o.payload, %2$s, o.headers, ($6::int[])[1 + %1$s] + 1 from pgtrickle.%3$I o '
     'where o.id > $2 and o.id <= $3 and o.id > ($1::bigint[])[1 + %1$s] '
     'and ($5 is null or not o.id <@ $5) order by o.id limit $4',
@@ -127,7 +130,7 @@ begin
 end $$;
 
 -- Passes the row of each slot that has been delivered max_attempts times without a commit: it
--- becomes a dead letter. (It was delivered alone at last: see group_poll.) Returns the slots as
+-- becomes a dead letter. (It was delivered alone at last: see group_fetch.) Returns the slots as
 -- they are then.
 create or replace function pgtrickle_internal.group_bury(
   group_name text, outbox_table text, kind text, max_attempts int,
@@ -160,12 +163,10 @@ begin
   return kept;
 end $$;
 
--- One poll. The caller has a pass of the group.
-create or replace function pgtrickle_internal.group_poll(
+-- One poll. The caller has a pass of the group. Returns the columns of group_statement.
+create or replace function pgtrickle_internal.group_fetch(
   number int, pass bytea, consumer text, batch_size int, visibility_seconds int)
-returns table (outbox_id bigint, pgt_id uuid, created_at timestamptz, inserted_count bigint,
-               deleted_count bigint, is_claim_check boolean, payload jsonb, event_type text,
-               event_key text, headers jsonb, attempt int)
+returns setof record
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
@@ -175,13 +176,14 @@ declare
   mine pgtrickle_internal.consumer_slots[];
   worst pgtrickle_internal.consumer_slots;
   again boolean;  -- the same rows once more
+  tried int;
   most int := batch_size;
   positions bigint[];
   attempts int[];
   not_read int8multirange;
   passed bigint;
   bound bigint;
-  slot int;
+  entry record;
   last_of bigint[];
   got int := 0;
 begin
@@ -210,15 +212,18 @@ begin
   end if;
   perform pgtrickle_internal.require_same_rows(g.outbox_table, mine);
   mine := pgtrickle_internal.group_bury(g.name, g.outbox_table, g.kind, g.max_attempts, mine);
-  again := exists (select from unnest(mine) m where m.holder = group_poll.consumer
-                                                and m.offered is not null);
+  select coalesce(bool_or(m.holder = group_fetch.consumer and m.offered is not null), false),
+         max(m.attempts)
+  into again, tried from unnest(mine) m;
   if again then
     mine := array(select m from unnest(mine) m where m.offered is not null);
   end if;
   -- Rows that were delivered too often come one by one, to find the one that cannot be processed.
-  select m.* into worst from unnest(mine) m
-  where m.attempts > 0 and m.attempts >= g.max_attempts / 2
-  order by m.attempts desc, m.slot limit 1;
+  if tried > 0 and tried >= g.max_attempts / 2 then
+    select m.* into worst from unnest(mine) m
+    where m.attempts > 0 and m.attempts >= g.max_attempts / 2
+    order by m.attempts desc, m.slot limit 1;
+  end if;
   if worst.slot is not null then
     -- A commit answers this poll alone: what earlier ones offered of other slots is offered anew
     -- later.
@@ -244,17 +249,15 @@ begin
         least(most::bigint * g.slots / cardinality(mine), 50000)::int);
       exit when bound <= passed;
     end if;
-    for slot, outbox_id, pgt_id, created_at, inserted_count, deleted_count, is_claim_check, payload,
-        event_type, event_key, headers, attempt in
-      execute pgtrickle_internal.group_statement(g.outbox_table, g.kind, g.slots)
-        using positions, passed, bound, most, nullif(not_read, '{}'), attempts
+    for entry in execute pgtrickle_internal.group_statement(g.outbox_table, g.kind, g.slots)
+      using positions, passed, bound, most, nullif(not_read, '{}'), attempts
     loop
       got := got + 1;
-      last_of[1 + slot] := outbox_id;
-      return next;
+      last_of[1 + entry.slot] := entry.id;
+      return next entry;
     end loop;
     if got = most then
-      bound := outbox_id;
+      bound := entry.id;
     end if;
     exit when got > 0;
     passed := bound;
@@ -336,8 +339,14 @@ begin
   mine := pgtrickle_internal.my_group("group");
   until := clock_timestamp() + make_interval(secs => wait_seconds);
   loop
-    return query select * from pgtrickle_internal.group_poll(mine.number, mine.pass, consumer,
-                                                             batch_size, visibility_seconds);
+    return query
+      select p.id, p.pgt_id, p.created_at, p.inserted_count, p.deleted_count, p.is_claim_check,
+             p.payload, p.event_type, p.event_key, p.headers, p.attempt
+      from pgtrickle_internal.group_fetch(mine.number, mine.pass, consumer, batch_size,
+                                         visibility_seconds)
+        as p (slot int, id bigint, pgt_id uuid, created_at timestamptz, inserted_count bigint,
+              deleted_count bigint, is_claim_check boolean, payload jsonb, event_type text,
+              event_key text, headers jsonb, attempt int);
     exit when found or clock_timestamp() >= until;
     if pause = '4 milliseconds'
        and not pgtrickle_internal.group_has_slot(mine.number, mine.pass, consumer) then
@@ -382,6 +391,6 @@ comment on function pgtrickle.consumer_rows(text, bigint) is
 grant execute on function
   pgtrickle.poll_outbox(text, text, int, int, int), pgtrickle.consumer_rows(text, bigint),
   pgtrickle_internal.group_rows(int, bytea, bigint),
-  pgtrickle_internal.group_poll(int, bytea, text, int, int),
+  pgtrickle_internal.group_fetch(int, bytea, text, int, int),
   pgtrickle_internal.group_has_slot(int, bytea, text)
   to pgtrickle_consumer;

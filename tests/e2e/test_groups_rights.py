@@ -121,7 +121,7 @@ def test_a_pass_is_worth_nothing_in_the_next_transaction(shop):
         number, own = connection.execute(
             "select group_number, pass from pgtrickle_internal.group_access").fetchone()
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="not the pass"):
-            connection.execute("select * from pgtrickle_internal.group_poll(%s, %s, 'a', 1, 1)",
+            connection.execute("select pgtrickle_internal.group_fetch(%s, %s, 'a', 1, 1)",
                                (number, own))
 
 
