@@ -95,19 +95,22 @@ create or replace function pgtrickle_internal.require_same_rows(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 as $$
 declare
-  m record;
+  s pgtrickle_internal.consumer_slots;
+  seen bigint;
   is_other boolean;
 begin
-  for m in select distinct s.mark_id, s.mark from unnest(slots) s where s.mark_id is not null loop
+  foreach s in array slots loop
+    continue when s.mark_id is null or s.mark_id = seen;
     execute format('select o.pgt_id <> $2 from pgtrickle.%I o where o.id = $1', outbox_table)
-      into is_other using m.mark_id, m.mark;
+      into is_other using s.mark_id, s.mark;
     if is_other then
       raise exception 'outbox % was rewound: row % is not the one that a consumer group committed',
-          outbox_table, m.mark_id
+          outbox_table, s.mark_id
         using errcode = 'object_not_in_prerequisite_state',
               hint = 'It was restored, or its sequence was set back. seek_offset() sets the group '
                      'to where it should go on.';
     end if;
+    seen := s.mark_id;
   end loop;
 end $$;
 

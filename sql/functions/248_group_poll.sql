@@ -177,6 +177,7 @@ declare
   worst pgtrickle_internal.consumer_slots;
   again boolean;  -- the same rows once more
   tried int;
+  some_rejected boolean;
   most int := batch_size;
   positions bigint[];
   attempts int[];
@@ -211,10 +212,14 @@ begin
     return;
   end if;
   perform pgtrickle_internal.require_same_rows(g.outbox_table, mine);
-  mine := pgtrickle_internal.group_bury(g.name, g.outbox_table, g.kind, g.max_attempts, mine);
   select coalesce(bool_or(m.holder = group_fetch.consumer and m.offered is not null), false),
-         max(m.attempts)
-  into again, tried from unnest(mine) m;
+         max(m.attempts), bool_or(m.rejected <> '{}')
+  into again, tried, some_rejected from unnest(mine) m;
+  if tried >= g.max_attempts then
+    mine := pgtrickle_internal.group_bury(g.name, g.outbox_table, g.kind, g.max_attempts, mine);
+    again := exists (select from unnest(mine) m where m.holder = group_fetch.consumer
+                                                  and m.offered is not null);
+  end if;
   if again then
     mine := array(select m from unnest(mine) m where m.offered is not null);
   end if;
@@ -240,8 +245,11 @@ begin
          max(m.offered)
   into positions, attempts, passed, bound
   from generate_series(0, g.slots - 1) n left join unnest(mine) m on m.slot = n;
-  select coalesce(range_agg(r), '{}') + coalesce(g.skipped, '{}') into not_read
-  from unnest(mine) m cross join lateral unnest(m.rejected) r;
+  not_read := g.skipped;
+  if some_rejected then
+    select range_agg(r) + coalesce(g.skipped, '{}') into not_read
+    from unnest(mine) m cross join lateral unnest(m.rejected) r;
+  end if;
   loop
     if not again then
       bound := pgtrickle_internal.group_horizon(
