@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "backends/nats/errors.h"
+#include "backends/nats/pull_status.h"
 #include "core/log.h"
 
 namespace relay::nats {
@@ -296,13 +297,11 @@ std::optional<std::int64_t> Puller::held() {
 
 /// A message without a body by which the server says how a request ended.
 Result<void> Puller::note_status(std::string_view status, std::string_view text) {
-  if (status == "100") return {};  // it is only alive
+  const PullStatus said = pull_status_of(status, text);
+  if (said == PullStatus::alive) return {};
   requested_ = 0;
-  if (status == "404" || status == "408") return {};
-  if (text.find("MaxBytes") != std::string_view::npos) {
-    one_of_any_size_ = true;
-    return {};
-  }
+  if (said == PullStatus::too_large) one_of_any_size_ = true;
+  if (said != PullStatus::failed) return {};
   return fail(error(ErrorClass::transient, "consumer_unavailable",
                     fmt::format("consumer '{}' of stream '{}' at {}: {} {}", options_.consumer,
                                 options_.stream, connection_->address(), status, text),
