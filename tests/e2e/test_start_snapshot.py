@@ -288,8 +288,11 @@ def test_the_copy_equals_the_table_through_kills_of_relay_and_postgresql(own_db,
                 else:
                     db.server.kill9()
                     db.server.start()
-            eventually(lambda: is_done(db), (1800 if LONG else 200) * SLOW_FACTOR,
-                       message=lambda: relay.log(40))
+
+            def is_copied():
+                broker.drain()
+                return is_done(db)
+            eventually(is_copied, (1800 if LONG else 200) * SLOW_FACTOR, message=lambda: relay.log(40))
 
         def copy():
             return applied(json.loads(message.body) for message in broker.received())

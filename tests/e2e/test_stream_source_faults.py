@@ -64,7 +64,7 @@ def test_a_log_that_the_server_cannot_decode_is_passed(scene):  # noqa: F811
         alter = "alter publication pgstream_1 set table pgstream.events where (stream_id = 1{})"
         scene.database.execute(alter.format(" and 1 / (stream_id - 1) = 0"))
         scene.insert()
-        eventually(lambda: "division by zero" in relay.log(), 30)
+        eventually(lambda: "division by zero" in relay.log(), 120, message=lambda: relay.log(20))
         scene.database.execute(alter.format(""))
         scene.insert()
         scene.wait_delivered(3, relay, 60)

@@ -76,6 +76,9 @@ class SqsBroker(ServerBroker):
     def count(self):
         return len(self._inboxes[self.place].messages) + self._server.count(self._url)
 
+    def drain(self):
+        self._inboxes[self.place].read()
+
     def refuse(self):
         return {"sink": {"max_message_bytes": 100_000}}
 
