@@ -48,7 +48,7 @@ class PostgresServer:
         self.bin = bin_directory or postgres_bin_directory()
         assert self.bin, "no PostgreSQL server is installed"
         self._user = SUPERUSER if os.geteuid() == 0 else None
-        self.directory = temporary_directory(label, self._user)
+        self.directory = temporary_directory(label, self._user, os.environ.get("TEST_DATABASES"))
         self.data = os.path.join(self.directory, "data")
         self.sockets = self.directory
         self.port = free_port()

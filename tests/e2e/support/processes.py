@@ -169,9 +169,10 @@ def free_port():
         return port
 
 
-def temporary_directory(label, user=None):
-    """A directory that goes when the tests end; owned by `user` where we may give it away."""
-    path = tempfile.mkdtemp(prefix=f"relay-{label}-")
+def temporary_directory(label, user=None, parent=None):
+    """A directory that goes when the tests end; owned by `user` where we may give it away. `parent`:
+    where, if not among other temporary files."""
+    path = tempfile.mkdtemp(prefix=f"relay-{label}-", dir=parent)
     _directories.append(path)
     if user is not None and os.geteuid() == 0:
         shutil.chown(path, user, user)
