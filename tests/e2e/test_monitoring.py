@@ -128,8 +128,8 @@ def test_prometheus_answers_every_expression_of_the_dashboard_and_evaluates_ever
         outbox = prometheus.query('pgtrickle_relay_owned{pipeline="rows"}')
         assert [value for _, value in outbox] == [1]
         # A quotient of two rates could be NaN and still be an answer.
-        assert all(value == value for _, value in prometheus.query(filled(dict(expressions)[
-            "Records in a batch"])))
+        records = filled(dict(expressions)["Records in a batch"])
+        eventually(lambda: all(value == value for _, value in prometheus.query(records)), 60, interval=0.5)
         rules = eventually(lambda: [r for r in prometheus.rules() if r["lastEvaluation"] > "2000"], 30)
         assert [(rule["name"], rule.get("lastError")) for rule in rules if rule["health"] != "ok"] == []
         assert prometheus.alerts() == set()
