@@ -119,9 +119,7 @@ create or replace function pgtrickle_internal.require_consumer(consumer text) re
 language plpgsql stable set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if pg_is_in_recovery() then
-    perform pgtrickle_internal.require_writable();
-  end if;
+  perform pgtrickle_internal.require_writable();
   if coalesce(consumer, '') = '' or length(consumer) > 200 then
     raise exception 'a consumer needs a name of 1 to 200 characters'
       using errcode = 'invalid_parameter_value',

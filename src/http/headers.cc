@@ -3,8 +3,11 @@
 #include <curl/curl.h>
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 #include <string>
+
+#include "core/text.h"
 
 namespace relay::http {
 
@@ -38,6 +41,22 @@ bool is_header_value(std::string_view value) {
     const auto byte = static_cast<unsigned char>(c);
     return (byte < 0x20 && c != '\t') || byte == 0x7f;
   });
+}
+
+bool is_header_of_connection(std::string_view name) {
+  static constexpr std::array<std::string_view, 11> kNames = {"host",
+                                                              "content-length",
+                                                              "transfer-encoding",
+                                                              "connection",
+                                                              "keep-alive",
+                                                              "te",
+                                                              "trailer",
+                                                              "upgrade",
+                                                              "expect",
+                                                              "proxy-authorization",
+                                                              "proxy-connection"};
+  return std::ranges::any_of(
+      kNames, [name](std::string_view other) { return equal_ignoring_case(name, other); });
 }
 
 }  // namespace relay::http

@@ -30,5 +30,8 @@ class Headers {
 bool is_header_name(std::string_view name);
 /// A value that cannot end a header line: no control characters but the tab.
 bool is_header_value(std::string_view value);
+/// A header, in any case, that speaks of a request, of its connection or to a proxy: it is neither
+/// set by a configuration nor passed on with a message.
+bool is_header_of_connection(std::string_view name);
 
 }  // namespace relay::http

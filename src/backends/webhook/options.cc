@@ -10,6 +10,7 @@
 #include "config/tls.h"
 #include "core/base64.h"
 #include "core/text.h"
+#include "http/headers.h"
 #include "http/proxy_options.h"
 #include "http/url.h"
 
@@ -27,22 +28,9 @@ struct SinkValues : Options {
   http::Url url;
 };
 
-// What a request says of itself, of its connection or to a proxy, and what only its sender can say.
-constexpr std::array<std::string_view, 15> kReservedHeaders = {"content-length",
-                                                               "transfer-encoding",
-                                                               "host",
-                                                               "connection",
-                                                               "keep-alive",
-                                                               "te",
-                                                               "trailer",
-                                                               "upgrade",
-                                                               "expect",
-                                                               "proxy-authorization",
-                                                               "proxy-connection",
-                                                               "webhook-id",
-                                                               "webhook-timestamp",
-                                                               "idempotency-key",
-                                                               "webhook-signature"};
+// What only the sender of a message can say.
+constexpr std::array<std::string_view, 4> kReservedHeaders = {
+    "webhook-id", "webhook-timestamp", "idempotency-key", "webhook-signature"};
 
 using Headers = std::map<std::string, std::string>;
 
@@ -51,6 +39,7 @@ Result<Headers> headers_of(const Headers& headers) {
     const std::string& name = header.first;
     const std::string& value = header.second;
     const bool reserved =
+        http::is_header_of_connection(name) ||
         std::any_of(kReservedHeaders.begin(), kReservedHeaders.end(),
                     [&](std::string_view other) { return equal_ignoring_case(name, other); });
     if (reserved || !http::is_header_name(name) || !http::is_header_value(value)) {

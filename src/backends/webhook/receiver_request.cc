@@ -11,26 +11,15 @@
 #include "core/text.h"
 #include "envelope/event_body.h"
 #include "envelope/json_reader.h"
+#include "http/headers.h"
 
 namespace relay::webhook {
 
 namespace {
 
-// Secrets, and what is of the connection rather than of the message.
-constexpr std::array<std::string_view, 14> kNotPassedOn = {"authorization",
-                                                           "proxy-authorization",
-                                                           "proxy-connection",
-                                                           "cookie",
-                                                           "webhook-signature",
-                                                           "connection",
-                                                           "keep-alive",
-                                                           "transfer-encoding",
-                                                           "te",
-                                                           "trailer",
-                                                           "upgrade",
-                                                           "expect",
-                                                           "content-length",
-                                                           "host"};
+// Secrets of the sender.
+constexpr std::array<std::string_view, 3> kNotPassedOn = {"authorization", "cookie",
+                                                          "webhook-signature"};
 
 bool is_json(std::string_view body) {
   thread_local envelope::JsonReader reader;
@@ -44,7 +33,7 @@ std::string_view last_part(std::string_view path) {
 }
 
 bool passed_on(std::string_view name, const EventRules& rules) {
-  return name != rules.secret_header &&
+  return name != rules.secret_header && !http::is_header_of_connection(name) &&
          std::find(kNotPassedOn.begin(), kNotPassedOn.end(), name) == kNotPassedOn.end();
 }
 

@@ -9,26 +9,15 @@
 #include "core/base64.h"
 #include "core/digest.h"
 #include "core/text.h"
+#include "http/headers.h"
 #include "http/url.h"
 
 namespace relay::webhook {
 
 namespace {
 
-// Headers that speak of a connection or a request, not of the message: they are never passed on.
-constexpr std::array<std::string_view, 13> kNotPassedOn = {"host",
-                                                           "connection",
-                                                           "content-length",
-                                                           "content-type",
-                                                           "transfer-encoding",
-                                                           "keep-alive",
-                                                           "te",
-                                                           "trailer",
-                                                           "upgrade",
-                                                           "expect",
-                                                           "proxy-authorization",
-                                                           "proxy-connection",
-                                                           "accept-encoding"};
+// What the body and the client decide.
+constexpr std::array<std::string_view, 2> kNotPassedOn = {"content-type", "accept-encoding"};
 
 constexpr std::array<std::string_view, 9> kOwn = {
     "idempotency-key",        "webhook-id",          "webhook-timestamp",
@@ -42,7 +31,9 @@ bool contains(const std::array<std::string_view, N>& names, std::string_view nam
 }
 
 bool passed_on(std::string_view name, const Options& options) {
-  if (contains(kNotPassedOn, name) || contains(kOwn, name)) return false;
+  if (http::is_header_of_connection(name) || contains(kNotPassedOn, name) || contains(kOwn, name)) {
+    return false;
+  }
   const bool has_credentials =
       !options.bearer_token.empty() || !options.client.user.empty() || options.oauth2.in_use();
   if (has_credentials && equal_ignoring_case(name, "authorization")) return false;
