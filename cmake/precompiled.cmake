@@ -4,6 +4,9 @@
 # A target whose libraries define something that changes system headers (hiredis: _FILE_OFFSET_BITS)
 # includes them as they are.
 set(CMAKE_PCH_WARN_INVALID OFF)
+# fmt's pragmas leave __OPTIMIZE__ defined in what is precompiled, and simdjson's parser has another layout
+# where that is not defined: all files must agree.
+add_compile_definitions(SIMDJSON_DEVELOPMENT_CHECKS=1)
 function(relay_precompile name)
   add_library(${name} OBJECT ${PROJECT_SOURCE_DIR}/cmake/precompiled.cc)
   target_link_libraries(${name} PRIVATE fmt::fmt spdlog::spdlog tl::expected simdjson::simdjson

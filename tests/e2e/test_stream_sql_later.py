@@ -245,6 +245,7 @@ def test_on_error_raise_and_log(stream_db):
     assert failed(stream_db) == [] and events(stream_db) == []
 
 
+@pytest.mark.alone  # it takes gigabytes of memory
 def test_a_row_that_fits_no_json(stream_db):
     stream_db.execute("create table t (id int primary key, name text)")
     subscribe(stream_db, columns=["id", "name"])

@@ -32,6 +32,13 @@ def pg_server():
         server.stop_immediate()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def files_of_ended_servers():
+    """Goes after the fixtures of the module, so that no server of theirs starts again."""
+    yield
+    PostgresServer.remove_ended()
+
+
 def fresh_database(server, **options):
     """A database, until the test and its relays have ended."""
     database = server.create_database(**options)
@@ -77,6 +84,7 @@ def own_pg_server():
     finally:
         relay_process.end_all_quietly()
         server.stop_immediate()
+        server.remove()
 
 
 @pytest.fixture

@@ -44,6 +44,14 @@ def server_version():
 class PostgresServer:
     """PostgreSQL on loopback in its own directory, run as user `postgres` when we are root."""
 
+    _all = []
+
+    @staticmethod
+    def remove_ended():
+        """Removes the files of the servers that do not run: they may be in memory."""
+        for server in [server for server in PostgresServer._all if server.process is None]:
+            server.remove()
+
     def __init__(self, label="pg", settings=None, bin_directory=None):
         self.bin = bin_directory or postgres_bin_directory()
         assert self.bin, "no PostgreSQL server is installed"
@@ -58,6 +66,7 @@ class PostgresServer:
         self.starts = 0
         self._database_number = 0
         self._initialise(settings or {})
+        PostgresServer._all.append(self)
 
     def _initialise(self, settings):
         password_file = os.path.join(self.directory, "password")
@@ -135,6 +144,12 @@ class PostgresServer:
     def stop_immediate(self):
         """Immediate shutdown: as a crash; the next start recovers from the WAL."""
         self._end(signal.SIGQUIT, 30)
+
+    def remove(self):
+        """Removes the files of a server that has ended, for good."""
+        assert self.process is None
+        shutil.rmtree(self.directory, ignore_errors=True)
+        PostgresServer._all.remove(self)
 
     def kill9(self):
         """kill -9 of the postmaster. Returns when its children have noticed and ended: until then
