@@ -13,6 +13,7 @@ from support.fixtures import need
 from support.pipelines import (SLOW_FACTOR, Lines, insert_rows, make_table, set_outbox, status_row,
                                wait_settled)
 from support.rabbitmq_server import RabbitServer, available
+from support.relay import Relay
 from support.stuck_inbox import StuckInbox
 from support.waiting import eventually, holds_for
 from support.writers import wait_trouble
@@ -244,6 +245,24 @@ def test_arguments_reach_what_is_made_with_their_types(db, server, place, relay,
         assert f'{{<<"alternate-exchange">>,longstr,<<"{place}">>}}' in arguments(
             server, "exchange", made)
         wait_lines(lines, 1)  # by way of the alternate exchange
+
+
+def test_a_quorum_queue_that_is_made_has_no_limit_of_deliveries(db, server, place, relay_bin, lines):
+    made = place + "-unlimited"
+    set_bridge(db, "in", ends(server, queue=made), lines.path)
+    with Relay(db.relay_dsn):
+        eventually(lambda: server.exists(made), 60 * SLOW_FACTOR)
+        # From 4.0 on a queue without the argument drops a message that comes back for the 21st time.
+        said = re.search(r'<<"x-delivery-limit">>,\w+,-1}', arguments(server, "queue", made))
+        assert bool(said) == (server.major_version >= 4)
+    with server.channel() as channel:
+        channel.basic_publish("", made, b'{"n": 1}')
+        for _ in range(30):
+            method, _, _ = eventually(
+                lambda: (got := channel.basic_get(made))[0] and got, 10 * SLOW_FACTOR)
+            channel.basic_nack(method.delivery_tag)
+    with Relay(db.relay_dsn):
+        wait_lines(lines, 1)
 
 
 @pytest.mark.parametrize("options, message, remedy", [

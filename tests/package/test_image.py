@@ -38,6 +38,7 @@ def image(tmp_path_factory):
     need(shutil.which("buildah"), "buildah")
     build("image", release=int(os.environ.get("PACKAGE_IMAGE", "13")))
     folder = tmp_path_factory.mktemp("image")
+    folder.chmod(0o755)  # as engines make the root
     archive, = glob.glob(os.path.join(PACKAGES, "*-image.tar"))
     root = Root(folder)
     root.configuration = unpack(archive, folder)["config"]

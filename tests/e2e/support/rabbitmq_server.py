@@ -173,8 +173,10 @@ class RabbitServer(Server):
         return done.stdout
 
     def set_largest_message(self, size):
-        """Brokers look at their limit when a channel is opened: so all connections end."""
+        """Brokers look at their limit when a channel is opened: so all connections end. From 4.0 on
+        they read it from a persistent term."""
         self.evaluate(f"application:set_env(rabbit, max_message_size, {size}),"
+                      f" persistent_term:put(max_message_size, {size}),"
                       " [rabbit_networking:close_connection(Pid, \"a new limit\")"
                       " || Pid <- rabbit_networking:connections()]")
 
@@ -201,6 +203,14 @@ class RabbitServer(Server):
         return pika.BlockingConnection(pika.ConnectionParameters(
             "127.0.0.1", self.port, vhost, pika.PlainCredentials(user, password), heartbeat=0,
             socket_timeout=10, blocked_connection_timeout=30))
+
+    @property
+    def major_version(self):
+        connection = self.connection()
+        try:
+            return int(connection._impl.server_properties["version"].split(".")[0])
+        finally:
+            connection.close()
 
     def channel(self):
         """A channel that ends its connection with itself: `with server.channel() as channel`."""
