@@ -23,6 +23,8 @@ def fill(db, rows, table="stock"):
 def stock_table(db, rows=0):
     """A table whose rows are older than its outbox."""
     make_table(db, "stock", outbox=False)
+    if LONG:
+        db.execute("alter table stock add column bucket int generated always as (id & 255) stored")
     fill(db, rows)
     db.execute("select pgtrickle.enable_outbox('stock')")
     db.execute("analyze stock")
@@ -274,8 +276,8 @@ def test_the_copy_equals_the_table_through_kills_of_relay_and_postgresql(own_db,
         is_slow = broker.slow_on_disk or kind == "webhook"  # its receiver is
         rows = 1_000_000 if LONG else 2_000 if is_slow else 4_000
         stock_table(db, rows)
-        set_outbox(db, "p", {"stream_table": "stock", "sink": broker.sink(), "delta_max_rows": 250,
-                             **SNAPSHOT})
+        sink = broker.sink(**broker.large_load if LONG else {})
+        set_outbox(db, "p", {"stream_table": "stock", "sink": sink, "delta_max_rows": 250, **SNAPSHOT})
         relay = Relay(db.relay_dsn).start()
         kills = 0
         with StockWriters(db, 6, keys=rows + 100, pause=0.05):

@@ -44,6 +44,7 @@ class Broker:
     slow_on_disk = False      # its durable places take few messages a second (an emulator)
     source_notices_silence = True  # an idle source asks the server something every few seconds
     max_body = 900_000        # the largest body in bytes that is worth sending
+    large_load = {}           # options of the sink for a million keys; the column `bucket` has 256 values
     na = {}
     source_na = {}
 

@@ -15,6 +15,8 @@ class SqsBroker(ServerBroker):
     deduplicates = True
     has_key = True
     slow_on_disk = True
+    # ElasticMQ reads the slower the more groups it has seen, and deletes the slower the larger they are.
+    large_load = {"message_group_id": "{{ bucket }}"}
     max_body = 250_000
     poison = "poison" + "x" * 100_000  # max_message_bytes is 100 KB until cure()
     refusal = ("too_large", "max_message_bytes")
