@@ -14,7 +14,7 @@ namespace {
 // only the outermost reply is an object of its own. --------------------------------------------
 
 /// Far more than any answer that is asked for here has: what claims more is no Redis server.
-constexpr int kMostElements = 1 << 22;
+constexpr std::size_t kMostElements = 1 << 22;
 
 /// Null: no memory, which the library reports as its own error.
 Reply* make_reply(const redisReadTask* task) noexcept {
@@ -33,12 +33,14 @@ void* create_string(const redisReadTask* task, char* text, std::size_t size) {
   return reply;
 }
 
-void* create_array(const redisReadTask* task, int elements) {
-  if (elements > kMostElements) return nullptr;
+template <typename Count>  // int before hiredis 1.0, std::size_t since
+void* create_array(const redisReadTask* task, Count elements) {
+  const auto count = static_cast<std::size_t>(elements);
+  if (count > kMostElements) return nullptr;
   Reply* reply = make_reply(task);
   if (reply == nullptr) return nullptr;
   reply->kind = Reply::Kind::array;
-  reply->elements.resize(static_cast<std::size_t>(elements));
+  reply->elements.resize(count);
   return reply;
 }
 
@@ -58,8 +60,28 @@ void free_reply(void* reply) {
   const std::unique_ptr<Reply> owned(static_cast<Reply*>(reply));
 }
 
-redisReplyObjectFunctions kFunctions = {&create_string, &create_array, &create_integer, &create_nil,
-                                        &free_reply};
+/// The table of the installed hiredis, as a template so that members it lacks can be left out.
+template <typename Table>
+Table functions() {
+  Table table{};
+  table.createString = &create_string;
+  table.createArray = &create_array;
+  table.createInteger = &create_integer;
+  table.createNil = &create_nil;
+  table.freeObject = &free_reply;
+  // Since 1.0 it reads RESP3, too. No Redis server sends that unasked, and the relay does not ask.
+  if constexpr (requires { table.createDouble; }) {
+    table.createDouble = [](const redisReadTask* task, double, char* text, std::size_t size) {
+      return create_string(task, text, size);
+    };
+    table.createBool = [](const redisReadTask* task, int value) {
+      return create_integer(task, value);
+    };
+  }
+  return table;
+}
+
+redisReplyObjectFunctions kFunctions = functions<redisReplyObjectFunctions>();
 
 struct FreeReader {
   void operator()(redisReader* reader) const { redisReaderFree(reader); }
