@@ -79,6 +79,7 @@ $$;
 create or replace function pgtrickle_internal.my_group(group_name text, out number int,
                                                        out pass bytea)
 language plpgsql stable set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   belongs_to text;

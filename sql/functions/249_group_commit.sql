@@ -35,6 +35,7 @@ end $$;
 create or replace function pgtrickle_internal.group_commit(number int, pass bytea, consumer text,
                                                            last_offset bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   held pgtrickle_internal.consumer_slots[];

@@ -1,7 +1,6 @@
-#include <amqp.h>
-
 #include <memory>
 
+#include "backends/rabbitmq/client_library.h"
 #include "backends/rabbitmq/options.h"
 #include "backends/rabbitmq/sink.h"
 #include "backends/rabbitmq/source.h"

@@ -1,9 +1,5 @@
 #include "backends/rabbitmq/connection.h"
 
-#include <amqp.h>
-#include <amqp_framing.h>
-#include <amqp_ssl_socket.h>
-#include <amqp_tcp_socket.h>
 #include <fmt/core.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -15,6 +11,7 @@
 #include <cerrno>
 #include <vector>
 
+#include "backends/rabbitmq/client_library.h"
 #include "backends/rabbitmq/errors.h"
 #include "backends/rabbitmq/frames.h"
 #include "backends/rabbitmq/tls.h"

@@ -1,6 +1,5 @@
 #include "backends/rabbitmq/errors.h"
 
-#include <amqp.h>
 #include <fmt/core.h>
 #include <openssl/err.h>
 
@@ -9,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "backends/rabbitmq/client_library.h"
 #include "core/tls_remedy.h"
 
 namespace relay::rabbitmq {

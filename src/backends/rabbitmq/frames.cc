@@ -1,11 +1,10 @@
 #include "backends/rabbitmq/frames.h"
 
-#include <amqp.h>
-#include <amqp_framing.h>
 #include <fmt/format.h>
 
 #include <utility>
 
+#include "backends/rabbitmq/client_library.h"
 #include "backends/rabbitmq/errors.h"
 
 namespace relay::rabbitmq {

@@ -1,7 +1,5 @@
 #include "backends/rabbitmq/tls.h"
 
-#include <amqp.h>
-#include <amqp_ssl_socket.h>
 #include <arpa/inet.h>
 #include <fmt/core.h>
 #include <openssl/err.h>
@@ -11,6 +9,8 @@
 
 #include <string>
 #include <string_view>
+
+#include "backends/rabbitmq/client_library.h"
 
 namespace relay::rabbitmq {
 
