@@ -250,13 +250,13 @@ def test_the_daemon_and_status_name_it(db, tmp_path):
         number = db.one("select outbox_number from pgtrickle.relay_outboxes")
         db.execute(f"alter function pgtrickle_internal.capture_{number}_update() immutable;"
                    "select pg_notify('pgtrickle_relay_config', '{\"event\":\"installed\"}')")
-        (cause,) = eventually(lambda: causes(relay), 10)
+        (cause,) = eventually(lambda: causes(relay), 60)
         assert "its language or volatility is another one" in cause["message"]
         status = run_command("status", "--json", "--postgres-url", db.relay_dsn)
         (told,) = json.loads(status.stdout)["database_side"]
         assert told["message"] in cause["message"] and INIT in told["remedy"]
         init(db.dsn)
-        eventually(lambda: not causes(relay), 10)
+        eventually(lambda: not causes(relay), 60)
 
 
 def test_a_role_without_rights_is_told_so_and_sees_the_rest(outboxes):
