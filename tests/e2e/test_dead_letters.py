@@ -87,8 +87,11 @@ def test_a_row_without_the_column_of_the_template_is_set_aside_alone(db, nats, r
         set_outbox(db, "rows", to_nats("orders", nats, "relay.{{ region }}", message="row"))
         with relay:
             wait_settled(db, "rows", "orders")
-        # Columns have changed: when upkeep finds that, a full refresh follows the recorded changes.
-        assert [m.subject for m in client.messages("s")][:2] == ["relay.eu", "relay.us"]
+        subjects = [m.subject for m in client.messages("s")]
+    recorded = ["relay.eu", "relay.us"]
+    # Columns have changed: if upkeep has found that already, a full refresh follows, and nothing else.
+    refresh = ["relay._null", "relay._null", "relay.us"]
+    assert len(subjects) >= 2 and subjects == (recorded + refresh)[:len(subjects)]
     (letter,) = dead(db)
     assert "region" in letter["error_message"]
 
